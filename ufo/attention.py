@@ -1,0 +1,91 @@
+"""Multi-head attention around a normaliser: projections and heads.
+
+Dimension letters: B batch, N tokens, C ``embed_dim``, A ``attn_dim``, h heads, d = A / h.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ufo.norms import NORMS, build_norm
+
+
+class UFOAttention(nn.Module):
+    """Self-attention whose softmax is a normaliser's business, (B, N, C) to (B, N, C).
+
+    Args:
+        embed_dim: C.
+        attn_dim: A, the inner width of q, k and v; UFO-ViT's is narrower than C.
+        num_heads: h, a divisor of A.
+        norm: the normaliser's registry name.
+
+    Raises:
+        ValueError: h does not divide A.
+        UnknownNameError: no such normaliser.
+    """
+
+    def __init__(self, *, embed_dim: int, attn_dim: int, num_heads: int, norm: str) -> None:
+        super().__init__()
+        head_dim = _head_dim(attn_dim, num_heads)
+        self.num_heads = num_heads
+        self.qkv = nn.Linear(embed_dim, 3 * attn_dim)
+        self.norm = build_norm(norm, num_heads=num_heads, key_dim=head_dim, value_dim=head_dim)
+        self.proj = nn.Linear(attn_dim, embed_dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Let every token attend to all."""
+        q, k, v = split_heads(self.qkv(x), self.num_heads, parts=3)  # each (B, h, N, d)
+        return self.proj(merge_heads(self.norm(q, k, v)))
+
+
+class ClassAttention(nn.Module):
+    """Attention of the class token alone to itself and the patches, as CaiT's (arXiv 2103.17239), around a normaliser.
+
+    A normaliser that cannot serve one query against many keys (no ``cross``) is replaced by softmax here;
+    `ClassAttention.uses` says what is in its place.
+
+    Args:
+        embed_dim: C.
+        attn_dim: A.
+        num_heads: h, a divisor of A.
+        norm: the normaliser's registry name.
+    """
+
+    def __init__(self, *, embed_dim: int, attn_dim: int, num_heads: int, norm: str) -> None:
+        super().__init__()
+        head_dim = _head_dim(attn_dim, num_heads)
+        self.num_heads = num_heads
+        self.q = nn.Linear(embed_dim, attn_dim)
+        self.kv = nn.Linear(embed_dim, 2 * attn_dim)
+        self.norm = build_norm(self.uses(norm), num_heads=num_heads, key_dim=head_dim, value_dim=head_dim)
+        self.proj = nn.Linear(attn_dim, embed_dim)
+
+    @staticmethod
+    def uses(norm: str) -> str:
+        """Return the normaliser that class attention takes for this one: itself, or softmax."""
+        return norm if NORMS[norm].cross else "softmax"
+
+    def forward(self, cls: Tensor, patches: Tensor) -> Tensor:
+        """Return the class token's update, (B, 1, C), from itself, (B, 1, C), and the patches, (B, N, C)."""
+        tokens = torch.cat((cls, patches), dim=1)  # (B, 1 + N, C)
+        (q,) = split_heads(self.q(cls), self.num_heads, parts=1)  # (B, h, 1, d)
+        k, v = split_heads(self.kv(tokens), self.num_heads, parts=2)  # (B, h, 1 + N, d)
+        return self.proj(merge_heads(self.norm(q, k, v)))
+
+
+def split_heads(x: Tensor, num_heads: int, *, parts: int) -> tuple[Tensor, ...]:
+    """Split (B, N, parts A) into ``parts`` views of shape (B, h, N, d)."""
+    B, N, width = x.shape
+    return x.view(B, N, parts, num_heads, width // parts // num_heads).permute(2, 0, 3, 1, 4).unbind(0)
+
+
+def merge_heads(x: Tensor) -> Tensor:
+    """Join the heads, (B, h, N, d) to (B, N, A)."""
+    return x.transpose(1, 2).flatten(2)
+
+
+def _head_dim(attn_dim: int, num_heads: int) -> int:
+    if attn_dim % num_heads:
+        raise ValueError(f"attn_dim {attn_dim} is not divisible by {num_heads} heads")
+    return attn_dim // num_heads

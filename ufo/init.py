@@ -1,0 +1,88 @@
+"""Initial weights, each parameter from a random stream of its own.
+
+A parameter is filled from a generator keyed by (seed, its name): taking a part of the net away, or putting another
+normaliser in, moves no other weight.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+
+import torch
+from torch import Tensor, nn
+
+from ufo.norms import AttentionNorm
+
+LINEAR_STD = 0.02
+"""Standard deviation of linear weights, the positional table and the class token (XCiT, arXiv 2106.09681)."""
+
+
+def keyed_seed(seed: int, *key: str | int) -> int:
+    """Derive a 63-bit seed from a seed and a key.
+
+    >>> keyed_seed(0, "order", 1) == keyed_seed(0, "order", 1) != keyed_seed(0, "order", 2)
+    True
+    """
+    text = "/".join(str(part) for part in (seed, *key))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def keyed_generator(seed: int, *key: str | int) -> torch.Generator:
+    """Return a CPU generator that depends on the seed and the key alone."""
+    return torch.Generator().manual_seed(keyed_seed(seed, *key))
+
+
+@torch.no_grad()
+def init_parameters(model: nn.Module, *, seed: int) -> None:
+    """Fill every parameter of a net from its own keyed stream, in place.
+
+    Linear weights, positional table and class token: truncated normal, std 0.02; linear biases 0; convolutions as
+    torch's default (uniform, Kaiming with a = sqrt 5); LayerNorm and BatchNorm weight 1, bias 0; LayerScale and the
+    normalisers keep what their constructors gave.
+
+    Raises:
+        TypeError: a parameter whose initialisation is not laid down here.
+    """
+    kept = [name for name, module in model.named_modules() if isinstance(module, AttentionNorm)]
+    for module_name, module in model.named_modules():
+        for parameter_name, parameter in module.named_parameters(recurse=False):
+            name = f"{module_name}.{parameter_name}" if module_name else parameter_name
+            if any(name.startswith(f"{prefix}.") for prefix in kept) or parameter_name == "layer_scale":
+                continue
+            _fill(module, parameter_name, parameter, name, keyed_generator(seed, "init", name))
+
+
+def _fill(module: nn.Module, kind: str, parameter: Tensor, name: str, generator: torch.Generator) -> None:
+    match module, kind:
+        case nn.Linear(), "weight":
+            nn.init.trunc_normal_(parameter, std=LINEAR_STD, generator=generator)
+        case nn.Linear(), "bias":
+            nn.init.zeros_(parameter)
+        case nn.Conv2d(), "weight":
+            nn.init.kaiming_uniform_(parameter, a=math.sqrt(5), generator=generator)
+        case nn.Conv2d(), "bias":
+            fan_in = module.in_channels // module.groups * math.prod(module.kernel_size)
+            nn.init.uniform_(parameter, -1 / math.sqrt(fan_in), 1 / math.sqrt(fan_in), generator=generator)
+        case ((nn.LayerNorm() | nn.BatchNorm2d()), "weight"):
+            nn.init.ones_(parameter)
+        case ((nn.LayerNorm() | nn.BatchNorm2d()), "bias"):
+            nn.init.zeros_(parameter)
+        case _, ("pos_embed" | "cls_token"):
+            nn.init.trunc_normal_(parameter, std=LINEAR_STD, generator=generator)
+        case _:
+            raise TypeError(f"no initialisation is laid down for {name} of a {type(module).__name__}")
+
+
+def shared_weights_hash(model: nn.Module) -> str:
+    """Hash every parameter outside the normalisers: names, shapes and bits.
+
+    Two nets that differ in the normaliser alone and start from the same seed have the same hash.
+    """
+    digest = hashlib.sha256()
+    norms = tuple(f"{name}." for name, module in model.named_modules() if isinstance(module, AttentionNorm))
+    for name, parameter in sorted(model.named_parameters()):
+        if not name.startswith(norms):
+            digest.update(f"{name}{tuple(parameter.shape)}{parameter.dtype}".encode())
+            digest.update(parameter.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]

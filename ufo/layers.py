@@ -1,0 +1,128 @@
+"""The parts of UFO-ViT around attention: patch embeddings, local patch interaction, feed-forward, scales.
+
+Dimension letters: B batch, N tokens, C ``embed_dim``; an image or token grid is H x W.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+PATCH_EMBEDS = ("conv", "linear")
+
+
+class ConvPatchEmbed(nn.Sequential):
+    """Convolutional stem: 3 x 3 convolutions of stride 2, one for each factor 2 of the patch.
+
+    Widths C / 2^(n-1), ..., C / 2, C; BatchNorm after each, GELU between (XCiT, arXiv 2106.09681, section 4).
+    Maps images (B, in_chans, H, W) to (B, C, H / patch, W / patch).
+    Differs from the paper: a patch of 1 takes one convolution of stride 1, since the source starts at 8 px.
+
+    Args:
+        in_chans: image channels.
+        embed_dim: C.
+        patch: pixels, a power of two.
+
+    Raises:
+        ValueError: the patch is no power of two, or C is not divisible by the stem's narrowest width's factor.
+    """
+
+    def __init__(self, *, in_chans: int, embed_dim: int, patch: int) -> None:
+        if patch < 1 or patch & (patch - 1):
+            raise ValueError(f"a convolutional patch embedding needs a power of two, not patch {patch}")
+        num_convs = max(1, patch.bit_length() - 1)
+        narrowest = 2 ** (num_convs - 1)
+        if embed_dim % narrowest:
+            raise ValueError(f"patch {patch} needs an embed_dim divisible by {narrowest}, not {embed_dim}")
+        widths = [in_chans, *(embed_dim // 2**i for i in reversed(range(num_convs)))]
+        stride = 1 if patch == 1 else 2
+        layers: list[nn.Module] = []
+        for i in range(num_convs):
+            conv = nn.Conv2d(widths[i], widths[i + 1], 3, stride, padding=1, bias=False)
+            layers += [conv, nn.BatchNorm2d(widths[i + 1]), nn.GELU()]
+        super().__init__(*layers[:-1])
+
+
+class LinearPatchEmbed(nn.Conv2d):
+    """One linear map for each patch (ViT): images (B, in_chans, H, W) to (B, C, H / patch, W / patch)."""
+
+    def __init__(self, *, in_chans: int, embed_dim: int, patch: int) -> None:
+        super().__init__(in_chans, embed_dim, patch, patch)
+
+
+def build_patch_embed(kind: str, *, in_chans: int, embed_dim: int, patch: int) -> nn.Module:
+    """Build a patch embedding, ``conv`` or ``linear``.
+
+    Raises:
+        ValueError: another kind.
+    """
+    if kind not in PATCH_EMBEDS:
+        raise ValueError(f"patch_embed is one of {', '.join(PATCH_EMBEDS)}, not '{kind}'")
+    cls = ConvPatchEmbed if kind == "conv" else LinearPatchEmbed
+    return cls(in_chans=in_chans, embed_dim=embed_dim, patch=patch)
+
+
+class LocalPatchInteraction(nn.Module):
+    """Depth-wise 3 x 3, GELU, BatchNorm, depth-wise 3 x 3 over the token grid (XCiT, arXiv 2106.09681)."""
+
+    def __init__(self, *, embed_dim: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(embed_dim, embed_dim, 3, padding=1, groups=embed_dim)
+        self.bn = nn.BatchNorm2d(embed_dim)
+        self.conv2 = nn.Conv2d(embed_dim, embed_dim, 3, padding=1, groups=embed_dim)
+
+    def forward(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Mix neighbouring tokens, (B, N, C) to (B, N, C) with N = H W; the convolutions see a view, not a copy."""
+        B, N, C = x.shape
+        image = x.view(B, *grid, C).permute(0, 3, 1, 2)  # (B, C, H, W), channels last in memory
+        image = self.conv2(self.bn(F.gelu(self.conv1(image))))
+        return image.permute(0, 2, 3, 1).reshape(B, N, C)
+
+
+class FeedForward(nn.Module):
+    """Point-wise feed-forward with a hidden width of 4 C and GELU."""
+
+    def __init__(self, *, embed_dim: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(embed_dim, 4 * embed_dim)
+        self.fc2 = nn.Linear(4 * embed_dim, embed_dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, N, C) to (B, N, C)."""
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+class LayerScale(nn.Module):
+    """A learnable factor for each channel of a residual branch (CaiT, arXiv 2103.17239).
+
+    Args:
+        embed_dim: C.
+        start: value of every factor at the start.
+    """
+
+    def __init__(self, *, embed_dim: int, start: float) -> None:
+        super().__init__()
+        self.layer_scale = nn.Parameter(torch.full((embed_dim,), start))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scale (B, N, C)."""
+        return x * self.layer_scale
+
+
+def add_branch(x: Tensor, update: Tensor, *, keep: Tensor | None, rate: float) -> Tensor:
+    """Add a residual branch to x, dropping it for whole samples (stochastic depth, arXiv 1603.09382).
+
+    Args:
+        x: (B, N, C).
+        update: (B, N, C).
+        keep: (B,), True for the samples that keep the branch; None: all of them, at its plain scale.
+        rate: share of samples dropped, below 1; the kept updates are divided by 1 - rate.
+
+    >>> x, keep = torch.zeros(2, 1, 1), torch.tensor([True, False])
+    >>> add_branch(x, torch.ones(2, 1, 1), keep=keep, rate=0.5).flatten().tolist()
+    [2.0, 0.0]
+    """
+    if keep is None:
+        return x + update
+    return x + update * (keep.to(x.dtype) / (1 - rate)).view(-1, 1, 1)

@@ -1,0 +1,394 @@
+"""UFO-ViT, its sizes and how to build one.
+
+Dimension letters: B batch, N tokens, C ``embed_dim``; a token grid is H x W, so N = H W.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ufo.attention import ClassAttention, UFOAttention
+from ufo.init import init_parameters
+from ufo.layers import FeedForward, LayerScale, LocalPatchInteraction, add_branch, build_patch_embed
+from ufo.registry import Registry
+
+LN_EPS = 1e-6
+"""LayerNorm's eps (XCiT, arXiv 2106.09681)."""
+
+
+class Block(nn.Module):
+    """x += s1 attention(LN x); x += s2 LPI(LN x); x += s3 feed-forward(LN x), with LayerScale s."""
+
+    def __init__(
+        self,
+        *,
+        embed_dim: int,
+        attn_dim: int,
+        num_heads: int,
+        norm: str,
+        lpi: bool,
+        layer_scale: float,
+        drop_path_rate: float,
+    ) -> None:
+        super().__init__()
+        self.drop_path_rate = drop_path_rate
+        self.attn_norm = nn.LayerNorm(embed_dim, eps=LN_EPS)
+        self.attn = UFOAttention(embed_dim=embed_dim, attn_dim=attn_dim, num_heads=num_heads, norm=norm)
+        self.attn_scale = LayerScale(embed_dim=embed_dim, start=layer_scale)
+        self.lpi = LocalPatchInteraction(embed_dim=embed_dim) if lpi else None
+        if lpi:
+            self.lpi_norm = nn.LayerNorm(embed_dim, eps=LN_EPS)
+            self.lpi_scale = LayerScale(embed_dim=embed_dim, start=layer_scale)
+        self.ff_norm = nn.LayerNorm(embed_dim, eps=LN_EPS)
+        self.ff = FeedForward(embed_dim=embed_dim)
+        self.ff_scale = LayerScale(embed_dim=embed_dim, start=layer_scale)
+
+    @property
+    def num_branches(self) -> int:
+        """Residual branches, each with a drop-path decision of its own."""
+        return 2 if self.lpi is None else 3
+
+    def forward(self, x: Tensor, grid: tuple[int, int], keep: Tensor | None) -> Tensor:
+        """Map (B, N, C) to (B, N, C); ``keep`` is (num_branches, B), None when nothing is dropped."""
+        rows = [None] * self.num_branches if keep is None else list(keep.unbind(0))
+        rate = self.drop_path_rate
+        x = add_branch(x, self.attn_scale(self.attn(self.attn_norm(x))), keep=rows[0], rate=rate)
+        if self.lpi is not None:
+            x = add_branch(x, self.lpi_scale(self.lpi(self.lpi_norm(x), grid)), keep=rows[1], rate=rate)
+        return add_branch(x, self.ff_scale(self.ff(self.ff_norm(x))), keep=rows[-1], rate=rate)
+
+
+class ClassBlock(nn.Module):
+    """Class attention and feed-forward for the class token alone; the patches stay as they are (CaiT's way)."""
+
+    num_branches = 2
+
+    def __init__(
+        self,
+        *,
+        embed_dim: int,
+        attn_dim: int,
+        num_heads: int,
+        norm: str,
+        layer_scale: float,
+        drop_path_rate: float,
+    ) -> None:
+        super().__init__()
+        self.drop_path_rate = drop_path_rate
+        self.attn_norm = nn.LayerNorm(embed_dim, eps=LN_EPS)
+        self.attn = ClassAttention(embed_dim=embed_dim, attn_dim=attn_dim, num_heads=num_heads, norm=norm)
+        self.attn_scale = LayerScale(embed_dim=embed_dim, start=layer_scale)
+        self.ff_norm = nn.LayerNorm(embed_dim, eps=LN_EPS)
+        self.ff = FeedForward(embed_dim=embed_dim)
+        self.ff_scale = LayerScale(embed_dim=embed_dim, start=layer_scale)
+
+    def forward(self, cls: Tensor, patches: Tensor, keep: Tensor | None) -> Tensor:
+        """Return the class token, (B, 1, C); ``keep`` is (num_branches, B), None when nothing is dropped."""
+        rows = [None] * self.num_branches if keep is None else list(keep.unbind(0))
+        update = self.attn(self.attn_norm(cls), self.attn_norm(patches))
+        cls = add_branch(cls, self.attn_scale(update), keep=rows[0], rate=self.drop_path_rate)
+        return add_branch(cls, self.ff_scale(self.ff(self.ff_norm(cls))), keep=rows[1], rate=self.drop_path_rate)
+
+
+class UFOViT(nn.Module):
+    """UFO-ViT (arXiv 2109.14382): images (B, in_chans, height, width) to logits (B, num_classes).
+
+    Differs from the paper: drop path has one rate for all depths, as XCiT's (the paper states none).
+
+    Args:
+        norm: the normaliser's registry name.
+        num_classes: width of the output; 0 gives the features, (B, C).
+        in_chans: image channels.
+        img_size: pixels, (height, width), for which the positional table is laid out; other inputs interpolate it.
+        patch: pixels; divides both sides.
+        embed_dim: C.
+        attn_dim: A, inner width of attention.
+        depth: number of blocks.
+        num_heads: h, a divisor of A.
+        patch_embed: ``conv`` or ``linear``.
+        lpi: whether blocks have local patch interaction.
+        class_attention: number of class-attention blocks; 0 means global average pooling.
+        layer_scale: LayerScale's start.
+        drop_path: share of samples that a residual branch drops in training, 0 <= rate < 1.
+
+    Raises:
+        ValueError: a size that does not fit another; the message names both.
+        UnknownNameError: no such normaliser.
+    """
+
+    def __init__(
+        self,
+        *,
+        norm: str,
+        num_classes: int,
+        in_chans: int,
+        img_size: tuple[int, int],
+        patch: int,
+        embed_dim: int,
+        attn_dim: int,
+        depth: int,
+        num_heads: int,
+        patch_embed: str,
+        lpi: bool,
+        class_attention: int,
+        layer_scale: float,
+        drop_path: float,
+    ) -> None:
+        super().__init__()
+        if not 0 <= drop_path < 1:
+            raise ValueError(f"drop_path is at least 0 and below 1, not {drop_path}")
+        self.patch = patch
+        self.grid = self._token_grid(*img_size)
+        self.drop_path = drop_path
+        self.patch_embed = build_patch_embed(patch_embed, in_chans=in_chans, embed_dim=embed_dim, patch=patch)
+        self.pos_embed = nn.Parameter(torch.zeros(1, *self.grid, embed_dim))
+        self.blocks = nn.ModuleList(
+            Block(
+                embed_dim=embed_dim,
+                attn_dim=attn_dim,
+                num_heads=num_heads,
+                norm=norm,
+                lpi=lpi,
+                layer_scale=layer_scale,
+                drop_path_rate=drop_path,
+            )
+            for _ in range(depth)
+        )
+        self.class_blocks = nn.ModuleList(
+            ClassBlock(
+                embed_dim=embed_dim,
+                attn_dim=attn_dim,
+                num_heads=num_heads,
+                norm=norm,
+                layer_scale=layer_scale,
+                drop_path_rate=drop_path,
+            )
+            for _ in range(class_attention)
+        )
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim)) if class_attention else None
+        self.norm = nn.LayerNorm(embed_dim, eps=LN_EPS)
+        self.head = nn.Linear(embed_dim, num_classes) if num_classes else nn.Identity()
+
+    @property
+    def num_branches(self) -> int:
+        """Residual branches of the whole net: the rows of ``keep`` in `forward`."""
+        return sum(block.num_branches for block in (*self.blocks, *self.class_blocks))
+
+    def forward(self, images: Tensor, keep: Tensor | None = None) -> Tensor:
+        """Classify images.
+
+        Args:
+            images: (B, in_chans, height, width), normalised.
+            keep: (num_branches, B), True where a sample keeps a branch; in training with a drop-path rate and no
+                ``keep``, it is drawn from torch's default generator, as dropout is.
+
+        Returns:
+            Logits (B, num_classes), or features (B, C) where num_classes is 0.
+        """
+        if keep is None and self.training and self.drop_path:
+            keep = torch.rand(self.num_branches, len(images), device=images.device) >= self.drop_path
+        rows = self._rows_by_block(keep)
+        x = self.patch_embed(images)  # (B, C, H, W)
+        grid = (x.shape[2], x.shape[3])
+        x = x.permute(0, 2, 3, 1).contiguous() + self._positions(grid)  # (B, H, W, C)
+        x = x.flatten(1, 2)  # (B, N, C)
+        for block in self.blocks:
+            x = block(x, grid, next(rows))
+        if self.cls_token is None:
+            return self.head(self.norm(x).mean(dim=1))
+        cls = self.cls_token.repeat(len(x), 1, 1)  # (B, 1, C)
+        for block in self.class_blocks:
+            cls = block(cls, x, next(rows))
+        return self.head(self.norm(cls[:, 0]))
+
+    def _rows_by_block(self, keep: Tensor | None) -> Iterator[Tensor | None]:
+        blocks = [*self.blocks, *self.class_blocks]
+        if keep is None:
+            return iter([None] * len(blocks))
+        return iter(torch.split(keep, [block.num_branches for block in blocks]))
+
+    def _token_grid(self, height: int, width: int) -> tuple[int, int]:
+        if height % self.patch or width % self.patch:
+            raise ValueError(f"images of {height} x {width} px are no multiple of the patch, {self.patch} px")
+        return height // self.patch, width // self.patch
+
+    def _positions(self, grid: tuple[int, int]) -> Tensor:
+        if grid == self.grid:
+            return self.pos_embed
+        table = self.pos_embed.permute(0, 3, 1, 2)  # (1, C, H, W)
+        return F.interpolate(table, size=grid, mode="bicubic", align_corners=False).permute(0, 2, 3, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """A named size of UFO-ViT.
+
+    Args:
+        name: registry name.
+        embed_dim: C.
+        attn_dim: A.
+        depth: number of blocks.
+        num_heads: h.
+        class_attention: number of class-attention blocks.
+        img_size: pixels of the side of the images that it is meant for.
+        patch: pixels.
+        checked: what its dimensions were checked against.
+    """
+
+    name: str
+    embed_dim: int
+    attn_dim: int
+    depth: int
+    num_heads: int
+    class_attention: int
+    img_size: int
+    patch: int
+    checked: str
+
+    @property
+    def layer_scale(self) -> float:
+        """LayerScale's start: 1 up to 12 blocks, 1e-5 above (XCiT, arXiv 2106.09681; UFO-ViT states none)."""
+        return 1.0 if self.depth <= 12 else 1e-5
+
+
+SIZES: Registry[Size] = Registry("model")
+
+for _size in (
+    Size(
+        name="ufo_vit_pico",
+        embed_dim=56,
+        attn_dim=32,
+        depth=2,
+        num_heads=4,
+        class_attention=1,
+        img_size=8,
+        patch=2,
+        checked="ours, for 8 px: about 0.1 M parameters",
+    ),
+    Size(
+        name="ufo_vit_nano",
+        embed_dim=80,
+        attn_dim=48,
+        depth=3,
+        num_heads=4,
+        class_attention=1,
+        img_size=32,
+        patch=4,
+        checked="ours, for 32 px on a CPU: about 0.3 M parameters",
+    ),
+    Size(
+        name="ufo_vit_micro",
+        embed_dim=192,
+        attn_dim=96,
+        depth=6,
+        num_heads=6,
+        class_attention=2,
+        img_size=32,
+        patch=4,
+        checked="ours, for CIFAR and Tiny-ImageNet on a GPU: about 3 M parameters",
+    ),
+    Size(
+        name="ufo_vit_t",
+        embed_dim=192,
+        attn_dim=96,
+        depth=24,
+        num_heads=4,
+        class_attention=2,
+        img_size=224,
+        patch=16,
+        checked="UFO-ViT-T: 10.0 M parameters, 1.9 G multiply-adds",
+    ),
+    Size(
+        name="ufo_vit_s",
+        embed_dim=384,
+        attn_dim=128,
+        depth=12,
+        num_heads=8,
+        class_attention=2,
+        img_size=224,
+        patch=16,
+        checked="UFO-ViT-S: 20.7 M parameters, 3.7 G multiply-adds",
+    ),
+    Size(
+        name="ufo_vit_m",
+        embed_dim=384,
+        attn_dim=128,
+        depth=24,
+        num_heads=8,
+        class_attention=2,
+        img_size=224,
+        patch=16,
+        checked="UFO-ViT-M: 37.3 M parameters, 7.0 G multiply-adds",
+    ),
+    Size(
+        name="ufo_vit_b",
+        embed_dim=512,
+        attn_dim=128,
+        depth=24,
+        num_heads=8,
+        class_attention=2,
+        img_size=224,
+        patch=16,
+        checked="UFO-ViT-B: 63.7 M parameters, 11.9 G multiply-adds",
+    ),
+):
+    SIZES.add(_size.name, _size)
+
+
+def build(
+    name: str,
+    *,
+    norm: str = "xnorm",
+    num_classes: int = 1000,
+    in_chans: int = 3,
+    img_size: int | tuple[int, int] | None = None,
+    patch: int | None = None,
+    embed_dim: int | None = None,
+    attn_dim: int | None = None,
+    depth: int | None = None,
+    num_heads: int | None = None,
+    patch_embed: str = "conv",
+    lpi: bool = True,
+    class_attention: int | None = None,
+    layer_scale: float | None = None,
+    drop_path: float = 0.0,
+    seed: int = 0,
+) -> UFOViT:
+    """Build a named size; None keeps the size's own value. Arguments as `UFOViT`'s.
+
+    Args:
+        seed: of the initial weights, each parameter's stream keyed by its name; the global generator is left alone.
+
+    Raises:
+        UnknownNameError: no such size or normaliser.
+        ValueError: a size that does not fit another.
+
+    >>> sum(p.numel() for p in build("ufo_vit_pico", norm="l2", num_classes=10, in_chans=1).parameters())
+    104122
+    """
+    size = SIZES[name]
+    side = size.img_size if img_size is None else img_size
+    with torch.random.fork_rng(devices=[]):
+        model = UFOViT(
+            norm=norm,
+            num_classes=num_classes,
+            in_chans=in_chans,
+            img_size=(side, side) if isinstance(side, int) else side,
+            patch=size.patch if patch is None else patch,
+            embed_dim=size.embed_dim if embed_dim is None else embed_dim,
+            attn_dim=size.attn_dim if attn_dim is None else attn_dim,
+            depth=size.depth if depth is None else depth,
+            num_heads=size.num_heads if num_heads is None else num_heads,
+            patch_embed=patch_embed,
+            lpi=lpi,
+            class_attention=size.class_attention if class_attention is None else class_attention,
+            layer_scale=size.layer_scale if layer_scale is None else layer_scale,
+            drop_path=drop_path,
+        )
+    init_parameters(model, seed=seed)
+    return model

@@ -1,0 +1,287 @@
+"""The conformance suite: what every normaliser must hold, a plug-in's too, and what every net must hold.
+
+A normaliser of your own passes in one line of its tests::
+
+    from ufo.testing import NORM_CHECKS, check_norm
+
+    check_norm("mine", reference=my_float64_loop)
+
+or, check by check, with ``pytest.mark.parametrize("check", NORM_CHECKS)``. The reference is the formula as plain loops:
+``reference(norm, q, k, v)`` takes the built normaliser (for its parameters) and float64 tensors of the shapes of
+`ufo.norms`, and returns (B, h, M, value_dim). Every failure is an AssertionError that says what does not hold.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from ufo.init import LINEAR_STD, keyed_generator
+from ufo.norms import NORMS, AttentionNorm, Invariance, NormSpec
+
+Reference = Callable[[AttentionNorm, Tensor, Tensor, Tensor], Tensor]
+
+HALF_TYPES = (torch.bfloat16, torch.float16)
+HALF_TOLERANCE = {torch.bfloat16: 0.06, torch.float16: 0.01}
+"""Largest error relative to the output's RMS: some 8 and 5 units in the last place (2^-8, 2^-11) of chained roundings,
+the sum over N = 33 tokens included."""
+
+FLOAT64_TOLERANCE = 1e-9
+INVARIANCE_TOLERANCE = 1e-3
+"""Relative to the output's RMS; eps = 1e-6 moves a vector of norm 0.1 by 5e-5, and a scale of 0.1 squares to 0.01."""
+
+LONG = 16_384
+"""Tokens at which an output that does not grow with N must be finite in the half types."""
+
+
+def check_norm(name: str, *, reference: Reference) -> None:
+    """Run every check of `NORM_CHECKS` on a registered normaliser.
+
+    Raises:
+        AssertionError: the first check that does not hold, with what was seen.
+        UnknownNameError: no such normaliser.
+    """
+    for check in NORM_CHECKS.values():
+        check(NORMS[name], reference)
+
+
+def build_small(spec: NormSpec, *, key_dim: int = 5, value_dim: int = 7, num_heads: int = 3) -> AttentionNorm:
+    """Build a normaliser at an odd size, its parameters moved away from where they start."""
+    norm = spec.cls(num_heads=num_heads, key_dim=key_dim, value_dim=key_dim if spec.needs_dk_eq_dv else value_dim)
+    with torch.no_grad():
+        for i, parameter in enumerate(norm.parameters()):
+            parameter.add_(0.3 * torch.rand(parameter.shape, generator=keyed_generator(i, "parameter")))
+    return norm
+
+
+def draw_qkv(norm: AttentionNorm, *, queries: int = 11, keys: int = 13, batch: int = 2, seed: int = 0) -> list[Tensor]:
+    """Draw float64 q, k, v for a normaliser: unit normal plus a mean that all tokens share."""
+    generator = keyed_generator(seed, "qkv")
+    sizes = ((queries, norm.key_dim), (keys, norm.key_dim), (keys, norm.value_dim))
+    shape = (batch, norm.num_heads)
+    normal = [torch.randn(*shape, n, d, generator=generator, dtype=torch.float64) for n, d in sizes]
+    return [x + torch.randn(*shape, 1, x.shape[-1], generator=generator, dtype=torch.float64) for x in normal]
+
+
+def _queries(spec: NormSpec) -> int:
+    return 11 if spec.cross else 13
+
+
+def check_shape_and_type(spec: NormSpec, reference: Reference) -> None:
+    """The output is (B, h, M, value_dim), in the input's type, and finite."""
+    norm = build_small(spec)
+    for dtype in (torch.float32, torch.float64):
+        q, k, v = (x.to(dtype) for x in draw_qkv(norm, queries=_queries(spec)))
+        out = norm.to(dtype)(q, k, v)
+        expected = (*q.shape[:3], norm.value_dim)
+        assert out.shape == expected, f"{spec.name}: output {tuple(out.shape)}, not {expected}"
+        assert out.dtype == dtype, f"{spec.name}: {dtype} gives {out.dtype}"
+        assert out.isfinite().all(), f"{spec.name}: not finite on random input"
+
+
+def check_constructor_draws_nothing(spec: NormSpec, reference: Reference) -> None:
+    """The constructor leaves the random generator alone, and two of them give the same parameters."""
+    state = torch.get_rng_state()
+    first, second = (spec.cls(num_heads=3, key_dim=5, value_dim=5) for _ in range(2))
+    assert torch.equal(state, torch.get_rng_state()), f"{spec.name}: the constructor draws random numbers"
+    for (name, a), b in zip(first.named_parameters(), second.parameters(), strict=True):
+        assert torch.equal(a, b), f"{spec.name}: parameter {name} differs between two constructions"
+
+
+def check_reference(spec: NormSpec, reference: Reference) -> None:
+    """Outputs and gradients, of q, k, v and every parameter, equal the float64 loop's."""
+    norm = build_small(spec).double()
+    inputs = [x.requires_grad_() for x in draw_qkv(norm, queries=_queries(spec))]
+    leaves = [*inputs, *norm.parameters()]
+    names = ["q", "k", "v", *(name for name, _ in norm.named_parameters())]
+    out, expected = norm(*inputs), reference(norm, *inputs)
+    _assert_close(out, expected, FLOAT64_TOLERANCE, f"{spec.name}: output differs from the loop's")
+    weight = torch.randn(out.shape, generator=keyed_generator(0, "weight"), dtype=torch.float64)
+    got = torch.autograd.grad((out * weight).sum(), leaves)
+    want = torch.autograd.grad((expected * weight).sum(), leaves)
+    for name, a, b in zip(names, got, want, strict=True):
+        _assert_close(a, b, FLOAT64_TOLERANCE, f"{spec.name}: gradient of {name} differs from the loop's")
+
+
+def check_gradients_numerically(spec: NormSpec, reference: Reference) -> None:
+    """Gradients equal finite differences (torch.autograd.gradcheck)."""
+    norm = build_small(spec, key_dim=3, value_dim=3, num_heads=2).double()
+    inputs = tuple(x.requires_grad_() for x in draw_qkv(norm, queries=4, keys=4, batch=1))
+    assert torch.autograd.gradcheck(norm, inputs), f"{spec.name}: gradcheck fails"
+
+
+def check_every_parameter_learns(spec: NormSpec, reference: Reference) -> None:
+    """Every parameter receives a gradient that is not zero."""
+    norm = build_small(spec)
+    if not list(norm.parameters()):
+        return
+    out = norm(*(x.float() for x in draw_qkv(norm, queries=_queries(spec))))
+    (out * torch.randn(out.shape, generator=keyed_generator(0, "weight"))).sum().backward()
+    for name, parameter in norm.named_parameters():
+        learns = parameter.grad is not None and bool(parameter.grad.any())
+        assert learns, f"{spec.name}: {name} has no gradient"
+
+
+def check_zeros(spec: NormSpec, reference: Reference) -> None:
+    """Zero tokens, and zero vectors among others, give finite outputs and gradients; v = 0 gives exactly 0."""
+    norm = spec.cls(num_heads=3, key_dim=5, value_dim=5)
+    drawn = [x.float() for x in draw_qkv(norm, queries=_queries(spec))]
+    for name, zeroed in {"q": [0], "k": [1], "v": [2], "q, k, v": [0, 1, 2]}.items():
+        inputs = [(x * 0 if i in zeroed else x.clone()).requires_grad_() for i, x in enumerate(drawn)]
+        out = norm(*inputs)
+        out.sum().backward()
+        finite = out.isfinite().all() and all(x.grad is not None and x.grad.isfinite().all() for x in inputs)
+        assert finite, f"{spec.name}: {name} = 0 gives NaN or infinity"
+        assert 2 not in zeroed or not out.any(), f"{spec.name}: v = 0 does not give 0"
+    drawn[0][:, :, 0] = 0
+    drawn[2][..., 0] = 0
+    assert norm(*drawn).isfinite().all(), f"{spec.name}: one zero query and one zero value channel give NaN"
+
+
+def check_half_types(spec: NormSpec, reference: Reference) -> None:
+    """bfloat16 and float16 agree with float64, as the module's type and under autocast."""
+    for dtype in HALF_TYPES:
+        norm = build_small(spec)
+        halves = [x.to(dtype) for x in draw_qkv(norm, queries=_queries(spec), keys=33 if spec.cross else 13)]
+        with torch.autocast("cpu", dtype=dtype):
+            cast = norm(*halves)
+        expected = build_small(spec).double()(*(x.double() for x in halves))
+        plain = norm.to(dtype)(*halves)
+        assert plain.dtype == dtype, f"{spec.name}: {dtype} gives {plain.dtype}"
+        for out, how in ((cast, "autocast"), (plain, "plain")):
+            _assert_close(out.double(), expected, HALF_TOLERANCE[dtype], f"{spec.name}: {dtype}, {how}")
+
+
+def check_long_half(spec: NormSpec, reference: Reference) -> None:
+    """An output that does not grow with N stays finite in the half types at 16,384 tokens, gradients included."""
+    if "token_repeat" not in spec.invariances:
+        return  # It grows with N by its formula: where it overflows, that is a finding about it.
+    num_queries = 3 if spec.linear else 1
+    for dtype in HALF_TYPES:
+        norm = spec.cls(num_heads=1, key_dim=4, value_dim=4).to(dtype)
+        drawn = draw_qkv(norm, queries=num_queries if spec.cross else LONG, keys=LONG, batch=1)
+        inputs = [(2 * x).to(dtype).requires_grad_() for x in drawn]
+        out = norm(*inputs)
+        out.sum().backward()
+        finite = out.isfinite().all() and all(x.grad is not None and x.grad.isfinite().all() for x in inputs)
+        assert finite, f"{spec.name}: not finite in {dtype} at {LONG} tokens"
+
+
+def check_samples_apart(spec: NormSpec, reference: Reference) -> None:
+    """A sample's output does not depend on the batch that it is in, and the keys' order does not matter."""
+    norm = build_small(spec).double()
+    q, k, v = draw_qkv(norm, queries=_queries(spec))
+    out = norm(q, k, v)
+    _assert_close(norm(q[:1], k[:1], v[:1]), out[:1], FLOAT64_TOLERANCE, f"{spec.name}: the batch changes a sample")
+    if spec.cross:
+        order = torch.randperm(k.shape[2], generator=keyed_generator(0, "keys"))
+        shuffled = norm(q, k[:, :, order], v[:, :, order])
+        _assert_close(shuffled, out, FLOAT64_TOLERANCE, f"{spec.name}: the order of the keys changes the output")
+
+
+def check_invariances(spec: NormSpec, reference: Reference) -> None:
+    """Exactly the registered invariances hold, for factors from 0.1 to 10; the others do not."""
+    norm = build_small(spec).double()
+    q, k, v = draw_qkv(norm, queries=_queries(spec))
+    out = norm(q, k, v)
+    for name, changes in _changes(q, k, v).items():
+        error = max(_relative_error(norm(*changed), out) for changed in changes)
+        if name in spec.invariances:
+            assert error < INVARIANCE_TOLERANCE, f"{spec.name}: not invariant to {name}, off by {error:.2g}"
+        elif name != "token_repeat" or spec.cross:
+            limit = 10 * INVARIANCE_TOLERANCE
+            assert error > limit, f"{spec.name}: invariant to {name} ({error:.2g}), which its registration does not say"
+
+
+def _changes(q: Tensor, k: Tensor, v: Tensor) -> dict[Invariance, list[list[Tensor]]]:
+    def per_channel(x: Tensor) -> Tensor:
+        return torch.logspace(-1, 1, x.shape[-1], dtype=x.dtype)
+
+    return {
+        "q_scale": [[q * factor, k, v] for factor in (0.1, 10.0)],
+        "k_channels": [[q, k * per_channel(k), v]],
+        "v_channels": [[q, k, v * per_channel(v)]],
+        "token_repeat": [[q, k.repeat(1, 1, 3, 1), v.repeat(1, 1, 3, 1)]],
+    }
+
+
+def check_flops(spec: NormSpec, reference: Reference) -> None:
+    """FLOPs double from N to 2N exactly when the normaliser is registered as linear."""
+    norm = spec.cls(num_heads=2, key_dim=8, value_dim=8)
+    counts = []
+    for num_tokens in (256, 512):
+        with FlopCounterMode(display=False) as counter:
+            norm(*(x.float() for x in draw_qkv(norm, queries=num_tokens, keys=num_tokens)))
+        counts.append(counter.get_total_flops())
+    ratio = counts[1] / counts[0]
+    linear = abs(ratio - 2) < 0.05
+    assert linear == spec.linear, f"{spec.name}: FLOPs grow {ratio:.2f} times from N to 2N; linear={spec.linear}"
+
+
+NORM_CHECKS: dict[str, Callable[[NormSpec, Reference], None]] = {
+    "shape_and_type": check_shape_and_type,
+    "constructor_draws_nothing": check_constructor_draws_nothing,
+    "reference": check_reference,
+    "gradients_numerically": check_gradients_numerically,
+    "every_parameter_learns": check_every_parameter_learns,
+    "zeros": check_zeros,
+    "half_types": check_half_types,
+    "long_half": check_long_half,
+    "samples_apart": check_samples_apart,
+    "invariances": check_invariances,
+    "flops": check_flops,
+}
+
+
+def check_every_module_runs(model: nn.Module, images: Tensor) -> None:
+    """Every module of a net is called in a forward pass: what is built is used.
+
+    Raises:
+        AssertionError: with the names of the modules that were not called.
+    """
+    called: set[str] = set()
+    with _hooks(model, called):
+        model(images)
+    containers = (nn.ModuleList, nn.ModuleDict)
+    idle = [n for n, m in model.named_modules() if n not in called and not isinstance(m, containers)]
+    assert not idle, f"built and never used: {', '.join(idle)}"
+
+
+@contextlib.contextmanager
+def _hooks(model: nn.Module, called: set[str]) -> Iterator[None]:
+    handles = [
+        module.register_forward_pre_hook(lambda _module, _inputs, name=name: called.add(name))
+        for name, module in model.named_modules()
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def check_linear_std(model: nn.Module) -> None:
+    """Linear weights start with the standard deviation of `ufo.init`, within what chance allows, and biases at 0.
+
+    Raises:
+        AssertionError: with the layer's name.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear):
+            std, error = module.weight.std().item(), 5 * LINEAR_STD / (2 * module.weight.numel()) ** 0.5
+            assert abs(std - LINEAR_STD) < error, f"{name}: weights start at std {std:.2g}, not {LINEAR_STD}"
+            assert module.bias is None or not module.bias.any(), f"{name}: its bias does not start at 0"
+
+
+def _relative_error(got: Tensor, want: Tensor) -> float:
+    return ((got - want).abs().max() / want.square().mean().sqrt()).item()
+
+
+def _assert_close(got: Tensor, want: Tensor, tolerance: float, message: str) -> None:
+    assert got.isfinite().all(), f"{message}: not finite"
+    error = _relative_error(got, want)
+    assert error <= tolerance, f"{message}: off by {error:.2g} of its RMS, at most {tolerance:.2g}"
