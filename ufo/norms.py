@@ -69,6 +69,7 @@ class NormSpec:
         cross: whether it can serve one query against many keys, as class attention needs.
         needs_dk_eq_dv: whether key_dim must equal value_dim.
         invariances: exactly the changes of `Invariance` that leave its output as it is.
+        caveat: one sentence that stands wherever its result is shown; empty where there is none.
         cls: the class.
     """
 
@@ -81,6 +82,7 @@ class NormSpec:
     cross: bool
     needs_dk_eq_dv: bool
     invariances: frozenset[Invariance]
+    caveat: str
     cls: type[AttentionNorm]
 
 
@@ -125,6 +127,7 @@ def register(
     cross: bool = True,
     needs_dk_eq_dv: bool = False,
     invariances: set[Invariance],
+    caveat: str = "",
 ) -> Callable[[type[N]], type[N]]:
     """Class decorator: make a normaliser known under its name. Arguments as `NormSpec`.
 
@@ -147,6 +150,7 @@ def register(
             cross=cross,
             needs_dk_eq_dv=needs_dk_eq_dv,
             invariances=frozenset(invariances),
+            caveat=caveat,
             cls=cls,
         )
         known = NORMS[name].cls if name in NORMS else None
@@ -255,9 +259,10 @@ class L2(AttentionNorm):
     name="single_l2",
     label="single L2 (q)",
     formula="L2_channel(q) (k^T v), no 1/N",
-    source='UFO-ViT\'s ablation, arXiv 2109.14382, which does not define "single L2Norm"; other reading: single_l2_kv',
+    source="UFO-ViT's ablation, arXiv 2109.14382",
     group="paper",
     invariances={"q_scale"},
+    caveat='"Single L2Norm" is not defined in the source: single_l2 normalises q alone, single_l2_kv k^T v alone.',
 )
 class SingleL2(AttentionNorm):
     """L2 of q alone; the context keeps its scale, which grows with N and may overflow a half type."""

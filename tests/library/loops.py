@@ -64,9 +64,16 @@ def cosines(q: Tensor, ctx: Tensor) -> Tensor:
     return torch.stack([torch.stack([(row * c).sum() / (length(row) * length(c)) for c in columns]) for row in q])
 
 
+def gains(norm: AttentionNorm, head: int) -> Tensor:
+    """g_q g_kv of a head: two parameters, since one that serves both factors acts squared."""
+    own = dict(norm.named_parameters())  # A parameter known by two names comes once.
+    assert {"gain_q", "gain_kv"} <= own.keys(), f"a gain for each factor is a parameter of its own, not {sorted(own)}"
+    return own["gain_q"][head, 0, 0] * own["gain_kv"][head, 0, 0]
+
+
 @loop("xnorm")
 def xnorm(norm, head, q, k, v):
-    return norm.gain_q[head, 0, 0] * norm.gain_kv[head, 0, 0] * cosines(q, context(k, v))
+    return gains(norm, head) * cosines(q, context(k, v))
 
 
 @loop("xnorm_fixed")
@@ -81,8 +88,7 @@ def rmsnorm(norm, head, q, k, v):
 
 @loop("xnorm_value")
 def xnorm_value(norm, head, q, k, v):
-    gain = norm.gain_q[head, 0, 0] * norm.gain_kv[head, 0, 0]
-    return gain * contract(unit_rows(q), unit_rows(context(k, v)))
+    return gains(norm, head) * contract(unit_rows(q), unit_rows(context(k, v)))
 
 
 @loop("l2")

@@ -1,0 +1,1 @@
+"""The ablation harness: grids of paired training runs, and what their numbers support."""

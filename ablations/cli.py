@@ -1,0 +1,291 @@
+"""The commands: parsing and printing, no logic. What a command does not need is not imported."""
+
+from __future__ import annotations
+
+import json
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from ablations.api import Plan
+    from ablations.study import CellConfig
+
+OK, SOME_FAILED, USAGE, NO_OUTCOME, INTERRUPTED = 0, 1, 2, 3, 130
+
+LOG_LINES = 20
+
+app = typer.Typer(
+    help="Train a vision transformer under every attention normaliser, paired, and say how sure the result is.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+class Listed(StrEnum):
+    """What ``list`` can list."""
+
+    NORMS = "norms"
+    MODELS = "models"
+    DATA = "data"
+    STUDIES = "studies"
+
+
+class Rerun(StrEnum):
+    """Which finished cells ``run`` runs again."""
+
+    STALE = "stale"
+    ALL = "all"
+
+
+Out = Annotated[Path, typer.Option("--out", help="Folder that holds the studies.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, progress on stderr.")]
+Plugin = Annotated[list[str] | None, typer.Option("--plugin", help="Module that registers normalisers; repeatable.")]
+
+
+def main() -> None:
+    """Run the command line and leave with its exit code; a usage error is one line on stderr."""
+    try:
+        code = app(standalone_mode=False)
+    except Exception as error:
+        if (line := _usage_line(error)) is None:
+            raise
+        print(f"error: {line}", file=sys.stderr)
+        code = USAGE
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    sys.exit(code or OK)
+
+
+def _usage_line(error: Exception) -> str | None:
+    """Return the one line of an error that the user made; None where the error is ours."""
+    if hasattr(error, "format_message"):  # the option parser's own errors
+        return " ".join(str(error.format_message()).split())
+    from ablations.study import UsageError
+    from ufo.registry import UnknownNameError
+
+    return " ".join(str(error).split()) if isinstance(error, (UsageError, UnknownNameError)) else None
+
+
+@app.command()
+def run(
+    norm: Annotated[str | None, typer.Option(help="Normalisers, a comma list. [default: xnorm,l2,single_l2]")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="digits, cifar10, cifar100 or imagefolder:DIR. [default: digits]")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Models. [default: by the size of the images]")] = None,
+    seeds: Annotated[str | None, typer.Option(help="How many (8: 0 to 7), or which (0-3,7). [default: 8]")] = None,
+    seed: Annotated[str | None, typer.Option(help="One seed.")] = None,
+    lr: Annotated[str | None, typer.Option(help="Peak learning rates.")] = None,
+    epochs: Annotated[str | None, typer.Option(help="Epochs.")] = None,
+    batch_size: Annotated[str | None, typer.Option(help="Images of a batch.")] = None,
+    precision: Annotated[str | None, typer.Option(help="32-true, bf16-mixed or 16-mixed.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="Any other field: FIELD=VALUE[,VALUE...]; repeatable.")
+    ] = None,
+    compare: Annotated[str | None, typer.Option(help="Field whose values are the arms. [default: norm]")] = None,
+    ref: Annotated[str | None, typer.Option(help="Arm to compare with. [default: xnorm, or the first]")] = None,
+    experiment: Annotated[Path | None, typer.Option(help="YAML file that gives all of it; flags win.")] = None,
+    study: Annotated[str | None, typer.Option(help="Name of the study. [default: COMPARE-DATA]")] = None,
+    out: Out = Path("runs"),
+    data_root: Annotated[Path, typer.Option(help="Folder of torchvision's data.")] = Path("data"),
+    download: Annotated[bool, typer.Option("--download", help="Fetch data that is missing.")] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    plugin: Plugin = None,
+    rerun: Annotated[Rerun | None, typer.Option(help="Run finished cells again.")] = None,
+    smoke: Annotated[bool, typer.Option("--smoke", help="1 epoch, 256 images, 2 seeds, a study of its own.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and end.")] = False,
+    as_json: Json = False,
+) -> int:
+    """Run what is missing of a study, and print its table."""
+    from ablations.api import describe_plan, make_plan, make_request
+
+    flags = {"norm": norm, "data": data, "model": model, "lr": lr, "epochs": epochs}
+    flags |= {"batch_size": batch_size, "precision": precision}
+    request = make_request(
+        experiment=experiment,
+        asked=_parse_fields(
+            {field: text for field, text in flags.items() if text is not None}, set_ or [], seeds, seed
+        ),
+        smoke=smoke,
+        compare=compare,
+        ref=ref,
+        name=study,
+        plugins=tuple(plugin or ()),
+        out=out,
+        data_root=data_root,
+        download=download,
+        device=device,
+        rerun=rerun.value if rerun else None,
+    )
+    console = _console(as_json)
+    plan = make_plan(request)
+    for line in [f"study {plan.study.name} in {plan.store.folder}", *describe_plan(plan)]:
+        console.print(line, markup=False)
+    if dry_run:
+        if as_json:
+            typer.echo(json.dumps({"study": plan.study.model_dump(mode="json"), "states": plan.states}, indent=2))
+        return OK
+    interrupted = _execute(plan, console)
+    return _finish(plan.store.folder, console, as_json=as_json, interrupted=interrupted)
+
+
+@app.command()
+def report(
+    study: Annotated[Path, typer.Argument(help="Folder of the study.")],
+    plugin: Plugin = None,
+    as_json: Json = False,
+) -> int:
+    """Rebuild a study's table and figures from its cells, and print the table."""
+    from ablations.provenance import import_plugin
+
+    for name in plugin or ():
+        import_plugin(name)
+    return _finish(study, _console(as_json), as_json=as_json, interrupted=False)
+
+
+@app.command()
+def show(
+    cell: Annotated[str, typer.Argument(help="A cell's id, the name of its folder, or the beginning of either.")],
+    out: Out = Path("runs"),
+    as_json: Json = False,
+) -> int:
+    """Print a cell's configuration, outcome and the end of its log."""
+    from ablations.store import find_cell
+
+    record = find_cell(out, cell)
+    if as_json:
+        config = record.config.model_dump(mode="json")
+        typer.echo(json.dumps({"folder": str(record.folder), "config": config, "outcome": record.outcome}, indent=2))
+        return OK
+    console = _console(as_json)
+    console.print(str(record.folder), markup=False)
+    for title, fields in (("configuration", record.config.model_dump(mode="json")), ("outcome", record.outcome)):
+        table = Table(title=title, show_header=False, title_justify="left", box=None)
+        for field, value in fields.items():
+            table.add_row(field, Text("\n".join(value) if field == "traceback" else str(value)))
+        console.print(table)
+    log = (record.folder / "log.txt").read_text().splitlines()
+    console.print("\n".join(["end of log.txt", *log[-LOG_LINES:]]), markup=False)
+    return OK
+
+
+@app.command("list")
+def list_(
+    what: Annotated[Listed, typer.Argument(help="norms, models, data or studies.")],
+    out: Out = Path("runs"),
+    plugin: Plugin = None,
+    as_json: Json = False,
+) -> int:
+    """List what there is."""
+    from ablations.provenance import import_plugin
+
+    for name in plugin or ():
+        import_plugin(name)
+    from ablations import listing
+
+    title, head, rows = listing.listing(what.value, out=out)
+    if as_json:
+        typer.echo(json.dumps([dict(zip(head, row, strict=True)) for row in rows], indent=2))
+        return OK
+    _print_table(_console(as_json), title, head, rows)
+    if what is Listed.NORMS:
+        _print_table(_console(as_json), "contrasts: pairs of arms that differ in one thing", *listing.contrasts())
+    return OK
+
+
+def _parse_fields(
+    flags: dict[str, str | None], settings: list[str], seeds: str | None, seed: str | None
+) -> dict[str, list[Any]]:
+    from ablations.study import UsageError
+    from ablations.study.cell import parse_values
+    from ablations.study.seeds import parse_seeds
+
+    asked = {field: parse_values(field, text) for field, text in flags.items() if text is not None}
+    for setting in settings:
+        field, equals, text = setting.partition("=")
+        if not equals:
+            raise UsageError(f"--set {setting}: write FIELD=VALUE or FIELD=VALUE,VALUE")
+        if field in asked:
+            raise UsageError(f"--set {setting}: {field} is given already")
+        if field == "seed":
+            raise UsageError(f"--set {setting}: give seeds as --seeds or --seed")
+        asked[field] = parse_values(field, text)
+    if seeds is not None and seed is not None:
+        raise UsageError("give --seeds or --seed, not both")
+    if seed is not None:
+        asked["seed"] = parse_values("seed", seed)
+    if seeds is not None:
+        asked["seed"] = parse_seeds(seeds)
+    return asked
+
+
+def _execute(plan: Plan, console: Console) -> bool:
+    """Run the plan with one line for each finished cell; return whether it was interrupted."""
+    from ablations.api import execute
+    from ablations.study import Interrupted
+    from ablations.study.grid import arm_name
+
+    if not plan.todo:
+        console.print(f"all {len(plan.cells)} cells are done")
+    total, num_done = len(plan.todo), 0
+
+    def on_done(config: CellConfig, outcome: dict[str, Any]) -> None:
+        nonlocal num_done
+        num_done += 1
+        arm = arm_name(getattr(config, plan.study.compare))
+        accuracy = outcome["test_accuracy_pct"]
+        what = "" if accuracy is None else f"test accuracy {accuracy:.2f} %"
+        kind = f"{outcome['outcome']} {outcome['kind']}".strip()
+        line = f"[{num_done}/{total}] {arm} seed {config.seed}: {kind}  {what}  {outcome['seconds']:.1f} s"
+        detail = f"  {outcome['detail']} (python -m ablations show {config.id})" if outcome["detail"] else ""
+        console.print(line + detail, markup=False)
+
+    try:
+        execute(plan, on_done=on_done)
+    except Interrupted:
+        console.print("interrupted: what is finished is kept; the same command goes on")
+        return True
+    return False
+
+
+def _finish(folder: Path, console: Console, *, as_json: bool, interrupted: bool) -> int:
+    """Rebuild the report, print it and return the exit code."""
+    from ablations.api import make_report
+    from ablations.report import text_rows
+
+    made = make_report(folder)
+    has_result = made.cells["outcome"].isin(["ok", "diverged"])
+    code = OK if has_result.all() else SOME_FAILED if has_result.any() else NO_OUTCOME
+    code = INTERRUPTED if interrupted else NO_OUTCOME if not has_result.any() else code
+    _print_table(console, made.study.name, *text_rows(made.table, made.study))
+    for line in [*made.notes, "", *(str(file) for file in made.files)]:
+        console.print(line, markup=False)
+    if as_json:
+        cells, table = (json.loads(frame.to_json(orient="records")) for frame in (made.cells, made.table))
+        files = [str(file) for file in made.files]
+        summary = {"study": made.study.name, "exit_code": code, "notes": made.notes, "files": files}
+        typer.echo(json.dumps({**summary, "table": table, "cells": cells}, indent=2))
+    return code
+
+
+def _print_table(console: Console, title: str, head: list[str], rows: list[list[str]]) -> None:
+    table = Table(title=title, title_justify="left")
+    for column in head:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    console.print(table)
+
+
+def _console(as_json: bool) -> Console:
+    return Console(stderr=as_json, highlight=False, soft_wrap=False)

@@ -1,0 +1,123 @@
+"""Batches from a split that lies in memory: no workers, no copies of the data set."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ablations.data.augment import Draws, draw, gather
+from ablations.streams import epoch_generator
+
+Batch = tuple[Tensor, Tensor]
+"""Images (B, C, H, W), normalised, channels last in memory; labels (B,)."""
+
+
+EVAL_BATCH = 500
+"""Images of a validation or test batch: the same for every cell, since it can change the last bits."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Some rows of an array of images, on a device.
+
+    Args:
+        images: (m, H, W, C) uint8, of which the split takes ``rows``.
+        labels: (n,) int64, of the rows taken.
+        rows: (n,) where the split's samples are in ``images``.
+        original_rows: (n,) where they are in the data set's part, on the CPU.
+    """
+
+    images: Tensor
+    labels: Tensor
+    rows: Tensor
+    original_rows: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Per-channel mean and standard deviation, of 0 to 1, by which images are normalised."""
+
+    mean: list[float]
+    std: list[float]
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Map (B, H, W, C) uint8 to (B, C, H, W) float32, as a channels-last view.
+
+        A channel that never varies keeps a scale of 1.
+        """
+        std = torch.tensor([s if s > 0 else 1.0 for s in self.std], device=images.device)
+        shift = torch.tensor(self.mean, device=images.device) / std
+        return (images * (1 / (255 * std)) - shift).permute(0, 3, 1, 2)
+
+
+class TrainBatches:
+    """The batches of an epoch: order and augmentation from streams keyed by (seed, epoch).
+
+    The samples that do not fill a last batch are left out of that epoch; each epoch leaves out others.
+
+    Args:
+        split: the training split.
+        scale: normalisation.
+        batch_size: samples of a batch, at most the split's.
+        augment: kind of augmentation.
+        seed: the cell's.
+    """
+
+    def __init__(self, split: Split, *, scale: Scale, batch_size: int, augment: str, seed: int) -> None:
+        self.split = split
+        self.scale = scale
+        self.batch_size = batch_size
+        self.augment = augment
+        self.seed = seed
+        self.set_epoch(0)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw the order and the augmentation of an epoch (from 0), and move them to the device once."""
+        n, device = len(self.split), self.split.labels.device
+        order = torch.randperm(n, generator=epoch_generator(self.seed, "order", epoch))
+        generator = epoch_generator(self.seed, "augment", epoch)
+        draws = draw(self.augment, n, image_side=min(self.split.images.shape[1:3]), generator=generator)
+        self.hash = _hash(self.split.original_rows[order], draws)
+        self._order, self._draws = order.to(device), draws.to(device)
+
+    def __len__(self) -> int:
+        return len(self.split) // self.batch_size
+
+    def __iter__(self) -> Iterator[Batch]:
+        for start in range(0, len(self) * self.batch_size, self.batch_size):
+            stop = start + self.batch_size
+            picked = self._order[start:stop]
+            images = gather(self.split.images, self.split.rows[picked], self._draws.part(start, stop))
+            yield self.scale(images), self.split.labels[picked]
+
+
+class EvalBatches:
+    """A split in its own order, in batches of `EVAL_BATCH`, without augmentation.
+
+    Args:
+        split: the split.
+        scale: normalisation.
+    """
+
+    def __init__(self, split: Split, *, scale: Scale) -> None:
+        self.split = split
+        self.scale = scale
+
+    def __len__(self) -> int:
+        return -(-len(self.split) // EVAL_BATCH)
+
+    def __iter__(self) -> Iterator[Batch]:
+        rows, labels = self.split.rows.split(EVAL_BATCH), self.split.labels.split(EVAL_BATCH)
+        for batch_rows, batch_labels in zip(rows, labels, strict=True):
+            yield self.scale(self.split.images[batch_rows]), batch_labels
+
+
+def _hash(order: Tensor, draws: Draws) -> str:
+    return hashlib.sha256(order.numpy().tobytes() + draws.tobytes()).hexdigest()[:12]

@@ -1,0 +1,155 @@
+"""A folder of class folders of images."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from ablations.data.sources import Decoded
+from ablations.study import UsageError
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
+GREY_MODES = ("1", "L")
+COLOUR_MODES = ("RGB", "RGBA", "P", "CMYK", "YCbCr", "LA")
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """One image of a part: its path below the root, bytes and label."""
+
+    path: str
+    size: int
+    label: int
+
+
+class ImageFolder:
+    """``DIR/{train,val,test}/<class>/**/*.jpg``.
+
+    ``test/`` is the test split; without it ``val/`` is, and validation is cut from train.
+
+    Args:
+        root: DIR.
+        image_size: pixels of the side to which images are resized and centre-cropped; None: all have one size already.
+
+    Raises:
+        UsageError: a folder is missing or has no images, or the parts have different classes.
+    """
+
+    flips = True
+
+    def __init__(self, root: Path, *, image_size: int | None) -> None:
+        if not root.is_dir():
+            raise UsageError(f"no folder {root}")
+        self.root = root
+        self.name = f"imagefolder:{root.resolve().name}"
+        self.image_size = image_size
+        self.notes: list[str] = []
+        folders = [part for part in ("train", "val", "test") if (root / part).is_dir()]
+        if "train" not in folders or len(folders) < 2:
+            raise UsageError(f"{root} needs the folders train/ and val/ or test/; it has {folders or 'neither'}")
+        self.classes = _class_names(root / "train")
+        self.files: dict[str, list[ImageFile]] = {}
+        for part in folders:
+            self._check_classes(part)
+            self.files[part] = self._list_files(part)
+        if "test" not in self.files:
+            self.files["test"] = self.files.pop("val")
+            self.notes.append("no test/: val/ is the test split, and validation is cut from train/")
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Hash of relative paths and sizes, and of the size to which images are brought."""
+        digest = hashlib.sha256(f"image_size {self.image_size}\n".encode())
+        for part in sorted(self.files):
+            for file in self.files[part]:
+                digest.update(f"{part} {file.path} {file.size}\n".encode())
+        return digest.hexdigest()[:16]
+
+    def decode(self) -> Decoded:
+        """Read every image: RGB, or one channel where all are greyscale."""
+        parts, grey, total = {}, 0, 0
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            read = {part: list(pool.map(self._read, files)) for part, files in self.files.items()}
+        for part, files in self.files.items():
+            self._check_sizes(files, [image for image, _ in read[part]], like=read["train"][0][0])
+            grey += sum(is_grey for _, is_grey in read[part])
+            total += len(files)
+        for part, files in self.files.items():
+            images = np.stack([image for image, _ in read.pop(part)])
+            labels = np.array([file.label for file in files], dtype=np.int64)
+            parts[part] = (images[..., :1] if grey == total else images, labels)
+        notes = list(self.notes)
+        if 0 < grey < total:
+            notes.append(f"{grey:,} greyscale images among {total:,} were converted to RGB")
+        return Decoded(parts, self.classes, notes)
+
+    def _check_classes(self, part: str) -> None:
+        names = _class_names(self.root / part)
+        if missing := sorted(set(self.classes) - set(names)):
+            raise UsageError(f"class '{missing[0]}' is in {self.root / 'train'} and not in {self.root / part}")
+        if extra := sorted(set(names) - set(self.classes)):
+            raise UsageError(f"class '{extra[0]}' is in {self.root / part} and not in {self.root / 'train'}")
+
+    def _list_files(self, part: str) -> list[ImageFile]:
+        files, others = [], []
+        for label, name in enumerate(self.classes):
+            found = _walk(self.root / part / name)
+            images = [entry for entry in found if entry[0].suffix.lower() in EXTENSIONS]
+            others += [entry[0] for entry in found if entry[0].suffix.lower() not in EXTENSIONS]
+            if not images:
+                raise UsageError(f"no images in {self.root / part / name}")
+            files += [ImageFile(path.relative_to(self.root).as_posix(), size, label) for path, size in images]
+        if others:
+            self.notes.append(f"{len(others)} files in {part}/ are no images by their name: {others[0]}")
+        return files
+
+    def _read(self, file: ImageFile) -> tuple[npt.NDArray[np.uint8], bool]:
+        from PIL import Image, ImageOps
+
+        path = self.root / file.path
+        try:
+            with Image.open(path) as image:
+                mode = image.mode
+                rgb = image.convert("RGB")
+        except (OSError, EOFError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            raise UsageError(f"{path} cannot be read: {error}; repair or remove it") from error
+        if mode not in (*GREY_MODES, *COLOUR_MODES):
+            raise UsageError(f"{path} is in mode {mode}, which has no exact 8-bit form; convert it first")
+        if self.image_size is not None:
+            rgb = ImageOps.fit(rgb, (self.image_size, self.image_size), Image.Resampling.BICUBIC)
+        return np.asarray(rgb), mode in GREY_MODES
+
+    def _check_sizes(
+        self, files: list[ImageFile], images: list[npt.NDArray[np.uint8]], *, like: npt.NDArray[np.uint8]
+    ) -> None:
+        for file, image in zip(files, images, strict=True):
+            if image.shape != like.shape:
+                one, other = (f"{height} x {width} px" for height, width, _ in (like.shape, image.shape))
+                first = self.files["train"][0].path
+                raise UsageError(
+                    f"images differ in size: {first} has {one}, {file.path} {other}; give --set image_size=N"
+                )
+
+
+def _class_names(folder: Path) -> list[str]:
+    names = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
+    if not names:
+        raise UsageError(f"no class folders with images in {folder}")
+    return names
+
+
+def _walk(folder: Path) -> list[tuple[Path, int]]:
+    found = []
+    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+        if entry.is_dir():
+            found += _walk(Path(entry.path))
+        else:
+            found.append((Path(entry.path), entry.stat().st_size))
+    return found

@@ -1,0 +1,1 @@
+"""What runs cells: one of them, and many."""

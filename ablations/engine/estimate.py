@@ -1,0 +1,57 @@
+"""How long a cell will take, before the first one has been run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+
+from ablations.data import EVAL_BATCH, DataInfo
+from ablations.recipes import build_optimizer
+from ablations.study import CellConfig
+from ablations.tasks.net import build_net
+
+WARM_S = 1.0
+"""A first call longer than this is taken as it is; a shorter one may be warming up, and is timed anew."""
+
+
+def estimate_seconds(config: CellConfig, info: DataInfo, *, device: torch.device) -> float:
+    """Estimate a cell's seconds from a training step and an evaluation batch on noise, in float32."""
+    height, width, channels = info.image_shape
+    net = build_net(config, image_shape=info.image_shape, num_classes=len(info.classes)).to(device)
+    optimizer = build_optimizer(net, lr=0.0, weight_decay=0.0, fused=False)
+    labels = torch.zeros(config.batch_size, dtype=torch.long, device=device)
+
+    def train_step() -> None:
+        images = torch.rand(config.batch_size, channels, height, width, device=device)
+        F.cross_entropy(net.train()(images), labels).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    def eval_step() -> None:
+        with torch.no_grad():
+            net.eval()(torch.rand(EVAL_BATCH, channels, height, width, device=device))
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(config.threads_per_cell)
+    try:
+        train_s, eval_s = (_seconds(step, device) for step in (train_step, eval_step))
+    finally:
+        torch.set_num_threads(threads)
+    num_steps = config.epochs * ((config.train_limit or info.num_train) // config.batch_size)
+    num_evaluated = config.epochs * info.num_val + info.num_test
+    return num_steps * train_s + num_evaluated / EVAL_BATCH * eval_s
+
+
+def _seconds(call: Callable[[], None], device: torch.device) -> float:
+    def once() -> float:
+        started = time.perf_counter()
+        call()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return time.perf_counter() - started
+
+    first = once()
+    return first if first > WARM_S else min(once() for _ in range(3))

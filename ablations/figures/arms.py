@@ -1,0 +1,97 @@
+"""One number per run, arm by arm."""
+
+from __future__ import annotations
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+
+from ablations.figures.canvas import counted, is_drawable
+from ablations.figures.palette import arm_style
+from ablations.stats import summarise
+
+
+def accuracy_per_arm(cells: pd.DataFrame, axes: Axes) -> Axes:
+    """Draw the test accuracy of every seed, arm below arm, and under the dots the mean with its 95 % t interval.
+
+    A diverged cell is a cross at its score: chance, or what it measured where it did not learn. A mean into which
+    chance scores have entered has no interval. Failed cells have no score; they and stale ones are counted in the
+    label. The dashed line at chance is drawn only where the scores reach down to it. A seed stands at the same height
+    in every arm's row.
+
+    Args:
+        cells: one condition's rows, one per cell: what `ablations.stats.summarise` takes, and `chance_pct`.
+        axes: where to draw; the legend stands above them: give the figure `layout="constrained"`, or it is cut off.
+
+    Returns:
+        The same axes.
+
+    Raises:
+        ValueError: the frame holds several conditions, or two cells of one arm and seed.
+    """
+    axes.set_xlabel("Test accuracy (%)")
+    if not is_drawable(cells, axes):
+        return axes
+    table = summarise(cells, None)
+    rank = cells["seed"].rank(method="dense") - 1
+    heights = 0.4 * rank / max(rank.max(), 1) - 0.3  # within an arm's row, whose middle is 0
+    for row, arm in enumerate(table["arm"]):
+        of_arm = cells["arm"] == arm
+        _draw_arm(cells[of_arm], row + heights[of_arm], table.iloc[row], row + 0.32, axes)
+    axes.set_yticks(range(len(table)), [_label(cells[cells["arm"] == arm]) for arm in table["arm"]], fontsize="small")
+    spare = max(5 - len(table), 0) / 2  # few arms in a high figure would stand far from their means
+    axes.set_ylim(len(table) - 0.4 + spare, -0.6 - spare)
+    axes.grid(axis="x", linewidth=0.4, alpha=0.5)
+    handles = [
+        Line2D([], [], color="grey", marker="o", markersize=4, alpha=0.6, linestyle="", label="a seed"),
+        Line2D([], [], color="grey", marker="o", markersize=4, linewidth=1.5, label="mean, 95 % t interval"),
+    ]
+    if (cells["outcome"] == "diverged").any():
+        handles.append(Line2D([], [], color="grey", marker="x", linestyle="", label="diverged"))
+    axes.legend(
+        handles=handles + _draw_chance(cells, axes),
+        loc="lower right",
+        bbox_to_anchor=(1, 1.01),
+        borderaxespad=0,
+        ncols=4,
+        fontsize="small",
+        frameon=False,
+    )
+    return axes
+
+
+def _label(own: pd.DataFrame) -> str:
+    """Return one arm's name and how many of its cells have a score, and how many not or not as they should."""
+    num_stale = int(own["stale"].sum())
+    counts = [f"n = {own['score_pct'].count()}", counted(own["outcome"]), f"{num_stale} stale" if num_stale else ""]
+    return f"{own['arm_label'].iloc[0]} ({', '.join(filter(None, counts))})"
+
+
+def _draw_arm(own: pd.DataFrame, heights: pd.Series[float], summary: pd.Series, middle: float, axes: Axes) -> None:
+    """Draw one arm's cells at their heights, and at `middle` its mean with its interval, where it has one."""
+    colour, marker, _ = arm_style(int(own["arm_order"].iloc[0]))
+    diverged = own["outcome"] == "diverged"
+    axes.plot(
+        own.loc[~diverged, "score_pct"],
+        heights[~diverged],
+        marker,
+        color=colour,
+        markersize=4,
+        alpha=0.6,
+        markeredgewidth=0,
+    )
+    axes.plot(own.loc[diverged, "score_pct"], heights[diverged], "x", color=colour, markersize=5, markeredgewidth=1.4)
+    half = (summary["high_pct"] - summary["low_pct"]) / 2
+    axes.errorbar(
+        summary["mean_pct"], middle, xerr=half, fmt=marker, color=colour, markersize=4, capsize=3, linewidth=1.5
+    )
+
+
+def _draw_chance(cells: pd.DataFrame, axes: Axes) -> list[Line2D]:
+    """Draw a dashed line at chance if it is in view, leave the limits as they are, and return its legend entry."""
+    low, high = axes.get_xlim()
+    axes.set_xlim(max(low, -2), min(high, 102))  # a wide interval may leave what an accuracy can be
+    chance = cells["chance_pct"].iloc[0]
+    if not low <= chance <= high:
+        return []
+    return [axes.axvline(chance, color="grey", linestyle="--", linewidth=1, zorder=0, label=f"chance, {chance:g} %")]

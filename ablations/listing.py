@@ -1,0 +1,65 @@
+"""What there is: normalisers, models, data sets, studies, as text tables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import ufo
+from ablations.data import DATA_SETS
+from ablations.store import Store
+from ufo.model import SIZES
+from ufo.norms import CONTRASTS, NORMS
+
+TextTable = tuple[list[str], list[list[str]]]
+
+
+def listing(what: str, *, out: Path) -> tuple[str, list[str], list[list[str]]]:
+    """Return title, head and rows of a list.
+
+    Args:
+        what: ``norms``, ``models``, ``data`` or ``studies``.
+        out: folder that holds the studies.
+    """
+    tables = {"norms": norms, "models": models, "data": data}
+    head, rows = studies(out) if what == "studies" else tables[what]()
+    return what, head, rows
+
+
+def norms() -> TextTable:
+    """List every normaliser."""
+    head = ["name", "group", "formula", "cost in N", "source"]
+    cost = {True: "linear", False: "quadratic"}
+    return head, [[n.name, n.group, n.formula, cost[n.linear], n.source] for n in NORMS.values()]
+
+
+def contrasts() -> TextTable:
+    """List the pairs of arms whose difference isolates one thing."""
+    return ["difference", "isolates"], [[f"{c.arm} - {c.minus}", c.isolates] for c in CONTRASTS]
+
+
+def models() -> TextTable:
+    """List every size, with the parameters that it has for 1,000 classes of RGB images."""
+    head = ["name", "embed_dim", "attn_dim", "depth", "heads", "images", "patch", "parameters", "checked against"]
+    rows = []
+    for s in SIZES.values():
+        count = sum(parameter.numel() for parameter in ufo.build(s.name).parameters())
+        dims = [str(d) for d in (s.embed_dim, s.attn_dim, s.depth, s.num_heads)]
+        rows.append([s.name, *dims, f"{s.img_size} px", f"{s.patch} px", f"{count / 1e6:.2f} M", s.checked])
+    return head, rows
+
+
+def data() -> TextTable:
+    """List every data set."""
+    return ["name", "what it is"], [[name, what] for name, what in DATA_SETS.items()]
+
+
+def studies(out: Path) -> TextTable:
+    """List the studies in a folder, with how many of their cells have an outcome."""
+    rows = []
+    for path in sorted(out.glob("*/study.yaml")):
+        store = Store(path.parent)
+        study = store.read_study()
+        num_done = sum(record.has_result for record in store.records().values())
+        arms = ", ".join(str(arm) for arm in study.arms)
+        rows.append([study.name, f"{study.compare}: {arms}", str(len(study.axes["seed"])), str(num_done)])
+    return ["study", "arms", "seeds", "cells with a result"], rows

@@ -1,0 +1,44 @@
+"""From a seed to independent random streams, by key and not by order of use.
+
+A stream depends on (seed, its name, epoch) alone, so an epoch can be replayed by itself, and what one part draws
+shifts no other part. Nothing here touches the global generator.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Literal
+
+import torch
+
+from ufo.init import keyed_generator, keyed_seed
+
+Stream = Literal["order", "augment", "drop_path", "library"]
+
+SPLIT_SEED = 0
+"""Seed of the cut of validation from train, and of a subset of train: the same for every cell."""
+
+
+def epoch_generator(seed: int, stream: Stream, epoch: int) -> torch.Generator:
+    """Return the CPU generator of a stream in an epoch (from 0).
+
+    >>> order = [torch.randperm(5, generator=epoch_generator(0, "order", 2)).tolist() for _ in range(2)]
+    >>> order[0] == order[1]
+    True
+    """
+    return keyed_generator(seed, stream, epoch)
+
+
+def reseed_library(seed: int, epoch: int) -> None:
+    """Key the global generators for an epoch, inside `forked_library` only: for library code that can use no other."""
+    torch.manual_seed(keyed_seed(seed, "library", epoch))
+
+
+@contextlib.contextmanager
+def forked_library(seed: int) -> Iterator[None]:
+    """Run library code that draws from the global generators in a keyed fork of them; they come out as they were."""
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(keyed_seed(seed, "library"))
+        yield

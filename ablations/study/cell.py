@@ -1,0 +1,182 @@
+"""A cell: one training run, complete before it starts, and its identity."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import types
+import typing
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
+
+from ablations.study.errors import UsageError
+from ufo.registry import unknown_name
+
+Name = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]
+Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+ID_LENGTH = 10
+"""Hexadecimal digits of a cell's id: 40 bits, so that 10,000 cells collide with probability 5e-5."""
+
+
+class CellConfig(BaseModel):
+    """Everything that can change a cell's result, and nothing else: no path, no worker count, no logging.
+
+    A field that is left at its default does not enter the id, so a field that comes later, with the default that
+    means "as before", leaves old ids as they are. None means the named size's own value.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    # Data
+    data: Name
+    data_fingerprint: str
+    image_size: Count | None = None
+    """Pixels of the side to which images are resized and cropped; None: as they are."""
+    train_limit: Count | None = None
+    """Number of training images, drawn once with the split's own seed; None: all of them."""
+    augment: Literal["crop_flip", "shift", "none"]
+
+    # Net
+    model: Name
+    norm: Name
+    patch: Count
+    patch_embed: Literal["conv", "linear"] = "conv"
+    lpi: bool = True
+    class_attention: Annotated[int, Field(ge=0)] | None = None
+    layer_scale: NotNegative | None = None
+    drop_path: Share = 0.0
+    depth: Count | None = None
+    embed_dim: Count | None = None
+    attn_dim: Count | None = None
+    num_heads: Count | None = None
+
+    # Recipe
+    epochs: Count
+    batch_size: Count
+    lr: Positive
+    """Peak learning rate of AdamW."""
+    min_lr_share: Annotated[float, Field(ge=0, le=1)]
+    """Learning rate at the end of the cosine, as a share of the peak."""
+    warmup_epochs: Annotated[int, Field(ge=0)]
+    weight_decay: NotNegative
+    label_smoothing: Share
+    grad_clip: NotNegative
+    """Largest norm of the gradient; 0: not clipped."""
+
+    # Run
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    threads_per_cell: Count = 1
+    """CPU threads: another count gives other last bits."""
+    smoke: bool = False
+    """A smoke run is never judged as not learning."""
+    seed: Annotated[int, Field(ge=0)]
+
+    @property
+    def id(self) -> str:
+        """Hash of what can change the result: the data's kind and fingerprint, not the name of its folder."""
+        identity = self.model_dump(mode="json", exclude_defaults=True)
+        identity["data"] = self.data.partition(":")[0]
+        text = json.dumps(identity, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:ID_LENGTH]
+
+
+def make_config(values: dict[str, Any]) -> CellConfig:
+    """Validate a cell.
+
+    Raises:
+        UsageError: a field with a value that it cannot have, or values that do not go together.
+    """
+    try:
+        config = CellConfig(**values)
+    except ValidationError as error:
+        raise UsageError(_first_line(error)) from None
+    if config.warmup_epochs > config.epochs:
+        raise UsageError(f"warmup_epochs {config.warmup_epochs} exceeds epochs {config.epochs}; give fewer")
+    return config
+
+
+def check_field(name: str) -> None:
+    """Check that a field exists and may be asked for.
+
+    Raises:
+        UsageError: it does not; the message has the nearest match.
+    """
+    fields = [field for field in CellConfig.model_fields if field not in ("data_fingerprint", "smoke")]
+    if name not in fields:
+        raise UsageError(str(unknown_name("field", name, sorted(fields))))
+
+
+def parse_values(field: str, text: str) -> list[Any]:
+    """Read one value, a comma list, or a range of integers (``0-3``) for a field.
+
+    Raises:
+        UsageError: no such field, a value of another type, or one that comes twice.
+
+    >>> parse_values("lr", "1e-3,0.003"), parse_values("depth", "2-4,8"), parse_values("lpi", "on,off")
+    ([0.001, 0.003], [2, 3, 4, 8], [True, False])
+    """
+    check_field(field)
+    values: list[Any] = []
+    for part in text.split(","):
+        values += _parse_part(field, part.strip())
+    return check_values(field, values)
+
+
+def check_values(field: str, values: list[Any]) -> list[Any]:
+    """Check an axis: its values have the field's type, there is one at least, and none comes twice.
+
+    Raises:
+        UsageError: the value, and what is expected.
+    """
+    check_field(field)
+    if not values:
+        raise UsageError(f"{field}: at least one value is needed")
+    adapter: TypeAdapter[Any] = TypeAdapter(_annotation(field))
+    checked = []
+    for value in values:
+        try:
+            checked.append(adapter.validate_python(value))
+        except ValidationError as error:
+            raise UsageError(f"{field}: {value!r} does not fit, {_message(error)}") from None
+    for value in checked:
+        if checked.count(value) > 1:
+            raise UsageError(f"{field}: {value!r} is given twice")
+    return checked
+
+
+def _parse_part(field: str, part: str) -> list[Any]:
+    first, dash, last = part.partition("-")
+    if dash and first.isdigit() and last.isdigit() and _takes(field, int):
+        if int(last) < int(first):
+            raise UsageError(f"{field}: the range {part} runs backwards")
+        return list(range(int(first), int(last) + 1))
+    if part.lower() == "none" and _takes(field, types.NoneType):
+        return [None]
+    return [part]
+
+
+def _annotation(field: str) -> Any:
+    return typing.get_type_hints(CellConfig, include_extras=True)[field]
+
+
+def _takes(field: str, kind: type) -> bool:
+    def flat(annotation: Any) -> list[Any]:
+        inner = typing.get_args(annotation)
+        return [annotation, *(leaf for part in inner for leaf in flat(part))]
+
+    return kind in flat(_annotation(field))
+
+
+def _message(error: ValidationError) -> str:
+    message = error.errors()[0]["msg"]
+    return message[0].lower() + message[1:]
+
+
+def _first_line(error: ValidationError) -> str:
+    where = ".".join(str(part) for part in error.errors()[0]["loc"])
+    return f"{where}: {error.errors()[0].get('input')!r} does not fit, {_message(error)}"

@@ -1,0 +1,12 @@
+"""What ends a command: an error of the user's, or a wish to stop."""
+
+
+class UsageError(ValueError):
+    """Something that the user asked for cannot be; the message is one line with the value and the fix."""
+
+
+class Interrupted(BaseException):
+    """The user or the system asked to stop; what is finished is kept.
+
+    Not a KeyboardInterrupt, which Lightning would turn into exit code 1.
+    """

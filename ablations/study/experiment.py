@@ -1,0 +1,72 @@
+"""Experiment files: one question as YAML, the same fields as the command line's flags."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ablations.study.cell import CellConfig, check_values, parse_values
+from ablations.study.errors import UsageError
+from ablations.study.seeds import parse_seeds
+from ufo.registry import unknown_name
+
+OPTIONS = ("study", "question", "compare", "ref", "plugins")
+"""Keys of an experiment file beside the fields of a cell and ``seeds``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """What an experiment file asks for; every part may be missing.
+
+    Args:
+        asked: values for each field that is named.
+        study: name of the study.
+        question: one sentence.
+        compare: the field whose values are the arms.
+        ref: the reference arm.
+        plugins: modules that register normalisers.
+    """
+
+    asked: dict[str, list[Any]] = field(default_factory=dict)
+    study: str | None = None
+    question: str = ""
+    compare: str = "norm"
+    ref: str | None = None
+    plugins: tuple[str, ...] = ()
+
+
+def load_experiment(path: Path) -> Experiment:
+    """Read an experiment file.
+
+    Raises:
+        UsageError: it cannot be read, or has a key or a value that is none.
+    """
+    try:
+        content = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise UsageError(f"experiment file {path} cannot be read: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise UsageError(f"experiment file {path} is no YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise UsageError(f"experiment file {path} has no keys")
+    options = {key: content.pop(key) for key in OPTIONS if key in content}
+    asked: dict[str, list[Any]] = {}
+    for key, value in content.items():
+        if key == "seeds":
+            asked["seed"] = parse_seeds(",".join(map(str, value)) + "," if isinstance(value, list) else str(value))
+        elif key in CellConfig.model_fields:
+            asked[key] = check_values(key, value) if isinstance(value, list) else parse_values(key, _text(value))
+        else:
+            valid = sorted([*OPTIONS, "seeds", *CellConfig.model_fields])
+            raise UsageError(f"{path}: {unknown_name('key', str(key), valid)}")
+    for key in ("study", "question", "compare", "ref"):
+        if not isinstance(options.get(key, ""), str):
+            raise UsageError(f"{path}: {key} is a text, not {options[key]!r}")
+    return Experiment(asked=asked, **{**options, "plugins": tuple(options.get("plugins", ()))})
+
+
+def _text(value: Any) -> str:
+    return "none" if value is None else str(value)

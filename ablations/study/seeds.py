@@ -1,0 +1,27 @@
+"""Seeds as the command line writes them."""
+
+from __future__ import annotations
+
+from ablations.study.cell import parse_values
+from ablations.study.errors import UsageError
+
+
+def parse_seeds(text: str) -> list[int]:
+    """Read ``--seeds``: a number is how many, a list or a range says which.
+
+    Raises:
+        UsageError: anything else.
+
+    >>> parse_seeds("3"), parse_seeds("0-2,7"), parse_seeds("5,")
+    ([0, 1, 2], [0, 1, 2, 7], [5])
+    """
+    text = text.strip()
+    if text.isdigit():
+        if int(text) == 0:
+            raise UsageError("--seeds 0: at least one seed is needed; --seed 0 is the seed 0")
+        return list(range(int(text)))
+    try:
+        seeds = parse_values("seed", text.removesuffix(","))
+    except UsageError as error:
+        raise UsageError(f"--seeds {text}: give how many (8), or which (0-3,7); {error}") from None
+    return sorted(seeds)

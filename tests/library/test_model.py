@@ -1,0 +1,248 @@
+"""UFO-ViT: its sizes against the printed ones, its parts, and what each option does to it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from ufo import NORMS, SIZES, build
+from ufo.layers import build_patch_embed
+from ufo.registry import UnknownNameError
+from ufo.testing import check_every_module_runs
+
+# Logits of the seed-0 net in the last test, to be renewed only with a change of numerics that is meant.
+GOLDEN = [
+    [0.096912, -0.019481, -0.132664, 0.081652, -0.248604],
+    [0.170223, -0.069001, -0.028103, -0.022257, -0.266198],
+]
+GOLDEN_TOLERANCE = 1e-4
+
+
+def pico(**options):
+    return build("ufo_vit_pico", **{"num_classes": 10, **options}).eval()
+
+
+def draw_images(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def count_parameters(name, **options):
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in build(name, **options).parameters())
+
+
+def call_inputs(model, module, *inputs, **options):
+    """Return what a module is called with in a forward pass, and what it returns."""
+    calls = []
+    handle = module.register_forward_hook(lambda _module, args, out: calls.append((args, out)))
+    with torch.no_grad():
+        model(*inputs, **options)
+    handle.remove()
+    (call,) = calls
+    return call
+
+
+@pytest.mark.parametrize(
+    ("name", "params_m", "tolerance", "multiply_adds_g"),
+    [
+        ("ufo_vit_t", 10.0, 0.025, 1.9),
+        ("ufo_vit_s", 20.7, 0.01, 3.7),
+        ("ufo_vit_m", 37.3, 0.01, 7.0),
+        ("ufo_vit_b", 63.7, 0.01, 11.9),
+    ],
+)
+def test_parameters_and_multiply_adds_are_the_papers(name, params_m, tolerance, multiply_adds_g):
+    assert count_parameters(name) / 1e6 == pytest.approx(params_m, rel=tolerance)
+    with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
+        build(name)(torch.empty(1, 3, 224, 224))
+    assert counter.get_total_flops() / 2e9 == pytest.approx(multiply_adds_g, rel=0.02)
+
+
+@pytest.mark.parametrize("name", ["ufo_vit_t", "ufo_vit_s", "ufo_vit_m", "ufo_vit_b"])
+def test_the_normaliser_changes_the_parameters_by_a_thousandth_at_most(name):
+    counts = [count_parameters(name, norm=norm) for norm in NORMS]
+    assert max(counts) <= 1.001 * min(counts)
+
+
+@pytest.mark.parametrize(("name", "params_m"), [("ufo_vit_pico", 0.1), ("ufo_vit_nano", 0.3), ("ufo_vit_micro", 3.0)])
+def test_small_sizes_have_about_the_parameters_that_they_say(name, params_m):
+    assert count_parameters(name, num_classes=10) / 1e6 == pytest.approx(params_m, rel=0.1)
+    assert f"about {params_m:g} M parameters" in SIZES[name].checked
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_layer_scale_starts_at_one_up_to_twelve_blocks_and_at_1e_5_above(name):
+    with torch.device("meta"):
+        start = 1e-5 if len(build(name).blocks) > 12 else 1.0
+    assert SIZES[name].layer_scale == start
+
+
+@pytest.mark.parametrize(("options", "start"), [({}, 1.0), ({"layer_scale": 1e-5}, 1e-5)])
+def test_layer_scale_reaches_every_branch(options, start):
+    scales = [p for name, p in pico(**options).named_parameters() if name.endswith("layer_scale")]
+    assert len(scales) == 2 * 3 + 2
+    assert all(bool((scale == start).all()) for scale in scales)
+
+
+@pytest.mark.parametrize("in_chans", [1, 3, 5])
+@pytest.mark.parametrize("patch", [1, 2, 4, 8, 16])
+@pytest.mark.parametrize("kind", ["conv", "linear"])
+def test_patch_embeddings_give_one_token_for_each_patch(kind, patch, in_chans):
+    embed = build_patch_embed(kind, in_chans=in_chans, embed_dim=16, patch=patch)
+    assert embed(draw_images(2, in_chans, 2 * patch, 3 * patch)).shape == (2, 16, 2, 3)
+    assert pico(patch_embed=kind, patch=patch, in_chans=in_chans, img_size=16).grid == (16 // patch, 16 // patch)
+
+
+def test_the_convolutional_stem_is_xcits():
+    stem = build_patch_embed("conv", in_chans=3, embed_dim=64, patch=16)
+    assert [type(m) for m in stem] == [nn.Conv2d, nn.BatchNorm2d, nn.GELU] * 3 + [nn.Conv2d, nn.BatchNorm2d]
+    convs = [(m.in_channels, m.out_channels) for m in stem if isinstance(m, nn.Conv2d)]
+    assert convs == [(3, 8), (8, 16), (16, 32), (32, 64)]
+    assert all(m.kernel_size == (3, 3) and m.stride == (2, 2) for m in stem if isinstance(m, nn.Conv2d))
+    single, _ = build_patch_embed("conv", in_chans=3, embed_dim=64, patch=1)
+    assert single.stride == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"img_size": 9}, "images of 9 x 9 px are no multiple of the patch, 2 px"),
+        ({"img_size": (8, 9)}, "images of 8 x 9 px"),
+        ({"num_heads": 5}, "attn_dim 32 is not divisible by 5 heads"),
+        ({"drop_path": 1.0}, "drop_path is at least 0 and below 1, not 1.0"),
+        ({"drop_path": -0.1}, "drop_path is at least 0"),
+        ({"patch_embed": "mlp"}, "patch_embed is one of conv, linear, not 'mlp'"),
+        ({"patch": 3, "img_size": 9}, "power of two, not patch 3"),
+        ({"patch": 16, "img_size": 16, "embed_dim": 60}, "patch 16 needs an embed_dim divisible by 8, not 60"),
+    ],
+)
+def test_sizes_that_do_not_fit_are_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        pico(**options)
+
+
+def test_unknown_names_give_the_nearest():
+    with pytest.raises(UnknownNameError, match="unknown model 'ufo_vit_pica', did you mean 'ufo_vit_pico'"):
+        build("ufo_vit_pica")
+    with pytest.raises(UnknownNameError, match="did you mean 'xnorm'"):
+        pico(norm="xnrom")
+
+
+def added_positions(model, images):
+    """What is added to the patch embedding before the first block, (H, W, C)."""
+    with torch.no_grad():
+        patches = model.patch_embed(images)
+        (tokens, grid, _), _ = call_inputs(model, model.blocks[0], images)
+    assert grid == tuple(patches.shape[2:])
+    return (tokens.unflatten(1, grid) - patches.permute(0, 2, 3, 1))[0]
+
+
+def test_the_positional_table_is_interpolated_for_other_inputs_alone():
+    model = pico(img_size=(8, 12))
+    with torch.no_grad():
+        model.pos_embed.copy_(torch.arange(4.0).view(1, 4, 1, 1).expand(1, 4, 6, 56))  # grows with the row alone
+    same = added_positions(model, draw_images(1, 3, 8, 12))
+    torch.testing.assert_close(same, model.pos_embed[0].detach(), rtol=0, atol=1e-5)
+    other = added_positions(model, draw_images(1, 3, 24, 16))
+    assert other.shape == (12, 8, 56)
+    torch.testing.assert_close(other, other[:, :1, :1].expand_as(other), rtol=0, atol=1e-5)
+    rows = other[:, 0, 0]
+    assert (rows.diff() > 0).all()
+    assert rows.mean().item() == pytest.approx(1.5, abs=1e-4)
+
+
+@pytest.mark.parametrize("lpi", [True, False])
+@pytest.mark.parametrize("kind", ["conv", "linear"])
+def test_other_input_sizes_are_classified(kind, lpi):
+    assert pico(patch_embed=kind, lpi=lpi)(draw_images(2, 3, 12, 20)).shape == (2, 10)
+
+
+def test_without_class_attention_the_patches_are_averaged():
+    model = pico(class_attention=0)
+    assert not [name for name, _ in model.named_parameters() if name.startswith("cls_token") or "class_blocks" in name]
+    images = draw_images(2, 3, 8, 8)
+    _, patches = call_inputs(model, model.blocks[-1], images)
+    torch.testing.assert_close(model(images), model.head(model.norm(patches).mean(1)))
+
+
+def test_class_attention_changes_the_class_token_alone():
+    model, images = pico(class_attention=2), draw_images(2, 3, 8, 8)
+    _, patches = call_inputs(model, model.blocks[-1], images)
+    (cls, first, _), updated = call_inputs(model, model.class_blocks[0], images)
+    (second_cls, second, _), _ = call_inputs(model, model.class_blocks[1], images)
+    assert cls.shape == (2, 1, 56)
+    torch.testing.assert_close(first, patches, rtol=0, atol=0)
+    torch.testing.assert_close(second, patches, rtol=0, atol=0)
+    torch.testing.assert_close(second_cls, updated, rtol=0, atol=0)
+    assert not torch.equal(updated, cls)
+
+
+def test_depth_wise_convolutions_see_the_tokens_as_a_view():
+    model, images = pico(img_size=(8, 12)), draw_images(2, 3, 8, 12)
+    lpi, seen = model.blocks[0].lpi, {}
+    lpi.register_forward_pre_hook(lambda _module, args: seen.update(tokens=args[0]))
+    lpi.conv1.register_forward_pre_hook(lambda _module, args: seen.update(image=args[0]))
+    model(images)
+    assert seen["image"].data_ptr() == seen["tokens"].data_ptr()
+    assert seen["image"].is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(seen["image"][:, :, 2, 3], seen["tokens"][:, 2 * 6 + 3], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("row", range(8))
+def test_a_dropped_branch_adds_nothing_to_its_sample_and_the_kept_are_scaled(row):
+    images = draw_images(2, 3, 8, 8)
+    keep = torch.ones(8, 2, dtype=torch.bool)
+    keep[row, 0] = False
+    out = pico(drop_path=0.75)(images, keep)
+    scaled = pico(layer_scale=4.0)  # 1 / (1 - 0.75)
+    torch.testing.assert_close(out[1], scaled(images)[1])
+    branches = [p for name, p in scaled.named_parameters() if name.endswith("layer_scale")]
+    assert scaled.num_branches == len(branches)
+    nn.init.zeros_(branches[row])
+    torch.testing.assert_close(out[0], scaled(images)[0])
+
+
+def test_drop_path_is_drawn_in_training_alone():
+    images, model = draw_images(16, 3, 8, 8), pico(drop_path=0.5)
+    torch.testing.assert_close(model(images), pico()(images), rtol=0, atol=0)
+    model.train()
+    first, again, other = ((torch.manual_seed(seed), model(images))[1] for seed in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    state = torch.get_rng_state()
+    pico(drop_path=0.0).train()(images)
+    assert torch.equal(state, torch.get_rng_state())
+
+
+# layernorm reads the parameters of its two nn.LayerNorm, whose eps it scales, without calling them.
+@pytest.mark.parametrize("norm", [name for name in NORMS if name != "layernorm"])
+@pytest.mark.parametrize("train", [True, False])
+def test_every_module_runs(norm, train):
+    check_every_module_runs(pico(norm=norm, drop_path=0.1).train(train), draw_images(2, 3, 8, 8))
+
+
+@pytest.mark.parametrize("options", [{"class_attention": 0}, {"lpi": False}, {"patch_embed": "linear"}])
+def test_every_module_of_a_variant_runs(options):
+    check_every_module_runs(pico(**options), draw_images(2, 3, 8, 8))
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_every_parameter_receives_a_gradient(norm):
+    model = pico(norm=norm).train()
+    (model(draw_images(4, 3, 8, 8)) * draw_images(4, 10, seed=1)).sum().backward()
+    idle = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()]
+    assert not idle
+
+
+def test_no_classes_give_the_features_before_the_head():
+    images, whole = draw_images(2, 3, 8, 8), pico()
+    features = pico(num_classes=0)(images)
+    assert features.shape == (2, 56)
+    torch.testing.assert_close(whole.head(features), whole(images))
+
+
+def test_golden_logits():
+    images = torch.sin(torch.linspace(0, 60, 2 * 3 * 8 * 8)).view(2, 3, 8, 8)
+    torch.testing.assert_close(pico(num_classes=5)(images), torch.tensor(GOLDEN), rtol=0, atol=GOLDEN_TOLERANCE)
