@@ -114,7 +114,7 @@ class EvalBatches:
         return -(-len(self.split) // EVAL_BATCH)
 
     def __iter__(self) -> Iterator[Batch]:
-        rows, labels = self.split.rows.split(EVAL_BATCH), self.split.labels.split(EVAL_BATCH)
+        rows, labels = (torch.split(x, EVAL_BATCH) for x in (self.split.rows, self.split.labels))
         for batch_rows, batch_labels in zip(rows, labels, strict=True):
             yield self.scale(self.split.images[batch_rows]), batch_labels
 

@@ -26,7 +26,7 @@ def estimate_seconds(config: CellConfig, info: DataInfo, *, device: torch.device
 
     def train_step() -> None:
         images = torch.rand(config.batch_size, channels, height, width, device=device)
-        F.cross_entropy(net.train()(images), labels).backward()
+        torch.autograd.backward(F.cross_entropy(net.train()(images), labels))
         optimizer.step()
         optimizer.zero_grad()
 

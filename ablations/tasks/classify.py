@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
+from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
@@ -80,7 +81,7 @@ class Classifier(pl.LightningModule):
             "val_accuracy_pct": 100 * self.val_accuracy.compute().item(),
         }
 
-    def configure_optimizers(self) -> dict[str, object]:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Return AdamW and its schedule, one step of it for each batch."""
         config, num_steps = self.config, self.config.epochs * len(self.train_batches)
         scaled = config.precision == "16-mixed" and config.grad_clip > 0

@@ -194,6 +194,12 @@ def test_a_failed_run_is_marked_and_not_in_the_mean(figure):
     assert "n = 2 per arm" in words(axes)
 
 
+def test_the_mean_does_not_come_back_after_a_gap():
+    curves = frames({0: ["ok", "ok"]})[1]
+    curves.loc[(curves["cell"] == "0-1") & (curves["epoch"] == 3), "value"] = math.nan
+    assert list(mean_line(loss_curves(curves, Figure().subplots()), "Arm 0").get_xdata()) == [1, 2]
+
+
 @pytest.mark.parametrize(("figure", "edge"), [(loss_curves, 1), (accuracy_curves, 0)])
 def test_a_run_without_a_finite_value_still_has_its_cross(figure, edge):
     curves = frames({0: ["ok", "ok", "exploded"]})[1]

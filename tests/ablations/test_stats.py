@@ -348,7 +348,7 @@ def test_failed_cells_are_in_no_share():
 
 def test_conditions_are_never_pooled():
     ones = [c | {"condition": "lr=1"} for c in grid(xnorm=[60, 61, 60], l2=[61, 63, 62])]
-    twos = [c | {"condition": "lr=2"} for c in grid(xnorm=[20, 21, 20], l2=[11, 13, 12])]
+    twos = [c | {"condition": "lr=2"} for c in grid(xnorm=[20, 21, 20, 20], l2=[11, 13, 12, 12])]
     both = stats.summarise(pd.DataFrame(twos + ones), "xnorm")
     assert list(zip(both["condition"], both["arm"], strict=True)) == [
         ("lr=1", "xnorm"),

@@ -1,0 +1,36 @@
+# Everything runs in a .venv of this checkout, made on first use; PYTHON is the interpreter that makes it.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help setup run test check format clean
+
+help: ## List the targets.
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile
+
+.venv/.ready: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "error: Python 3.11 or newer is needed; name one with PYTHON=..." >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@
+
+setup: .venv/.ready ## Make the .venv and install what is needed.
+
+run: setup ## Train xnorm, l2 and single_l2 on digits, 8 seeds each, and print the table.
+	$(BIN)/python -m ablations run --norm xnorm,l2,single_l2
+
+test: setup ## Run every test.
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
+
+check: setup ## Lint, check the format and the types.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: setup ## Format the code.
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## Remove the .venv and what tools have left; runs/ is kept.
+	rm -rf .venv build *.egg-info .mypy_cache .pytest_cache .ruff_cache
