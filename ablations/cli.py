@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -130,7 +131,7 @@ def run(
     console = _console(as_json)
     plan = make_plan(request)
     for line in [f"study {plan.study.name} in {plan.store.folder}", *describe_plan(plan)]:
-        console.print(line, markup=False)
+        console.print(line, markup=False, soft_wrap=True)
     if dry_run:
         if as_json:
             typer.echo(json.dumps({"study": plan.study.model_dump(mode="json"), "states": plan.states}, indent=2))
@@ -168,14 +169,14 @@ def show(
         typer.echo(json.dumps({"folder": str(record.folder), "config": config, "outcome": record.outcome}, indent=2))
         return OK
     console = _console(as_json)
-    console.print(str(record.folder), markup=False)
+    console.print(str(record.folder), markup=False, soft_wrap=True)
     for title, fields in (("configuration", record.config.model_dump(mode="json")), ("outcome", record.outcome)):
         table = Table(title=title, show_header=False, title_justify="left", box=None)
         for field, value in fields.items():
             table.add_row(field, Text("\n".join(value) if field == "traceback" else str(value)))
         console.print(table)
     log = (record.folder / "log.txt").read_text().splitlines()
-    console.print("\n".join(["end of log.txt", *log[-LOG_LINES:]]), markup=False)
+    console.print("\n".join(["end of log.txt", *log[-LOG_LINES:]]), markup=False, soft_wrap=True)
     return OK
 
 
@@ -248,7 +249,7 @@ def _execute(plan: Plan, console: Console) -> bool:
         kind = f"{outcome['outcome']} {outcome['kind']}".strip()
         line = f"[{num_done}/{total}] {arm} seed {config.seed}: {kind}  {what}  {outcome['seconds']:.1f} s"
         detail = f"  {outcome['detail']} (python -m ablations show {config.id})" if outcome["detail"] else ""
-        console.print(line + detail, markup=False)
+        console.print(line + detail, markup=False, soft_wrap=True)
 
     try:
         execute(plan, on_done=on_done)
@@ -269,7 +270,7 @@ def _finish(folder: Path, console: Console, *, as_json: bool, interrupted: bool)
     code = INTERRUPTED if interrupted else NO_OUTCOME if not has_result.any() else code
     _print_table(console, made.study.name, *text_rows(made.table, made.study))
     for line in [*made.notes, "", *(str(file) for file in made.files)]:
-        console.print(line, markup=False)
+        console.print(line, markup=False, soft_wrap=True)
     if as_json:
         cells, table = (json.loads(frame.to_json(orient="records")) for frame in (made.cells, made.table))
         files = [str(file) for file in made.files]
@@ -279,7 +280,7 @@ def _finish(folder: Path, console: Console, *, as_json: bool, interrupted: bool)
 
 
 def _print_table(console: Console, title: str, head: list[str], rows: list[list[str]]) -> None:
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for column in head:
         table.add_column(column, overflow="fold")
     for row in rows:
@@ -288,4 +289,4 @@ def _print_table(console: Console, title: str, head: list[str], rows: list[list[
 
 
 def _console(as_json: bool) -> Console:
-    return Console(stderr=as_json, highlight=False, soft_wrap=False)
+    return Console(stderr=as_json, highlight=False)

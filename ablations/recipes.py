@@ -65,7 +65,7 @@ def build_optimizer(model: nn.Module, *, lr: float, weight_decay: float, fused: 
     """Build AdamW (arXiv 1711.05101) with decoupled decay on matrices only.
 
     Args:
-        fused: one kernel for all parameters; cannot be combined with clipping under a float16 gradient scaler.
+        fused: one kernel for all parameters.
     """
     decayed, exempt = split_by_decay(model)
     groups: list[dict[str, Any]] = [

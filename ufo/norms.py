@@ -262,7 +262,7 @@ class L2(AttentionNorm):
     source="UFO-ViT's ablation, arXiv 2109.14382",
     group="paper",
     invariances={"q_scale"},
-    caveat='"Single L2Norm" is not defined in the source: single_l2 normalises q alone, single_l2_kv k^T v alone.',
+    caveat='"Single L2Norm" is not defined in the source: single_l2 normalises q alone; single_l2_kv, k^T v alone.',
 )
 class SingleL2(AttentionNorm):
     """L2 of q alone; the context keeps its scale, which grows with N and may overflow a half type."""

@@ -80,8 +80,9 @@ def prepare(source: Source) -> DataInfo:
     if not (folder / "info.json").exists():
         _write(folder, source)
     info = json.loads((folder / "info.json").read_text())
-    # The same files may lie in a folder of another name.
-    return DataInfo(**{**info, "name": source.name, "image_shape": tuple(info["image_shape"])})
+    # The same images may lie in a folder of another name, beside other files.
+    own = {"name": source.name, "notes": [*source.notes, *info["notes"]]}
+    return DataInfo(**{**info, **own, "image_shape": tuple(info["image_shape"])})
 
 
 def load_splits(info: DataInfo, *, train_limit: int | None, device: torch.device) -> dict[str, Split]:

@@ -85,7 +85,7 @@ class ImageFolder:
             images = np.stack([image for image, _ in read.pop(part)])
             labels = np.array([file.label for file in files], dtype=np.int64)
             parts[part] = (images[..., :1] if grey == total else images, labels)
-        notes = list(self.notes)
+        notes = []
         if 0 < grey < total:
             notes.append(f"{grey:,} greyscale images among {total:,} were converted to RGB")
         return Decoded(parts, self.classes, notes)

@@ -49,6 +49,10 @@ class Source(Protocol):
     def flips(self) -> bool:
         """Whether a mirrored image still shows the same class."""
 
+    @property
+    def notes(self) -> list[str]:
+        """What a user should know of what was found."""
+
     def decode(self) -> Decoded:
         """Read every image.
 
@@ -63,6 +67,7 @@ class Digits:
     name = "digits"
     fingerprint = "sklearn-digits-1797"
     flips = False
+    notes: list[str] = []
 
     def decode(self) -> Decoded:
         """Read the images, 0 to 16 as uint8 0 to 255, and cut the test split, stratified."""
@@ -91,6 +96,7 @@ class Cifar:
     """
 
     flips = True
+    notes: list[str] = []
 
     def __init__(self, name: str, *, root: Path, download: bool) -> None:
         self.name = name

@@ -84,10 +84,9 @@ class Classifier(pl.LightningModule):
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Return AdamW and its schedule, one step of it for each batch."""
         config, num_steps = self.config, self.config.epochs * len(self.train_batches)
-        scaled = config.precision == "16-mixed" and config.grad_clip > 0
-        optimizer = build_optimizer(
-            self.net, lr=config.lr, weight_decay=config.weight_decay, fused=not scaled and self.device.type != "mps"
-        )
+        # Lightning refuses to clip the gradients of a fused optimiser under mixed precision.
+        fused = config.precision == "32-true" and self.device.type != "mps"
+        optimizer = build_optimizer(self.net, lr=config.lr, weight_decay=config.weight_decay, fused=fused)
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer,
             lambda step: lr_share(

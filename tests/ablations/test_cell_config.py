@@ -1,0 +1,118 @@
+"""A cell's fields, their values as text, and its identity."""
+
+from __future__ import annotations
+
+import pytest
+
+from ablations.recipes import defaults
+from ablations.study import CellConfig, UsageError
+from ablations.study.cell import make_config, parse_values
+from ablations.study.seeds import parse_seeds
+
+
+def config(**fields: object) -> CellConfig:
+    base = {"data": "digits", "data_fingerprint": "f", "norm": "xnorm", "seed": 0}
+    return make_config(defaults(image_side=8, flips=False) | base | fields)
+
+
+def test_an_id_is_golden_so_that_old_results_stay_known():
+    assert config().id == "b8fd528f02"
+
+
+def test_everything_that_can_change_the_result_changes_the_id():
+    other = {
+        "data": "cifar10",
+        "data_fingerprint": "g",
+        "image_size": 8,
+        "train_limit": 100,
+        "augment": "none",
+        "model": "ufo_vit_nano",
+        "norm": "l2",
+        "patch": 4,
+        "patch_embed": "linear",
+        "lpi": False,
+        "class_attention": 0,
+        "layer_scale": 0.5,
+        "drop_path": 0.1,
+        "depth": 3,
+        "embed_dim": 64,
+        "attn_dim": 16,
+        "num_heads": 2,
+        "epochs": 9,
+        "batch_size": 32,
+        "lr": 1e-3,
+        "min_lr_share": 0.5,
+        "warmup_epochs": 2,
+        "weight_decay": 0.1,
+        "label_smoothing": 0.2,
+        "grad_clip": 2.0,
+        "precision": "bf16-mixed",
+        "threads_per_cell": 2,
+        "smoke": True,
+        "seed": 1,
+    }
+    assert set(other) == set(CellConfig.model_fields), "a field is missing from this test"
+    ids = {field: config(**{field: value}).id for field, value in other.items()}
+    assert len({config().id, *ids.values()}) == len(other) + 1, ids
+
+
+def test_the_name_of_an_image_folder_does_not_change_the_id():
+    assert config(data="imagefolder:a").id == config(data="imagefolder:b").id
+
+
+def test_a_field_left_at_its_default_does_not_enter_the_id():
+    assert config(depth=None).id == config().id
+
+
+@pytest.mark.parametrize(
+    ("field", "text", "values"),
+    [
+        ("norm", "xnorm, l2", ["xnorm", "l2"]),
+        ("norm", "none", ["none"]),
+        ("class_attention", "none,0-2", [None, 0, 1, 2]),
+        ("lpi", "on,off", [True, False]),
+        ("lr", "1e-3,3e-3", [0.001, 0.003]),
+        ("data", "imagefolder:/a/b-3", ["imagefolder:/a/b-3"]),
+    ],
+)
+def test_text_becomes_typed_values(field, text, values):
+    assert parse_values(field, text) == values
+
+
+@pytest.mark.parametrize(
+    ("field", "text", "message"),
+    [
+        ("lr", "fast", "lr: 'fast'"),
+        ("lr", "nan", "lr: 'nan'"),
+        ("lr", "-1", "greater than 0"),
+        ("lr", "1e-3,0.001", "given twice"),
+        ("epochs", "2.5", "epochs: '2.5'"),
+        ("epochs", "", "epochs: ''"),
+        ("epochs", "5-2", "backwards"),
+        ("drop_path", "1", "less than 1"),
+        ("lpi", "perhaps", "lpi: 'perhaps'"),
+        ("precision", "fp8", "precision: 'fp8'"),
+        ("epoch", "3", "did you mean 'epochs'"),
+        ("smoke", "true", "unknown field 'smoke'"),
+    ],
+)
+def test_a_bad_value_is_named_in_one_line(field, text, message):
+    with pytest.raises(UsageError, match=message) as error:
+        parse_values(field, text)
+    assert "\n" not in str(error.value)
+
+
+def test_warm_up_longer_than_training_is_refused():
+    with pytest.raises(UsageError, match="warmup_epochs 9 exceeds epochs 8"):
+        config(warmup_epochs=9)
+
+
+@pytest.mark.parametrize(("text", "seeds"), [("3", [0, 1, 2]), ("0-2,7", [0, 1, 2, 7]), ("0,", [0]), ("4,1", [1, 4])])
+def test_seeds(text, seeds):
+    assert parse_seeds(text) == seeds
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "many", "1.5", "", "3-1", "1,1", "1,x"])
+def test_bad_seeds(text):
+    with pytest.raises(UsageError, match="--seeds"):
+        parse_seeds(text)

@@ -1,0 +1,322 @@
+"""The command line as a user meets it: real runs, small ones."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+from conftest import write_images
+
+ROOT = Path(__file__).resolve().parents[2]
+QUICK = ("--epochs", 1, "--set", "train_limit=128")
+
+
+def cells(out: Path, study: str = "norm-digits") -> dict[str, Path]:
+    folders = (path for path in (out / study / "cells").iterdir() if path.name != ".partial")
+    return {"-".join(path.name.split("-")[:-1]): path for path in folders}
+
+
+def test_a_run_ends_with_table_figures_and_exit_code_0(cli, tmp_path):
+    code, out, err = cli("run", "--norm", "xnorm,l2", "--seeds", 2, *QUICK, "--out", tmp_path)
+    assert code == 0, err
+    assert "4 cells: 4 missing; 4 to run on cpu" in out
+    assert "2 seeds cannot reach significance in 1 comparisons, whatever the numbers: it takes 6" in out
+    assert "[4/4] l2 seed 1: ok" in out
+    folder = tmp_path / "norm-digits"
+    for name in ("training_loss", "validation_accuracy", "test_accuracy"):
+        for extension in ("png", "pdf"):
+            assert (folder / "figures" / f"{name}.{extension}").stat().st_size > 5000
+    assert len(pd.read_csv(folder / "results.csv")) == 4
+    assert len(pd.read_csv(folder / "curves.csv")) == 4 * 3
+    table = (folder / "tables" / "main.md").read_text()
+    assert "| xnorm | 2 |" in table
+    record = json.loads((cells(tmp_path)["l2-s1"] / "outcome.json").read_text())
+    for key in ("outcome", "kind", "attempts", "git", "source_hash", "versions", "machine", "seconds", "init_hash"):
+        assert key in record
+
+
+def test_a_second_run_finds_everything_done_and_a_longer_one_runs_the_rest(cli, tmp_path):
+    run = ("run", "--norm", "xnorm", *QUICK, "--out", tmp_path)
+    cli(*run, "--seeds", 1)
+    first = (cells(tmp_path)["xnorm-s0"] / "outcome.json").read_bytes()
+    code, out, _ = cli(*run, "--seeds", 1)
+    assert code == 0
+    assert "all 1 cells are done" in out
+    code, out, _ = cli(*run, "--seeds", 2)
+    assert "2 cells: 1 done, 1 missing; 1 to run" in out
+    assert (cells(tmp_path)["xnorm-s0"] / "outcome.json").read_bytes() == first
+    study = yaml.safe_load((tmp_path / "norm-digits" / "study.yaml").read_text())
+    assert study["history"] == ["extended: seed=1"]
+
+
+def test_stale_cells_are_marked_and_run_again_on_request(cli, tmp_path):
+    run = ("run", "--norm", "xnorm,l2", "--seeds", 1, *QUICK, "--out", tmp_path)
+    cli(*run)
+    path = cells(tmp_path)["l2-s0"] / "outcome.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"source_hash": "before"}))
+    _, out, _ = cli(*run)
+    assert "1 done, 1 stale; 0 to run" in out
+    assert "1 cells come from other sources than these (stale)" in out
+    assert "1 pairs join a stale cell and a fresh one" in out
+    _, out, _ = cli(*run, "--rerun", "stale")
+    assert "[1/1] l2 seed 0: ok" in out
+    assert "(stale)" not in out
+    record = json.loads(path.read_text())
+    assert [attempt["source_hash"] for attempt in record["attempts"]] == ["before"]
+
+
+@pytest.mark.parametrize(
+    ("norms", "code"), [("xnorm,turns_nan", 0), ("xnorm,raises", 1), ("raises,out_of_memory", 3)]
+)
+@pytest.mark.usefixtures("arms")
+def test_exit_codes(cli, tmp_path, norms, code):
+    more = ("--epochs", 2, "--set", "augment=none", "--seeds", 1, "--plugin", "arms", "--out", tmp_path)
+    assert cli("run", "--norm", norms, *more)[0] == code
+
+
+@pytest.mark.usefixtures("arms")
+def test_a_failed_cell_costs_only_itself_and_runs_again(cli, tmp_path):
+    run = ("run", "--norm", "xnorm,raises", "--seeds", 2, *QUICK, "--plugin", "arms", "--out", tmp_path)
+    _, out, _ = cli(*run)
+    assert "raises seed 0: failed error" in out
+    assert "this arm is broken" in out
+    assert "2 cells failed; their pairs are left out" in out
+    assert (tmp_path / "norm-digits" / "tables" / "main.md").exists()
+    _, out, _ = cli(*run)
+    assert "4 cells: 2 done, 2 failed; 2 to run" in out
+    record = json.loads((cells(tmp_path)["raises-s1"] / "outcome.json").read_text())
+    assert record["kind"] == "error"
+    assert len(record["attempts"]) == 1
+    assert any("this arm is broken" in line for line in record["traceback"])
+
+
+@pytest.mark.usefixtures("arms")
+def test_class_attention_without_the_normaliser_is_said(cli, tmp_path):
+    _, out, _ = cli("run", "--norm", "xnorm,no_cross", "--plugin", "arms", "--dry-run", "--out", tmp_path)
+    assert "no_cross cannot serve one query against many keys: class attention uses softmax there" in out
+
+
+def test_a_dry_run_writes_nothing(cli, tmp_path):
+    code, out, _ = cli("run", "--seeds", "0-3", "--dry-run", "--out", tmp_path / "runs")
+    assert code == 0
+    assert "12 cells: 12 missing" in out
+    assert not (tmp_path / "runs").exists()
+
+
+def test_smoke_has_a_study_of_its_own(cli, tmp_path):
+    code, out, _ = cli("run", "--norm", "xnorm,l2", "--smoke", "--out", tmp_path)
+    assert code == 0
+    assert "study norm-digits-smoke" in out
+    config = json.loads((cells(tmp_path, "norm-digits-smoke")["l2-s1"] / "config.json").read_text())
+    assert (config["epochs"], config["train_limit"], config["smoke"]) == (1, 256, True)
+    assert len(cells(tmp_path, "norm-digits-smoke")) == 4
+
+
+def test_json_is_alone_on_standard_output(cli, tmp_path):
+    code, out, err = cli("run", "--norm", "xnorm", "--seeds", 1, *QUICK, "--json", "--out", tmp_path)
+    summary = json.loads(out)
+    assert summary["exit_code"] == code == 0
+    assert summary["cells"][0]["arm"] == summary["table"][0]["arm"] == "xnorm"
+    assert "xnorm seed 0: ok" in err
+    plan = json.loads(cli("run", "--norm", "xnorm", "--seeds", 2, *QUICK, "--dry-run", "--json", "--out", tmp_path)[1])
+    assert sorted(plan["states"].values()) == ["done", "missing"]
+
+
+def test_an_experiment_file_gives_all_of_it_and_flags_win(cli, tmp_path):
+    path = tmp_path / "e.yaml"
+    path.write_text("study: mine\nquestion: Which?\nnorm: [xnorm, none]\nseeds: 5\nlr: 1e-3\nepochs: 9\nlpi: off\n")
+    args = ("run", "--experiment", path, "--epochs", 2, "--dry-run", "--json", "--out", tmp_path)
+    study = json.loads(cli(*args)[1])["study"]
+    assert (study["name"], study["question"], study["ref"]) == ("mine", "Which?", "xnorm")
+    assert study["axes"] == {"norm": ["xnorm", "none"], "seed": [0, 1, 2, 3, 4]}
+    assert (study["fixed"]["epochs"], study["fixed"]["lr"], study["fixed"]["lpi"]) == (2, 0.001, False)
+
+
+def test_another_field_is_compared_and_conditions_stand_apart(cli, tmp_path):
+    args = ("--compare", "lpi", "--set", "lpi=on,off", "--lr", "1e-3,3e-3", "--seeds", 1, *QUICK, "--out", tmp_path)
+    code, out, err = cli("run", *args)
+    assert code == 0, err
+    frame = pd.read_csv(tmp_path / "lpi-digits" / "tables" / "main.csv")
+    assert frame[["condition", "arm"]].drop_duplicates().shape == (4, 2)
+    assert (frame["n"] == 1).all()
+    assert (tmp_path / "lpi-digits" / "figures" / "test_accuracy-lr=0.003.png").exists()
+
+
+def test_an_image_folder_is_trained_on(cli, images, tmp_path):
+    args = ("--norm", "xnorm,none", "--seeds", 1, "--epochs", 2, "--batch-size", 16, "--out", tmp_path)
+    code, out, err = cli("run", "--data", f"imagefolder:{images}", *args)
+    assert code == 0, err
+    config = json.loads((cells(tmp_path, "norm-images")["xnorm-s0"] / "config.json").read_text())
+    assert config["data"] == "imagefolder:images"
+    assert str(tmp_path) not in json.dumps(config)
+
+
+BAD = {
+    "normaliser": (("--norm", "xnrom"), "unknown normaliser 'xnrom', did you mean 'xnorm'? Valid: xnorm, l2"),
+    "model": (("--model", "ufo_vit_nono"), "did you mean 'ufo_vit_nano'?"),
+    "data set": (("--data", "digit"), "unknown data set 'digit', did you mean 'digits'?"),
+    "field": (("--set", "epoch=3"), "unknown field 'epoch', did you mean 'epochs'?"),
+    "field without a value": (("--set", "lpi"), "write FIELD=VALUE"),
+    "field twice": (("--lr", "1", "--set", "lr=2"), "lr is given already"),
+    "compared field": (("--compare", "normm"), "unknown field 'normm', did you mean 'norm'?"),
+    "compared seeds": (("--compare", "seed"), "seeds are replicates"),
+    "reference": (("--ref", "softmax"), "--ref softmax is none of the arms"),
+    "seeds": (("--seeds", "x"), "--seeds x: give how many"),
+    "seeds and seed": (("--seeds", "2", "--seed", "1"), "not both"),
+    "number": (("--lr", "fast"), "lr: 'fast' does not fit"),
+    "infinite number": (("--lr", "inf"), "lr: 'inf' does not fit"),
+    "epochs": (("--epochs", "0"), "epochs: '0' does not fit"),
+    "batch": (("--batch-size", "5000"), "batch_size 5000 exceeds the 1293 training images"),
+    "limit": (("--set", "train_limit=5000"), "train_limit 5000 exceeds the 1293 training images"),
+    "missing folder": (("--data", "imagefolder:/no/where"), "no folder /no/where"),
+    "missing cifar": (("--data", "cifar10"), "give --data-root DIR or --download"),
+    "patch": (("--set", "patch=3"), "needs a power of two, not patch 3"),
+    "patch and image": (("--set", "patch=16"), "no multiple of the patch"),
+    "heads": (("--set", "num_heads=5"), "not divisible by 5 heads"),
+    "device": (("--device", "tpu"), "--device tpu: give auto, cpu"),
+    "missing device": (("--device", "cuda:77"), "torch finds no such device here"),
+    "precision": (("--precision", "16-mixed", "--device", "cpu"), "16-mixed needs a GPU"),
+    "option": (("--nrom", "l2"), "--nrom"),
+    "plug-in": (("--plugin", "no_such_module"), "--plugin no_such_module: no such module"),
+    "experiment": (("--experiment", "none.yaml"), "experiment file none.yaml cannot be read"),
+    "output": (("--out", "/proc/1/ablations"), "cannot be written"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "message"), BAD.values(), ids=list(BAD))
+def test_bad_input_is_one_line_with_exit_code_2_and_writes_nothing(cli, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = cli("run", *arguments)
+    assert (code, out.count("error"), err.count("\n")) == (2, 0, 1), err
+    assert err.startswith("error: ")
+    assert message in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_corrupt_image_is_named_and_nothing_is_written(cli, tmp_path):
+    folder = write_images(tmp_path / "broken", {"train": 30, "test": 5}, classes=("a", "b"))
+    (folder / "train" / "b" / "011.png").write_bytes(b"no image")
+    code, _, err = cli("run", "--data", f"imagefolder:{folder}", "--out", tmp_path / "runs")
+    assert code == 2
+    assert "broken/train/b/011.png cannot be read" in err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_study_of_another_question_is_refused(cli, tmp_path):
+    cli("run", "--norm", "xnorm", "--seeds", 1, *QUICK, "--out", tmp_path)
+    before = (tmp_path / "norm-digits" / "study.yaml").read_bytes()
+    code, _, err = cli("run", "--norm", "xnorm", "--seeds", 1, "--epochs", 2, "--out", tmp_path)
+    assert code == 2
+    assert "study 'norm-digits' asks another question: its epochs is 1, not 2; choose another name with --study" in err
+    assert (tmp_path / "norm-digits" / "study.yaml").read_bytes() == before
+
+
+def test_report_rebuilds_everything_from_the_cells(cli, tmp_path):
+    cli("run", "--norm", "xnorm,l2", "--seeds", 1, *QUICK, "--out", tmp_path)
+    folder = tmp_path / "norm-digits"
+    table = (folder / "tables" / "main.md").read_text()
+    for name in ("results.csv", "curves.csv", "tables/main.md", "figures/test_accuracy.png"):
+        (folder / name).unlink()
+    assert cli("report", folder)[0] == 0
+    assert (folder / "tables" / "main.md").read_text() == table
+    assert (folder / "figures" / "test_accuracy.png").exists()
+    code, _, err = cli("report", tmp_path)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "no study in" in err
+
+
+def test_show_prints_configuration_outcome_and_log(cli, tmp_path):
+    cli("run", "--norm", "l2", "--seeds", 1, *QUICK, "--out", tmp_path)
+    (folder,) = cells(tmp_path).values()
+    code, out, _ = cli("show", folder.name, "--out", tmp_path)
+    assert code == 0
+    for part in ("batch_size", "test_accuracy_pct", "max_epochs=1"):
+        assert part in out
+    shown = json.loads(cli("show", folder.name, "--json", "--out", tmp_path)[1])
+    assert shown["config"]["norm"] == "l2"
+    assert cli("show", "nothing", "--out", tmp_path)[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("what", "expected"),
+    [("norms", "L2_keychannel"), ("models", "20.79 M"), ("data", "imagefolder:DIR"), ("studies", "norm-digits")],
+)
+def test_list(cli, tmp_path, what, expected):
+    if what == "studies":
+        cli("run", "--norm", "l2", "--seeds", 1, *QUICK, "--out", tmp_path)
+    code, out, _ = cli("list", what, "--out", tmp_path)
+    assert code == 0
+    assert expected in out
+    assert len(json.loads(cli("list", what, "--json", "--out", tmp_path)[1])) >= 1
+
+
+def test_list_of_something_else(cli):
+    code, _, err = cli("list", "colours")
+    assert (code, err.count("\n")) == (2, 1)
+
+
+def start(*arguments: object, out: Path, cwd: Path = ROOT, **environment: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "ablations", "run", *map(str, arguments), "--out", str(out)]
+    path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    env = os.environ | {"PYTHONPATH": path} | environment
+    return subprocess.Popen(command, cwd=cwd, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_keeps_what_is_finished_and_goes_on(cli, tmp_path, number):
+    arguments = ("--norm", "xnorm,l2", "--seeds", 3, "--set", "train_limit=256")
+    process = start(*arguments, out=tmp_path)
+    deadline = time.monotonic() + 120
+    while len(list((tmp_path / "norm-digits" / "cells").glob("*-s*"))) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "interrupted: what is finished is kept" in out
+    kept = {name: (path / "metrics.csv").read_bytes() for name, path in cells(tmp_path).items()}
+    assert 2 <= len(kept) < 6
+    code, out, _ = cli("run", *arguments, "--out", tmp_path)
+    assert code == 0
+    assert f"{len(kept)} done" in out
+    after = {name: (path / "metrics.csv").read_bytes() for name, path in cells(tmp_path).items()}
+    assert len(after) == 6
+    assert kept.items() <= after.items()
+    assert not list((tmp_path / "norm-digits" / "cells" / ".partial").iterdir())
+
+
+@pytest.mark.slow
+def test_a_new_process_gives_the_same_files_byte_for_byte(cli, tmp_path):
+    arguments = ("--norm", "xnorm,layernorm", "--seeds", 1, "--epochs", 2, "--set", "train_limit=256")
+    cli("run", *arguments, "--out", tmp_path / "here")
+    process = start(*arguments, out=tmp_path / "there", PYTHONHASHSEED="7")
+    process.communicate(timeout=120)
+    assert process.returncode == 0
+    here, there = cells(tmp_path / "here"), cells(tmp_path / "there")
+    assert here.keys() == there.keys()
+    for name in here:
+        for file in ("metrics.csv", "probes.csv", "correct.npy", "config.json"):
+            assert (here[name] / file).read_bytes() == (there[name] / file).read_bytes(), file
+
+
+@pytest.mark.slow
+def test_a_plug_in_is_an_ordinary_arm_and_its_file_counts_for_staleness(tmp_path):
+    plugin = tmp_path / "mine.py"
+    plugin.write_text((ROOT / "tests" / "arms.py").read_text().replace("no_cross", "mine"))
+    arguments = ("--norm", "xnorm,mine", "--seeds", 1, *QUICK, "--plugin", "mine")
+    first = start(*arguments, out=tmp_path / "runs", cwd=tmp_path)
+    out, err = first.communicate(timeout=120)
+    assert first.returncode == 0, err
+    assert "mine seed 0: ok" in out
+    plugin.write_text(plugin.read_text() + "\n# changed\n")
+    again = start(*arguments, "--dry-run", out=tmp_path / "runs", cwd=tmp_path)
+    assert "2 cells: 2 stale" in again.communicate(timeout=120)[0]

@@ -1,0 +1,137 @@
+"""The pairing: same weights, same batches, same split for every arm, whatever runs beside it."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from ablations import recipes
+from ablations.data import Scale, TrainBatches, find_source, load_splits, prepare
+from ablations.streams import epoch_generator, forked_library, reseed_library
+from ablations.study.cell import make_config
+from ablations.tasks.net import build_net
+from ufo.init import shared_weights_hash
+from ufo.norms import NORMS, AttentionNorm
+
+ARMS = [spec.name for spec in NORMS.values() if spec.group in ("paper", "control")]
+QUICK = ("--epochs", 2, "--set", "train_limit=128")
+
+
+def net(norm: str, *, seed: int = 0, **fields: object):
+    base = recipes.defaults(image_side=8, flips=False) | {"data": "digits", "data_fingerprint": "f"}
+    return build_net(
+        make_config(base | {"norm": norm, "seed": seed} | fields), image_shape=(8, 8, 1), num_classes=10
+    )
+
+
+def outside_norms(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    norms = tuple(f"{name}." for name, module in model.named_modules() if isinstance(module, AttentionNorm))
+    return {name: tensor for name, tensor in model.state_dict().items() if not name.startswith(norms)}
+
+
+@pytest.mark.parametrize(("one", "other"), list(itertools.combinations(ARMS, 2)))
+def test_every_two_arms_start_from_the_same_bits(one, other):
+    first, second = net(one), net(other)
+    a, b = outside_norms(first), outside_norms(second)
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert shared_weights_hash(first) == shared_weights_hash(second)
+
+
+def test_another_seed_gives_other_weights_and_zero_is_a_seed():
+    hashes = {shared_weights_hash(net("xnorm", seed=seed)) for seed in (0, 1, 2)}
+    assert len(hashes) == 3
+    assert shared_weights_hash(net("l2", seed=0)) in hashes
+
+
+@pytest.mark.parametrize("fields", [{"lpi": False}, {"class_attention": 0}, {"depth": 1}, {"patch_embed": "linear"}])
+def test_taking_a_part_away_leaves_the_other_weights(fields):
+    whole, without = net("xnorm").state_dict(), net("xnorm", **fields).state_dict()
+    common = [name for name in without if name in whole and not name.startswith("patch_embed")]
+    assert len(common) > 20
+    assert all(torch.equal(whole[name], without[name]) for name in common)
+
+
+def epochs(seed: int, cache: Path) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    info = prepare(find_source("digits", data_root=cache, download=False, image_size=None))
+    split = load_splits(info, train_limit=128, device=torch.device("cpu"))["train"]
+    batches = TrainBatches(split, scale=Scale(info.mean, info.std), batch_size=32, augment="crop_flip", seed=seed)
+    seen = []
+    for epoch in range(2):
+        batches.set_epoch(epoch)
+        seen += list(batches)
+    return seen
+
+
+def test_a_seed_gives_the_same_augmented_images_whatever_else_draws(cache):
+    first = epochs(0, cache)
+    torch.manual_seed(123)
+    torch.rand(17)
+    second, other = epochs(0, cache), epochs(1, cache)
+    assert all(torch.equal(a, b) for one, two in zip(first, second, strict=True) for a, b in zip(one, two, strict=True))
+    assert not torch.equal(first[0][0], other[0][0])
+
+
+def test_an_epoch_can_be_replayed_alone(cache):
+    info = prepare(find_source("digits", data_root=cache, download=False, image_size=None))
+    split = load_splits(info, train_limit=None, device=torch.device("cpu"))["train"]
+    batches = TrainBatches(split, scale=Scale(info.mean, info.std), batch_size=64, augment="shift", seed=3)
+    for epoch in range(4):
+        batches.set_epoch(epoch)
+    after_others = next(iter(batches))[0]
+    batches.set_epoch(0)
+    batches.set_epoch(3)
+    assert torch.equal(after_others, next(iter(batches))[0])
+
+
+def test_streams_are_apart():
+    draws = {
+        (stream, seed, epoch): torch.rand(1, generator=epoch_generator(seed, stream, epoch)).item()
+        for stream in ("order", "augment", "drop_path", "library")
+        for seed in (0, 1)
+        for epoch in (0, 1)
+    }
+    assert len(set(draws.values())) == len(draws)
+
+
+def test_library_code_runs_in_a_keyed_fork():
+    def drawn(seed: int, epoch: int) -> float:
+        with forked_library(seed):
+            reseed_library(seed, epoch)
+            return torch.rand(1).item()
+
+    state = torch.get_rng_state()
+    values = {(seed, epoch): drawn(seed, epoch) for seed in (0, 1) for epoch in (0, 1)}
+    assert torch.equal(state, torch.get_rng_state())
+    assert len(set(values.values())) == 4
+    assert drawn(1, 1) == values[1, 1]
+
+
+def metrics(out: Path) -> dict[str, bytes]:
+    folders = [path for path in (out / "norm-digits" / "cells").iterdir() if path.name != ".partial"]
+    return {folder.name: (folder / "metrics.csv").read_bytes() for folder in folders}
+
+
+def test_an_arm_alone_and_among_others_gives_the_same_numbers(cli, tmp_path):
+    assert cli("run", "--norm", "softmax,l2,xnorm", "--seeds", 2, *QUICK, "--out", tmp_path / "all")[0] == 0
+    assert cli("run", "--norm", "l2", "--seed", 1, *QUICK, "--out", tmp_path / "alone")[0] == 0
+    together, alone = metrics(tmp_path / "all"), metrics(tmp_path / "alone")
+    assert len(together) == 6
+    assert len(alone) == 1
+    for name, content in alone.items():
+        assert together[name] == content
+
+
+def test_the_record_says_that_the_pairing_held(cli, tmp_path):
+    cli("run", "--norm", "xnorm,layernorm", "--seeds", 2, *QUICK, "--out", tmp_path)
+    cells = pd.read_csv(tmp_path / "norm-digits" / "results.csv")
+    for hashed in ("init_hash", "batches_hash"):
+        assert (cells.groupby("seed")[hashed].nunique() == 1).all()
+        assert cells[hashed].nunique() == 2
+    assert cells["split_hash"].nunique() == 1
+    table = (tmp_path / "norm-digits" / "tables" / "main.md").read_text()
+    assert "of 2 pairs: 2 share every initial weight outside the normaliser, 2 every batch" in table

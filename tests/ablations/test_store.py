@@ -1,0 +1,178 @@
+"""The study folder: whole or not at all, readable, and rebuilt from its cells."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from ablations import recipes
+from ablations.store import Store, find_cell, write_json, write_text
+from ablations.study import CellConfig, Study, UsageError
+from ablations.study.grid import design
+
+OUTCOME = {
+    "format": 1,
+    "outcome": "ok",
+    "kind": "",
+    "test_accuracy_pct": 90.0,
+    "test_loss": 0.3,
+    "chance_pct": 10.0,
+    "init_hash": "i",
+    "split_hash": "s",
+    "batches_hash": "b",
+    "epochs_run": 2,
+    "device": "cpu",
+    "seconds": 1.0,
+    "peak_memory_mib": 1.0,
+    "num_parameters": 7,
+    "source_hash": "now",
+    "attempts": [],
+    "versions": {"torch": "2.11"},
+}
+
+
+def fake(out: Path, outcomes: dict[tuple[str, int], dict], **asked: list) -> tuple[Store, list[CellConfig]]:
+    """Write a study whose cells have the outcomes given by (norm, seed)."""
+
+    def defaults(fields):
+        return {**recipes.defaults(image_side=8, flips=False), "data_fingerprint": "f"}
+
+    base = {"data": ["digits"], "norm": ["xnorm", "l2"], "seed": [0, 1]}
+    study, cells = design(name="fake", asked=base | asked, compare="norm", ref=None, defaults=defaults)
+    store = Store(out / "fake")
+    store.write_study(study)
+    for cell in cells:
+        if (cell.norm, cell.seed) in outcomes:
+            publish(store, cell, study, OUTCOME | outcomes[cell.norm, cell.seed])
+    return store, cells
+
+
+def publish(store: Store, cell: CellConfig, study: Study, outcome: dict) -> Path:
+    folder = store.partial(cell)
+    write_json(folder / "config.json", json.loads(cell.model_dump_json()))
+    write_json(folder / "outcome.json", outcome)
+    header = "epoch,lr_after,train_loss,val_loss,val_accuracy_pct,batches\n"
+    write_text(folder / "metrics.csv", header + "1,0.1,2.0,1.9,30.0,x\n2,0.1,1.0,0.9,80.0,y\n")
+    return store.publish(folder, cell, compare=study.compare)
+
+
+ALL_OK = {(norm, seed): {} for norm in ("xnorm", "l2") for seed in (0, 1)}
+
+
+def test_a_study_comes_back_as_it_was_written(tmp_path):
+    store, _ = fake(tmp_path, {}, lr=[1e-3, 3e-3], lpi=[True, False])
+    assert store.read_study() == Store(store.folder).read_study()
+    assert store.read_study().axes["lr"] == [0.001, 0.003]
+    assert store.read_study().axes["lpi"] == [True, False]
+
+
+def test_a_cells_folder_tells_arm_seed_and_id(tmp_path):
+    store, cells = fake(tmp_path, ALL_OK)
+    assert {path.name for path in store.cells.iterdir() if path.name != ".partial"} == {
+        f"{cell.norm}-s{cell.seed}-{cell.id}" for cell in cells
+    }
+    assert not list((store.cells / ".partial").iterdir())
+
+
+def test_a_partial_cell_is_no_record(tmp_path):
+    store, cells = fake(tmp_path, {("xnorm", 0): {}})
+    store.partial(cells[1])
+    assert set(store.records()) == {cells[0].id}
+
+
+def test_a_second_attempt_takes_the_place_of_the_first(tmp_path):
+    store, cells = fake(tmp_path, {("xnorm", 0): {"outcome": "failed", "kind": "oom", "test_accuracy_pct": None}})
+    publish(store, cells[0], store.read_study(), OUTCOME)
+    assert store.records()[cells[0].id].has_result
+    assert len(list(store.cells.glob("*-s0-*"))) == 1
+
+
+def test_frames_are_tidy_and_know_label_order_condition_and_score(tmp_path):
+    nan = {"outcome": "diverged", "kind": "nan", "test_accuracy_pct": None, "test_loss": None}
+    stuck = {"outcome": "diverged", "kind": "no_learning", "test_accuracy_pct": 11.0}
+    failed = {"outcome": "failed", "kind": "oom", "test_accuracy_pct": None, "source_hash": "before"}
+    outcomes = {("xnorm", 0): {}, ("xnorm", 1): nan, ("l2", 0): stuck, ("l2", 1): failed}
+    store, _ = fake(tmp_path, outcomes)
+    cells, curves = store.frames(source_hash="now")
+    rows = {(row.arm, row.seed): row for row in cells.itertuples()}
+    scores = {key: row.score_pct for key, row in rows.items()}
+    assert scores["xnorm", 0] == 90.0
+    assert scores["xnorm", 1] == 10.0
+    assert scores["l2", 0] == 11.0
+    assert pd.isna(scores["l2", 1])
+    assert [row.stale for row in rows.values()].count(True) == rows["l2", 1].stale == 1
+    assert rows["l2", 0].arm_label == "L2"
+    assert (rows["xnorm", 0].arm_order, rows["l2", 0].arm_order) == (0, 1)
+    assert len(curves) == 4 * 2 * 3
+    assert set(zip(curves["split"], curves["metric"], strict=True)) == {
+        ("train", "loss"),
+        ("val", "loss"),
+        ("val", "accuracy_pct"),
+    }
+
+
+def test_conditions_stay_apart(tmp_path):
+    store, _ = fake(tmp_path, ALL_OK, lr=[1e-3, 3e-3])
+    cells, _ = store.frames(source_hash=None)
+    assert cells.groupby("condition").size().to_dict() == {"lr=0.001": 4, "lr=0.003": 4}
+    assert not cells["stale"].any()
+
+
+def test_an_empty_study_gives_empty_frames(tmp_path):
+    store, _ = fake(tmp_path, {})
+    cells, curves = store.frames(source_hash=None)
+    assert len(cells) == len(curves) == 0
+    assert {"arm", "condition", "score_pct"} <= set(cells.columns)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("outcome.json", "{", "holds no readable cell"),
+        ("outcome.json", '{"format": 99}', "has format 99, not 1"),
+        ("config.json", '{"norm": "xnorm"}', "holds no readable cell"),
+    ],
+)
+def test_a_record_that_cannot_be_read_is_named(tmp_path, file, content, message):
+    store, _ = fake(tmp_path, ALL_OK)
+    (folder,) = store.cells.glob("l2-s1-*")
+    (folder / file).write_text(content)
+    with pytest.raises(UsageError, match=message) as error:
+        store.records()
+    assert folder.name in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_folder_without_a_study_is_refused(tmp_path):
+    with pytest.raises(UsageError, match="no study in"):
+        Store(tmp_path).read_study()
+
+
+def test_a_broken_study_is_named(tmp_path):
+    store, _ = fake(tmp_path, {})
+    (store.folder / "study.yaml").write_text("name: [")
+    with pytest.raises(UsageError, match=r"study\.yaml cannot be read"):
+        store.read_study()
+
+
+def test_a_cell_is_found_by_id_and_by_name(tmp_path):
+    _, cells = fake(tmp_path, ALL_OK)
+    cell = cells[3]
+    for name in (cell.id, cell.id[:6], f"l2-s1-{cell.id}", str(tmp_path / "fake" / "cells" / f"l2-s1-{cell.id}")):
+        assert find_cell(tmp_path, name).config == cell
+    with pytest.raises(UsageError, match="no cell 'zzz'"):
+        find_cell(tmp_path, "zzz")
+    with pytest.raises(UsageError, match="may be any of 2 cells: l2-s0"):
+        find_cell(tmp_path, "l2")
+
+
+def test_a_text_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "a.txt"
+    write_text(path, "old")
+    monkeypatch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(OSError("full")))
+    with pytest.raises(OSError, match="full"):
+        write_text(path, "new")
+    assert path.read_text() == "old"

@@ -1,0 +1,56 @@
+"""Normalisers that misbehave, as a plug-in of the tests: ``--plugin arms``."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ufo.norms import AttentionNorm, l2_context, l2_normalise, register
+
+
+@register(name="turns_nan", label="turns NaN", formula="NaN from step 20 on", source="test", invariances=set())
+class TurnsNaN(AttentionNorm):
+    """Works for 20 calls in training, then gives NaN."""
+
+    calls = 0
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        self.calls += self.training
+        out = l2_normalise(q, dim=-1) @ l2_context(k, v, dim=-2)
+        return out * float("nan") if self.calls > 20 else out
+
+
+@register(name="raises", label="raises", formula="-", source="test", invariances=set())
+class Raises(AttentionNorm):
+    """Fails at once."""
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        raise RuntimeError("this arm is broken")
+
+
+@register(name="out_of_memory", label="out of memory", formula="-", source="test", invariances=set())
+class OutOfMemory(AttentionNorm):
+    """Asks for more memory than any machine has."""
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return q + torch.empty(2**50)
+
+
+@register(name="constant", label="constant", formula="0", source="test", invariances=set())
+class Constant(AttentionNorm):
+    """Lets nothing through."""
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return 0 * q * v.sum(dim=2, keepdim=True)
+
+
+@register(
+    name="no_cross", label="no cross", formula="-", source="test", cross=False, invariances={"q_scale", "v_channels"}
+)
+class NoCross(AttentionNorm):
+    """Needs as many queries as keys."""
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        if q.shape[2] != k.shape[2]:
+            raise ValueError("as many queries as keys are needed")
+        return l2_normalise(q, dim=-1) @ l2_context(k, v, dim=-2)

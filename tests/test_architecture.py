@@ -1,0 +1,83 @@
+"""Arrows run one way: what may import what."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+ALLOWED = {
+    "study": {"study"},
+    "streams": set(),
+    "recipes": set(),
+    "provenance": {"study"},
+    "data": {"data", "streams", "study"},
+    "store": {"study"},
+    "tasks": {"tasks", "data", "recipes", "streams", "study"},
+    "callbacks": {"tasks"},
+    "engine": {"engine", "callbacks", "tasks", "data", "store", "provenance", "recipes", "streams", "study"},
+    "stats": set(),
+    "figures": {"figures", "stats"},
+    "report": {"figures", "stats", "store", "study"},
+    "listing": {"data", "store"},
+    "api": {"report", "engine", "tasks", "data", "store", "stats", "provenance", "recipes", "study"},
+    "cli": {"api", "report", "listing", "store", "provenance", "study"},
+    "__main__": {"cli"},
+    "__init__": set(),
+}
+"""Room to the rooms that it may import. `stats` and `figures` know DataFrames alone."""
+
+FILES = sorted((ROOT / "ablations").rglob("*.py")) + sorted((ROOT / "ufo").rglob("*.py"))
+
+
+def imports(path: Path) -> set[str]:
+    """Return every module that a file imports, wherever in it."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+    return names
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_arrows_run_one_way(path):
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    rooms = {name.split(".")[1] for name in imports(path) if name.startswith("ablations.")}
+    if parts[0] == "ufo":
+        assert not rooms, f"ufo knows nothing of the harness, and here imports {rooms}"
+    else:
+        assert rooms <= ALLOWED[parts[1]], f"{parts[1]} may not import {rooms - ALLOWED[parts[1]]}"
+
+
+@pytest.mark.parametrize("module", ["ablations.stats", "ablations.figures.arms", "ablations.figures.curves"])
+def test_numbers_and_pictures_need_no_torch(module):
+    code = f"import sys, {module}; sys.exit('torch' in sys.modules or 'matplotlib.pyplot' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+def test_help_imports_neither_torch_nor_pandas():
+    code = (
+        "import sys\nsys.argv = ['ablations', '--help']\n"
+        "from ablations.cli import main\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        "sys.exit(any(name in sys.modules for name in ('torch', 'pandas', 'matplotlib')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False, capture_output=True).returncode == 0
+
+
+def test_planning_imports_no_lightning():
+    code = "import sys, ablations.api; sys.exit('pytorch_lightning' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_room_is_called_utils(path):
+    assert path.stem not in ("utils", "helpers", "base", "common", "misc")
