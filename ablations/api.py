@@ -18,7 +18,7 @@ from ablations.provenance import import_plugin, source_hash
 from ablations.stats import can_decide, seeds_needed
 from ablations.store import CellRecord, Store
 from ablations.study import CellConfig, Study, UsageError
-from ablations.study.cell import check_values
+from ablations.study.cell import check_field, check_values
 from ablations.study.experiment import Experiment, load_experiment
 from ablations.study.grid import arm_name, design, extend
 from ablations.tasks.net import build_net
@@ -275,6 +275,7 @@ def execute(plan: Plan, *, on_done: Callable[[CellConfig, dict[str, Any]], None]
 def _complete(request: Request) -> dict[str, list[Any]]:
     if request.compare in ("seed", "data_fingerprint", "smoke"):
         raise UsageError(f"--compare {request.compare}: seeds are replicates and cannot be arms; choose another field")
+    check_field(request.compare)
     norms = list(DEFAULT_NORMS) if request.compare == "norm" else ["xnorm"]
     asked: dict[str, list[Any]] = {"data": ["digits"], "norm": norms, "seed": list(range(DEFAULT_SEEDS))}
     asked |= request.asked
@@ -368,8 +369,12 @@ def _cost(plan: Plan) -> str:
         each_s, source = statistics.median(finished), "the median of the finished cells"
     else:
         first = plan.todo[0]
-        each_s = estimate_seconds(first, plan.infos[first.data_fingerprint], device=plan.device)
-        source = f"from a few steps of {arm_name(getattr(first, plan.study.compare))}"
+        arm = arm_name(getattr(first, plan.study.compare))
+        try:
+            each_s = estimate_seconds(first, plan.infos[first.data_fingerprint], device=plan.device)
+        except Exception as error:  # the cell itself will record it; the other arms must still run
+            return f"how long is not known: a step of {arm} fails with {type(error).__name__}: {error}"
+        source = f"from a few steps of {arm}"
     disk_mib = sum(_disk_bytes(cell, plan.infos[cell.data_fingerprint]) for cell in plan.todo) / 2**20
     total = _duration(each_s * len(plan.todo))
     return f"about {total} in all, {_duration(each_s)} a cell ({source}), and {disk_mib:.1f} MiB of disk"

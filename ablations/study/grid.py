@@ -53,8 +53,9 @@ class Study(BaseModel):
 
     @property
     def conditions(self) -> dict[str, list[Any]]:
-        """Every other axis: tables and tests are per combination of their values."""
-        return {field: values for field, values in self.axes.items() if field not in (self.compare, "seed")}
+        """Every other axis of several values: tables and tests are per combination of them."""
+        others = {field: values for field, values in self.axes.items() if field not in (self.compare, "seed")}
+        return {field: values for field, values in others.items() if len(values) > 1}
 
 
 def arm_name(value: Any) -> str:

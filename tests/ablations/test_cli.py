@@ -178,8 +178,8 @@ BAD = {
     "limit": (("--set", "train_limit=5000"), "train_limit 5000 exceeds the 1293 training images"),
     "missing folder": (("--data", "imagefolder:/no/where"), "no folder /no/where"),
     "missing cifar": (("--data", "cifar10"), "give --data-root DIR or --download"),
-    "patch": (("--set", "patch=3"), "needs a power of two, not patch 3"),
-    "patch and image": (("--set", "patch=16"), "no multiple of the patch"),
+    "patch": (("--set", "patch=3"), "no multiple of the patch, 3 px"),
+    "patch and image": (("--set", "patch=16"), "8 x 8 px are no multiple of the patch, 16 px"),
     "heads": (("--set", "num_heads=5"), "not divisible by 5 heads"),
     "device": (("--device", "tpu"), "--device tpu: give auto, cpu"),
     "missing device": (("--device", "cuda:77"), "torch finds no such device here"),
@@ -213,7 +213,8 @@ def test_a_corrupt_image_is_named_and_nothing_is_written(cli, tmp_path):
 def test_a_study_of_another_question_is_refused(cli, tmp_path):
     cli("run", "--norm", "xnorm", "--seeds", 1, *QUICK, "--out", tmp_path)
     before = (tmp_path / "norm-digits" / "study.yaml").read_bytes()
-    code, _, err = cli("run", "--norm", "xnorm", "--seeds", 1, "--epochs", 2, "--out", tmp_path)
+    other = ("--epochs", 2, "--set", "train_limit=128")
+    code, _, err = cli("run", "--norm", "xnorm", "--seeds", 1, *other, "--out", tmp_path)
     assert code == 2
     assert "study 'norm-digits' asks another question: its epochs is 1, not 2; choose another name with --study" in err
     assert (tmp_path / "norm-digits" / "study.yaml").read_bytes() == before
