@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from ablations.api import Plan
+    from ablations.plan import Plan
     from ablations.study import CellConfig
 
 OK, SOME_FAILED, USAGE, NO_OUTCOME, INTERRUPTED = 0, 1, 2, 3, 130
@@ -108,7 +108,9 @@ def run(
     as_json: Json = False,
 ) -> int:
     """Run what is missing of a study, and print its table."""
-    from ablations.api import describe_plan, make_plan, make_request
+    from ablations.api import describe_plan
+    from ablations.plan import make_plan
+    from ablations.request import make_request
 
     flags = {"norm": norm, "data": data, "model": model, "lr": lr, "epochs": epochs}
     flags |= {"batch_size": batch_size, "precision": precision}

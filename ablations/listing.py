@@ -7,8 +7,8 @@ from pathlib import Path
 import ufo
 from ablations.data import DATA_SETS
 from ablations.store import Store
-from ufo.model import SIZES
 from ufo.norms import CONTRASTS, NORMS
+from ufo.sizes import SIZES
 
 TextTable = tuple[list[str], list[list[str]]]
 

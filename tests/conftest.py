@@ -40,7 +40,9 @@ def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
     return run
 
 
-def write_images(folder: Path, parts: dict[str, int], *, classes: tuple[str, ...] = ("cat", "dog"), px: int = 16) -> Path:
+def write_images(
+    folder: Path, parts: dict[str, int], *, classes: tuple[str, ...] = ("cat", "dog"), px: int = 16
+) -> Path:
     """Write ``folder/<part>/<class>/<i>.png``, RGB noise whose brightness tells the class; return the folder."""
     rng = np.random.default_rng(0)
     for part, count in parts.items():

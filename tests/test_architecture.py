@@ -25,8 +25,10 @@ ALLOWED = {
     "figures": {"figures", "stats"},
     "report": {"figures", "stats", "store", "study"},
     "listing": {"data", "store"},
-    "api": {"report", "engine", "tasks", "data", "store", "stats", "provenance", "recipes", "study"},
-    "cli": {"api", "report", "listing", "store", "provenance", "study"},
+    "request": {"study"},
+    "plan": {"request", "tasks", "data", "store", "provenance", "recipes", "study"},
+    "api": {"plan", "report", "engine", "data", "store", "stats", "provenance", "study"},
+    "cli": {"api", "plan", "request", "report", "listing", "store", "provenance", "study"},
     "__main__": {"cli"},
     "__init__": set(),
 }

@@ -1,4 +1,4 @@
-"""UFO-ViT, its sizes and how to build one.
+"""UFO-ViT and how to build one.
 
 Dimension letters: B batch, N tokens, C ``embed_dim``; a token grid is H x W, so N = H W.
 """
@@ -6,7 +6,6 @@ Dimension letters: B batch, N tokens, C ``embed_dim``; a token grid is H x W, so
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 from ufo.attention import ClassAttention, UFOAttention
 from ufo.init import init_parameters
 from ufo.layers import FeedForward, LayerScale, LocalPatchInteraction, add_branch, build_patch_embed
-from ufo.registry import Registry
+from ufo.sizes import SIZES, default_layer_scale
 
 LN_EPS = 1e-6
 """LayerNorm's eps (XCiT, arXiv 2106.09681)."""
@@ -224,122 +223,6 @@ class UFOViT(nn.Module):
         return F.interpolate(table, size=grid, mode="bicubic", align_corners=False).permute(0, 2, 3, 1)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Size:
-    """A named size of UFO-ViT.
-
-    Args:
-        name: registry name.
-        embed_dim: C.
-        attn_dim: A.
-        depth: number of blocks.
-        num_heads: h.
-        class_attention: number of class-attention blocks.
-        img_size: pixels of the side of the images that it is meant for.
-        patch: pixels.
-        checked: what its dimensions were checked against.
-    """
-
-    name: str
-    embed_dim: int
-    attn_dim: int
-    depth: int
-    num_heads: int
-    class_attention: int
-    img_size: int
-    patch: int
-    checked: str
-
-    @property
-    def layer_scale(self) -> float:
-        """LayerScale's start: 1 up to 12 blocks, 1e-5 above (XCiT, arXiv 2106.09681; UFO-ViT states none)."""
-        return 1.0 if self.depth <= 12 else 1e-5
-
-
-SIZES: Registry[Size] = Registry("model")
-
-for _size in (
-    Size(
-        name="ufo_vit_pico",
-        embed_dim=56,
-        attn_dim=32,
-        depth=2,
-        num_heads=4,
-        class_attention=1,
-        img_size=8,
-        patch=2,
-        checked="ours, for 8 px: about 0.1 M parameters",
-    ),
-    Size(
-        name="ufo_vit_nano",
-        embed_dim=80,
-        attn_dim=48,
-        depth=3,
-        num_heads=4,
-        class_attention=1,
-        img_size=32,
-        patch=4,
-        checked="ours, for 32 px on a CPU: about 0.3 M parameters",
-    ),
-    Size(
-        name="ufo_vit_micro",
-        embed_dim=192,
-        attn_dim=96,
-        depth=6,
-        num_heads=6,
-        class_attention=2,
-        img_size=32,
-        patch=4,
-        checked="ours, for CIFAR and Tiny-ImageNet on a GPU: about 3 M parameters",
-    ),
-    Size(
-        name="ufo_vit_t",
-        embed_dim=192,
-        attn_dim=96,
-        depth=24,
-        num_heads=4,
-        class_attention=2,
-        img_size=224,
-        patch=16,
-        checked="UFO-ViT-T: 10.0 M parameters, 1.9 G multiply-adds",
-    ),
-    Size(
-        name="ufo_vit_s",
-        embed_dim=384,
-        attn_dim=128,
-        depth=12,
-        num_heads=8,
-        class_attention=2,
-        img_size=224,
-        patch=16,
-        checked="UFO-ViT-S: 20.7 M parameters, 3.7 G multiply-adds",
-    ),
-    Size(
-        name="ufo_vit_m",
-        embed_dim=384,
-        attn_dim=128,
-        depth=24,
-        num_heads=8,
-        class_attention=2,
-        img_size=224,
-        patch=16,
-        checked="UFO-ViT-M: 37.3 M parameters, 7.0 G multiply-adds",
-    ),
-    Size(
-        name="ufo_vit_b",
-        embed_dim=512,
-        attn_dim=128,
-        depth=24,
-        num_heads=8,
-        class_attention=2,
-        img_size=224,
-        patch=16,
-        checked="UFO-ViT-B: 63.7 M parameters, 11.9 G multiply-adds",
-    ),
-):
-    SIZES.add(_size.name, _size)
-
-
 def build(
     name: str,
     *,
@@ -359,7 +242,7 @@ def build(
     drop_path: float = 0.0,
     seed: int = 0,
 ) -> UFOViT:
-    """Build a named size; None keeps the size's own value. Arguments as `UFOViT`'s.
+    """Build a named size; None keeps the size's own value (LayerScale's start: the depth's). Arguments as `UFOViT`'s.
 
     Args:
         seed: of the initial weights, each parameter's stream keyed by its name; the global generator is left alone.
@@ -373,6 +256,7 @@ def build(
     """
     size = SIZES[name]
     side = size.img_size if img_size is None else img_size
+    depth = size.depth if depth is None else depth
     with torch.random.fork_rng(devices=[]):
         model = UFOViT(
             norm=norm,
@@ -382,12 +266,12 @@ def build(
             patch=size.patch if patch is None else patch,
             embed_dim=size.embed_dim if embed_dim is None else embed_dim,
             attn_dim=size.attn_dim if attn_dim is None else attn_dim,
-            depth=size.depth if depth is None else depth,
+            depth=depth,
             num_heads=size.num_heads if num_heads is None else num_heads,
             patch_embed=patch_embed,
             lpi=lpi,
             class_attention=size.class_attention if class_attention is None else class_attention,
-            layer_scale=size.layer_scale if layer_scale is None else layer_scale,
+            layer_scale=default_layer_scale(depth) if layer_scale is None else layer_scale,
             drop_path=drop_path,
         )
     init_parameters(model, seed=seed)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -67,7 +67,7 @@ class Digits:
     name = "digits"
     fingerprint = "sklearn-digits-1797"
     flips = False
-    notes: list[str] = []
+    notes: ClassVar[list[str]] = []
 
     def decode(self) -> Decoded:
         """Read the images, 0 to 16 as uint8 0 to 255, and cut the test split, stratified."""
@@ -96,7 +96,7 @@ class Cifar:
     """
 
     flips = True
-    notes: list[str] = []
+    notes: ClassVar[list[str]] = []
 
     def __init__(self, name: str, *, root: Path, download: bool) -> None:
         self.name = name

@@ -15,6 +15,7 @@ from ablations.data import DataInfo, find_source, prepare
 from ablations.engine.cell import Result, run_cell
 from ablations.study.cell import make_config
 
+HOT = {"lr": 10.0, "grad_clip": 0, "warmup_epochs": 0, "train_limit": None}
 FILES = {"metrics.csv", "probes.csv", "timing.csv", "correct.npy", "log.txt"}
 
 
@@ -60,7 +61,7 @@ def test_it_learns_what_chance_cannot_know(digits, tmp_path):
     ("norm", "fields", "outcome", "kind", "detail"),
     [
         ("turns_nan", {"epochs": 8}, "diverged", "nan", "is no number in epoch 6"),
-        ("xnorm", {"lr": 10.0, "grad_clip": 0, "warmup_epochs": 0, "train_limit": None}, "diverged", "exploded", "train_loss"),
+        ("xnorm", HOT, "diverged", "exploded", "train_loss"),
         ("constant", {"lr": 1e-9, "warmup_epochs": 1}, "diverged", "no_learning", "stayed at chance"),
         ("constant", {"lr": 1e-9, "warmup_epochs": 2}, "ok", "", ""),
         ("constant", {"lr": 1e-9, "smoke": True}, "ok", "", ""),

@@ -73,9 +73,7 @@ def test_stale_cells_are_marked_and_run_again_on_request(cli, tmp_path):
     assert [attempt["source_hash"] for attempt in record["attempts"]] == ["before"]
 
 
-@pytest.mark.parametrize(
-    ("norms", "code"), [("xnorm,turns_nan", 0), ("xnorm,raises", 1), ("raises,out_of_memory", 3)]
-)
+@pytest.mark.parametrize(("norms", "code"), [("xnorm,turns_nan", 0), ("xnorm,raises", 1), ("raises,out_of_memory", 3)])
 @pytest.mark.usefixtures("arms")
 def test_exit_codes(cli, tmp_path, norms, code):
     more = ("--epochs", 2, "--set", "augment=none", "--seeds", 1, "--plugin", "arms", "--out", tmp_path)
@@ -142,7 +140,7 @@ def test_an_experiment_file_gives_all_of_it_and_flags_win(cli, tmp_path):
 
 def test_another_field_is_compared_and_conditions_stand_apart(cli, tmp_path):
     args = ("--compare", "lpi", "--set", "lpi=on,off", "--lr", "1e-3,3e-3", "--seeds", 1, *QUICK, "--out", tmp_path)
-    code, out, err = cli("run", *args)
+    code, _, err = cli("run", *args)
     assert code == 0, err
     frame = pd.read_csv(tmp_path / "lpi-digits" / "tables" / "main.csv")
     assert frame[["condition", "arm"]].drop_duplicates().shape == (4, 2)
@@ -152,7 +150,7 @@ def test_another_field_is_compared_and_conditions_stand_apart(cli, tmp_path):
 
 def test_an_image_folder_is_trained_on(cli, images, tmp_path):
     args = ("--norm", "xnorm,none", "--seeds", 1, "--epochs", 2, "--batch-size", 16, "--out", tmp_path)
-    code, out, err = cli("run", "--data", f"imagefolder:{images}", *args)
+    code, _, err = cli("run", "--data", f"imagefolder:{images}", *args)
     assert code == 0, err
     config = json.loads((cells(tmp_path, "norm-images")["xnorm-s0"] / "config.json").read_text())
     assert config["data"] == "imagefolder:images"

@@ -34,7 +34,12 @@ def test_fixed_is_complete_and_axes_hold_the_rest():
 
 @pytest.mark.parametrize(
     ("norms", "ref", "expected"),
-    [(["l2", "xnorm"], None, "xnorm"), (["l2", "none"], None, "l2"), (["l2", "none"], "none", "none"), (["l2"], None, None)],
+    [
+        (["l2", "xnorm"], None, "xnorm"),
+        (["l2", "none"], None, "l2"),
+        (["l2", "none"], "none", "none"),
+        (["l2"], None, None),
+    ],
 )
 def test_reference(norms, ref, expected):
     assert make(norm=norms, ref=ref)[0].ref == expected
@@ -85,5 +90,5 @@ def test_a_field_that_came_later_counts_as_its_default():
     stored = make()[0]
     older = stored.model_copy(update={"fixed": {k: v for k, v in stored.fixed.items() if k != "drop_path"}})
     assert extend(older, stored, explicit_ref=False) == older
-    with pytest.raises(UsageError, match="its drop_path is 0.0, not 0.1"):
+    with pytest.raises(UsageError, match=r"its drop_path is 0\.0, not 0\.1"):
         extend(older, make(drop_path=[0.1])[0], explicit_ref=False)

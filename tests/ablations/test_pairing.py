@@ -23,9 +23,7 @@ QUICK = ("--epochs", 2, "--set", "train_limit=128")
 
 def net(norm: str, *, seed: int = 0, **fields: object):
     base = recipes.defaults(image_side=8, flips=False) | {"data": "digits", "data_fingerprint": "f"}
-    return build_net(
-        make_config(base | {"norm": norm, "seed": seed} | fields), image_shape=(8, 8, 1), num_classes=10
-    )
+    return build_net(make_config(base | {"norm": norm, "seed": seed} | fields), image_shape=(8, 8, 1), num_classes=10)
 
 
 def outside_norms(model: torch.nn.Module) -> dict[str, torch.Tensor]:

@@ -11,12 +11,15 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ufo import NORMS
 from ufo.norms import AttentionNorm
 from ufo.testing import Reference
 
 EPS = 1e-6
 HeadLoop = Callable[[AttentionNorm, int, Tensor, Tensor, Tensor], Tensor]
 LOOPS: dict[str, Reference] = {}
+OWN = [spec.name for spec in NORMS.values() if spec.cls.__module__.startswith("ufo.")]
+"""The library's own normalisers: other tests may have registered plug-ins."""
 
 
 def loop(name: str) -> Callable[[HeadLoop], HeadLoop]:

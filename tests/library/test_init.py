@@ -6,9 +6,10 @@ import itertools
 
 import pytest
 import torch
+from library.loops import OWN
 from torch import nn
 
-from ufo import NORMS, build
+from ufo import build
 from ufo.init import init_parameters, keyed_generator, keyed_seed, shared_weights_hash
 from ufo.norms import AttentionNorm
 from ufo.testing import check_linear_std
@@ -68,7 +69,7 @@ def test_no_two_parameters_share_a_stream():
         assert not torch.equal(a[:length].argsort(), b[:length].argsort()), f"{first} and {second}"
 
 
-@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("norm", OWN)
 def test_every_normaliser_starts_from_the_same_shared_weights(norm):
     reference, model = pico(norm="xnorm"), pico(norm=norm)
     assert shared(model).keys() == shared(reference).keys()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from library.loops import OWN
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from ufo import NORMS, SIZES, build
+from ufo import SIZES, build
 from ufo.layers import build_patch_embed
 from ufo.registry import UnknownNameError
 from ufo.testing import check_every_module_runs
@@ -33,15 +34,16 @@ def count_parameters(name, **options):
         return sum(parameter.numel() for parameter in build(name, **options).parameters())
 
 
-def call_inputs(model, module, *inputs, **options):
-    """Return what a module is called with in a forward pass, and what it returns."""
-    calls = []
-    handle = module.register_forward_hook(lambda _module, args, out: calls.append((args, out)))
+def call(model, module, images):
+    """Return copies of what a module is called with in a forward pass, and of what it returns."""
+    seen = []
+    module.register_forward_pre_hook(
+        lambda _m, args: seen.append([a.clone() if torch.is_tensor(a) else a for a in args])
+    )
+    module.register_forward_hook(lambda _m, _args, out: seen.append(out.clone()))
     with torch.no_grad():
-        model(*inputs, **options)
-    handle.remove()
-    (call,) = calls
-    return call
+        model(images)
+    return seen
 
 
 @pytest.mark.parametrize(
@@ -62,7 +64,7 @@ def test_parameters_and_multiply_adds_are_the_papers(name, params_m, tolerance, 
 
 @pytest.mark.parametrize("name", ["ufo_vit_t", "ufo_vit_s", "ufo_vit_m", "ufo_vit_b"])
 def test_the_normaliser_changes_the_parameters_by_a_thousandth_at_most(name):
-    counts = [count_parameters(name, norm=norm) for norm in NORMS]
+    counts = [count_parameters(name, norm=norm) for norm in OWN]
     assert max(counts) <= 1.001 * min(counts)
 
 
@@ -134,7 +136,7 @@ def added_positions(model, images):
     """What is added to the patch embedding before the first block, (H, W, C)."""
     with torch.no_grad():
         patches = model.patch_embed(images)
-        (tokens, grid, _), _ = call_inputs(model, model.blocks[0], images)
+        (tokens, grid, _), _ = call(model, model.blocks[0], images)
     assert grid == tuple(patches.shape[2:])
     return (tokens.unflatten(1, grid) - patches.permute(0, 2, 3, 1))[0]
 
@@ -163,15 +165,15 @@ def test_without_class_attention_the_patches_are_averaged():
     model = pico(class_attention=0)
     assert not [name for name, _ in model.named_parameters() if name.startswith("cls_token") or "class_blocks" in name]
     images = draw_images(2, 3, 8, 8)
-    _, patches = call_inputs(model, model.blocks[-1], images)
+    _, patches = call(model, model.blocks[-1], images)
     torch.testing.assert_close(model(images), model.head(model.norm(patches).mean(1)))
 
 
 def test_class_attention_changes_the_class_token_alone():
     model, images = pico(class_attention=2), draw_images(2, 3, 8, 8)
-    _, patches = call_inputs(model, model.blocks[-1], images)
-    (cls, first, _), updated = call_inputs(model, model.class_blocks[0], images)
-    (second_cls, second, _), _ = call_inputs(model, model.class_blocks[1], images)
+    _, patches = call(model, model.blocks[-1], images)
+    (cls, first, _), updated = call(model, model.class_blocks[0], images)
+    (second_cls, second, _), _ = call(model, model.class_blocks[1], images)
     assert cls.shape == (2, 1, 56)
     torch.testing.assert_close(first, patches, rtol=0, atol=0)
     torch.testing.assert_close(second, patches, rtol=0, atol=0)
@@ -217,7 +219,7 @@ def test_drop_path_is_drawn_in_training_alone():
 
 
 # layernorm reads the parameters of its two nn.LayerNorm, whose eps it scales, without calling them.
-@pytest.mark.parametrize("norm", [name for name in NORMS if name != "layernorm"])
+@pytest.mark.parametrize("norm", [name for name in OWN if name != "layernorm"])
 @pytest.mark.parametrize("train", [True, False])
 def test_every_module_runs(norm, train):
     check_every_module_runs(pico(norm=norm, drop_path=0.1).train(train), draw_images(2, 3, 8, 8))
@@ -228,7 +230,7 @@ def test_every_module_of_a_variant_runs(options):
     check_every_module_runs(pico(**options), draw_images(2, 3, 8, 8))
 
 
-@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("norm", OWN)
 def test_every_parameter_receives_a_gradient(norm):
     model = pico(norm=norm).train()
     (model(draw_images(4, 3, 8, 8)) * draw_images(4, 10, seed=1)).sum().backward()

@@ -1,0 +1,196 @@
+"""From a request to a plan: everything checked, nothing of the study written."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+
+from ablations import recipes
+from ablations.data import DataInfo, find_source, prepare
+from ablations.provenance import import_plugin, source_hash
+from ablations.request import DEFAULT_NORMS, DEFAULT_SEEDS, Request, Rerun
+from ablations.store import CellRecord, Store
+from ablations.study import CellConfig, Study, UsageError
+from ablations.study.cell import check_field, check_values
+from ablations.study.grid import design, extend
+from ablations.tasks.net import build_net
+from ufo.norms import NORMS
+from ufo.sizes import SIZES
+
+State = Literal["done", "stale", "failed", "missing"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a request comes to; nothing is written yet.
+
+    Args:
+        study: as it will stand in study.yaml, grown by what is asked.
+        cells: those asked for, in the order in which they are run.
+        states: of each, by id.
+        records: finished cells of the study's folder, by id.
+        store: the study's folder.
+        infos: data sets by fingerprint.
+        device: to train on.
+        rerun: which finished cells are run again.
+    """
+
+    study: Study
+    cells: list[CellConfig]
+    states: dict[str, State]
+    records: dict[str, CellRecord]
+    store: Store
+    infos: dict[str, DataInfo]
+    device: torch.device
+    rerun: Rerun | None
+
+    @property
+    def todo(self) -> list[CellConfig]:
+        """The cells to run: missing, failed, and those asked to be run again."""
+        again = {"stale": ("stale",), "all": ("stale", "done")}.get(self.rerun or "", ())
+        return [cell for cell in self.cells if self.states[cell.id] in ("missing", "failed", *again)]
+
+    def count(self, state: State) -> int:
+        """Count the cells in a state."""
+        return list(self.states.values()).count(state)
+
+
+def make_plan(request: Request) -> Plan:
+    """Check a request in full and lay out what it comes to; only the cache of decoded data may be written.
+
+    Raises:
+        UsageError: anything that the user got wrong, in one line.
+    """
+    for plugin in request.plugins:
+        import_plugin(plugin)
+    asked = _complete(request)
+    device = _find_device(request.device, asked.get("precision", ["32-true"]))
+    infos = _find_data(request, asked)
+    asked["data"] = [name for name, _ in dict.fromkeys((info.name, None) for info in infos.values())]
+    by_data = {(info.name, size): info for (_, size), info in infos.items()}
+
+    def defaults(fields: Any) -> dict[str, Any]:
+        info = by_data[fields["data"], fields.get("image_size")]
+        values = recipes.defaults(image_side=min(info.image_shape[:2]), flips=info.flips)
+        return {**values, "data_fingerprint": info.fingerprint, "smoke": request.smoke}
+
+    study, cells = design(
+        name=request.name or _default_name(request, asked),
+        asked=asked,
+        compare=request.compare,
+        ref=request.ref,
+        defaults=defaults,
+        question=request.question,
+        plugins=request.plugins,
+    )
+    by_fingerprint = {info.fingerprint: info for info in infos.values()}
+    _check_sizes(cells, by_fingerprint)
+    store = Store(request.out / study.name)
+    records: dict[str, CellRecord] = {}
+    if store.exists:
+        study = extend(store.read_study(), study, explicit_ref=request.ref is not None)
+        records = store.records()
+    plan = Plan(
+        study=study,
+        cells=cells,
+        states=_states(cells, records, source_hash(study.plugins)),
+        records=records,
+        store=store,
+        infos=by_fingerprint,
+        device=device,
+        rerun=request.rerun,
+    )
+    _check_nets(plan.todo, by_fingerprint)
+    return plan
+
+
+def _complete(request: Request) -> dict[str, list[Any]]:
+    if request.compare in ("seed", "data_fingerprint", "smoke"):
+        raise UsageError(f"--compare {request.compare}: seeds are replicates and cannot be arms; choose another field")
+    check_field(request.compare)
+    norms = list(DEFAULT_NORMS) if request.compare == "norm" else ["xnorm"]
+    asked: dict[str, list[Any]] = {"data": ["digits"], "norm": norms, "seed": list(range(DEFAULT_SEEDS))}
+    asked |= request.asked
+    for field, values in asked.items():
+        check_values(field, values)
+    for registry, field in ((NORMS, "norm"), (SIZES, "model")):
+        for name in asked.get(field, []):
+            registry[name]
+    return asked
+
+
+def _find_data(request: Request, asked: dict[str, list[Any]]) -> dict[tuple[str, int | None], DataInfo]:
+    infos: dict[tuple[str, int | None], DataInfo] = {}
+    for spec in asked["data"]:
+        for size in asked.get("image_size", [None]):
+            source = find_source(spec, data_root=request.data_root, download=request.download, image_size=size)
+            if any(info.name == source.name and other != spec for (other, _), info in infos.items()):
+                raise UsageError(f"two data sets are called {source.name}; rename the folder of one")
+            infos[spec, size] = prepare(source)
+    return infos
+
+
+def _find_device(name: str, precisions: list[Any]) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UsageError(f"--device {name}: give auto, cpu, cuda, cuda:N or mps") from None
+    usable = {
+        "cpu": True,
+        "cuda": (device.index or 0) < torch.cuda.device_count(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if device.type not in usable:
+        raise UsageError(f"--device {name}: give auto, cpu, cuda, cuda:N or mps")
+    if not usable[device.type]:
+        raise UsageError(f"--device {name}: torch finds no such device here")
+    if "16-mixed" in precisions and device.type == "cpu":
+        raise UsageError("--precision 16-mixed needs a GPU; on a CPU give bf16-mixed or 32-true")
+    return device
+
+
+def _default_name(request: Request, asked: dict[str, list[Any]]) -> str:
+    data = "-".join(name.partition(":")[2] or name for name in asked["data"])
+    name = re.sub(r"[^\w.-]", "_", f"{request.compare}-{data}")
+    return f"{name}-smoke" if request.smoke else name
+
+
+def _check_sizes(cells: list[CellConfig], infos: dict[str, DataInfo]) -> None:
+    for cell in cells:
+        info = infos[cell.data_fingerprint]
+        if cell.train_limit is not None and cell.train_limit > info.num_train:
+            raise UsageError(
+                f"train_limit {cell.train_limit} exceeds the {info.num_train} training images of {info.name}"
+            )
+        if cell.batch_size > (cell.train_limit or info.num_train):
+            have = cell.train_limit or info.num_train
+            raise UsageError(f"batch_size {cell.batch_size} exceeds the {have} training images")
+
+
+def _states(cells: list[CellConfig], records: dict[str, CellRecord], sources: str) -> dict[str, State]:
+    states: dict[str, State] = {}
+    for cell in cells:
+        record = records.get(cell.id)
+        if record is None:
+            states[cell.id] = "missing"
+        elif not record.has_result:
+            states[cell.id] = "failed"
+        else:
+            states[cell.id] = "done" if record.outcome["source_hash"] == sources else "stale"
+    return states
+
+
+def _check_nets(todo: list[CellConfig], infos: dict[str, DataInfo]) -> None:
+    """Build each distinct net once, so that sizes that do not fit stop here and not in the night."""
+    distinct = {cell.model_copy(update={"seed": 0, "lr": 1.0}).id: cell for cell in todo}
+    for cell in distinct.values():
+        info = infos[cell.data_fingerprint]
+        try:
+            build_net(cell, image_shape=info.image_shape, num_classes=len(info.classes))
+        except ValueError as error:
+            raise UsageError(f"{cell.model} with {cell.norm} on {info.name}: {error}") from error

@@ -1,0 +1,95 @@
+"""What was asked for, by flags or an experiment file, before it is checked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from ablations.study.experiment import Experiment, load_experiment
+
+SMOKE: dict[str, list[Any]] = {
+    "epochs": [1],
+    "warmup_epochs": [0],
+    "train_limit": [256],
+    "batch_size": [64],
+    "seed": [0, 1],
+}
+"""Fields of a smoke run: they win over an experiment file and yield to flags."""
+
+DEFAULT_NORMS = ("xnorm", "l2", "single_l2")
+DEFAULT_SEEDS = 8
+"""Enough for six comparisons: 2 / 2^8 x 6 < 0.05."""
+
+Rerun = Literal["stale", "all"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What was asked for.
+
+    Args:
+        asked: values for each field that was named; ``data`` as on the command line.
+        compare: the field whose values are the arms.
+        ref: the reference arm; None: xnorm, or the first arm.
+        name: the study's; None: made from the compared field and the data.
+        question: one sentence.
+        out: folder that holds the studies.
+        data_root: folder of torchvision's data.
+        download: whether missing data may be fetched.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        plugins: modules that register normalisers.
+        smoke: one epoch, 256 images, 2 seeds, under a name of its own.
+        rerun: which finished cells are run again.
+    """
+
+    asked: dict[str, list[Any]]
+    compare: str = "norm"
+    ref: str | None = None
+    name: str | None = None
+    question: str = ""
+    out: Path = Path("runs")
+    data_root: Path = Path("data")
+    download: bool = False
+    device: str = "auto"
+    plugins: tuple[str, ...] = ()
+    smoke: bool = False
+    rerun: Rerun | None = None
+
+
+def make_request(
+    *,
+    experiment: Path | None,
+    asked: dict[str, list[Any]],
+    smoke: bool,
+    compare: str | None,
+    ref: str | None,
+    name: str | None,
+    plugins: tuple[str, ...],
+    out: Path,
+    data_root: Path,
+    download: bool,
+    device: str,
+    rerun: Rerun | None,
+) -> Request:
+    """Merge an experiment file with what was asked for beside it, which wins; a smoke run stands between them.
+
+    Raises:
+        UsageError: the experiment file cannot be read, or has a key or value that is none.
+    """
+    loaded = Experiment() if experiment is None else load_experiment(experiment)
+    name = name or loaded.study
+    return Request(
+        asked={**loaded.asked, **(SMOKE if smoke else {}), **asked},
+        compare=compare or loaded.compare,
+        ref=ref or loaded.ref,
+        name=f"{name}-smoke" if smoke and name else name,
+        question=loaded.question,
+        plugins=tuple(dict.fromkeys((*loaded.plugins, *plugins))),
+        out=out,
+        data_root=data_root,
+        download=download,
+        device=device,
+        smoke=smoke,
+        rerun=rerun,
+    )
