@@ -51,7 +51,7 @@ def write_report(store: Store, *, source_hash: str | None, caveats: list[str], n
     cells, curves = store.frames(source_hash=source_hash)
     table = summarise(cells, study.ref)
     notes = _notes(study, cells, table, num_missing=num_asked - len(cells)) + caveats
-    cells.to_csv(store.folder / "results.csv", index=False)
+    cells.drop(columns="batches").to_csv(store.folder / "results.csv", index=False)
     curves.to_csv(store.folder / "curves.csv", index=False)
     (store.folder / "tables").mkdir(exist_ok=True)
     table.to_csv(store.folder / "tables" / "main.csv", index=False)

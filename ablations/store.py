@@ -207,7 +207,7 @@ def _belongs(config: CellConfig, study: Study) -> bool:
 def _columns(study: Study) -> list[str]:
     arm = ["arm", "arm_label", "arm_group", "arm_order"]
     result = ["outcome", "kind", "test_accuracy_pct", "test_loss", "score_pct", "chance_pct", "stale"]
-    paired = ["init_hash", "split_hash", "batches_hash", "epochs_run"]
+    paired = ["init_hash", "split_hash", "batches", "epochs_run"]
     where = ["device", "torch", "seconds", "peak_memory_mib", "num_parameters"]
     return ["cell", *arm, "condition", *study.axes, *result, *paired, *where]
 
@@ -220,13 +220,19 @@ def _cell_row(record: CellRecord, study: Study, source_hash: str | None) -> dict
         **{field: getattr(config, field) for field in study.axes},
         **arm_columns(getattr(config, study.compare), study),
         **{key: outcome[key] for key in _columns(study) if key in outcome},
+        "batches": " ".join(_epoch_hashes(record)),
         "cell": config.id,
         "condition": condition_of(config, study),
         "score_pct": None if outcome["outcome"] == "failed" else score,
         "stale": source_hash is not None and outcome["source_hash"] != source_hash,
-        "batches_hash": outcome["batches_hash"],
         "torch": outcome["versions"]["torch"],
     }
+
+
+def _epoch_hashes(record: CellRecord) -> list[str]:
+    """Return the hash of order and augmentation of each epoch that was run to its end."""
+    path = record.folder / "metrics.csv"
+    return pd.read_csv(path, dtype=str)["batches"].tolist() if path.exists() else []
 
 
 def _curves(record: CellRecord) -> pd.DataFrame:

@@ -21,7 +21,7 @@ ALLOWED = {
     "tasks": {"tasks", "data", "recipes", "streams", "study"},
     "callbacks": {"tasks"},
     "engine": {"engine", "callbacks", "tasks", "data", "store", "provenance", "recipes", "streams", "study"},
-    "stats": set(),
+    "stats": {"stats"},
     "figures": {"figures", "stats"},
     "report": {"figures", "stats", "store", "study"},
     "listing": {"data", "store"},

@@ -40,21 +40,23 @@ class Split:
         return len(self.labels)
 
 
-@dataclass(frozen=True)
 class Scale:
-    """Per-channel mean and standard deviation, of 0 to 1, by which images are normalised."""
+    """Normalises images; a channel that never varies keeps a scale of 1.
 
-    mean: list[float]
-    std: list[float]
+    Args:
+        mean: of each channel, of 0 to 1.
+        std: of each channel, of 0 to 1.
+        device: where the images are.
+    """
+
+    def __init__(self, mean: list[float], std: list[float], *, device: torch.device) -> None:
+        divisor = torch.tensor([s if s > 0 else 1.0 for s in std], device=device)
+        self.factor = 1 / (255 * divisor)  # (C,)
+        self.shift = torch.tensor(mean, device=device) / divisor  # (C,)
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Map (B, H, W, C) uint8 to (B, C, H, W) float32, as a channels-last view.
-
-        A channel that never varies keeps a scale of 1.
-        """
-        std = torch.tensor([s if s > 0 else 1.0 for s in self.std], device=images.device)
-        shift = torch.tensor(self.mean, device=images.device) / std
-        return (images * (1 / (255 * std)) - shift).permute(0, 3, 1, 2)
+        """Map (B, H, W, C) uint8 to (B, C, H, W) float32, as a channels-last view."""
+        return (images * self.factor - self.shift).permute(0, 3, 1, 2)
 
 
 class TrainBatches:

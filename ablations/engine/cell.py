@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
 import resource
 import sys
@@ -69,7 +68,6 @@ def run_cell(config: CellConfig, info: DataInfo, *, folder: Path, device: torch.
         "chance_pct": info.chance_pct,
         "init_hash": None,
         "split_hash": None,
-        "batches_hash": None,
         "epochs_run": 0,
         "num_parameters": None,
         "started": started.isoformat(timespec="seconds"),
@@ -97,7 +95,7 @@ def _train_and_test(
 ) -> tuple[str, str, str]:
     num_classes = len(info.classes)
     splits = load_splits(info, train_limit=config.train_limit, device=device)
-    scale = Scale(info.mean, info.std)
+    scale = Scale(info.mean, info.std, device=device)
     train = TrainBatches(
         splits["train"], scale=scale, batch_size=config.batch_size, augment=config.augment, seed=config.seed
     )
@@ -115,7 +113,6 @@ def _train_and_test(
         return "diverged", divergence.kind, str(divergence)
     finally:
         fields["epochs_run"] = len(history.rows)
-        fields["batches_hash"] = _chain(history.rows)
     _test(trainer, module, splits["test"], scale, folder, fields)
     if not config.smoke and has_not_learned(history.rows, num_classes=num_classes, warmup_epochs=config.warmup_epochs):
         return "diverged", "no_learning", "validation cross-entropy stayed at chance"
@@ -146,11 +143,6 @@ def _trainer(config: CellConfig, device: torch.device, callbacks: list[pl.Callba
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-
-
-def _chain(rows: list[dict[str, Any]]) -> str:
-    """Hash the order and augmentation of every epoch that was run."""
-    return hashlib.sha256("".join(row["batches"] for row in rows).encode()).hexdigest()[:16]
 
 
 def _is_oom(error: Exception) -> bool:

@@ -32,10 +32,11 @@ class Classifier(pl.LightningModule):
         self.net = net
         self.config = config
         self.train_batches = train_batches
-        self.train_loss = MeanMetric()
-        self.val_loss = MeanMetric()
-        self.val_accuracy = MulticlassAccuracy(num_classes, average="micro")
-        self.test_loss = MeanMetric()
+        # Without looking at values, which would wait for the device and drop NaN from the mean.
+        self.train_loss = MeanMetric(nan_strategy="disable")
+        self.val_loss = MeanMetric(nan_strategy="disable")
+        self.val_accuracy = MulticlassAccuracy(num_classes, average="micro", validate_args=False)
+        self.test_loss = MeanMetric(nan_strategy="disable")
         self.test_correct: list[Tensor] = []
         self._keep: Tensor | None = None
 

@@ -251,7 +251,7 @@ def test_draws_have_the_range_and_the_shares_that_their_kind_says():
 def test_an_epoch_shows_each_image_once_and_another_epoch_another_order():
     info = prepare(source("digits"))
     split = load_splits(info, train_limit=130, device=CPU)["train"]
-    batches = TrainBatches(split, scale=Scale(info.mean, info.std), batch_size=13, augment="none", seed=0)
+    batches = TrainBatches(split, scale=Scale(info.mean, info.std, device=CPU), batch_size=13, augment="none", seed=0)
     assert len(batches) == len(list(batches)) == 10
     seen = []
     for epoch in range(2):
@@ -264,7 +264,7 @@ def test_an_epoch_shows_each_image_once_and_another_epoch_another_order():
 def test_evaluation_sees_every_image_normalised():
     info = prepare(source("digits"))
     split = load_splits(info, train_limit=None, device=CPU)["train"]
-    batches = EvalBatches(split, scale=Scale(info.mean, info.std))
+    batches = EvalBatches(split, scale=Scale(info.mean, info.std, device=CPU))
     images = torch.cat([batch for batch, _ in batches])
     assert len(batches) == 3
     expected = (split.images[split.rows].permute(0, 3, 1, 2) / 255 - info.mean[0]) / info.std[0]

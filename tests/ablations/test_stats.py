@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
 from ablations import stats
+from ablations.stats import inference
+from ablations.stats import table as main_table
 
 CHANCE = 10.0
 ORDER = {"xnorm": 0, "l2": 1, "single_l2": 2, "layernorm": 3}
@@ -33,6 +35,7 @@ def cell(arm: str, seed: int, score: float, **changes: object) -> dict[str, obje
         "stale": False,
         "init_hash": f"init{seed}",
         "split_hash": "split",
+        "batches": f"epoch1-{seed} epoch2-{seed}",
     }
     return columns | changes
 
@@ -117,11 +120,11 @@ def test_sign_flip_draws_above_sixteen():
     exact = scipy_stats.permutation_test((d,), np.mean, permutation_type="samples", n_resamples=2**17).pvalue
     p = stats.sign_flip_p(d, seed=1)
     assert p == stats.sign_flip_p(d, seed=1) != stats.sign_flip_p(d, seed=2)
-    assert p == pytest.approx(exact, abs=5 * math.sqrt(exact / stats.NUM_FLIPS))  # five standard errors
+    assert p == pytest.approx(exact, abs=5 * math.sqrt(exact / inference.NUM_FLIPS))  # five standard errors
 
 
 def test_drawn_p_is_never_zero():
-    assert 0 < stats.sign_flip_p(np.ones(40)) <= 2 / (stats.NUM_FLIPS + 1)
+    assert 0 < stats.sign_flip_p(np.ones(40)) <= 2 / (inference.NUM_FLIPS + 1)
 
 
 def test_sign_flip_edges():
@@ -201,25 +204,23 @@ def test_differences_are_within_seed_and_condition():
             cell("l2", 5, 99.0, condition="lr=2"),
         ]
     ).sample(frac=1, random_state=0)
-    pairs = stats.paired_differences(cells, "xnorm").sort_values(["condition", "seed"])
-    assert pairs[["arm", "condition", "seed", "difference_pct", "pair_stale_mixed"]].to_numpy().tolist() == [
-        ["l2", "lr=1", 0, 3.0, False],
-        ["l2", "lr=1", 1, -1.0, False],
-        ["l2", "lr=2", 0, 2.0, False],
-    ]
+    table = stats.summarise(cells, "xnorm")
+    assert {r["condition"]: (r["num_pairs"], r["difference_pct"]) for _, r in table.iterrows() if r["arm"] == "l2"} == {
+        "lr=1": (2, 1.0),
+        "lr=2": (1, 2.0),
+    }
 
 
 def test_stale_with_fresh_is_marked():
     cells = pd.DataFrame(grid(xnorm=[60, 60, 60, 60], l2=[61, 61, 61, 61]))
     cells["stale"] = [True, True, False, False, True, False, True, False]
-    assert stats.paired_differences(cells, "xnorm")["pair_stale_mixed"].tolist() == [False, True, True, False]
     l2 = row(stats.summarise(cells, "xnorm"), "l2")
     assert (l2["num_pairs"], l2["num_pairs_mixed"], l2["num_stale"]) == (4, 2, 2)
 
 
 def test_two_cells_of_one_seed_are_refused():
     cells = pd.DataFrame([cell("xnorm", 0, 60.0), cell("l2", 3, 60.0), cell("l2", 3, 61.0)])
-    for table in (stats.paired_differences, stats.summarise, stats.pairing_held):
+    for table in (stats.summarise, stats.pairing_held):
         with pytest.raises(ValueError, match=r"two cells of arm l2.*seed 3"):
             table(cells, "xnorm")
 
@@ -235,13 +236,14 @@ def test_pairing_held_counts_equal_hashes():
         "num_pairs": [3, 0, 3],
         "num_same_init": [2, 0, 3],
         "num_same_split": [2, 0, 2],
+        "num_same_batches": [3, 0, 3],
     }
 
 
-def test_pairing_held_compares_batches_where_known():
-    cells = pd.DataFrame(grid(xnorm=[60, 60], l2=[61, 61]))
-    cells["batches_hash"] = ["a", "b", "a", None]
-    assert stats.pairing_held(cells, "xnorm")["num_same_batches"].tolist() == [1]
+def test_pairing_held_compares_batches_over_the_epochs_that_both_ran():
+    cells = pd.DataFrame(grid(xnorm=[60, 60, 60, 60], l2=[61, 61, 61, 61]))
+    cells["batches"] = ["a b c", "a b c", "a b c", "a b c", "a b", "a x", "", "a b c"]
+    assert stats.pairing_held(cells, "xnorm")["num_same_batches"].tolist() == [2]
 
 
 def test_table_by_hand():
@@ -397,9 +399,8 @@ def test_all_failed_is_a_row_of_nan():
 
 def test_no_cells_no_rows():
     empty = pd.DataFrame(grid(xnorm=[60.0])).iloc[:0]
-    assert list(stats.summarise(empty, "xnorm").columns) == list(stats.TABLE)
+    assert list(stats.summarise(empty, "xnorm").columns) == list(main_table.TABLE)
     assert stats.summarise(empty, "xnorm").empty
-    assert stats.paired_differences(empty, "xnorm").empty
     assert stats.pairing_held(empty, "xnorm").empty
 
 

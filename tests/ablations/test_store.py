@@ -22,7 +22,6 @@ OUTCOME = {
     "chance_pct": 10.0,
     "init_hash": "i",
     "split_hash": "s",
-    "batches_hash": "b",
     "epochs_run": 2,
     "device": "cpu",
     "seconds": 1.0,

@@ -1,4 +1,4 @@
-"""UFO-ViT: its sizes against the printed ones, its parts, and what each option does to it."""
+"""UFO-ViT: its sizes against the recalled ones, its parts, and what each option does to it."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def call(model, module, images):
         ("ufo_vit_b", 63.7, 0.01, 11.9),
     ],
 )
-def test_parameters_and_multiply_adds_are_the_papers(name, params_m, tolerance, multiply_adds_g):
+def test_parameters_and_multiply_adds_are_those_recalled(name, params_m, tolerance, multiply_adds_g):
     assert count_parameters(name) / 1e6 == pytest.approx(params_m, rel=tolerance)
     with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
         build(name)(torch.empty(1, 3, 224, 224))
@@ -74,11 +74,11 @@ def test_small_sizes_have_about_the_parameters_that_they_say(name, params_m):
     assert f"about {params_m:g} M parameters" in SIZES[name].checked
 
 
+@pytest.mark.parametrize("depth", [None, 1, 12, 13])
 @pytest.mark.parametrize("name", SIZES)
-def test_layer_scale_starts_at_one_up_to_twelve_blocks_and_at_1e_5_above(name):
-    with torch.device("meta"):
-        start = 1e-5 if len(build(name).blocks) > 12 else 1.0
-    assert SIZES[name].layer_scale == start
+def test_layer_scale_starts_at_one_up_to_twelve_blocks_and_at_1e_5_above(name, depth):
+    model = build(name, depth=depth, embed_dim=16, attn_dim=8, num_heads=2)
+    assert model.blocks[0].attn_scale.layer_scale[0].item() == pytest.approx(1e-5 if len(model.blocks) > 12 else 1)
 
 
 @pytest.mark.parametrize(("options", "start"), [({}, 1.0), ({"layer_scale": 1e-5}, 1e-5)])
