@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import logging
 import math
 import time
 from pathlib import Path
@@ -14,6 +15,8 @@ from torch import Tensor, nn
 
 from ablations.tasks.classify import Classifier
 from ufo.norms import AttentionNorm
+
+LOG = logging.getLogger(__name__)
 
 EXPLODED = 10.0
 """An epoch's mean training loss, as a multiple of ln(classes), above which a cell has exploded."""
@@ -70,8 +73,9 @@ class History(pl.Callback):
         epoch = trainer.current_epoch + 1
         # The schedule has stepped past the last batch: what stands in the optimiser is the next step's rate.
         lr = trainer.optimizers[0].param_groups[0]["lr"]
-        batches = pl_module.train_batches.hash
-        self.rows.append({"epoch": epoch, "lr_after": lr, **pl_module.epoch_metrics(), "batches": batches})
+        means = pl_module.epoch_metrics()
+        self.rows.append({"epoch": epoch, "lr_after": lr, **means, "batches": pl_module.train_batches.hash})
+        LOG.info("epoch %d: %s", epoch, ", ".join(f"{name} {value:.4g}" for name, value in means.items()))
         total_s = time.perf_counter() - self._started
         self.timing.append({"epoch": epoch, "train_s": total_s - self._val_s, "val_s": self._val_s})
         write_rows(self.folder / "metrics.csv", self.rows)

@@ -187,6 +187,7 @@ def list_(
     what: Annotated[Listed, typer.Argument(help="norms, models, data or studies.")],
     out: Out = Path("runs"),
     plugin: Plugin = None,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")] = False,
     as_json: Json = False,
 ) -> int:
     """List what there is."""
@@ -199,6 +200,11 @@ def list_(
     title, head, rows = listing.listing(what.value, out=out)
     if as_json:
         typer.echo(json.dumps([dict(zip(head, row, strict=True)) for row in rows], indent=2))
+        return OK
+    if as_markdown:
+        from ablations.report import markdown_table
+
+        typer.echo(markdown_table(head, rows), nl=False)
         return OK
     _print_table(_console(as_json), title, head, rows)
     if what is Listed.NORMS:

@@ -85,10 +85,17 @@ def text_rows(table: pd.DataFrame, study: Study) -> tuple[list[str], list[list[s
 
 def markdown(table: pd.DataFrame, study: Study, notes: list[str]) -> str:
     """Write the main table and its notes as Markdown."""
-    head, rows = text_rows(table, study)
+    return markdown_table(*text_rows(table, study)) + "\n" + "".join(f"- {note}\n" for note in notes)
+
+
+def markdown_table(head: list[str], rows: list[list[str]]) -> str:
+    """Write a table of texts as Markdown.
+
+    >>> markdown_table(["a", "b"], [["1", "x|y"]]).splitlines()
+    ['| a | b |', '| --- | --- |', '| 1 | x\\\\|y |']
+    """
     lines = [head, ["---"] * len(head), *rows]
-    body = "\n".join("| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |" for line in lines)
-    return f"{body}\n\n" + "".join(f"- {note}\n" for note in notes)
+    return "".join("| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |\n" for line in lines)
 
 
 def _notes(study: Study, cells: pd.DataFrame, table: pd.DataFrame, *, num_missing: int) -> list[str]:

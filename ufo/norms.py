@@ -244,7 +244,7 @@ class XNorm(AttentionNorm):
     name="l2",
     label="L2",
     formula="L2_channel(q) L2_valuechannel(k^T v)",
-    source="UFO-ViT's ablation, arXiv 2109.14382: L2 over each factor's last axis, not crossed",
+    source="UFO-ViT's ablation, arXiv 2109.14382, read as L2 over each factor's last axis, not crossed",
     group="paper",
     invariances={"q_scale", "k_channels", "token_repeat"},
 )

@@ -173,20 +173,32 @@ def _threads(count: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _logged(path: Path) -> Iterator[None]:
-    """Send Lightning's messages and every warning to a file, and nothing to the terminal."""
+    """Send log lines and warnings to a file, and nothing to the terminal; of Lightning's, warnings and worse."""
     handler = logging.FileHandler(path)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     lightning, root = logging.getLogger("pytorch_lightning"), logging.getLogger()
-    before = (lightning.handlers, lightning.propagate, root.handlers, root.level)
+    before = [(logger, logger.level, logger.handlers, logger.propagate) for logger in (lightning, root)]
+    one_line = warnings.formatwarning
     lightning.handlers, lightning.propagate, root.handlers = [], True, [handler]
+    lightning.setLevel(logging.WARNING)
     root.setLevel(logging.INFO)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("default")
+            warnings.formatwarning = _format_warning
             logging.captureWarnings(True)
             yield
     finally:
         logging.captureWarnings(False)
-        lightning.handlers, lightning.propagate, root.handlers = before[:3]
-        root.setLevel(before[3])
+        warnings.formatwarning = one_line
+        for logger, level, handlers, propagate in before:
+            logger.setLevel(level)
+            logger.handlers, logger.propagate = handlers, propagate
         handler.close()
+
+
+def _format_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """Write a warning on one line, without the place where Python is installed."""
+    return f"{Path(filename).name}:{lineno}: {category.__name__}: {message}"

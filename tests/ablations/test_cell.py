@@ -89,7 +89,7 @@ def test_a_failed_cell_has_its_traceback_in_the_log(digits, tmp_path):
 def test_warnings_go_to_the_log_and_not_to_the_terminal(digits, tmp_path, capfd):
     run(digits, tmp_path, epochs=1)
     assert capfd.readouterr() == ("", "")
-    assert "max_epochs=1" in (tmp_path / "log.txt").read_text()
+    assert "epoch 1: train_loss" in (tmp_path / "log.txt").read_text()
 
 
 def test_the_global_seed_changes_nothing_and_stays_as_it_is(digits, tmp_path):
