@@ -27,7 +27,8 @@ def describe_plan(plan: Plan) -> list[str]:
     """Say in lines what will be run, and what to know before it is."""
     study, infos = plan.study, plan.infos.values()
     counts = [f"{plan.count(state)} {state}" for state in ("done", "stale", "failed", "missing") if plan.count(state)]
-    lines = [f"{len(plan.cells)} cells: {', '.join(counts)}; {len(plan.todo)} to run on {plan.device}"]
+    lines = [f"study {study.name} in {plan.store.folder}", *filter(None, [study.question])]
+    lines += [f"{len(plan.cells)} cells: {', '.join(counts)}; {len(plan.todo)} to run on {plan.device}"]
     if plan.todo:
         lines.append(_cost(plan))
     if plan.count("stale") and plan.rerun is None:

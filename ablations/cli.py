@@ -62,7 +62,8 @@ def main() -> None:
             raise
         print(f"error: {line}", file=sys.stderr)
         code = USAGE
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):
+        print("interrupted before the first cell", file=sys.stderr)
         code = INTERRUPTED
     sys.exit(code or OK)
 
@@ -132,7 +133,7 @@ def run(
     )
     console = _console(as_json)
     plan = make_plan(request)
-    for line in [f"study {plan.study.name} in {plan.store.folder}", *describe_plan(plan)]:
+    for line in describe_plan(plan):
         console.print(line, markup=False, soft_wrap=True)
     if dry_run:
         if as_json:

@@ -11,7 +11,7 @@ import torch
 from ablations import recipes
 from ablations.data import DataInfo, find_source, prepare
 from ablations.provenance import import_plugin, source_hash
-from ablations.request import DEFAULT_NORMS, DEFAULT_SEEDS, Request, Rerun
+from ablations.request import DEFAULT_NORMS, DEFAULT_SEEDS, SMOKE_IMAGES, Request, Rerun
 from ablations.store import CellRecord, Store
 from ablations.study import CellConfig, Study, UsageError
 from ablations.study.cell import check_field, check_values
@@ -71,6 +71,9 @@ def make_plan(request: Request) -> Plan:
     infos = _find_data(request, asked)
     asked["data"] = [name for name, _ in dict.fromkeys((info.name, None) for info in infos.values())]
     by_data = {(info.name, size): info for (_, size), info in infos.items()}
+    if request.smoke:  # no more images than there are
+        fewest = min(info.num_train for info in infos.values())
+        asked |= {field: [min(value, fewest) for value in asked[field]] for field in SMOKE_IMAGES}
 
     def defaults(fields: Any) -> dict[str, Any]:
         info = by_data[fields["data"], fields.get("image_size")]
@@ -78,7 +81,7 @@ def make_plan(request: Request) -> Plan:
         return {**values, "data_fingerprint": info.fingerprint, "smoke": request.smoke}
 
     study, cells = design(
-        name=request.name or _default_name(request, asked),
+        name=_name(request, asked),
         asked=asked,
         compare=request.compare,
         ref=request.ref,
@@ -154,7 +157,13 @@ def _find_device(name: str, precisions: list[Any]) -> torch.device:
     return device
 
 
-def _default_name(request: Request, asked: dict[str, list[Any]]) -> str:
+def _name(request: Request, asked: dict[str, list[Any]]) -> str:
+    if request.name is not None:
+        if not re.fullmatch(r"\w[\w.+-]*", request.name):
+            raise UsageError(
+                f"--study {request.name}: a name has letters, digits, '.', '_', '+' and '-'; --out is the folder"
+            )
+        return request.name
     data = "-".join(name.partition(":")[2] or name for name in asked["data"])
     name = re.sub(r"[^\w.-]", "_", f"{request.compare}-{data}")
     return f"{name}-smoke" if request.smoke else name

@@ -8,13 +8,8 @@ from typing import Any, Literal
 
 from ablations.study.experiment import Experiment, load_experiment
 
-SMOKE: dict[str, list[Any]] = {
-    "epochs": [1],
-    "warmup_epochs": [0],
-    "train_limit": [256],
-    "batch_size": [64],
-    "seed": [0, 1],
-}
+SMOKE_IMAGES = {"train_limit": [256], "batch_size": [64]}
+SMOKE: dict[str, list[Any]] = {"epochs": [1], "warmup_epochs": [0], "seed": [0, 1], **SMOKE_IMAGES}
 """Fields of a smoke run: they win over an experiment file and yield to flags."""
 
 DEFAULT_NORMS = ("xnorm", "l2", "single_l2")

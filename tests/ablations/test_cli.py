@@ -118,6 +118,13 @@ def test_smoke_has_a_study_of_its_own(cli, tmp_path):
     assert len(cells(tmp_path, "norm-digits-smoke")) == 4
 
 
+def test_smoke_takes_no_more_images_than_there_are(cli, images, tmp_path):
+    code, _, err = cli("run", "--norm", "l2", "--data", f"imagefolder:{images}", "--smoke", "--out", tmp_path)
+    assert code == 0, err
+    config = json.loads((cells(tmp_path, "norm-images-smoke")["l2-s0"] / "config.json").read_text())
+    assert (config["train_limit"], config["batch_size"]) == (72, 64)
+
+
 def test_json_is_alone_on_standard_output(cli, tmp_path):
     code, out, err = cli("run", "--norm", "xnorm", "--seeds", 1, *QUICK, "--json", "--out", tmp_path)
     summary = json.loads(out)
@@ -166,6 +173,7 @@ BAD = {
     "field twice": (("--lr", "1", "--set", "lr=2"), "lr is given already"),
     "compared field": (("--compare", "normm"), "unknown field 'normm', did you mean 'norm'?"),
     "compared seeds": (("--compare", "seed"), "seeds are replicates"),
+    "study's name": (("--study", "../x"), "--study ../x: a name has letters"),
     "reference": (("--ref", "softmax"), "--ref softmax is none of the arms"),
     "seeds": (("--seeds", "x"), "--seeds x: give how many"),
     "seeds and seed": (("--seeds", "2", "--seed", "1"), "not both"),

@@ -1,0 +1,77 @@
+"""What the documents show is what the code says."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ablations.listing import norms
+from ablations.report import markdown_table
+from ablations.request import make_request
+from ablations.study.experiment import load_experiment
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text()
+EXPERIMENTS = sorted((ROOT / "experiments").glob("*.yaml"))
+
+
+def test_the_table_of_normalisers_is_fresh():
+    head, rows = norms()
+    ours = [row for row in rows if row[1] != "plug-in"]
+    table = markdown_table(head, ours)
+    assert f"<!-- python -m ablations list norms --markdown -->\n{table}<!-- end -->" in README
+
+
+def test_the_results_table_is_the_studys():
+    table = (ROOT / "results" / "norm_digits" / "tables" / "main.md").read_text().split("\n\n")[0]
+    assert table in README
+
+
+def test_every_file_that_the_readme_links_exists():
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if "://" not in link]
+    assert links
+    for link in links:
+        assert (ROOT / link).exists(), link
+
+
+def test_the_readmes_normaliser_runs(cli, tmp_path, monkeypatch):
+    code = re.search(r"```python\n(.*?)```", README, re.DOTALL)
+    assert code is not None
+    (tmp_path / "my_module.py").write_text(code.group(1))
+    monkeypatch.chdir(tmp_path)
+    from ufo.norms import NORMS
+
+    monkeypatch.setattr(NORMS, "_entries", dict(NORMS._entries))
+    arguments = ("run", "--norm", "xnorm,mine", "--plugin", "my_module", "--smoke")
+    assert cli(*arguments)[0] == 0
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+def test_an_experiment_says_what_it_is_and_loads(path):
+    head = path.read_text().split("study:")[0]
+    for part in (f"python -m ablations run --experiment experiments/{path.name}", "Source", "Cost:", "Expectation:"):
+        assert part in head, f"{path.name} does not give {part}"
+    experiment = load_experiment(path)
+    assert experiment.study == path.stem
+    assert experiment.question == yaml.safe_load(path.read_text())["question"]
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+def test_an_experiment_runs(path, cli, images, tmp_path):
+    """A smoke run; data that would have to be downloaded are replaced by a folder of images."""
+    data = load_experiment(path).asked["data"]
+    other = ("--data", f"imagefolder:{images}", "--set", "train_limit=64") if data != ["digits"] else ()
+    code, out, err = cli("run", "--experiment", path, "--smoke", "--seeds", 1, *other, "--out", tmp_path)
+    assert code == 0, out + err
+
+
+def test_flags_win_over_a_smoke_run_which_wins_over_the_file():
+    options = {"compare": None, "ref": None, "name": None, "plugins": (), "out": ROOT, "data_root": ROOT}
+    options |= {"download": False, "device": "auto", "rerun": None}
+    path = ROOT / "experiments" / "norm_cifar10.yaml"
+    request = make_request(experiment=path, asked={"seed": [5]}, smoke=True, **options)
+    assert (request.asked["epochs"], request.asked["seed"]) == ([1], [5])
+    assert request.name == "norm_cifar10-smoke"
