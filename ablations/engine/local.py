@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import signal
 import threading
@@ -56,6 +57,7 @@ def run_cells(
             write_json(folder / "outcome.json", outcome)
             store.publish(folder, config, compare=study.compare)
             on_done(config, outcome)
+            gc.collect()  # trainer and module hold each other, and between them the cell's tensors
 
 
 def _record(
