@@ -28,7 +28,10 @@ def describe_plan(plan: Plan) -> list[str]:
     study, infos = plan.study, plan.infos.values()
     counts = [f"{plan.count(state)} {state}" for state in ("done", "stale", "failed", "missing") if plan.count(state)]
     lines = [f"study {study.name} in {plan.store.folder}", *filter(None, [study.question])]
-    lines += [f"{len(plan.cells)} cells: {', '.join(counts)}; {len(plan.todo)} to run on {plan.device}"]
+    lines += [
+        f"{len(plan.cells)} cells: {', '.join(counts)}; {len(plan.todo)} to run on {plan.device}, "
+        f"{plan.jobs} side by side"
+    ]
     if plan.todo:
         lines.append(_cost(plan))
     if plan.count("stale") and plan.rerun is None:
@@ -64,6 +67,7 @@ def execute(plan: Plan, *, on_done: Callable[[CellConfig, dict[str, Any]], None]
         store=plan.store,
         infos=plan.infos,
         device=plan.device,
+        jobs=min(plan.jobs, len(plan.todo)),
         earlier=plan.records,
         on_done=on_done,
     )
@@ -110,7 +114,7 @@ def _cost(plan: Plan) -> str:
             return f"how long is not known: a step of {arm} fails with {type(error).__name__}: {error}"
         source = f"from a few steps of {arm}"
     disk_mib = sum(_disk_bytes(cell, plan.infos[cell.data_fingerprint]) for cell in plan.todo) / 2**20
-    total = _duration(each_s * len(plan.todo))
+    total = _duration(each_s * math.ceil(len(plan.todo) / plan.jobs))
     return f"about {total} in all, {_duration(each_s)} a cell ({source}), and {disk_mib:.1f} MiB of disk"
 
 

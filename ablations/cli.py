@@ -102,6 +102,7 @@ def run(
     data_root: Annotated[Path, typer.Option(help="Folder of torchvision's data.")] = Path("data"),
     download: Annotated[bool, typer.Option("--download", help="Fetch data that is missing.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    jobs: Annotated[str, typer.Option(help="Cells side by side; auto: one a core on a CPU, 8 at most.")] = "auto",
     plugin: Plugin = None,
     rerun: Annotated[Rerun | None, typer.Option(help="Run finished cells again.")] = None,
     smoke: Annotated[bool, typer.Option("--smoke", help="1 epoch, 256 images, 2 seeds, a study of its own.")] = False,
@@ -129,6 +130,7 @@ def run(
         data_root=data_root,
         download=download,
         device=device,
+        jobs=_parse_jobs(jobs),
         rerun=rerun.value if rerun else None,
     )
     console = _console(as_json)
@@ -239,6 +241,16 @@ def _parse_fields(
     return asked
 
 
+def _parse_jobs(text: str) -> int | None:
+    from ablations.study import UsageError
+
+    if text == "auto":
+        return None
+    if not text.isdigit() or int(text) == 0:
+        raise UsageError(f"--jobs {text}: give auto or a number from 1 up")
+    return int(text)
+
+
 def _execute(plan: Plan, console: Console) -> bool:
     """Run the plan with one line for each finished cell; return whether it was interrupted."""
     from ablations.api import execute
@@ -262,8 +274,9 @@ def _execute(plan: Plan, console: Console) -> bool:
 
     try:
         execute(plan, on_done=on_done)
-    except Interrupted:
-        console.print("interrupted: what is finished is kept; the same command goes on")
+    except Interrupted as reason:
+        why = f" ({reason})" if str(reason) else ""
+        console.print(f"interrupted{why}: what is finished is kept; the same command goes on", soft_wrap=True)
         return True
     return False
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -20,6 +21,9 @@ from ablations.tasks.net import build_net
 from ufo.norms import NORMS
 from ufo.sizes import SIZES
 
+MOST_AUTO_JOBS = 8
+"""A worker takes about a GB of memory, so a machine of many cores is not filled unasked."""
+
 State = Literal["done", "stale", "failed", "missing"]
 
 
@@ -35,6 +39,7 @@ class Plan:
         store: the study's folder.
         infos: data sets by fingerprint.
         device: to train on.
+        jobs: cells side by side.
         rerun: which finished cells are run again.
     """
 
@@ -45,6 +50,7 @@ class Plan:
     store: Store
     infos: dict[str, DataInfo]
     device: torch.device
+    jobs: int
     rerun: Rerun | None
 
     @property
@@ -104,6 +110,7 @@ def make_plan(request: Request) -> Plan:
         store=store,
         infos=by_fingerprint,
         device=device,
+        jobs=request.jobs or _auto_jobs(device, max(cell.threads_per_cell for cell in cells)),
         rerun=request.rerun,
     )
     _check_nets(plan.todo, by_fingerprint)
@@ -155,6 +162,12 @@ def _find_device(name: str, precisions: list[Any]) -> torch.device:
     if "16-mixed" in precisions and device.type == "cpu":
         raise UsageError("--precision 16-mixed needs a GPU; on a CPU give bf16-mixed or 32-true")
     return device
+
+
+def _auto_jobs(device: torch.device, threads_per_cell: int) -> int:
+    if device.type != "cpu":
+        return 1
+    return max(1, min(MOST_AUTO_JOBS, (os.cpu_count() or 1) // threads_per_cell))
 
 
 def _name(request: Request, asked: dict[str, list[Any]]) -> str:

@@ -35,6 +35,7 @@ class Request:
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         plugins: modules that register normalisers.
         smoke: one epoch, 256 images, 2 seeds, under a name of its own.
+        jobs: cells side by side; None: one for each core on a CPU, eight at most, and one on another device.
         rerun: which finished cells are run again.
     """
 
@@ -49,6 +50,7 @@ class Request:
     device: str = "auto"
     plugins: tuple[str, ...] = ()
     smoke: bool = False
+    jobs: int | None = None
     rerun: Rerun | None = None
 
 
@@ -65,6 +67,7 @@ def make_request(
     data_root: Path,
     download: bool,
     device: str,
+    jobs: int | None,
     rerun: Rerun | None,
 ) -> Request:
     """Merge an experiment file with what was asked for beside it, which wins; a smoke run stands between them.
@@ -86,5 +89,6 @@ def make_request(
         download=download,
         device=device,
         smoke=smoke,
+        jobs=jobs,
         rerun=rerun,
     )

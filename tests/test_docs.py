@@ -70,7 +70,7 @@ def test_an_experiment_runs(path, cli, images, tmp_path):
 
 def test_flags_win_over_a_smoke_run_which_wins_over_the_file():
     options = {"compare": None, "ref": None, "name": None, "plugins": (), "out": ROOT, "data_root": ROOT}
-    options |= {"download": False, "device": "auto", "rerun": None}
+    options |= {"download": False, "device": "auto", "jobs": None, "rerun": None}
     path = ROOT / "experiments" / "norm_cifar10.yaml"
     request = make_request(experiment=path, asked={"seed": [5]}, smoke=True, **options)
     assert (request.asked["epochs"], request.asked["seed"]) == ([1], [5])

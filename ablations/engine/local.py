@@ -1,63 +1,100 @@
-"""Many cells on this machine, one after the other."""
+"""Many cells on this machine, each in a worker process, as many side by side as there are jobs."""
 
 from __future__ import annotations
 
 import contextlib
-import gc
 import json
+import multiprocessing
+import shutil
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from ablations.data import DataInfo
-from ablations.engine.cell import Result, run_cell
-from ablations.provenance import describe, source_hash
+from ablations.provenance import describe, import_plugin, source_hash
 from ablations.store import RECORD_FORMAT, CellRecord, Store, write_json
 from ablations.study import CellConfig, Interrupted, Study
+
+if TYPE_CHECKING:
+    from ablations.engine.cell import Result
 
 KEPT_OF_AN_ATTEMPT = ("outcome", "kind", "detail", "started", "seconds", "source_hash")
 """Fields of outcome.json that stay in the record of the attempt after it."""
 
 
 def run_cells(
-    todo: Iterable[CellConfig],
+    todo: list[CellConfig],
     *,
     study: Study,
     store: Store,
     infos: dict[str, DataInfo],
     device: torch.device,
+    jobs: int,
     earlier: dict[str, CellRecord],
     on_done: Callable[[CellConfig, dict[str, Any]], None],
 ) -> None:
-    """Run cells in their order and put each into the study's folder, whole.
+    """Run cells and put each into the study's folder, whole.
+
+    The workers are forked from a server that has torch and Lightning loaded.
 
     Args:
-        todo: the cells.
+        todo: the cells, in the order in which they are started.
         study: to which they belong.
         store: its folder.
         infos: data sets by fingerprint.
         device: to train on.
+        jobs: cells side by side.
         earlier: records of cells that are run again, by id.
         on_done: called with a cell and the content of its outcome.json.
 
     Raises:
-        Interrupted: SIGINT or SIGTERM came; the cell on its way is dropped, the finished ones are kept.
+        Interrupted: SIGINT or SIGTERM came, or a worker was killed; the cells on their way are dropped, the finished
+            ones are kept.
     """
     provenance = {"source_hash": source_hash(study.plugins), "plugins": list(study.plugins), **describe()}
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["ablations.engine.cell"])
+    pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_start_worker, initargs=(study.plugins,))
     with _stoppable():
-        for config in todo:
-            folder = store.partial(config)
-            result = run_cell(config, infos[config.data_fingerprint], folder=folder, device=device)
-            outcome = _record(config, result, provenance, earlier.get(config.id))
-            write_json(folder / "config.json", json.loads(config.model_dump_json()))
-            write_json(folder / "outcome.json", outcome)
-            store.publish(folder, config, compare=study.compare)
-            on_done(config, outcome)
-            gc.collect()  # trainer and module hold each other, and between them the cell's tensors
+        try:
+            started: dict[Future[Result], tuple[CellConfig, Path]] = {}
+            for config in todo:
+                folder = store.partial(config).resolve()
+                future = pool.submit(_run_in_worker, config, infos[config.data_fingerprint], folder, device)
+                started[future] = (config, folder)
+            for future in as_completed(started):
+                config, folder = started[future]
+                outcome = _record(config, future.result(), provenance, earlier.get(config.id))
+                write_json(folder / "config.json", json.loads(config.model_dump_json()))
+                write_json(folder / "outcome.json", outcome)
+                store.publish(folder, config, compare=study.compare)
+                on_done(config, outcome)
+        except BrokenProcessPool:
+            raise Interrupted("a worker process was killed, by the system for want of memory perhaps") from None
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for child in multiprocessing.active_children():
+                child.kill()
+            shutil.rmtree(store.cells / ".partial", ignore_errors=True)
+
+
+def _start_worker(plugins: tuple[str, ...]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the runner decides
+    for name in plugins:
+        import_plugin(name)
+
+
+def _run_in_worker(config: CellConfig, info: DataInfo, folder: Path, device: torch.device) -> Result:
+    from ablations.engine.cell import run_cell
+
+    return run_cell(config, info, folder=folder, device=device)
 
 
 def _record(

@@ -29,7 +29,8 @@ def test_a_run_ends_with_table_figures_and_exit_code_0(cli, tmp_path):
     assert code == 0, err
     assert "4 cells: 4 missing; 4 to run on cpu" in out
     assert "2 seeds cannot reach significance in 1 comparisons, whatever the numbers: it takes 6" in out
-    assert "[4/4] l2 seed 1: ok" in out
+    for arm in ("xnorm seed 0: ok", "l2 seed 0: ok", "xnorm seed 1: ok", "l2 seed 1: ok"):
+        assert arm in out
     folder = tmp_path / "norm-digits"
     for name in ("training_loss", "validation_accuracy", "test_accuracy"):
         for extension in ("png", "pdf"):
@@ -193,6 +194,7 @@ BAD = {
     "option": (("--nrom", "l2"), "--nrom"),
     "plug-in": (("--plugin", "no_such_module"), "--plugin no_such_module: no such module"),
     "experiment": (("--experiment", "none.yaml"), "experiment file none.yaml cannot be read"),
+    "jobs": (("--jobs", "0"), "--jobs 0: give auto or a number"),
     "output": (("--out", "/proc/1/ablations"), "cannot be written"),
 }
 
@@ -298,7 +300,35 @@ def test_an_interrupted_run_keeps_what_is_finished_and_goes_on(cli, tmp_path, nu
     after = {name: (path / "metrics.csv").read_bytes() for name, path in cells(tmp_path).items()}
     assert len(after) == 6
     assert kept.items() <= after.items()
-    assert not list((tmp_path / "norm-digits" / "cells" / ".partial").iterdir())
+    assert not (tmp_path / "norm-digits" / "cells" / ".partial").exists()
+
+
+@pytest.mark.slow
+def test_a_killed_worker_ends_the_run_with_a_word_and_loses_nothing_finished(tmp_path):
+    process = start("--norm", "xnorm,l2", "--seeds", 3, "--set", "train_limit=256", out=tmp_path)
+    deadline = time.monotonic() + 120
+    while len(list((tmp_path / "norm-digits" / "cells").glob("*-s*"))) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    server = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True)
+    parents = ",".join(server.stdout.split())
+    workers = subprocess.run(["pgrep", "-P", parents], capture_output=True, text=True, check=True).stdout.split()
+    os.kill(int(workers[0]), signal.SIGKILL)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "a worker process was killed" in out
+    assert 2 <= len(cells(tmp_path)) < 6
+
+
+@pytest.mark.parametrize("jobs", [1, 2, 3])
+def test_the_number_of_jobs_changes_no_number(cli, tmp_path, jobs):
+    for name, count in (("one", 1), ("other", jobs)):
+        cli("run", "--norm", "xnorm,l2", "--seeds", 2, *QUICK, "--jobs", count, "--out", tmp_path / name)
+    one, other = cells(tmp_path / "one"), cells(tmp_path / "other")
+    assert one.keys() == other.keys()
+    assert len(one) == 4
+    for name in one:
+        assert (one[name] / "metrics.csv").read_bytes() == (other[name] / "metrics.csv").read_bytes()
 
 
 @pytest.mark.slow

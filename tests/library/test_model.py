@@ -13,11 +13,8 @@ from ufo.layers import build_patch_embed
 from ufo.registry import UnknownNameError
 from ufo.testing import check_every_module_runs
 
-# Logits of the seed-0 net in the last test, to be renewed only with a change of numerics that is meant.
-GOLDEN = [
-    [0.096912, -0.019481, -0.132664, 0.081652, -0.248604],
-    [0.170223, -0.069001, -0.028103, -0.022257, -0.266198],
-]
+# Logits in the last test, renewed only with a change of numerics that is meant.
+GOLDEN = [[-1.804395, -0.678126, -0.3179, 0.051454, 1.308195], [-1.784827, -0.933423, -0.255285, -0.245999, 1.106703]]
 GOLDEN_TOLERANCE = 1e-4
 
 
@@ -246,5 +243,7 @@ def test_no_classes_give_the_features_before_the_head():
 
 
 def test_golden_logits():
-    images = torch.sin(torch.linspace(0, 60, 2 * 3 * 8 * 8)).view(2, 3, 8, 8)
-    torch.testing.assert_close(pico(num_classes=5)(images), torch.tensor(GOLDEN), rtol=0, atol=GOLDEN_TOLERANCE)
+    model, images = pico(num_classes=5), torch.sin(torch.linspace(0, 60, 2 * 3 * 8 * 8)).view(2, 3, 8, 8)
+    for parameter in model.parameters():
+        parameter.data.mul_(5 if parameter.ndim == 2 else 1)  # so large that GELU is no straight line
+    torch.testing.assert_close(model(images), torch.tensor(GOLDEN), rtol=0, atol=GOLDEN_TOLERANCE)

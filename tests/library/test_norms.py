@@ -8,7 +8,7 @@ import pytest
 import torch
 from library.loops import LOOPS, OWN
 
-from ufo import CONTRASTS, NORMS, AttentionNorm, register
+from ufo import CONTRASTS, NORMS, AttentionNorm, build, register
 from ufo.attention import ClassAttention
 from ufo.norms import build_norm, l2_context, l2_normalise, scaled_context, token_scale
 from ufo.registry import UnknownNameError
@@ -194,6 +194,12 @@ def test_class_attention_takes_softmax_for_what_cannot_serve_one_query(registry,
     attention = ClassAttention(embed_dim=8, attn_dim=8, num_heads=2, norm="mine")
     assert ClassAttention.uses("mine") == takes
     assert type(attention.norm) is NORMS[takes].cls
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_a_net_has_the_normaliser_asked_for_in_every_attention(name):
+    norms = [module for module in build("ufo_vit_pico", norm=name).modules() if isinstance(module, AttentionNorm)]
+    assert [type(norm) for norm in norms] == [NORMS[name].cls] * 2 + [NORMS[ClassAttention.uses(name)].cls]
 
 
 def test_a_normaliser_that_needs_equal_widths_says_so(registry):
