@@ -193,6 +193,16 @@ def test_norms_in_a_half_type_at_many_tokens_are_caught():
         run("long_half", HalfThroughout)
 
 
+class QueriesMix(XNorm):
+    def forward(self, q, k, v):
+        return super().forward(q - q.mean(2, keepdim=True), k, v)
+
+
+def test_a_query_that_depends_on_the_others_is_caught():
+    with pytest.raises(AssertionError, match="a query depends on the others"):
+        run("samples_apart", QueriesMix)
+
+
 class Float32Out(XNorm):
     def forward(self, q, k, v):
         return super().forward(q, k, v).float()
