@@ -32,6 +32,8 @@ def describe_plan(plan: Plan) -> list[str]:
         f"{len(plan.cells)} cells: {', '.join(counts)}; {len(plan.todo)} to run on {plan.device}, "
         f"{plan.jobs} side by side"
     ]
+    if plan.store.exists and study.history != plan.store.read_study().history:
+        lines.append(study.history[-1])
     if plan.todo:
         lines.append(_cost(plan))
     if plan.count("stale") and plan.rerun is None:
@@ -89,14 +91,13 @@ def make_report(folder: Path) -> Report:
     for plugin in study.plugins:
         import_plugin(plugin)
     num_asked = math.prod(len(values) for values in study.axes.values())
-    return write_report(store, source_hash=source_hash(study.plugins), caveats=caveats(study), num_asked=num_asked)
+    said = caveats(study) + _substitutions([record.config for record in store.records().values()])
+    return write_report(store, source_hash=source_hash(study.plugins), caveats=said, num_asked=num_asked)
 
 
 def caveats(study: Study) -> list[str]:
     """Return the sentences that must stand wherever these arms' results are shown."""
-    if study.compare != "norm":
-        return []
-    return [NORMS[arm].caveat for arm in study.arms if arm in NORMS and NORMS[arm].caveat]
+    return [NORMS[norm].caveat for norm in study.axes["norm"] if norm in NORMS and NORMS[norm].caveat]
 
 
 def _cost(plan: Plan) -> str:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 OK, SOME_FAILED, USAGE, NO_OUTCOME, INTERRUPTED = 0, 1, 2, 3, 130
 
 LOG_LINES = 20
+WIDTH_OF_A_LOG = 120
 
 app = typer.Typer(
     help="Train a vision transformer under every attention normaliser, paired, and say how sure the result is.",
@@ -55,6 +56,8 @@ Plugin = Annotated[list[str] | None, typer.Option("--plugin", help="Module that 
 
 def main() -> None:
     """Run the command line and leave with its exit code; a usage error is one line on stderr."""
+    if len(sys.argv) == 1:
+        sys.argv.append("--help")
     try:
         code = app(standalone_mode=False)
     except Exception as error:
@@ -63,7 +66,7 @@ def main() -> None:
         print(f"error: {line}", file=sys.stderr)
         code = USAGE
     except (KeyboardInterrupt, typer.Abort):
-        print("interrupted before the first cell", file=sys.stderr)
+        print("interrupted", file=sys.stderr)
         code = INTERRUPTED
     sys.exit(code or OK)
 
@@ -311,4 +314,5 @@ def _print_table(console: Console, title: str, head: list[str], rows: list[list[
 
 
 def _console(as_json: bool) -> Console:
-    return Console(stderr=as_json, highlight=False)
+    width = None if sys.stdout.isatty() else WIDTH_OF_A_LOG
+    return Console(stderr=as_json, highlight=False, width=width)

@@ -15,8 +15,8 @@ from ablations.provenance import import_plugin, source_hash
 from ablations.request import DEFAULT_NORMS, DEFAULT_SEEDS, SMOKE_IMAGES, Request, Rerun
 from ablations.store import CellRecord, Store
 from ablations.study import CellConfig, Study, UsageError
-from ablations.study.cell import check_field, check_values
-from ablations.study.grid import design, extend
+from ablations.study.cell import check_field, check_values, parse_values
+from ablations.study.grid import arm_name, design, extend
 from ablations.tasks.net import build_net
 from ufo.norms import NORMS
 from ufo.sizes import SIZES
@@ -79,7 +79,8 @@ def make_plan(request: Request) -> Plan:
     by_data = {(info.name, size): info for (_, size), info in infos.items()}
     if request.smoke:  # no more images than there are
         fewest = min(info.num_train for info in infos.values())
-        asked |= {field: [min(value, fewest) for value in asked[field]] for field in SMOKE_IMAGES}
+        unasked = {field: values for field, values in SMOKE_IMAGES.items() if asked[field] == values}
+        asked |= {field: [min(value, fewest) for value in values] for field, values in unasked.items()}
 
     def defaults(fields: Any) -> dict[str, Any]:
         info = by_data[fields["data"], fields.get("image_size")]
@@ -90,7 +91,7 @@ def make_plan(request: Request) -> Plan:
         name=_name(request, asked),
         asked=asked,
         compare=request.compare,
-        ref=request.ref,
+        ref=None if request.ref is None else arm_name(parse_values(request.compare, request.ref)[0]),
         defaults=defaults,
         question=request.question,
         plugins=request.plugins,
@@ -99,6 +100,7 @@ def make_plan(request: Request) -> Plan:
     _check_sizes(cells, by_fingerprint)
     store = Store(request.out / study.name)
     records: dict[str, CellRecord] = {}
+    _check_access(store)
     if store.exists:
         study = extend(store.read_study(), study, explicit_ref=request.ref is not None)
         records = store.records()
@@ -133,14 +135,19 @@ def _complete(request: Request) -> dict[str, list[Any]]:
 
 
 def _find_data(request: Request, asked: dict[str, list[Any]]) -> dict[tuple[str, int | None], DataInfo]:
-    infos: dict[tuple[str, int | None], DataInfo] = {}
-    for spec in asked["data"]:
-        for size in asked.get("image_size", [None]):
-            source = find_source(spec, data_root=request.data_root, download=request.download, image_size=size)
-            if any(info.name == source.name and other != spec for (other, _), info in infos.items()):
-                raise UsageError(f"two data sets are called {source.name}; rename the folder of one")
-            infos[spec, size] = prepare(source)
-    return infos
+    """Find and decode the study's data set: one a study, since what depends on it could not be checked otherwise."""
+    sizes = asked.get("image_size", [None])
+    if len(asked["data"]) > 1 or len(sizes) > 1:
+        raise UsageError("a study has one data set, at one image_size: give each a command and a --study of its own")
+    (spec,), (size,) = asked["data"], sizes
+    try:
+        source = find_source(spec, data_root=request.data_root, download=request.download, image_size=size)
+        info = prepare(source)
+    except OSError as error:
+        raise UsageError(f"--data {spec} cannot be read: {error}") from error
+    if len(info.classes) < 2:
+        raise UsageError(f"--data {spec} has one class alone, {info.classes[0]}: there is nothing to tell apart")
+    return {(spec, size): info}
 
 
 def _find_device(name: str, precisions: list[Any]) -> torch.device:
@@ -162,6 +169,13 @@ def _find_device(name: str, precisions: list[Any]) -> torch.device:
     if "16-mixed" in precisions and device.type == "cpu":
         raise UsageError("--precision 16-mixed needs a GPU; on a CPU give bf16-mixed or 32-true")
     return device
+
+
+def _check_access(store: Store) -> None:
+    try:
+        (store.folder / "study.yaml").exists()
+    except OSError as error:
+        raise UsageError(f"{store.folder} cannot be read: {error.strerror}; give another --out") from error
 
 
 def _auto_jobs(device: torch.device, threads_per_cell: int) -> int:

@@ -49,12 +49,17 @@ def import_plugin(name: str) -> ModuleType:
     """
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
+    if name.startswith("."):
+        raise UsageError(f"--plugin {name}: give the module's full name")
     try:
-        return importlib.import_module(name)
+        module = importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
             raise  # a module that the plug-in needs: its own traceback says which
         raise UsageError(f"--plugin {name}: no such module here ({Path.cwd()}) or on PYTHONPATH") from None
+    if module.__file__ is None:
+        raise UsageError(f"--plugin {name}: a folder without __init__.py registers nothing")
+    return module
 
 
 def describe() -> dict[str, Any]:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from ablations.figures.arms import accuracy_per_arm
 from ablations.figures.curves import accuracy_curves, loss_curves
-from ablations.stats import ALPHA, pairing_held, summarise
+from ablations.stats import ALPHA, CHANCE_KINDS, pairing_held, summarise
 from ablations.store import Store, write_text
 from ablations.study import Study
 
@@ -113,7 +113,7 @@ def _notes(study: Study, cells: pd.DataFrame, table: pd.DataFrame, *, num_missin
         "cells of this study have not been run": num_missing,
         "cells failed; their pairs are left out": int((cells["outcome"] == "failed").sum()),
         "cells diverged and are scored as chance; their means carry no interval": int(
-            cells["kind"].isin(["nan", "exploded"]).sum()
+            cells["kind"].isin(CHANCE_KINDS).sum()
         ),
         "cells did not learn; they keep the accuracy measured": int((cells["kind"] == "no_learning").sum()),
         "cells come from other sources than these (stale)": int(cells["stale"].sum()),
@@ -129,6 +129,8 @@ def _notes(study: Study, cells: pd.DataFrame, table: pd.DataFrame, *, num_missin
 def _detectable(points: pd.Series[float]) -> str:
     known = points[points.map(math.isfinite)]
     what = "what could have been detected, with 80 % power at these spreads"
+    if known.empty and points.isna().any():
+        return f"{what}: not computed, since chance scores have entered"
     if known.empty:
         return f"{what}: no difference, however large: too few seeds"
     low, high = (f"{known.min():.2f}", f"{known.max():.2f}")

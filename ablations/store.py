@@ -109,9 +109,11 @@ class Store:
         """Give a cell's folder its name, in place of an earlier attempt."""
         name = re.sub(r"[^\w.+-]", "_", arm_name(getattr(config, compare)))
         folder = self.cells / f"{name}-s{config.seed}-{config.id}"
+        old = partial.with_name(f"{partial.name}.old")
         if folder.exists():
-            shutil.rmtree(folder)
+            folder.rename(old)
         partial.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
         return folder
 
     def records(self) -> dict[str, CellRecord]:
@@ -159,16 +161,18 @@ def find_cell(out: Path, name: str) -> CellRecord:
     Raises:
         UsageError: there is none, or several.
     """
+    path = Path(name).resolve()
     found = [
         record
         for study in sorted(out.glob("*/study.yaml"))
         for record in Store(study.parent).records().values()
         if record.config.id.startswith(name) or record.folder.name.startswith(Path(name).name)
     ]
+    found = [record for record in found if record.folder.resolve() == path] or found
     if not found:
         raise UsageError(f"no cell '{name}' in the studies of {out}")
     if len(found) > 1:
-        names = ", ".join(record.folder.name for record in found[:5])
+        names = ", ".join(str(record.folder) for record in found[:5])
         raise UsageError(f"'{name}' may be any of {len(found)} cells: {names}{', ...' if len(found) > 5 else ''}")
     return found[0]
 

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 
 from ablations.data import EVAL_BATCH, DataInfo
 from ablations.recipes import build_optimizer
+from ablations.streams import forked_library
 from ablations.study import CellConfig
 from ablations.tasks.net import build_net
 
@@ -37,7 +38,8 @@ def estimate_seconds(config: CellConfig, info: DataInfo, *, device: torch.device
     threads = torch.get_num_threads()
     torch.set_num_threads(config.threads_per_cell)
     try:
-        train_s, eval_s = (_seconds(step, device) for step in (train_step, eval_step))
+        with forked_library(config.seed):
+            train_s, eval_s = (_seconds(step, device) for step in (train_step, eval_step))
     finally:
         torch.set_num_threads(threads)
     num_steps = config.epochs * ((config.train_limit or info.num_train) // config.batch_size)

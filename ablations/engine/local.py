@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import multiprocessing
 import shutil
@@ -61,10 +62,11 @@ def run_cells(
     provenance = {"source_hash": source_hash(study.plugins), "plugins": list(study.plugins), **describe()}
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["ablations.engine.cell"])
+    others = multiprocessing.active_children()
     pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_start_worker, initargs=(study.plugins,))
+    started: dict[Future[Result], tuple[CellConfig, Path]] = {}
     with _stoppable():
         try:
-            started: dict[Future[Result], tuple[CellConfig, Path]] = {}
             for config in todo:
                 folder = store.partial(config).resolve()
                 future = pool.submit(_run_in_worker, config, infos[config.data_fingerprint], folder, device)
@@ -81,8 +83,10 @@ def run_cells(
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
             for child in multiprocessing.active_children():
-                child.kill()
-            shutil.rmtree(store.cells / ".partial", ignore_errors=True)
+                if child not in others:
+                    child.kill()
+            for _, folder in started.values():
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _start_worker(plugins: tuple[str, ...]) -> None:
@@ -94,7 +98,9 @@ def _start_worker(plugins: tuple[str, ...]) -> None:
 def _run_in_worker(config: CellConfig, info: DataInfo, folder: Path, device: torch.device) -> Result:
     from ablations.engine.cell import run_cell
 
-    return run_cell(config, info, folder=folder, device=device)
+    result = run_cell(config, info, folder=folder, device=device)
+    gc.collect()  # trainer and module hold each other, and between them the cell's tensors
+    return result
 
 
 def _record(

@@ -151,7 +151,7 @@ def check_values(field: str, values: list[Any]) -> list[Any]:
 
 def _parse_part(field: str, part: str) -> list[Any]:
     first, dash, last = part.partition("-")
-    if dash and first.isdigit() and last.isdigit() and _takes(field, int):
+    if dash and first.isdecimal() and last.isdecimal() and _takes(field, int):
         if int(last) < int(first):
             raise UsageError(f"{field}: the range {part} runs backwards")
         return list(range(int(first), int(last) + 1))

@@ -46,8 +46,8 @@ def load_experiment(path: Path) -> Experiment:
     """
     try:
         content = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise UsageError(f"experiment file {path} cannot be read: {error.strerror}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"experiment file {path} cannot be read: {error}") from error
     except yaml.YAMLError as error:
         raise UsageError(f"experiment file {path} is no YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
@@ -62,6 +62,11 @@ def load_experiment(path: Path) -> Experiment:
         else:
             valid = sorted([*OPTIONS, "seeds", *CellConfig.model_fields])
             raise UsageError(f"{path}: {unknown_name('key', str(key), valid)}")
+    plugins = options.get("plugins", [])
+    if not (isinstance(plugins, list) and all(isinstance(name, str) for name in plugins)):
+        raise UsageError(f"{path}: plugins is a list of module names, not {plugins!r}")
+    if "seed" in content and "seeds" in content:
+        raise UsageError(f"{path}: give seeds or seed, not both")
     for key in ("study", "question", "compare", "ref"):
         if not isinstance(options.get(key, ""), str):
             raise UsageError(f"{path}: {key} is a text, not {options[key]!r}")

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from ablations.study.cell import CellConfig, make_config
 from ablations.study.errors import UsageError
 
-FORMAT = 1
+FORMAT: Literal[1] = 1
 """Version of study.yaml."""
 
 ALWAYS_AXES = ("norm", "seed")
@@ -31,12 +31,12 @@ class Study(BaseModel):
         axes: values of every field that varies, in the order of the expansion; ``seed`` is one of them.
         fixed: value of every field that does not.
         plugins: modules that were imported to register normalisers.
-        history: one line for the first run and for each extension.
+        history: one line for each extension.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    format: int = FORMAT
+    format: Literal[1] = FORMAT
     name: str
     question: str = ""
     compare: str = "norm"
@@ -112,8 +112,7 @@ def design(
     arms = [arm_name(value) for value in axes[compare]]
     if ref is not None and ref not in arms:
         raise UsageError(f"--ref {ref} is none of the arms: {', '.join(arms)}")
-    if ref is None and len(arms) > 1:
-        ref = "xnorm" if "xnorm" in arms else arms[0]
+    ref = ref or _default_ref(arms)
     study = Study(name=name, question=question, compare=compare, ref=ref, axes=axes, fixed=fixed, plugins=plugins)
     return study, cells
 
@@ -147,12 +146,18 @@ def extend(stored: Study, asked: Study, *, explicit_ref: bool) -> Study:
             if values != [have]:
                 raise _another_question(stored, field, have, ",".join(arm_name(value) for value in values))
     axes["seed"] = sorted(axes["seed"])
-    ref = asked.ref if explicit_ref or stored.ref is None else stored.ref
+    ref = asked.ref if explicit_ref else stored.ref or _default_ref([arm_name(v) for v in axes[stored.compare]])
     if ref != stored.ref:
         added.append(f"ref={ref}")
     plugins = tuple(dict.fromkeys((*stored.plugins, *asked.plugins)))
     history = (*stored.history, f"extended: {', '.join(added)}") if added else stored.history
     return stored.model_copy(update={"axes": axes, "ref": ref, "plugins": plugins, "history": history})
+
+
+def _default_ref(arms: list[str]) -> str | None:
+    if len(arms) < 2:
+        return None
+    return "xnorm" if "xnorm" in arms else arms[0]
 
 
 def _another_question(stored: Study, field: str, have: Any, want: Any) -> UsageError:

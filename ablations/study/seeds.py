@@ -16,7 +16,7 @@ def parse_seeds(text: str) -> list[int]:
     ([0, 1, 2], [0, 1, 2, 7], [5])
     """
     text = text.strip()
-    if text.isdigit():
+    if text.isdecimal():
         if int(text) == 0:
             raise UsageError("--seeds 0: at least one seed is needed; --seed 0 is the seed 0")
         return list(range(int(text)))

@@ -110,6 +110,21 @@ def test_a_dry_run_writes_nothing(cli, tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_study_grown_from_one_arm_gets_its_reference_and_says_what_was_added(cli, tmp_path):
+    cli("run", "--norm", "xnorm", "--seeds", 1, *QUICK, "--out", tmp_path)
+    _, out, _ = cli("run", "--norm", "l2", "--seeds", 1, *QUICK, "--out", tmp_path)
+    assert "extended: norm=l2, ref=xnorm" in out
+    assert "- xnorm" in out
+    frame = pd.read_csv(tmp_path / "norm-digits" / "tables" / "main.csv")
+    assert frame.set_index("arm").loc["l2", "num_pairs"] == 1
+
+
+def test_without_a_command_the_help_is_printed(cli):
+    code, out, _ = cli()
+    assert code == 0
+    assert len(out.splitlines()) > 8
+
+
 def test_smoke_has_a_study_of_its_own(cli, tmp_path):
     code, out, _ = cli("run", "--norm", "xnorm,l2", "--smoke", "--out", tmp_path)
     assert code == 0
@@ -194,6 +209,9 @@ BAD = {
     "option": (("--nrom", "l2"), "--nrom"),
     "plug-in": (("--plugin", "no_such_module"), "--plugin no_such_module: no such module"),
     "experiment": (("--experiment", "none.yaml"), "experiment file none.yaml cannot be read"),
+    "superscript seeds": (("--seeds", "\N{SUPERSCRIPT TWO}"), "give how many"),
+    "relative plug-in": (("--plugin", ".foo"), "--plugin .foo: give the module's full name"),
+    "two data sets": (("--data", "digits,cifar10"), "a study has one data set"),
     "jobs": (("--jobs", "0"), "--jobs 0: give auto or a number"),
     "output": (("--out", "/proc/1/ablations"), "cannot be written"),
 }
@@ -300,7 +318,7 @@ def test_an_interrupted_run_keeps_what_is_finished_and_goes_on(cli, tmp_path, nu
     after = {name: (path / "metrics.csv").read_bytes() for name, path in cells(tmp_path).items()}
     assert len(after) == 6
     assert kept.items() <= after.items()
-    assert not (tmp_path / "norm-digits" / "cells" / ".partial").exists()
+    assert not list((tmp_path / "norm-digits" / "cells" / ".partial").iterdir())
 
 
 @pytest.mark.slow
