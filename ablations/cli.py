@@ -151,14 +151,9 @@ def run(
 @app.command()
 def report(
     study: Annotated[Path, typer.Argument(help="Folder of the study.")],
-    plugin: Plugin = None,
     as_json: Json = False,
 ) -> int:
     """Rebuild a study's table and figures from its cells, and print the table."""
-    from ablations.provenance import import_plugin
-
-    for name in plugin or ():
-        import_plugin(name)
     return _finish(study, _console(as_json), as_json=as_json, interrupted=False)
 
 
