@@ -19,12 +19,14 @@ LINEAR_STD = 0.02
 
 
 def keyed_seed(seed: int, *key: str | int) -> int:
-    """Derive a 63-bit seed from a seed and a key.
+    """Derive a 63-bit seed from a seed and a key, whose parts hold no slash.
 
     >>> keyed_seed(0, "order", 1) == keyed_seed(0, "order", 1) != keyed_seed(0, "order", 2)
     True
     """
-    text = "/".join(str(part) for part in (seed, *key))
+    parts = [str(part) for part in (seed, *key)]
+    assert not any("/" in part for part in parts), f"a slash joins the parts of a key: {key}"
+    text = "/".join(parts)
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
@@ -84,5 +86,5 @@ def shared_weights_hash(model: nn.Module) -> str:
     for name, parameter in sorted(model.named_parameters()):
         if not name.startswith(norms):
             digest.update(f"{name}{tuple(parameter.shape)}{parameter.dtype}".encode())
-            digest.update(parameter.detach().cpu().contiguous().numpy().tobytes())
+            digest.update(parameter.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]

@@ -141,6 +141,9 @@ class UFOViT(nn.Module):
         super().__init__()
         if not 0 <= drop_path < 1:
             raise ValueError(f"drop_path is at least 0 and below 1, not {drop_path}")
+        _check_at_least(1, in_chans=in_chans, patch=patch, embed_dim=embed_dim, attn_dim=attn_dim, num_heads=num_heads)
+        _check_at_least(1, depth=depth, height=img_size[0], width=img_size[1])
+        _check_at_least(0, num_classes=num_classes, class_attention=class_attention)
         self.patch = patch
         self.grid = self._token_grid(*img_size)
         self.drop_path = drop_path
@@ -188,12 +191,17 @@ class UFOViT(nn.Module):
 
         Returns:
             Logits (B, num_classes), or features (B, C) where num_classes is 0.
+
+        Raises:
+            ValueError: the images are no multiple of the patch, or ``keep`` has another shape.
         """
+        grid = self._token_grid(images.shape[2], images.shape[3])
+        if keep is not None and keep.shape != (self.num_branches, len(images)):
+            raise ValueError(f"keep is {(self.num_branches, len(images))}, not {tuple(keep.shape)}")
         if keep is None and self.training and self.drop_path:
             keep = torch.rand(self.num_branches, len(images), device=images.device) >= self.drop_path
         rows = self._rows_by_block(keep)
         x = self.patch_embed(images)  # (B, C, H, W)
-        grid = (x.shape[2], x.shape[3])
         x = x.permute(0, 2, 3, 1).contiguous() + self._positions(grid)  # (B, H, W, C)
         x = x.flatten(1, 2)  # (B, N, C)
         for block in self.blocks:
@@ -221,6 +229,12 @@ class UFOViT(nn.Module):
             return self.pos_embed
         table = self.pos_embed.permute(0, 3, 1, 2)  # (1, C, H, W)
         return F.interpolate(table, size=grid, mode="bicubic", align_corners=False).permute(0, 2, 3, 1)
+
+
+def _check_at_least(least: int, **sizes: int) -> None:
+    for name, value in sizes.items():
+        if value < least:
+            raise ValueError(f"{name} is at least {least}, not {value}")
 
 
 def build(

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, get_args
 
 import torch
 import torch.nn.functional as F
@@ -31,6 +31,12 @@ EPS = 1e-6
 Invariance = Literal["q_scale", "k_channels", "v_channels", "token_repeat"]
 """A change of the input that may leave the output as it is: q times a factor; each channel of k, or of v, times a
 factor of its own; every key and value given twice."""
+
+Group = Literal["paper", "control", "related", "plug-in"]
+
+SINGLE_L2_CAVEAT = (
+    '"Single L2Norm" is not defined in the source: single_l2 normalises q alone; single_l2_kv, k^T v alone.'
+)
 
 
 class AttentionNorm(nn.Module):
@@ -64,7 +70,7 @@ class NormSpec:
         label: as a figure's legend writes it.
         formula: one line, in the letters of this module.
         source: paper and place, or why it is here.
-        group: ``paper``, ``control``, ``related`` or ``plug-in``.
+        group: one of `Group`.
         linear: whether its cost grows linearly with N at M = N.
         cross: whether it can serve one query against many keys, as class attention needs.
         needs_dk_eq_dv: whether key_dim must equal value_dim.
@@ -77,7 +83,7 @@ class NormSpec:
     label: str
     formula: str
     source: str
-    group: str
+    group: Group
     linear: bool
     cross: bool
     needs_dk_eq_dv: bool
@@ -122,7 +128,7 @@ def register(
     label: str,
     formula: str,
     source: str,
-    group: str = "plug-in",
+    group: Group = "plug-in",
     linear: bool = True,
     cross: bool = True,
     needs_dk_eq_dv: bool = False,
@@ -134,10 +140,13 @@ def register(
     A class that comes again from the same module under the same name (a reloaded plug-in) takes the old one's place.
 
     Raises:
-        ValueError: the name is no lower snake case, or another class has it.
+        ValueError: the name is no lower snake case, another class has it, or a group or an invariance is none.
     """
     if not name.isidentifier() or name != name.lower():
         raise ValueError(f"a normaliser's name is lower snake case, not '{name}'")
+    for what, given, valid in (("group", {group}, get_args(Group)), ("invariance", invariances, get_args(Invariance))):
+        if unknown := sorted(set(given) - set(valid)):
+            raise ValueError(f"normaliser '{name}': unknown {what} '{unknown[0]}'. Valid: {', '.join(valid)}")
 
     def add(cls: type[N]) -> type[N]:
         spec = NormSpec(
@@ -216,6 +225,16 @@ def head_gain(num_heads: int) -> nn.Parameter:
     return nn.Parameter(torch.ones(num_heads, 1, 1))
 
 
+class WideLayerNorm(nn.LayerNorm):
+    """LayerNorm computed in at least float32, of an input that may come scaled."""
+
+    def forward(self, x: Tensor, scale: float = 1.0) -> Tensor:
+        """Normalise the last axis of x, which is ``scale`` times what eps is meant for."""
+        wide = _at_least_float32(x)
+        weight, bias = self.weight.to(wide.dtype), self.bias.to(wide.dtype)
+        return F.layer_norm(wide, self.normalized_shape, weight, bias, self.eps * scale**2).to(x.dtype)
+
+
 def _at_least_float32(x: Tensor) -> Tensor:
     return x if x.dtype == torch.float64 else x.float()
 
@@ -262,7 +281,7 @@ class L2(AttentionNorm):
     source="UFO-ViT's ablation, arXiv 2109.14382",
     group="paper",
     invariances={"q_scale"},
-    caveat='"Single L2Norm" is not defined in the source: single_l2 normalises q alone; single_l2_kv, k^T v alone.',
+    caveat=SINGLE_L2_CAVEAT,
 )
 class SingleL2(AttentionNorm):
     """L2 of q alone; the context keeps its scale, which grows with N and may overflow a half type."""
@@ -284,19 +303,12 @@ class LayerNorm(AttentionNorm):
 
     def __init__(self, *, num_heads: int, key_dim: int, value_dim: int) -> None:
         super().__init__(num_heads=num_heads, key_dim=key_dim, value_dim=value_dim)
-        self.norm_q = nn.LayerNorm(key_dim, eps=EPS)
-        self.norm_kv = nn.LayerNorm(key_dim, eps=EPS)
+        self.norm_q = WideLayerNorm(key_dim, eps=EPS)
+        self.norm_kv = WideLayerNorm(key_dim, eps=EPS)
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         context_t, scale = scaled_context(v, k)  # (B, h, value_dim, key_dim): the key channels last
-        context_t = _layer_norm(context_t, self.norm_kv, eps=EPS * scale**2)
-        return _layer_norm(q, self.norm_q, eps=EPS) @ context_t.transpose(-2, -1)
-
-
-def _layer_norm(x: Tensor, norm: nn.LayerNorm, *, eps: float) -> Tensor:
-    wide = _at_least_float32(x)
-    weight, bias = norm.weight.to(wide.dtype), norm.bias.to(wide.dtype)
-    return F.layer_norm(wide, norm.normalized_shape, weight, bias, eps).to(x.dtype)
+        return self.norm_q(q) @ self.norm_kv(context_t, scale=scale).transpose(-2, -1)
 
 
 @register(
@@ -357,6 +369,7 @@ class XNormValue(AttentionNorm):
     source='control: the other reading of "single L2Norm"',
     group="control",
     invariances={"v_channels", "token_repeat"},
+    caveat=SINGLE_L2_CAVEAT,
 )
 class SingleL2KV(AttentionNorm):
     """L2 of the context alone, over key channels; q as it is."""

@@ -14,10 +14,12 @@ or, check by check, with ``pytest.mark.parametrize("check", NORM_CHECKS)``. The 
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.gradcheck import GradcheckError
 from torch.utils.flop_counter import FlopCounterMode
 
 from ufo.init import LINEAR_STD, keyed_generator
@@ -35,7 +37,7 @@ INVARIANCE_TOLERANCE = 1e-3
 """Relative to the output's RMS; eps = 1e-6 moves a vector of norm 0.1 by 5e-5, and a scale of 0.1 squares to 0.01."""
 
 LONG = 16_384
-"""Tokens at which an output that does not grow with N must be finite in the half types."""
+"""Tokens at which an output that does not grow with N must hold in the half types."""
 
 
 def check_norm(name: str, *, reference: Reference) -> None:
@@ -101,17 +103,22 @@ def check_reference(spec: NormSpec, reference: Reference) -> None:
     out, expected = norm(*inputs), reference(norm, *inputs)
     _assert_close(out, expected, FLOAT64_TOLERANCE, f"{spec.name}: output differs from the loop's")
     weight = torch.randn(out.shape, generator=keyed_generator(0, "weight"), dtype=torch.float64)
-    got = torch.autograd.grad((out * weight).sum(), leaves)
-    want = torch.autograd.grad((expected * weight).sum(), leaves)
+    got = torch.autograd.grad((out * weight).sum(), leaves, allow_unused=True)
+    want = torch.autograd.grad((expected * weight).sum(), leaves, allow_unused=True)
     for name, a, b in zip(names, got, want, strict=True):
-        _assert_close(a, b, FLOAT64_TOLERANCE, f"{spec.name}: gradient of {name} differs from the loop's")
+        assert (a is None) == (b is None), f"{spec.name}: {name} has a gradient here or in the loop, not in both"
+        if a is not None and b is not None:
+            _assert_close(a, b, FLOAT64_TOLERANCE, f"{spec.name}: gradient of {name} differs from the loop's")
 
 
 def check_gradients_numerically(spec: NormSpec, reference: Reference) -> None:
     """Gradients equal finite differences (torch.autograd.gradcheck)."""
     norm = build_small(spec, key_dim=3, value_dim=3, num_heads=2).double()
     inputs = tuple(x.requires_grad_() for x in draw_qkv(norm, queries=4, keys=4, batch=1))
-    assert torch.autograd.gradcheck(norm, inputs), f"{spec.name}: gradcheck fails"
+    try:
+        torch.autograd.gradcheck(norm, inputs)
+    except GradcheckError as error:
+        raise AssertionError(f"{spec.name}: gradcheck fails: {error}") from error
 
 
 def check_every_parameter_learns(spec: NormSpec, reference: Reference) -> None:
@@ -142,6 +149,23 @@ def check_zeros(spec: NormSpec, reference: Reference) -> None:
     assert norm(*drawn).isfinite().all(), f"{spec.name}: one zero query and one zero value channel give NaN"
 
 
+def check_half_zeros(spec: NormSpec, reference: Reference) -> None:
+    """A zero query and a zero value channel keep outputs and gradients finite in the half types, under a mean loss.
+
+    A loss that is scaled up may still overflow float16 there: at zero the slope of x / sqrt(x^2 + eps) is 1,000.
+    """
+    for dtype in HALF_TYPES:
+        norm = build_small(spec).to(dtype)
+        drawn = draw_qkv(norm, queries=196, keys=196)
+        drawn[0][:, :, 0] = 0
+        drawn[2][..., 0] = 0
+        inputs = [x.to(dtype).requires_grad_() for x in drawn]
+        out = norm(*inputs)
+        out.float().mean().backward()
+        finite = out.isfinite().all() and all(x.grad is not None and x.grad.isfinite().all() for x in inputs)
+        assert finite, f"{spec.name}: a zero query and a zero value channel give NaN or infinity in {dtype}"
+
+
 def check_half_types(spec: NormSpec, reference: Reference) -> None:
     """bfloat16 and float16 agree with float64, as the module's type and under autocast."""
     for dtype in HALF_TYPES:
@@ -157,18 +181,23 @@ def check_half_types(spec: NormSpec, reference: Reference) -> None:
 
 
 def check_long_half(spec: NormSpec, reference: Reference) -> None:
-    """An output that does not grow with N stays finite in the half types at 16,384 tokens, gradients included."""
+    """An output that does not grow with N holds in the half types at 16,384 tokens; its gradients are finite.
+
+    The mean that all tokens share makes k^T v grow as N, beyond float16's range.
+    """
     if "token_repeat" not in spec.invariances:
         return  # It grows with N by its formula: where it overflows, that is a finding about it.
     num_queries = 3 if spec.linear else 1
     for dtype in HALF_TYPES:
         norm = spec.cls(num_heads=1, key_dim=4, value_dim=4).to(dtype)
         drawn = draw_qkv(norm, queries=num_queries if spec.cross else LONG, keys=LONG, batch=1)
-        inputs = [(2 * x).to(dtype).requires_grad_() for x in drawn]
+        inputs = [(2 * x + 3).to(dtype).requires_grad_() for x in drawn]
         out = norm(*inputs)
         out.sum().backward()
         finite = out.isfinite().all() and all(x.grad is not None and x.grad.isfinite().all() for x in inputs)
         assert finite, f"{spec.name}: not finite in {dtype} at {LONG} tokens"
+        expected = copy.deepcopy(norm).double()(*(x.detach().double() for x in inputs))
+        _assert_close(out.double(), expected, HALF_TOLERANCE[dtype], f"{spec.name}: {dtype}, {LONG} tokens")
 
 
 def check_samples_apart(spec: NormSpec, reference: Reference) -> None:
@@ -183,6 +212,17 @@ def check_samples_apart(spec: NormSpec, reference: Reference) -> None:
         order = torch.randperm(k.shape[2], generator=keyed_generator(0, "keys"))
         shuffled = norm(q, k[:, :, order], v[:, :, order])
         _assert_close(shuffled, out, FLOAT64_TOLERANCE, f"{spec.name}: the order of the keys changes the output")
+
+
+def check_calls_agree(spec: NormSpec, reference: Reference) -> None:
+    """A second call, evaluation mode, and inputs as views of a (B, N, h, d) array give the same output."""
+    norm = build_small(spec).double()
+    inputs = draw_qkv(norm, queries=_queries(spec))
+    out = norm(*inputs)
+    _assert_close(norm(*inputs), out, 0.0, f"{spec.name}: a second call differs")
+    views = [x.transpose(1, 2).contiguous().transpose(1, 2) for x in inputs]
+    _assert_close(norm(*views), out, FLOAT64_TOLERANCE, f"{spec.name}: the layout in memory changes the output")
+    _assert_close(norm.eval()(*inputs), out, FLOAT64_TOLERANCE, f"{spec.name}: evaluation differs from training")
 
 
 def check_invariances(spec: NormSpec, reference: Reference) -> None:
@@ -221,6 +261,7 @@ def check_flops(spec: NormSpec, reference: Reference) -> None:
         with FlopCounterMode(display=False) as counter:
             norm(*(x.float() for x in draw_qkv(norm, queries=num_tokens, keys=num_tokens)))
         counts.append(counter.get_total_flops())
+    assert counts[0], f"{spec.name}: no product is counted at all"
     ratio = counts[1] / counts[0]
     linear = abs(ratio - 2) < 0.05
     assert linear == spec.linear, f"{spec.name}: FLOPs grow {ratio:.2f} times from N to 2N; linear={spec.linear}"
@@ -233,26 +274,32 @@ NORM_CHECKS: dict[str, Callable[[NormSpec, Reference], None]] = {
     "gradients_numerically": check_gradients_numerically,
     "every_parameter_learns": check_every_parameter_learns,
     "zeros": check_zeros,
+    "half_zeros": check_half_zeros,
     "half_types": check_half_types,
     "long_half": check_long_half,
     "samples_apart": check_samples_apart,
+    "calls_agree": check_calls_agree,
     "invariances": check_invariances,
     "flops": check_flops,
 }
 
 
 def check_every_module_runs(model: nn.Module, images: Tensor) -> None:
-    """Every module of a net is called in a forward pass: what is built is used.
+    """Every module of a net is called in a forward pass, in training and in evaluation: what is built is used.
+
+    The net stays as it is.
 
     Raises:
         AssertionError: with the names of the modules that were not called.
     """
-    called: set[str] = set()
-    with _hooks(model, called):
-        model(images)
     containers = (nn.ModuleList, nn.ModuleDict)
-    idle = [n for n, m in model.named_modules() if n not in called and not isinstance(m, containers)]
-    assert not idle, f"built and never used: {', '.join(idle)}"
+    twin = copy.deepcopy(model)
+    for training in (True, False):
+        called: set[str] = set()
+        with _hooks(twin.train(training), called), torch.no_grad():
+            twin(images)
+        idle = [n for n, m in twin.named_modules() if n not in called and not isinstance(m, containers)]
+        assert not idle, f"built and never used{'' if training else ' in evaluation'}: {', '.join(idle)}"
 
 
 @contextlib.contextmanager
@@ -269,15 +316,17 @@ def _hooks(model: nn.Module, called: set[str]) -> Iterator[None]:
 
 
 def check_linear_std(model: nn.Module) -> None:
-    """Linear weights start with the standard deviation of `ufo.init`, within what chance allows, and biases at 0.
+    """Linear weights start around 0 with the standard deviation of `ufo.init`, as chance allows, and biases at 0.
 
     Raises:
         AssertionError: with the layer's name.
     """
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear):
-            std, error = module.weight.std().item(), 5 * LINEAR_STD / (2 * module.weight.numel()) ** 0.5
-            assert abs(std - LINEAR_STD) < error, f"{name}: weights start at std {std:.2g}, not {LINEAR_STD}"
+            std, mean = module.weight.std().item(), module.weight.mean().item()
+            error = 5 * LINEAR_STD / module.weight.numel() ** 0.5  # five standard errors of the mean
+            assert abs(std - LINEAR_STD) < error / 2**0.5, f"{name}: weights start at std {std:.2g}, not {LINEAR_STD}"
+            assert abs(mean) < error, f"{name}: weights start at mean {mean:.2g}, not 0"
             assert module.bias is None or not module.bias.any(), f"{name}: its bias does not start at 0"
 
 

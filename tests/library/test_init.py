@@ -174,3 +174,13 @@ def test_keyed_seeds_fit_63_bits_and_do_not_collide():
     assert len(set(seeds)) == len(seeds)
     assert all(0 <= seed < 2**63 for seed in seeds)
     assert max(seeds) > 2**62
+
+
+def test_a_half_net_has_a_hash():
+    half = pico().bfloat16()
+    assert shared_weights_hash(half) == shared_weights_hash(pico(norm="l2").bfloat16()) != shared_weights_hash(pico())
+
+
+def test_a_key_whose_parts_could_be_confused_is_refused():
+    with pytest.raises(AssertionError, match="a slash joins the parts"):
+        keyed_seed(0, "a/b")

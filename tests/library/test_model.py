@@ -115,11 +115,28 @@ def test_the_convolutional_stem_is_xcits():
         ({"patch_embed": "mlp"}, "patch_embed is one of conv, linear, not 'mlp'"),
         ({"patch": 3, "img_size": 9}, "power of two, not patch 3"),
         ({"patch": 16, "img_size": 16, "embed_dim": 60}, "patch 16 needs an embed_dim divisible by 8, not 60"),
+        ({"patch": 0}, "patch is at least 1, not 0"),
+        ({"depth": 0}, "depth is at least 1, not 0"),
+        ({"attn_dim": 0}, "attn_dim is at least 1, not 0"),
+        ({"num_heads": -2}, "num_heads is at least 1, not -2"),
+        ({"img_size": 0}, "height is at least 1, not 0"),
+        ({"class_attention": -1}, "class_attention is at least 0, not -1"),
+        ({"num_classes": -1}, "num_classes is at least 0, not -1"),
     ],
 )
 def test_sizes_that_do_not_fit_are_named(options, message):
     with pytest.raises(ValueError, match=message):
         pico(**options)
+
+
+def test_images_that_do_not_fit_the_patch_are_refused():
+    with pytest.raises(ValueError, match="images of 8 x 7 px are no multiple of the patch, 2 px"):
+        pico()(torch.zeros(2, 3, 8, 7))
+
+
+def test_a_keep_of_another_shape_is_refused():
+    with pytest.raises(ValueError, match=r"keep is \(8, 2\), not \(8, 3\)"):
+        pico(drop_path=0.5)(torch.zeros(2, 3, 8, 8), torch.ones(8, 3, dtype=torch.bool))
 
 
 def test_unknown_names_give_the_nearest():

@@ -26,7 +26,8 @@ def registry(monkeypatch):
 def register_plug_in(name="mine", *, class_name="Mine", **changes):
     """Register v, as it is, under a name."""
     cls = type(class_name, (AttentionNorm,), {"forward": lambda self, q, k, v: v, "__module__": "plug_in"})
-    return register(name=name, label="mine", formula="v", source="a test", invariances=set(), **changes)(cls)
+    given = {"label": "mine", "formula": "v", "source": "a test", "invariances": set()} | changes
+    return register(name=name, **given)(cls)
 
 
 @pytest.mark.parametrize("check", NORM_CHECKS)
@@ -162,6 +163,19 @@ def test_register_rejects_a_bad_name(registry, name):
     with pytest.raises(ValueError, match=f"lower snake case, not '{name}'"):
         register_plug_in(name)
     assert name not in NORMS
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"group": "papers"}, "normaliser 'mine': unknown group 'papers'. Valid: paper, control"),
+        ({"invariances": {"q_scale", "v_scale"}}, "normaliser 'mine': unknown invariance 'v_scale'. Valid: q_scale"),
+    ],
+)
+def test_register_rejects_an_unknown_group_or_invariance(registry, changes, message):
+    with pytest.raises(ValueError, match=message):
+        register_plug_in("mine", **changes)
+    assert "mine" not in NORMS
 
 
 def test_register_rejects_another_class_under_a_known_name(registry):

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from library.loops import LOOPS
+from library.loops import LOOPS, OWN
 from torch import nn
 
 from ufo import NORMS, build
@@ -188,9 +188,90 @@ class HalfThroughout(XNorm):
         return self.gain_q * unit_q @ (self.gain_kv * unit_kv)
 
 
-def test_norms_in_a_half_type_at_many_tokens_are_caught():
-    with pytest.raises(AssertionError, match=r"not finite in torch\.float16 at 16384 tokens"):
-        run("long_half", HalfThroughout)
+class PromotedNotScaled(XNorm):
+    """Norms in float32, but of a product that has left the half type's range already."""
+
+    def forward(self, q, k, v):
+        context = l2_normalise(k.transpose(-2, -1) @ v, dim=-2, gain=self.gain_kv)
+        return l2_normalise(q, dim=-1, gain=self.gain_q) @ context
+
+
+@pytest.mark.parametrize("cls", [HalfThroughout, PromotedNotScaled])
+def test_norms_in_a_half_type_at_many_tokens_are_caught(cls):
+    with pytest.raises(AssertionError, match=r"torch\.\w+(, | at )16384 tokens"):
+        run("long_half", cls)
+
+
+class NormsInHalf(XNorm):
+    """Without eps, and so only in float32 and wider safe at zero."""
+
+    def forward(self, q, k, v):
+        context, _ = scaled_context(k, v)
+        tiny = torch.finfo(torch.float32).tiny
+        unit_q, unit_kv = (x * torch.rsqrt(x.square().sum(d, keepdim=True) + tiny) for x, d in ((q, -1), (context, -2)))
+        return self.gain_q * unit_q @ (self.gain_kv * unit_kv)
+
+
+def test_an_eps_that_vanishes_in_a_half_type_is_caught():
+    with pytest.raises(AssertionError, match="a zero query and a zero value channel give NaN or infinity in torch"):
+        run("half_zeros", NormsInHalf)
+
+
+class CallsDiffer(XNorm):
+    calls = 0
+
+    def forward(self, q, k, v):
+        self.calls += 1
+        return super().forward(q, k, v) * (1 + 1e-6 * self.calls)
+
+
+class LayoutMatters(XNorm):
+    def forward(self, q, k, v):
+        return super().forward(q, k, torch.as_strided(v, v.shape, torch.empty(v.shape).stride()))
+
+
+class EvaluationDiffers(XNorm):
+    def forward(self, q, k, v):
+        return super().forward(q, k, v) * (1 if self.training else 2)
+
+
+@pytest.mark.parametrize(
+    ("cls", "message"),
+    [
+        (CallsDiffer, "a second call differs"),
+        (LayoutMatters, "the layout in memory changes the output"),
+        (EvaluationDiffers, "evaluation differs from training"),
+    ],
+)
+def test_an_output_that_is_no_function_of_its_input_is_caught(cls, message):
+    with pytest.raises(AssertionError, match=message):
+        run("calls_agree", cls)
+
+
+class NoProduct(XNorm):
+    def forward(self, q, k, v):
+        return (q.mean(dim=(2, 3), keepdim=True) * v.mean(2, keepdim=True)).expand(*q.shape[:3], v.shape[-1])
+
+
+def test_a_normaliser_without_a_product_is_caught():
+    with pytest.raises(AssertionError, match="no product is counted at all"):
+        run("flops", NoProduct)
+
+
+class WrongBackward(XNorm):
+    def forward(self, q, k, v):
+        out = super().forward(q, k, v)
+        return out + (q - q.detach()).sum()
+
+
+def test_a_gradient_that_is_not_the_outputs_is_caught():
+    with pytest.raises(AssertionError, match="gradcheck fails"):
+        run("gradients_numerically", WrongBackward)
+
+
+def test_an_input_that_only_the_loop_uses_is_caught():
+    with pytest.raises(AssertionError, match="q has a gradient here or in the loop, not in both"):
+        run("reference", type("Detached", (XNorm,), {"forward": lambda n, q, k, v: XNorm.forward(n, q.detach(), k, v)}))
 
 
 class QueriesMix(XNorm):
@@ -226,6 +307,11 @@ def test_one_linear_layer_at_another_std_or_with_a_bias_is_caught():
     nn.init.constant_(model.blocks[0].ff.fc1.bias, 0.01)
     with pytest.raises(AssertionError, match=r"blocks\.0\.ff\.fc1: its bias does not start at 0"):
         check_linear_std(model)
+    nn.init.zeros_(model.blocks[0].ff.fc1.bias)
+    nn.init.normal_(model.blocks[0].attn.qkv.weight, mean=0.01, std=0.02)
+    with pytest.raises(AssertionError, match=r"blocks\.0\.attn\.qkv: weights start at mean \S+, not 0"):
+        check_linear_std(model)
+    nn.init.normal_(model.blocks[0].attn.qkv.weight, std=0.02)
     nn.init.normal_(model.blocks[0].attn.proj.weight, std=0.001)
     with pytest.raises(AssertionError, match=r"blocks\.0\.attn\.proj: weights start at std 0\.00"):
         check_linear_std(model)
@@ -237,3 +323,29 @@ def test_a_dropout_that_is_built_and_never_used_is_caught():
     model.blocks[1].attn.drop = nn.Dropout(0.1)
     with pytest.raises(AssertionError, match=r"built and never used: blocks\.1\.attn\.drop$"):
         check_every_module_runs(model, images)
+
+
+@pytest.mark.parametrize("norm", OWN)
+def test_every_module_of_every_arm_runs_and_the_net_stays_as_it_is(norm):
+    model = build("ufo_vit_pico", norm=norm, num_classes=10)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    check_every_module_runs(model, torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0)))
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert model.training
+
+
+class SkippedInEvaluation(nn.Module):
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+        self.num_branches = inner.num_branches
+
+    def forward(self, x, *rest):
+        return self.inner(x, *rest) if self.training else x
+
+
+def test_a_layer_that_evaluation_drops_is_caught():
+    model = build("ufo_vit_pico", num_classes=10)
+    model.blocks[1] = SkippedInEvaluation(model.blocks[1])
+    with pytest.raises(AssertionError, match=r"built and never used in evaluation: blocks\.1\.inner"):
+        check_every_module_runs(model, torch.zeros(2, 3, 8, 8))
