@@ -1,7 +1,7 @@
 """The cache of decoded data: once per machine, memory-mapped, written whole or not at all.
 
-A data set is one folder, ``<kind>-<fingerprint>/``: for each part ``<part>_images.npy`` (n, height, width, channels)
-and ``<part>_labels.npy``; ``val_rows.npy`` where validation is cut from train; and ``info.json``.
+A data set is one folder, ``<kind>-<fingerprint>-v<version>/``: for each part ``<part>_images.npy`` (n, height, width,
+channels) and ``<part>_labels.npy``; ``val_rows.npy`` where validation is cut from train; and ``info.json``.
 """
 
 from __future__ import annotations
@@ -22,6 +22,10 @@ from ablations.data.sources import Decoded, Part, Source
 from ablations.streams import SPLIT_SEED
 from ablations.study import UsageError
 from ufo.init import keyed_generator
+
+VERSION = 1
+"""Of decoding and of the cut of validation: another one decodes anew. It does not enter a cell's id, since a change
+makes every finished cell stale."""
 
 VAL_SHARE = 0.1
 """Share of train that is cut off as validation where the data set has none of its own."""
@@ -135,7 +139,7 @@ def _load_split(folder: Path, part: str, rows: torch.Tensor, device: torch.devic
 
 
 def _folder(name: str, fingerprint: str) -> Path:
-    return cache_root() / f"{name.partition(':')[0]}-{fingerprint}"
+    return cache_root() / f"{name.partition(':')[0]}-{fingerprint}-v{VERSION}"
 
 
 def _write(folder: Path, source: Source) -> None:

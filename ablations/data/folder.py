@@ -59,6 +59,7 @@ class ImageFolder:
         for part in folders:
             self._check_classes(part)
             self.files[part] = self._list_files(part)
+            self._note_left_out(part)
         if "test" not in self.files:
             self.files["test"] = self.files.pop("val")
             self.notes.append("no test/: val/ is the test split, and validation is cut from train/")
@@ -107,8 +108,19 @@ class ImageFolder:
                 raise UsageError(f"no images in {self.root / part / name}")
             files += [ImageFile(path.relative_to(self.root).as_posix(), size, label) for path, size in images]
         if others:
-            self.notes.append(f"{len(others)} files in {part}/ are no images by their name: {others[0]}")
+            self.notes.append(
+                f"{part}/ has files that are no images by their name, which are left out: {len(others)}, "
+                f"the first {others[0]}"
+            )
         return files
+
+    def _note_left_out(self, part: str) -> None:
+        entries = sorted(os.scandir(self.root / part), key=lambda entry: entry.name)
+        hidden = [entry.path for entry in entries if entry.is_dir() and entry.name.startswith(".")]
+        loose = [entry.path for entry in entries if not entry.is_dir()]
+        for paths, what in ((hidden, "folders that begin with a dot"), (loose, "files in no class folder")):
+            if paths:
+                self.notes.append(f"{part}/ has {what}, which are left out: {len(paths)}, the first {paths[0]}")
 
     def _read(self, file: ImageFile) -> tuple[npt.NDArray[np.uint8], bool]:
         from PIL import Image, ImageOps
@@ -151,5 +163,8 @@ def _walk(folder: Path) -> list[tuple[Path, int]]:
         if entry.is_dir():
             found += _walk(Path(entry.path))
         else:
-            found.append((Path(entry.path), entry.stat().st_size))
+            try:
+                found.append((Path(entry.path), entry.stat().st_size))
+            except OSError as error:
+                raise UsageError(f"{entry.path} cannot be read: {error.strerror}; repair or remove it") from error
     return found

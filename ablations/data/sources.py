@@ -89,7 +89,7 @@ class Cifar:
     Args:
         name: ``cifar10`` or ``cifar100``.
         root: folder that holds torchvision's folder.
-        download: whether it may be fetched when it is not there.
+        download: whether what is missing of it may be fetched.
 
     Raises:
         UsageError: it is not there and may not be fetched.
@@ -102,10 +102,10 @@ class Cifar:
         self.name = name
         self.root = root
         self.folder = root / ("cifar-10-batches-py" if name == "cifar10" else "cifar-100-python")
+        if download:
+            self._open(train=True, download=True)  # checks what is there, and fetches what is missing
         if not self.folder.is_dir():
-            if not download:
-                raise UsageError(f"{name} is not there: no folder {self.folder}; give --data-root DIR or --download")
-            self._open(train=True, download=True)
+            raise UsageError(f"{name} is not there: no folder {self.folder}; give --data-root DIR or --download")
 
     @property
     def fingerprint(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import pickle
 import shutil
@@ -15,7 +16,7 @@ from PIL import Image
 
 from ablations.data import EvalBatches, Scale, TrainBatches, find_source, load_splits, prepare
 from ablations.data.augment import Draws, draw, gather
-from ablations.data.cache import cache_root
+from ablations.data.cache import VERSION, cache_root
 from ablations.study import UsageError
 from ufo.init import keyed_generator
 
@@ -83,7 +84,27 @@ def test_a_folder_of_greyscale_images_has_one_channel(images):
 
 def test_files_that_are_no_images_are_named(images):
     (images / "train" / "cat" / "readme.txt").write_text("x")
-    assert "readme.txt" in prepare(folder(images)).notes[0]
+    (note,) = prepare(folder(images)).notes
+    assert note.startswith("train/ has files that are no images by their name, which are left out: 1, the first")
+    assert note.endswith("cat/readme.txt")
+
+
+def test_what_lies_in_no_class_folder_is_named(images):
+    for name in ("b.png", "a.png"):
+        shutil.copy(images / "train" / "cat" / "000.png", images / "train" / name)
+    shutil.copytree(images / "test" / "cat", images / "test" / ".thumbnails")
+    info = prepare(folder(images))
+    assert [note.removesuffix(str(images)) for note in info.notes] == [
+        f"train/ has files in no class folder, which are left out: 2, the first {images / 'train' / 'a.png'}",
+        f"test/ has folders that begin with a dot, which are left out: 1, the first {images / 'test' / '.thumbnails'}",
+    ]
+    assert info.num_train + info.num_val == 80
+
+
+def test_a_broken_link_is_named(images):
+    (images / "train" / "cat" / "link.png").symlink_to(images / "nowhere.png")
+    with pytest.raises(UsageError, match=r"train/cat/link\.png cannot be read: No such file or directory"):
+        folder(images)
 
 
 def test_a_corrupt_image_is_named_and_nothing_is_left_in_the_cache(images):
@@ -161,6 +182,19 @@ def test_a_data_set_that_is_not_there_is_refused(spec, options, message):
         source(spec, **options)
 
 
+@pytest.mark.parametrize("there", ["nothing", "a part"])
+def test_a_download_completes_what_is_there(there, tmp_path, monkeypatch):
+    from torchvision import datasets
+
+    asked = []
+    monkeypatch.setattr(datasets.CIFAR10, "download", lambda self: asked.append(self.root))
+    if there == "a part":
+        (tmp_path / "cifar-10-batches-py").mkdir()
+    with pytest.raises(UsageError, match="not found or corrupted"):
+        source("cifar10", data_root=tmp_path, download=True)
+    assert asked == [tmp_path]
+
+
 @pytest.mark.parametrize("name", ["cifar10", "cifar100"])
 def test_cifar_is_read_from_torchvisions_files(name, tmp_path, monkeypatch):
     from torchvision import datasets
@@ -202,9 +236,23 @@ def test_the_fingerprint_knows_names_and_sizes_and_not_the_place(images, tmp_pat
 
 def test_the_cache_is_plain_files(images):
     info = prepare(folder(images))
-    (place,) = cache_root().glob(f"imagefolder-{info.fingerprint}")
+    (place,) = cache_root().glob(f"imagefolder-{info.fingerprint}-v{VERSION}")
     assert json.loads((place / "info.json").read_text())["classes"] == ["cat", "dog"]
     assert np.load(place / "train_images.npy").shape == (80, 16, 16, 3)
+
+
+def digest(place: Path) -> str:
+    arrays = {path.name: np.load(path) for path in sorted(place.glob("*.npy"))}
+    text = "".join(f"{name} {array.dtype} {array.shape} {array.tobytes().hex()}" for name, array in arrays.items())
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@pytest.mark.parametrize(("name", "expected"), [("digits", "65a0790299e2c75f"), ("images", "19966bd9818fc395")])
+def test_what_is_decoded_is_golden_so_that_a_change_brings_a_new_version(name, expected, images):
+    """Where this fails, decoding or the cut of validation has changed: raise VERSION with the digests."""
+    info = prepare(source("digits") if name == "digits" else folder(images, image_size=8))
+    assert VERSION == 1
+    assert digest(cache_root() / f"{info.name.partition(':')[0]}-{info.fingerprint}-v{VERSION}") == expected
 
 
 def test_statistics_are_the_training_images(images):
