@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ablations.data import DataInfo
 from ablations.plan import Plan
-from ablations.provenance import import_plugin, source_hash
+from ablations.provenance import import_plugin, source_hashes
 from ablations.stats import can_decide, seeds_needed
 from ablations.store import Store
 from ablations.study import CellConfig, Study
@@ -92,12 +92,13 @@ def make_report(folder: Path) -> Report:
         import_plugin(plugin)
     num_asked = math.prod(len(values) for values in study.axes.values())
     said = caveats(study) + _substitutions([record.config for record in store.records().values()])
-    return write_report(store, source_hash=source_hash(study.plugins), caveats=said, num_asked=num_asked)
+    return write_report(store, sources=source_hashes(study.axes["norm"]), caveats=said, num_asked=num_asked)
 
 
 def caveats(study: Study) -> list[str]:
     """Return the sentences that must stand wherever these arms' results are shown."""
-    return [NORMS[norm].caveat for norm in study.axes["norm"] if norm in NORMS and NORMS[norm].caveat]
+    said = [NORMS[norm].caveat for norm in study.axes["norm"] if NORMS[norm].caveat]
+    return list(dict.fromkeys(said))
 
 
 def _cost(plan: Plan) -> str:

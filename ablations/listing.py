@@ -7,6 +7,7 @@ from pathlib import Path
 import ufo
 from ablations.data import DATA_SETS
 from ablations.store import Store
+from ablations.study import UsageError
 from ufo.norms import CONTRASTS, NORMS
 from ufo.sizes import SIZES
 
@@ -58,8 +59,12 @@ def studies(out: Path) -> TextTable:
     rows = []
     for path in sorted(out.glob("*/study.yaml")):
         store = Store(path.parent)
-        study = store.read_study()
-        num_done = sum(record.has_result for record in store.records().values())
+        try:
+            study = store.read_study()
+            num_done = sum(record.has_result for record in store.records().values())
+        except UsageError as error:  # one broken study hides no other
+            rows.append([path.parent.name, str(error), "", ""])
+            continue
         arms = ", ".join(str(arm) for arm in study.arms)
         rows.append([study.name, f"{study.compare}: {arms}", str(len(study.axes["seed"])), str(num_done)])
     return ["study", "arms", "seeds", "cells with a result"], rows

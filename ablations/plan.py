@@ -11,7 +11,7 @@ import torch
 
 from ablations import recipes
 from ablations.data import DataInfo, find_source, prepare
-from ablations.provenance import import_plugin, source_hash
+from ablations.provenance import import_plugin, source_hashes
 from ablations.request import DEFAULT_NORMS, DEFAULT_SEEDS, SMOKE_IMAGES, Request, Rerun
 from ablations.store import CellRecord, Store
 from ablations.study import CellConfig, Study, UsageError
@@ -107,7 +107,7 @@ def make_plan(request: Request) -> Plan:
     plan = Plan(
         study=study,
         cells=cells,
-        states=_states(cells, records, source_hash(study.plugins)),
+        states=_states(cells, records, source_hashes(cell.norm for cell in cells)),
         records=records,
         store=store,
         infos=by_fingerprint,
@@ -208,7 +208,7 @@ def _check_sizes(cells: list[CellConfig], infos: dict[str, DataInfo]) -> None:
             raise UsageError(f"batch_size {cell.batch_size} exceeds the {have} training images")
 
 
-def _states(cells: list[CellConfig], records: dict[str, CellRecord], sources: str) -> dict[str, State]:
+def _states(cells: list[CellConfig], records: dict[str, CellRecord], sources: dict[str, str]) -> dict[str, State]:
     states: dict[str, State] = {}
     for cell in cells:
         record = records.get(cell.id)
@@ -217,7 +217,7 @@ def _states(cells: list[CellConfig], records: dict[str, CellRecord], sources: st
         elif not record.has_result:
             states[cell.id] = "failed"
         else:
-            states[cell.id] = "done" if record.outcome["source_hash"] == sources else "stale"
+            states[cell.id] = "done" if record.outcome["source_hash"] == sources[cell.norm] else "stale"
     return states
 
 

@@ -9,11 +9,13 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from ablations.study import UsageError
+from ufo.norms import NORMS
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -26,19 +28,22 @@ SOURCES = (
     "ablations/tasks/*.py",
     "ablations/engine/cell.py",
 )
-"""Files that can change a cell's numbers."""
+"""Files that can change any cell's numbers."""
 
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "torchmetrics", "numpy", "scikit-learn")
 
 
-def source_hash(plugins: tuple[str, ...]) -> str:
-    """Hash the sources that can change a cell's numbers, plug-ins too: a finished cell with another hash is stale."""
-    files = [path for pattern in SOURCES for path in sorted(ROOT.glob(pattern)) if path.name != "testing.py"]
-    digest = hashlib.sha256()
-    for name, path in [(str(path.relative_to(ROOT)), path) for path in files] + _plugin_files(plugins):
-        digest.update(f"{name}\n".encode())
-        digest.update(path.read_bytes().replace(b"\r\n", b"\n"))
-    return digest.hexdigest()[:16]
+def source_hashes(norms: Iterable[str]) -> dict[str, str]:
+    """Hash the sources that can change the numbers of a cell with each normaliser; one with another hash is stale.
+
+    A plug-in counts for its own normalisers alone: its file, or every Python file of its package.
+
+    Raises:
+        UnknownNameError: no such normaliser; a plug-in must have been imported.
+    """
+    paths = [path for pattern in SOURCES for path in sorted(ROOT.glob(pattern)) if path.name != "testing.py"]
+    ours = [(path.relative_to(ROOT).as_posix(), path) for path in paths]
+    return {norm: _hash_files(ours + _plugin_files(NORMS[norm].cls.__module__)) for norm in dict.fromkeys(norms)}
 
 
 def import_plugin(name: str) -> ModuleType:
@@ -71,13 +76,25 @@ def describe() -> dict[str, Any]:
     }
 
 
-def _plugin_files(plugins: tuple[str, ...]) -> list[tuple[str, Path]]:
-    files = []
-    for name in plugins:
-        file = import_plugin(name).__file__
-        assert file is not None, f"plug-in {name} has no file"
-        files.append((name, Path(file)))
-    return files
+def _hash_files(files: list[tuple[str, Path]]) -> str:
+    digest = hashlib.sha256()
+    for name, path in files:
+        digest.update(f"{name}\n".encode())
+        digest.update(path.read_bytes().replace(b"\r\n", b"\n"))
+    return digest.hexdigest()[:16]
+
+
+def _plugin_files(module: str) -> list[tuple[str, Path]]:
+    """Return the files of the top-level package or module of a normaliser's class, by name; none for our own."""
+    top = module.partition(".")[0]
+    if top == "ufo":
+        return []
+    file = sys.modules[top].__file__ or sys.modules[module].__file__  # a folder without __init__.py has none
+    assert file is not None, f"{module} has no file"
+    path = Path(file)
+    if path.name != "__init__.py":
+        return [(top, path)]
+    return [(f"{top}/{p.relative_to(path.parent).as_posix()}", p) for p in sorted(path.parent.rglob("*.py"))]
 
 
 def _version(package: str) -> str | None:

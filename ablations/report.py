@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,17 +39,17 @@ class Report:
     files: list[Path]
 
 
-def write_report(store: Store, *, source_hash: str | None, caveats: list[str], num_asked: int) -> Report:
+def write_report(store: Store, *, sources: Mapping[str, str] | None, caveats: list[str], num_asked: int) -> Report:
     """Rebuild results.csv, curves.csv, tables/ and figures/ from the cells.
 
     Args:
         store: the study's folder.
-        source_hash: of the sources as they are, to tell stale cells; None: not looked at.
+        sources: hash of the sources as they are, by normaliser, to tell stale cells; None: not looked at.
         caveats: sentences that stand wherever these arms are shown.
         num_asked: cells of the whole study, to say how many are missing.
     """
     study = store.read_study()
-    cells, curves = store.frames(source_hash=source_hash)
+    cells, curves = store.frames(sources=sources)
     table = summarise(cells, study.ref)
     notes = _notes(study, cells, table, num_missing=num_asked - len(cells)) + caveats
     cells.drop(columns="batches").to_csv(store.folder / "results.csv", index=False)

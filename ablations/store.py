@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -124,29 +125,22 @@ class Store:
         """
         records = {}
         for folder in sorted(path for path in self.cells.glob("*") if path.is_dir() and path.name != ".partial"):
-            try:
-                outcome = json.loads((folder / "outcome.json").read_text())
-                config = CellConfig.model_validate_json((folder / "config.json").read_text())
-            except (OSError, ValueError) as error:
-                reason = str(error).splitlines()[0]
-                raise UsageError(f"{folder} holds no readable cell: {reason}; move it away to run it again") from error
-            if outcome.get("format") != RECORD_FORMAT:
-                raise UsageError(f"{folder / 'outcome.json'} has format {outcome.get('format')}, not {RECORD_FORMAT}")
-            records[config.id] = CellRecord(folder, config, outcome)
+            record = _read_record(folder)
+            records[record.config.id] = record
         return records
 
-    def frames(self, *, source_hash: str | None) -> tuple[pd.DataFrame, pd.DataFrame]:
+    def frames(self, *, sources: Mapping[str, str] | None) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Return the finished cells and their curves, tidy, with label, order and condition of each arm.
 
         Args:
-            source_hash: of the sources as they are; cells from others are stale. None: not looked at.
+            sources: hash of the sources as they are, by normaliser; cells from others are stale. None: not looked at.
 
         Returns:
             One row per cell; one row per cell, epoch, split and metric.
         """
         study = self.read_study()
         records = [record for record in self.records().values() if _belongs(record.config, study)]
-        cells = pd.DataFrame([_cell_row(record, study, source_hash) for record in records], columns=_columns(study))
+        cells = pd.DataFrame([_cell_row(record, study, sources) for record in records], columns=_columns(study))
         cells = cells.sort_values(["condition", "arm_order", "seed"], ignore_index=True)
         curves = [_curves(record) for record in records if (record.folder / "metrics.csv").exists()]
         keys = cells[["cell", "arm", "arm_label", "arm_order", "condition", "seed", "outcome", "kind"]]
@@ -162,19 +156,30 @@ def find_cell(out: Path, name: str) -> CellRecord:
         UsageError: there is none, or several.
     """
     path = Path(name).resolve()
-    found = [
-        record
-        for study in sorted(out.glob("*/study.yaml"))
-        for record in Store(study.parent).records().values()
-        if record.config.id.startswith(name) or record.folder.name.startswith(Path(name).name)
+    folders = sorted(folder for folder in out.glob("*/cells/*") if folder.is_dir() and folder.name != ".partial")
+    found = [folder for folder in folders if folder.resolve() == path] or [
+        folder
+        for folder in folders
+        if folder.name.startswith(Path(name).name) or folder.name.rpartition("-")[2].startswith(name)
     ]
-    found = [record for record in found if record.folder.resolve() == path] or found
     if not found:
         raise UsageError(f"no cell '{name}' in the studies of {out}")
     if len(found) > 1:
-        names = ", ".join(str(record.folder) for record in found[:5])
+        names = ", ".join(map(str, found[:5]))
         raise UsageError(f"'{name}' may be any of {len(found)} cells: {names}{', ...' if len(found) > 5 else ''}")
-    return found[0]
+    return _read_record(found[0])
+
+
+def _read_record(folder: Path) -> CellRecord:
+    try:
+        outcome = json.loads((folder / "outcome.json").read_text())
+        config = CellConfig.model_validate_json((folder / "config.json").read_text())
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"{folder} holds no readable cell: {reason}; move it away to run it again") from error
+    if outcome.get("format") != RECORD_FORMAT:
+        raise UsageError(f"{folder / 'outcome.json'} has format {outcome.get('format')}, not {RECORD_FORMAT}")
+    return CellRecord(folder, config, outcome)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -216,7 +221,7 @@ def _columns(study: Study) -> list[str]:
     return ["cell", *arm, "condition", *study.axes, *result, *paired, *where]
 
 
-def _cell_row(record: CellRecord, study: Study, source_hash: str | None) -> dict[str, Any]:
+def _cell_row(record: CellRecord, study: Study, sources: Mapping[str, str] | None) -> dict[str, Any]:
     outcome, config = record.outcome, record.config
     measured = outcome["test_accuracy_pct"]
     score = outcome["chance_pct"] if outcome["kind"] in SCORED_AS_CHANCE else measured
@@ -228,7 +233,7 @@ def _cell_row(record: CellRecord, study: Study, source_hash: str | None) -> dict
         "cell": config.id,
         "condition": condition_of(config, study),
         "score_pct": None if outcome["outcome"] == "failed" else score,
-        "stale": source_hash is not None and outcome["source_hash"] != source_hash,
+        "stale": sources is not None and outcome["source_hash"] != sources[config.norm],
         "torch": outcome["versions"]["torch"],
     }
 

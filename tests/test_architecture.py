@@ -24,7 +24,7 @@ ALLOWED = {
     "stats": {"stats"},
     "figures": {"figures", "stats"},
     "report": {"figures", "stats", "store", "study"},
-    "listing": {"data", "store"},
+    "listing": {"data", "store", "study"},
     "request": {"study"},
     "plan": {"request", "tasks", "data", "store", "provenance", "recipes", "study"},
     "api": {"plan", "report", "engine", "data", "store", "stats", "provenance", "study"},

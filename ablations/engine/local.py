@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ablations.data import DataInfo
-from ablations.provenance import describe, import_plugin, source_hash
+from ablations.provenance import describe, import_plugin, source_hashes
 from ablations.store import RECORD_FORMAT, CellRecord, Store, write_json
 from ablations.study import CellConfig, Interrupted, Study
 
@@ -59,7 +59,8 @@ def run_cells(
         Interrupted: SIGINT or SIGTERM came, or a worker was killed; the cells on their way are dropped, the finished
             ones are kept.
     """
-    provenance = {"source_hash": source_hash(study.plugins), "plugins": list(study.plugins), **describe()}
+    provenance = {"plugins": list(study.plugins), **describe()}
+    sources = source_hashes(config.norm for config in todo)
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["ablations.engine.cell"])
     others = multiprocessing.active_children()
@@ -73,7 +74,8 @@ def run_cells(
                 started[future] = (config, folder)
             for future in as_completed(started):
                 config, folder = started[future]
-                outcome = _record(config, future.result(), provenance, earlier.get(config.id))
+                origin = {"source_hash": sources[config.norm], **provenance}
+                outcome = _record(config, future.result(), origin, earlier.get(config.id))
                 write_json(folder / "config.json", json.loads(config.model_dump_json()))
                 write_json(folder / "outcome.json", outcome)
                 store.publish(folder, config, compare=study.compare)

@@ -58,7 +58,8 @@ def load_experiment(path: Path) -> Experiment:
         if key == "seeds":
             asked["seed"] = parse_seeds(",".join(map(str, value)) + "," if isinstance(value, list) else str(value))
         elif key in CellConfig.model_fields:
-            asked[key] = check_values(key, value) if isinstance(value, list) else parse_values(key, _text(value))
+            values = value if isinstance(value, list) else [value]
+            asked[key] = parse_values(key, value) if isinstance(value, str) else check_values(key, values)
         else:
             valid = sorted([*OPTIONS, "seeds", *CellConfig.model_fields])
             raise UsageError(f"{path}: {unknown_name('key', str(key), valid)}")
@@ -71,7 +72,3 @@ def load_experiment(path: Path) -> Experiment:
         if not isinstance(options.get(key, ""), str):
             raise UsageError(f"{path}: {key} is a text, not {options[key]!r}")
     return Experiment(asked=asked, **{**options, "plugins": tuple(options.get("plugins", ()))})
-
-
-def _text(value: Any) -> str:
-    return "none" if value is None else str(value)

@@ -7,6 +7,7 @@ import pytest
 from ablations.recipes import defaults
 from ablations.study import CellConfig, UsageError
 from ablations.study.cell import make_config, parse_values
+from ablations.study.experiment import load_experiment
 from ablations.study.seeds import parse_seeds
 
 
@@ -116,3 +117,36 @@ def test_seeds(text, seeds):
 def test_bad_seeds(text):
     with pytest.raises(UsageError, match="--seeds"):
         parse_seeds(text)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("norm: null", "norm: None does not fit"),
+        ("norm: [null]", "norm: None does not fit"),
+        ("norm: []", "norm: at least one value is needed"),
+        ("seeds: null", "--seeds None"),
+        ("epochs: many", "epochs: 'many' does not fit"),
+        ("epoch: 3", "unknown key 'epoch', did you mean 'epochs'"),
+        ("ref: 3", "ref is a text, not 3"),
+        ("plugins: mine", "plugins is a list of module names"),
+    ],
+)
+def test_a_bad_line_of_an_experiment_is_refused(tmp_path, line, message):
+    path = tmp_path / "e.yaml"
+    path.write_text(f"study: s\n{line}\n")
+    with pytest.raises(UsageError, match=message):
+        load_experiment(path)
+
+
+def test_an_experiment_takes_text_numbers_and_lists(tmp_path):
+    path = tmp_path / "e.yaml"
+    path.write_text("norm: xnorm,none\nlr: [1e-3, 0.002]\nclass_attention: null\nlpi: off\nepochs: 3\nseeds: 0-1\n")
+    assert load_experiment(path).asked == {
+        "norm": ["xnorm", "none"],
+        "lr": [0.001, 0.002],
+        "class_attention": [None],
+        "lpi": [False],
+        "epochs": [3],
+        "seed": [0, 1],
+    }

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from ablations import recipes
+from ablations.listing import studies
 from ablations.store import Store, find_cell, write_json, write_text
 from ablations.study import CellConfig, Study, UsageError
 from ablations.study.grid import design
@@ -95,7 +96,7 @@ def test_frames_are_tidy_and_know_label_order_condition_and_score(tmp_path):
     failed = {"outcome": "failed", "kind": "oom", "test_accuracy_pct": None, "source_hash": "before"}
     outcomes = {("xnorm", 0): {}, ("xnorm", 1): nan, ("l2", 0): stuck, ("l2", 1): failed}
     store, _ = fake(tmp_path, outcomes)
-    cells, curves = store.frames(source_hash="now")
+    cells, curves = store.frames(sources={"xnorm": "now", "l2": "now"})
     rows = {(row.arm, row.seed): row for row in cells.itertuples()}
     scores = {key: row.score_pct for key, row in rows.items()}
     assert scores["xnorm", 0] == 90.0
@@ -115,14 +116,14 @@ def test_frames_are_tidy_and_know_label_order_condition_and_score(tmp_path):
 
 def test_conditions_stay_apart(tmp_path):
     store, _ = fake(tmp_path, ALL_OK, lr=[1e-3, 3e-3])
-    cells, _ = store.frames(source_hash=None)
+    cells, _ = store.frames(sources=None)
     assert cells.groupby("condition").size().to_dict() == {"lr=0.001": 4, "lr=0.003": 4}
     assert not cells["stale"].any()
 
 
 def test_an_empty_study_gives_empty_frames(tmp_path):
     store, _ = fake(tmp_path, {})
-    cells, curves = store.frames(source_hash=None)
+    cells, curves = store.frames(sources=None)
     assert len(cells) == len(curves) == 0
     assert {"arm", "condition", "score_pct"} <= set(cells.columns)
 
@@ -166,6 +167,25 @@ def test_a_cell_is_found_by_id_and_by_name(tmp_path):
         find_cell(tmp_path, "zzz")
     with pytest.raises(UsageError, match=r"may be any of 2 cells: .*l2-s0-"):
         find_cell(tmp_path, "l2")
+
+
+def test_a_cell_is_found_beside_a_broken_one(tmp_path):
+    store, cells = fake(tmp_path, ALL_OK)
+    (broken,) = store.cells.glob("l2-s1-*")
+    (broken / "outcome.json").write_text("{")
+    assert find_cell(tmp_path, "xnorm-s0").config == cells[0]
+    with pytest.raises(UsageError, match="holds no readable cell"):
+        find_cell(tmp_path, "l2-s1")
+
+
+def test_a_broken_study_hides_no_other_from_the_list(tmp_path):
+    fake(tmp_path, ALL_OK)
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "study.yaml").write_text("name: [")
+    _, rows = studies(tmp_path)
+    assert [row[0] for row in rows] == ["broken", "fake"]
+    assert "study.yaml cannot be read" in rows[0][1]
+    assert rows[1][3] == "4"
 
 
 def test_a_text_is_written_whole_or_not_at_all(tmp_path, monkeypatch):

@@ -1,0 +1,69 @@
+"""A cell's sources: what can change its numbers, and no more."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from ablations.provenance import import_plugin, source_hashes
+from ufo.norms import NORMS
+
+NORM = """
+from ufo.norms import AttentionNorm, register
+
+@register(name="{name}", label="{name}", formula="v", source="a test", invariances=set())
+class Mine(AttentionNorm):
+    def forward(self, q, k, v):
+        return v
+"""
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """Run in an empty folder from which plug-ins are imported, and forget them afterwards."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(NORMS, "_entries", dict(NORMS._entries))
+    monkeypatch.syspath_prepend(tmp_path)
+    before = set(sys.modules)
+    yield tmp_path
+    for name in set(sys.modules) - before:
+        del sys.modules[name]
+
+
+def test_our_own_normalisers_share_their_sources():
+    assert len(set(source_hashes(["xnorm", "softmax"]).values())) == 1
+
+
+def test_a_plug_in_counts_for_its_own_normaliser_alone(here):
+    (here / "single_file.py").write_text(NORM.format(name="mine"))
+    import_plugin("single_file")
+    before = source_hashes(["xnorm", "mine"])
+    (here / "single_file.py").write_text(NORM.format(name="mine") + "# changed\n")
+    after = source_hashes(["xnorm", "mine"])
+    assert after["xnorm"] == before["xnorm"]
+    assert after["mine"] != before["mine"] != before["xnorm"]
+
+
+@pytest.mark.parametrize("init", [True, False], ids=["package", "folder without __init__"])
+def test_every_file_of_a_package_counts(here, init):
+    package = here / "pack" / "deep"
+    package.mkdir(parents=True)
+    if init:
+        (here / "pack" / "__init__.py").write_text("")
+        (here / "pack" / "arithmetic.py").write_text("ONE = 1\n")
+    (package / "__init__.py").write_text("")
+    (package / "norm.py").write_text(NORM.format(name="mine"))
+    import_plugin("pack.deep.norm")
+    before = source_hashes(["mine"])
+    changed = here / "pack" / "arithmetic.py" if init else package / "norm.py"
+    changed.write_text(changed.read_text() + "# changed\n")
+    assert source_hashes(["mine"]) != before
+
+
+def test_line_ends_do_not_count(here):
+    (here / "ends.py").write_text(NORM.format(name="mine"))
+    import_plugin("ends")
+    before = source_hashes(["mine"])
+    (here / "ends.py").write_bytes(NORM.format(name="mine").replace("\n", "\r\n").encode())
+    assert source_hashes(["mine"]) == before
