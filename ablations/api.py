@@ -102,22 +102,40 @@ def caveats(study: Study) -> list[str]:
 
 
 def _cost(plan: Plan) -> str:
+    """Say how long the plan takes and how much disk: cells of one model on one data set take about as long."""
+    alike: dict[tuple[str, str], list[CellConfig]] = {}
+    for cell in plan.todo:
+        alike.setdefault((cell.data_fingerprint, cell.model), []).append(cell)
+    parts, known_s, longest_s = [], 0.0, 0.0
+    for (fingerprint, model), cells in alike.items():
+        where = f" of {model} on {plan.infos[fingerprint].name}" if len(alike) > 1 else ""
+        each_s, how = _seconds(plan, cells[0])
+        parts.append(f"a cell{where} takes {how if each_s is None else f'{_duration(each_s)} ({how})'}")
+        known_s += (each_s or 0.0) * len(cells)
+        longest_s = max(longest_s, each_s or 0.0)
+    disk_mib = sum(_disk_bytes(cell, plan.infos[cell.data_fingerprint]) for cell in plan.todo) / 2**20
+    total = f"about {_duration(max(longest_s, known_s / plan.jobs))} in all, " if known_s else ""
+    return f"{total}{disk_mib:.1f} MiB of disk; {'; '.join(parts)}"
+
+
+def _seconds(plan: Plan, cell: CellConfig) -> tuple[float | None, str]:
+    """Return a cell's seconds, None where they are not known, and how they are known."""
     from ablations.engine.estimate import estimate_seconds
 
-    finished = [record.outcome["seconds"] for record in plan.records.values() if record.has_result]
+    finished = [
+        record.outcome["seconds"]
+        for record in plan.records.values()
+        if record.has_result
+        and (record.config.data_fingerprint, record.config.model) == (cell.data_fingerprint, cell.model)
+    ]
     if finished:
-        each_s, source = statistics.median(finished), "the median of the finished cells"
-    else:
-        first = plan.todo[0]
-        arm = arm_name(getattr(first, plan.study.compare))
-        try:
-            each_s = estimate_seconds(first, plan.infos[first.data_fingerprint], device=plan.device)
-        except Exception as error:  # the cell itself will record it; the other arms must still run
-            return f"how long is not known: a step of {arm} fails with {type(error).__name__}: {error}"
-        source = f"from a few steps of {arm}"
-    disk_mib = sum(_disk_bytes(cell, plan.infos[cell.data_fingerprint]) for cell in plan.todo) / 2**20
-    total = _duration(each_s * math.ceil(len(plan.todo) / plan.jobs))
-    return f"about {total} in all, {_duration(each_s)} a cell ({source}), and {disk_mib:.1f} MiB of disk"
+        return statistics.median(finished), "the median of the finished cells"
+    arm = arm_name(getattr(cell, plan.study.compare))
+    try:
+        seconds = estimate_seconds(cell, plan.infos[cell.data_fingerprint], device=plan.device)
+    except Exception as error:  # the cell itself will record it; the other arms must still run
+        return None, f"a time that is not known, since a step of {arm} fails with {type(error).__name__}: {error}"
+    return seconds, f"from a few steps of {arm}"
 
 
 def _disk_bytes(cell: CellConfig, info: DataInfo) -> int:

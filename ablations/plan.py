@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 
 from ablations import recipes
-from ablations.data import DataInfo, find_source, prepare
+from ablations.data import DataInfo
 from ablations.provenance import import_plugin, source_hashes
 from ablations.request import DEFAULT_NORMS, DEFAULT_SEEDS, SMOKE_IMAGES, Request, Rerun
 from ablations.store import CellRecord, Store
 from ablations.study import CellConfig, Study, UsageError
 from ablations.study.cell import check_field, check_values, parse_values
 from ablations.study.grid import arm_name, design, extend
+from ablations.study_data import StudyData, find_data
 from ablations.tasks.net import build_net
 from ufo.norms import NORMS
 from ufo.sizes import SIZES
@@ -74,35 +76,22 @@ def make_plan(request: Request) -> Plan:
         import_plugin(plugin)
     asked = _complete(request)
     device = _find_device(request.device, asked.get("precision", ["32-true"]))
-    infos = _find_data(request, asked)
-    asked["data"] = [name for name, _ in dict.fromkeys((info.name, None) for info in infos.values())]
-    by_data = {(info.name, size): info for (_, size), info in infos.items()}
-    if request.smoke:  # no more images than there are
-        fewest = min(info.num_train for info in infos.values())
-        unasked = {field: values for field, values in SMOKE_IMAGES.items() if asked[field] == values}
-        asked |= {field: [min(value, fewest) for value in values] for field, values in unasked.items()}
-
-    def defaults(fields: Any) -> dict[str, Any]:
-        info = by_data[fields["data"], fields.get("image_size")]
-        values = recipes.defaults(image_side=min(info.image_shape[:2]), flips=info.flips)
-        return {**values, "data_fingerprint": info.fingerprint, "smoke": request.smoke}
-
-    study, cells = design(
-        name=_name(request, asked),
-        asked=asked,
-        compare=request.compare,
-        ref=None if request.ref is None else arm_name(parse_values(request.compare, request.ref)[0]),
-        defaults=defaults,
-        question=request.question,
-        plugins=request.plugins,
+    data = find_data(
+        asked["data"],
+        image_sizes=asked.get("image_size", [None]),
+        data_root=request.data_root,
+        download=request.download,
     )
-    by_fingerprint = {info.fingerprint: info for info in infos.values()}
-    _check_sizes(cells, by_fingerprint)
-    store = Store(request.out / study.name)
-    records: dict[str, CellRecord] = {}
+    store = Store(request.out / _name(request, data))
     _check_access(store)
-    if store.exists:
-        study = extend(store.read_study(), study, explicit_ref=request.ref is not None)
+    stored = store.read_study() if store.exists else None
+    data = data.as_called_by(stored)
+    study, cells = _design(request, asked, data, name=store.folder.name)
+    infos = data.by_fingerprint
+    _check_sizes(cells, infos)
+    records: dict[str, CellRecord] = {}
+    if stored is not None:
+        study = extend(stored, study, named=asked.keys(), explicit_ref=request.ref is not None)
         records = store.records()
     plan = Plan(
         study=study,
@@ -110,16 +99,44 @@ def make_plan(request: Request) -> Plan:
         states=_states(cells, records, source_hashes(cell.norm for cell in cells)),
         records=records,
         store=store,
-        infos=by_fingerprint,
+        infos=infos,
         device=device,
         jobs=request.jobs or _auto_jobs(device, max(cell.threads_per_cell for cell in cells)),
         rerun=request.rerun,
     )
-    _check_nets(plan.todo, by_fingerprint)
+    _check_nets(plan.todo, infos)
     return plan
 
 
+def _design(
+    request: Request, asked: dict[str, list[Any]], data: StudyData, *, name: str
+) -> tuple[Study, list[CellConfig]]:
+    recipe = {field: [value] for field, value in recipes.RECIPE.items()}
+    asked = {**recipe, **asked, "data": data.names, "smoke": [request.smoke]}
+    if request.smoke:  # no more images than there are
+        fewest = min(info.num_train for info in data.by_fingerprint.values())
+        unasked = {field: values for field, values in SMOKE_IMAGES.items() if asked[field] == values}
+        asked |= {field: [min(value, fewest) for value in values] for field, values in unasked.items()}
+
+    def defaults(fields: Mapping[str, Any]) -> dict[str, Any]:
+        info = data.info(fields["data"], fields.get("image_size"))
+        values = recipes.defaults(image_side=min(info.image_shape[:2]), flips=info.flips)
+        return {**values, "data_fingerprint": info.fingerprint}
+
+    return design(
+        name=name,
+        asked=asked,
+        compare=request.compare,
+        ref=None if request.ref is None else arm_name(parse_values(request.compare, request.ref)[0]),
+        defaults=defaults,
+        question=request.question,
+        plugins=request.plugins,
+    )
+
+
 def _complete(request: Request) -> dict[str, list[Any]]:
+    if request.compare == "data":
+        raise UsageError("--compare data: arms see the same batches; give several --data, and each gets its own table")
     if request.compare in ("seed", "data_fingerprint", "smoke"):
         raise UsageError(f"--compare {request.compare}: seeds are replicates and cannot be arms; choose another field")
     check_field(request.compare)
@@ -132,22 +149,6 @@ def _complete(request: Request) -> dict[str, list[Any]]:
         for name in asked.get(field, []):
             registry[name]
     return asked
-
-
-def _find_data(request: Request, asked: dict[str, list[Any]]) -> dict[tuple[str, int | None], DataInfo]:
-    """Find and decode the study's data set: one a study, since what depends on it could not be checked otherwise."""
-    sizes = asked.get("image_size", [None])
-    if len(asked["data"]) > 1 or len(sizes) > 1:
-        raise UsageError("a study has one data set, at one image_size: give each a command and a --study of its own")
-    (spec,), (size,) = asked["data"], sizes
-    try:
-        source = find_source(spec, data_root=request.data_root, download=request.download, image_size=size)
-        info = prepare(source)
-    except OSError as error:
-        raise UsageError(f"--data {spec} cannot be read: {error}") from error
-    if len(info.classes) < 2:
-        raise UsageError(f"--data {spec} has one class alone, {info.classes[0]}: there is nothing to tell apart")
-    return {(spec, size): info}
 
 
 def _find_device(name: str, precisions: list[Any]) -> torch.device:
@@ -184,15 +185,15 @@ def _auto_jobs(device: torch.device, threads_per_cell: int) -> int:
     return max(1, min(MOST_AUTO_JOBS, (os.cpu_count() or 1) // threads_per_cell))
 
 
-def _name(request: Request, asked: dict[str, list[Any]]) -> str:
+def _name(request: Request, data: StudyData) -> str:
     if request.name is not None:
         if not re.fullmatch(r"\w[\w.+-]*", request.name):
             raise UsageError(
                 f"--study {request.name}: a name has letters, digits, '.', '_', '+' and '-'; --out is the folder"
             )
         return request.name
-    data = "-".join(name.partition(":")[2] or name for name in asked["data"])
-    name = re.sub(r"[^\w.-]", "_", f"{request.compare}-{data}")
+    sets = "-".join(name.partition(":")[2] or name for name in data.names)
+    name = re.sub(r"[^\w.-]", "_", f"{request.compare}-{sets}")
     return f"{name}-smoke" if request.smoke else name
 
 

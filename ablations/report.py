@@ -152,7 +152,7 @@ def _write_figures(folder: Path, cells: pd.DataFrame, curves: pd.DataFrame, cave
 
     folder.mkdir(exist_ok=True)
     files = []
-    for condition in sorted(cells["condition"].unique()):
+    for condition in cells["condition"].unique():
         suffix = re.sub(r"[^\w.=-]+", "_", f"-{condition}") if condition else ""
         some_cells, some_curves = (frame[frame["condition"] == condition] for frame in (cells, curves))
         for name, draw, frame in (

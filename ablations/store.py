@@ -20,7 +20,7 @@ import yaml
 from pydantic import ValidationError
 
 from ablations.study import CellConfig, Study, UsageError
-from ablations.study.grid import arm_name
+from ablations.study.grid import arm_name, point_name
 from ufo.norms import NORMS
 
 RECORD_FORMAT = 1
@@ -141,7 +141,12 @@ class Store:
         study = self.read_study()
         records = [record for record in self.records().values() if _belongs(record.config, study)]
         cells = pd.DataFrame([_cell_row(record, study, sources) for record in records], columns=_columns(study))
-        cells = cells.sort_values(["condition", "arm_order", "seed"], ignore_index=True)
+        place = {name: i for i, name in enumerate(study.condition_names)}
+        cells = cells.sort_values(
+            ["condition", "arm_order", "seed"],
+            key=lambda column: column.map(place) if column.name == "condition" else column,
+            ignore_index=True,
+        )
         curves = [_curves(record) for record in records if (record.folder / "metrics.csv").exists()]
         keys = cells[["cell", "arm", "arm_label", "arm_order", "condition", "seed", "outcome", "kind"]]
         columns = ["cell", "epoch", "split", "metric", "value"]
@@ -206,7 +211,7 @@ def arm_columns(value: Any, study: Study) -> dict[str, Any]:
 
 def condition_of(config: CellConfig, study: Study) -> str:
     """Name a cell's point on every axis but the arms and the seeds; empty where there is one condition only."""
-    return ", ".join(f"{field}={arm_name(getattr(config, field))}" for field in study.conditions)
+    return point_name(dict(config), study.conditions)
 
 
 def _belongs(config: CellConfig, study: Study) -> bool:

@@ -45,7 +45,7 @@ def summarise(cells: pd.DataFrame, reference: str | None, level: float = 0.95) -
         level: confidence of every interval, in (0, 1).
 
     Returns:
-        In order of condition and place in the registry; scores and differences in points, NaN where there is none.
+        Conditions in the order of their cells, arms in that of the registry; scores and differences in points, NaN where there is none.
         `n` counts cells with a score, `num_pairs_left_out` seeds of either arm that make no complete pair,
         `num_pairs_mixed` pairs of a stale and a fresh cell (they are counted in). `diverged_share` is of the cells
         that did not fail, with Wilson bounds. A mean into which chance scores have entered carries no t interval,
@@ -66,7 +66,8 @@ def summarise(cells: pd.DataFrame, reference: str | None, level: float = 0.95) -
     pairs = _pairs(cells, reference)
     num_comparisons = pairs.groupby(ARM).ngroups
     rows = []
-    for (condition, _, arm), own in cells.groupby(["condition", "arm_order", "arm"]):
+    places = np.lexsort((cells["arm_order"], pd.factorize(cells["condition"])[0]))
+    for (condition, arm), own in cells.iloc[places].groupby(ARM, sort=False):
         paired = pairs[(pairs["condition"] == condition) & (pairs["arm"] == arm)]
         others = cells[(cells["condition"] == condition) & (cells["arm"] == reference)]
         comparable = reference is not None and arm != reference

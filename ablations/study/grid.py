@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -15,6 +15,9 @@ FORMAT: Literal[1] = 1
 """Version of study.yaml."""
 
 ALWAYS_AXES = ("norm", "seed")
+
+DATA_FIELDS = ("data", "image_size")
+"""What a data set is in a study: each combination of their values decides fields of its own, such as the patch."""
 
 Defaults = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 """From the fields of a cell that were asked for to a value for every other field that needs one."""
@@ -29,7 +32,9 @@ class Study(BaseModel):
         compare: the field whose values are the arms.
         ref: the arm that every other is compared with; None where there is one arm only.
         axes: values of every field that varies, in the order of the expansion; ``seed`` is one of them.
-        fixed: value of every field that does not.
+        fixed: value of every field that neither varies nor is decided by the data set.
+        per_data: where one of `DATA_FIELDS` is an axis, for each combination the fields that it decides and that were
+            not asked for; else they stand in ``fixed``.
         plugins: modules that were imported to register normalisers.
         history: one line for each extension.
     """
@@ -43,6 +48,7 @@ class Study(BaseModel):
     ref: str | None = None
     axes: dict[str, list[Any]]
     fixed: dict[str, Any]
+    per_data: dict[str, dict[str, Any]] = {}
     plugins: tuple[str, ...] = ()
     history: tuple[str, ...] = ()
 
@@ -57,6 +63,23 @@ class Study(BaseModel):
         others = {field: values for field, values in self.axes.items() if field not in (self.compare, "seed")}
         return {field: values for field, values in others.items() if len(values) > 1}
 
+    @property
+    def condition_names(self) -> list[str]:
+        """Every combination of the conditions' values, in the order of the expansion; one empty name without any."""
+        points = itertools.product(*self.conditions.values())
+        return [point_name(dict(zip(self.conditions, values, strict=True)), self.conditions) for values in points]
+
+    @property
+    def data_points(self) -> dict[str, dict[str, Any]]:
+        """Each data set at each image size, by `point_name`: the value of every field that is no other axis."""
+        fields = [field for field in DATA_FIELDS if field in self.axes]
+        points = {}
+        for values in itertools.product(*(self.axes[field] for field in fields)):
+            point = dict(zip(fields, values, strict=True))
+            name = point_name(point, fields)
+            points[name] = {**self.fixed, **point, **self.per_data.get(name, {})}
+        return points
+
 
 def arm_name(value: Any) -> str:
     """Write an arm's value as files, tables and ``--ref`` have it.
@@ -67,6 +90,15 @@ def arm_name(value: Any) -> str:
     if isinstance(value, bool):
         return "on" if value else "off"
     return "none" if value is None else str(value)
+
+
+def point_name(values: Mapping[str, Any], fields: Iterable[str]) -> str:
+    """Write the values of some fields as conditions and messages have them.
+
+    >>> point_name({"lr": 0.001, "lpi": False, "depth": 2}, ["lr", "lpi"])
+    'lr=0.001, lpi=off'
+    """
+    return ", ".join(f"{field}={arm_name(values[field])}" for field in fields)
 
 
 def expand(axes: Mapping[str, list[Any]], fixed: Mapping[str, Any], defaults: Defaults) -> list[CellConfig]:
@@ -106,21 +138,39 @@ def design(
     axes = {f: list(asked[f]) for f in fields if len(asked[f]) > 1 or f in (*ALWAYS_AXES, compare)}
     if compare not in axes:
         raise UsageError(f"--compare {compare}: give the values to compare, for instance --set {compare}=a,b")
-    cells = expand(axes, {field: asked[field][0] for field in asked if field not in axes}, defaults)
-    dumped = [cell.model_dump(mode="json") for cell in cells]
-    fixed = {f: v for f, v in dumped[0].items() if f not in axes and all(cell[f] == v for cell in dumped)}
+    single = {field: asked[field][0] for field in asked if field not in axes}
+    cells = expand(axes, single, defaults)
+    data_axes = {field: axes[field] for field in DATA_FIELDS if field in axes}
+    per_data: dict[str, dict[str, Any]] = {}
+    for values in itertools.product(*data_axes.values()) if data_axes else ():
+        point = {**single, **dict(zip(data_axes, values, strict=True))}
+        own = {field: value for field, value in defaults(point).items() if field not in asked}
+        per_data[point_name(point, data_axes)] = own
+    decided = {field for own in per_data.values() for field in own}
+    first = cells[0].model_dump(mode="json")
+    fixed = {field: value for field, value in first.items() if field not in axes and field not in decided}
     arms = [arm_name(value) for value in axes[compare]]
     if ref is not None and ref not in arms:
         raise UsageError(f"--ref {ref} is none of the arms: {', '.join(arms)}")
     ref = ref or _default_ref(arms)
-    study = Study(name=name, question=question, compare=compare, ref=ref, axes=axes, fixed=fixed, plugins=plugins)
+    study = Study(
+        name=name,
+        question=question,
+        compare=compare,
+        ref=ref,
+        axes=axes,
+        fixed=fixed,
+        per_data=per_data,
+        plugins=plugins,
+    )
     return study, cells
 
 
-def extend(stored: Study, asked: Study, *, explicit_ref: bool) -> Study:
+def extend(stored: Study, asked: Study, *, named: Collection[str], explicit_ref: bool) -> Study:
     """Grow a stored study along its axes to take in what is asked now.
 
     Args:
+        named: fields that were asked for by name: an axis does not grow by a default.
         explicit_ref: whether the reference was asked for; else the stored one stays.
 
     Returns:
@@ -130,28 +180,54 @@ def extend(stored: Study, asked: Study, *, explicit_ref: bool) -> Study:
         UsageError: what is asked is another question; the field that differs is named.
     """
     if asked.compare != stored.compare:
-        raise _another_question(stored, "compare", stored.compare, asked.compare)
+        raise _another_question(stored, "compare", stored.compare, [asked.compare])
     axes = {field: list(values) for field, values in stored.axes.items()}
+    per_data = dict(stored.per_data)
     added: list[str] = []
-    for field in {**asked.axes, **asked.fixed}:
-        values = asked.axes.get(field, [asked.fixed.get(field)])
-        if field in axes:
-            new = [value for value in values if value not in axes[field]]
-            axes[field] += new
-            added += [f"{field}={arm_name(value)}" for value in new]
-        else:
-            have = stored.fixed.get(field, CellConfig.model_fields[field].get_default())
-            if field == "data" and len(values) == 1:
-                continue  # a data set is what its fingerprint says, whatever its folder is called
-            if values != [have]:
-                raise _another_question(stored, field, have, ",".join(arm_name(value) for value in values))
+    for field, have in axes.items():
+        points = asked.data_points.values()
+        values = asked.axes.get(field) or list(dict.fromkeys(point[field] for point in points))
+        new = [value for value in values if value not in have]
+        if new and field not in named:
+            raise UsageError(
+                f"study '{stored.name}' has {field}={','.join(map(arm_name, have))}, and none was asked for: "
+                f"give --set {field}={arm_name(have[0])}, or others"
+            )
+        have += new
+        added += [f"{field}={arm_name(value)}" for value in new]
+    for point in asked.data_points.values():
+        name = point_name(point, [field for field in DATA_FIELDS if field in axes])
+        own = _check_point(stored, asked, point, name)
+        if name and name not in per_data:
+            per_data[name] = own
     axes["seed"] = sorted(axes["seed"])
     ref = asked.ref if explicit_ref else stored.ref or _default_ref([arm_name(v) for v in axes[stored.compare]])
     if ref != stored.ref:
         added.append(f"ref={ref}")
     plugins = tuple(dict.fromkeys((*stored.plugins, *asked.plugins)))
     history = (*stored.history, f"extended: {', '.join(added)}") if added else stored.history
-    return stored.model_copy(update={"axes": axes, "ref": ref, "plugins": plugins, "history": history})
+    update = {"axes": axes, "ref": ref, "per_data": per_data, "plugins": plugins, "history": history}
+    return stored.model_copy(update=update)
+
+
+def _check_point(stored: Study, asked: Study, point: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Check what is asked of a data set against the stored study; return the fields that a new one decides itself.
+
+    Raises:
+        UsageError: a field has another value there.
+    """
+    decided = {field for own in stored.per_data.values() for field in own}
+    own = stored.per_data.get(name)
+    known = {**stored.fixed, **(own or {})}
+    for field in CellConfig.model_fields:
+        if field in stored.axes or (own is None and field in decided and field not in asked.axes):
+            continue
+        default = "the data set's own" if field in decided else CellConfig.model_fields[field].get_default()
+        have = known.get(field, default)
+        want = asked.axes.get(field, [point.get(field)])
+        if want != [have]:
+            raise _another_question(stored, field, have, want, where=name)
+    return {field: point[field] for field in sorted(decided)} if own is None else {}
 
 
 def _default_ref(arms: list[str]) -> str | None:
@@ -160,8 +236,9 @@ def _default_ref(arms: list[str]) -> str | None:
     return "xnorm" if "xnorm" in arms else arms[0]
 
 
-def _another_question(stored: Study, field: str, have: Any, want: Any) -> UsageError:
+def _another_question(stored: Study, field: str, have: Any, want: list[Any], *, where: str = "") -> UsageError:
+    place = f" for {where}" if where else ""
     return UsageError(
-        f"study '{stored.name}' asks another question: its {field} is {arm_name(have)}, not {want}; "
-        f"choose another name with --study"
+        f"study '{stored.name}' asks another question: its {field} is {arm_name(have)}{place}, not "
+        f"{','.join(map(arm_name, want))}; choose another name with --study"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -180,6 +181,58 @@ def test_an_image_folder_is_trained_on(cli, images, tmp_path):
     assert str(tmp_path) not in json.dumps(config)
 
 
+def test_several_data_sets_are_conditions_each_with_its_own_defaults(cli, images, tmp_path):
+    data = f"digits,imagefolder:{images}"
+    more = ("--seeds", 1, "--epochs", 1, "--set", "train_limit=64", "--batch-size", 16, "--out", tmp_path)
+    code, out, err = cli("run", "--norm", "xnorm,l2", "--data", data, *more)
+    assert code == 0, err
+    assert "a cell of ufo_vit_nano on imagefolder:images" not in out  # 16 px take the small model
+    assert "a cell of ufo_vit_pico on imagefolder:images takes" in out
+    folder = tmp_path / "norm-digits-images"
+    frame = pd.read_csv(folder / "tables" / "main.csv")
+    assert set(frame["condition"]) == {"data=digits", "data=imagefolder:images"}
+    study = yaml.safe_load((folder / "study.yaml").read_text())
+    assert study["per_data"]["data=imagefolder:images"]["augment"] == "crop_flip"
+    assert study["per_data"]["data=digits"]["augment"] == "shift"
+    for name in ("digits", "imagefolder_images"):
+        assert (folder / "figures" / f"test_accuracy-data={name}.png").exists()
+    _, out, _ = cli("run", "--norm", "xnorm,l2", "--data", data, *more)
+    assert "all 4 cells are done" in out
+    code, out, _ = cli("run", "--norm", "l2", "--data", f"imagefolder:{images}", "--study", folder.name, *more)
+    assert "all 1 cells are done" in out
+
+
+def test_several_image_sizes_are_conditions(cli, images, tmp_path):
+    more = ("--set", "image_size=8,16", "--seeds", 1, "--epochs", 1, "--batch-size", 16, "--out", tmp_path)
+    code, _, err = cli("run", "--norm", "xnorm", "--data", f"imagefolder:{images}", *more)
+    assert code == 0, err
+    frame = pd.read_csv(tmp_path / "norm-images" / "tables" / "main.csv")
+    assert list(frame["condition"]) == ["image_size=8", "image_size=16"]
+
+
+def test_a_renamed_folder_is_the_same_data_set_and_a_changed_one_another(cli, images, tmp_path):
+    run = ("run", "--norm", "xnorm", "--seeds", 1, "--epochs", 1, "--batch-size", 16, "--study", "s", "--out", tmp_path)
+    cli(*run, "--data", f"imagefolder:{images}")
+    moved = images.rename(tmp_path / "moved")
+    code, out, _ = cli(*run, "--data", f"imagefolder:{moved}")
+    assert (code, "all 1 cells are done" in out) == (0, True)
+    assert "imagefolder:images: its folder is moved now" in out
+    (moved / "train" / "cat" / "000.png").unlink()
+    code, _, err = cli(*run, "--data", f"imagefolder:{moved}")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "asks another question: its data is imagefolder:images, not imagefolder:moved" in err
+
+
+def test_the_same_images_under_two_names_are_refused(cli, images, tmp_path):
+    copy = shutil.copytree(images, tmp_path / "copy")
+    code, _, err = cli("run", "--data", f"imagefolder:{images},imagefolder:{copy}", "--out", tmp_path / "runs")
+    assert (code, err) == (2, "error: --data: imagefolder:images and imagefolder:copy are the same images\n")
+    other = tmp_path / "other" / "images"
+    write_images(other, {"train": 20, "test": 5})
+    code, _, err = cli("run", "--data", f"imagefolder:{images},imagefolder:{other}", "--out", tmp_path / "runs")
+    assert (code, err) == (2, "error: --data: two data sets are called imagefolder:images; rename the folder of one\n")
+
+
 BAD = {
     "normaliser": (("--norm", "xnrom"), "unknown normaliser 'xnrom', did you mean 'xnorm'? Valid: xnorm, l2"),
     "model": (("--model", "ufo_vit_nono"), "did you mean 'ufo_vit_nano'?"),
@@ -211,7 +264,11 @@ BAD = {
     "experiment": (("--experiment", "none.yaml"), "experiment file none.yaml cannot be read"),
     "superscript seeds": (("--seeds", "\N{SUPERSCRIPT TWO}"), "give how many"),
     "relative plug-in": (("--plugin", ".foo"), "--plugin .foo: give the module's full name"),
-    "two data sets": (("--data", "digits,cifar10"), "a study has one data set"),
+    "one data set missing": (("--data", "digits,cifar10"), "cifar10 is not there"),
+    "data sets as arms": (
+        ("--compare", "data", "--data", "digits,cifar10"),
+        "--compare data: arms see the same batches",
+    ),
     "jobs": (("--jobs", "0"), "--jobs 0: give auto or a number"),
     "output": (("--out", "/proc/1/ablations"), "cannot be written"),
 }

@@ -8,9 +8,13 @@ from ablations import recipes
 from ablations.study import Study, UsageError
 from ablations.study.grid import design, extend
 
+NAMED = {"data", "norm", "seed"}
+
 
 def defaults(fields):
-    return {**recipes.defaults(image_side=8, flips=False), "data_fingerprint": "f"}
+    """Digits have 8 px; what else there is has 32."""
+    side = fields.get("image_size") or (8 if fields["data"] == "digits" else 32)
+    return {**recipes.defaults(image_side=side, flips=False), "data_fingerprint": f"{fields['data']} at {side}"}
 
 
 def make(compare: str = "norm", ref: str | None = None, **asked: list) -> tuple[Study, list]:
@@ -62,14 +66,14 @@ def test_comparing_a_field_without_values_is_refused():
 
 
 def test_a_study_grows_along_its_axes_and_remembers():
-    grown = extend(make()[0], make(norm=["xnorm", "softmax"], seed=[0, 1, 2])[0], explicit_ref=False)
+    grown = extend(make()[0], make(norm=["xnorm", "softmax"], seed=[0, 1, 2])[0], named=NAMED, explicit_ref=False)
     assert grown.axes == {"norm": ["xnorm", "l2", "softmax"], "seed": [0, 1, 2]}
     assert grown.history == ("extended: norm=softmax, seed=2",)
 
 
 def test_asking_for_a_part_changes_nothing():
     stored = make()[0]
-    assert extend(stored, make(norm=["l2"], seed=[1])[0], explicit_ref=False) == stored
+    assert extend(stored, make(norm=["l2"], seed=[1])[0], named=NAMED, explicit_ref=False) == stored
 
 
 @pytest.mark.parametrize(
@@ -78,17 +82,89 @@ def test_asking_for_a_part_changes_nothing():
 )
 def test_a_changed_fixed_field_is_another_question(asked, field):
     with pytest.raises(UsageError, match=f"another question: its {field}"):
-        extend(make()[0], make(**asked)[0], explicit_ref=False)
+        extend(make()[0], make(**asked)[0], named=NAMED, explicit_ref=False)
 
 
 def test_another_compared_field_is_another_question():
     with pytest.raises(UsageError, match="its compare is norm, not lpi"):
-        extend(make()[0], make(compare="lpi", lpi=[True, False])[0], explicit_ref=False)
+        extend(make()[0], make(compare="lpi", lpi=[True, False])[0], named=NAMED, explicit_ref=False)
 
 
 def test_a_field_that_came_later_counts_as_its_default():
     stored = make()[0]
     older = stored.model_copy(update={"fixed": {k: v for k, v in stored.fixed.items() if k != "drop_path"}})
-    assert extend(older, stored, explicit_ref=False) == older
+    assert extend(older, stored, named=NAMED, explicit_ref=False) == older
     with pytest.raises(UsageError, match=r"its drop_path is 0\.0, not 0\.1"):
-        extend(older, make(drop_path=[0.1])[0], explicit_ref=False)
+        extend(older, make(drop_path=[0.1])[0], named=NAMED, explicit_ref=False)
+
+
+def test_what_a_data_set_decides_stands_with_it_and_what_was_asked_for_is_fixed():
+    study, cells = make(data=["digits", "big"], lr=[1e-3])
+    assert study.conditions == {"data": ["digits", "big"]}
+    assert study.fixed["lr"] == 1e-3
+    assert {name: own["patch"] for name, own in study.per_data.items()} == {"data=digits": 2, "data=big": 4}
+    assert {(cell.data, cell.patch, cell.model) for cell in cells} == {
+        ("digits", 2, "ufo_vit_pico"),
+        ("big", 4, "ufo_vit_nano"),
+    }
+    for own in study.per_data.values():
+        assert set(study.axes) | set(study.fixed) | set(own) == set(type(cells[0]).model_fields)
+        assert not set(study.fixed) & set(own)
+
+
+def test_image_sizes_are_data_sets_of_their_own():
+    study, cells = make(data=["big"], image_size=[16, 32])
+    assert {name: own["patch"] for name, own in study.per_data.items()} == {"image_size=16": 2, "image_size=32": 4}
+    assert {(cell.image_size, cell.data_fingerprint) for cell in cells} == {(16, "big at 16"), (32, "big at 32")}
+
+
+def test_a_study_of_several_data_sets_grows_by_another_and_checks_the_old():
+    stored = make(data=["digits", "big"])[0]
+    for part in (["digits"], ["big"], ["big", "digits"]):
+        assert extend(stored, make(data=part)[0], named=NAMED, explicit_ref=False) == stored
+    grown = extend(stored, make(data=["new"])[0], named=NAMED, explicit_ref=False)
+    assert grown.axes["data"] == ["digits", "big", "new"]
+    assert grown.per_data["data=new"] == {**grown.per_data["data=big"], "data_fingerprint": "new at 32"}
+    assert grown.history == ("extended: data=new",)
+    assert grown.data_points["data=new"]["patch"] == 4
+    with pytest.raises(UsageError, match="its epochs is 8 for data=digits, not 5; choose another name"):
+        extend(stored, make(data=["digits"], epochs=[5])[0], named=NAMED, explicit_ref=False)
+    with pytest.raises(UsageError, match=r"its lr is 0\.004 for data=digits, not 0\.001,0\.003"):
+        extend(stored, make(data=["digits"], lr=[1e-3, 3e-3])[0], named=NAMED, explicit_ref=False)
+    with pytest.raises(UsageError, match="its lr is the data set's own for data=new, not"):
+        extend(stored, make(data=["new"], lr=[1e-3, 3e-3])[0], named=NAMED, explicit_ref=False)
+    other = stored.model_copy(
+        update={
+            "per_data": {**stored.per_data, "data=big": {**stored.per_data["data=big"], "data_fingerprint": "gone"}}
+        }
+    )
+    with pytest.raises(UsageError, match="its data_fingerprint is gone for data=big, not big at 32"):
+        extend(other, make(data=["big"])[0], named=NAMED, explicit_ref=False)
+
+
+def test_what_was_fixed_for_all_data_sets_stays_so():
+    stored = make(data=["digits", "big"], epochs=[5])[0]
+    with pytest.raises(UsageError, match="its epochs is 5 for data=new, not 20"):
+        extend(stored, make(data=["new"])[0], named=NAMED, explicit_ref=False)
+    assert "data=new" in extend(stored, make(data=["new"], epochs=[5])[0], named=NAMED, explicit_ref=False).per_data
+
+
+def test_one_data_set_does_not_grow_into_several():
+    with pytest.raises(UsageError, match="its data is digits, not digits,big"):
+        extend(make()[0], make(data=["digits", "big"])[0], named=NAMED, explicit_ref=False)
+
+
+def test_a_growing_product_of_data_sets_and_sizes_records_each_point():
+    stored = make(data=["a", "b"], image_size=[16, 32])[0]
+    grown = extend(stored, make(data=["c"], image_size=[16])[0], named=NAMED | {"image_size"}, explicit_ref=False)
+    assert len(grown.per_data) == 5
+    again = extend(grown, make(data=["c"], image_size=[32])[0], named=NAMED | {"image_size"}, explicit_ref=False)
+    assert len(again.per_data) == 6
+    assert again.data_points["data=c, image_size=32"]["patch"] == 4
+
+
+def test_an_axis_does_not_grow_by_a_default():
+    stored = make(lr=[1e-3, 3e-3])[0]
+    with pytest.raises(UsageError, match=r"has lr=0\.001,0\.003, and none was asked for: give --set lr=0\.001"):
+        extend(stored, make()[0], named=NAMED, explicit_ref=False)
+    assert extend(stored, make(lr=[3e-3])[0], named=NAMED | {"lr"}, explicit_ref=False) == stored
