@@ -45,7 +45,8 @@ def summarise(cells: pd.DataFrame, reference: str | None, level: float = 0.95) -
         level: confidence of every interval, in (0, 1).
 
     Returns:
-        Conditions in the order of their cells, arms in that of the registry; scores and differences in points, NaN where there is none.
+        Conditions in the order of their cells, arms in that of the registry; scores and differences in points, NaN
+        where there is none.
         `n` counts cells with a score, `num_pairs_left_out` seeds of either arm that make no complete pair,
         `num_pairs_mixed` pairs of a stale and a fresh cell (they are counted in). `diverged_share` is of the cells
         that did not fail, with Wilson bounds. A mean into which chance scores have entered carries no t interval,
