@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -10,7 +13,7 @@ from library.loops import OWN
 from torch import nn
 
 from ufo import build
-from ufo.init import init_parameters, keyed_generator, keyed_seed, shared_weights_hash
+from ufo.init import LINEAR_STD, init_parameters, keyed_generator, keyed_seed, shared_weights_hash
 from ufo.norms import AttentionNorm
 from ufo.testing import check_linear_std
 
@@ -184,3 +187,25 @@ def test_a_half_net_has_a_hash():
 def test_a_key_whose_parts_could_be_confused_is_refused():
     with pytest.raises(AssertionError, match="a slash joins the parts"):
         keyed_seed(0, "a/b")
+
+
+GOLDEN_HASH = "3799795e59934491"
+
+
+def test_the_weights_are_golden_so_that_seeds_mean_the_same_with_every_torch():
+    assert shared_weights_hash(build("ufo_vit_pico", num_classes=10)) == GOLDEN_HASH
+
+
+@pytest.mark.parametrize("capability", ["default", "avx2"])
+def test_a_processors_vector_width_changes_no_bit(capability):
+    code = "from ufo import build, init; print(init.shared_weights_hash(build('ufo_vit_pico', num_classes=10)))"
+    environment = os.environ | {"ATEN_CPU_CAPABILITY": capability}
+    out = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == GOLDEN_HASH
+
+
+def test_no_weight_lies_far_out():
+    """Inverting a uniform draw in float32, as torch 2.11's truncated normal does, gives -2 once in 2^24 weights."""
+    model = build("ufo_vit_t", num_classes=10)
+    linear = [module.weight for module in model.modules() if isinstance(module, nn.Linear)]
+    assert max(weight.abs().max() for weight in linear) < 6.5 * LINEAR_STD
