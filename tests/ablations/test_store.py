@@ -10,7 +10,8 @@ import pytest
 
 from ablations import recipes
 from ablations.listing import studies
-from ablations.store import Store, find_cell, write_json, write_text
+from ablations.stats import CHANCE_KINDS
+from ablations.store import SCORED_AS_CHANCE, Store, find_cell, write_json, write_text
 from ablations.study import CellConfig, Study, UsageError
 from ablations.study.grid import design
 
@@ -112,6 +113,10 @@ def test_frames_are_tidy_and_know_label_order_condition_and_score(tmp_path):
         ("val", "loss"),
         ("val", "accuracy_pct"),
     }
+
+
+def test_the_store_scores_as_chance_what_the_statistics_take_for_chance():
+    assert SCORED_AS_CHANCE == CHANCE_KINDS  # two names, since the statistics know DataFrames alone
 
 
 def test_conditions_stay_apart(tmp_path):
