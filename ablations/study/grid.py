@@ -140,12 +140,7 @@ def design(
         raise UsageError(f"--compare {compare}: give the values to compare, for instance --set {compare}=a,b")
     single = {field: asked[field][0] for field in asked if field not in axes}
     cells = expand(axes, single, defaults)
-    data_axes = {field: axes[field] for field in DATA_FIELDS if field in axes}
-    per_data: dict[str, dict[str, Any]] = {}
-    for values in itertools.product(*data_axes.values()) if data_axes else ():
-        point = {**single, **dict(zip(data_axes, values, strict=True))}
-        own = {field: value for field, value in defaults(point).items() if field not in asked}
-        per_data[point_name(point, data_axes)] = own
+    per_data = _decided_by_data(axes, single, defaults)
     decided = {field for own in per_data.values() for field in own}
     first = cells[0].model_dump(mode="json")
     fixed = {field: value for field, value in first.items() if field not in axes and field not in decided}
@@ -164,6 +159,19 @@ def design(
         plugins=plugins,
     )
     return study, cells
+
+
+def _decided_by_data(
+    axes: Mapping[str, list[Any]], single: Mapping[str, Any], defaults: Defaults
+) -> dict[str, dict[str, Any]]:
+    """Return what each data set at each image size decides, of what was not asked for; nothing where there is one."""
+    data_axes = {field: axes[field] for field in DATA_FIELDS if field in axes}
+    per_data = {}
+    for values in itertools.product(*data_axes.values()) if data_axes else ():
+        point = {**single, **dict(zip(data_axes, values, strict=True))}
+        own = {field: value for field, value in defaults(point).items() if field not in (single.keys() | axes.keys())}
+        per_data[point_name(point, data_axes)] = own
+    return per_data
 
 
 def extend(stored: Study, asked: Study, *, named: Collection[str], explicit_ref: bool) -> Study:
