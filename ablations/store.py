@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import yaml
 from pydantic import ValidationError
@@ -147,7 +148,7 @@ class Store:
             key=lambda column: column.map(place) if column.name == "condition" else column,
             ignore_index=True,
         )
-        curves = [_curves(record) for record in records if (record.folder / "metrics.csv").exists()]
+        curves = [_curves(record) for record in records]
         keys = cells[["cell", "arm", "arm_label", "arm_order", "condition", "seed", "outcome", "kind"]]
         columns = ["cell", "epoch", "split", "metric", "value"]
         tidy = pd.concat(curves, ignore_index=True) if curves else pd.DataFrame(columns=columns)
@@ -234,7 +235,7 @@ def _cell_row(record: CellRecord, study: Study, sources: Mapping[str, str] | Non
         **{field: getattr(config, field) for field in study.axes},
         **arm_columns(getattr(config, study.compare), study),
         **{key: outcome[key] for key in _columns(study) if key in outcome},
-        "batches": " ".join(_epoch_hashes(record)),
+        "batches": " ".join(outcome["epoch_hashes"]),
         "cell": config.id,
         "condition": condition_of(config, study),
         "score_pct": None if outcome["outcome"] == "failed" else score,
@@ -243,14 +244,10 @@ def _cell_row(record: CellRecord, study: Study, sources: Mapping[str, str] | Non
     }
 
 
-def _epoch_hashes(record: CellRecord) -> list[str]:
-    """Return the hash of order and augmentation of each epoch that was run to its end."""
-    path = record.folder / "metrics.csv"
-    return pd.read_csv(path, dtype=str)["batches"].tolist() if path.exists() else []
-
-
 def _curves(record: CellRecord) -> pd.DataFrame:
-    wide = pd.read_csv(record.folder / "metrics.csv")
+    """Return a cell's curves; one that ended before its first epoch did has that epoch without values."""
+    path = record.folder / "metrics.csv"
+    wide = pd.read_csv(path) if path.exists() else pd.DataFrame({"epoch": [1], **dict.fromkeys(CURVE_METRICS, np.nan)})
     long = wide.melt("epoch", list(CURVE_METRICS), "column")
     long["cell"] = record.config.id
     long["split"] = long["column"].map(lambda column: CURVE_METRICS[column][0])

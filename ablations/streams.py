@@ -1,7 +1,7 @@
 """From a seed to independent random streams, by key and not by order of use.
 
-A stream depends on (seed, its name, epoch) alone, so an epoch can be replayed by itself, and what one part draws
-shifts no other part. Nothing here touches the global generator.
+A stream depends on (seed, its name, epoch, and for drop path the branch) alone, so an epoch can be replayed by itself,
+and what one part draws shifts no other part. Nothing here touches the global generator.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ SPLIT_SEED = 0
 """Seed of the cut of validation from train, and of a subset of train: the same for every cell."""
 
 
-def epoch_generator(seed: int, stream: Stream, epoch: int) -> torch.Generator:
-    """Return the CPU generator of a stream in an epoch (from 0).
+def epoch_generator(seed: int, stream: Stream, epoch: int, *part: str) -> torch.Generator:
+    """Return the CPU generator of a stream, or of a part of it, in an epoch (from 0).
 
     >>> order = [torch.randperm(5, generator=epoch_generator(0, "order", 2)).tolist() for _ in range(2)]
     >>> order[0] == order[1]
     True
     """
-    return keyed_generator(seed, stream, epoch)
+    return keyed_generator(seed, stream, epoch, *part)
 
 
 def reseed_library(seed: int, epoch: int) -> None:

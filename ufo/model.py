@@ -48,13 +48,13 @@ class Block(nn.Module):
         self.ff_scale = LayerScale(embed_dim=embed_dim, start=layer_scale)
 
     @property
-    def num_branches(self) -> int:
+    def branches(self) -> tuple[str, ...]:
         """Residual branches, each with a drop-path decision of its own."""
-        return 2 if self.lpi is None else 3
+        return ("attn", "ff") if self.lpi is None else ("attn", "lpi", "ff")
 
     def forward(self, x: Tensor, grid: tuple[int, int], keep: Tensor | None) -> Tensor:
-        """Map (B, N, C) to (B, N, C); ``keep`` is (num_branches, B), None when nothing is dropped."""
-        rows = [None] * self.num_branches if keep is None else list(keep.unbind(0))
+        """Map (B, N, C) to (B, N, C); ``keep`` is (branches, B), None when nothing is dropped."""
+        rows = [None] * len(self.branches) if keep is None else list(keep.unbind(0))
         rate = self.drop_path_rate
         x = add_branch(x, self.attn_scale(self.attn(self.attn_norm(x))), keep=rows[0], rate=rate)
         if self.lpi is not None:
@@ -65,7 +65,7 @@ class Block(nn.Module):
 class ClassBlock(nn.Module):
     """Class attention and feed-forward for the class token alone; the patches stay as they are (CaiT's way)."""
 
-    num_branches = 2
+    branches = ("attn", "ff")
 
     def __init__(
         self,
@@ -87,8 +87,8 @@ class ClassBlock(nn.Module):
         self.ff_scale = LayerScale(embed_dim=embed_dim, start=layer_scale)
 
     def forward(self, cls: Tensor, patches: Tensor, keep: Tensor | None) -> Tensor:
-        """Return the class token, (B, 1, C); ``keep`` is (num_branches, B), None when nothing is dropped."""
-        rows = [None] * self.num_branches if keep is None else list(keep.unbind(0))
+        """Return the class token, (B, 1, C); ``keep`` is (branches, B), None when nothing is dropped."""
+        rows = [None] * len(self.branches) if keep is None else list(keep.unbind(0))
         update = self.attn(self.attn_norm(cls), self.attn_norm(patches))
         cls = add_branch(cls, self.attn_scale(update), keep=rows[0], rate=self.drop_path_rate)
         return add_branch(cls, self.ff_scale(self.ff(self.ff_norm(cls))), keep=rows[1], rate=self.drop_path_rate)
@@ -97,7 +97,8 @@ class ClassBlock(nn.Module):
 class UFOViT(nn.Module):
     """UFO-ViT (arXiv 2109.14382): images (B, in_chans, height, width) to logits (B, num_classes).
 
-    Differs from the paper: drop path has one rate for all depths, as XCiT's (the paper states none).
+    Differs from the paper: drop path has one rate for all depths, as XCiT's (the paper states none). ``branches`` names
+    the residual branches: the rows of ``keep`` in `forward`.
 
     Args:
         norm: the normaliser's registry name.
@@ -149,7 +150,7 @@ class UFOViT(nn.Module):
         self.drop_path = drop_path
         self.patch_embed = build_patch_embed(patch_embed, in_chans=in_chans, embed_dim=embed_dim, patch=patch)
         self.pos_embed = nn.Parameter(torch.zeros(1, *self.grid, embed_dim))
-        self.blocks = nn.ModuleList(
+        blocks = [
             Block(
                 embed_dim=embed_dim,
                 attn_dim=attn_dim,
@@ -160,8 +161,8 @@ class UFOViT(nn.Module):
                 drop_path_rate=drop_path,
             )
             for _ in range(depth)
-        )
-        self.class_blocks = nn.ModuleList(
+        ]
+        class_blocks = [
             ClassBlock(
                 embed_dim=embed_dim,
                 attn_dim=attn_dim,
@@ -171,22 +172,20 @@ class UFOViT(nn.Module):
                 drop_path_rate=drop_path,
             )
             for _ in range(class_attention)
-        )
+        ]
+        self.blocks, self.class_blocks = nn.ModuleList(blocks), nn.ModuleList(class_blocks)
+        self.branches = [f"blocks.{i}.{branch}" for i, block in enumerate(blocks) for branch in block.branches]
+        self.branches += [f"class_blocks.{i}.{b}" for i, block in enumerate(class_blocks) for b in block.branches]
         self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim)) if class_attention else None
         self.norm = nn.LayerNorm(embed_dim, eps=LN_EPS)
         self.head = nn.Linear(embed_dim, num_classes) if num_classes else nn.Identity()
-
-    @property
-    def num_branches(self) -> int:
-        """Residual branches of the whole net: the rows of ``keep`` in `forward`."""
-        return sum(block.num_branches for block in (*self.blocks, *self.class_blocks))
 
     def forward(self, images: Tensor, keep: Tensor | None = None) -> Tensor:
         """Classify images.
 
         Args:
             images: (B, in_chans, height, width), normalised.
-            keep: (num_branches, B), True where a sample keeps a branch; in training with a drop-path rate and no
+            keep: (branches, B), True where a sample keeps a branch; in training with a drop-path rate and no
                 ``keep``, it is drawn from torch's default generator, as dropout is.
 
         Returns:
@@ -196,10 +195,11 @@ class UFOViT(nn.Module):
             ValueError: the images are no multiple of the patch, or ``keep`` has another shape.
         """
         grid = self._token_grid(images.shape[2], images.shape[3])
-        if keep is not None and keep.shape != (self.num_branches, len(images)):
-            raise ValueError(f"keep is {(self.num_branches, len(images))}, not {tuple(keep.shape)}")
+        shape = (len(self.branches), len(images))
+        if keep is not None and keep.shape != shape:
+            raise ValueError(f"keep is {shape}, not {tuple(keep.shape)}")
         if keep is None and self.training and self.drop_path:
-            keep = torch.rand(self.num_branches, len(images), device=images.device) >= self.drop_path
+            keep = torch.rand(shape, device=images.device) >= self.drop_path
         rows = self._rows_by_block(keep)
         x = self.patch_embed(images)  # (B, C, H, W)
         x = x.permute(0, 2, 3, 1).contiguous() + self._positions(grid)  # (B, H, W, C)
@@ -217,7 +217,7 @@ class UFOViT(nn.Module):
         blocks = [*self.blocks, *self.class_blocks]
         if keep is None:
             return iter([None] * len(blocks))
-        return iter(torch.split(keep, [block.num_branches for block in blocks]))
+        return iter(torch.split(keep, [len(block.branches) for block in blocks]))
 
     def _token_grid(self, height: int, width: int) -> tuple[int, int]:
         if height % self.patch or width % self.patch:

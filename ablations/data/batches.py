@@ -86,7 +86,7 @@ class TrainBatches:
         order = torch.randperm(n, generator=epoch_generator(self.seed, "order", epoch))
         generator = epoch_generator(self.seed, "augment", epoch)
         draws = draw(self.augment, n, image_side=min(self.split.images.shape[1:3]), generator=generator)
-        self.hash = _hash(self.split.original_rows[order], draws)
+        self.hash = _hash(self.split.original_rows[order], draws, self.batch_size)
         self._order, self._draws = order.to(device), draws.to(device)
 
     def __len__(self) -> int:
@@ -121,5 +121,5 @@ class EvalBatches:
             yield self.scale(self.split.images[batch_rows]), batch_labels
 
 
-def _hash(order: Tensor, draws: Draws) -> str:
-    return hashlib.sha256(order.numpy().tobytes() + draws.tobytes()).hexdigest()[:12]
+def _hash(order: Tensor, draws: Draws, batch_size: int) -> str:
+    return hashlib.sha256(f"{batch_size} ".encode() + order.numpy().tobytes() + draws.tobytes()).hexdigest()[:12]

@@ -37,7 +37,10 @@ def find_source(spec: str, *, data_root: Path, download: bool, image_size: int |
     if kind == "imagefolder":
         if not folder:
             raise UsageError("imagefolder needs a folder: --data imagefolder:DIR")
-        return ImageFolder(Path(folder).expanduser(), image_size=image_size)
+        try:
+            return ImageFolder(Path(folder).expanduser(), image_size=image_size)
+        except RuntimeError as error:  # ~name of a user that there is not
+            raise UsageError(f"no folder {folder}: {error}") from error
     if colon:
         raise UsageError(f"data set '{kind}' takes no folder; torchvision's files are looked for under --data-root")
     if image_size is not None:

@@ -22,10 +22,9 @@ COLOUR_MODES = ("RGB", "RGBA", "P", "CMYK", "YCbCr", "LA")
 
 @dataclass(frozen=True)
 class ImageFile:
-    """One image of a part: its path below the root, bytes and label."""
+    """One image of a part: its path below the root, and its label."""
 
     path: str
-    size: int
     label: int
 
 
@@ -66,11 +65,16 @@ class ImageFolder:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Hash of relative paths and sizes, and of the size to which images are brought."""
+        """Hash of relative paths and contents, and of the size to which images are brought.
+
+        Sizes in bytes would not do: images of an uncompressed format have the same whatever they show.
+        """
         digest = hashlib.sha256(f"image_size {self.image_size}\n".encode())
-        for part in sorted(self.files):
-            for file in self.files[part]:
-                digest.update(f"{part} {file.path} {file.size}\n".encode())
+        files = [(part, file) for part in sorted(self.files) for file in self.files[part]]
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            contents = pool.map(self._digest, (file for _, file in files))
+            for (part, file), content in zip(files, contents, strict=True):
+                digest.update(f"{part} {file.path} ".encode(errors="surrogateescape") + content)
         return digest.hexdigest()[:16]
 
     def decode(self) -> Decoded:
@@ -102,11 +106,11 @@ class ImageFolder:
         files, others = [], []
         for label, name in enumerate(self.classes):
             found = _walk(self.root / part / name)
-            images = [entry for entry in found if entry[0].suffix.lower() in EXTENSIONS]
-            others += [entry[0] for entry in found if entry[0].suffix.lower() not in EXTENSIONS]
+            images = [path for path in found if path.suffix.lower() in EXTENSIONS]
+            others += [path for path in found if path.suffix.lower() not in EXTENSIONS]
             if not images:
                 raise UsageError(f"no images in {self.root / part / name}")
-            files += [ImageFile(path.relative_to(self.root).as_posix(), size, label) for path, size in images]
+            files += [ImageFile(path.relative_to(self.root).as_posix(), label) for path in images]
         if others:
             self.notes.append(
                 f"{part}/ has files that are no images by their name, which are left out: {len(others)}, "
@@ -121,6 +125,13 @@ class ImageFolder:
         for paths, what in ((hidden, "folders that begin with a dot"), (loose, "files in no class folder")):
             if paths:
                 self.notes.append(f"{part}/ has {what}, which are left out: {len(paths)}, the first {paths[0]}")
+
+    def _digest(self, file: ImageFile) -> bytes:
+        path = self.root / file.path
+        try:
+            return hashlib.sha256(path.read_bytes()).digest()
+        except OSError as error:
+            raise UsageError(f"{path} cannot be read: {error.strerror}; repair or remove it") from error
 
     def _read(self, file: ImageFile) -> tuple[npt.NDArray[np.uint8], bool]:
         from PIL import Image, ImageOps
@@ -157,14 +168,11 @@ def _class_names(folder: Path) -> list[str]:
     return names
 
 
-def _walk(folder: Path) -> list[tuple[Path, int]]:
+def _walk(folder: Path) -> list[Path]:
     found = []
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
         if entry.is_dir():
             found += _walk(Path(entry.path))
         else:
-            try:
-                found.append((Path(entry.path), entry.stat().st_size))
-            except OSError as error:
-                raise UsageError(f"{entry.path} cannot be read: {error.strerror}; repair or remove it") from error
+            found.append(Path(entry.path))
     return found

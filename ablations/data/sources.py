@@ -43,7 +43,7 @@ class Source(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """Hash of relative paths and sizes: another one is another data set."""
+        """Hash of what the files hold: another one is another data set."""
 
     @property
     def flips(self) -> bool:
@@ -109,7 +109,7 @@ class Cifar:
 
     @property
     def fingerprint(self) -> str:
-        """Hash of the names and sizes of torchvision's files."""
+        """Hash of the names and sizes of torchvision's files, whose contents it checks as it reads them."""
         files = sorted(path for path in self.folder.iterdir() if path.is_file())
         return hashlib.sha256("".join(f"{f.name} {f.stat().st_size}\n" for f in files).encode()).hexdigest()[:16]
 

@@ -68,6 +68,7 @@ def run_cell(config: CellConfig, info: DataInfo, *, folder: Path, device: torch.
         "chance_pct": info.chance_pct,
         "init_hash": None,
         "split_hash": None,
+        "epoch_hashes": [],
         "epochs_run": 0,
         "num_parameters": None,
         "started": started.isoformat(timespec="seconds"),
@@ -113,6 +114,7 @@ def _train_and_test(
         return "diverged", divergence.kind, str(divergence)
     finally:
         fields["epochs_run"] = len(history.rows)
+        fields["epoch_hashes"] = module.epoch_hashes
     _test(trainer, module, splits["test"], scale, folder, fields)
     if not config.smoke and has_not_learned(history.rows, num_classes=num_classes, warmup_epochs=config.warmup_epochs):
         return "diverged", "no_learning", "validation cross-entropy stayed at chance"

@@ -90,7 +90,7 @@ def pairing_held(cells: pd.DataFrame, reference: str | None) -> pd.DataFrame:
     """Count the complete pairs of each arm whose two cells started from the same weights, split and batches.
 
     Args:
-        cells: one row per cell; `batches` holds a hash of each epoch's order and augmentation, apart by spaces.
+        cells: one row per cell; `batches` holds a hash of the batches of each epoch begun, apart by spaces.
         reference: the arm that the others are compared with.
 
     Returns:

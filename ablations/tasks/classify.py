@@ -38,11 +38,13 @@ class Classifier(pl.LightningModule):
         self.val_accuracy = MulticlassAccuracy(num_classes, average="micro", validate_args=False)
         self.test_loss = MeanMetric(nan_strategy="disable")
         self.test_correct: list[Tensor] = []
+        self.epoch_hashes: list[str] = []
         self._keep: Tensor | None = None
 
     def on_train_epoch_start(self) -> None:
         """Draw what the epoch needs, and start its mean anew."""
         self.train_batches.set_epoch(self.current_epoch)
+        self.epoch_hashes.append(self.train_batches.hash)
         reseed_library(self.config.seed, self.current_epoch)
         self._keep = self._draw_keep()
         self.train_loss.reset()
@@ -102,6 +104,9 @@ class Classifier(pl.LightningModule):
     def _draw_keep(self) -> Tensor | None:
         if not self.config.drop_path:
             return None
-        shape = (len(self.train_batches), self.net.num_branches, self.train_batches.batch_size)
-        generator = epoch_generator(self.config.seed, "drop_path", self.current_epoch)
-        return (torch.rand(shape, generator=generator) >= self.config.drop_path).to(self.device)
+        shape = (len(self.train_batches), self.train_batches.batch_size)
+        generators = (
+            epoch_generator(self.config.seed, "drop_path", self.current_epoch, name) for name in self.net.branches
+        )
+        draws = [torch.rand(shape, generator=generator) for generator in generators]
+        return (torch.stack(draws, dim=1) >= self.config.drop_path).to(self.device)  # (steps, branches, B)

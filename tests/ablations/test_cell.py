@@ -86,6 +86,16 @@ def test_a_failed_cell_has_its_traceback_in_the_log(digits, tmp_path):
     assert "this arm is broken" in (tmp_path / "log.txt").read_text()
 
 
+@pytest.mark.usefixtures("arms")
+def test_a_cell_that_turns_to_nan_in_its_first_epoch_tells_its_batches(digits, tmp_path):
+    more = {"norm": "turns_nan", "batch_size": 8, "train_limit": 1200, "augment": "shift"}
+    result = run(digits, tmp_path / "nan", **more)
+    other = run(digits, tmp_path / "ok", **(more | {"norm": "xnorm", "epochs": 1}))
+    assert (result.outcome, result.kind, result.fields["epochs_run"]) == ("diverged", "nan", 0)
+    assert result.fields["epoch_hashes"] == other.fields["epoch_hashes"]
+    assert not (tmp_path / "nan" / "metrics.csv").exists()
+
+
 def test_warnings_go_to_the_log_and_not_to_the_terminal(digits, tmp_path, capfd):
     run(digits, tmp_path, epochs=1)
     assert capfd.readouterr() == ("", "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import pickle
 import shutil
 from pathlib import Path
@@ -104,7 +105,7 @@ def test_what_lies_in_no_class_folder_is_named(images):
 def test_a_broken_link_is_named(images):
     (images / "train" / "cat" / "link.png").symlink_to(images / "nowhere.png")
     with pytest.raises(UsageError, match=r"train/cat/link\.png cannot be read: No such file or directory"):
-        folder(images)
+        prepare(folder(images))
 
 
 def test_a_corrupt_image_is_named_and_nothing_is_left_in_the_cache(images):
@@ -172,6 +173,7 @@ def test_a_damaged_folder_is_refused(images, damage, message):
     [
         ("cifar", {}, "did you mean 'cifar1"),
         ("imagefolder", {}, "imagefolder needs a folder"),
+        ("imagefolder:~nobody-of-this-name/x", {}, "no folder ~nobody-of-this-name/x"),
         ("digits:x", {}, "takes no folder"),
         ("digits", {"image_size": 4}, "image_size is for imagefolder"),
         ("cifar10", {}, "no folder nowhere/cifar-10-batches-py; give --data-root DIR or --download"),
@@ -227,7 +229,25 @@ def test_a_second_preparation_reads_no_image(images):
     assert prepare(found) == first
 
 
-def test_the_fingerprint_knows_names_and_sizes_and_not_the_place(images, tmp_path):
+def test_the_fingerprint_knows_contents_of_equal_size(images):
+    """A bitmap has as many bytes whatever it shows."""
+    path = images / "train" / "cat" / "000.bmp"
+    fingerprints = []
+    for shade in (10, 20):
+        Image.new("RGB", (16, 16), (shade, 0, 0)).save(path)
+        fingerprints.append((path.stat().st_size, folder(images).fingerprint))
+    (size, first), (other_size, second) = fingerprints
+    assert size == other_size
+    assert first != second
+
+
+def test_a_name_that_is_no_unicode_is_read(images):
+    place = os.fsencode(images / "train" / "cat")
+    os.rename(os.path.join(place, b"000.png"), os.path.join(place, b"caf\xe9.png"))  # noqa: PTH104, PTH118  # bytes
+    assert prepare(folder(images)).num_train == 72
+
+
+def test_the_fingerprint_knows_names_and_not_the_place(images, tmp_path):
     moved = Path(shutil.copytree(images, tmp_path / "elsewhere"))
     assert folder(images).fingerprint == folder(moved).fingerprint
     (moved / "train" / "cat" / "000.png").rename(moved / "train" / "cat" / "zzz.png")

@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from ablations import recipes
-from ablations.data import Scale, TrainBatches, find_source, load_splits, prepare
+from ablations.data import DataInfo, Scale, TrainBatches, find_source, load_splits, prepare
 from ablations.streams import epoch_generator, forked_library, reseed_library
 from ablations.study.cell import make_config
+from ablations.tasks.classify import Classifier
 from ablations.tasks.net import build_net
 from ufo.init import shared_weights_hash
 from ufo.norms import NORMS, AttentionNorm
@@ -22,9 +23,18 @@ CPU = torch.device("cpu")
 QUICK = ("--epochs", 2, "--set", "train_limit=128")
 
 
-def net(norm: str, *, seed: int = 0, **fields: object):
+def make(**fields: object):
     base = recipes.defaults(image_side=8, flips=False) | {"data": "digits", "data_fingerprint": "f"}
-    return build_net(make_config(base | {"norm": norm, "seed": seed} | fields), image_shape=(8, 8, 1), num_classes=10)
+    return make_config(base | {"norm": "xnorm", "seed": 0} | fields)
+
+
+def net(norm: str, **fields: object):
+    return build_net(make(norm=norm, **fields), image_shape=(8, 8, 1), num_classes=10)
+
+
+@pytest.fixture(scope="module")
+def digits(cache: Path) -> DataInfo:
+    return prepare(find_source("digits", data_root=cache, download=False, image_size=None))
 
 
 def outside_norms(model: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -97,6 +107,40 @@ def test_streams_are_apart():
         for epoch in (0, 1)
     }
     assert len(set(draws.values())) == len(draws)
+
+
+def dropped(digits, **options) -> dict[str, torch.Tensor]:
+    """Return what each branch of a net keeps in the first epoch's second step."""
+    config = make(drop_path=0.5, **options)
+    net = build_net(config, image_shape=digits.image_shape, num_classes=10)
+    split = load_splits(digits, train_limit=128, device=CPU)["train"]
+    scale = Scale(digits.mean, digits.std, device=CPU)
+    batches = TrainBatches(split, scale=scale, batch_size=32, augment="none", seed=0)
+    module = Classifier(net, config=config, num_classes=10, train_batches=batches)
+    seen = []
+    net.register_forward_pre_hook(lambda _net, inputs: seen.append(inputs[1]))
+    module.on_train_epoch_start()
+    module.training_step(next(iter(batches)), 1)
+    return dict(zip(net.branches, seen[0], strict=True))
+
+
+@pytest.mark.parametrize("off", [{"lpi": False}, {"class_attention": 0}, {"depth": 1}, {"norm": "l2"}])
+def test_a_branch_is_dropped_for_the_same_samples_whatever_other_branches_there_are(digits, off):
+    full, part = dropped(digits), dropped(digits, **off)
+    assert set(part) <= set(full)
+    assert all(torch.equal(keep, full[name]) for name, keep in part.items())
+    assert len({tuple(keep.tolist()) for keep in full.values()}) == len(full)
+
+
+def test_another_batch_size_is_another_sequence_of_batches(digits):
+    split = load_splits(digits, train_limit=128, device=CPU)["train"]
+    scale = Scale(digits.mean, digits.std, device=CPU)
+    hashes = [
+        TrainBatches(split, scale=scale, batch_size=size, augment="shift", seed=seed).hash
+        for size in (32, 64)
+        for seed in (0, 1)
+    ]
+    assert len(set(hashes)) == 4
 
 
 def test_library_code_runs_in_a_keyed_fork():

@@ -24,6 +24,7 @@ OUTCOME = {
     "chance_pct": 10.0,
     "init_hash": "i",
     "split_hash": "s",
+    "epoch_hashes": ["x", "y"],
     "epochs_run": 2,
     "device": "cpu",
     "seconds": 1.0,
@@ -113,6 +114,19 @@ def test_frames_are_tidy_and_know_label_order_condition_and_score(tmp_path):
         ("val", "loss"),
         ("val", "accuracy_pct"),
     }
+
+
+def test_a_cell_that_ended_in_its_first_epoch_has_that_epoch_without_values(tmp_path):
+    nan = {"outcome": "diverged", "kind": "nan", "test_accuracy_pct": None, "epochs_run": 0, "epoch_hashes": ["x"]}
+    store, _ = fake(tmp_path, ALL_OK | {("l2", 1): nan})
+    (folder,) = store.cells.glob("l2-s1-*")
+    (folder / "metrics.csv").unlink()
+    cells, curves = store.frames(sources=None)
+    rows = curves[(curves["arm"] == "l2") & (curves["seed"] == 1)]
+    assert len(rows) == 3
+    assert (rows["epoch"] == 1).all()
+    assert rows["value"].isna().all()
+    assert cells.set_index(["arm", "seed"]).loc[("l2", 1), "batches"] == "x"
 
 
 def test_the_store_scores_as_chance_what_the_statistics_take_for_chance():

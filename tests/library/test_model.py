@@ -218,7 +218,7 @@ def test_a_dropped_branch_adds_nothing_to_its_sample_and_the_kept_are_scaled(row
     scaled = pico(layer_scale=4.0)  # 1 / (1 - 0.75)
     torch.testing.assert_close(out[1], scaled(images)[1])
     branches = [p for name, p in scaled.named_parameters() if name.endswith("layer_scale")]
-    assert scaled.num_branches == len(branches)
+    assert len(scaled.branches) == len(branches)
     nn.init.zeros_(branches[row])
     torch.testing.assert_close(out[0], scaled(images)[0])
 

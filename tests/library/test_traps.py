@@ -338,7 +338,7 @@ class SkippedInEvaluation(nn.Module):
     def __init__(self, inner):
         super().__init__()
         self.inner = inner
-        self.num_branches = inner.num_branches
+        self.branches = inner.branches
 
     def forward(self, x, *rest):
         return self.inner(x, *rest) if self.training else x
