@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from ablations.plan import Plan
 from ablations.provenance import import_plugin, source_hashes
 from ablations.stats import can_decide, seeds_needed
 from ablations.store import Store
-from ablations.study import CellConfig, Study
+from ablations.study import CellConfig, Study, UsageError
 from ablations.study.grid import arm_name
 from ufo.attention import ClassAttention
 from ufo.norms import NORMS
@@ -21,6 +22,14 @@ from ufo.sizes import SIZES
 
 if TYPE_CHECKING:
     from ablations.report import Report
+
+TIMING_S = 20.0
+"""After this long no further kind of cell is timed for the plan."""
+
+DECIDES_NO_STEP = frozenset(
+    {"norm", "seed", "epochs", "train_limit", "lr", "min_lr_share", "warmup_epochs", "weight_decay", "label_smoothing"}
+)
+"""Fields of a cell on which the time of a step does not depend; for the normaliser it does, but little."""
 
 
 def describe_plan(plan: Plan) -> list[str]:
@@ -34,6 +43,8 @@ def describe_plan(plan: Plan) -> list[str]:
     ]
     if plan.store.exists and study.history != plan.store.read_study().history:
         lines.append(study.history[-1])
+    if plan.taken:
+        lines.append(f"not asked for, so as the study has it: {_values(plan.taken)}")
     if plan.todo:
         lines.append(_cost(plan))
     if plan.count("stale") and plan.rerun is None:
@@ -82,7 +93,7 @@ def make_report(folder: Path) -> Report:
         folder: the study's.
 
     Raises:
-        UsageError: there is no study, or a record that cannot be read.
+        UsageError: there is no study, a record that cannot be read, or a folder that cannot be written.
     """
     from ablations.report import write_report
 
@@ -92,7 +103,10 @@ def make_report(folder: Path) -> Report:
         import_plugin(plugin)
     num_asked = math.prod(len(values) for values in study.axes.values())
     said = caveats(study) + _substitutions([record.config for record in store.records().values()])
-    return write_report(store, sources=source_hashes(study.axes["norm"]), caveats=said, num_asked=num_asked)
+    try:
+        return write_report(store, sources=source_hashes(study.axes["norm"]), caveats=said, num_asked=num_asked)
+    except OSError as error:
+        raise UsageError(f"the report of {folder} cannot be written: {error}") from error
 
 
 def caveats(study: Study) -> list[str]:
@@ -102,46 +116,68 @@ def caveats(study: Study) -> list[str]:
 
 
 def _cost(plan: Plan) -> str:
-    """Say how long the plan takes and how much disk: cells of one model on one data set take about as long."""
-    alike: dict[tuple[str, str], list[CellConfig]] = {}
-    for cell in plan.todo:
-        alike.setdefault((cell.data_fingerprint, cell.model), []).append(cell)
-    parts, known_s, longest_s = [], 0.0, 0.0
-    for (fingerprint, model), cells in alike.items():
-        where = f" of {model} on {plan.infos[fingerprint].name}" if len(alike) > 1 else ""
-        each_s, how = _seconds(plan, cells[0])
-        parts.append(f"a cell{where} takes {how if each_s is None else f'{_duration(each_s)} ({how})'}")
-        known_s += (each_s or 0.0) * len(cells)
-        longest_s = max(longest_s, each_s or 0.0)
+    """Say how long the plan takes and how much disk."""
+    seconds, how = _cell_seconds(plan)
     disk_mib = sum(_disk_bytes(cell, plan.infos[cell.data_fingerprint]) for cell in plan.todo) / 2**20
-    total = f"about {_duration(max(longest_s, known_s / plan.jobs))} in all, " if known_s else ""
-    return f"{total}{disk_mib:.1f} MiB of disk; {'; '.join(parts)}"
+    disk = f"{disk_mib:.1f} MiB of disk"
+    if not seconds:
+        return f"{disk}; how long is not known: {how}"
+    each = _duration(min(seconds)), _duration(max(seconds))
+    total_s = max(max(seconds), sum(seconds) / plan.jobs * len(plan.todo) / len(seconds))
+    a_cell = each[0] if each[0] == each[1] else f"{each[0]} to {each[1]}"
+    return f"about {_duration(total_s)} in all, {a_cell} a cell ({how}), and {disk}"
 
 
-def _seconds(plan: Plan, cell: CellConfig) -> tuple[float | None, str]:
-    """Return a cell's seconds, None where they are not known, and how they are known."""
-    from ablations.engine.estimate import estimate_seconds
+def _cell_seconds(plan: Plan) -> tuple[list[float], str]:
+    """Return the seconds of the cells to run, as far as they are known, and how they are."""
+    from ablations.engine.estimate import num_steps, time_steps
 
-    finished = [
-        record.outcome["seconds"]
-        for record in plan.records.values()
-        if record.has_result
-        and (record.config.data_fingerprint, record.config.model) == (cell.data_fingerprint, cell.model)
-    ]
-    if finished:
-        return statistics.median(finished), "the median of the finished cells"
-    arm = arm_name(getattr(cell, plan.study.compare))
-    try:
-        seconds = estimate_seconds(cell, plan.infos[cell.data_fingerprint], device=plan.device)
-    except Exception as error:  # the cell itself will record it; the other arms must still run
-        return None, f"a time that is not known, since a step of {arm} fails with {type(error).__name__}: {error}"
-    return seconds, f"from a few steps of {arm}"
+    finished: dict[tuple[Any, ...], list[float]] = {}
+    for record in plan.records.values():
+        if record.outcome["outcome"] == "ok" and (info := plan.infos.get(record.config.data_fingerprint)):
+            per_step_s = record.outcome["seconds"] / max(1, num_steps(record.config, info))
+            finished.setdefault(_step(record.config), []).append(per_step_s)
+    kinds: dict[tuple[Any, ...], list[CellConfig]] = {}
+    for cell in plan.todo:
+        kinds.setdefault(_step(cell), []).append(cell)
+    seconds: list[float] = []
+    num_timed, why, started = 0, "", time.perf_counter()
+    for kind, cells in kinds.items():
+        info = plan.infos[cells[0].data_fingerprint]
+        if kind in finished:
+            seconds += [statistics.median(finished[kind]) * num_steps(cell, info) for cell in cells]
+        elif time.perf_counter() - started < TIMING_S:
+            try:
+                times = time_steps(cells[0], info, device=plan.device)
+            except Exception as error:  # the cell itself will record it; the other arms must still run
+                why = f"a step of {arm_name(getattr(cells[0], plan.study.compare))} fails: {error}"
+                continue
+            seconds += [times.cell_seconds(cell, info) for cell in cells]
+            num_timed += 1
+    known = "from the finished cells" if not num_timed else "from a few steps of the first"
+    left_out = f", {len(plan.todo) - len(seconds)} cells taken to be like them" if len(seconds) < len(plan.todo) else ""
+    return seconds, known + left_out if seconds else why
+
+
+def _step(cell: CellConfig) -> tuple[Any, ...]:
+    """Return what decides how long a step takes, the normaliser left aside."""
+    return tuple(value for field, value in cell if field not in DECIDES_NO_STEP)
 
 
 def _disk_bytes(cell: CellConfig, info: DataInfo) -> int:
     """Bytes of a cell's folder: a byte for each test image, a row for each epoch, the records."""
     depth = cell.depth or SIZES[cell.model].depth
     return info.num_test + cell.epochs * (150 + 200 * depth) + 8192
+
+
+def _values(axes: dict[str, list[Any]]) -> str:
+    """Write axes in short.
+
+    >>> _values({"norm": ["xnorm", "l2"], "seed": [0, 1, 5]})
+    'norm=xnorm,l2; 3 seeds'
+    """
+    texts = [f"{f}={','.join(arm_name(value) for value in values)}" for f, values in axes.items() if f != "seed"]
+    return "; ".join([*texts, *(f"{len(axes['seed'])} seeds" for _ in range("seed" in axes))])
 
 
 def _duration(seconds: float) -> str:

@@ -144,8 +144,8 @@ def run(
         if as_json:
             typer.echo(json.dumps({"study": plan.study.model_dump(mode="json"), "states": plan.states}, indent=2))
         return OK
-    interrupted = _execute(plan, console)
-    return _finish(plan.store.folder, console, as_json=as_json, interrupted=interrupted)
+    code = _execute(plan, console)
+    return _finish(plan.store.folder, console, as_json=as_json, code=code)
 
 
 @app.command()
@@ -154,7 +154,7 @@ def report(
     as_json: Json = False,
 ) -> int:
     """Rebuild a study's table and figures from its cells, and print the table."""
-    return _finish(study, _console(as_json), as_json=as_json, interrupted=False)
+    return _finish(study, _console(as_json), as_json=as_json, code=OK)
 
 
 @app.command()
@@ -249,45 +249,51 @@ def _parse_jobs(text: str) -> int | None:
     return int(text)
 
 
-def _execute(plan: Plan, console: Console) -> bool:
-    """Run the plan with one line for each finished cell; return whether it was interrupted."""
+def _execute(plan: Plan, console: Console) -> int:
+    """Run the plan with one line for each finished cell; return the exit code of what was run."""
     from ablations.api import execute
     from ablations.study import Interrupted
     from ablations.study.grid import arm_name
 
     if not plan.todo:
         console.print(f"all {len(plan.cells)} cells are done")
-    total, num_done = len(plan.todo), 0
+    total, num_done, code = len(plan.todo), 0, OK
 
     def on_done(config: CellConfig, outcome: dict[str, Any]) -> None:
-        nonlocal num_done
+        nonlocal num_done, code
         num_done += 1
+        kept = ""
+        if outcome["outcome"] == "failed":
+            code = SOME_FAILED
+            kept = "  its earlier result is kept" if plan.states[config.id] in ("done", "stale") else ""
         arm = arm_name(getattr(config, plan.study.compare))
         accuracy = outcome["test_accuracy_pct"]
         what = "" if accuracy is None else f"test accuracy {accuracy:.2f} %"
         kind = f"{outcome['outcome']} {outcome['kind']}".strip()
         line = f"[{num_done}/{total}] {arm} seed {config.seed}: {kind}  {what}  {outcome['seconds']:.1f} s"
         detail = f"  {outcome['detail']} (python -m ablations show {config.id})" if outcome["detail"] else ""
-        console.print(line + detail, markup=False, soft_wrap=True)
+        console.print(line + detail + kept, markup=False, soft_wrap=True)
 
     try:
         execute(plan, on_done=on_done)
     except Interrupted as reason:
         why = f" ({reason})" if str(reason) else ""
         console.print(f"interrupted{why}: what is finished is kept; the same command goes on", soft_wrap=True)
-        return True
-    return False
+        return INTERRUPTED
+    return code
 
 
-def _finish(folder: Path, console: Console, *, as_json: bool, interrupted: bool) -> int:
-    """Rebuild the report, print it and return the exit code."""
+def _finish(folder: Path, console: Console, *, as_json: bool, code: int) -> int:
+    """Rebuild the report, print it and return the exit code, given that of what was run."""
     from ablations.api import make_report
     from ablations.report import text_rows
 
     made = make_report(folder)
     has_result = made.cells["outcome"].isin(["ok", "diverged"])
-    code = OK if has_result.all() else SOME_FAILED if has_result.any() else NO_OUTCOME
-    code = INTERRUPTED if interrupted else NO_OUTCOME if not has_result.any() else code
+    if code != INTERRUPTED and not has_result.all():
+        code = SOME_FAILED
+    if code != INTERRUPTED and not has_result.any():
+        code = NO_OUTCOME
     _print_table(console, made.study.name, *text_rows(made.table, made.study))
     for line in [*made.notes, "", *(str(file) for file in made.files)]:
         console.print(line, markup=False, soft_wrap=True)

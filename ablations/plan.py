@@ -17,7 +17,7 @@ from ablations.request import DEFAULT_NORMS, DEFAULT_SEEDS, SMOKE_IMAGES, Reques
 from ablations.store import CellRecord, Store
 from ablations.study import CellConfig, Study, UsageError
 from ablations.study.cell import check_field, check_values, parse_values
-from ablations.study.grid import arm_name, design, extend
+from ablations.study.grid import DATA_FIELDS, arm_name, design, extend
 from ablations.study_data import StudyData, find_data
 from ablations.tasks.net import build_net
 from ufo.norms import NORMS
@@ -43,6 +43,7 @@ class Plan:
         device: to train on.
         jobs: cells side by side.
         rerun: which finished cells are run again.
+        taken: values of axes that were not asked for and are the stored study's.
     """
 
     study: Study
@@ -54,6 +55,7 @@ class Plan:
     device: torch.device
     jobs: int
     rerun: Rerun | None
+    taken: dict[str, list[Any]]
 
     @property
     def todo(self) -> list[CellConfig]:
@@ -75,7 +77,8 @@ def make_plan(request: Request) -> Plan:
     for plugin in request.plugins:
         import_plugin(plugin)
     asked = _complete(request)
-    device = _find_device(request.device, asked.get("precision", ["32-true"]))
+    device = _find_device(request.device)
+    _check_precision(device, asked)
     data = find_data(
         asked["data"],
         image_sizes=asked.get("image_size", [None]),
@@ -85,13 +88,17 @@ def make_plan(request: Request) -> Plan:
     store = Store(request.out / _name(request, data))
     _check_access(store)
     stored = store.read_study() if store.exists else None
+    taken = {} if stored is None else _take_from(stored, request)
+    asked |= taken
+    _check_precision(device, asked)
     data = data.as_called_by(stored)
-    study, cells = _design(request, asked, data, name=store.folder.name)
+    ref = _parse_ref(request)
+    study, cells = _design(request, asked, data, name=store.folder.name, ref=ref if stored is None else None)
     infos = data.by_fingerprint
     _check_sizes(cells, infos)
     records: dict[str, CellRecord] = {}
     if stored is not None:
-        study = extend(stored, study, named=asked.keys(), explicit_ref=request.ref is not None)
+        study = extend(stored, study, named=request.asked.keys(), ref=ref)
         records = store.records()
     plan = Plan(
         study=study,
@@ -103,20 +110,38 @@ def make_plan(request: Request) -> Plan:
         device=device,
         jobs=request.jobs or _auto_jobs(device, max(cell.threads_per_cell for cell in cells)),
         rerun=request.rerun,
+        taken=taken,
     )
     _check_nets(plan.todo, infos)
     return plan
 
 
+def _take_from(stored: Study, request: Request) -> dict[str, list[Any]]:
+    """Return the axes of a stored study that were not asked for: they stay as they are.
+
+    Data sets must be asked for, since a study does not hold the place of a folder.
+    """
+    for plugin in stored.plugins:
+        import_plugin(plugin)
+    if stored.compare != request.compare:
+        return {}
+    unnamed = {f: values for f, values in stored.axes.items() if f not in request.asked and f not in DATA_FIELDS}
+    return {f: values for f, values in unnamed.items() if values != _complete(request).get(f)}
+
+
 def _design(
-    request: Request, asked: dict[str, list[Any]], data: StudyData, *, name: str
+    request: Request, asked: dict[str, list[Any]], data: StudyData, *, name: str, ref: str | None
 ) -> tuple[Study, list[CellConfig]]:
     recipe = {field: [value] for field, value in recipes.RECIPE.items()}
     asked = {**recipe, **asked, "data": data.names, "smoke": [request.smoke]}
     if request.smoke:  # no more images than there are
         fewest = min(info.num_train for info in data.by_fingerprint.values())
-        unasked = {field: values for field, values in SMOKE_IMAGES.items() if asked[field] == values}
-        asked |= {field: [min(value, fewest) for value in values] for field, values in unasked.items()}
+        for field, values in SMOKE_IMAGES.items():
+            if asked.get(field) == values:
+                asked[field] = [min(fewest, *values)]
+                fewest = asked[field][0]  # a batch is no larger than the images taken
+            elif field == "train_limit" and asked.get(field):
+                fewest = min(fewest, *(value for value in asked[field] if value is not None))
 
     def defaults(fields: Mapping[str, Any]) -> dict[str, Any]:
         info = data.info(fields["data"], fields.get("image_size"))
@@ -127,7 +152,7 @@ def _design(
         name=name,
         asked=asked,
         compare=request.compare,
-        ref=None if request.ref is None else arm_name(parse_values(request.compare, request.ref)[0]),
+        ref=ref,
         defaults=defaults,
         question=request.question,
         plugins=request.plugins,
@@ -151,7 +176,21 @@ def _complete(request: Request) -> dict[str, list[Any]]:
     return asked
 
 
-def _find_device(name: str, precisions: list[Any]) -> torch.device:
+def _parse_ref(request: Request) -> str | None:
+    if request.ref is None:
+        return None
+    values = parse_values(request.compare, request.ref)
+    if len(values) > 1:
+        raise UsageError(f"--ref {request.ref}: give one arm")
+    return arm_name(values[0])
+
+
+def _check_precision(device: torch.device, asked: dict[str, list[Any]]) -> None:
+    if device.type == "cpu" and "16-mixed" in asked.get("precision", []):
+        raise UsageError("--precision 16-mixed needs a GPU; on a CPU give bf16-mixed or 32-true")
+
+
+def _find_device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -167,8 +206,6 @@ def _find_device(name: str, precisions: list[Any]) -> torch.device:
         raise UsageError(f"--device {name}: give auto, cpu, cuda, cuda:N or mps")
     if not usable[device.type]:
         raise UsageError(f"--device {name}: torch finds no such device here")
-    if "16-mixed" in precisions and device.type == "cpu":
-        raise UsageError("--precision 16-mixed needs a GPU; on a CPU give bf16-mixed or 32-true")
     return device
 
 
@@ -229,5 +266,5 @@ def _check_nets(todo: list[CellConfig], infos: dict[str, DataInfo]) -> None:
         info = infos[cell.data_fingerprint]
         try:
             build_net(cell, image_shape=info.image_shape, num_classes=len(info.classes))
-        except ValueError as error:
+        except (ValueError, RuntimeError) as error:  # the latter where torch cannot allocate it
             raise UsageError(f"{cell.model} with {cell.norm} on {info.name}: {error}") from error

@@ -54,7 +54,7 @@ def import_plugin(name: str) -> ModuleType:
     """
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
-    if name.startswith("."):
+    if not name or name.startswith("."):
         raise UsageError(f"--plugin {name}: give the module's full name")
     try:
         module = importlib.import_module(name)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+from matplotlib.axes import Axes
 
 from ablations.figures.arms import accuracy_per_arm
 from ablations.figures.curves import accuracy_curves, loss_curves
@@ -18,6 +19,13 @@ from ablations.study import Study
 
 FIGURE_SIZE = (7.0, 4.2)
 """Inches."""
+
+FIGURES: dict[str, tuple[Callable[[pd.DataFrame, Axes], Axes], bool]] = {
+    "training_loss": (loss_curves, True),
+    "validation_accuracy": (accuracy_curves, True),
+    "test_accuracy": (accuracy_per_arm, False),
+}
+"""Name of a figure to what draws it, and whether it draws curves, or cells."""
 
 
 @dataclass(frozen=True)
@@ -151,15 +159,18 @@ def _write_figures(folder: Path, cells: pd.DataFrame, curves: pd.DataFrame, cave
     from matplotlib.figure import Figure
 
     folder.mkdir(exist_ok=True)
-    files = []
+    for path in folder.iterdir():  # those of conditions that are no more
+        if path.suffix in (".png", ".pdf") and re.fullmatch(f"({'|'.join(FIGURES)})(-.+=.*)?", path.stem):
+            path.unlink()
+    files, suffixes = [], set[str]()
     for condition in cells["condition"].unique():
         suffix = re.sub(r"[^\w.=-]+", "_", f"-{condition}") if condition else ""
+        while suffix in suffixes:  # two conditions may differ in a character that no file's name should have
+            suffix += "_"
+        suffixes.add(suffix)
         some_cells, some_curves = (frame[frame["condition"] == condition] for frame in (cells, curves))
-        for name, draw, frame in (
-            ("training_loss", loss_curves, some_curves),
-            ("validation_accuracy", accuracy_curves, some_curves),
-            ("test_accuracy", accuracy_per_arm, some_cells),
-        ):
+        for name, (draw, of_curves) in FIGURES.items():
+            frame = some_curves if of_curves else some_cells
             figure = Figure(figsize=FIGURE_SIZE, layout="constrained")
             draw(frame, figure.add_subplot())
             if caveats:

@@ -10,7 +10,7 @@ from ablations.study.experiment import Experiment, load_experiment
 
 SMOKE_IMAGES = {"train_limit": [256], "batch_size": [64]}
 SMOKE: dict[str, list[Any]] = {"epochs": [1], "warmup_epochs": [0], "seed": [0, 1], **SMOKE_IMAGES}
-"""Fields of a smoke run: they win over an experiment file and yield to flags."""
+"""Fields of a smoke run: they win over an experiment file and yield to flags; the arms stay as they are."""
 
 DEFAULT_NORMS = ("xnorm", "l2", "single_l2")
 DEFAULT_SEEDS = 8
@@ -76,10 +76,11 @@ def make_request(
         UsageError: the experiment file cannot be read, or has a key or value that is none.
     """
     loaded = Experiment() if experiment is None else load_experiment(experiment)
-    name = name or loaded.study
+    name, compare = name or loaded.study, compare or loaded.compare
+    shortened = {field: values for field, values in SMOKE.items() if smoke and field != compare}
     return Request(
-        asked={**loaded.asked, **(SMOKE if smoke else {}), **asked},
-        compare=compare or loaded.compare,
+        asked={**loaded.asked, **shortened, **asked},
+        compare=compare,
         ref=ref or loaded.ref,
         name=f"{name}-smoke" if smoke and name else name,
         question=loaded.question,

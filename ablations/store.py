@@ -21,11 +21,19 @@ import yaml
 from pydantic import ValidationError
 
 from ablations.study import CellConfig, Study, UsageError
+from ablations.study.cell import first_error
 from ablations.study.grid import arm_name, point_name
 from ufo.norms import NORMS
 
 RECORD_FORMAT = 1
 """Version of outcome.json."""
+
+RECORD_KEYS = (
+    *("outcome", "kind", "detail", "attempts", "source_hash", "versions", "device", "seconds", "peak_memory_mib"),
+    *("test_accuracy_pct", "test_loss", "chance_pct", "init_hash", "split_hash", "epoch_hashes", "epochs_run"),
+    "num_parameters",
+)
+"""What every outcome.json has."""
 
 SCORED_AS_CHANCE = ("nan", "exploded")
 """Kinds of divergence that have no accuracy of their own."""
@@ -85,8 +93,10 @@ class Store:
             raise UsageError(f"no study in {self.folder}: it has no study.yaml")
         try:
             return Study.model_validate(yaml.safe_load(path.read_text()))
-        except (yaml.YAMLError, ValidationError) as error:
-            raise UsageError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
+        except ValidationError as error:
+            raise UsageError(f"{path} is no study: {first_error(error)}") from error
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise UsageError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
 
     def write_study(self, study: Study) -> None:
         """Write study.yaml, atomically.
@@ -117,6 +127,11 @@ class Store:
         partial.rename(folder)
         shutil.rmtree(old, ignore_errors=True)
         return folder
+
+    def add_attempt(self, record: CellRecord, attempt: dict[str, Any]) -> None:
+        """Add a failed attempt to the record of a cell whose result stays."""
+        attempts = [*record.outcome["attempts"], attempt]
+        write_json(record.folder / "outcome.json", {**record.outcome, "attempts": attempts})
 
     def records(self) -> dict[str, CellRecord]:
         """Read every finished cell, by id.
@@ -180,12 +195,20 @@ def _read_record(folder: Path) -> CellRecord:
     try:
         outcome = json.loads((folder / "outcome.json").read_text())
         config = CellConfig.model_validate_json((folder / "config.json").read_text())
+    except ValidationError as error:
+        raise _unreadable(folder, f"config.json: {first_error(error)}") from error
     except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise UsageError(f"{folder} holds no readable cell: {reason}; move it away to run it again") from error
-    if outcome.get("format") != RECORD_FORMAT:
-        raise UsageError(f"{folder / 'outcome.json'} has format {outcome.get('format')}, not {RECORD_FORMAT}")
+        raise _unreadable(folder, " ".join(str(error).split())) from error
+    if not isinstance(outcome, dict) or outcome.get("format") != RECORD_FORMAT:
+        have = outcome.get("format") if isinstance(outcome, dict) else None
+        raise _unreadable(folder, f"outcome.json has format {have}, not {RECORD_FORMAT}")
+    if missing := [key for key in RECORD_KEYS if key not in outcome]:
+        raise _unreadable(folder, f"outcome.json has no {missing[0]}")
     return CellRecord(folder, config, outcome)
+
+
+def _unreadable(folder: Path, reason: str) -> UsageError:
+    return UsageError(f"{folder} holds no readable cell: {reason}; move it away to run it again")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -247,8 +270,12 @@ def _cell_row(record: CellRecord, study: Study, sources: Mapping[str, str] | Non
 def _curves(record: CellRecord) -> pd.DataFrame:
     """Return a cell's curves; one that ended before its first epoch did has that epoch without values."""
     path = record.folder / "metrics.csv"
-    wide = pd.read_csv(path) if path.exists() else pd.DataFrame({"epoch": [1], **dict.fromkeys(CURVE_METRICS, np.nan)})
-    long = wide.melt("epoch", list(CURVE_METRICS), "column")
+    no_epoch = pd.DataFrame({"epoch": [1], **dict.fromkeys(CURVE_METRICS, np.nan)})
+    try:
+        wide = pd.read_csv(path) if record.outcome["epochs_run"] else no_epoch
+        long = wide.melt("epoch", list(CURVE_METRICS), "column")
+    except (OSError, ValueError, KeyError) as error:
+        raise _unreadable(record.folder, f"metrics.csv: {error}") from error
     long["cell"] = record.config.id
     long["split"] = long["column"].map(lambda column: CURVE_METRICS[column][0])
     long["metric"] = long["column"].map(lambda column: CURVE_METRICS[column][1])

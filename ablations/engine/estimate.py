@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -18,8 +19,26 @@ WARM_S = 1.0
 """A first call longer than this is taken as it is; a shorter one may be warming up, and is timed anew."""
 
 
-def estimate_seconds(config: CellConfig, info: DataInfo, *, device: torch.device) -> float:
-    """Estimate a cell's seconds from a training step and an evaluation batch on noise, in float32."""
+@dataclass(frozen=True)
+class StepTimes:
+    """What a training step and an evaluation batch take, in seconds."""
+
+    train_s: float
+    eval_s: float
+
+    def cell_seconds(self, config: CellConfig, info: DataInfo) -> float:
+        """Return the seconds of a cell's steps and evaluations."""
+        num_evaluated = config.epochs * info.num_val + info.num_test
+        return num_steps(config, info) * self.train_s + num_evaluated / EVAL_BATCH * self.eval_s
+
+
+def num_steps(config: CellConfig, info: DataInfo) -> int:
+    """Return the training steps of a cell."""
+    return config.epochs * ((config.train_limit or info.num_train) // config.batch_size)
+
+
+def time_steps(config: CellConfig, info: DataInfo, *, device: torch.device) -> StepTimes:
+    """Time a training step and an evaluation batch of a cell on noise, in float32."""
     height, width, channels = info.image_shape
     net = build_net(config, image_shape=info.image_shape, num_classes=len(info.classes)).to(device)
     optimizer = build_optimizer(net, lr=0.0, weight_decay=0.0, fused=False)
@@ -42,9 +61,7 @@ def estimate_seconds(config: CellConfig, info: DataInfo, *, device: torch.device
             train_s, eval_s = (_seconds(step, device) for step in (train_step, eval_step))
     finally:
         torch.set_num_threads(threads)
-    num_steps = config.epochs * ((config.train_limit or info.num_train) // config.batch_size)
-    num_evaluated = config.epochs * info.num_val + info.num_test
-    return num_steps * train_s + num_evaluated / EVAL_BATCH * eval_s
+    return StepTimes(train_s, eval_s)
 
 
 def _seconds(call: Callable[[], None], device: torch.device) -> float:

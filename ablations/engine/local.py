@@ -26,7 +26,7 @@ from ablations.study import CellConfig, Interrupted, Study
 if TYPE_CHECKING:
     from ablations.engine.cell import Result
 
-KEPT_OF_AN_ATTEMPT = ("outcome", "kind", "detail", "started", "seconds", "source_hash")
+KEPT_OF_AN_ATTEMPT = ("outcome", "kind", "detail", "test_accuracy_pct", "started", "seconds", "source_hash")
 """Fields of outcome.json that stay in the record of the attempt after it."""
 
 
@@ -75,10 +75,14 @@ def run_cells(
             for future in as_completed(started):
                 config, folder = started[future]
                 origin = {"source_hash": sources[config.norm], **provenance}
-                outcome = _record(config, future.result(), origin, earlier.get(config.id))
-                write_json(folder / "config.json", json.loads(config.model_dump_json()))
-                write_json(folder / "outcome.json", outcome)
-                store.publish(folder, config, compare=study.compare)
+                before = earlier.get(config.id)
+                outcome = _record(config, future.result(), origin, before)
+                if outcome["outcome"] == "failed" and before is not None and before.has_result:
+                    store.add_attempt(before, _attempt(outcome))  # a failure takes no result's place
+                else:
+                    write_json(folder / "config.json", json.loads(config.model_dump_json()))
+                    write_json(folder / "outcome.json", outcome)
+                    store.publish(folder, config, compare=study.compare)
                 on_done(config, outcome)
         except BrokenProcessPool:
             raise Interrupted("a worker process was killed, by the system for want of memory perhaps") from None
@@ -105,13 +109,16 @@ def _run_in_worker(config: CellConfig, info: DataInfo, folder: Path, device: tor
     return result
 
 
+def _attempt(outcome: dict[str, Any]) -> dict[str, Any]:
+    return {key: outcome[key] for key in KEPT_OF_AN_ATTEMPT}
+
+
 def _record(
     config: CellConfig, result: Result, provenance: dict[str, Any], earlier: CellRecord | None
 ) -> dict[str, Any]:
     attempts = []
     if earlier is not None:
-        last = {key: earlier.outcome[key] for key in KEPT_OF_AN_ATTEMPT}
-        attempts = [*earlier.outcome["attempts"], last]
+        attempts = [*earlier.outcome["attempts"], _attempt(earlier.outcome)]
     return {
         "format": RECORD_FORMAT,
         "cell": config.id,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import reprlib
 import types
 import typing
 from typing import Annotated, Any, Literal
@@ -94,7 +95,7 @@ def make_config(values: dict[str, Any]) -> CellConfig:
     try:
         config = CellConfig(**values)
     except ValidationError as error:
-        raise UsageError(_first_line(error)) from None
+        raise UsageError(first_error(error)) from None
     if config.warmup_epochs > config.epochs:
         raise UsageError(f"warmup_epochs {config.warmup_epochs} exceeds epochs {config.epochs}; give fewer")
     return config
@@ -109,6 +110,13 @@ def check_field(name: str) -> None:
     fields = [field for field in CellConfig.model_fields if field not in ("data_fingerprint", "smoke")]
     if name not in fields:
         raise UsageError(str(unknown_name("field", name, sorted(fields))))
+
+
+def first_error(error: ValidationError) -> str:
+    """Say in one line what does not fit: the field, its value and why."""
+    where = ".".join(str(part) for part in error.errors()[0]["loc"])
+    value = reprlib.repr(error.errors()[0].get("input"))
+    return f"{where}: {value} does not fit, {_message(error)}" if where else _message(error)
 
 
 def parse_values(field: str, text: str) -> list[Any]:
@@ -139,6 +147,8 @@ def check_values(field: str, values: list[Any]) -> list[Any]:
     adapter: TypeAdapter[Any] = TypeAdapter(_annotation(field))
     checked = []
     for value in values:
+        if isinstance(value, bool) and not _takes(field, bool):
+            raise UsageError(f"{field}: {value!r} does not fit, a number or a name is needed")
         try:
             checked.append(adapter.validate_python(value))
         except ValidationError as error:
@@ -175,8 +185,3 @@ def _takes(field: str, kind: type) -> bool:
 def _message(error: ValidationError) -> str:
     message = error.errors()[0]["msg"]
     return message[0].lower() + message[1:]
-
-
-def _first_line(error: ValidationError) -> str:
-    where = ".".join(str(part) for part in error.errors()[0]["loc"])
-    return f"{where}: {error.errors()[0].get('input')!r} does not fit, {_message(error)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,17 @@ class Experiment:
     plugins: tuple[str, ...] = ()
 
 
+class _UniqueKeys(yaml.SafeLoader):
+    """A safe loader that refuses a key that comes twice, of which YAML would take the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"'{key}' comes twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
 def load_experiment(path: Path) -> Experiment:
     """Read an experiment file.
 
@@ -45,7 +57,7 @@ def load_experiment(path: Path) -> Experiment:
         UsageError: it cannot be read, or has a key or a value that is none.
     """
     try:
-        content = yaml.safe_load(path.read_text())
+        content = yaml.load(path.read_text(), _UniqueKeys)  # a safe loader
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"experiment file {path} cannot be read: {error}") from error
     except yaml.YAMLError as error:

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from ablations.study.cell import CellConfig, make_config
 from ablations.study.errors import UsageError
@@ -71,14 +71,22 @@ class Study(BaseModel):
 
     @property
     def data_points(self) -> dict[str, dict[str, Any]]:
-        """Each data set at each image size, by `point_name`: the value of every field that is no other axis."""
+        """Each data set at each image size that was asked for, by `point_name`: every field that is no other axis."""
         fields = [field for field in DATA_FIELDS if field in self.axes]
         points = {}
         for values in itertools.product(*(self.axes[field] for field in fields)):
             point = dict(zip(fields, values, strict=True))
             name = point_name(point, fields)
-            points[name] = {**self.fixed, **point, **self.per_data.get(name, {})}
+            if name in self.per_data or not fields:  # a product that has grown has points that nobody asked for yet
+                points[name] = {**self.fixed, **point, **self.per_data.get(name, {})}
         return points
+
+    @model_validator(mode="after")
+    def _has_its_axes(self) -> Study:
+        for field in (self.compare, *ALWAYS_AXES):
+            if not self.axes.get(field):
+                raise ValueError(f"axes has no values of {field}")
+        return self
 
 
 def arm_name(value: Any) -> str:
@@ -132,7 +140,8 @@ def design(
         asked: values for each field that was named; several make an axis.
 
     Raises:
-        UsageError: a reference that is no arm, or values that do not go together.
+        UsageError: a reference that is no arm, values that do not go together, or arms that differ in more than one
+            field by default.
     """
     fields = sorted(asked, key=lambda field: (field != compare, field == "seed"))
     axes = {f: list(asked[f]) for f in fields if len(asked[f]) > 1 or f in (*ALWAYS_AXES, compare)}
@@ -144,15 +153,13 @@ def design(
     decided = {field for own in per_data.values() for field in own}
     first = cells[0].model_dump(mode="json")
     fixed = {field: value for field, value in first.items() if field not in axes and field not in decided}
-    arms = [arm_name(value) for value in axes[compare]]
-    if ref is not None and ref not in arms:
-        raise UsageError(f"--ref {ref} is none of the arms: {', '.join(arms)}")
-    ref = ref or _default_ref(arms)
+    if compare in DATA_FIELDS:
+        _check_one_difference(compare, per_data)
     study = Study(
         name=name,
         question=question,
         compare=compare,
-        ref=ref,
+        ref=_choose_ref(ref, axes[compare]),
         axes=axes,
         fixed=fixed,
         per_data=per_data,
@@ -174,18 +181,27 @@ def _decided_by_data(
     return per_data
 
 
-def extend(stored: Study, asked: Study, *, named: Collection[str], explicit_ref: bool) -> Study:
+def _check_one_difference(compare: str, per_data: Mapping[str, Mapping[str, Any]]) -> None:
+    first, *others = per_data.values()
+    differ = [f for f, v in first.items() if f != "data_fingerprint" and any(own[f] != v for own in others)]
+    if differ:
+        raise UsageError(
+            f"--compare {compare}: by default its values differ in {', '.join(differ)} too; give each with --set"
+        )
+
+
+def extend(stored: Study, asked: Study, *, named: Collection[str], ref: str | None) -> Study:
     """Grow a stored study along its axes to take in what is asked now.
 
     Args:
         named: fields that were asked for by name: an axis does not grow by a default.
-        explicit_ref: whether the reference was asked for; else the stored one stays.
+        ref: the reference asked for; None: the stored one stays.
 
     Returns:
         The stored study with the union of the values, and the additions as a line of its history.
 
     Raises:
-        UsageError: what is asked is another question; the field that differs is named.
+        UsageError: what is asked is another question, and the field that differs is named; or a reference is no arm.
     """
     if asked.compare != stored.compare:
         raise _another_question(stored, "compare", stored.compare, [asked.compare])
@@ -205,11 +221,11 @@ def extend(stored: Study, asked: Study, *, named: Collection[str], explicit_ref:
         added += [f"{field}={arm_name(value)}" for value in new]
     for point in asked.data_points.values():
         name = point_name(point, [field for field in DATA_FIELDS if field in axes])
-        own = _check_point(stored, asked, point, name)
+        own = _check_point(stored, asked, point, name, named)
         if name and name not in per_data:
             per_data[name] = own
     axes["seed"] = sorted(axes["seed"])
-    ref = asked.ref if explicit_ref else stored.ref or _default_ref([arm_name(v) for v in axes[stored.compare]])
+    ref = _choose_ref(ref or stored.ref, axes[stored.compare])
     if ref != stored.ref:
         added.append(f"ref={ref}")
     plugins = tuple(dict.fromkeys((*stored.plugins, *asked.plugins)))
@@ -218,7 +234,9 @@ def extend(stored: Study, asked: Study, *, named: Collection[str], explicit_ref:
     return stored.model_copy(update=update)
 
 
-def _check_point(stored: Study, asked: Study, point: Mapping[str, Any], name: str) -> dict[str, Any]:
+def _check_point(
+    stored: Study, asked: Study, point: Mapping[str, Any], name: str, named: Collection[str]
+) -> dict[str, Any]:
     """Check what is asked of a data set against the stored study; return the fields that a new one decides itself.
 
     Raises:
@@ -228,7 +246,7 @@ def _check_point(stored: Study, asked: Study, point: Mapping[str, Any], name: st
     own = stored.per_data.get(name)
     known = {**stored.fixed, **(own or {})}
     for field in CellConfig.model_fields:
-        if field in stored.axes or (own is None and field in decided and field not in asked.axes):
+        if field in stored.axes or (own is None and field in decided and field not in named):
             continue
         default = "the data set's own" if field in decided else CellConfig.model_fields[field].get_default()
         have = known.get(field, default)
@@ -238,9 +256,12 @@ def _check_point(stored: Study, asked: Study, point: Mapping[str, Any], name: st
     return {field: point[field] for field in sorted(decided)} if own is None else {}
 
 
-def _default_ref(arms: list[str]) -> str | None:
-    if len(arms) < 2:
-        return None
+def _choose_ref(ref: str | None, values: list[Any]) -> str | None:
+    arms = [arm_name(value) for value in values]
+    if ref is not None and ref not in arms:
+        raise UsageError(f"--ref {ref} is none of the arms: {', '.join(arms)}")
+    if ref is not None or len(arms) < 2:
+        return ref
     return "xnorm" if "xnorm" in arms else arms[0]
 
 

@@ -129,6 +129,9 @@ def test_bad_seeds(text):
         ("epochs: many", "epochs: 'many' does not fit"),
         ("epoch: 3", "unknown key 'epoch', did you mean 'epochs'"),
         ("ref: 3", "ref is a text, not 3"),
+        ("lr: 0.1\nlr: 0.2", "'lr' comes twice"),
+        ("epochs: true", "epochs: True does not fit, a number or a name"),
+        ("depth: [on]", "depth: True does not fit"),
         ("plugins: mine", "plugins is a list of module names"),
     ],
 )

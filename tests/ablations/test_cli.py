@@ -59,6 +59,90 @@ def test_a_second_run_finds_everything_done_and_a_longer_one_runs_the_rest(cli, 
     assert study["history"] == ["extended: seed=1"]
 
 
+def test_axes_that_are_not_asked_for_stay_as_the_study_has_them(cli, tmp_path):
+    more = (*QUICK, "--study", "s", "--out", tmp_path)
+    cli("run", "--norm", "xnorm,none", "--lr", "1e-3,3e-3", "--seeds", 1, *more)
+    _, out, _ = cli("run", "--seeds", 2, *more, "--dry-run")
+    assert "not asked for, so as the study has it: norm=xnorm,none; lr=0.001,0.003" in out
+    assert "8 cells: 4 done, 4 missing" in out
+    _, out, _ = cli("run", "--norm", "none,l2", *more, "--dry-run")
+    assert "as the study has it: lr=0.001,0.003; 1 seeds" in out
+    assert "4 cells: 2 done, 2 missing" in out
+    _, out, _ = cli("run", "--norm", "l2", "--ref", "none", *more, "--dry-run")
+    assert "extended: norm=l2, ref=none" in out
+
+
+def test_the_estimate_knows_the_epochs_of_each_cell(cli, tmp_path):
+    def total(epochs: str) -> str:
+        _, out, _ = cli("run", "--norm", "l2", "--seeds", 2, "--epochs", epochs, "--dry-run", "--out", tmp_path)
+        (line,) = [line for line in out.splitlines() if "MiB of disk" in line]
+        return line
+
+    assert "min in all" in total("1,200")
+    assert "min in all" in total("200,1")
+    assert " to " in total("1,200")
+
+
+@pytest.mark.slow
+def test_a_failed_rerun_takes_no_results_place(tmp_path):
+    plugin = tmp_path / "mine.py"
+    good = (ROOT / "tests" / "arms.py").read_text().replace("no_cross", "mine")
+    plugin.write_text(good)
+    arguments = ("--norm", "mine", "--seeds", 1, *QUICK, "--plugin", "mine")
+    runs = {"out": tmp_path / "runs", "cwd": tmp_path}
+    start(*arguments, **runs).communicate(timeout=120)
+    (before,) = cells(tmp_path / "runs").values()
+    score = json.loads((before / "outcome.json").read_text())["test_accuracy_pct"]
+    plugin.write_text(good.replace("l2_normalise(q, dim=-1) @", "misspelt @"))
+    again = start(*arguments, "--rerun", "stale", **runs)
+    out, _ = again.communicate(timeout=120)
+    assert again.returncode == 1
+    assert "its earlier result is kept" in out
+    (after,) = cells(tmp_path / "runs").values()
+    record = json.loads((after / "outcome.json").read_text())
+    assert (record["outcome"], record["test_accuracy_pct"]) == ("ok", score)
+    assert "misspelt" in record["attempts"][0]["detail"]
+    assert (after / "metrics.csv").exists()
+    assert not list((after.parent / ".partial").iterdir())
+
+
+@pytest.mark.slow
+def test_a_studys_plug_in_that_is_not_here_is_named_before_anything_runs(cli, tmp_path):
+    (tmp_path / "mine.py").write_text((ROOT / "tests" / "arms.py").read_text().replace("no_cross", "mine"))
+    arguments = ("--norm", "xnorm,mine", "--seeds", 1, *QUICK)
+    start(*arguments, "--plugin", "mine", out=tmp_path / "runs", cwd=tmp_path).communicate(timeout=120)
+    before = (tmp_path / "runs" / "norm-digits" / "study.yaml").read_bytes()
+    code, _, err = cli("run", "--norm", "xnorm", "--seeds", 2, *QUICK, "--out", tmp_path / "runs")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "--plugin mine: no such module here" in err
+    assert (tmp_path / "runs" / "norm-digits" / "study.yaml").read_bytes() == before
+
+
+def test_figures_of_conditions_that_are_no_more_go_and_equal_names_do_not_collide(cli, images, tmp_path):
+    other = tmp_path / "x" / "a b"
+    write_images(other, {"train": 20, "test": 5})
+    same = images.rename(tmp_path / "a_b")
+    more = ("--norm", "l2", "--seeds", 1, "--epochs", 1, "--batch-size", 16, "--study", "s", "--out", tmp_path)
+    cli("run", "--data", f"imagefolder:{other},imagefolder:{same}", *more)
+    figures = tmp_path / "s" / "figures"
+    names = {path.name for path in figures.glob("test_accuracy*.png")}
+    assert names == {"test_accuracy-data=imagefolder_a_b.png", "test_accuracy-data=imagefolder_a_b_.png"}
+    for name in ("test_accuracy.png", "test_accuracy-lr=0.1.pdf", "mine.png"):
+        (figures / name).write_text("")
+    cli("report", tmp_path / "s")
+    assert names | {"mine.png"} == {path.name for path in figures.glob("*.png") if path.stem[:4] in ("test", "mine")}
+    assert not (figures / "test_accuracy-lr=0.1.pdf").exists()
+
+
+def test_a_smoke_run_keeps_the_arms_that_are_compared(cli, tmp_path):
+    path = tmp_path / "e.yaml"
+    path.write_text("compare: batch_size\nbatch_size: [16, 32]\n")
+    arguments = ("run", "--experiment", path, "--smoke", "--dry-run", "--json", "--out", tmp_path)
+    assert json.loads(cli(*arguments)[1])["study"]["axes"]["batch_size"] == [16, 32]
+    fixed = json.loads(cli("run", "--smoke", "--set", "train_limit=32", "--dry-run", "--json")[1])["study"]["fixed"]
+    assert (fixed["train_limit"], fixed["batch_size"]) == (32, 32)
+
+
 def test_stale_cells_are_marked_and_run_again_on_request(cli, tmp_path):
     run = ("run", "--norm", "xnorm,l2", "--seeds", 1, *QUICK, "--out", tmp_path)
     cli(*run)
@@ -186,8 +270,7 @@ def test_several_data_sets_are_conditions_each_with_its_own_defaults(cli, images
     more = ("--seeds", 1, "--epochs", 1, "--set", "train_limit=64", "--batch-size", 16, "--out", tmp_path)
     code, out, err = cli("run", "--norm", "xnorm,l2", "--data", data, *more)
     assert code == 0, err
-    assert "a cell of ufo_vit_nano on imagefolder:images" not in out  # 16 px take the small model
-    assert "a cell of ufo_vit_pico on imagefolder:images takes" in out
+    assert "from a few steps of the first), and" in out
     folder = tmp_path / "norm-digits-images"
     frame = pd.read_csv(folder / "tables" / "main.csv")
     assert set(frame["condition"]) == {"data=digits", "data=imagefolder:images"}
@@ -244,6 +327,9 @@ BAD = {
     "compared seeds": (("--compare", "seed"), "seeds are replicates"),
     "study's name": (("--study", "../x"), "--study ../x: a name has letters"),
     "reference": (("--ref", "softmax"), "--ref softmax is none of the arms"),
+    "two references": (("--ref", "l2,xnorm"), "--ref l2,xnorm: give one arm"),
+    "more than there is memory for": (("--set", "embed_dim=100000000"), "ufo_vit_pico with xnorm on digits"),
+    "plug-in without a name": (("--plugin", ""), "give the module's full name"),
     "seeds": (("--seeds", "x"), "--seeds x: give how many"),
     "seeds and seed": (("--seeds", "2", "--seed", "1"), "not both"),
     "number": (("--lr", "fast"), "lr: 'fast' does not fit"),

@@ -19,6 +19,7 @@ OUTCOME = {
     "format": 1,
     "outcome": "ok",
     "kind": "",
+    "detail": "",
     "test_accuracy_pct": 90.0,
     "test_loss": 0.3,
     "chance_pct": 10.0,
@@ -151,7 +152,10 @@ def test_an_empty_study_gives_empty_frames(tmp_path):
     ("file", "content", "message"),
     [
         ("outcome.json", "{", "holds no readable cell"),
+        ("outcome.json", "[]", "has format None, not 1"),
         ("outcome.json", '{"format": 99}', "has format 99, not 1"),
+        ("outcome.json", '{"format": 1}', "outcome.json has no outcome"),
+        ("config.json", "{}", "config.json: data: {} does not fit, field required"),
         ("config.json", '{"norm": "xnorm"}', "holds no readable cell"),
     ],
 )
@@ -170,11 +174,31 @@ def test_a_folder_without_a_study_is_refused(tmp_path):
         Store(tmp_path).read_study()
 
 
-def test_a_broken_study_is_named(tmp_path):
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"name: [", "cannot be read: while parsing"),
+        (b"name: caf\xe9", "cannot be read: 'utf-8' codec"),
+        (b"name: s", "is no study: axes: .* does not fit, field required"),
+        (b"format: 9\nname: s\naxes: {norm: [l2], seed: [0]}\nfixed: {}", "is no study: format: 9 does not fit"),
+        (b"name: s\naxes: {norm: [l2]}\nfixed: {}", "is no study: .*axes has no values of seed"),
+    ],
+)
+def test_a_broken_study_is_named(tmp_path, content, message):
     store, _ = fake(tmp_path, {})
-    (store.folder / "study.yaml").write_text("name: [")
-    with pytest.raises(UsageError, match=r"study\.yaml cannot be read"):
+    (store.folder / "study.yaml").write_bytes(content)
+    with pytest.raises(UsageError, match=message) as error:
         store.read_study()
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("content", ["", "epoch,what\n1,2\n"])
+def test_curves_that_cannot_be_read_are_named(tmp_path, content):
+    store, _ = fake(tmp_path, ALL_OK)
+    (folder,) = store.cells.glob("l2-s1-*")
+    (folder / "metrics.csv").write_text(content)
+    with pytest.raises(UsageError, match=rf"{folder.name} holds no readable cell: metrics\.csv"):
+        store.frames(sources=None)
 
 
 def test_a_cell_is_found_by_id_and_by_name(tmp_path):
