@@ -20,6 +20,9 @@ from ablations.study import Study
 FIGURE_SIZE = (7.0, 4.2)
 """Inches."""
 
+FORMATS: dict[str, dict[str, None]] = {"png": {}, "pdf": {"CreationDate": None}}
+"""Extension of a figure's files to their metadata: without a date, equal figures are equal files."""
+
 FIGURES: dict[str, tuple[Callable[[pd.DataFrame, Axes], Axes], bool]] = {
     "training_loss": (loss_curves, True),
     "validation_accuracy": (accuracy_curves, True),
@@ -160,7 +163,7 @@ def _write_figures(folder: Path, cells: pd.DataFrame, curves: pd.DataFrame, cave
 
     folder.mkdir(exist_ok=True)
     for path in folder.iterdir():  # those of conditions that are no more
-        if path.suffix in (".png", ".pdf") and re.fullmatch(f"({'|'.join(FIGURES)})(-.+=.*)?", path.stem):
+        if path.suffix[1:] in FORMATS and re.fullmatch(f"({'|'.join(FIGURES)})(-.+=.*)?", path.stem):
             path.unlink()
     files, suffixes = [], set[str]()
     for condition in cells["condition"].unique():
@@ -175,9 +178,9 @@ def _write_figures(folder: Path, cells: pd.DataFrame, curves: pd.DataFrame, cave
             draw(frame, figure.add_subplot())
             if caveats:
                 figure.supxlabel("\n".join(caveats), fontsize="xx-small", color="0.35")
-            for extension in ("png", "pdf"):
+            for extension, metadata in FORMATS.items():
                 path = folder / f"{name}{suffix}.{extension}"
-                figure.savefig(path, dpi=200)
+                figure.savefig(path, dpi=200, metadata=metadata)
                 files.append(path)
     return files
 

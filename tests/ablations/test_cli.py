@@ -392,12 +392,14 @@ def test_a_study_of_another_question_is_refused(cli, tmp_path):
 def test_report_rebuilds_everything_from_the_cells(cli, tmp_path):
     cli("run", "--norm", "xnorm,l2", "--seeds", 1, *QUICK, "--out", tmp_path)
     folder = tmp_path / "norm-digits"
-    table = (folder / "tables" / "main.md").read_text()
-    for name in ("results.csv", "curves.csv", "tables/main.md", "figures/test_accuracy.png"):
+    names = ["results.csv", "curves.csv"]
+    names += [str(path.relative_to(folder)) for part in ("tables", "figures") for path in (folder / part).iterdir()]
+    before = {name: (folder / name).read_bytes() for name in names}
+    assert len(before) == 2 + 2 + 6
+    for name in names:
         (folder / name).unlink()
     assert cli("report", folder)[0] == 0
-    assert (folder / "tables" / "main.md").read_text() == table
-    assert (folder / "figures" / "test_accuracy.png").exists()
+    assert {name: (folder / name).read_bytes() for name in names} == before
     code, _, err = cli("report", tmp_path)
     assert (code, err.count("\n")) == (2, 1)
     assert "no study in" in err
