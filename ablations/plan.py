@@ -267,4 +267,5 @@ def _check_nets(todo: list[CellConfig], infos: dict[str, DataInfo]) -> None:
         try:
             build_net(cell, image_shape=info.image_shape, num_classes=len(info.classes))
         except (ValueError, RuntimeError) as error:  # the latter where torch cannot allocate it
-            raise UsageError(f"{cell.model} with {cell.norm} on {info.name}: {error}") from error
+            reason = str(error).splitlines()[0]
+            raise UsageError(f"{cell.model} with {cell.norm} on {info.name}: {reason}") from error

@@ -76,12 +76,13 @@ def make_request(
         UsageError: the experiment file cannot be read, or has a key or value that is none.
     """
     loaded = Experiment() if experiment is None else load_experiment(experiment)
-    name, compare = name or loaded.study, compare or loaded.compare
+    name = loaded.study if name is None else name
+    compare = loaded.compare if compare is None else compare
     shortened = {field: values for field, values in SMOKE.items() if smoke and field != compare}
     return Request(
         asked={**loaded.asked, **shortened, **asked},
         compare=compare,
-        ref=ref or loaded.ref,
+        ref=loaded.ref if ref is None else ref,
         name=f"{name}-smoke" if smoke and name else name,
         question=loaded.question,
         plugins=tuple(dict.fromkeys((*loaded.plugins, *plugins))),

@@ -90,3 +90,5 @@ def _reading(spec: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise UsageError(f"--data {spec} cannot be read: {error}") from error
+    except MemoryError as error:
+        raise UsageError(f"--data {spec}: its images do not fit into memory at this size") from error

@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
+import warnings
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ablations.data.sources import Decoded
+from ablations.data.sources import Decoded, Part
 from ablations.study import UsageError
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
@@ -46,6 +48,8 @@ class ImageFolder:
     def __init__(self, root: Path, *, image_size: int | None) -> None:
         if not root.is_dir():
             raise UsageError(f"no folder {root}")
+        if _shown(root.resolve()) != str(root.resolve()):
+            raise UsageError(f"the name of the folder {_shown(root)} is no text; rename it")
         self.root = root
         self.name = f"imagefolder:{root.resolve().name}"
         self.image_size = image_size
@@ -79,20 +83,25 @@ class ImageFolder:
 
     def decode(self) -> Decoded:
         """Read every image: RGB, or one channel where all are greyscale."""
-        parts, grey, total = {}, 0, 0
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        from PIL import Image
+
+        parts: dict[str, Part] = {}
+        modes: Counter[str] = Counter()
+        with ThreadPoolExecutor(os.cpu_count()) as pool, warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the error at twice the size stays
             read = {part: list(pool.map(self._read, files)) for part, files in self.files.items()}
         for part, files in self.files.items():
             self._check_sizes(files, [image for image, _ in read[part]], like=read["train"][0][0])
-            grey += sum(is_grey for _, is_grey in read[part])
-            total += len(files)
+            modes.update("greyscale" if mode in GREY_MODES else mode for _, mode in read[part])
+        all_grey = set(modes) == {"greyscale"}
         for part, files in self.files.items():
             images = np.stack([image for image, _ in read.pop(part)])
             labels = np.array([file.label for file in files], dtype=np.int64)
-            parts[part] = (images[..., :1] if grey == total else images, labels)
-        notes = []
-        if 0 < grey < total:
-            notes.append(f"{grey:,} greyscale images among {total:,} were converted to RGB")
+            parts[part] = (images[..., :1] if all_grey else images, labels)
+        others = {} if all_grey else {mode: count for mode, count in modes.items() if mode != "RGB"}
+        notes = [
+            f"{count:,} {mode} images of {modes.total():,} were converted to RGB" for mode, count in others.items()
+        ]
         return Decoded(parts, self.classes, notes)
 
     def _check_classes(self, part: str) -> None:
@@ -114,7 +123,7 @@ class ImageFolder:
         if others:
             self.notes.append(
                 f"{part}/ has files that are no images by their name, which are left out: {len(others)}, "
-                f"the first {others[0]}"
+                f"the first {_shown(others[0])}"
             )
         return files
 
@@ -124,16 +133,18 @@ class ImageFolder:
         loose = [entry.path for entry in entries if not entry.is_dir()]
         for paths, what in ((hidden, "folders that begin with a dot"), (loose, "files in no class folder")):
             if paths:
-                self.notes.append(f"{part}/ has {what}, which are left out: {len(paths)}, the first {paths[0]}")
+                self.notes.append(f"{part}/ has {what}, which are left out: {len(paths)}, the first {_shown(paths[0])}")
 
     def _digest(self, file: ImageFile) -> bytes:
         path = self.root / file.path
         try:
+            if path.exists() and not path.is_file():  # a pipe would be waited for
+                raise UsageError(f"{path} cannot be read: it is no file; repair or remove it")
             return hashlib.sha256(path.read_bytes()).digest()
         except OSError as error:
             raise UsageError(f"{path} cannot be read: {error.strerror}; repair or remove it") from error
 
-    def _read(self, file: ImageFile) -> tuple[npt.NDArray[np.uint8], bool]:
+    def _read(self, file: ImageFile) -> tuple[npt.NDArray[np.uint8], str]:
         from PIL import Image, ImageOps
 
         path = self.root / file.path
@@ -147,7 +158,7 @@ class ImageFolder:
             raise UsageError(f"{path} is in mode {mode}, which has no exact 8-bit form; convert it first")
         if self.image_size is not None:
             rgb = ImageOps.fit(rgb, (self.image_size, self.image_size), Image.Resampling.BICUBIC)
-        return np.asarray(rgb), mode in GREY_MODES
+        return np.asarray(rgb), mode
 
     def _check_sizes(
         self, files: list[ImageFile], images: list[npt.NDArray[np.uint8]], *, like: npt.NDArray[np.uint8]
@@ -159,6 +170,11 @@ class ImageFolder:
                 raise UsageError(
                     f"images differ in size: {first} has {one}, {file.path} {other}; give --set image_size=N"
                 )
+
+
+def _shown(path: str | Path) -> str:
+    """Write a path for people, a byte that is no character as a question mark."""
+    return os.fsencode(path).decode(errors="replace")
 
 
 def _class_names(folder: Path) -> list[str]:

@@ -15,13 +15,18 @@ from ablations.study.errors import UsageError
 from ufo.registry import unknown_name
 
 Name = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=10**9)]
+Layers = Annotated[int, Field(ge=1, le=1000)]
 Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 ID_LENGTH = 10
 """Hexadecimal digits of a cell's id: 40 bits, so that 10,000 cells collide with probability 5e-5."""
+
+
+MOST_VALUES = 10_000
+"""Of one axis: as many as a range may have."""
 
 
 class CellConfig(BaseModel):
@@ -48,10 +53,10 @@ class CellConfig(BaseModel):
     patch: Count
     patch_embed: Literal["conv", "linear"] = "conv"
     lpi: bool = True
-    class_attention: Annotated[int, Field(ge=0)] | None = None
+    class_attention: Annotated[int, Field(ge=0, le=1000)] | None = None
     layer_scale: NotNegative | None = None
     drop_path: Share = 0.0
-    depth: Count | None = None
+    depth: Layers | None = None
     embed_dim: Count | None = None
     attn_dim: Count | None = None
     num_heads: Count | None = None
@@ -71,7 +76,7 @@ class CellConfig(BaseModel):
 
     # Run
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
-    threads_per_cell: Count = 1
+    threads_per_cell: Annotated[int, Field(ge=1, le=1024)] = 1
     """CPU threads: another count gives other last bits."""
     smoke: bool = False
     """A smoke run is never judged as not learning."""
@@ -153,9 +158,11 @@ def check_values(field: str, values: list[Any]) -> list[Any]:
             checked.append(adapter.validate_python(value))
         except ValidationError as error:
             raise UsageError(f"{field}: {value!r} does not fit, {_message(error)}") from None
+    seen = set[Any]()
     for value in checked:
-        if checked.count(value) > 1:
+        if value in seen:
             raise UsageError(f"{field}: {value!r} is given twice")
+        seen.add(value)
     return checked
 
 
@@ -164,6 +171,8 @@ def _parse_part(field: str, part: str) -> list[Any]:
     if dash and first.isdecimal() and last.isdecimal() and _takes(field, int):
         if int(last) < int(first):
             raise UsageError(f"{field}: the range {part} runs backwards")
+        if int(last) - int(first) >= MOST_VALUES:
+            raise UsageError(f"{field}: the range {part} has more than {MOST_VALUES:,} values")
         return list(range(int(first), int(last) + 1))
     if part.lower() == "none" and _takes(field, types.NoneType):
         return [None]

@@ -19,7 +19,7 @@ def parse_seeds(text: str) -> list[int]:
     if text.isdecimal():
         if int(text) == 0:
             raise UsageError("--seeds 0: at least one seed is needed; --seed 0 is the seed 0")
-        return list(range(int(text)))
+        text = f"0-{int(text) - 1}"
     try:
         seeds = parse_values("seed", text.removesuffix(","))
     except UsageError as error:

@@ -74,7 +74,15 @@ def test_greyscale_images_among_colour_ones_are_converted_and_counted(images):
     Image.new("L", (16, 16), 7).save(images / "train" / "cat" / "000.png")
     info = prepare(folder(images))
     assert info.image_shape[2] == 3
-    assert info.notes == ["1 greyscale images among 100 were converted to RGB"]
+    assert info.notes == ["1 greyscale images of 100 were converted to RGB"]
+
+
+@pytest.mark.parametrize("mode", ["CMYK", "P", "RGBA"])
+def test_images_in_another_mode_are_converted_and_counted(mode, images):
+    path = images / "train" / "cat" / ("000.tif" if mode == "CMYK" else "000.png")
+    Image.new("RGB", (16, 16), (255, 0, 0)).convert(mode).save(path)
+    info = prepare(folder(images))
+    assert f"1 {mode} images of {101 if mode == 'CMYK' else 100} were converted to RGB" in info.notes
 
 
 def test_a_folder_of_greyscale_images_has_one_channel(images):
@@ -100,6 +108,19 @@ def test_what_lies_in_no_class_folder_is_named(images):
         f"test/ has folders that begin with a dot, which are left out: 1, the first {images / 'test' / '.thumbnails'}",
     ]
     assert info.num_train + info.num_val == 80
+
+
+def test_a_pipe_is_not_waited_for(images):
+    os.mkfifo(images / "train" / "cat" / "pipe.png")
+    with pytest.raises(UsageError, match=r"train/cat/pipe\.png cannot be read: it is no file"):
+        prepare(folder(images))
+
+
+def test_a_folder_whose_name_is_no_text_is_refused(images):
+    named = Path(os.fsdecode(os.fsencode(images) + b"\xff"))
+    images.rename(named)
+    with pytest.raises(UsageError, match="is no text; rename it"):
+        folder(named)
 
 
 def test_a_broken_link_is_named(images):
