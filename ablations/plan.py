@@ -214,6 +214,10 @@ def _check_access(store: Store) -> None:
         (store.folder / "study.yaml").exists()
     except OSError as error:
         raise UsageError(f"{store.folder} cannot be read: {error.strerror}; give another --out") from error
+    above = next(path for path in (store.folder, *store.folder.absolute().parents) if path.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        reason = "is no folder" if not above.is_dir() else "may not be written"
+        raise UsageError(f"{store.folder} cannot be written: {above} {reason}; give another --out")
 
 
 def _auto_jobs(device: torch.device, threads_per_cell: int) -> int:

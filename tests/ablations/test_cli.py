@@ -383,6 +383,15 @@ def test_a_corrupt_image_is_named_and_nothing_is_written(cli, tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize("out", ["file", "file/deeper/still"])
+def test_an_out_that_is_a_file_is_refused_before_the_plan_is_printed(cli, tmp_path, out):
+    (tmp_path / "file").write_text("mine")
+    code, printed, err = cli("run", "--norm", "l2", "--out", tmp_path / out)
+    assert (code, printed, err.count("\n")) == (2, "", 1)
+    assert f"{tmp_path / out / 'norm-digits'} cannot be written: {tmp_path / 'file'} is no folder" in err
+    assert (tmp_path / "file").read_text() == "mine"
+
+
 def test_a_study_of_another_question_is_refused(cli, tmp_path):
     cli("run", "--norm", "xnorm", "--seeds", 1, *QUICK, "--out", tmp_path)
     before = (tmp_path / "norm-digits" / "study.yaml").read_bytes()
