@@ -176,8 +176,10 @@ def _values(axes: dict[str, list[Any]]) -> str:
     >>> _values({"norm": ["xnorm", "l2"], "seed": [0, 1, 5]})
     'norm=xnorm,l2; 3 seeds'
     """
-    texts = [f"{f}={','.join(arm_name(value) for value in values)}" for f, values in axes.items() if f != "seed"]
-    return "; ".join([*texts, *(f"{len(axes['seed'])} seeds" for _ in range("seed" in axes))])
+    return "; ".join(
+        f"{len(values)} seeds" if field == "seed" else f"{field}={','.join(map(arm_name, values))}"
+        for field, values in axes.items()
+    )
 
 
 def _duration(seconds: float) -> str:
