@@ -1,6 +1,12 @@
 """``python -m ablations``."""
 
-from ablations.cli import main
+import sys
 
-if __name__ == "__main__":
-    main()
+try:
+    from ablations.cli import main
+
+    if __name__ == "__main__":
+        main()
+except KeyboardInterrupt:  # while the command line is loaded
+    print("interrupted", file=sys.stderr)
+    sys.exit(130)

@@ -38,11 +38,13 @@ def describe_plan(plan: Plan) -> list[str]:
     counts = [f"{plan.count(state)} {state}" for state in ("done", "stale", "failed", "missing") if plan.count(state)]
     lines = [f"study {study.name} in {plan.store.folder}", *filter(None, [study.question])]
     lines += [
-        f"{len(plan.cells)} cells: {', '.join(counts)}; {len(plan.todo)} to run on {plan.device}, "
+        f"{plural(len(plan.cells), 'cell')}: {', '.join(counts)}; {len(plan.todo)} to run on {plan.device}, "
         f"{plan.jobs} side by side"
     ]
-    if plan.store.exists and study.history != plan.store.read_study().history:
+    if plan.records and study.history != plan.store.read_study().history:
         lines.append(study.history[-1])
+    if plan.store.exists and not plan.records:
+        lines.append("no cell of this study has been run yet, so its question is written anew")
     if plan.taken:
         lines.append(f"not asked for, so as the study has it: {_values(plan.taken)}")
     if plan.todo:
@@ -53,8 +55,8 @@ def describe_plan(plan: Plan) -> list[str]:
     num_seeds, num_comparisons = len(study.axes["seed"]), _num_comparisons(study)
     if num_comparisons and not can_decide(num_seeds, num_comparisons):
         lines.append(
-            f"{num_seeds} seeds cannot reach significance in {num_comparisons} comparisons, whatever the numbers: "
-            f"it takes {seeds_needed(num_comparisons)}"
+            f"{plural(num_seeds, 'seed')} cannot reach significance in {plural(num_comparisons, 'comparison')}, "
+            f"whatever the numbers: it takes {seeds_needed(num_comparisons)}"
         )
     return lines + _substitutions(plan.cells)
 
@@ -177,9 +179,18 @@ def _values(axes: dict[str, list[Any]]) -> str:
     'norm=xnorm,l2; 3 seeds'
     """
     return "; ".join(
-        f"{len(values)} seeds" if field == "seed" else f"{field}={','.join(map(arm_name, values))}"
+        plural(len(values), "seed") if field == "seed" else f"{field}={','.join(map(arm_name, values))}"
         for field, values in axes.items()
     )
+
+
+def plural(count: int, noun: str) -> str:
+    """Count things.
+
+    >>> plural(1, "seed"), plural(2, "seed")
+    ('1 seed', '2 seeds')
+    """
+    return f"{count} {noun}{'s' * (count != 1)}"
 
 
 def _duration(seconds: float) -> str:

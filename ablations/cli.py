@@ -65,9 +65,8 @@ def main() -> None:
             raise
         print(f"error: {line}", file=sys.stderr)
         code = USAGE
-    except (KeyboardInterrupt, typer.Abort):
+    if code == INTERRUPTED:  # what the option parser makes of a KeyboardInterrupt
         print("interrupted", file=sys.stderr)
-        code = INTERRUPTED
     sys.exit(code or OK)
 
 
@@ -144,8 +143,10 @@ def run(
         if as_json:
             typer.echo(json.dumps({"study": plan.study.model_dump(mode="json"), "states": plan.states}, indent=2))
         return OK
-    code = _execute(plan, console)
-    return _finish(plan.store.folder, console, as_json=as_json, code=code)
+    code = _finish(plan.store.folder, console, as_json=as_json, code=_execute(plan, console))
+    if code == INTERRUPTED:
+        sys.exit(code)  # what is to be said of it has been
+    return code
 
 
 @app.command()
@@ -178,7 +179,8 @@ def show(
         for field, value in fields.items():
             table.add_row(field, Text("\n".join(value) if field == "traceback" else str(value)))
         console.print(table)
-    log = (record.folder / "log.txt").read_text().splitlines()
+    path = record.folder / "log.txt"
+    log = path.read_text().splitlines() if path.is_file() else ["there is none"]
     console.print("\n".join(["end of log.txt", *log[-LOG_LINES:]]), markup=False, soft_wrap=True)
     return OK
 
@@ -197,6 +199,10 @@ def list_(
     for name in plugin or ():
         import_plugin(name)
     from ablations import listing
+    from ablations.study import UsageError
+
+    if as_json and as_markdown:
+        raise UsageError("give --json or --markdown, not both")
 
     title, head, rows = listing.listing(what.value, out=out)
     if as_json:
@@ -234,6 +240,8 @@ def _parse_fields(
         raise UsageError("give --seeds or --seed, not both")
     if seed is not None:
         asked["seed"] = parse_values("seed", seed)
+        if len(asked["seed"]) > 1:
+            raise UsageError(f"--seed {seed}: give one; several as --seeds {seed}")
     if seeds is not None:
         asked["seed"] = parse_seeds(seeds)
     return asked
@@ -244,7 +252,7 @@ def _parse_jobs(text: str) -> int | None:
 
     if text == "auto":
         return None
-    if not text.isdigit() or int(text) == 0:
+    if not text.isdecimal() or int(text) == 0:
         raise UsageError(f"--jobs {text}: give auto or a number from 1 up")
     return int(text)
 
@@ -252,12 +260,14 @@ def _parse_jobs(text: str) -> int | None:
 def _execute(plan: Plan, console: Console) -> int:
     """Run the plan with one line for each finished cell; return the exit code of what was run."""
     from ablations.api import execute
+    from ablations.store import condition_of
     from ablations.study import Interrupted
     from ablations.study.grid import arm_name
 
     if not plan.todo:
-        console.print(f"all {len(plan.cells)} cells are done")
+        console.print("the cell is done" if len(plan.cells) == 1 else f"all {len(plan.cells)} cells are done")
     total, num_done, code = len(plan.todo), 0, OK
+    out = "" if plan.store.folder.parent == Path("runs") else f" --out {plan.store.folder.parent}"
 
     def on_done(config: CellConfig, outcome: dict[str, Any]) -> None:
         nonlocal num_done, code
@@ -267,11 +277,13 @@ def _execute(plan: Plan, console: Console) -> int:
             code = SOME_FAILED
             kept = "  its earlier result is kept" if plan.states[config.id] in ("done", "stale") else ""
         arm = arm_name(getattr(config, plan.study.compare))
+        where = ", ".join(filter(None, [arm, condition_of(config, plan.study), f"seed {config.seed}"]))
         accuracy = outcome["test_accuracy_pct"]
         what = "" if accuracy is None else f"test accuracy {accuracy:.2f} %"
         kind = f"{outcome['outcome']} {outcome['kind']}".strip()
-        line = f"[{num_done}/{total}] {arm} seed {config.seed}: {kind}  {what}  {outcome['seconds']:.1f} s"
-        detail = f"  {outcome['detail']} (python -m ablations show {config.id})" if outcome["detail"] else ""
+        line = f"[{num_done}/{total}] {where}: {kind}  {what}  {outcome['seconds']:.1f} s"
+        show = f"python -m ablations show {config.id}{out}"
+        detail = f"  {outcome['detail']} ({show})" if outcome["detail"] else ""
         console.print(line + detail + kept, markup=False, soft_wrap=True)
 
     try:

@@ -55,7 +55,13 @@ def data() -> TextTable:
 
 
 def studies(out: Path) -> TextTable:
-    """List the studies in a folder, with how many of their cells have an outcome."""
+    """List the studies in a folder, with how many of their cells have an outcome.
+
+    Raises:
+        UsageError: there is no such folder.
+    """
+    if not out.is_dir():
+        raise UsageError(f"no folder {out}, and so no studies; --out names another")
     rows = []
     for path in sorted(out.glob("*/study.yaml")):
         store = Store(path.parent)
@@ -66,5 +72,5 @@ def studies(out: Path) -> TextTable:
             rows.append([path.parent.name, str(error), "", ""])
             continue
         arms = ", ".join(str(arm) for arm in study.arms)
-        rows.append([study.name, f"{study.compare}: {arms}", str(len(study.axes["seed"])), str(num_done)])
+        rows.append([path.parent.name, f"{study.compare}: {arms}", str(len(study.axes["seed"])), str(num_done)])
     return ["study", "arms", "seeds", "cells with a result"], rows

@@ -87,7 +87,8 @@ def make_plan(request: Request) -> Plan:
     )
     store = Store(request.out / _name(request, data))
     _check_access(store)
-    stored = store.read_study() if store.exists else None
+    records = store.records()
+    stored = store.read_study() if records else None  # until a cell has been run, the question may change
     taken = {} if stored is None else _take_from(stored, request)
     asked |= taken
     _check_precision(device, asked)
@@ -96,10 +97,8 @@ def make_plan(request: Request) -> Plan:
     study, cells = _design(request, asked, data, name=store.folder.name, ref=ref if stored is None else None)
     infos = data.by_fingerprint
     _check_sizes(cells, infos)
-    records: dict[str, CellRecord] = {}
     if stored is not None:
         study = extend(stored, study, named=request.asked.keys(), ref=ref)
-        records = store.records()
     plan = Plan(
         study=study,
         cells=cells,

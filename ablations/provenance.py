@@ -54,16 +54,20 @@ def import_plugin(name: str) -> ModuleType:
     """
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
-    if not name or name.startswith("."):
-        raise UsageError(f"--plugin {name}: give the module's full name")
+    if not name or name.startswith(".") or name.endswith(".py"):
+        raise UsageError(f"--plugin {name}: give the module's full name, without .py")
+    known = set(NORMS)
     try:
         module = importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
             raise  # a module that the plug-in needs: its own traceback says which
         raise UsageError(f"--plugin {name}: no such module here ({Path.cwd()}) or on PYTHONPATH") from None
-    if module.__file__ is None:
-        raise UsageError(f"--plugin {name}: a folder without __init__.py registers nothing")
+    if getattr(module, "__file__", None) is None:
+        raise UsageError(f"--plugin {name}: a module without a file registers nothing")
+    top = name.partition(".")[0]
+    if known == set(NORMS) and not any(spec.cls.__module__.partition(".")[0] == top for spec in NORMS.values()):
+        raise UsageError(f"--plugin {name}: it registers no normaliser")
     return module
 
 

@@ -76,7 +76,9 @@ def text_rows(table: pd.DataFrame, study: Study) -> tuple[list[str], list[list[s
     """Return the main table as text: its head and its rows. What the adjusted test supports is in asterisks."""
     several = bool(study.conditions)
     head = ["condition"] if several else []
-    head += [study.compare, "n", "test %", "95 % interval", f"- {study.ref}", "95 % interval", "p Holm", "div.", "fail"]
+    head += [study.compare, "n", "test %", "95 % interval"]
+    head += [f"- {study.ref}", "95 % interval", "p Holm"] if study.ref else []
+    head += ["div.", "fail"]
     rows = []
     for _, row in table.iterrows():
         difference = _number(row["difference_pct"], sign="+")
@@ -85,12 +87,13 @@ def text_rows(table: pd.DataFrame, study: Study) -> tuple[list[str], list[list[s
             str(row["n"]),
             _number(row["mean_pct"]),
             _interval(row["low_pct"], row["high_pct"]),
+        ]
+        against = [
             "ref" if row["is_reference"] else f"**{difference}**" if row["supported"] else difference,
             "" if row["is_reference"] else _interval(row["difference_low_pct"], row["difference_high_pct"], sign="+"),
             "" if math.isnan(row["p_holm"]) else f"{row['p_holm']:.3f}",
-            str(row["num_diverged"]),
-            str(row["num_failed"]),
         ]
+        cells += [*(against if study.ref else []), str(row["num_diverged"]), str(row["num_failed"])]
         rows.append([str(row["condition"]), *cells] if several else cells)
     return head, rows
 
@@ -176,6 +179,8 @@ def _write_figures(folder: Path, cells: pd.DataFrame, curves: pd.DataFrame, cave
             frame = some_curves if of_curves else some_cells
             figure = Figure(figsize=FIGURE_SIZE, layout="constrained")
             draw(frame, figure.add_subplot())
+            if condition:
+                figure.suptitle(condition, fontsize="medium")
             if caveats:
                 figure.supxlabel("\n".join(caveats), fontsize="xx-small", color="0.35")
             for extension, metadata in FORMATS.items():

@@ -139,9 +139,13 @@ class Store:
         Raises:
             UsageError: a record that cannot be read, with its path.
         """
-        records = {}
+        records: dict[str, CellRecord] = {}
         for folder in sorted(path for path in self.cells.glob("*") if path.is_dir() and path.name != ".partial"):
             record = _read_record(folder)
+            if not folder.name.endswith(f"-{record.config.id}"):  # a copy, or another configuration
+                raise _unreadable(folder, f"the id of its config.json is {record.config.id}")
+            if record.config.id in records:
+                raise _unreadable(folder, f"{records[record.config.id].folder.name} is the same cell")
             records[record.config.id] = record
         return records
 
@@ -171,18 +175,16 @@ class Store:
 
 
 def find_cell(out: Path, name: str) -> CellRecord:
-    """Find a finished cell in any study by its id, its folder's name, or the beginning of either.
+    """Find a finished cell by its folder, or in any study by its id, its folder's name, or the beginning of either.
 
     Raises:
         UsageError: there is none, or several.
     """
     path = Path(name).resolve()
+    if (path / "outcome.json").is_file():
+        return _read_record(path)
     folders = sorted(folder for folder in out.glob("*/cells/*") if folder.is_dir() and folder.name != ".partial")
-    found = [folder for folder in folders if folder.resolve() == path] or [
-        folder
-        for folder in folders
-        if folder.name.startswith(Path(name).name) or folder.name.rpartition("-")[2].startswith(name)
-    ]
+    found = [f for f in folders if f.name.startswith(name) or f.name.rpartition("-")[2].startswith(name)]
     if not found:
         raise UsageError(f"no cell '{name}' in the studies of {out}")
     if len(found) > 1:

@@ -12,6 +12,8 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import forkserver
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -63,11 +65,14 @@ def run_cells(
     sources = source_hashes(config.norm for config in todo)
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["ablations.engine.cell"])
+    with _no_interrupt():  # the server must outlive a Ctrl-C, which reaches it too
+        forkserver.ensure_running()
     others = multiprocessing.active_children()
     pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_start_worker, initargs=(study.plugins,))
     started: dict[Future[Result], tuple[CellConfig, Path]] = {}
     with _stoppable():
         try:
+            _await_server(context)
             for config in todo:
                 folder = store.partial(config).resolve()
                 future = pool.submit(_run_in_worker, config, infos[config.data_fingerprint], folder, device)
@@ -93,6 +98,17 @@ def run_cells(
                     child.kill()
             for _, folder in started.values():
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+def _await_server(context: ForkServerContext) -> None:
+    """Wait until the server has loaded all: a worker asked for before, and given up, would end in a traceback."""
+    first = context.Process(target=_nothing)
+    first.start()
+    first.join()
+
+
+def _nothing() -> None:
+    pass
 
 
 def _start_worker(plugins: tuple[str, ...]) -> None:
@@ -130,6 +146,19 @@ def _record(
         **result.fields,
         **provenance,
     }
+
+
+@contextlib.contextmanager
+def _no_interrupt() -> Iterator[None]:
+    """Ignore SIGINT, as a process that is started meanwhile will for good."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from ablations.study.cell import CellConfig, make_config
+from ablations.study.cell import CellConfig, check_values, make_config
 from ablations.study.errors import UsageError
 
 FORMAT: Literal[1] = 1
@@ -82,10 +82,19 @@ class Study(BaseModel):
         return points
 
     @model_validator(mode="after")
-    def _has_its_axes(self) -> Study:
+    def _is_complete(self) -> Study:
         for field in (self.compare, *ALWAYS_AXES):
             if not self.axes.get(field):
                 raise ValueError(f"axes has no values of {field}")
+        for field, values in self.axes.items():
+            if check_values(field, values) != values:
+                raise ValueError(f"axes has values of {field} of another type")
+        for field, info in CellConfig.model_fields.items():
+            points = self.data_points.values()
+            if info.is_required() and field not in self.axes and not (points and all(field in p for p in points)):
+                raise ValueError(f"fixed has no {field}")
+        if self.ref is not None:
+            _choose_ref(self.ref, self.arms)
         return self
 
 
@@ -228,9 +237,13 @@ def extend(stored: Study, asked: Study, *, named: Collection[str], ref: str | No
     ref = _choose_ref(ref or stored.ref, axes[stored.compare])
     if ref != stored.ref:
         added.append(f"ref={ref}")
+    question = asked.question or stored.question
+    if question != stored.question:
+        added.append("another wording of the question")
     plugins = tuple(dict.fromkeys((*stored.plugins, *asked.plugins)))
     history = (*stored.history, f"extended: {', '.join(added)}") if added else stored.history
-    update = {"axes": axes, "ref": ref, "per_data": per_data, "plugins": plugins, "history": history}
+    update = {"question": question, "axes": axes, "ref": ref, "per_data": per_data, "plugins": plugins}
+    update["history"] = history
     return stored.model_copy(update=update)
 
 

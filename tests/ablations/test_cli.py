@@ -29,7 +29,7 @@ def test_a_run_ends_with_table_figures_and_exit_code_0(cli, tmp_path):
     code, out, err = cli("run", "--norm", "xnorm,l2", "--seeds", 2, *QUICK, "--out", tmp_path)
     assert code == 0, err
     assert "4 cells: 4 missing; 4 to run on cpu" in out
-    assert "2 seeds cannot reach significance in 1 comparisons, whatever the numbers: it takes 6" in out
+    assert "2 seeds cannot reach significance in 1 comparison, whatever the numbers: it takes 6" in out
     for arm in ("xnorm seed 0: ok", "l2 seed 0: ok", "xnorm seed 1: ok", "l2 seed 1: ok"):
         assert arm in out
     folder = tmp_path / "norm-digits"
@@ -51,7 +51,8 @@ def test_a_second_run_finds_everything_done_and_a_longer_one_runs_the_rest(cli, 
     first = (cells(tmp_path)["xnorm-s0"] / "outcome.json").read_bytes()
     code, out, _ = cli(*run, "--seeds", 1)
     assert code == 0
-    assert "all 1 cells are done" in out
+    assert "the cell is done" in out
+    assert "- None" not in out
     code, out, _ = cli(*run, "--seeds", 2)
     assert "2 cells: 1 done, 1 missing; 1 to run" in out
     assert (cells(tmp_path)["xnorm-s0"] / "outcome.json").read_bytes() == first
@@ -66,7 +67,7 @@ def test_axes_that_are_not_asked_for_stay_as_the_study_has_them(cli, tmp_path):
     assert "not asked for, so as the study has it: norm=xnorm,none; lr=0.001,0.003" in out
     assert "8 cells: 4 done, 4 missing" in out
     _, out, _ = cli("run", "--norm", "none,l2", *more, "--dry-run")
-    assert "as the study has it: lr=0.001,0.003; 1 seeds" in out
+    assert "as the study has it: lr=0.001,0.003; 1 seed\n" in out
     assert "4 cells: 2 done, 2 missing" in out
     _, out, _ = cli("run", "--norm", "l2", "--ref", "none", *more, "--dry-run")
     assert "extended: norm=l2, ref=none" in out
@@ -188,6 +189,31 @@ def test_class_attention_without_the_normaliser_is_said(cli, tmp_path):
     assert "no_cross cannot serve one query against many keys: class attention uses softmax there" in out
 
 
+def test_cells_without_their_study_are_not_run_over(cli, tmp_path):
+    run = ("run", "--norm", "l2", "--seeds", 1, *QUICK, "--out", tmp_path)
+    cli(*run)
+    (tmp_path / "norm-digits" / "study.yaml").unlink()
+    before = (cells(tmp_path)["l2-s0"] / "outcome.json").read_bytes()
+    code, _, err = cli(*run)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "it has no study.yaml" in err
+    assert (cells(tmp_path)["l2-s0"] / "outcome.json").read_bytes() == before
+
+
+def test_a_study_without_cells_may_ask_another_question(cli, tmp_path):
+    from ablations.store import Store
+
+    cli("run", "--norm", "l2", "--seeds", 1, *QUICK, "--out", tmp_path)
+    (folder,) = cells(tmp_path).values()
+    shutil.rmtree(folder)
+    code, out, _ = cli(
+        "run", "--norm", "l2", "--seeds", 1, "--epochs", 2, "--set", "train_limit=128", "--out", tmp_path
+    )
+    assert code == 0
+    assert "no cell of this study has been run yet, so its question is written anew" in out
+    assert Store(tmp_path / "norm-digits").read_study().fixed["epochs"] == 2
+
+
 def test_a_dry_run_writes_nothing(cli, tmp_path):
     code, out, _ = cli("run", "--seeds", "0-3", "--dry-run", "--out", tmp_path / "runs")
     assert code == 0
@@ -282,7 +308,7 @@ def test_several_data_sets_are_conditions_each_with_its_own_defaults(cli, images
     _, out, _ = cli("run", "--norm", "xnorm,l2", "--data", data, *more)
     assert "all 4 cells are done" in out
     code, out, _ = cli("run", "--norm", "l2", "--data", f"imagefolder:{images}", "--study", folder.name, *more)
-    assert "all 1 cells are done" in out
+    assert "the cell is done" in out
 
 
 def test_several_image_sizes_are_conditions(cli, images, tmp_path):
@@ -298,7 +324,7 @@ def test_a_renamed_folder_is_the_same_data_set_and_a_changed_one_another(cli, im
     cli(*run, "--data", f"imagefolder:{images}")
     moved = images.rename(tmp_path / "moved")
     code, out, _ = cli(*run, "--data", f"imagefolder:{moved}")
-    assert (code, "all 1 cells are done" in out) == (0, True)
+    assert (code, "the cell is done" in out) == (0, True)
     assert "imagefolder:images: its folder is moved now" in out
     (moved / "train" / "cat" / "000.png").unlink()
     code, _, err = cli(*run, "--data", f"imagefolder:{moved}")
@@ -323,6 +349,9 @@ BAD = {
     "field": (("--set", "epoch=3"), "unknown field 'epoch', did you mean 'epochs'?"),
     "field without a value": (("--set", "lpi"), "write FIELD=VALUE"),
     "field twice": (("--lr", "1", "--set", "lr=2"), "lr is given already"),
+    "several values of seed": (("--seed", "1,2"), "--seed 1,2: give one; several as --seeds 1,2"),
+    "superscript jobs": (("--jobs", "\N{SUPERSCRIPT TWO}"), "give auto or a number"),
+    "module that is no plug-in": (("--plugin", "json"), "--plugin json: it registers no normaliser"),
     "compared field": (("--compare", "normm"), "unknown field 'normm', did you mean 'norm'?"),
     "compared seeds": (("--compare", "seed"), "seeds are replicates"),
     "study's name": (("--study", "../x"), "--study ../x: a name has letters"),
@@ -443,16 +472,37 @@ def test_list(cli, tmp_path, what, expected):
     assert len(json.loads(cli("list", what, "--json", "--out", tmp_path)[1])) >= 1
 
 
+def test_list_refuses_what_it_would_ignore(cli, tmp_path):
+    assert "not both" in cli("list", "norms", "--json", "--markdown")[2]
+    code, _, err = cli("list", "studies", "--out", tmp_path / "nowhere")
+    assert (code, err) == (2, f"error: no folder {tmp_path / 'nowhere'}, and so no studies; --out names another\n")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("after_s", [2.5, 4.0, 5.5])
+def test_an_early_interrupt_is_one_word_and_no_traceback(tmp_path, after_s):
+    process = start("--norm", "xnorm,l2", "--seeds", 3, out=tmp_path, new_group=True)
+    time.sleep(after_s)
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert "interrupted" in out + err
+    assert "Traceback" not in out + err
+    assert process.returncode == 130
+
+
 def test_list_of_something_else(cli):
     code, _, err = cli("list", "colours")
     assert (code, err.count("\n")) == (2, 1)
 
 
-def start(*arguments: object, out: Path, cwd: Path = ROOT, **environment: str) -> subprocess.Popen[str]:
+def start(
+    *arguments: object, out: Path, cwd: Path = ROOT, new_group: bool = False, **environment: str
+) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "ablations", "run", *map(str, arguments), "--out", str(out)]
     path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
     env = os.environ | {"PYTHONPATH": path} | environment
-    return subprocess.Popen(command, cwd=cwd, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "start_new_session": new_group}
+    return subprocess.Popen(command, cwd=cwd, env=env, text=True, **pipes)
 
 
 @pytest.mark.slow

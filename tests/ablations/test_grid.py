@@ -188,6 +188,32 @@ def test_image_sizes_are_arms_only_if_nothing_else_differs():
     assert study.arms == [16, 32]
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"ref": "softmax"}, "--ref softmax is none of the arms"),
+        ({"fixed": {}}, "fixed has no data"),
+        ({"axes": {"norm": ["xnorm", "l2"], "seed": ["0"]}}, "axes has values of seed of another type"),
+        ({"axes": {"norm": ["xnorm", "l2"], "seed": [0], "what": [1]}}, "unknown field 'what'"),
+        ({"axes": {"norm": ["xnorm", "l2"], "seed": [0], "data": ["a", "b"]}}, "fixed has no data_fingerprint"),
+    ],
+)
+def test_a_study_that_was_tampered_with_is_none(change, message):
+    whole = make()[0].model_dump()
+    if "data" in change.get("axes", {}):
+        whole["fixed"] = {field: value for field, value in whole["fixed"].items() if field != "data_fingerprint"}
+    with pytest.raises(ValueError, match=message):
+        Study.model_validate(whole | change)
+
+
+def test_another_wording_of_the_question_is_taken_and_remembered():
+    stored = make()[0]
+    asked = make()[0].model_copy(update={"question": "Which?"})
+    grown = extend(stored, asked, named=NAMED, ref=None)
+    assert (grown.question, grown.history) == ("Which?", ("extended: another wording of the question",))
+    assert extend(grown, stored, named=NAMED, ref=None) == grown
+
+
 @pytest.mark.parametrize("field", ["norm", "seed", "lr"])
 def test_a_study_without_values_of_its_axes_is_none(field):
     study, _ = make(compare="lr", lr=[1e-3, 3e-3])

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from ablations.provenance import import_plugin, source_hashes
+from ablations.study import UsageError
 from ufo.norms import NORMS
 
 NORM = """
@@ -29,6 +30,20 @@ def here(tmp_path, monkeypatch):
     yield tmp_path
     for name in set(sys.modules) - before:
         del sys.modules[name]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("json", "it registers no normaliser"),
+        ("sys", "registers nothing|registers no"),
+        ("mine.py", r"without \.py"),
+        ("", "full name"),
+    ],
+)
+def test_what_is_no_plug_in_is_refused(here, name, message):
+    with pytest.raises(UsageError, match=message):
+        import_plugin(name)
 
 
 def test_our_own_normalisers_share_their_sources():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -210,6 +211,31 @@ def test_a_cell_is_found_by_id_and_by_name(tmp_path):
         find_cell(tmp_path, "zzz")
     with pytest.raises(UsageError, match=r"may be any of 2 cells: .*l2-s0-"):
         find_cell(tmp_path, "l2")
+    elsewhere = str(tmp_path / "fake" / "cells" / f"l2-s1-{cell.id}")
+    assert find_cell(tmp_path / "nowhere", elsewhere).config == cell
+    with pytest.raises(UsageError, match="no cell '/nowhere/l2-s1'"):
+        find_cell(tmp_path, "/nowhere/l2-s1")
+
+
+def test_a_copy_of_a_cell_is_refused(tmp_path):
+    store, _ = fake(tmp_path, ALL_OK)
+    (folder,) = store.cells.glob("l2-s1-*")
+    copy = folder.with_name(f"{folder.name}.bak")
+    shutil.copytree(folder, copy)
+    with pytest.raises(UsageError, match=rf"{copy.name} holds no readable cell: the id of its config\.json is"):
+        store.records()
+    copy.rename(store.cells / f"mine-{folder.name}")
+    with pytest.raises(UsageError, match=f"{folder.name} is the same cell"):
+        store.records()
+
+
+def test_a_configuration_that_was_changed_is_refused(tmp_path):
+    store, _ = fake(tmp_path, ALL_OK)
+    (folder,) = store.cells.glob("l2-s1-*")
+    path = folder / "config.json"
+    path.write_text(path.read_text().replace('"lr": 0.004', '"lr": 0.1'))
+    with pytest.raises(UsageError, match=r"the id of its config\.json is"):
+        store.records()
 
 
 def test_a_cell_is_found_beside_a_broken_one(tmp_path):
