@@ -277,7 +277,8 @@ def _execute(plan: Plan, console: Console) -> int:
             code = SOME_FAILED
             kept = "  its earlier result is kept" if plan.states[config.id] in ("done", "stale") else ""
         arm = arm_name(getattr(config, plan.study.compare))
-        where = ", ".join(filter(None, [arm, condition_of(config, plan.study), f"seed {config.seed}"]))
+        condition = condition_of(config, plan.study)
+        where = f"{arm}{f' ({condition})' if condition else ''} seed {config.seed}"
         accuracy = outcome["test_accuracy_pct"]
         what = "" if accuracy is None else f"test accuracy {accuracy:.2f} %"
         kind = f"{outcome['outcome']} {outcome['kind']}".strip()

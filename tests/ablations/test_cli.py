@@ -297,6 +297,8 @@ def test_several_data_sets_are_conditions_each_with_its_own_defaults(cli, images
     code, out, err = cli("run", "--norm", "xnorm,l2", "--data", data, *more)
     assert code == 0, err
     assert "from a few steps of the first), and" in out
+    assert "xnorm (data=digits) seed 0: ok" in out
+    assert "l2 (data=imagefolder:images) seed 0: ok" in out
     folder = tmp_path / "norm-digits-images"
     frame = pd.read_csv(folder / "tables" / "main.csv")
     assert set(frame["condition"]) == {"data=digits", "data=imagefolder:images"}
