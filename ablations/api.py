@@ -152,7 +152,7 @@ def _cell_seconds(plan: Plan) -> tuple[list[float], str]:
             try:
                 times = time_steps(cells[0], info, device=plan.device)
             except Exception as error:  # the cell itself will record it; the other arms must still run
-                why = f"a step of {arm_name(getattr(cells[0], plan.study.compare))} fails: {error}"
+                why = f"a step of {plan.study.arm_of(cells[0])} fails: {error}"
                 continue
             seconds += [times.cell_seconds(cell, info) for cell in cells]
             num_timed += 1

@@ -260,9 +260,7 @@ def _parse_jobs(text: str) -> int | None:
 def _execute(plan: Plan, console: Console) -> int:
     """Run the plan with one line for each finished cell; return the exit code of what was run."""
     from ablations.api import execute
-    from ablations.store import condition_of
     from ablations.study import Interrupted
-    from ablations.study.grid import arm_name
 
     if not plan.todo:
         console.print("the cell is done" if len(plan.cells) == 1 else f"all {len(plan.cells)} cells are done")
@@ -276,8 +274,7 @@ def _execute(plan: Plan, console: Console) -> int:
         if outcome["outcome"] == "failed":
             code = SOME_FAILED
             kept = "  its earlier result is kept" if plan.states[config.id] in ("done", "stale") else ""
-        arm = arm_name(getattr(config, plan.study.compare))
-        condition = condition_of(config, plan.study)
+        arm, condition = plan.study.arm_of(config), plan.study.condition_of(config)
         where = f"{arm}{f' ({condition})' if condition else ''} seed {config.seed}"
         accuracy = outcome["test_accuracy_pct"]
         what = "" if accuracy is None else f"test accuracy {accuracy:.2f} %"

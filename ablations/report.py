@@ -15,6 +15,7 @@ from ablations.figures.arms import accuracy_per_arm
 from ablations.figures.curves import accuracy_curves, loss_curves
 from ablations.stats import ALPHA, CHANCE_KINDS, pairing_held, summarise
 from ablations.store import Store, write_text
+from ablations.store.frames import read_frames
 from ablations.study import Study
 
 FIGURE_SIZE = (7.0, 4.2)
@@ -60,7 +61,7 @@ def write_report(store: Store, *, sources: Mapping[str, str] | None, caveats: li
         num_asked: cells of the whole study, to say how many are missing.
     """
     study = store.read_study()
-    cells, curves = store.frames(sources=sources)
+    cells, curves = read_frames(store, sources=sources)
     table = summarise(cells, study.ref)
     notes = _notes(study, cells, table, num_missing=num_asked - len(cells)) + caveats
     cells.drop(columns="batches").to_csv(store.folder / "results.csv", index=False)

@@ -17,7 +17,7 @@ ALLOWED = {
     "recipes": set(),
     "provenance": {"study"},
     "data": {"data", "streams", "study"},
-    "store": {"study"},
+    "store": {"store", "study"},
     "tasks": {"tasks", "data", "recipes", "streams", "study"},
     "callbacks": {"tasks"},
     "engine": {"engine", "callbacks", "tasks", "data", "store", "provenance", "recipes", "streams", "study"},
@@ -74,6 +74,11 @@ def test_help_imports_neither_torch_nor_pandas():
         "sys.exit(any(name in sys.modules for name in ('torch', 'pandas', 'matplotlib')))"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False, capture_output=True).returncode == 0
+
+
+def test_records_are_read_without_torch_or_pandas():
+    code = "import sys, ablations.store; sys.exit('torch' in sys.modules or 'pandas' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
 def test_planning_imports_no_lightning():

@@ -81,6 +81,18 @@ class Study(BaseModel):
                 points[name] = {**self.fixed, **point, **self.per_data.get(name, {})}
         return points
 
+    def has(self, cell: CellConfig) -> bool:
+        """Whether a cell is a point of the study."""
+        return all(getattr(cell, field) in values for field, values in self.axes.items())
+
+    def arm_of(self, cell: CellConfig) -> str:
+        """Name a cell's arm."""
+        return arm_name(getattr(cell, self.compare))
+
+    def condition_of(self, cell: CellConfig) -> str:
+        """Name a cell's point on every axis but the arms and the seeds; empty where there is one condition only."""
+        return point_name(dict(cell), self.conditions)
+
     @model_validator(mode="after")
     def _is_complete(self) -> Study:
         for field in (self.compare, *ALWAYS_AXES):

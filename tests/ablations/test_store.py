@@ -12,7 +12,8 @@ import pytest
 from ablations import recipes
 from ablations.listing import studies
 from ablations.stats import CHANCE_KINDS
-from ablations.store import SCORED_AS_CHANCE, Store, find_cell, write_json, write_text
+from ablations.store import Store, find_cell, write_json, write_text
+from ablations.store.frames import SCORED_AS_CHANCE, read_frames
 from ablations.study import CellConfig, Study, UsageError
 from ablations.study.grid import design
 
@@ -100,7 +101,7 @@ def test_frames_are_tidy_and_know_label_order_condition_and_score(tmp_path):
     failed = {"outcome": "failed", "kind": "oom", "test_accuracy_pct": None, "source_hash": "before"}
     outcomes = {("xnorm", 0): {}, ("xnorm", 1): nan, ("l2", 0): stuck, ("l2", 1): failed}
     store, _ = fake(tmp_path, outcomes)
-    cells, curves = store.frames(sources={"xnorm": "now", "l2": "now"})
+    cells, curves = read_frames(store, sources={"xnorm": "now", "l2": "now"})
     rows = {(row.arm, row.seed): row for row in cells.itertuples()}
     scores = {key: row.score_pct for key, row in rows.items()}
     assert scores["xnorm", 0] == 90.0
@@ -123,7 +124,7 @@ def test_a_cell_that_ended_in_its_first_epoch_has_that_epoch_without_values(tmp_
     store, _ = fake(tmp_path, ALL_OK | {("l2", 1): nan})
     (folder,) = store.cells.glob("l2-s1-*")
     (folder / "metrics.csv").unlink()
-    cells, curves = store.frames(sources=None)
+    cells, curves = read_frames(store, sources=None)
     rows = curves[(curves["arm"] == "l2") & (curves["seed"] == 1)]
     assert len(rows) == 3
     assert (rows["epoch"] == 1).all()
@@ -137,14 +138,14 @@ def test_the_store_scores_as_chance_what_the_statistics_take_for_chance():
 
 def test_conditions_stay_apart(tmp_path):
     store, _ = fake(tmp_path, ALL_OK, lr=[1e-3, 3e-3])
-    cells, _ = store.frames(sources=None)
+    cells, _ = read_frames(store, sources=None)
     assert cells.groupby("condition").size().to_dict() == {"lr=0.001": 4, "lr=0.003": 4}
     assert not cells["stale"].any()
 
 
 def test_an_empty_study_gives_empty_frames(tmp_path):
     store, _ = fake(tmp_path, {})
-    cells, curves = store.frames(sources=None)
+    cells, curves = read_frames(store, sources=None)
     assert len(cells) == len(curves) == 0
     assert {"arm", "condition", "score_pct"} <= set(cells.columns)
 
@@ -199,7 +200,7 @@ def test_curves_that_cannot_be_read_are_named(tmp_path, content):
     (folder,) = store.cells.glob("l2-s1-*")
     (folder / "metrics.csv").write_text(content)
     with pytest.raises(UsageError, match=rf"{folder.name} holds no readable cell: metrics\.csv"):
-        store.frames(sources=None)
+        read_frames(store, sources=None)
 
 
 def test_a_cell_is_found_by_id_and_by_name(tmp_path):
