@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ablations.board import duration
 from ablations.data import DataInfo
 from ablations.plan import Plan
 from ablations.provenance import import_plugin, source_hashes
@@ -21,6 +21,7 @@ from ufo.norms import NORMS
 from ufo.sizes import SIZES
 
 if TYPE_CHECKING:
+    from ablations.engine.local import Watcher
     from ablations.report import Report
 
 TIMING_S = 20.0
@@ -37,10 +38,7 @@ def describe_plan(plan: Plan) -> list[str]:
     study, infos = plan.study, plan.infos.values()
     counts = [f"{plan.count(state)} {state}" for state in ("done", "stale", "failed", "missing") if plan.count(state)]
     lines = [f"study {study.name} in {plan.store.folder}", *filter(None, [study.question])]
-    lines += [
-        f"{plural(len(plan.cells), 'cell')}: {', '.join(counts)}; {len(plan.todo)} to run on {plan.device}, "
-        f"{plan.jobs} side by side"
-    ]
+    lines += [f"{plural(len(plan.cells), 'cell')}: {', '.join(counts)}; {len(plan.todo)} to run on {_devices(plan)}"]
     if plan.records and study.history != plan.store.read_study().history:
         lines.append(study.history[-1])
     if plan.store.exists and not plan.records:
@@ -61,31 +59,33 @@ def describe_plan(plan: Plan) -> list[str]:
     return lines + _substitutions(plan.cells)
 
 
-def execute(plan: Plan, *, on_done: Callable[[CellConfig, dict[str, Any]], None]) -> None:
+def execute(plan: Plan, *, watcher: Watcher) -> None:
     """Write the study and run what is to be run.
 
     Args:
-        on_done: called with each finished cell and the content of its outcome.json.
+        watcher: is told what happens.
 
     Raises:
         UsageError: the folder cannot be written.
         Interrupted: the run was stopped; what is finished is kept.
+        RunStopped: too much failed, or the disk is full; what is finished is kept.
     """
     plan.store.write_study(plan.study)
+    plan.store.repair()
     if not plan.todo:
         return
-    from ablations.engine.local import run_cells
+    from ablations.engine.local import Runner
 
-    run_cells(
+    Runner(
         plan.todo,
         study=plan.study,
         store=plan.store,
         infos=plan.infos,
-        device=plan.device,
-        jobs=min(plan.jobs, len(plan.todo)),
-        earlier=plan.records,
-        on_done=on_done,
-    )
+        devices=plan.devices,
+        options=plan.engine,
+        records=plan.records,
+        watcher=watcher,
+    ).run()
 
 
 def make_report(folder: Path) -> Report:
@@ -117,6 +117,13 @@ def caveats(study: Study) -> list[str]:
     return list(dict.fromkeys(said))
 
 
+def _devices(plan: Plan) -> str:
+    each = ", ".join(map(str, plan.devices))
+    if plan.devices[0].type == "cuda" and plan.engine.jobs_per_gpu is None:
+        return f"{each}, as many side by side as fit"
+    return f"{each}, {plan.num_jobs} side by side"
+
+
 def _cost(plan: Plan) -> str:
     """Say how long the plan takes and how much disk."""
     seconds, how = _cell_seconds(plan)
@@ -124,10 +131,10 @@ def _cost(plan: Plan) -> str:
     disk = f"{disk_mib:.1f} MiB of disk"
     if not seconds:
         return f"{disk}; how long is not known: {how}"
-    each = _duration(min(seconds)), _duration(max(seconds))
-    total_s = max(max(seconds), sum(seconds) / plan.jobs * len(plan.todo) / len(seconds))
+    each = duration(min(seconds)), duration(max(seconds))
+    total_s = max(max(seconds), sum(seconds) / plan.num_jobs * len(plan.todo) / len(seconds))
     a_cell = each[0] if each[0] == each[1] else f"{each[0]} to {each[1]}"
-    return f"about {_duration(total_s)} in all, {a_cell} a cell ({how}), and {disk}"
+    return f"about {duration(total_s)} in all, {a_cell} a cell ({how}), and {disk}"
 
 
 def _cell_seconds(plan: Plan) -> tuple[list[float], str]:
@@ -150,15 +157,21 @@ def _cell_seconds(plan: Plan) -> tuple[list[float], str]:
             seconds += [statistics.median(finished[kind]) * num_steps(cell, info) for cell in cells]
         elif time.perf_counter() - started < TIMING_S:
             try:
-                times = time_steps(cells[0], info, device=plan.device)
-            except Exception as error:  # the cell itself will record it; the other arms must still run
-                why = f"a step of {plan.study.arm_of(cells[0])} fails: {error}"
+                times = time_steps(_with_own_norm(cells[0]), info, device=plan.devices[0])
+            except Exception as error:  # the cells themselves will record it
+                why = f"a step of {cells[0].model} fails: {error}"
                 continue
             seconds += [times.cell_seconds(cell, info) for cell in cells]
             num_timed += 1
     known = "from the finished cells" if not num_timed else "from a few steps of the first"
     left_out = f", {len(plan.todo) - len(seconds)} cells taken to be like them" if len(seconds) < len(plan.todo) else ""
     return seconds, known + left_out if seconds else why
+
+
+def _with_own_norm(cell: CellConfig) -> CellConfig:
+    """Return a cell as it is, but for a plug-in's normaliser, which may do anything to the process that runs it."""
+    own = NORMS[cell.norm].cls.__module__ == "ufo.norms"
+    return cell if own else cell.model_copy(update={"norm": "xnorm"})
 
 
 def _step(cell: CellConfig) -> tuple[Any, ...]:
@@ -191,12 +204,6 @@ def plural(count: int, noun: str) -> str:
     ('1 seed', '2 seeds')
     """
     return f"{count} {noun}{'s' * (count != 1)}"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{max(1, round(seconds))} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def _num_comparisons(study: Study) -> int:

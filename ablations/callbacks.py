@@ -55,6 +55,15 @@ class History(pl.Callback):
         self._started = self._validated = 0.0
         self._val_s = 0.0
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return the rows, for a checkpoint."""
+        return {"rows": self.rows, "timing": self.timing}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the rows of a checkpoint, and write them."""
+        self.rows, self.timing = state_dict["rows"], state_dict["timing"]
+        self._write()
+
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock."""
         self._started = time.perf_counter()
@@ -78,6 +87,9 @@ class History(pl.Callback):
         LOG.info("epoch %d: %s", epoch, ", ".join(f"{name} {value:.4g}" for name, value in means.items()))
         total_s = time.perf_counter() - self._started
         self.timing.append({"epoch": epoch, "train_s": total_s - self._val_s, "val_s": self._val_s})
+        self._write()
+
+    def _write(self) -> None:
         write_rows(self.folder / "metrics.csv", self.rows)
         write_rows(self.folder / "timing.csv", self.timing)
 
@@ -139,6 +151,15 @@ class Probes(pl.Callback):
         self._grad_norm: dict[str, Tensor] = {}
         self._handles: list[Any] = []
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return the rows, for a checkpoint."""
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the rows of a checkpoint, and write them."""
+        self.rows = state_dict["rows"]
+        write_rows(self.folder / "probes.csv", self.rows)
+
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
@@ -191,11 +212,13 @@ class Probes(pl.Callback):
 
 
 def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Write rows as CSV, every number in full."""
-    with path.open("w", newline="") as file:
+    """Write rows as CSV, every number in full; whole or not at all, since others read them as the cell goes on."""
+    scratch = path.with_suffix(".partial")
+    with scratch.open("w", newline="") as file:
         writer = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
+    scratch.replace(path)
 
 
 def _attention_layers(pl_module: pl.LightningModule) -> dict[str, nn.Module]:

@@ -12,6 +12,8 @@ import torch
 
 from ablations import recipes
 from ablations.data import DataInfo
+from ablations.engine.capacity import Capacity
+from ablations.engine.options import EngineOptions
 from ablations.provenance import import_plugin, source_hashes
 from ablations.request import DEFAULT_NORMS, DEFAULT_SEEDS, SMOKE_IMAGES, Request, Rerun
 from ablations.store import CellRecord, Store
@@ -22,9 +24,6 @@ from ablations.study_data import StudyData, find_data
 from ablations.tasks.net import build_net
 from ufo.norms import NORMS
 from ufo.sizes import SIZES
-
-MOST_AUTO_JOBS = 8
-"""A worker takes about a GB of memory, so a machine of many cores is not filled unasked."""
 
 State = Literal["done", "stale", "failed", "missing"]
 
@@ -40,8 +39,10 @@ class Plan:
         records: finished cells of the study's folder, by id.
         store: the study's folder.
         infos: data sets by fingerprint.
-        device: to train on.
-        jobs: cells side by side.
+        devices: to train on.
+        engine: how the cells are run.
+        shard: which of how many parts of the cells are run, from 1.
+        missing: whether cells that have no record yet are run.
         rerun: which finished cells are run again.
         taken: values of axes that were not asked for and are the stored study's.
     """
@@ -52,16 +53,36 @@ class Plan:
     records: dict[str, CellRecord]
     store: Store
     infos: dict[str, DataInfo]
-    device: torch.device
-    jobs: int
+    devices: tuple[torch.device, ...]
+    engine: EngineOptions
+    shard: tuple[int, int]
+    missing: bool
     rerun: Rerun | None
     taken: dict[str, list[Any]]
 
     @property
     def todo(self) -> list[CellConfig]:
-        """The cells to run: missing, failed, and those asked to be run again."""
-        again = {"stale": ("stale",), "all": ("stale", "done")}.get(self.rerun or "", ())
-        return [cell for cell in self.cells if self.states[cell.id] in ("missing", "failed", *again)]
+        """The cells to run: missing, failed, and those asked to be run again; of them, the shard's."""
+        number, parts = self.shard
+        shards = shard_numbers(self.cells, parts)
+        return [cell for cell in self.cells if shards[cell.id] == number and self._is_wanted(cell)]
+
+    @property
+    def num_jobs(self) -> int:
+        """Cells side by side, as far as that is known before the first has been run."""
+        threads = max(cell.threads_per_cell for cell in self.cells)
+        return len(Capacity(self.devices, self.engine, threads_per_cell=threads).slots)
+
+    def _is_wanted(self, cell: CellConfig) -> bool:
+        state, retry = self.states[cell.id], self.engine.retry
+        if state == "missing":
+            return self.missing
+        outcome = self.records[cell.id].outcome
+        if state == "failed":
+            return retry in ("failed", "all") or (retry == "oom" and outcome["kind"] == "oom")
+        if retry == "all" and outcome["outcome"] == "diverged":
+            return True
+        return self.rerun == "all" or self.rerun == state
 
     def count(self, state: State) -> int:
         """Count the cells in a state."""
@@ -77,8 +98,8 @@ def make_plan(request: Request) -> Plan:
     for plugin in request.plugins:
         import_plugin(plugin)
     asked = _complete(request)
-    device = _find_device(request.device)
-    _check_precision(device, asked)
+    devices = _find_devices(request.devices)
+    _check_precision(devices[0], asked)
     data = find_data(
         asked["data"],
         image_sizes=asked.get("image_size", [None]),
@@ -88,10 +109,11 @@ def make_plan(request: Request) -> Plan:
     store = Store(request.out / _name(request, data))
     _check_access(store)
     records = store.records()
-    stored = store.read_study() if records else None  # until a cell has been run, the question may change
+    is_begun = bool(records) or any(store.leases.running())  # until then, the question may change
+    stored = store.read_study() if is_begun else None
     taken = {} if stored is None else _take_from(stored, request)
     asked |= taken
-    _check_precision(device, asked)
+    _check_precision(devices[0], asked)
     data = data.as_called_by(stored)
     ref = _parse_ref(request)
     study, cells = _design(request, asked, data, name=store.folder.name, ref=ref if stored is None else None)
@@ -106,8 +128,10 @@ def make_plan(request: Request) -> Plan:
         records=records,
         store=store,
         infos=infos,
-        device=device,
-        jobs=request.jobs or _auto_jobs(device, max(cell.threads_per_cell for cell in cells)),
+        devices=devices,
+        engine=request.engine,
+        shard=request.shard,
+        missing=request.missing,
         rerun=request.rerun,
         taken=taken,
     )
@@ -189,6 +213,31 @@ def _check_precision(device: torch.device, asked: dict[str, list[Any]]) -> None:
         raise UsageError("--precision 16-mixed needs a GPU; on a CPU give bf16-mixed or 32-true")
 
 
+def shard_numbers(cells: list[CellConfig], parts: int) -> dict[str, int]:
+    """Divide cells into parts, numbered from 1: whole seeds, so that a pair stays on one machine.
+
+    Where there are fewer seeds than parts, cell by cell.
+
+    Args:
+        cells: in the order in which they are run.
+        parts: how many.
+
+    Returns:
+        The number of each cell's part, by its id.
+    """
+    seeds = list(dict.fromkeys(cell.seed for cell in cells))
+    if len(seeds) < parts:
+        return {cell.id: 1 + i % parts for i, cell in enumerate(cells)}
+    return {cell.id: 1 + seeds.index(cell.seed) % parts for cell in cells}
+
+
+def _find_devices(names: tuple[str, ...]) -> tuple[torch.device, ...]:
+    devices = tuple(_find_device(name) for name in names)
+    if len(set(devices)) < len(devices):
+        raise UsageError(f"--devices: {', '.join(names)}: one is given twice")
+    return devices
+
+
 def _find_device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -217,12 +266,6 @@ def _check_access(store: Store) -> None:
     if not above.is_dir() or not os.access(above, os.W_OK):
         reason = "is no folder" if not above.is_dir() else "may not be written"
         raise UsageError(f"{store.folder} cannot be written: {above} {reason}; give another --out")
-
-
-def _auto_jobs(device: torch.device, threads_per_cell: int) -> int:
-    if device.type != "cpu":
-        return 1
-    return max(1, min(MOST_AUTO_JOBS, (os.cpu_count() or 1) // threads_per_cell))
 
 
 def _name(request: Request, data: StudyData) -> str:

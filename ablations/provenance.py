@@ -27,6 +27,7 @@ SOURCES = (
     "ablations/data/*.py",
     "ablations/tasks/*.py",
     "ablations/engine/cell.py",
+    "ablations/engine/checkpoint.py",
 )
 """Files that can change any cell's numbers."""
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from ablations.engine.options import EngineOptions
+from ablations.study import Study, UsageError
 from ablations.study.experiment import Experiment, load_experiment
 
 SMOKE_IMAGES = {"train_limit": [256], "batch_size": [64]}
@@ -32,10 +34,12 @@ class Request:
         out: folder that holds the studies.
         data_root: folder of torchvision's data.
         download: whether missing data may be fetched.
-        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        devices: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``, or several of ``cuda:N``.
         plugins: modules that register normalisers.
         smoke: one epoch, 256 images, 2 seeds, under a name of its own.
-        jobs: cells side by side; None: one for each core on a CPU, eight at most, and one on another device.
+        engine: how the cells are run.
+        shard: which of how many parts of the cells are run, from 1.
+        missing: whether cells that have no record yet are run.
         rerun: which finished cells are run again.
     """
 
@@ -47,10 +51,12 @@ class Request:
     out: Path = Path("runs")
     data_root: Path = Path("data")
     download: bool = False
-    device: str = "auto"
+    devices: tuple[str, ...] = ("auto",)
     plugins: tuple[str, ...] = ()
     smoke: bool = False
-    jobs: int | None = None
+    engine: EngineOptions = field(default_factory=EngineOptions)
+    shard: tuple[int, int] = (1, 1)
+    missing: bool = True
     rerun: Rerun | None = None
 
 
@@ -66,8 +72,9 @@ def make_request(
     out: Path,
     data_root: Path,
     download: bool,
-    device: str,
-    jobs: int | None,
+    devices: tuple[str, ...],
+    engine: EngineOptions,
+    shard: tuple[int, int],
     rerun: Rerun | None,
 ) -> Request:
     """Merge an experiment file with what was asked for beside it, which wins; a smoke run stands between them.
@@ -89,8 +96,39 @@ def make_request(
         out=out,
         data_root=data_root,
         download=download,
-        device=device,
+        devices=devices,
         smoke=smoke,
-        jobs=jobs,
+        engine=engine,
+        shard=shard,
         rerun=rerun,
+    )
+
+
+def request_of(study: Study, *, folder: Path, data: list[str] | None, data_root: Path) -> Request:
+    """Ask for a stored study again, as it is.
+
+    Args:
+        study: as its folder has it.
+        folder: the study's.
+        data: its data sets as on the command line, where their names do not say where they are.
+        data_root: folder of torchvision's data.
+
+    Raises:
+        UsageError: a data set is a folder of images, and a study does not hold its place.
+    """
+    single = {field: [value] for field, value in study.fixed.items() if field not in ("data_fingerprint", "smoke")}
+    asked = {**single, **study.axes}
+    if data is not None:
+        asked["data"] = data
+    elif placeless := [name for name in asked["data"] if ":" in name]:
+        raise UsageError(f"a study does not hold the place of {placeless[0]}: give it as --data imagefolder:DIR")
+    return Request(
+        asked=asked,
+        compare=study.compare,
+        ref=study.ref,
+        name=folder.name,
+        out=folder.parent,
+        data_root=data_root,
+        plugins=study.plugins,
+        smoke=bool(study.fixed.get("smoke")),
     )

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
+import time
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
@@ -54,3 +59,40 @@ class NoCross(AttentionNorm):
         if q.shape[2] != k.shape[2]:
             raise ValueError("as many queries as keys are needed")
         return l2_normalise(q, dim=-1) @ l2_context(k, v, dim=-2)
+
+
+@register(name="hoards", label="hoards", formula="-", source="test", invariances=set())
+class Hoards(AttentionNorm):
+    """Takes 64 MiB more at each call, and writes to all of it."""
+
+    kept: ClassVar[list[Tensor]] = []
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        self.kept.append(torch.ones(2**24))
+        return q
+
+
+@register(name="sleeps", label="sleeps", formula="-", source="test", invariances=set())
+class Sleeps(AttentionNorm):
+    """Never comes back."""
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        while True:
+            time.sleep(1)
+
+
+@register(name="leaves", label="leaves", formula="-", source="test", invariances=set())
+class Leaves(AttentionNorm):
+    """Ends the process."""
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        os._exit(1)
+
+
+@register(name="segfaults", label="segfaults", formula="-", source="test", invariances=set())
+class Segfaults(AttentionNorm):
+    """Reads where nothing is."""
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        ctypes.string_at(0)
+        return q

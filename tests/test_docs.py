@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from ablations.engine.options import EngineOptions
 from ablations.listing import norms
 from ablations.report import markdown_table
 from ablations.request import make_request
@@ -70,7 +71,7 @@ def test_an_experiment_runs(path, cli, images, tmp_path):
 
 def test_flags_win_over_a_smoke_run_which_wins_over_the_file():
     options = {"compare": None, "ref": None, "name": None, "plugins": (), "out": ROOT, "data_root": ROOT}
-    options |= {"download": False, "device": "auto", "jobs": None, "rerun": None}
+    options |= {"download": False, "devices": ("cpu",), "engine": EngineOptions(), "shard": (1, 1), "rerun": None}
     path = ROOT / "experiments" / "norm_cifar10.yaml"
     request = make_request(experiment=path, asked={"seed": [5]}, smoke=True, **options)
     assert (request.asked["epochs"], request.asked["seed"]) == ([1], [5])

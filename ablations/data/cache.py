@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import tempfile
+import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -74,6 +75,11 @@ def cache_root() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ablations"
 
 
+def cached(fingerprint: str) -> list[Path]:
+    """Return the folders of a data set's decoded data."""
+    return sorted(cache_root().glob(f"*-{fingerprint}-v*"))
+
+
 def prepare(source: Source) -> DataInfo:
     """Decode a data set into the cache unless it is there, and return what is known of it.
 
@@ -128,7 +134,8 @@ def split_hash(splits: dict[str, Split]) -> str:
 
 
 def _load_split(folder: Path, part: str, rows: torch.Tensor, device: torch.device) -> Split:
-    images = torch.from_numpy(np.load(folder / f"{part}_images.npy", mmap_mode="c"))
+    with warnings.catch_warnings(action="ignore", category=UserWarning):  # nothing writes to what is mapped read-only
+        images = torch.from_numpy(np.load(folder / f"{part}_images.npy", mmap_mode="r"))
     labels = torch.from_numpy(np.load(folder / f"{part}_labels.npy"))[rows]
     if device.type == "cpu":
         return Split(images=images, labels=labels, rows=rows, original_rows=rows)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import logging
 import resource
+import shutil
 import sys
 import time
 import traceback
-import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,65 +20,57 @@ import pytorch_lightning as pl
 import torch
 
 from ablations.callbacks import Diverged, DivergenceGuard, History, Probes, has_not_learned
-from ablations.data import DataInfo, EvalBatches, Scale, Split, TrainBatches, load_splits, split_hash
+from ablations.data import DataInfo, EvalBatches, Scale, TrainBatches, load_splits, split_hash
+from ablations.engine.capacity import device_name
+from ablations.engine.checkpoint import Checkpoints, find_checkpoint
+from ablations.engine.log import logged
+from ablations.engine.loggers import Loggers
+from ablations.engine.options import CellOptions
+from ablations.engine.result import TRACEBACK_LINES, Result, blank_fields
 from ablations.streams import forked_library
 from ablations.study import CellConfig
 from ablations.tasks.classify import Classifier
 from ablations.tasks.net import build_net
 from ufo.init import shared_weights_hash
 
-TRACEBACK_LINES = 20
-"""Last lines of a traceback that the record keeps; log.txt has all of it."""
+OOM_WORDS = ("can't allocate memory", "out of memory", "bad_alloc", "cannot allocate memory")
+"""What an allocator that raises no MemoryError says."""
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+LEAST_FREE_BYTES = 2**20
+"""A write that fails without an error number, as NumPy's and torch's do, with less than this free, lacked room."""
 
 
-@dataclass(frozen=True)
-class Result:
-    """What a cell came to: fields of outcome.json.
-
-    Args:
-        outcome: ``ok``, ``diverged`` or ``failed``.
-        kind: of divergence or failure; empty for ``ok``.
-        detail: one line with what was seen.
-        traceback: its last lines, where the cell failed.
-        fields: everything measured.
-    """
-
-    outcome: str
-    kind: str
-    detail: str
-    traceback: list[str]
-    fields: dict[str, Any]
-
-
-def run_cell(config: CellConfig, info: DataInfo, *, folder: Path, device: torch.device) -> Result:
-    """Run a cell and write its files, all but config.json and outcome.json.
+def run_cell(
+    config: CellConfig,
+    info: DataInfo,
+    *,
+    folder: Path,
+    device: torch.device,
+    options: CellOptions = CellOptions(),  # noqa: B008  # frozen
+    source_hash: str = "",
+) -> Result:
+    """Run a cell and write its files, all but config.json and outcome.json; go on from a checkpoint that is there.
 
     An exception of the cell becomes a ``failed`` result: this is the one place where all of them are caught.
 
     Args:
         config: the cell.
         info: its data set, decoded in the cache.
-        folder: an empty one.
+        folder: an empty one, or with the checkpoint and the log of an attempt that was cut short.
         device: to train on.
+        options: how it is run.
+        source_hash: of the sources that can change its numbers; a checkpoint from others is not gone on from.
     """
-    started, clock = datetime.now(UTC), time.perf_counter()
-    fields: dict[str, Any] = {
-        "test_accuracy_pct": None,
-        "test_loss": None,
-        "chance_pct": info.chance_pct,
-        "init_hash": None,
-        "split_hash": None,
-        "epoch_hashes": [],
-        "epochs_run": 0,
-        "num_parameters": None,
-        "started": started.isoformat(timespec="seconds"),
-        "device": _device_name(device),
-    }
+    started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter()
+    fields = blank_fields(chance_pct=info.chance_pct, started=started, device=device_name(device))
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    with _logged(folder / "log.txt"), _threads(config.threads_per_cell), forked_library(config.seed):
+    disk_full = False
+    with logged(folder / "log.txt"), _threads(config.threads_per_cell), forked_library(config.seed):
         try:
-            outcome, kind, detail = _train_and_test(config, info, folder, device, fields)
+            cell = _Cell(config, info, folder, device, options, source_hash, fields)
+            outcome, kind, detail = cell.train_and_test()
             lines: list[str] = []
         except Exception as error:
             logging.exception("the cell failed")
@@ -86,49 +78,96 @@ def run_cell(config: CellConfig, info: DataInfo, *, folder: Path, device: torch.
             detail = (str(error).splitlines() or [""])[0]
             detail = f"{type(error).__name__}: {detail}"
             lines = "".join(traceback.format_exception(error)).splitlines()[-TRACEBACK_LINES:]
-    fields["seconds"] = time.perf_counter() - clock
-    fields["peak_memory_mib"] = _peak_memory_mib(device)
-    return Result(outcome, kind, detail, lines, fields)
+            disk_full = _is_disk_full(error, folder)
+    fields["seconds"] += time.perf_counter() - clock
+    fields |= _memory(device)
+    return Result(outcome, kind, detail, lines, fields, disk_full)
 
 
-def _train_and_test(
-    config: CellConfig, info: DataInfo, folder: Path, device: torch.device, fields: dict[str, Any]
-) -> tuple[str, str, str]:
-    num_classes = len(info.classes)
-    splits = load_splits(info, train_limit=config.train_limit, device=device)
-    scale = Scale(info.mean, info.std, device=device)
-    train = TrainBatches(
-        splits["train"], scale=scale, batch_size=config.batch_size, augment=config.augment, seed=config.seed
-    )
-    net = build_net(config, image_shape=info.image_shape, num_classes=num_classes)
-    fields["init_hash"] = shared_weights_hash(net)
-    fields["split_hash"] = split_hash(splits)
-    fields["num_parameters"] = sum(parameter.numel() for parameter in net.parameters())
-    module = Classifier(net, config=config, num_classes=num_classes, train_batches=train)
-    history = History(folder)
-    guard = DivergenceGuard(num_classes=num_classes, warmup_epochs=config.warmup_epochs)
-    trainer = _trainer(config, device, [history, Probes(folder), guard])
-    try:
-        trainer.fit(module, train, EvalBatches(splits["val"], scale=scale))
-    except Diverged as divergence:
-        return "diverged", divergence.kind, str(divergence)
-    finally:
-        fields["epochs_run"] = len(history.rows)
-        fields["epoch_hashes"] = module.epoch_hashes
-    _test(trainer, module, splits["test"], scale, folder, fields)
-    if not config.smoke and has_not_learned(history.rows, num_classes=num_classes, warmup_epochs=config.warmup_epochs):
-        return "diverged", "no_learning", "validation cross-entropy stayed at chance"
-    return "ok", "", ""
+class _Cell:
+    """The parts of a cell that is being run; ``fields`` is filled as it goes, so that a failure keeps what is known."""
+
+    def __init__(
+        self,
+        config: CellConfig,
+        info: DataInfo,
+        folder: Path,
+        device: torch.device,
+        options: CellOptions,
+        source_hash: str,
+        fields: dict[str, Any],
+    ) -> None:
+        self.config, self.folder, self.options, self.fields = config, folder, options, fields
+        self.num_classes = len(info.classes)
+        self.splits = load_splits(info, train_limit=config.train_limit, device=device)
+        self.scale = Scale(info.mean, info.std, device=device)
+        train = TrainBatches(
+            self.splits["train"],
+            scale=self.scale,
+            batch_size=config.batch_size,
+            augment=config.augment,
+            seed=config.seed,
+        )
+        net = build_net(config, image_shape=info.image_shape, num_classes=self.num_classes)
+        fields["init_hash"] = shared_weights_hash(net)
+        fields["split_hash"] = split_hash(self.splits)
+        fields["num_parameters"] = sum(parameter.numel() for parameter in net.parameters())
+        self.module = Classifier(net, config=config, num_classes=self.num_classes, train_batches=train)
+        self.history = History(folder)
+        self.loggers = Loggers(options.loggers, folder=Path(options.log_folder) / _log_name(config), config=config)
+        guard = DivergenceGuard(num_classes=self.num_classes, warmup_epochs=config.warmup_epochs)
+        self.checkpoints = Checkpoints(folder, every=options.checkpoint_every, source_hash=source_hash)
+        self.trainer = _trainer(config, device, [self.history, Probes(folder), guard, self.loggers, self.checkpoints])
+
+    def train_and_test(self) -> tuple[str, str, str]:
+        """Return outcome, kind and detail."""
+        tested: dict[str, float] = {}
+        try:
+            self._fit()
+            tested = self._test()
+        except Diverged as divergence:
+            return "diverged", divergence.kind, str(divergence)
+        finally:
+            self.loggers.finish(tested)
+            self.fields["epochs_run"] = len(self.history.rows)
+            self.fields["epoch_hashes"] = self.module.epoch_hashes
+            self.fields["resumed_after_epochs"] = self.checkpoints.resumed_after
+            self.fields["seconds"] = self.checkpoints.seconds_before
+        config = self.config
+        if not config.smoke and has_not_learned(
+            self.history.rows, num_classes=self.num_classes, warmup_epochs=config.warmup_epochs
+        ):
+            return "diverged", "no_learning", "validation cross-entropy stayed at chance"
+        return "ok", "", ""
+
+    def _fit(self) -> None:
+        val = EvalBatches(self.splits["val"], scale=self.scale)
+        resume = find_checkpoint(self.folder, source_hash=self.checkpoints.source_hash)
+        self.trainer.fit(self.module, self.module.train_batches, val, ckpt_path=resume, weights_only=True)
+
+    def _test(self) -> dict[str, float]:
+        self.trainer.test(self.module, EvalBatches(self.splits["test"], scale=self.scale), verbose=False)
+        correct = torch.cat(self.module.test_correct).cpu().numpy()
+        np.save(self.folder / "correct.npy", correct)
+        if self.options.save_weights:
+            _save_weights(self.module.net, self.folder / "weights.safetensors", self.config)
+        tested = {
+            "test_accuracy_pct": 100 * float(correct.mean()),
+            "test_loss": self.module.test_loss.compute().item(),
+        }
+        self.fields |= tested
+        return tested
 
 
-def _test(
-    trainer: pl.Trainer, module: Classifier, split: Split, scale: Scale, folder: Path, fields: dict[str, Any]
-) -> None:
-    trainer.test(module, EvalBatches(split, scale=scale), verbose=False)
-    correct = torch.cat(module.test_correct).cpu().numpy()
-    np.save(folder / "correct.npy", correct)
-    fields["test_accuracy_pct"] = 100 * float(correct.mean())
-    fields["test_loss"] = module.test_loss.compute().item()
+def _log_name(config: CellConfig) -> str:
+    return f"{config.norm}-s{config.seed}-{config.id}"
+
+
+def _save_weights(net: torch.nn.Module, path: Path, config: CellConfig) -> None:
+    from safetensors.torch import save_file
+
+    tensors = {name: tensor.contiguous() for name, tensor in net.state_dict().items()}
+    save_file(tensors, path, metadata={"config": config.model_dump_json()})
 
 
 def _trainer(config: CellConfig, device: torch.device, callbacks: list[pl.Callback]) -> pl.Trainer:
@@ -148,22 +187,28 @@ def _trainer(config: CellConfig, device: torch.device, callbacks: list[pl.Callba
 
 
 def _is_oom(error: Exception) -> bool:
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    said = str(error).lower()
+    return isinstance(error, (RuntimeError, OSError)) and any(words in said for words in OOM_WORDS)
 
 
-def _device_name(device: torch.device) -> str:
-    return f"cuda {torch.cuda.get_device_name(device)}" if device.type == "cuda" else device.type
+def _is_disk_full(error: Exception, folder: Path) -> bool:
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno in NO_ROOM
+    return isinstance(error, (OSError, RuntimeError)) and shutil.disk_usage(folder).free < LEAST_FREE_BYTES
 
 
-def _peak_memory_mib(device: torch.device) -> float:
-    """Peak of the device's memory in this cell, or on a CPU of this process since it began."""
+def _memory(device: torch.device) -> dict[str, float | None]:
+    """Return the peaks of the device's memory in this cell, or on a CPU of this process since it began."""
     if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
+        used, reserved = torch.cuda.max_memory_allocated(device), torch.cuda.max_memory_reserved(device)
+        return {"peak_memory_mib": used / 2**20, "peak_reserved_mib": reserved / 2**20}
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
+    return {"peak_memory_mib": peak / 2**20 if sys.platform == "darwin" else peak / 2**10, "peak_reserved_mib": None}
 
 
-@contextlib.contextmanager
+@contextmanager
 def _threads(count: int) -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(count)
@@ -171,36 +216,3 @@ def _threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-@contextlib.contextmanager
-def _logged(path: Path) -> Iterator[None]:
-    """Send log lines and warnings to a file, and nothing to the terminal; of Lightning's, warnings and worse."""
-    handler = logging.FileHandler(path)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    lightning, root = logging.getLogger("pytorch_lightning"), logging.getLogger()
-    before = [(logger, logger.level, logger.handlers, logger.propagate) for logger in (lightning, root)]
-    one_line = warnings.formatwarning
-    lightning.handlers, lightning.propagate, root.handlers = [], True, [handler]
-    lightning.setLevel(logging.WARNING)
-    root.setLevel(logging.INFO)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("default")
-            warnings.formatwarning = _format_warning
-            logging.captureWarnings(True)
-            yield
-    finally:
-        logging.captureWarnings(False)
-        warnings.formatwarning = one_line
-        for logger, level, handlers, propagate in before:
-            logger.setLevel(level)
-            logger.handlers, logger.propagate = handlers, propagate
-        handler.close()
-
-
-def _format_warning(
-    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
-) -> str:
-    """Write a warning on one line, without the place where Python is installed."""
-    return f"{Path(filename).name}:{lineno}: {category.__name__}: {message}"

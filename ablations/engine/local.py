@@ -1,179 +1,367 @@
-"""Many cells on this machine, each in a worker process, as many side by side as there are jobs."""
+"""Many cells on this machine, each in a process of its own, as many side by side as there is room for."""
 
 from __future__ import annotations
 
-import contextlib
-import gc
-import json
-import multiprocessing
+import errno
 import shutil
-import signal
-import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import forkserver
-from multiprocessing.context import ForkServerContext
-from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Any
+import time
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from multiprocessing import connection
+from typing import Any, Protocol
 
 import torch
 
 from ablations.data import DataInfo
-from ablations.provenance import describe, import_plugin, source_hashes
-from ablations.store import RECORD_FORMAT, CellRecord, Store, write_json
-from ablations.study import CellConfig, Interrupted, Study
-
-if TYPE_CHECKING:
-    from ablations.engine.cell import Result
+from ablations.engine.capacity import Capacity, Slot, device_name
+from ablations.engine.failures import Failures
+from ablations.engine.options import CellOptions, EngineOptions
+from ablations.engine.result import Result, blank_fields, describe_exit, lost
+from ablations.engine.signals import Stops, stoppable
+from ablations.engine.worker import Task, Worker, await_server
+from ablations.provenance import describe, source_hashes
+from ablations.store import CHECKPOINT, RECORD_FORMAT, CellRecord, Lease, LeaseLost, Store, cell_name, write_json
+from ablations.store.leases import HEARTBEAT_S
+from ablations.study import CellConfig, Interrupted, RunStopped, Study
 
 KEPT_OF_AN_ATTEMPT = ("outcome", "kind", "detail", "test_accuracy_pct", "started", "seconds", "source_hash")
 """Fields of outcome.json that stay in the record of the attempt after it."""
 
+TICK_S = 0.25
+"""Longest time between two looks at everything."""
 
-def run_cells(
-    todo: list[CellConfig],
-    *,
-    study: Study,
-    store: Store,
-    infos: dict[str, DataInfo],
-    device: torch.device,
-    jobs: int,
-    earlier: dict[str, CellRecord],
-    on_done: Callable[[CellConfig, dict[str, Any]], None],
-) -> None:
-    """Run cells and put each into the study's folder, whole.
+POLL_S = 1.0
+"""Seconds between two looks at the cells that other runners hold."""
 
-    The workers are forked from a server that has torch and Lightning loaded.
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+
+
+class Watcher(Protocol):
+    """Who is told what happens, in the runner's own thread."""
+
+    def done(self, cell: CellConfig, outcome: Mapping[str, Any], *, remark: str) -> None:
+        """Take a cell that has ended, the content of its outcome.json, and what else is to be said of it."""
+
+    def note(self, line: str) -> None:
+        """Take a sentence of the runner's."""
+
+    def tick(self) -> None:
+        """Take the passing of time: called a few times a second."""
+
+
+@dataclass(kw_only=True, eq=False)
+class _Running:
+    """A cell that is being run.
+
+    Args:
+        cell: its configuration.
+        lease: that makes it ours.
+        worker: that runs it.
+        slot: where.
+        task: what the worker was given.
+        started: by the clock of `time.monotonic`.
+        started_at: the same, in ISO 8601.
+    """
+
+    cell: CellConfig
+    lease: Lease
+    worker: Worker
+    slot: Slot
+    task: Task
+    started: float = field(default_factory=time.monotonic)
+    started_at: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+
+
+class Runner:
+    """Runs the cells of a study that are to be run, and puts each into the study's folder, whole.
+
+    It claims a cell when it has room for it, so that other runners on the same folder get the others.
 
     Args:
         todo: the cells, in the order in which they are started.
         study: to which they belong.
         store: its folder.
         infos: data sets by fingerprint.
-        device: to train on.
-        jobs: cells side by side.
-        earlier: records of cells that are run again, by id.
-        on_done: called with a cell and the content of its outcome.json.
-
-    Raises:
-        Interrupted: SIGINT or SIGTERM came, or a worker was killed; the cells on their way are dropped, the finished
-            ones are kept.
+        devices: to train on.
+        options: how they are run.
+        records: of cells that are run again, by id.
+        watcher: is told what happens.
     """
-    provenance = {"plugins": list(study.plugins), **describe()}
-    sources = source_hashes(config.norm for config in todo)
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["ablations.engine.cell"])
-    with _no_interrupt():  # the server must outlive a Ctrl-C, which reaches it too
-        forkserver.ensure_running()
-    others = multiprocessing.active_children()
-    pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_start_worker, initargs=(study.plugins,))
-    started: dict[Future[Result], tuple[CellConfig, Path]] = {}
-    with _stoppable():
+
+    def __init__(
+        self,
+        todo: list[CellConfig],
+        *,
+        study: Study,
+        store: Store,
+        infos: Mapping[str, DataInfo],
+        devices: tuple[torch.device, ...],
+        options: EngineOptions,
+        records: Mapping[str, CellRecord],
+        watcher: Watcher,
+    ) -> None:
+        self._study, self._store, self._infos = study, store, infos
+        self._options, self._watcher = options, watcher
+        self._records = dict(records)
+        self._provenance = {"plugins": list(study.plugins), **describe()}
+        self._sources = source_hashes(cell.norm for cell in todo)
+        self._pending = deque(todo)
+        self._held: deque[CellConfig] = deque()  # by other runners
+        self._running: list[_Running] = []
+        self._idle: dict[Slot, Worker] = {}
+        self._alone: Slot | None = None
+        self._polled = self._beaten = 0.0
+        self._said = ""
+        self._failures = Failures(
+            todo,
+            arms={cell.id: study.arm_of(cell) for cell in todo},
+            second_try=options.retry != "none",
+            most=options.max_failures,
+        )
+        self._capacity = Capacity(devices, options, threads_per_cell=max(cell.threads_per_cell for cell in todo))
+
+    def run(self) -> None:
+        """Run until every cell has an outcome, here or with another runner.
+
+        Raises:
+            Interrupted: a signal came; what is finished is kept.
+            RunStopped: too much failed, or the disk is full; what is finished is kept.
+        """
+        with stoppable() as stops:
+            try:
+                await_server(stops.soft)
+                while self._step(stops):
+                    pass
+            except OSError as error:
+                if error.errno not in NO_ROOM:
+                    raise
+                raise self._no_room() from error
+            finally:
+                self._end()
+        if stops.soft.is_set():
+            raise Interrupted
+        if reason := self._failures.reason_to_stop:
+            raise RunStopped(reason)
+
+    def _step(self, stops: Stops) -> bool:
+        """Start what can be started, and take in what has happened; False when there is nothing more to do."""
+        if stops.hard.is_set():
+            raise Interrupted
+        is_ending = stops.soft.is_set() or self._failures.reason_to_stop is not None
+        if not is_ending:
+            self._start_cells()
+        elif stops.soft.is_set() and self._running:
+            self._say_once(f"finishing the {len(self._running)} cells that run; Ctrl-C again stops at once")
+        if not self._running and (is_ending or not (self._pending or self._held or self._failures.again)):
+            return False
+        ready = connection.wait([run.worker.pipe for run in self._running], TICK_S)
+        for run in [run for run in self._running if run.worker.pipe in ready]:
+            self._take_result(run)
+        self._end_overdue()
+        self._beat()
+        self._watcher.tick()
+        return True
+
+    def _start_cells(self) -> None:
+        """Fill the free slots; a cell's second try waits until it can be alone."""
+        while self._alone is None and not self._failures.is_doubtful:
+            taken = {run.slot for run in self._running}
+            slot = next((slot for slot in self._capacity.slots if slot not in taken), None)
+            if slot is None:
+                return
+            if (claimed := self._next_cell()) is None:
+                break
+            self._launch(*claimed, slot)
+        if self._failures.again and not self._running:
+            cell = self._failures.next_try()
+            if lease := self._claim(cell):
+                self._alone = self._capacity.slots[0]
+                self._launch(cell, lease, self._alone)
+
+    def _next_cell(self) -> tuple[CellConfig, Lease] | None:
+        """Claim the next cell that no other runner has."""
+        while self._pending:
+            cell = self._pending.popleft()
+            if lease := self._claim(cell):
+                return cell, lease
+        if time.monotonic() - self._polled < POLL_S:
+            return None
+        self._polled = time.monotonic()
+        for _ in range(len(self._held)):
+            cell = self._held.popleft()
+            if lease := self._claim(cell):
+                self._watcher.note(f"{self._name(cell)}: taken over from a runner that is gone")
+                return cell, lease
+        if self._held and not self._running:
+            self._say_once(f"waiting for {len(self._held)} cells that other runners hold")
+        return None
+
+    def _claim(self, cell: CellConfig) -> Lease | None:
+        """Claim a cell unless another runner has it, or has recorded it since."""
+        if self._is_done_elsewhere(cell):
+            return None
+        lease = self._store.leases.claim(cell.id)
+        if lease is None:
+            self._held.append(cell)
+            return None
+        if self._is_done_elsewhere(cell):  # in between
+            lease.release(keep_checkpoint=False)
+            return None
+        return lease
+
+    def _is_done_elsewhere(self, cell: CellConfig) -> bool:
+        record, before = self._store.find(cell, name=self._folder_name(cell)), self._records.get(cell.id)
+        if record is None or (before is not None and record.outcome == before.outcome):
+            return False
+        self._records[cell.id] = record
+        self._watcher.done(cell, record.outcome, remark="by another runner")
+        return True
+
+    def _launch(self, cell: CellConfig, lease: Lease, slot: Slot) -> None:
+        write_json(lease.folder / "config.json", cell.model_dump(mode="json"))
+        before = self._records.get(cell.id)
+        if before is not None and not (lease.folder / CHECKPOINT).exists() and (before.folder / CHECKPOINT).exists():
+            shutil.copy(before.folder / CHECKPOINT, lease.folder)
+        options = CellOptions(
+            checkpoint_every=self._options.checkpoint_every,
+            save_weights=self._options.save_weights,
+            loggers=self._options.loggers,
+            log_folder=str(self._store.folder.resolve() / "logs" / self._folder_name(cell)),
+            memory_mib=self._capacity.limit_mib(slot.device, alone=self._alone is not None),
+        )
+        task = Task(
+            config=cell,
+            info=self._infos[cell.data_fingerprint],
+            folder=lease.folder.resolve(),
+            device=slot.device,
+            options=options,
+            source_hash=self._sources[cell.norm],
+            plugins=self._study.plugins,
+        )
+        worker = self._idle.pop(slot, None) or Worker(keeps=slot.device.type == "cuda")
+        worker.start(task)
+        self._running.append(_Running(cell=cell, lease=lease, worker=worker, slot=slot, task=task))
+
+    def _take_result(self, run: _Running) -> None:
+        """Take what a worker says, or what its death says."""
+        result = run.worker.result()
+        if isinstance(result, Result):
+            if run.worker.keeps and result.outcome != "failed":  # a failure may have broken the device's context
+                self._idle[run.slot] = run.worker
+            else:
+                run.worker.close()
+            self._capacity.learn(result.fields)
+        else:
+            run.worker.close()
+            result = self._lost(run, *describe_exit(result))
+        self._record(run, result)
+
+    def _end_overdue(self) -> None:
+        limit_s = self._options.timeout_s
+        if limit_s is None:
+            return
+        for run in [run for run in self._running if time.monotonic() - run.started > limit_s]:
+            if not run.worker.pipe.poll():  # else its result is there by now
+                run.worker.dump()
+                run.worker.kill()
+                said = f"not done after {limit_s:g} s; where it stood is at the end of its log"
+                self._record(run, self._lost(run, "timeout", said))
+
+    def _lost(self, run: _Running, kind: str, detail: str) -> Result:
+        fields = blank_fields(
+            chance_pct=run.task.info.chance_pct, started=run.started_at, device=device_name(run.slot.device)
+        )
+        return lost(run.lease.folder, kind, detail, {**fields, "seconds": time.monotonic() - run.started})
+
+    def _record(self, run: _Running, result: Result) -> None:
+        """Put a cell that has ended into the study's folder, and take note of it."""
+        self._forget(run)
+        cell, before = run.cell, self._records.get(run.cell.id)
+        if result.disk_full:
+            run.lease.release(keep_checkpoint=True)
+            raise self._no_room()
+        outcome = self._outcome(run, result, before)
+        remark = ""
         try:
-            _await_server(context)
-            for config in todo:
-                folder = store.partial(config).resolve()
-                future = pool.submit(_run_in_worker, config, infos[config.data_fingerprint], folder, device)
-                started[future] = (config, folder)
-            for future in as_completed(started):
-                config, folder = started[future]
-                origin = {"source_hash": sources[config.norm], **provenance}
-                before = earlier.get(config.id)
-                outcome = _record(config, future.result(), origin, before)
-                if outcome["outcome"] == "failed" and before is not None and before.has_result:
-                    store.add_attempt(before, _attempt(outcome))  # a failure takes no result's place
-                else:
-                    write_json(folder / "config.json", json.loads(config.model_dump_json()))
-                    write_json(folder / "outcome.json", outcome)
-                    store.publish(folder, config, compare=study.compare)
-                on_done(config, outcome)
-        except BrokenProcessPool:
-            raise Interrupted("a worker process was killed, by the system for want of memory perhaps") from None
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-            for child in multiprocessing.active_children():
-                if child not in others:
-                    child.kill()
-            for _, folder in started.values():
-                shutil.rmtree(folder, ignore_errors=True)
+            if result.outcome == "failed" and before is not None and before.has_result:
+                self._records[cell.id] = self._store.add_attempt(before, _attempt(outcome))
+                run.lease.release(keep_checkpoint=False)
+                remark = "its earlier result is kept"  # a failure takes no result's place
+            else:
+                name = self._folder_name(cell)
+                self._records[cell.id] = self._store.publish(run.lease, cell, outcome, name=name, replaces=before)
+        except LeaseLost as reason:
+            self._lose(run, reason)
+            return
+        self._failures.take(cell, outcome)
+        if cell in self._failures.again:
+            remark = "it will be tried again, alone on the machine"
+        self._watcher.done(cell, outcome, remark=remark)
+
+    def _outcome(self, run: _Running, result: Result, before: CellRecord | None) -> dict[str, Any]:
+        earlier = [] if before is None else [*before.outcome["attempts"], _attempt(before.outcome)]
+        limit_mib, detail = run.task.options.memory_mib, result.detail
+        if result.kind == "oom" and limit_mib is not None:
+            detail += f" (this cell's limit: {limit_mib:.0f} MiB)"
+        return {
+            "format": RECORD_FORMAT,
+            "cell": run.cell.id,
+            "outcome": result.outcome,
+            "kind": result.kind,
+            "detail": detail,
+            "traceback": result.traceback,
+            "attempts": earlier,
+            **result.fields,
+            "source_hash": self._sources[run.cell.norm],
+            **self._provenance,
+        }
+
+    def _beat(self) -> None:
+        """Give a sign of life for every cell that we hold."""
+        if time.monotonic() - self._beaten < HEARTBEAT_S:
+            return
+        self._beaten = time.monotonic()
+        for run in list(self._running):
+            try:
+                run.lease.beat()
+            except LeaseLost as reason:
+                run.worker.kill()
+                self._forget(run)
+                self._lose(run, reason)
+
+    def _lose(self, run: _Running, reason: LeaseLost) -> None:
+        self._watcher.note(f"{self._name(run.cell)}: {reason}, so what we have of it is discarded")
+        self._held.append(run.cell)
+
+    def _forget(self, run: _Running) -> None:
+        self._running.remove(run)
+        if self._alone == run.slot:
+            self._alone = None
+
+    def _end(self) -> None:
+        """End every process, and give back what we hold."""
+        for worker in [*self._idle.values(), *(run.worker for run in self._running)]:
+            worker.kill()
+        for run in self._running:
+            run.lease.release(keep_checkpoint=True)
+
+    def _no_room(self) -> RunStopped:
+        return RunStopped(f"no room is left on the disk of {self._store.folder}; make room, then give the same command")
+
+    def _say_once(self, line: str) -> None:
+        if line != self._said:
+            self._said = line
+            self._watcher.note(line)
+
+    def _name(self, cell: CellConfig) -> str:
+        condition = self._study.condition_of(cell)
+        return f"{self._study.arm_of(cell)}{f' ({condition})' if condition else ''} seed {cell.seed}"
+
+    def _folder_name(self, cell: CellConfig) -> str:
+        return cell_name(self._study.arm_of(cell), cell)
 
 
-def _await_server(context: ForkServerContext) -> None:
-    """Wait until the server has loaded all: a worker asked for before, and given up, would end in a traceback."""
-    first = context.Process(target=_nothing)
-    first.start()
-    first.join()
-
-
-def _nothing() -> None:
-    pass
-
-
-def _start_worker(plugins: tuple[str, ...]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the runner decides
-    for name in plugins:
-        import_plugin(name)
-
-
-def _run_in_worker(config: CellConfig, info: DataInfo, folder: Path, device: torch.device) -> Result:
-    from ablations.engine.cell import run_cell
-
-    result = run_cell(config, info, folder=folder, device=device)
-    gc.collect()  # trainer and module hold each other, and between them the cell's tensors
-    return result
-
-
-def _attempt(outcome: dict[str, Any]) -> dict[str, Any]:
+def _attempt(outcome: Mapping[str, Any]) -> dict[str, Any]:
     return {key: outcome[key] for key in KEPT_OF_AN_ATTEMPT}
-
-
-def _record(
-    config: CellConfig, result: Result, provenance: dict[str, Any], earlier: CellRecord | None
-) -> dict[str, Any]:
-    attempts = []
-    if earlier is not None:
-        attempts = [*earlier.outcome["attempts"], _attempt(earlier.outcome)]
-    return {
-        "format": RECORD_FORMAT,
-        "cell": config.id,
-        "outcome": result.outcome,
-        "kind": result.kind,
-        "detail": result.detail,
-        "traceback": result.traceback,
-        "attempts": attempts,
-        **result.fields,
-        **provenance,
-    }
-
-
-@contextlib.contextmanager
-def _no_interrupt() -> Iterator[None]:
-    """Ignore SIGINT, as a process that is started meanwhile will for good."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-@contextlib.contextmanager
-def _stoppable() -> Iterator[None]:
-    """Turn SIGINT and SIGTERM into `Interrupted`, where signals can be handled at all: in the main thread."""
-
-    def stop(_number: int, _frame: FrameType | None) -> None:
-        raise Interrupted
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -1,5 +1,27 @@
 """The study folder. Reading its records needs neither torch nor pandas; `frames` has them as DataFrames."""
 
-from ablations.store.records import RECORD_FORMAT, CellRecord, Store, find_cell, write_json, write_text
+from ablations.store.leases import CHECKPOINT, Lease, LeaseLost
+from ablations.store.records import (
+    RECORD_FORMAT,
+    CellRecord,
+    Store,
+    cell_name,
+    compare_cells,
+    find_cell,
+    write_json,
+    write_text,
+)
 
-__all__ = ["RECORD_FORMAT", "CellRecord", "Store", "find_cell", "write_json", "write_text"]
+__all__ = [
+    "CHECKPOINT",
+    "RECORD_FORMAT",
+    "CellRecord",
+    "Lease",
+    "LeaseLost",
+    "Store",
+    "cell_name",
+    "compare_cells",
+    "find_cell",
+    "write_json",
+    "write_text",
+]

@@ -1,7 +1,7 @@
 """The study folder: layout, atomic writes, records.
 
 The truth is in ``cells/``; everything else is rebuilt from it. A cell's folder appears under its name whole or not at
-all: it is written under ``cells/.partial/<id>/`` and renamed.
+all: it is written under ``cells/.partial/`` by whoever holds it (`ablations.store.leases`), and renamed.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,9 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from ablations.store.leases import CHECKPOINT, LEASE, Lease, LeaseLost, Leases, remove_tree, rename
 from ablations.study import CellConfig, Study, UsageError
 from ablations.study.cell import first_error
-from ablations.study.grid import arm_name
 
 RECORD_FORMAT = 1
 """Version of outcome.json."""
@@ -62,6 +62,8 @@ class Store:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.cells = folder / "cells"
+        self.leases = Leases(self.cells / ".partial")
+        self._replaced = self.cells / ".replaced"
 
     @property
     def exists(self) -> bool:
@@ -96,28 +98,68 @@ class Store:
         except OSError as error:
             raise UsageError(f"{self.folder} cannot be written: {error.strerror}; give another --out") from error
 
-    def partial(self, config: CellConfig) -> Path:
-        """Return an empty folder for a cell on its way."""
-        folder = self.cells / ".partial" / config.id
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        return folder
+    def publish(
+        self, lease: Lease, config: CellConfig, outcome: dict[str, Any], *, name: str, replaces: CellRecord | None
+    ) -> CellRecord:
+        """Write a cell's record, and give its folder its name, in place of an earlier record.
 
-    def publish(self, partial: Path, config: CellConfig, *, compare: str) -> Path:
-        """Give a cell's folder its name, in place of an earlier attempt."""
-        name = re.sub(r"[^\w.+-]", "_", arm_name(getattr(config, compare)))
-        folder = self.cells / f"{name}-s{config.seed}-{config.id}"
-        old = partial.with_name(f"{partial.name}.old")
-        if folder.exists():
-            folder.rename(old)
-        partial.rename(folder)
-        shutil.rmtree(old, ignore_errors=True)
-        return folder
+        It is on the disk before it has its name, so that a power cut leaves no half of it.
 
-    def add_attempt(self, record: CellRecord, attempt: dict[str, Any]) -> None:
+        Args:
+            lease: of the cell; it ends.
+            config: the cell.
+            outcome: content of outcome.json.
+            name: of the folder.
+            replaces: the record that this one takes the place of.
+
+        Raises:
+            LeaseLost: another runner has taken the cell over or recorded it; this result is not.
+        """
+        lease.check()
+        write_json(lease.folder / "config.json", json.loads(config.model_dump_json()))
+        write_json(lease.folder / "outcome.json", outcome)
+        for path in lease.folder.iterdir():
+            sync(path)
+        folder, old = self.cells / name, self._replaced / name
+        if replaces is not None:
+            self._replaced.mkdir(exist_ok=True)
+            rename(replaces.folder, old)
+        if not rename(lease.folder, folder):
+            rename(old, replaces.folder if replaces else folder)
+            lease.release(keep_checkpoint=False)
+            raise LeaseLost("another runner has recorded it")
+        sync(self.cells)
+        scratch = [LEASE] if outcome["outcome"] == "failed" else [LEASE, CHECKPOINT]
+        for name in scratch:
+            (folder / name).unlink(missing_ok=True)
+        if replaces is not None:
+            remove_tree(old)
+        return CellRecord(folder, config, outcome)
+
+    def repair(self) -> None:
+        """Put back the records that were being replaced as a runner died."""
+        for old in self._replaced.glob("*"):
+            if not rename(old, self.cells / old.name):
+                remove_tree(old)
+
+    def find(self, config: CellConfig, *, name: str) -> CellRecord | None:
+        """Read a cell's record, if it has one by now.
+
+        Args:
+            config: the cell.
+            name: of its folder.
+
+        Raises:
+            UsageError: it cannot be read.
+        """
+        folder = self.cells / name
+        return _read_record(folder) if (folder / "outcome.json").is_file() else None
+
+    def add_attempt(self, record: CellRecord, attempt: dict[str, Any]) -> CellRecord:
         """Add a failed attempt to the record of a cell whose result stays."""
-        attempts = [*record.outcome["attempts"], attempt]
-        write_json(record.folder / "outcome.json", {**record.outcome, "attempts": attempts})
+        outcome = {**record.outcome, "attempts": [*record.outcome["attempts"], attempt]}
+        write_json(record.folder / "outcome.json", outcome)
+        return CellRecord(record.folder, record.config, outcome)
 
     def records(self) -> dict[str, CellRecord]:
         """Read every finished cell, by id.
@@ -126,7 +168,7 @@ class Store:
             UsageError: a record that cannot be read, with its path.
         """
         records: dict[str, CellRecord] = {}
-        for folder in sorted(path for path in self.cells.glob("*") if path.is_dir() and path.name != ".partial"):
+        for folder in sorted(path for path in self.cells.glob("[!.]*") if path.is_dir()):
             record = _read_record(folder)
             if not folder.name.endswith(f"-{record.config.id}"):  # a copy, or another configuration
                 raise unreadable(folder, f"the id of its config.json is {record.config.id}")
@@ -145,7 +187,7 @@ def find_cell(out: Path, name: str) -> CellRecord:
     path = Path(name).resolve()
     if (path / "outcome.json").is_file():
         return _read_record(path)
-    folders = sorted(folder for folder in out.glob("*/cells/*") if folder.is_dir() and folder.name != ".partial")
+    folders = sorted(folder for folder in out.glob("*/cells/[!.]*") if folder.is_dir())
     found = [f for f in folders if f.name.startswith(name) or f.name.rpartition("-")[2].startswith(name)]
     if not found:
         raise UsageError(f"no cell '{name}' in the studies of {out}")
@@ -153,6 +195,26 @@ def find_cell(out: Path, name: str) -> CellRecord:
         names = ", ".join(map(str, found[:5]))
         raise UsageError(f"'{name}' may be any of {len(found)} cells: {names}{', ...' if len(found) > 5 else ''}")
     return _read_record(found[0])
+
+
+NOT_COMPARED = ("format", "cell", "attempts", "started")
+
+
+def compare_cells(one: CellRecord, other: CellRecord) -> list[tuple[str, Any, Any]]:
+    """Return every field in which two cells differ, of their configurations and outcomes, and both values."""
+    rows = []
+    for part, a, b in (("", dict(one.config), dict(other.config)), ("outcome.", one.outcome, other.outcome)):
+        left, right = _flat(a), _flat(b)
+        fields = [field for field in {**left, **right} if field.partition(".")[0] not in NOT_COMPARED]
+        rows += [(part + f, left.get(f), right.get(f)) for f in fields if left.get(f) != right.get(f)]
+    return rows
+
+
+def _flat(values: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flat(value, f"{path}{key}.") if isinstance(value, dict) else {f"{path}{key}": value}
+    return flat
 
 
 def _read_record(folder: Path) -> CellRecord:
@@ -179,8 +241,31 @@ def unreadable(folder: Path, reason: str) -> UsageError:
 def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all."""
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    scratch.write_text(text)
-    scratch.replace(path)
+    try:
+        scratch.write_text(text)
+        scratch.replace(path)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def cell_name(arm: str, config: CellConfig) -> str:
+    """Return the name of a cell's folder: its arm, seed and id.
+
+    Args:
+        arm: the arm's name.
+        config: the cell.
+    """
+    arm = re.sub(r"[^\w.+-]", "_", arm)
+    return f"{arm}-s{config.seed}-{config.id}"
+
+
+def sync(path: Path) -> None:
+    """Wait until a file or folder is on the disk."""
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:

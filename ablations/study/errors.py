@@ -5,6 +5,10 @@ class UsageError(ValueError):
     """Something that the user asked for cannot be; the message is one line with the value and the fix."""
 
 
+class RunStopped(Exception):
+    """No more cells are started; the message says why. What is finished is kept."""
+
+
 class Interrupted(BaseException):
     """The user or the system asked to stop; what is finished is kept.
 

@@ -58,6 +58,11 @@ class Study(BaseModel):
         return self.axes[self.compare]
 
     @property
+    def arm_names(self) -> list[str]:
+        """Each arm as files, tables and ``--ref`` have it."""
+        return [arm_name(value) for value in self.arms]
+
+    @property
     def conditions(self) -> dict[str, list[Any]]:
         """Every other axis of several values: tables and tests are per combination of them."""
         others = {field: values for field, values in self.axes.items() if field not in (self.compare, "seed")}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
@@ -40,6 +42,14 @@ class Classifier(pl.LightningModule):
         self.test_correct: list[Tensor] = []
         self.epoch_hashes: list[str] = []
         self._keep: Tensor | None = None
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the hashes of the epochs so far."""
+        checkpoint["epoch_hashes"] = self.epoch_hashes
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the hashes of the epochs before."""
+        self.epoch_hashes = checkpoint["epoch_hashes"]
 
     def on_train_epoch_start(self) -> None:
         """Draw what the epoch needs, and start its mean anew."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import pytest
 from ablations import recipes
 from ablations.listing import studies
 from ablations.stats import CHANCE_KINDS
-from ablations.store import Store, find_cell, write_json, write_text
+from ablations.store import Store, cell_name, find_cell, write_text
 from ablations.store.frames import SCORED_AS_CHANCE, read_frames
 from ablations.study import CellConfig, Study, UsageError
 from ablations.study.grid import design
@@ -56,12 +55,12 @@ def fake(out: Path, outcomes: dict[tuple[str, int], dict], **asked: list) -> tup
 
 
 def publish(store: Store, cell: CellConfig, study: Study, outcome: dict) -> Path:
-    folder = store.partial(cell)
-    write_json(folder / "config.json", json.loads(cell.model_dump_json()))
-    write_json(folder / "outcome.json", outcome)
+    lease = store.leases.claim(cell.id)
+    assert lease is not None
     header = "epoch,lr_after,train_loss,val_loss,val_accuracy_pct,batches\n"
-    write_text(folder / "metrics.csv", header + "1,0.1,2.0,1.9,30.0,x\n2,0.1,1.0,0.9,80.0,y\n")
-    return store.publish(folder, cell, compare=study.compare)
+    write_text(lease.folder / "metrics.csv", header + "1,0.1,2.0,1.9,30.0,x\n2,0.1,1.0,0.9,80.0,y\n")
+    before = store.records().get(cell.id)
+    return store.publish(lease, cell, outcome, name=cell_name(study.arm_of(cell), cell), replaces=before).folder
 
 
 ALL_OK = {(norm, seed): {} for norm in ("xnorm", "l2") for seed in (0, 1)}
@@ -84,7 +83,7 @@ def test_a_cells_folder_tells_arm_seed_and_id(tmp_path):
 
 def test_a_partial_cell_is_no_record(tmp_path):
     store, cells = fake(tmp_path, {("xnorm", 0): {}})
-    store.partial(cells[1])
+    assert store.leases.claim(cells[1].id) is not None
     assert set(store.records()) == {cells[0].id}
 
 

@@ -1,0 +1,1 @@
+"""What the harness itself costs: its cells per hour beside hand-written loops and one script per cell."""

@@ -1,0 +1,163 @@
+"""Cells in a plain PyTorch loop, as one would write it by hand for a whole grid: one process and no framework.
+
+It trains what the harness trains, on the CPU and in float32: the same weights, batches, drop paths and recipe, and the
+same evaluations, so it says what the numbers themselves cost. It has no divergence guard, no probes and no files but
+its results.
+
+    python -m ablations.bench.bare CELLS RESULTS [--threads N]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import ufo
+from ablations.data import DataInfo, EvalBatches, Scale, Split, TrainBatches, find_source, load_splits, prepare
+from ablations.recipes import build_optimizer, lr_share
+from ablations.streams import epoch_generator
+from ablations.study import CellConfig
+from ablations.tasks.net import build_net
+
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a cell came to.
+
+    Args:
+        train_loss: mean of each epoch, nats.
+        val_loss: after each epoch, nats.
+        val_accuracy_pct: after each epoch.
+        epoch_s: seconds of each epoch, validation included.
+        test_loss: at the end, nats.
+        test_accuracy_pct: at the end.
+        seconds: from building the net to the end of the test.
+    """
+
+    train_loss: list[float]
+    val_loss: list[float]
+    val_accuracy_pct: list[float]
+    epoch_s: list[float]
+    test_loss: float
+    test_accuracy_pct: float
+    seconds: float
+
+
+def train_bare(config: CellConfig, info: DataInfo, *, splits: dict[str, Split]) -> Trained:
+    """Train and test a cell with as many threads as torch has.
+
+    Args:
+        config: the cell.
+        info: its data set.
+        splits: ``train``, ``val`` and ``test`` on the CPU, the first as the cell's ``train_limit`` has it.
+
+    Raises:
+        ValueError: a cell in another precision than float32.
+    """
+    if config.precision != "32-true":
+        raise ValueError(f"the bare loop trains in 32-true, not {config.precision}")
+    started = time.perf_counter()
+    scale = Scale(info.mean, info.std, device=CPU)
+    train = TrainBatches(
+        splits["train"], scale=scale, batch_size=config.batch_size, augment=config.augment, seed=config.seed
+    )
+    val, test = (EvalBatches(splits[name], scale=scale) for name in ("val", "test"))
+    net = build_net(config, image_shape=info.image_shape, num_classes=len(info.classes))
+    optimizer = build_optimizer(net, lr=config.lr, weight_decay=config.weight_decay, fused=True)
+    train_losses, val_losses, val_accuracies_pct, epochs_s = [], [], [], []
+    for epoch in range(config.epochs):
+        clock = time.perf_counter()
+        train_losses.append(_train_epoch(net, optimizer, train, config=config, epoch=epoch))
+        val_loss, val_accuracy_pct = _evaluate(net, val)
+        val_losses.append(val_loss)
+        val_accuracies_pct.append(val_accuracy_pct)
+        epochs_s.append(time.perf_counter() - clock)
+    test_loss, test_accuracy_pct = _evaluate(net, test)
+    seconds = time.perf_counter() - started
+    return Trained(train_losses, val_losses, val_accuracies_pct, epochs_s, test_loss, test_accuracy_pct, seconds)
+
+
+def _train_epoch(
+    net: ufo.UFOViT, optimizer: torch.optim.Optimizer, train: TrainBatches, *, config: CellConfig, epoch: int
+) -> float:
+    net.train()
+    train.set_epoch(epoch)
+    keep = _draw_keep(net, train, config=config, epoch=epoch)
+    parameters = list(net.parameters())
+    loss_sum = torch.zeros(())
+    for index, (images, labels) in enumerate(train):
+        lr = config.lr * lr_share(
+            epoch * len(train) + index,
+            num_steps=config.epochs * len(train),
+            num_warmup_steps=config.warmup_epochs * len(train),
+            min_share=config.min_lr_share,
+        )
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        logits = net(images, None if keep is None else keep[index])
+        loss = F.cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
+        optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        if config.grad_clip:
+            nn.utils.clip_grad_norm_(parameters, config.grad_clip)
+        optimizer.step()
+        loss_sum += loss.detach()
+    return loss_sum.item() / len(train)
+
+
+@torch.inference_mode()
+def _evaluate(net: ufo.UFOViT, batches: EvalBatches) -> tuple[float, float]:
+    """Return mean loss in nats and accuracy in per cent."""
+    net.eval()
+    loss_sum, num_correct = torch.zeros(()), torch.zeros((), dtype=torch.long)
+    for images, labels in batches:
+        logits = net(images)
+        loss_sum += F.cross_entropy(logits, labels, reduction="sum")
+        num_correct += (logits.argmax(dim=1) == labels).sum()
+    num_images = len(batches.split)
+    return loss_sum.item() / num_images, 100 * num_correct.item() / num_images
+
+
+def _draw_keep(net: ufo.UFOViT, train: TrainBatches, *, config: CellConfig, epoch: int) -> Tensor | None:
+    if not config.drop_path:
+        return None
+    shape = (len(train), train.batch_size)
+    generators = (epoch_generator(config.seed, "drop_path", epoch, name) for name in net.branches)
+    draws = [torch.rand(shape, generator=generator) for generator in generators]
+    return torch.stack(draws, dim=1) >= config.drop_path  # (steps, branches, B)
+
+
+def write_cells(path: Path, cells: Iterable[CellConfig]) -> None:
+    """Write cells as `main` reads them."""
+    path.write_text(json.dumps([cell.model_dump(mode="json") for cell in cells], indent=1))
+
+
+def main() -> None:
+    """Train the digits cells of a file one after another, and write what they came to."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("cells", type=Path, help="JSON: a list of cells")
+    parser.add_argument("results", type=Path, help="JSON: what each came to, in their order")
+    parser.add_argument("--threads", type=int, help="of torch; by default torch's own choice, all cores")
+    arguments = parser.parse_args()
+    if arguments.threads is not None:
+        torch.set_num_threads(arguments.threads)
+    cells = [CellConfig(**fields) for fields in json.loads(arguments.cells.read_text())]
+    # No folder is looked into: digits come with scikit-learn.
+    info = prepare(find_source("digits", data_root=Path(), download=False, image_size=None))
+    splits = load_splits(info, train_limit=None, device=CPU)
+    trained = [asdict(train_bare(cell, info, splits=splits)) for cell in cells]
+    arguments.results.write_text(json.dumps(trained, indent=1))
+
+
+if __name__ == "__main__":
+    main()

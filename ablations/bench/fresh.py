@@ -1,0 +1,167 @@
+"""One cell as a script of its own, in the way that torchvision's and Lightning's tutorials teach.
+
+A data set of PIL images with transforms, a DataLoader, a LightningModule that logs, a Trainer; run anew for each cell:
+
+    python -m ablations.bench.fresh --norm l2 --seed 0
+
+Net, initial weights, recipe and the numbers of images are the harness's. Other images are cut off for validation, and
+order and augmentation come from the global seed, so a cell's numbers are like the harness's and not the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torchvision import transforms
+from torchvision.datasets import VisionDataset
+
+import ufo
+from ablations import recipes
+
+NUM_CLASSES = 10
+EVAL_BATCH = 500
+"""As the harness has it; a smaller one would only be slower."""
+
+RECIPE = recipes.defaults(image_side=8, flips=False)
+
+
+class DigitImages(VisionDataset):  # type: ignore[misc]  # torchvision has no types
+    """A part of scikit-learn's digits as PIL images, in the way of torchvision's MNIST.
+
+    Args:
+        images: (n, 8, 8) uint8.
+        labels: (n,) int64.
+        transform: maps a PIL image to (1, 8, 8) float32.
+    """
+
+    def __init__(self, images: np.ndarray[Any, Any], labels: np.ndarray[Any, Any], *, transform: Any) -> None:
+        super().__init__(transform=transform)
+        self.images = images
+        self.labels = labels
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self.transform(Image.fromarray(self.images[index])), int(self.labels[index])
+
+
+class DigitClassifier(pl.LightningModule):
+    """UFO-ViT with one normaliser on digits.
+
+    Args:
+        norm: registry name.
+        seed: of the initial weights.
+        epochs: of the schedule.
+        steps_per_epoch: of the schedule.
+    """
+
+    def __init__(self, norm: str, *, seed: int, epochs: int, steps_per_epoch: int) -> None:
+        super().__init__()
+        size = {"in_chans": 1, "img_size": 8, "patch": RECIPE["patch"]}
+        self.net = ufo.build(RECIPE["model"], norm=norm, num_classes=NUM_CLASSES, seed=seed, **size)
+        self.epochs = epochs
+        self.steps_per_epoch = steps_per_epoch
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """Return the loss of a batch: scalar."""
+        images, labels = batch
+        loss = F.cross_entropy(self.net(images), labels, label_smoothing=RECIPE["label_smoothing"])
+        self.log("train_loss", loss, on_step=False, on_epoch=True)
+        return loss
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """Log a batch's part in validation."""
+        self._log_evaluation("val", batch)
+
+    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """Log a batch's part in the test."""
+        self._log_evaluation("test", batch)
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """Return AdamW and its schedule, one step of it for each batch."""
+        optimizer = recipes.build_optimizer(self.net, lr=RECIPE["lr"], weight_decay=RECIPE["weight_decay"], fused=True)
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer,
+            lambda step: recipes.lr_share(
+                step,
+                num_steps=self.epochs * self.steps_per_epoch,
+                num_warmup_steps=RECIPE["warmup_epochs"] * self.steps_per_epoch,
+                min_share=RECIPE["min_lr_share"],
+            ),
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _log_evaluation(self, part: str, batch: tuple[Tensor, Tensor]) -> None:
+        images, labels = batch
+        logits = self.net(images)
+        self.log(f"{part}_loss", F.cross_entropy(logits, labels))
+        self.log(f"{part}_accuracy", (logits.argmax(dim=1) == labels).float().mean())
+
+
+def load_parts() -> dict[str, DigitImages]:
+    """Read digits and cut test, then validation, from them; training images are shifted as the recipe has it."""
+    bunch = load_digits()
+    images, labels = np.round(bunch.images * (255 / 16)).astype(np.uint8), bunch.target
+    images, test_images, labels, test_labels = train_test_split(
+        images, labels, test_size=0.2, random_state=0, stratify=labels
+    )
+    images, val_images, labels, val_labels = train_test_split(
+        images, labels, test_size=0.1, random_state=0, stratify=labels
+    )
+    scale = [transforms.ToTensor(), transforms.Normalize([images.mean() / 255], [images.std() / 255])]
+    # Half of the images are moved by up to one pixel: the recipe's "shift".
+    shift = transforms.RandomApply([transforms.RandomCrop(8, padding=1)], p=0.5)
+    return {
+        "train": DigitImages(images, labels, transform=transforms.Compose([shift, *scale])),
+        "val": DigitImages(val_images, val_labels, transform=transforms.Compose(scale)),
+        "test": DigitImages(test_images, test_labels, transform=transforms.Compose(scale)),
+    }
+
+
+def main() -> None:
+    """Train and test one cell, and print its test accuracy."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--norm", required=True)
+    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--epochs", type=int, default=RECIPE["epochs"])
+    parser.add_argument("--threads", type=int, help="of torch; by default torch's own choice, all cores")
+    arguments = parser.parse_args()
+    if arguments.threads is not None:
+        torch.set_num_threads(arguments.threads)
+    pl.seed_everything(arguments.seed)
+    parts = load_parts()
+    train: DataLoader[Any] = DataLoader(
+        parts["train"], batch_size=RECIPE["batch_size"], shuffle=True, drop_last=True, num_workers=0
+    )
+    val: DataLoader[Any] = DataLoader(parts["val"], batch_size=EVAL_BATCH, num_workers=0)
+    test: DataLoader[Any] = DataLoader(parts["test"], batch_size=EVAL_BATCH, num_workers=0)
+    module = DigitClassifier(arguments.norm, seed=arguments.seed, epochs=arguments.epochs, steps_per_epoch=len(train))
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        max_epochs=arguments.epochs,
+        gradient_clip_val=RECIPE["grad_clip"],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(module, train, val)
+    (tested,) = trainer.test(module, test, verbose=False)
+    print(json.dumps({"norm": arguments.norm, "seed": arguments.seed, **tested}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,119 @@
+"""Commands as processes, some side by side, timed as a whole; none outlives the call."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+POLL_S = 0.01
+"""Between two looks at the processes; those that are timed take seconds."""
+
+GRACE_S = 5.0
+"""For a process that is stopped to stop its own."""
+
+LAST_LINES = 20
+"""Of what a failed process wrote, for the message."""
+
+
+class CommandFailed(Exception):
+    """A command has ended with another exit code than 0; the message ends in what it wrote last."""
+
+
+@dataclass(frozen=True)
+class _Running:
+    command: Sequence[str]
+    process: subprocess.Popen[bytes]
+    log: Path
+
+
+def run_all(commands: Sequence[Sequence[str]], *, at_once: int, logs: Path) -> float:
+    """Run commands from the folder of the sources and return the seconds from the first's start to the last's end.
+
+    Args:
+        commands: started in this order.
+        at_once: how many run side by side; the next one starts when one ends.
+        logs: a folder, made where it is not there, for what they write to standard output and error.
+
+    Raises:
+        CommandFailed: one failed; the others are stopped.
+    """
+    logs.mkdir(parents=True, exist_ok=True)
+    waiting, running = deque(enumerate(commands)), list[_Running]()
+    started = time.perf_counter()
+    with contextlib.ExitStack() as stack:
+        while waiting or running:
+            while waiting and len(running) < at_once:
+                index, command = waiting.popleft()
+                running.append(_start(command, logs / f"{index}.txt", stack))
+            time.sleep(POLL_S)
+            running = [one for one in running if not _has_ended(one)]
+        return time.perf_counter() - started
+
+
+def python(module: str, *arguments: object) -> list[str]:
+    """Return the command that runs a module with this interpreter.
+
+    >>> python("ablations", "run", "--seeds", 8)[1:]
+    ['-m', 'ablations', 'run', '--seeds', '8']
+    """
+    return [sys.executable, "-m", module, *map(str, arguments)]
+
+
+def _start(command: Sequence[str], log: Path, stack: contextlib.ExitStack) -> _Running:
+    with log.open("wb") as file, _interrupts_held():
+        # A session of its own is a process group of its own, which can be killed with all that it has started.
+        process = subprocess.Popen(
+            command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
+        )
+        stack.callback(_stop, process)
+    return _Running(command, process, log)
+
+
+def _has_ended(one: _Running) -> bool:
+    """Tell whether a process has ended well; raise where it has ended badly."""
+    code = one.process.poll()
+    if code is None:
+        return False
+    if code:
+        _kill_group(one.process)
+        last = "\n".join(one.log.read_text(errors="replace").splitlines()[-LAST_LINES:])
+        raise CommandFailed(f"exit code {code} of {' '.join(one.command)}\n{last}")
+    return True
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """Stop a process that is still running, and all that it has started."""
+    if process.poll() is not None:
+        return
+    try:
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(GRACE_S)
+    finally:  # also where a second Ctrl-C ends the wait
+        _kill_group(process)
+        process.wait()
+
+
+def _kill_group(process: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Hold a Ctrl-C back until a process that is being started is one that will be stopped."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

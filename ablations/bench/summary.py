@@ -1,0 +1,95 @@
+"""From the rows of a benchmark to medians, ranges and ratios; pure functions of the DataFrame."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+RIVALS = {
+    "grid": (("bare",), ("bare_x2",), ("bare", "bare_x2"), ("fresh",), ("fresh_x2",)),
+    "epoch": (("bare",),),
+    "cell": (("bare",),),
+}
+"""For each quantity, what ``ours`` is compared with; of several, with the one whose median is better."""
+
+UNITS = {"grid": "cells/h", "epoch": "s", "cell": "s"}
+"""Of the medians: a grid's is a rate, of which more is better; of seconds, less is."""
+
+
+def summarise(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return median, lowest and highest over the rounds for each quantity and contender.
+
+    Args:
+        rows: ``round``, ``quantity`` (of `UNITS`), ``contender``, ``num_cells`` trained, ``seconds`` that it took.
+
+    Returns:
+        ``quantity``, ``contender``, ``num_cells`` of a round, ``num_rounds``, ``median``, ``low``, ``high``, ``unit``,
+        in the order of their first rows.
+
+    >>> rows = pd.DataFrame({"round": [1, 2], "quantity": "grid", "contender": "ours", "num_cells": 24,
+    ...                      "seconds": [120.0, 80.0]})
+    >>> summarise(rows)[["median", "low", "high", "unit"]].values.tolist()
+    [[900.0, 720.0, 1080.0, 'cells/h']]
+    """
+    grouped = _with_values(rows).groupby(["quantity", "contender"], sort=False)
+    frame = grouped.agg(
+        num_cells=("num_cells", "first"),
+        num_rounds=("round", "nunique"),
+        median=("value", "median"),
+        low=("value", "min"),
+        high=("value", "max"),
+    ).reset_index()
+    frame["unit"] = frame["quantity"].map(UNITS)
+    order = {quantity: index for index, quantity in enumerate(UNITS)}
+    return frame.sort_values("quantity", key=lambda column: column.map(order), kind="stable", ignore_index=True)
+
+
+def ratios(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return how many times ``ours`` a rival is: the ratio of the medians, and the range of the rounds' own ratios.
+
+    Args:
+        rows: as `summarise` takes them.
+
+    Returns:
+        ``quantity``, ``ratio`` by name, ``value``, ``low``, ``high``. Of ``grid`` more is better, of the others less.
+
+    >>> rows = pd.DataFrame({"round": 1, "quantity": "epoch", "contender": ["ours", "bare"], "num_cells": 1,
+    ...                      "seconds": [1.1, 1.0]})
+    >>> ratios(rows).values.tolist()
+    [['epoch', 'ours / bare', 1.1, 1.1, 1.1]]
+    """
+    values = _with_values(rows)
+    lines = []
+    for quantity, part in values.groupby("quantity", sort=False):
+        by_round = part.pivot(index="round", columns="contender", values="value")
+        medians = by_round.median().to_dict()
+        for rivals in RIVALS[str(quantity)]:
+            rival = max(rivals, key=medians.__getitem__)
+            each = by_round["ours"] / by_round[rival]
+            name = rivals[0] if len(rivals) == 1 else f"max({', '.join(rivals)})"
+            value = medians["ours"] / medians[rival]
+            lines.append((quantity, f"ours / {name}", value, each.min(), each.max()))
+    return pd.DataFrame(lines, columns=["quantity", "ratio", "value", "low", "high"])
+
+
+def describe(rows: pd.DataFrame) -> list[str]:
+    """Say in lines what a benchmark has measured: each contender, then the ratios.
+
+    Args:
+        rows: as `summarise` takes them.
+    """
+    lines = ["median over the rounds, and in brackets their range"]
+    for line in summarise(rows).itertuples():
+        cells = f"{line.num_cells} cell{'s' * (line.num_cells != 1)} a round, rounds: {line.num_rounds}"
+        what = f"{line.quantity:<6}{line.contender:<9}"
+        lines.append(f"{what} {line.median:9.4g} {line.unit:<8}[{line.low:.4g}, {line.high:.4g}]  {cells}")
+    lines.append("ratio of the medians, and in brackets the range of the rounds' own ratios")
+    return lines + [
+        f"{line.quantity:<6}{line.ratio:<26} {line.value:6.3f} [{line.low:.3f}, {line.high:.3f}]"
+        for line in ratios(rows).itertuples()
+    ]
+
+
+def _with_values(rows: pd.DataFrame) -> pd.DataFrame:
+    """Add ``value``: cells an hour of a grid, seconds of a cell's epoch and of a cell."""
+    rate = 3600 * rows["num_cells"] / rows["seconds"]
+    return rows.assign(value=rate.where(rows["quantity"] == "grid", rows["seconds"]))

@@ -1,0 +1,62 @@
+"""What a study's folder can do without: cells that were cut short, checkpoints, decoded data."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from ablations.data import cached
+from ablations.store import CHECKPOINT, Store
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """Something that can be removed.
+
+    Args:
+        path: a file or a folder.
+        what: what it is, and what its loss costs.
+    """
+
+    path: Path
+    what: str
+
+    @property
+    def num_bytes(self) -> int:
+        """Its size."""
+        files = [path for path in self.path.rglob("*") if path.is_file()] if self.path.is_dir() else [self.path]
+        return sum(path.stat().st_size for path in files)
+
+    def remove(self) -> None:
+        """Remove it."""
+        if self.path.is_dir():
+            shutil.rmtree(self.path)
+        else:
+            self.path.unlink()
+
+
+def find_leftovers(store: Store) -> list[Leftover]:
+    """Find what can be removed; what a live runner holds is left alone.
+
+    Args:
+        store: the study's folder.
+
+    Raises:
+        UsageError: there is no study, or a record that cannot be read.
+    """
+    study, records = store.read_study(), store.records().values()
+    begun = [Leftover(path, "a cell that was cut short; it will start anew") for path in store.leases.left_behind()]
+    checkpoints = [
+        Leftover(record.folder / CHECKPOINT, "checkpoint of a failed cell; another try will start anew")
+        for record in records
+        if (record.folder / CHECKPOINT).exists()
+    ]
+    fingerprints = {record.config.data_fingerprint for record in records}
+    fingerprints |= {point["data_fingerprint"] for point in study.data_points.values()}
+    decoded = [
+        Leftover(path, "decoded data; other studies may use it, and it will be decoded anew")
+        for fingerprint in sorted(fingerprints)
+        for path in cached(fingerprint)
+    ]
+    return begun + checkpoints + decoded

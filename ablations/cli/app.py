@@ -1,0 +1,44 @@
+"""The command line as a whole: its entry, its exit codes, its errors in one line."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+OK, SOME_FAILED, USAGE, NO_OUTCOME, INTERRUPTED = 0, 1, 2, 3, 130
+
+app = typer.Typer(
+    help="Train a vision transformer under every attention normaliser, paired, and say how sure the result is.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def main() -> None:
+    """Run the command line and leave with its exit code; a usage error is one line on stderr."""
+    if len(sys.argv) == 1:
+        sys.argv.append("--help")
+    try:
+        code = app(standalone_mode=False)
+    except Exception as error:
+        if (line := _usage_line(error)) is None:
+            raise
+        print(f"error: {line}", file=sys.stderr)
+        code = USAGE
+    if code == INTERRUPTED:  # what the option parser makes of a KeyboardInterrupt
+        print("interrupted", file=sys.stderr)
+    sys.exit(code or OK)
+
+
+def _usage_line(error: Exception) -> str | None:
+    """Return the one line of an error that the user made; None where the error is ours."""
+    if hasattr(error, "format_message"):  # the option parser's own errors
+        return " ".join(str(error.format_message()).split())
+    from ablations.study import UsageError
+    from ufo.registry import UnknownNameError
+
+    return " ".join(str(error).split()) if isinstance(error, (UsageError, UnknownNameError)) else None

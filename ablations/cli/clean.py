@@ -1,0 +1,42 @@
+"""The command that tidies up."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ablations.cli.app import OK, app
+from ablations.cli.printing import make_console, print_lines
+
+
+@app.command()
+def clean(
+    study: Annotated[Path, typer.Argument(help="Folder of the study.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Remove without asking.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be removed, and end.")] = False,
+) -> int:
+    """Remove cells that were cut short, checkpoints and decoded data; say what, and ask first. Results stay."""
+    from ablations.clean import find_leftovers
+    from ablations.store import Store
+    from ablations.study import UsageError
+
+    store, console = Store(study), make_console(as_json=False)
+    leftovers = find_leftovers(store)
+    for leftover in leftovers:
+        print_lines(console, [f"{leftover.path}  {leftover.num_bytes / 2**20:.1f} MiB  {leftover.what}"])
+    if held := list(store.leases.running()):
+        print_lines(console, [f"{len(held)} cells are being run, and are left alone"])
+    if not leftovers or dry_run:
+        print_lines(console, [] if leftovers else ["nothing to remove"])
+        return OK
+    if not yes and not sys.stdin.isatty():
+        raise UsageError("clean asks before it removes anything, and there is no terminal to ask on: give --yes")
+    if not yes and not typer.confirm("remove them?"):
+        return OK
+    for leftover in leftovers:
+        leftover.remove()
+    print_lines(console, [f"removed: {len(leftovers)}"])
+    return OK

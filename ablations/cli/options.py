@@ -1,0 +1,157 @@
+"""Options that several commands share, and how those of the engine are read."""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from ablations.engine.options import EngineOptions
+
+UNITS_S = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+UNITS_MIB = {"": 1.0, "MiB": 1.0, "GiB": 1024.0, "MB": 1e6 / 2**20, "GB": 1e9 / 2**20}
+LOGGERS = {"tensorboard": "tensorboard", "wandb": "wandb"}
+"""Name of each logger to the package that it needs."""
+
+
+class Retry(StrEnum):
+    """Which cells of earlier runs are run again beside the missing ones."""
+
+    FAILED = "failed"
+    OOM = "oom"
+    ALL = "all"
+    NONE = "none"
+
+
+Out = Annotated[Path, typer.Option("--out", help="Folder that holds the studies.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, progress on stderr.")]
+Plugin = Annotated[list[str] | None, typer.Option("--plugin", help="Module that registers normalisers; repeatable.")]
+DataRoot = Annotated[Path, typer.Option(help="Folder of torchvision's data.")]
+Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N or mps. [default: auto]")]
+Devices = Annotated[str | None, typer.Option(help="Several GPUs: 0,1.")]
+Jobs = Annotated[str, typer.Option(help="Cells side by side on a CPU; auto: one a core, 8 at most.")]
+JobsPerGpu = Annotated[str, typer.Option(help="Cells side by side on each GPU; auto: as many as fit.")]
+Timeout = Annotated[str | None, typer.Option(help="End a cell after this time: 90s, 30m, 2h.")]
+MemoryPerCell = Annotated[
+    str | None, typer.Option(help="Most memory a cell may take: 800MiB, 4GiB. [default: what is free, shared out]")
+]
+FailFast = Annotated[bool, typer.Option("--fail-fast", help="Start no more cells once one has failed.")]
+MaxFailures = Annotated[int | None, typer.Option(min=1, help="Start no more cells once so many have failed.")]
+CheckpointEvery = Annotated[
+    str, typer.Option(help="Epochs between checkpoints; auto: when a minute has passed; 0: none.")
+]
+SaveWeights = Annotated[str, typer.Option(help="none, or last: weights.safetensors in each cell's folder.")]
+Log = Annotated[str | None, typer.Option(help="Lightning's loggers to attach: tensorboard,wandb.")]
+
+
+def parse_engine(
+    *,
+    jobs: str,
+    jobs_per_gpu: str,
+    timeout: str | None,
+    memory_per_cell: str | None,
+    retry: Retry,
+    fail_fast: bool,
+    max_failures: int | None,
+    checkpoint_every: str,
+    save_weights: str,
+    log: str | None,
+) -> EngineOptions:
+    """Read the options of the engine.
+
+    Raises:
+        UsageError: a value that an option cannot have.
+    """
+    from ablations.engine.options import EngineOptions
+    from ablations.study import UsageError
+
+    if fail_fast and max_failures is not None:
+        raise UsageError("give --fail-fast or --max-failures, not both")
+    if save_weights not in ("none", "last"):
+        raise UsageError(f"--save-weights {save_weights}: give none or last")
+    return EngineOptions(
+        jobs=_count("--jobs", jobs),
+        jobs_per_gpu=_count("--jobs-per-gpu", jobs_per_gpu),
+        timeout_s=_quantity("--timeout", timeout, UNITS_S, "90s, 30m or 2h"),
+        memory_per_cell_mib=_quantity("--memory-per-cell", memory_per_cell, UNITS_MIB, "800MiB or 4GiB"),
+        retry=retry.value,
+        max_failures=1 if fail_fast else max_failures,
+        checkpoint_every=_count("--checkpoint-every", checkpoint_every, least=0),
+        save_weights=save_weights == "last",
+        loggers=_loggers(log),
+    )
+
+
+def parse_devices(device: str | None, devices: str | None) -> tuple[str, ...]:
+    """Read which devices to train on.
+
+    Raises:
+        UsageError: a value that is none, or both options at once.
+    """
+    from ablations.study import UsageError
+
+    if devices is None:
+        return (device or "auto",)
+    if device is not None:
+        raise UsageError("give --device or --devices, not both")
+    numbers = [part.strip() for part in devices.split(",")]
+    if not all(re.fullmatch("[0-9]+", number) for number in numbers):
+        raise UsageError(f"--devices {devices}: give numbers of GPUs, as 0,1")
+    return tuple(f"cuda:{int(number)}" for number in numbers)
+
+
+def parse_shard(text: str | None) -> tuple[int, int]:
+    """Read which part of the cells to run: its number, from 1, and how many parts there are.
+
+    Raises:
+        UsageError: anything else.
+    """
+    from ablations.study import UsageError
+
+    if text is None:
+        return 1, 1
+    match = re.fullmatch(r"([0-9]+)/([0-9]+)", text)
+    number, parts = (int(match[1]), int(match[2])) if match else (0, 0)
+    if not 1 <= number <= parts:
+        raise UsageError(f"--shard {text}: give I/N with I from 1 to N")
+    return number, parts
+
+
+def _count(option: str, text: str, *, least: int = 1) -> int | None:
+    from ablations.study import UsageError
+
+    if text == "auto":
+        return None
+    if not re.fullmatch("[0-9]{1,9}", text) or int(text) < least:
+        raise UsageError(f"{option} {text}: give auto or a number from {least} up")
+    return int(text)
+
+
+def _quantity(option: str, text: str | None, units: dict[str, float], examples: str) -> float | None:
+    from ablations.study import UsageError
+
+    if text is None:
+        return None
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?([A-Za-z]*)", text.strip())
+    if not match or match[2] not in units or float(match[1]) == 0:
+        raise UsageError(f"{option} {text}: give {examples}")
+    return float(match[1]) * units[match[2]]
+
+
+def _loggers(text: str | None) -> tuple[str, ...]:
+    import importlib.util
+
+    from ablations.study import UsageError
+    from ufo.registry import unknown_name
+
+    names = tuple(dict.fromkeys(name.strip() for name in text.split(","))) if text else ()
+    for name in names:
+        if name not in LOGGERS:
+            raise UsageError(str(unknown_name("logger", name, LOGGERS)))
+        if importlib.util.find_spec(LOGGERS[name]) is None:
+            raise UsageError(f"--log {name}: the package is not installed; pip install {LOGGERS[name]}")
+    return names

@@ -1,0 +1,40 @@
+"""Tables and texts on a console."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+WIDTH_OF_A_LOG = 120
+
+
+def make_console(as_json: bool) -> Console:
+    """Return the console: standard error where standard output is for scripts."""
+    width = None if sys.stdout.isatty() else WIDTH_OF_A_LOG
+    return Console(stderr=as_json, highlight=False, width=width)
+
+
+def print_lines(console: Console, lines: list[str]) -> None:
+    """Print texts as they are; a terminal breaks them."""
+    for line in lines:
+        console.print(line, markup=False, soft_wrap=True)
+
+
+def print_table(console: Console, title: str, head: list[str], rows: list[list[str]]) -> None:
+    """Print a table of texts."""
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in head:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    console.print(table)
+
+
+def out_option(folder: Path) -> str:
+    """Return the option that names a study's place, where it is not the usual one."""
+    return "" if folder.parent == Path("runs") else f" --out {folder.parent}"

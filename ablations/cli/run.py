@@ -1,0 +1,233 @@
+"""Commands that run cells: run, retry."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from ablations.cli import options
+from ablations.cli.app import INTERRUPTED, OK, SOME_FAILED, app
+from ablations.cli.finish import finish
+from ablations.cli.printing import make_console, out_option, print_lines
+
+if TYPE_CHECKING:
+    from ablations.plan import Plan
+
+
+class Rerun(StrEnum):
+    """Which finished cells ``run`` runs again."""
+
+    STALE = "stale"
+    ALL = "all"
+
+
+class Kind(StrEnum):
+    """Which cells ``retry`` runs again."""
+
+    FAILED = "failed"
+    OOM = "oom"
+    ALL = "all"
+
+
+@app.command()
+def run(
+    norm: Annotated[str | None, typer.Option(help="Normalisers, a comma list. [default: xnorm,l2,single_l2]")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="digits, cifar10, cifar100 or imagefolder:DIR. [default: digits]")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Models. [default: by the size of the images]")] = None,
+    seeds: Annotated[str | None, typer.Option(help="How many (8: 0 to 7), or which (0-3,7). [default: 8]")] = None,
+    seed: Annotated[str | None, typer.Option(help="One seed.")] = None,
+    lr: Annotated[str | None, typer.Option(help="Peak learning rates.")] = None,
+    epochs: Annotated[str | None, typer.Option(help="Epochs.")] = None,
+    batch_size: Annotated[str | None, typer.Option(help="Images of a batch.")] = None,
+    precision: Annotated[str | None, typer.Option(help="32-true, bf16-mixed or 16-mixed.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="Any other field: FIELD=VALUE[,VALUE...]; repeatable.")
+    ] = None,
+    compare: Annotated[str | None, typer.Option(help="Field whose values are the arms. [default: norm]")] = None,
+    ref: Annotated[str | None, typer.Option(help="Arm to compare with. [default: xnorm, or the first]")] = None,
+    experiment: Annotated[Path | None, typer.Option(help="YAML file that gives all of it; flags win.")] = None,
+    study: Annotated[str | None, typer.Option(help="Name of the study. [default: COMPARE-DATA]")] = None,
+    out: options.Out = Path("runs"),
+    data_root: options.DataRoot = Path("data"),
+    download: Annotated[bool, typer.Option("--download", help="Fetch data that is missing.")] = False,
+    plugin: options.Plugin = None,
+    device: options.Device = None,
+    devices: options.Devices = None,
+    jobs: options.Jobs = "auto",
+    jobs_per_gpu: options.JobsPerGpu = "auto",
+    timeout: options.Timeout = None,
+    memory_per_cell: options.MemoryPerCell = None,
+    shard: Annotated[str | None, typer.Option(help="Run part I of N only: I/N, for instance of a job array.")] = None,
+    retry: Annotated[
+        options.Retry, typer.Option(help="Cells of earlier runs to run again: failed, oom, all (diverged too), none.")
+    ] = options.Retry.FAILED,
+    rerun: Annotated[Rerun | None, typer.Option(help="Run finished cells again.")] = None,
+    fail_fast: options.FailFast = False,
+    max_failures: options.MaxFailures = None,
+    checkpoint_every: options.CheckpointEvery = "auto",
+    save_weights: options.SaveWeights = "none",
+    log: options.Log = None,
+    smoke: Annotated[bool, typer.Option("--smoke", help="1 epoch, 256 images, 2 seeds, a study of its own.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and end.")] = False,
+    as_json: options.Json = False,
+) -> int:
+    """Run what is missing of a study, and print its table."""
+    from ablations.plan import make_plan
+    from ablations.request import make_request
+
+    flags = {"norm": norm, "data": data, "model": model, "lr": lr, "epochs": epochs}
+    flags |= {"batch_size": batch_size, "precision": precision}
+    request = make_request(
+        experiment=experiment,
+        asked=_parse_fields(
+            {field: text for field, text in flags.items() if text is not None}, set_ or [], seeds, seed
+        ),
+        smoke=smoke,
+        compare=compare,
+        ref=ref,
+        name=study,
+        plugins=tuple(plugin or ()),
+        out=out,
+        data_root=data_root,
+        download=download,
+        devices=options.parse_devices(device, devices),
+        engine=options.parse_engine(
+            jobs=jobs,
+            jobs_per_gpu=jobs_per_gpu,
+            timeout=timeout,
+            memory_per_cell=memory_per_cell,
+            retry=retry,
+            fail_fast=fail_fast,
+            max_failures=max_failures,
+            checkpoint_every=checkpoint_every,
+            save_weights=save_weights,
+            log=log,
+        ),
+        shard=options.parse_shard(shard),
+        rerun=rerun.value if rerun else None,
+    )
+    return _run_plan(make_plan(request), dry_run=dry_run, as_json=as_json)
+
+
+@app.command()
+def retry(
+    study: Annotated[Path, typer.Argument(help="Folder of the study.")],
+    kind: Annotated[Kind, typer.Option(help="failed, oom, or all: diverged too.")] = Kind.FAILED,
+    data: Annotated[str | None, typer.Option(help="Where its images are, if they are in folders.")] = None,
+    data_root: options.DataRoot = Path("data"),
+    device: options.Device = None,
+    devices: options.Devices = None,
+    jobs: options.Jobs = "auto",
+    jobs_per_gpu: options.JobsPerGpu = "auto",
+    timeout: options.Timeout = None,
+    memory_per_cell: options.MemoryPerCell = None,
+    fail_fast: options.FailFast = False,
+    max_failures: options.MaxFailures = None,
+    checkpoint_every: options.CheckpointEvery = "auto",
+    save_weights: options.SaveWeights = "none",
+    log: options.Log = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and end.")] = False,
+    as_json: options.Json = False,
+) -> int:
+    """Run the failed cells of a study again, and nothing else."""
+    from ablations.plan import make_plan
+    from ablations.request import request_of
+    from ablations.store import Store
+    from ablations.study.cell import parse_values
+
+    asked = None if data is None else parse_values("data", data)
+    request = request_of(Store(study).read_study(), folder=study, data=asked, data_root=data_root)
+    request = replace(
+        request,
+        missing=False,
+        devices=options.parse_devices(device, devices),
+        engine=options.parse_engine(
+            jobs=jobs,
+            jobs_per_gpu=jobs_per_gpu,
+            timeout=timeout,
+            memory_per_cell=memory_per_cell,
+            retry=options.Retry(kind.value),
+            fail_fast=fail_fast,
+            max_failures=max_failures,
+            checkpoint_every=checkpoint_every,
+            save_weights=save_weights,
+            log=log,
+        ),
+    )
+    return _run_plan(make_plan(request), dry_run=dry_run, as_json=as_json)
+
+
+def _run_plan(plan: Plan, *, dry_run: bool, as_json: bool) -> int:
+    """Print a plan, run it, and print what has come of it."""
+    from ablations.api import describe_plan
+
+    console = make_console(as_json)
+    print_lines(console, describe_plan(plan))
+    if dry_run:
+        if as_json:
+            typer.echo(json.dumps({"study": plan.study.model_dump(mode="json"), "states": plan.states}, indent=2))
+        return OK
+    code = finish(plan.store.folder, console, as_json=as_json, code=_execute(plan, console))
+    if code == INTERRUPTED:
+        sys.exit(code)  # what is to be said of it has been
+    return code
+
+
+def _execute(plan: Plan, console: Console) -> int:
+    """Run the plan; return the exit code of what was run."""
+    from ablations.api import execute
+    from ablations.progress import watching
+    from ablations.study import Interrupted, RunStopped
+
+    total, show = len(plan.todo), out_option(plan.store.folder)
+    if not total:
+        done = "the cell is done" if len(plan.cells) == 1 else f"all {len(plan.cells)} cells are done"
+        console.print(done if plan.count("done") + plan.count("stale") == len(plan.cells) else "nothing to run")
+    code = OK
+    try:
+        with watching(console, plan.study, plan.store, total=total, show=show) as watcher:
+            execute(plan, watcher=watcher)
+    except Interrupted:
+        print_lines(console, ["interrupted: what is finished is kept; the same command goes on"])
+        return INTERRUPTED
+    except RunStopped as reason:
+        print_lines(console, [f"stopped: {reason}; what is finished is kept"])
+        code = SOME_FAILED
+    return SOME_FAILED if watcher.num_failed else code
+
+
+def _parse_fields(
+    flags: dict[str, str | None], settings: list[str], seeds: str | None, seed: str | None
+) -> dict[str, list[Any]]:
+    from ablations.study import UsageError
+    from ablations.study.cell import parse_values
+    from ablations.study.seeds import parse_seeds
+
+    asked = {field: parse_values(field, text) for field, text in flags.items() if text is not None}
+    for setting in settings:
+        field, equals, text = setting.partition("=")
+        if not equals:
+            raise UsageError(f"--set {setting}: write FIELD=VALUE or FIELD=VALUE,VALUE")
+        if field in asked:
+            raise UsageError(f"--set {setting}: {field} is given already")
+        if field == "seed":
+            raise UsageError(f"--set {setting}: give seeds as --seeds or --seed")
+        asked[field] = parse_values(field, text)
+    if seeds is not None and seed is not None:
+        raise UsageError("give --seeds or --seed, not both")
+    if seed is not None:
+        asked["seed"] = parse_values("seed", seed)
+        if len(asked["seed"]) > 1:
+            raise UsageError(f"--seed {seed}: give one; several as --seeds {seed}")
+    if seeds is not None:
+        asked["seed"] = parse_seeds(seeds)
+    return asked

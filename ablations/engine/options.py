@@ -1,0 +1,56 @@
+"""How a study is run: what of a run changes no result, and so stands in no cell's configuration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Retry = Literal["failed", "oom", "all", "none"]
+"""Which cells of earlier runs are run again: those that failed, those that failed for want of memory, those that
+diverged too, or none. With ``none`` a cell gets no second attempt within a run either."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellOptions:
+    """How one cell is run.
+
+    Args:
+        checkpoint_every: epochs between two checkpoints; 0: none; None: when a minute has passed since the last.
+        save_weights: whether the last weights are kept, as safetensors.
+        loggers: names of Lightning's loggers to attach.
+        log_folder: where file-based loggers write; a folder of its own for each cell is made in it.
+        memory_mib: limit of the memory that the cell allocates, of the device's on a GPU; None: none.
+    """
+
+    checkpoint_every: int | None = None
+    save_weights: bool = False
+    loggers: tuple[str, ...] = ()
+    log_folder: str = ""
+    memory_mib: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineOptions:
+    """How the cells of a study are run.
+
+    Args:
+        jobs: cells side by side on a CPU; None: one for each core, 8 at most.
+        jobs_per_gpu: cells side by side on each GPU; None: from the memory that the first cell takes.
+        timeout_s: seconds after which an attempt is ended; None: none.
+        memory_per_cell_mib: limit of a cell's memory; None: what is free, divided by the cells side by side.
+        retry: which cells of earlier runs are run again.
+        max_failures: failed cells after which no more are started; None: no limit.
+        checkpoint_every: epochs between two checkpoints, as in `CellOptions`.
+        save_weights: whether the last weights are kept.
+        loggers: names of Lightning's loggers to attach.
+    """
+
+    jobs: int | None = None
+    jobs_per_gpu: int | None = None
+    timeout_s: float | None = None
+    memory_per_cell_mib: float | None = None
+    retry: Retry = "failed"
+    max_failures: int | None = None
+    checkpoint_every: int | None = None
+    save_weights: bool = False
+    loggers: tuple[str, ...] = ()

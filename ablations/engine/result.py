@@ -1,0 +1,108 @@
+"""What a cell came to, also one whose process is no more: fields of outcome.json."""
+
+from __future__ import annotations
+
+import csv
+import signal
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+TRACEBACK_LINES = 20
+"""Last lines of a traceback that the record keeps; log.txt has all of it."""
+
+
+BY_HAND = ("SIGKILL", "SIGTERM", "SIGINT", "SIGHUP")
+"""Signals that come from outside; the others come from what the process did."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a cell came to.
+
+    Args:
+        outcome: ``ok``, ``diverged`` or ``failed``.
+        kind: of divergence or failure; empty for ``ok``.
+        detail: one line with what was seen.
+        traceback: its last lines, where the cell failed.
+        fields: everything measured.
+        disk_full: the cell could not be written for want of room: no outcome, but the end of the run.
+    """
+
+    outcome: str
+    kind: str
+    detail: str
+    traceback: list[str] = field(default_factory=list)
+    fields: dict[str, Any] = field(default_factory=dict)
+    disk_full: bool = False
+
+
+def blank_fields(*, chance_pct: float, started: str, device: str) -> dict[str, Any]:
+    """Return the measured fields of a cell of which nothing is known yet.
+
+    Args:
+        chance_pct: accuracy of guessing.
+        started: time in ISO 8601.
+        device: name of the device.
+    """
+    return {
+        "test_accuracy_pct": None,
+        "test_loss": None,
+        "chance_pct": chance_pct,
+        "init_hash": None,
+        "split_hash": None,
+        "epoch_hashes": [],
+        "epochs_run": 0,
+        "resumed_after_epochs": [],
+        "num_parameters": None,
+        "started": started,
+        "device": device,
+        "seconds": 0.0,
+        "peak_memory_mib": None,
+        "peak_reserved_mib": None,
+    }
+
+
+def lost(folder: Path, kind: str, detail: str, fields: dict[str, Any]) -> Result:
+    """Return the result of a cell whose process has gone without a word, from what it left in its folder.
+
+    Args:
+        folder: the cell's.
+        kind: of failure.
+        detail: one line with what was seen.
+        fields: what the runner knows of it.
+    """
+    rows = _rows(folder / "metrics.csv")
+    known = {"epochs_run": len(rows), "epoch_hashes": [row["batches"] for row in rows]}
+    return Result("failed", kind, detail, _end_of_log(folder / "log.txt"), {**fields, **known})
+
+
+def describe_exit(code: int | None) -> tuple[str, str]:
+    """Return kind and detail of a process that ended by itself, from its exit code.
+
+    A cell that runs into our own limit of memory raises; so a SIGKILL that the runner did not send came from the
+    system or from a hand.
+
+    >>> describe_exit(-9), describe_exit(1)
+    (('killed', 'the process was ended by SIGKILL'), ('error', 'the process left with exit code 1'))
+    """
+    if code is None or code >= 0:
+        return "error", f"the process left with exit code {code}"
+    name = signal.Signals(-code).name
+    return "killed" if name in BY_HAND else "error", f"the process was ended by {name}"
+
+
+def _end_of_log(path: Path) -> list[str]:
+    """Return the stack that was written last, which has the innermost call first, or else the last lines."""
+    lines = path.read_text(errors="replace").splitlines() if path.is_file() else []
+    lines = [line for line in lines if line and not line.startswith("Extension modules:")]
+    stacks = [i for i, line in enumerate(lines) if line.startswith(("Fatal Python error:", "Current thread"))]
+    last = next((i for i in stacks if i >= stacks[-1] - 1), None) if stacks else None
+    return lines[-TRACEBACK_LINES:] if last is None else lines[last : last + TRACEBACK_LINES]
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    if not path.is_file():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))

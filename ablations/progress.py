@@ -1,0 +1,115 @@
+"""What is printed while cells run: the board in a terminal, else a line for each cell that ends."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+
+from ablations.board import Board, fill_board
+from ablations.store import Store
+from ablations.study import CellConfig, Study
+
+REDRAW_S = 0.5
+"""Seconds between two looks at the cells that run."""
+
+
+class Lines:
+    """A line for each cell that ends.
+
+    Args:
+        console: where to.
+        study: to which the cells belong.
+        total: cells to be run.
+        show: how the command that shows a cell ends, after its id.
+    """
+
+    def __init__(self, console: Console, study: Study, *, total: int, show: str) -> None:
+        self.console, self.study, self.total, self.show = console, study, total, show
+        self.ended: dict[str, str] = {}
+
+    @property
+    def num_failed(self) -> int:
+        """Cells whose last attempt failed."""
+        return list(self.ended.values()).count("failed")
+
+    def done(self, cell: CellConfig, outcome: Mapping[str, Any], *, remark: str) -> None:
+        """Print the cell's line."""
+        self.ended[cell.id] = outcome["outcome"]
+        arm, condition = self.study.arm_of(cell), self.study.condition_of(cell)
+        where = f"{arm}{f' ({condition})' if condition else ''} seed {cell.seed}"
+        accuracy = outcome["test_accuracy_pct"]
+        what = "" if accuracy is None else f"test accuracy {accuracy:.2f} %"
+        kind = f"{outcome['outcome']} {outcome['kind']}".strip()
+        line = f"[{len(self.ended)}/{self.total}] {where}: {kind}  {what}  {outcome['seconds']:.1f} s"
+        if outcome["detail"]:
+            line += f"  {outcome['detail']} (python -m ablations show {cell.id}{self.show})"
+        self.note(line + f"  {remark}" * bool(remark))
+
+    def note(self, line: str) -> None:
+        """Print a sentence."""
+        self.console.print(line, markup=False, soft_wrap=True)
+
+    def tick(self) -> None:
+        """Print nothing."""
+
+
+class Picture(Lines):
+    """The board, redrawn as time goes; above it a line for each cell that diverged or failed.
+
+    Args:
+        console: a terminal.
+        study: to which the cells belong.
+        total: cells to be run.
+        show: how the command that shows a cell ends, after its id.
+        store: the study's folder.
+        board: as it is when the run begins.
+        live: what draws.
+    """
+
+    def __init__(
+        self, console: Console, study: Study, *, total: int, show: str, store: Store, board: Board, live: Live
+    ) -> None:
+        super().__init__(console, study, total=total, show=show)
+        self.store, self.board, self.live = store, board, live
+        self._drawn = 0.0
+
+    def done(self, cell: CellConfig, outcome: Mapping[str, Any], *, remark: str) -> None:
+        """Put the cell on the board, and print its line where it is no success."""
+        self.board.take(cell, outcome)
+        if outcome["outcome"] != "ok" or remark:
+            super().done(cell, outcome, remark=remark)
+        self.ended[cell.id] = outcome["outcome"]
+
+    def tick(self) -> None:
+        """Redraw, when it is time."""
+        if time.monotonic() - self._drawn >= REDRAW_S:
+            self._drawn = time.monotonic()
+            self.board.look(self.store)
+            self.live.update(self.board, refresh=True)
+
+
+@contextlib.contextmanager
+def watching(console: Console, study: Study, store: Store, *, total: int, show: str) -> Iterator[Lines]:
+    """Watch a run, in the way that the console allows.
+
+    Args:
+        console: where to.
+        study: to which the cells belong, as it will stand in its folder.
+        store: the study's folder.
+        total: cells to be run.
+        show: how the command that shows a cell ends, after its id.
+    """
+    if not console.is_terminal or not total:
+        yield Lines(console, study, total=total, show=show)
+        return
+    board = fill_board(Board(study), store)
+    with Live(board, console=console, auto_refresh=False) as live:
+        picture = Picture(console, study, total=total, show=show, store=store, board=board, live=live)
+        yield picture
+        board.look(store)
+        live.update(board, refresh=True)
