@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 import statistics
 import time
@@ -76,6 +77,7 @@ def execute(plan: Plan, *, watcher: Watcher) -> None:
         return
     from ablations.engine.local import Runner
 
+    importlib.import_module("ablations.report")  # needed in the end, and there is nothing else to do while workers load
     Runner(
         plan.todo,
         study=plan.study,

@@ -81,7 +81,7 @@ def run(
     as_json: options.Json = False,
 ) -> int:
     """Run what is missing of a study, and print its table."""
-    from ablations.plan import make_plan
+    from ablations.engine.server import start_server
     from ablations.request import make_request
 
     flags = {"norm": norm, "data": data, "model": model, "lr": lr, "epochs": epochs}
@@ -115,6 +115,10 @@ def run(
         shard=options.parse_shard(shard),
         rerun=rerun.value if rerun else None,
     )
+    if not dry_run:
+        start_server()
+    from ablations.plan import make_plan
+
     return _run_plan(make_plan(request), dry_run=dry_run, as_json=as_json)
 
 

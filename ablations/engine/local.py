@@ -19,8 +19,9 @@ from ablations.engine.capacity import Capacity, Slot, device_name
 from ablations.engine.failures import Failures
 from ablations.engine.options import CellOptions, EngineOptions
 from ablations.engine.result import Result, blank_fields, describe_exit, lost
+from ablations.engine.server import await_server
 from ablations.engine.signals import Stops, stoppable
-from ablations.engine.worker import Task, Worker, await_server
+from ablations.engine.worker import Task, Worker
 from ablations.provenance import describe, source_hashes
 from ablations.store import CHECKPOINT, RECORD_FORMAT, CellRecord, Lease, LeaseLost, Store, cell_name, write_json
 from ablations.store.leases import HEARTBEAT_S

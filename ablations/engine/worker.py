@@ -18,7 +18,6 @@ import sys
 import threading
 import time
 from dataclasses import dataclass
-from multiprocessing import connection, forkserver
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -28,11 +27,9 @@ from ablations.data import DataInfo
 from ablations.engine.log import DUMP_SIGNAL, take_over_output
 from ablations.engine.options import CellOptions
 from ablations.engine.result import Result
-from ablations.engine.signals import no_interrupt
+from ablations.engine.server import CONTEXT
 from ablations.provenance import import_plugin
-from ablations.study import CellConfig, Interrupted
-
-CONTEXT = multiprocessing.get_context("forkserver")
+from ablations.study import CellConfig
 
 DUMP_S = 0.3
 """Seconds that a hanging worker gets to write its stack into its log."""
@@ -107,30 +104,6 @@ class Worker:
     def close(self) -> None:
         """Let it leave when it has nothing to do."""
         self.pipe.close()
-
-
-def await_server(stopped: threading.Event) -> None:
-    """Start the fork server and wait until it has loaded all.
-
-    Args:
-        stopped: set when the user wants to stop.
-
-    Raises:
-        Interrupted: the user wanted to.
-    """
-    CONTEXT.set_forkserver_preload(["ablations.engine.cell"])
-    with no_interrupt():  # the server must outlive a Ctrl-C, which reaches it too
-        forkserver.ensure_running()
-    first = CONTEXT.Process(target=_nothing)
-    first.start()
-    while not connection.wait([first.sentinel], 0.1):
-        if stopped.is_set():
-            raise Interrupted
-    first.join()
-
-
-def _nothing() -> None:
-    pass
 
 
 def _serve(pipe: Connection, keeps: bool) -> None:

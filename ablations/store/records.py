@@ -6,6 +6,7 @@ all: it is written under ``cells/.partial/`` by whoever holds it (`ablations.sto
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -134,6 +135,8 @@ class Store:
             (folder / name).unlink(missing_ok=True)
         if replaces is not None:
             remove_tree(old)
+            with contextlib.suppress(OSError):  # another record is being replaced
+                self._replaced.rmdir()
         return CellRecord(folder, config, outcome)
 
     def repair(self) -> None:
