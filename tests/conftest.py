@@ -3,16 +3,76 @@
 from __future__ import annotations
 
 import importlib
+import os
+import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from PIL import Image
 
 collect_ignore = ["arms.py"]  # its import registers normalisers that misbehave
 Cli = Callable[..., tuple[int, str, str]]
+
+
+ROOT = Path(__file__).resolve().parent.parent
+FILES_OF_NUMBERS = ("metrics.csv", "probes.csv", "correct.npy")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--full", action="store_true", help="run the proofs at full length")
+
+
+@pytest.fixture
+def full(request: pytest.FixtureRequest) -> bool:
+    """Whether the proofs are to be run at full length."""
+    return bool(request.config.getoption("--full"))
+
+
+def start(
+    *arguments: object, out: Path, cwd: Path = ROOT, new_group: bool = False, **environment: str
+) -> subprocess.Popen[str]:
+    """Start ``run`` in a process of its own."""
+    command = [sys.executable, "-m", "ablations", "run", *map(str, arguments), "--out", str(out)]
+    path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    env = os.environ | {"PYTHONPATH": path} | environment
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "start_new_session": new_group}
+    return subprocess.Popen(command, cwd=cwd, env=env, text=True, **pipes)
+
+
+def cells(out: Path, study: str = "norm-digits") -> dict[str, Path]:
+    """Return the folders of a study's finished cells, by arm and seed."""
+    folders = (out / study / "cells").glob("[!.]*")
+    return {"-".join(path.name.split("-")[:-1]): path for path in folders}
+
+
+def numbers(out: Path, study: str = "norm-digits") -> dict[str, bytes]:
+    """Return everything that a study's cells have measured, by arm and seed."""
+    return {
+        name: b"".join((folder / file).read_bytes() for file in FILES_OF_NUMBERS)
+        for name, folder in cells(out, study).items()
+    }
+
+
+def workers_of(process: subprocess.Popen[str]) -> list[int]:
+    """Return the processes that run cells: children of the fork server, which is the runner's child."""
+    try:
+        children = psutil.Process(process.pid).children(recursive=True)
+        return [child.pid for child in children if child.parent().pid != process.pid]
+    except psutil.Error:
+        return []
+
+
+def wait_for(condition: Callable[[], bool], *, within_s: float = 120) -> None:
+    """Wait until something holds."""
+    deadline = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come"
+        time.sleep(0.02)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -166,6 +166,11 @@ class Leases:
         live = set(self.running())
         return [path for path in sorted(self.partials.glob("*")) if path not in live]
 
+    def sweep(self) -> None:
+        """Remove the scratch folders of runners that died; where one is alive, it only claims anew."""
+        for path in [*self.partials.glob("new-*"), *self.partials.glob("gone-*")]:
+            shutil.rmtree(path, ignore_errors=True)
+
     def _begin(self, cell: str) -> Lease | None:
         scratch = self.partials / f"new-{uuid.uuid4().hex[:12]}"
         folder = self.partials / f"{cell}.1"

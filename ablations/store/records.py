@@ -130,20 +130,26 @@ class Store:
             lease.release(keep_checkpoint=False)
             raise LeaseLost("another runner has recorded it")
         sync(self.cells)
-        scratch = [LEASE] if outcome["outcome"] == "failed" else [LEASE, CHECKPOINT]
-        for name in scratch:
-            (folder / name).unlink(missing_ok=True)
+        self._tidy(folder, is_failed=outcome["outcome"] == "failed")
         if replaces is not None:
             remove_tree(old)
             with contextlib.suppress(OSError):  # another record is being replaced
                 self._replaced.rmdir()
         return CellRecord(folder, config, outcome)
 
+    def _tidy(self, folder: Path, *, is_failed: bool) -> None:
+        """Remove what a finished cell needs no more; another try of a failed one can go on from its checkpoint."""
+        for name in [LEASE] if is_failed else [LEASE, CHECKPOINT]:
+            (folder / name).unlink(missing_ok=True)
+
     def repair(self) -> None:
-        """Put back the records that were being replaced as a runner died."""
+        """Finish or undo what a runner was doing when it died."""
+        self.leases.sweep()
         for old in self._replaced.glob("*"):
             if not rename(old, self.cells / old.name):
                 remove_tree(old)
+        for lease in self.cells.glob(f"[!.]*/{LEASE}"):
+            self._tidy(lease.parent, is_failed=_read_record(lease.parent).outcome["outcome"] == "failed")
 
     def find(self, config: CellConfig, *, name: str) -> CellRecord | None:
         """Read a cell's record, if it has one by now.

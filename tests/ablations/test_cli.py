@@ -6,23 +6,14 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pandas as pd
 import pytest
 import yaml
-from conftest import write_images
+from conftest import ROOT, cells, start, workers_of, write_images
 
-ROOT = Path(__file__).resolve().parents[2]
 QUICK = ("--epochs", 1, "--set", "train_limit=128")
-
-
-def cells(out: Path, study: str = "norm-digits") -> dict[str, Path]:
-    folders = (path for path in (out / study / "cells").iterdir() if path.name != ".partial")
-    return {"-".join(path.name.split("-")[:-1]): path for path in folders}
 
 
 def test_a_run_ends_with_table_figures_and_exit_code_0(cli, tmp_path):
@@ -498,16 +489,6 @@ def test_list_of_something_else(cli):
     assert (code, err.count("\n")) == (2, 1)
 
 
-def start(
-    *arguments: object, out: Path, cwd: Path = ROOT, new_group: bool = False, **environment: str
-) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "ablations", "run", *map(str, arguments), "--out", str(out)]
-    path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
-    env = os.environ | {"PYTHONPATH": path} | environment
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "start_new_session": new_group}
-    return subprocess.Popen(command, cwd=cwd, env=env, text=True, **pipes)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_keeps_what_is_finished_and_goes_on(cli, tmp_path, number):
@@ -547,14 +528,6 @@ def test_a_killed_worker_costs_its_cell_a_second_try_and_nothing_else(tmp_path):
     records = [json.loads((folder / "outcome.json").read_text()) for folder in cells(tmp_path).values()]
     assert [record["outcome"] for record in records] == ["ok"] * 6
     assert [[attempt["kind"] for attempt in record["attempts"]] for record in records].count(["killed"]) == 1
-
-
-def workers_of(process: subprocess.Popen[str]) -> list[int]:
-    """Return the processes that run cells: children of the fork server, which is the runner's child."""
-    server = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True)
-    parents = ",".join(server.stdout.split())
-    found = subprocess.run(["pgrep", "-P", parents], capture_output=True, text=True, check=True)
-    return [int(pid) for pid in found.stdout.split()]
 
 
 @pytest.mark.parametrize("jobs", [1, 2, 3])
