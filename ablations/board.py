@@ -143,14 +143,17 @@ class Board:
         begun = sum(max(0.0, each[progress.arm] - progress.seconds) for progress in self.running)
         return (waiting + begun) / len(self.running)
 
-    def summary(self) -> str:
-        """Say in one line how far the study is."""
+    def summary(self) -> tuple[str, str]:
+        """Say in two lines how far the study is, and what has come of it."""
         counts, total = self.counts, len(self.states)
-        parts = [f"{count} {state}" for state, count in counts.items() if count]
-        ways = ", ".join(f"{count} {kind}" for kind, count in self.kinds_seen.items())
         left = self.seconds_left
-        time_left = "" if left is None else f"; about {duration(left)} left"
-        return f"{self.study.name}, {total} cells: {', '.join(parts)}{f' ({ways})' if ways else ''}{time_left}"
+        time_left = "" if left is None else f", about {duration(left)} left"
+        head = f"{self.study.name}: {total - counts['waiting'] - counts['running']} of {total} cells done{time_left}"
+        parts = []
+        for state in (state for state, count in counts.items() if count):
+            ways = [f"{n} {kind.partition(': ')[2]}" for kind, n in self.kinds_seen.items() if kind.startswith(state)]
+            parts.append(f"{counts[state]} {state}" + (f" ({', '.join(ways)})" if ways else ""))
+        return head, ", ".join(parts)
 
     def as_json(self) -> dict[str, Any]:
         """Return all of it for scripts."""
@@ -171,7 +174,7 @@ class Board:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Draw the board: a line per arm and condition with a sign per seed, and a line per running cell."""
         ascii_only = not (console.encoding or "").lower().startswith("utf")
-        yield Text(self.summary())
+        yield from map(Text, self.summary())
         yield self._grid(width=options.max_width, ascii_only=ascii_only)
         signs = {state: sign[1 if ascii_only else 0] for state, sign in SIGNS.items()}
         yield Text("  ".join(f"{sign} {state}" for state, sign in signs.items()), style="dim")

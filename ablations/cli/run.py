@@ -173,6 +173,7 @@ def retry(
 def _run_plan(plan: Plan, *, dry_run: bool, as_json: bool) -> int:
     """Print a plan, run it, and print what has come of it."""
     from ablations.api import describe_plan
+    from ablations.study import UsageError
 
     console = make_console(as_json)
     print_lines(console, describe_plan(plan))
@@ -180,14 +181,20 @@ def _run_plan(plan: Plan, *, dry_run: bool, as_json: bool) -> int:
         if as_json:
             typer.echo(json.dumps({"study": plan.study.model_dump(mode="json"), "states": plan.states}, indent=2))
         return OK
-    code = finish(plan.store.folder, console, as_json=as_json, code=_execute(plan, console))
+    code, is_stopped = _execute(plan, console)
+    try:
+        code = finish(plan.store.folder, console, as_json=as_json, code=code)
+    except UsageError as error:
+        if not is_stopped:
+            raise
+        print_lines(console, [str(error)])  # no room for it either
     if code == INTERRUPTED:
         sys.exit(code)  # what is to be said of it has been
     return code
 
 
-def _execute(plan: Plan, console: Console) -> int:
-    """Run the plan; return the exit code of what was run."""
+def _execute(plan: Plan, console: Console) -> tuple[int, bool]:
+    """Run the plan; return the exit code of what was run, and whether it was stopped before its end."""
     from ablations.api import execute
     from ablations.progress import watching
     from ablations.study import Interrupted, RunStopped
@@ -196,17 +203,16 @@ def _execute(plan: Plan, console: Console) -> int:
     if not total:
         done = "the cell is done" if len(plan.cells) == 1 else f"all {len(plan.cells)} cells are done"
         console.print(done if plan.count("done") + plan.count("stale") == len(plan.cells) else "nothing to run")
-    code = OK
     try:
         with watching(console, plan.study, plan.store, total=total, show=show) as watcher:
             execute(plan, watcher=watcher)
     except Interrupted:
         print_lines(console, ["interrupted: what is finished is kept; the same command goes on"])
-        return INTERRUPTED
+        return INTERRUPTED, True
     except RunStopped as reason:
         print_lines(console, [f"stopped: {reason}; what is finished is kept"])
-        code = SOME_FAILED
-    return SOME_FAILED if watcher.num_failed else code
+        return SOME_FAILED, True
+    return SOME_FAILED if watcher.num_failed else OK, False
 
 
 def _parse_fields(

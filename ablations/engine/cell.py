@@ -114,7 +114,7 @@ class _Cell:
         fields["num_parameters"] = sum(parameter.numel() for parameter in net.parameters())
         self.module = Classifier(net, config=config, num_classes=self.num_classes, train_batches=train)
         self.history = History(folder)
-        self.loggers = Loggers(options.loggers, folder=Path(options.log_folder) / _log_name(config), config=config)
+        self.loggers = Loggers(options.loggers, folder=Path(options.log_folder), config=config)
         guard = DivergenceGuard(num_classes=self.num_classes, warmup_epochs=config.warmup_epochs)
         self.checkpoints = Checkpoints(folder, every=options.checkpoint_every, source_hash=source_hash)
         self.trainer = _trainer(config, device, [self.history, Probes(folder), guard, self.loggers, self.checkpoints])
@@ -157,10 +157,6 @@ class _Cell:
         }
         self.fields |= tested
         return tested
-
-
-def _log_name(config: CellConfig) -> str:
-    return f"{config.norm}-s{config.seed}-{config.id}"
 
 
 def _save_weights(net: torch.nn.Module, path: Path, config: CellConfig) -> None:

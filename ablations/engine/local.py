@@ -174,12 +174,12 @@ class Runner:
                 return
             if (claimed := self._next_cell()) is None:
                 break
-            self._launch(*claimed, slot)
+            self._start(*claimed, slot)
         if self._failures.again and not self._running:
             cell = self._failures.next_try()
             if lease := self._claim(cell):
                 self._alone = self._capacity.slots[0]
-                self._launch(cell, lease, self._alone)
+                self._start(cell, lease, self._alone)
 
     def _next_cell(self) -> tuple[CellConfig, Lease] | None:
         """Claim the next cell that no other runner has."""
@@ -220,7 +220,18 @@ class Runner:
         self._watcher.done(cell, record.outcome, remark="by another runner")
         return True
 
-    def _launch(self, cell: CellConfig, lease: Lease, slot: Slot) -> None:
+    def _start(self, cell: CellConfig, lease: Lease, slot: Slot) -> None:
+        """Have a worker run a cell that we hold; give the cell back where its folder cannot be written."""
+        try:
+            task = self._prepare(cell, lease, slot)
+        except OSError:
+            lease.release(keep_checkpoint=True)
+            raise
+        worker = self._idle.pop(slot, None) or Worker(keeps=slot.device.type == "cuda")
+        worker.start(task)
+        self._running.append(_Running(cell=cell, lease=lease, worker=worker, slot=slot, task=task))
+
+    def _prepare(self, cell: CellConfig, lease: Lease, slot: Slot) -> Task:
         write_json(lease.folder / "config.json", cell.model_dump(mode="json"))
         before = self._records.get(cell.id)
         if before is not None and not (lease.folder / CHECKPOINT).exists() and (before.folder / CHECKPOINT).exists():
@@ -232,7 +243,7 @@ class Runner:
             log_folder=str(self._store.folder.resolve() / "logs" / self._folder_name(cell)),
             memory_mib=self._capacity.limit_mib(slot.device, alone=self._alone is not None),
         )
-        task = Task(
+        return Task(
             config=cell,
             info=self._infos[cell.data_fingerprint],
             folder=lease.folder.resolve(),
@@ -241,9 +252,6 @@ class Runner:
             source_hash=self._sources[cell.norm],
             plugins=self._study.plugins,
         )
-        worker = self._idle.pop(slot, None) or Worker(keeps=slot.device.type == "cuda")
-        worker.start(task)
-        self._running.append(_Running(cell=cell, lease=lease, worker=worker, slot=slot, task=task))
 
     def _take_result(self, run: _Running) -> None:
         """Take what a worker says, or what its death says."""

@@ -18,7 +18,7 @@ class CellOptions:
         checkpoint_every: epochs between two checkpoints; 0: none; None: when a minute has passed since the last.
         save_weights: whether the last weights are kept, as safetensors.
         loggers: names of Lightning's loggers to attach.
-        log_folder: where file-based loggers write; a folder of its own for each cell is made in it.
+        log_folder: where loggers write; its name is the run's, and that two levels above it the project's.
         memory_mib: limit of the memory that the cell allocates, of the device's on a GPU; None: none.
     """
 

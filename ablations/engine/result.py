@@ -12,6 +12,9 @@ TRACEBACK_LINES = 20
 """Last lines of a traceback that the record keeps; log.txt has all of it."""
 
 
+STACK_HEADS = ("Current thread", "Stack (most recent call first)")
+"""How the stacks begin that `faulthandler` writes."""
+
 BY_HAND = ("SIGKILL", "SIGTERM", "SIGINT", "SIGHUP")
 """Signals that come from outside; the others come from what the process did."""
 
@@ -96,9 +99,9 @@ def _end_of_log(path: Path) -> list[str]:
     """Return the stack that was written last, which has the innermost call first, or else the last lines."""
     lines = path.read_text(errors="replace").splitlines() if path.is_file() else []
     lines = [line for line in lines if line and not line.startswith("Extension modules:")]
-    stacks = [i for i, line in enumerate(lines) if line.startswith(("Fatal Python error:", "Current thread"))]
-    last = next((i for i in stacks if i >= stacks[-1] - 1), None) if stacks else None
-    return lines[-TRACEBACK_LINES:] if last is None else lines[last : last + TRACEBACK_LINES]
+    stacks = [i for i, line in enumerate(lines) if line.startswith(STACK_HEADS)]
+    first = max(0, stacks[-1] - 1) if stacks else len(lines) - TRACEBACK_LINES  # the line above says what it was
+    return lines[max(0, first) :][:TRACEBACK_LINES]
 
 
 def _rows(path: Path) -> list[dict[str, str]]:

@@ -176,3 +176,15 @@ def test_golden_losses(digits, tmp_path):
     losses = pd.read_csv(tmp_path / "metrics.csv")[["train_loss", "val_loss"]].to_numpy()
     # Other processors sum in another order; 32 steps let the last bits grow.
     np.testing.assert_allclose(losses, golden["train_loss, val_loss"], rtol=2e-3)
+
+
+def test_a_cell_that_finds_no_room_says_so(digits, tmp_path):
+    (tmp_path / "metrics.partial").symlink_to("/dev/full")
+    result = run(digits, tmp_path)
+    assert result.disk_full
+    assert "No space left on device" in result.detail
+
+
+@pytest.mark.usefixtures("arms")
+def test_no_other_failure_is_a_full_disk(digits, tmp_path):
+    assert not run(digits, tmp_path, norm="raises").disk_full

@@ -383,6 +383,16 @@ BAD = {
     ),
     "jobs": (("--jobs", "0"), "--jobs 0: give auto or a number"),
     "output": (("--out", "/proc/1/ablations"), "cannot be written"),
+    "time": (("--timeout", "soon"), "--timeout soon: give 90s, 30m or 2h"),
+    "memory": (("--memory-per-cell", "much"), "--memory-per-cell much: give 800MiB or 4GiB"),
+    "shard": (("--shard", "3/2"), "--shard 3/2: give I/N with I from 1 to N"),
+    "number of failures": (("--max-failures", "0"), "--max-failures"),
+    "retry": (("--retry", "some"), "--retry"),
+    "checkpoints": (("--checkpoint-every", "often"), "--checkpoint-every often: give auto or a number from 0 up"),
+    "weights": (("--save-weights", "best"), "--save-weights best: give none or last"),
+    "logger": (("--log", "mlflow"), "unknown logger 'mlflow'"),
+    "device and devices": (("--device", "cpu", "--devices", "0"), "give --device or --devices, not both"),
+    "GPUs": (("--devices", "0,0"), "torch finds no such device here"),
 }
 
 
@@ -469,6 +479,70 @@ def test_list_refuses_what_it_would_ignore(cli, tmp_path):
     assert "not both" in cli("list", "norms", "--json", "--markdown")[2]
     code, _, err = cli("list", "studies", "--out", tmp_path / "nowhere")
     assert (code, err) == (2, f"error: no folder {tmp_path / 'nowhere'}, and so no studies; --out names another\n")
+
+
+def test_a_shard_runs_its_seeds_and_the_rest_stays_missing(cli, tmp_path):
+    run = ("run", "--norm", "xnorm,l2", "--seeds", 3, *QUICK, "--out", tmp_path)
+    _, out, _ = cli(*run, "--shard", "2/3", "--dry-run")
+    assert "6 cells: 6 missing; 2 to run" in out
+    code, out, _ = cli(*run, "--shard", "2/3")
+    assert code == 0
+    assert set(cells(tmp_path)) == {"xnorm-s1", "l2-s1"}
+    assert "4 cells of this study have not been run" in out
+
+
+def test_diff_says_in_what_two_cells_differ(cli, tmp_path):
+    cli("run", "--norm", "xnorm,l2", "--seeds", 1, *QUICK, "--out", tmp_path)
+    code, out, _ = cli("diff", "xnorm-s0", "l2-s0", "--out", tmp_path)
+    assert code == 0
+    shown = json.loads(cli("diff", "xnorm-s0", "l2-s0", "--out", tmp_path, "--json")[1])
+    fields = {row["field"]: (row["one"], row["other"]) for row in shown}
+    assert fields["norm"] == ("xnorm", "l2")
+    assert {"outcome.seconds", "outcome.num_parameters"} <= set(fields)
+    assert not {"seed", "outcome.init_hash", "outcome.split_hash", "outcome.versions.torch"} & set(fields)
+    assert "outcome.num_parameters" in out
+    assert "they do not differ" in cli("diff", "l2-s0", "l2-s0", "--out", tmp_path)[1]
+    assert cli("diff", "l2-s0", "none", "--out", tmp_path)[0] == 2
+
+
+def test_clean_says_what_it_would_remove_asks_and_leaves_results(cli, tmp_path, monkeypatch):
+    monkeypatch.setenv("ABLATIONS_CACHE", str(tmp_path / "cache"))
+    cli("run", "--norm", "l2", "--seeds", 1, *QUICK, "--out", tmp_path / "runs")
+    study = tmp_path / "runs" / "norm-digits"
+    partial = study / "cells" / ".partial" / "0123456789.1"
+    partial.mkdir()
+    (partial / "metrics.csv").write_text("x" * 2**20)
+    (cell,) = cells(tmp_path / "runs").values()
+    (cell / "checkpoint.ckpt").write_text("")
+    kept = {path: path.read_bytes() for path in cell.iterdir() if path.name != "checkpoint.ckpt"}
+    decoded = list((tmp_path / "cache").iterdir())
+    assert len(decoded) == 1
+    code, out, _ = cli("clean", study, "--dry-run")
+    assert code == 0
+    lines = out.splitlines()
+    assert [line.split("  ")[0] for line in lines] == [str(partial), str(cell / "checkpoint.ckpt"), str(decoded[0])]
+    assert "1.0 MiB" in lines[0]
+    code, _, err = cli("clean", study)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "give --yes" in err
+    assert partial.exists()
+    code, out, _ = cli("clean", study, "--yes")
+    assert "removed: 3" in out
+    assert not partial.exists()
+    assert {path: path.read_bytes() for path in cell.iterdir()} == kept
+    assert list((tmp_path / "cache").iterdir()) == []
+    assert "nothing to remove" in cli("clean", study)[1]
+    assert cli("clean", tmp_path)[0] == 2
+
+
+def test_clean_leaves_what_is_being_run(cli, tmp_path):
+    from ablations.store import Store
+
+    cli("run", "--norm", "l2", "--seeds", 1, *QUICK, "--out", tmp_path)
+    lease = Store(tmp_path / "norm-digits").leases.claim("0123456789")
+    out = cli("clean", tmp_path / "norm-digits", "--dry-run")[1]
+    assert str(lease.folder) not in out
+    assert "1 cells are being run, and are left alone" in out
 
 
 @pytest.mark.slow

@@ -5,18 +5,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
 import random
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
 from conftest import cells, numbers, start, wait_for, workers_of
 
+from ablations.store import records
 from ablations.store.leases import LEASE, Holder
 
 SHORT = ("--norm", "xnorm,l2", "--seeds", 2, "--epochs", 2, "--set", "train_limit=512", "--jobs", 2)
@@ -59,7 +63,7 @@ def test_a_runner_that_is_killed_again_and_again(full, undisturbed, tmp_path):
     for _ in range(kills):
         process = start(*study, out=tmp_path)
         if not full:
-            wait_for(lambda: bool(partials(tmp_path)) or process.poll() is not None)
+            wait_for(lambda: bool(partials(tmp_path)) or len(cells(tmp_path)) == len(undisturbed))
         time.sleep(moments.uniform(0, 30 if full else 3))
         print(f"killed with {len(partials(tmp_path))} on their way, {len(cells(tmp_path))} done")
         process.kill()
@@ -176,6 +180,49 @@ def test_the_first_ctrl_c_finishes_what_runs_and_the_second_stops_at_once(tmp_pa
     assert cells(tmp_path) == {}
     assert all((folder / "checkpoint.ckpt").exists() for folder in partials(tmp_path))
     assert not any((folder / LEASE).exists() for folder in partials(tmp_path))
+
+
+@pytest.mark.slow
+def test_a_full_disk_stops_the_run_and_what_is_missing_runs_when_there_is_room(full, undisturbed, cli, tmp_path):
+    """At full length on a file system of 400 KiB, of which the study needs more than twice as much."""
+    study = FULL if full else SHORT
+    out = tmp_path / "small"
+    out.mkdir()
+    with contextlib.ExitStack() as stack:
+        if full:
+            subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", out], check=True)
+            stack.callback(subprocess.run, ["umount", out], check=True)
+            code, printed, err = finish(start(*study, out=out))
+        else:
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(records, "sync", no_room_from(cell=3))
+                code, printed, err = cli("run", *study, "--out", out)
+        print(printed)
+        assert (code, err) == (1, "")
+        assert "stopped: no room is left on the disk of" in printed
+        assert "make room, then give the same command; what is finished is kept" in printed
+        num_kept = len(cells(out))
+        assert 0 < num_kept < len(undisturbed)
+        assert partials(out) == []
+        if full:
+            subprocess.run(["mount", "-o", "remount,size=8m", out], check=True)
+        code, printed, err = finish(start(*study, out=out))
+        assert (code, err) == (0, "")
+        assert f"{num_kept} done, {len(undisturbed) - num_kept} missing" in printed
+        assert numbers(out) == undisturbed
+        check_nothing_is_half(out)
+
+
+def no_room_from(*, cell: int) -> Callable[[Path], None]:
+    """Return what waits for a file to be on the disk, and finds no room from the given cell on."""
+    synced = set[str]()
+
+    def sync(path: Path) -> None:
+        synced.add(path.parent.name)
+        if len(synced) >= cell:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    return sync
 
 
 @pytest.mark.slow

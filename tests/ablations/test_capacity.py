@@ -1,0 +1,151 @@
+"""Slots, limits, shards, and how their options are read."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from ablations.cli.options import Retry, parse_devices, parse_engine, parse_shard
+from ablations.engine import capacity
+from ablations.engine.capacity import Capacity, free_memory_mib
+from ablations.engine.options import EngineOptions
+from ablations.plan import shard_numbers
+from ablations.study import CellConfig, UsageError
+
+CPU = (torch.device("cpu"),)
+GPUS = (torch.device("cuda:0"), torch.device("cuda:1"))
+
+
+def slots(devices: tuple[torch.device, ...], *, threads: int = 1, **options: object) -> Capacity:
+    return Capacity(devices, EngineOptions(**options), threads_per_cell=threads)
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine with 16 cores, 64,000 MiB of memory free, and two GPUs with 80,000 and 40,000 MiB."""
+    free = {"cpu": 64_000.0, "cuda:0": 80_000.0, "cuda:1": 40_000.0}
+    monkeypatch.setattr(capacity, "free_mib", lambda device: free[str(device)])
+    monkeypatch.setattr(capacity.os, "sched_getaffinity", lambda _: set(range(16)), raising=False)
+
+
+@pytest.mark.usefixtures("machine")
+def test_a_cpu_has_a_slot_for_each_core_up_to_eight():
+    assert len(slots(CPU).slots) == 8
+    assert len(slots(CPU, threads=4).slots) == 4
+    assert len(slots(CPU, threads=64).slots) == 1
+    assert len(slots(CPU, jobs=11).slots) == 11
+
+
+@pytest.mark.usefixtures("machine")
+def test_memory_is_shared_out_and_a_cell_alone_has_all_of_it():
+    of_eight = slots(CPU)
+    assert of_eight.limit_mib(CPU[0], alone=False) == 8000
+    assert of_eight.limit_mib(CPU[0], alone=True) == 64_000
+    assert slots(CPU, memory_per_cell_mib=500.0).limit_mib(CPU[0], alone=True) == 500
+
+
+@pytest.mark.usefixtures("machine")
+def test_gpus_have_the_slots_asked_for_in_turn():
+    of_two = slots(GPUS, jobs_per_gpu=2)
+    assert [(str(slot.device), slot.number) for slot in of_two.slots] == [
+        ("cuda:0", 0),
+        ("cuda:1", 0),
+        ("cuda:0", 1),
+        ("cuda:1", 1),
+    ]
+    assert of_two.limit_mib(GPUS[1], alone=False) == 20_000
+
+
+@pytest.mark.usefixtures("machine")
+def test_the_first_cell_on_a_gpu_shows_how_many_fit():
+    learning = slots(GPUS)
+    assert len(learning.slots) == 1
+    assert learning.limit_mib(GPUS[0], alone=False) == 80_000
+    learning.learn({"peak_reserved_mib": None})  # it failed
+    assert len(learning.slots) == 1
+    learning.learn({"peak_reserved_mib": 11_400.0})  # with its context 12,000: three in 36,000 of the smaller GPU
+    assert len(learning.slots) == 6
+    learning.learn({"peak_reserved_mib": 100.0})
+    assert len(learning.slots) == 6
+
+
+def test_a_containers_limit_counts(tmp_path):
+    machine_mib = free_memory_mib(())
+    files = tmp_path / "max", tmp_path / "current"
+
+    def free(limit: str) -> float:
+        files[0].write_text(limit)
+        files[1].write_text(str(100 * 2**20))
+        return free_memory_mib(((str(files[0]), str(files[1])),))
+
+    assert free(str(300 * 2**20)) == 200
+    assert free(str(50 * 2**20)) == 0
+    assert free("max\n") == pytest.approx(machine_mib, rel=0.2)
+    assert free_memory_mib(((str(tmp_path / "none"), "none"),)) == pytest.approx(machine_mib, rel=0.2)
+
+
+def test_a_shard_has_whole_seeds():
+    made = [CellConfig.model_construct(seed=seed, norm=norm, data="d") for seed in (4, 5, 6) for norm in "abc"]
+    numbers = shard_numbers(made, 2)
+    assert [numbers[cell.id] for cell in made] == [1, 1, 1, 2, 2, 2, 1, 1, 1]
+    alone = shard_numbers(made[:3], 2)
+    assert [alone[cell.id] for cell in made[:3]] == [1, 2, 1]
+
+
+def engine(**options: object) -> EngineOptions:
+    texts = {"jobs": "auto", "jobs_per_gpu": "auto", "timeout": None, "memory_per_cell": None, "retry": Retry.FAILED}
+    texts |= {"fail_fast": False, "max_failures": None, "checkpoint_every": "auto", "save_weights": "none", "log": None}
+    return parse_engine(**(texts | options))
+
+
+def test_options_are_read():
+    assert engine() == EngineOptions()
+    assert engine(timeout="90").timeout_s == engine(timeout="1.5m").timeout_s == 90
+    assert engine(timeout="2h").timeout_s == 7200
+    assert engine(memory_per_cell="2GiB").memory_per_cell_mib == 2048
+    assert engine(memory_per_cell="1GB").memory_per_cell_mib == pytest.approx(953.67, abs=0.01)
+    assert engine(fail_fast=True).max_failures == 1
+    assert engine(checkpoint_every="0").checkpoint_every == 0
+    assert engine(log="tensorboard").loggers == ("tensorboard",)
+    assert parse_devices(None, None) == ("auto",)
+    assert parse_devices(None, "0, 3") == ("cuda:0", "cuda:3")
+    assert parse_shard(None) == (1, 1)
+    assert parse_shard("3/4") == (3, 4)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"timeout": "soon"}, "--timeout soon: give 90s, 30m or 2h"),
+        ({"timeout": "0"}, "--timeout 0: give 90s"),
+        ({"memory_per_cell": "2TiB"}, "--memory-per-cell 2TiB: give 800MiB or 4GiB"),
+        ({"checkpoint_every": "-1"}, "--checkpoint-every -1: give auto or a number from 0 up"),
+        ({"jobs_per_gpu": "0"}, "--jobs-per-gpu 0: give auto or a number from 1 up"),
+        ({"save_weights": "best"}, "--save-weights best: give none or last"),
+        ({"log": "tensorbord"}, "unknown logger 'tensorbord', did you mean 'tensorboard'?"),
+        ({"fail_fast": True, "max_failures": 2}, "--fail-fast or --max-failures, not both"),
+    ],
+)
+def test_options_that_are_none_are_refused(options, message):
+    with pytest.raises(ValueError) as error:
+        engine(**options)
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["0/2", "3/2", "1", "1/", "a/b", "1/0", "-1/2"])
+def test_a_shard_that_is_none_is_refused(text):
+    with pytest.raises(UsageError, match=r"give I/N with I from 1 to N"):
+        parse_shard(text)
+
+
+def test_devices_that_are_none_are_refused():
+    with pytest.raises(UsageError, match="not both"):
+        parse_devices("cpu", "0")
+    with pytest.raises(UsageError, match="give numbers of GPUs"):
+        parse_devices(None, "cpu")
+
+
+def test_a_logger_whose_package_is_missing_is_named(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(UsageError, match="--log wandb: the package is not installed; pip install wandb"):
+        engine(log="wandb")

@@ -1,0 +1,158 @@
+"""Checkpoints, weights and loggers: what is beside a cell's numbers, and never changes or costs them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import FILES_OF_NUMBERS
+from safetensors import safe_open
+
+from ablations import recipes
+from ablations.data import DataInfo, find_source, prepare
+from ablations.engine import checkpoint
+from ablations.engine.cell import run_cell
+from ablations.engine.options import CellOptions
+from ablations.engine.result import Result
+from ablations.study.cell import make_config
+from ablations.tasks.net import build_net
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def digits(cache: Path) -> DataInfo:
+    return prepare(find_source("digits", data_root=cache, download=False, image_size=None))
+
+
+def run(digits: DataInfo, folder: Path, *, source_hash: str = "now", epochs: int = 3, **options: object) -> Result:
+    folder.mkdir(exist_ok=True)
+    base = recipes.defaults(image_side=8, flips=False) | {"data": "digits", "data_fingerprint": digits.fingerprint}
+    config = make_config(base | {"epochs": epochs, "train_limit": 256, "norm": "xnorm", "seed": 0})
+    chosen = CellOptions(**options)
+    return run_cell(config, digits, folder=folder, device=CPU, options=chosen, source_hash=source_hash)
+
+
+def numbers(folder: Path) -> list[bytes]:
+    return [(folder / name).read_bytes() for name in FILES_OF_NUMBERS]
+
+
+@pytest.fixture
+def plain(digits, tmp_path) -> list[bytes]:
+    run(digits, tmp_path / "plain")
+    return numbers(tmp_path / "plain")
+
+
+def test_a_checkpoint_changes_no_number_and_loads_without_running_code(digits, plain, tmp_path):
+    result = run(digits, tmp_path / "saved", checkpoint_every=1)
+    assert numbers(tmp_path / "saved") == plain
+    assert result.fields["resumed_after_epochs"] == []
+    saved = torch.load(tmp_path / "saved" / "checkpoint.ckpt", weights_only=True)
+    assert saved["made_by"] == {"source_hash": "now", "torch": torch.__version__}
+    assert not list((tmp_path / "saved").glob("*.partial"))
+
+
+@pytest.mark.parametrize(("every", "epochs"), [(1, [1, 2, 3]), (2, [2]), (0, []), (None, [])])
+def test_when_checkpoints_are_written(digits, tmp_path, monkeypatch, every, epochs):
+    seen = []
+    save = checkpoint.Checkpoints.on_save_checkpoint
+    monkeypatch.setattr(
+        checkpoint.Checkpoints,
+        "on_save_checkpoint",
+        lambda self, trainer, *rest: (seen.append(trainer.current_epoch + 1), save(self, trainer, *rest)),
+    )
+    run(digits, tmp_path / "c", checkpoint_every=every)
+    assert seen == epochs
+
+
+def test_a_long_epoch_is_followed_by_a_checkpoint(digits, tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "CHECKPOINT_S", 0.0)
+    run(digits, tmp_path / "c")
+    assert (tmp_path / "c" / "checkpoint.ckpt").exists()
+
+
+def test_a_cell_whose_test_was_cut_off_is_only_tested(digits, plain, tmp_path):
+    run(digits, tmp_path / "c", checkpoint_every=3)
+    (tmp_path / "c" / "correct.npy").unlink()
+    (tmp_path / "c" / "metrics.csv").unlink()
+    result = run(digits, tmp_path / "c")
+    assert result.fields["resumed_after_epochs"] == [3]
+    assert (result.fields["epochs_run"], len(result.fields["epoch_hashes"])) == (3, 3)
+    assert numbers(tmp_path / "c") == plain
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda path: path.write_bytes(path.read_bytes()[:1000]), "cannot be read, so the cell starts anew"),
+        (lambda path: path.write_bytes(b""), "cannot be read, so the cell starts anew"),
+        (lambda path: torch.save({"epoch": 1}, path), "cannot be read, so the cell starts anew"),
+        (lambda path: torch.save({"made_by": {}}, path), "from other sources or another torch"),
+    ],
+    ids=["cut off", "empty", "foreign", "other sources"],
+)
+def test_a_checkpoint_that_cannot_be_used_is_not_and_the_log_says_so(digits, plain, tmp_path, damage, said):
+    run(digits, tmp_path / "c", checkpoint_every=2)
+    damage(tmp_path / "c" / "checkpoint.ckpt")
+    result = run(digits, tmp_path / "c")
+    assert result.fields["resumed_after_epochs"] == []
+    assert said in (tmp_path / "c" / "log.txt").read_text()
+    assert numbers(tmp_path / "c") == plain
+
+
+def test_changed_sources_start_a_cell_anew(digits, tmp_path):
+    run(digits, tmp_path / "c", checkpoint_every=2)
+    assert run(digits, tmp_path / "c", source_hash="changed").fields["resumed_after_epochs"] == []
+
+
+def test_seconds_of_earlier_attempts_count(digits, tmp_path, monkeypatch):
+    run(digits, tmp_path / "c", checkpoint_every=2)
+    path = tmp_path / "c" / "checkpoint.ckpt"
+    saved = torch.load(path, weights_only=True)
+    (key,) = [key for key in saved["callbacks"] if "Checkpoints" in key]
+    saved["callbacks"][key]["seconds"] = 1000.0
+    torch.save(saved, path)
+    assert 1000 < run(digits, tmp_path / "c").fields["seconds"] < 1100
+
+
+def test_weights_are_kept_on_request_and_fit_the_net(digits, plain, tmp_path):
+    run(digits, tmp_path / "none")
+    assert not (tmp_path / "none" / "weights.safetensors").exists()
+    run(digits, tmp_path / "c", save_weights=True)
+    assert numbers(tmp_path / "c") == plain
+    with safe_open(tmp_path / "c" / "weights.safetensors", framework="pt") as file:
+        config = make_config(json.loads(file.metadata()["config"]))
+        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it is no mapping
+    net = build_net(config, image_shape=digits.image_shape, num_classes=10)
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    net.load_state_dict(weights, strict=True)
+    assert any(not torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
+
+
+def test_tensorboard_gets_every_epoch_and_the_test(digits, plain, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    result = run(digits, tmp_path / "c", loggers=("tensorboard",), log_folder=str(tmp_path / "logs" / "study"))
+    assert numbers(tmp_path / "c") == plain
+    (folder,) = {path.parent for path in (tmp_path / "logs").rglob("events.out.*")}
+    events = EventAccumulator(str(folder)).Reload()
+    assert {"train_loss", "val_loss", "val_accuracy_pct", "test_accuracy_pct"} <= set(events.Tags()["scalars"])
+    assert [event.step for event in events.Scalars("val_loss")] == [1, 2, 3]
+    tested = events.Scalars("test_accuracy_pct")[0].value
+    assert tested == pytest.approx(result.fields["test_accuracy_pct"], rel=1e-6)
+
+
+@pytest.mark.parametrize("method", ["__init__", "log_hyperparams", "log_metrics", "finalize"])
+def test_a_logger_that_fails_costs_the_cell_nothing(digits, plain, tmp_path, monkeypatch, method):
+    from pytorch_lightning.loggers import TensorBoardLogger
+
+    def fails(*_: object, **__: object) -> None:
+        raise ValueError("no connection")
+
+    monkeypatch.setattr(TensorBoardLogger, method, fails)
+    result = run(digits, tmp_path / "c", loggers=("tensorboard",), log_folder=str(tmp_path / "logs"))
+    assert result.outcome == "ok"
+    assert numbers(tmp_path / "c") == plain
+    assert "the logger tensorboard is dropped: ValueError: no connection" in (tmp_path / "c" / "log.txt").read_text()
