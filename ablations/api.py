@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import math
+import shutil
 import statistics
 import time
 from pathlib import Path
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 TIMING_S = 20.0
 """After this long no further kind of cell is timed for the plan."""
 
+NUM_FILES, DISK_BLOCK = 8, 4096
+"""Files of a cell, and the bytes in which a disk gives its room away."""
+
 DECIDES_NO_STEP = frozenset(
     {"norm", "seed", "epochs", "train_limit", "lr", "min_lr_share", "warmup_epochs", "weight_decay", "label_smoothing"}
 )
@@ -47,7 +51,7 @@ def describe_plan(plan: Plan) -> list[str]:
     if plan.taken:
         lines.append(f"not asked for, so as the study has it: {_values(plan.taken)}")
     if plan.todo:
-        lines.append(_cost(plan))
+        lines += [_cost(plan), *_lack_of_room(plan)]
     if plan.count("stale") and plan.rerun is None:
         lines.append("stale cells come from other sources than these; --rerun stale runs them again")
     lines += [f"{info.name}: {note}" for info in infos for note in info.notes]
@@ -67,11 +71,15 @@ def execute(plan: Plan, *, watcher: Watcher) -> None:
         watcher: is told what happens.
 
     Raises:
-        UsageError: the folder cannot be written.
+        UsageError: the folder cannot be written, or was given another question since the plan was made.
         Interrupted: the run was stopped; what is finished is kept.
         RunStopped: too much failed, or the disk is full; what is finished is kept.
     """
-    plan.store.write_study(plan.study)
+    if plan.store.study_text != plan.study_text:  # another runner has begun or extended the study since
+        if plan.store.read_study() != plan.study:
+            raise UsageError(f"{plan.store.folder} was changed by another runner meanwhile: give the command again")
+    else:
+        plan.store.write_study(plan.study)
     plan.store.repair()
     if not plan.todo:
         return
@@ -129,8 +137,7 @@ def _devices(plan: Plan) -> str:
 def _cost(plan: Plan) -> str:
     """Say how long the plan takes and how much disk."""
     seconds, how = _cell_seconds(plan)
-    disk_mib = sum(_disk_bytes(cell, plan.infos[cell.data_fingerprint]) for cell in plan.todo) / 2**20
-    disk = f"{disk_mib:.1f} MiB of disk"
+    disk = f"{_disk_mib(plan):.1f} MiB of disk{', weights aside' * plan.engine.save_weights}"
     if not seconds:
         return f"{disk}; how long is not known: {how}"
     each = duration(min(seconds)), duration(max(seconds))
@@ -181,10 +188,21 @@ def _step(cell: CellConfig) -> tuple[Any, ...]:
     return tuple(value for field, value in cell if field not in DECIDES_NO_STEP)
 
 
+def _lack_of_room(plan: Plan) -> list[str]:
+    """Say that the disk has less room than the cells need, where it has."""
+    above = next(path for path in (plan.store.folder, *plan.store.folder.absolute().parents) if path.exists())
+    free_mib = shutil.disk_usage(above).free / 2**20
+    return [f"only {free_mib:.1f} MiB are free in {above}"] if free_mib < _disk_mib(plan) else []
+
+
+def _disk_mib(plan: Plan) -> float:
+    return sum(_disk_bytes(cell, plan.infos[cell.data_fingerprint]) for cell in plan.todo) / 2**20
+
+
 def _disk_bytes(cell: CellConfig, info: DataInfo) -> int:
-    """Bytes of a cell's folder: a byte for each test image, a row for each epoch, the records."""
+    """Bytes of a cell's folder: a byte for each test image, a row for each epoch, the records; in blocks of a disk."""
     depth = cell.depth or SIZES[cell.model].depth
-    return info.num_test + cell.epochs * (150 + 200 * depth) + 8192
+    return info.num_test + cell.epochs * (150 + 200 * depth) + 8192 + NUM_FILES * DISK_BLOCK // 2
 
 
 def _values(axes: dict[str, list[Any]]) -> str:

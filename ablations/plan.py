@@ -44,6 +44,7 @@ class Plan:
         shard: which of how many parts of the cells are run, from 1.
         missing: whether cells that have no record yet are run.
         rerun: which finished cells are run again.
+        study_text: what study.yaml held as the plan was made.
         taken: values of axes that were not asked for and are the stored study's.
     """
 
@@ -58,6 +59,7 @@ class Plan:
     shard: tuple[int, int]
     missing: bool
     rerun: Rerun | None
+    study_text: str
     taken: dict[str, list[Any]]
 
     @property
@@ -108,6 +110,7 @@ def make_plan(request: Request) -> Plan:
     )
     store = Store(request.out / _name(request, data))
     _check_access(store)
+    study_text = store.study_text
     records = store.records()
     is_begun = bool(records) or any(store.leases.running())  # until then, the question may change
     stored = store.read_study() if is_begun else None
@@ -133,6 +136,7 @@ def make_plan(request: Request) -> Plan:
         shard=request.shard,
         missing=request.missing,
         rerun=request.rerun,
+        study_text=study_text,
         taken=taken,
     )
     _check_nets(plan.todo, infos)

@@ -87,6 +87,14 @@ class Store:
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise UsageError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
 
+    @property
+    def study_text(self) -> str:
+        """Content of study.yaml; empty where there is none."""
+        try:
+            return (self.folder / "study.yaml").read_text(errors="replace")
+        except FileNotFoundError:
+            return ""
+
     def write_study(self, study: Study) -> None:
         """Write study.yaml, atomically.
 

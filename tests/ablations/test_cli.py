@@ -491,6 +491,28 @@ def test_a_shard_runs_its_seeds_and_the_rest_stays_missing(cli, tmp_path):
     assert "4 cells of this study have not been run" in out
 
 
+def test_a_disk_that_is_too_small_is_named_in_the_plan(cli, tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=2**15))
+    _, out, _ = cli("run", "--norm", "l2", "--dry-run", "--out", tmp_path / "runs")
+    assert f"only 0.0 MiB are free in {tmp_path}" in out
+
+
+@pytest.mark.parametrize("seeds", [[0], [0, 1, 2]], ids=["the same", "another"])
+def test_a_study_that_was_changed_since_the_plan_is_not_written_over(cli, tmp_path, monkeypatch, seeds):
+    def another_runner_begins(plan):
+        plan.store.write_study(plan.study.model_copy(update={"axes": plan.study.axes | {"seed": seeds}}))
+        return []
+
+    monkeypatch.setattr("ablations.api.describe_plan", another_runner_begins)
+    code, _, err = cli("run", "--norm", "l2", "--seeds", 1, *QUICK, "--out", tmp_path)
+    if seeds == [0]:
+        assert (code, err) == (0, "")
+    else:
+        assert (code, err.count("\n")) == (2, 1)
+        assert "was changed by another runner meanwhile: give the command again" in err
+        assert yaml.safe_load((tmp_path / "norm-digits" / "study.yaml").read_text())["axes"]["seed"] == seeds
+
+
 def test_diff_says_in_what_two_cells_differ(cli, tmp_path):
     cli("run", "--norm", "xnorm,l2", "--seeds", 1, *QUICK, "--out", tmp_path)
     code, out, _ = cli("diff", "xnorm-s0", "l2-s0", "--out", tmp_path)
