@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import shutil
 import time
 from collections import deque
@@ -214,8 +215,8 @@ class Runner:
 
     def _is_done_elsewhere(self, cell: CellConfig) -> bool:
         record, before = self._store.find(cell, name=self._folder_name(cell)), self._records.get(cell.id)
-        if record is None or (before is not None and record.outcome == before.outcome):
-            return False
+        if record is None or (before is not None and json.dumps(record.outcome) == json.dumps(before.outcome)):
+            return False  # compared as text, since NaN is no equal of itself
         self._records[cell.id] = record
         self._watcher.done(cell, record.outcome, remark="by another runner")
         return True
