@@ -23,7 +23,7 @@ from ufo.norms import NORMS
 from ufo.sizes import SIZES
 
 if TYPE_CHECKING:
-    from ablations.engine.local import Watcher
+    from ablations.engine.watcher import Watcher
     from ablations.report import Report
 
 TIMING_S = 20.0

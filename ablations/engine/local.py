@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from multiprocessing import connection
-from typing import Any, Protocol
 
 import torch
 
@@ -19,17 +18,15 @@ from ablations.data import DataInfo
 from ablations.engine.capacity import Capacity, Slot, device_name
 from ablations.engine.failures import Failures
 from ablations.engine.options import CellOptions, EngineOptions
-from ablations.engine.result import Result, blank_fields, describe_exit, lost
+from ablations.engine.result import Result, attempt_of, blank_fields, describe_exit, lost, make_outcome
 from ablations.engine.server import await_server
 from ablations.engine.signals import Stops, stoppable
+from ablations.engine.watcher import Watcher
 from ablations.engine.worker import Task, Worker
 from ablations.provenance import describe, source_hashes
-from ablations.store import CHECKPOINT, RECORD_FORMAT, CellRecord, Lease, LeaseLost, Store, cell_name, write_json
+from ablations.store import CHECKPOINT, CellRecord, Lease, LeaseLost, Store, cell_name, write_json
 from ablations.store.leases import HEARTBEAT_S
 from ablations.study import CellConfig, Interrupted, RunStopped, Study
-
-KEPT_OF_AN_ATTEMPT = ("outcome", "kind", "detail", "test_accuracy_pct", "started", "seconds", "source_hash")
-"""Fields of outcome.json that stay in the record of the attempt after it."""
 
 TICK_S = 0.25
 """Longest time between two looks at everything."""
@@ -38,19 +35,6 @@ POLL_S = 1.0
 """Seconds between two looks at the cells that other runners hold."""
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
-
-
-class Watcher(Protocol):
-    """Who is told what happens, in the runner's own thread."""
-
-    def done(self, cell: CellConfig, outcome: Mapping[str, Any], *, remark: str) -> None:
-        """Take a cell that has ended, the content of its outcome.json, and what else is to be said of it."""
-
-    def note(self, line: str) -> None:
-        """Take a sentence of the runner's."""
-
-    def tick(self) -> None:
-        """Take the passing of time: called a few times a second."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -116,6 +100,7 @@ class Runner:
         self._alone: Slot | None = None
         self._polled = self._beaten = 0.0
         self._said = ""
+        self._stops = Stops()
         self._failures = Failures(
             todo,
             arms={cell.id: study.arm_of(cell) for cell in todo},
@@ -131,10 +116,10 @@ class Runner:
             Interrupted: a signal came; what is finished is kept.
             RunStopped: too much failed, or the disk is full; what is finished is kept.
         """
-        with stoppable() as stops:
+        with stoppable() as self._stops:
             try:
-                await_server(stops.soft)
-                while self._step(stops):
+                await_server(self._stops.soft)
+                while self._step():
                     pass
             except OSError as error:
                 if error.errno not in NO_ROOM:
@@ -142,21 +127,19 @@ class Runner:
                 raise self._no_room() from error
             finally:
                 self._end()
-        if stops.soft.is_set():
+        if self._stops.soft.is_set():
             raise Interrupted
         if reason := self._failures.reason_to_stop:
             raise RunStopped(reason)
 
-    def _step(self, stops: Stops) -> bool:
+    def _step(self) -> bool:
         """Start what can be started, and take in what has happened; False when there is nothing more to do."""
-        if stops.hard.is_set():
+        if self._stops.hard.is_set():
             raise Interrupted
-        is_ending = stops.soft.is_set() or self._failures.reason_to_stop is not None
-        if not is_ending:
-            self._start_cells()
-        elif stops.soft.is_set() and self._running:
+        self._start_cells()
+        if self._stops.soft.is_set() and self._running:
             self._say_once(f"finishing the {len(self._running)} cells that run; Ctrl-C again stops at once")
-        if not self._running and (is_ending or not (self._pending or self._held or self._failures.again)):
+        if not self._running and (self._is_ending or not (self._pending or self._held or self._failures.again)):
             return False
         ready = connection.wait([run.worker.pipe for run in self._running], TICK_S)
         for run in [run for run in self._running if run.worker.pipe in ready]:
@@ -166,8 +149,15 @@ class Runner:
         self._watcher.tick()
         return True
 
+    @property
+    def _is_ending(self) -> bool:
+        """Whether no more cells are to be started."""
+        return self._stops.soft.is_set() or self._failures.reason_to_stop is not None
+
     def _start_cells(self) -> None:
-        """Fill the free slots; a cell's second try waits until it can be alone."""
+        """Fill the free slots, unless the run is ending; a cell's second try waits until it can be alone."""
+        if self._is_ending:
+            return
         while self._alone is None and not self._failures.is_doubtful:
             taken = {run.slot for run in self._running}
             slot = next((slot for slot in self._capacity.slots if slot not in taken), None)
@@ -266,6 +256,9 @@ class Runner:
         else:
             run.worker.close()
             result = self._lost(run, *describe_exit(result))
+        self._forget(run)
+        if result.outcome == "ok":  # which stops nothing, so the slot need not wait for the disk
+            self._start_cells()
         self._record(run, result)
 
     def _end_overdue(self) -> None:
@@ -277,6 +270,7 @@ class Runner:
                 run.worker.dump()
                 run.worker.kill()
                 said = f"not done after {limit_s:g} s; where it stood is at the end of its log"
+                self._forget(run)
                 self._record(run, self._lost(run, "timeout", said))
 
     def _lost(self, run: _Running, kind: str, detail: str) -> Result:
@@ -287,16 +281,21 @@ class Runner:
 
     def _record(self, run: _Running, result: Result) -> None:
         """Put a cell that has ended into the study's folder, and take note of it."""
-        self._forget(run)
         cell, before = run.cell, self._records.get(run.cell.id)
         if result.disk_full:
             run.lease.release(keep_checkpoint=True)
             raise self._no_room()
-        outcome = self._outcome(run, result, before)
+        outcome = make_outcome(
+            cell,
+            result,
+            before=None if before is None else before.outcome,
+            limit_mib=run.task.options.memory_mib,
+            origin={"source_hash": run.task.source_hash, **self._provenance},
+        )
         remark = ""
         try:
             if result.outcome == "failed" and before is not None and before.has_result:
-                self._records[cell.id] = self._store.add_attempt(before, _attempt(outcome))
+                self._records[cell.id] = self._store.add_attempt(before, attempt_of(outcome))
                 run.lease.release(keep_checkpoint=False)
                 remark = "its earlier result is kept"  # a failure takes no result's place
             else:
@@ -309,24 +308,6 @@ class Runner:
         if cell in self._failures.again:
             remark = "it will be tried again, alone on the machine"
         self._watcher.done(cell, outcome, remark=remark)
-
-    def _outcome(self, run: _Running, result: Result, before: CellRecord | None) -> dict[str, Any]:
-        earlier = [] if before is None else [*before.outcome["attempts"], _attempt(before.outcome)]
-        limit_mib, detail = run.task.options.memory_mib, result.detail
-        if result.kind == "oom" and limit_mib is not None:
-            detail += f" (this cell's limit: {limit_mib:.0f} MiB)"
-        return {
-            "format": RECORD_FORMAT,
-            "cell": run.cell.id,
-            "outcome": result.outcome,
-            "kind": result.kind,
-            "detail": detail,
-            "traceback": result.traceback,
-            "attempts": earlier,
-            **result.fields,
-            "source_hash": self._sources[run.cell.norm],
-            **self._provenance,
-        }
 
     def _beat(self) -> None:
         """Give a sign of life for every cell that we hold."""
@@ -371,7 +352,3 @@ class Runner:
 
     def _folder_name(self, cell: CellConfig) -> str:
         return cell_name(self._study.arm_of(cell), cell)
-
-
-def _attempt(outcome: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: outcome[key] for key in KEPT_OF_AN_ATTEMPT}

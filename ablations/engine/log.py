@@ -39,7 +39,7 @@ def logged(path: Path) -> Iterator[None]:
 
 
 def take_over_output(path: Path) -> None:
-    """Send this process's output and errors to a file, and the stack of every thread when it crashes or is asked to.
+    """Send this process's output and errors to a file, and its stack when it crashes or is asked for it.
 
     A crash is a signal such as SIGSEGV; `DUMP_SIGNAL` asks. Nothing is undone: it is for a worker process.
     """

@@ -1,16 +1,23 @@
-"""What a cell came to, also one whose process is no more: fields of outcome.json."""
+"""What a cell came to, also one whose process is no more, and its outcome.json."""
 
 from __future__ import annotations
 
 import csv
 import signal
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ablations.store import RECORD_FORMAT
+from ablations.study import CellConfig
+
 TRACEBACK_LINES = 20
 """Last lines of a traceback that the record keeps; log.txt has all of it."""
 
+
+KEPT_OF_AN_ATTEMPT = ("outcome", "kind", "detail", "test_accuracy_pct", "started", "seconds", "source_hash")
+"""Fields of outcome.json that stay in the record of the attempt after it."""
 
 STACK_HEADS = ("Current thread", "Stack (most recent call first)")
 """How the stacks begin that `faulthandler` writes."""
@@ -64,6 +71,44 @@ def blank_fields(*, chance_pct: float, started: str, device: str) -> dict[str, A
         "peak_memory_mib": None,
         "peak_reserved_mib": None,
     }
+
+
+def make_outcome(
+    cell: CellConfig,
+    result: Result,
+    *,
+    before: Mapping[str, Any] | None,
+    limit_mib: float | None,
+    origin: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return the content of outcome.json.
+
+    Args:
+        cell: its configuration.
+        result: what it came to.
+        before: content of the outcome.json of the attempt before, whose attempts are taken over.
+        limit_mib: of its memory.
+        origin: sources, revision, versions, machine.
+    """
+    detail = result.detail
+    if result.kind == "oom" and limit_mib is not None:
+        detail += f" (this cell's limit: {limit_mib:.0f} MiB)"
+    return {
+        "format": RECORD_FORMAT,
+        "cell": cell.id,
+        "outcome": result.outcome,
+        "kind": result.kind,
+        "detail": detail,
+        "traceback": result.traceback,
+        "attempts": [] if before is None else [*before["attempts"], attempt_of(before)],
+        **result.fields,
+        **origin,
+    }
+
+
+def attempt_of(outcome: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what stays of an attempt in the record of the attempt after it."""
+    return {key: outcome[key] for key in KEPT_OF_AN_ATTEMPT}
 
 
 def lost(folder: Path, kind: str, detail: str, fields: dict[str, Any]) -> Result:

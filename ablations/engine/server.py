@@ -20,7 +20,7 @@ CONTEXT = multiprocessing.get_context("forkserver")
 
 def start_server() -> None:
     """Start the server, unless it runs already, without waiting for it."""
-    CONTEXT.set_forkserver_preload(["ablations.engine.cell"])
+    CONTEXT.set_forkserver_preload(["ablations.engine.preload"])
     with no_interrupt():  # it must outlive a Ctrl-C, which reaches it too
         forkserver.ensure_running()
     atexit.register(_end_server)

@@ -1,0 +1,21 @@
+"""Who is told what happens in a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from ablations.study import CellConfig
+
+
+class Watcher(Protocol):
+    """Who is told what happens, in the runner's own thread."""
+
+    def done(self, cell: CellConfig, outcome: Mapping[str, Any], *, remark: str) -> None:
+        """Take a cell that has ended, the content of its outcome.json, and what else is to be said of it."""
+
+    def note(self, line: str) -> None:
+        """Take a sentence of the runner's."""
+
+    def tick(self) -> None:
+        """Take the passing of time: called a few times a second."""
