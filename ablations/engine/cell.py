@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
 
 from ablations.callbacks import Diverged, DivergenceGuard, History, Probes, has_not_learned
 from ablations.data import DataInfo, EvalBatches, Scale, TrainBatches, load_splits, split_hash
@@ -122,13 +124,16 @@ class _Cell:
     def train_and_test(self) -> tuple[str, str, str]:
         """Return outcome, kind and detail."""
         tested: dict[str, float] = {}
+        is_ended = False
         try:
             self._fit()
             tested = self._test()
+            is_ended = True
         except Diverged as divergence:
+            is_ended = True
             return "diverged", divergence.kind, str(divergence)
         finally:
-            self.loggers.finish(tested)
+            self.loggers.finish(tested, status="success" if is_ended else "failed")
             self.fields["epochs_run"] = len(self.history.rows)
             self.fields["epoch_hashes"] = self.module.epoch_hashes
             self.fields["resumed_after_epochs"] = self.checkpoints.resumed_after
@@ -160,8 +165,6 @@ class _Cell:
 
 
 def _save_weights(net: torch.nn.Module, path: Path, config: CellConfig) -> None:
-    from safetensors.torch import save_file
-
     tensors = {name: tensor.contiguous() for name, tensor in net.state_dict().items()}
     save_file(tensors, path, metadata={"config": config.model_dump_json()})
 
@@ -192,7 +195,10 @@ def _is_oom(error: Exception) -> bool:
 def _is_disk_full(error: Exception, folder: Path) -> bool:
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno in NO_ROOM
-    return isinstance(error, (OSError, RuntimeError)) and shutil.disk_usage(folder).free < LEAST_FREE_BYTES
+    return (
+        isinstance(error, (OSError, RuntimeError, SafetensorError))
+        and shutil.disk_usage(folder).free < LEAST_FREE_BYTES
+    )
 
 
 def _memory(device: torch.device) -> dict[str, float | None]:

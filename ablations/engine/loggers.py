@@ -39,17 +39,18 @@ class Loggers(pl.Callback):
         for name, logger in list(self._loggers.items()):
             self._guarded(name, partial(logger.log_metrics, means, step=epoch))
 
-    def finish(self, metrics: dict[str, float]) -> None:
+    def finish(self, metrics: dict[str, float], *, status: str) -> None:
         """Log what the test gave, and close every logger.
 
         Args:
             metrics: names to values; empty where the cell was not tested.
+            status: ``success`` or ``failed``.
         """
         for name, logger in list(self._loggers.items()):
             if metrics:
                 self._guarded(name, partial(logger.log_metrics, metrics, step=self.config.epochs))
-            self._guarded(name, partial(logger.finalize, "success"))
-            self._guarded(name, partial(_close, logger))
+            self._guarded(name, partial(logger.finalize, status))
+            self._guarded(name, partial(_close, logger, failed=status == "failed"))
 
     def _attach(self, name: str) -> None:
         from pytorch_lightning import loggers
@@ -72,7 +73,7 @@ class Loggers(pl.Callback):
             self._loggers.pop(name, None)
 
 
-def _close(logger: Any) -> None:
+def _close(logger: Any, *, failed: bool) -> None:
     """End a run of wandb, of which there is one a process; other loggers are closed by now."""
     if finish := getattr(logger.experiment, "finish", None):
-        finish()
+        finish(exit_code=int(failed))
