@@ -80,7 +80,6 @@ def execute(plan: Plan, *, watcher: Watcher) -> None:
             raise UsageError(f"{plan.store.folder} was changed by another runner meanwhile: give the command again")
     else:
         plan.store.write_study(plan.study)
-    plan.store.repair()
     if not plan.todo:
         return
     from ablations.engine.local import Runner

@@ -33,11 +33,11 @@ class Leftover:
         if self.path.is_dir():
             shutil.rmtree(self.path)
         else:
-            self.path.unlink()
+            self.path.unlink(missing_ok=True)
 
 
 def find_leftovers(store: Store) -> list[Leftover]:
-    """Find what can be removed; what a live runner holds is left alone.
+    """Find what can be removed; what a live runner holds or needs is left alone.
 
     Args:
         store: the study's folder.
@@ -54,6 +54,8 @@ def find_leftovers(store: Store) -> list[Leftover]:
     ]
     fingerprints = {record.config.data_fingerprint for record in records}
     fingerprints |= {point["data_fingerprint"] for point in study.data_points.values()}
+    if any(store.leases.running()):  # who loads the decoded data
+        return begun + checkpoints
     decoded = [
         Leftover(path, "decoded data; other studies may use it, and it will be decoded anew")
         for fingerprint in sorted(fingerprints)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -92,7 +93,9 @@ class Plan:
 
 
 def make_plan(request: Request) -> Plan:
-    """Check a request in full and lay out what it comes to; only the cache of decoded data may be written.
+    """Check a request in full and lay out what it comes to.
+
+    Only the cache of decoded data may be written, and what a runner left half done when it died is put right.
 
     Raises:
         UsageError: anything that the user got wrong, in one line.
@@ -102,6 +105,7 @@ def make_plan(request: Request) -> Plan:
     asked = _complete(request)
     devices = _find_devices(request.devices)
     _check_precision(devices[0], asked)
+    _check_engine(devices[0], request.engine)
     data = find_data(
         asked["data"],
         image_sizes=asked.get("image_size", [None]),
@@ -111,6 +115,8 @@ def make_plan(request: Request) -> Plan:
     store = Store(request.out / _name(request, data))
     _check_access(store)
     study_text = store.study_text
+    if store.exists:
+        store.repair()
     records = store.records()
     is_begun = bool(records) or any(store.leases.running())  # until then, the question may change
     stored = store.read_study() if is_begun else None
@@ -233,6 +239,17 @@ def shard_numbers(cells: list[CellConfig], parts: int) -> dict[str, int]:
     if len(seeds) < parts:
         return {cell.id: 1 + i % parts for i, cell in enumerate(cells)}
     return {cell.id: 1 + seeds.index(cell.seed) % parts for cell in cells}
+
+
+def _check_engine(device: torch.device, engine: EngineOptions) -> None:
+    """Refuse what would be without effect."""
+    if engine.jobs is not None and device.type != "cpu":
+        raise UsageError(f"--jobs {engine.jobs} is for a CPU; on {device} give --jobs-per-gpu")
+    if engine.jobs_per_gpu is not None and device.type != "cuda":
+        raise UsageError(f"--jobs-per-gpu {engine.jobs_per_gpu} is for CUDA; on {device} give --jobs")
+    can_limit = device.type == "cuda" or (device.type == "cpu" and sys.platform == "linux")
+    if engine.memory_per_cell_mib is not None and not can_limit:
+        raise UsageError(f"--memory-per-cell cannot be enforced on {device} under {sys.platform}")
 
 
 def _find_devices(names: tuple[str, ...]) -> tuple[torch.device, ...]:

@@ -30,16 +30,13 @@ class Lines:
 
     def __init__(self, console: Console, study: Study, *, total: int, show: str) -> None:
         self.console, self.study, self.total, self.show = console, study, total, show
-        self.ended: dict[str, str] = {}
+        self.ended: set[str] = set()
+        self.failed: set[str] = set()
+        """Cells whose last attempt here failed."""
 
-    @property
-    def num_failed(self) -> int:
-        """Cells whose last attempt failed."""
-        return list(self.ended.values()).count("failed")
-
-    def done(self, cell: CellConfig, outcome: Mapping[str, Any], *, remark: str) -> None:
+    def done(self, cell: CellConfig, outcome: Mapping[str, Any], *, ours: bool, remark: str) -> None:
         """Print the cell's line."""
-        self.ended[cell.id] = outcome["outcome"]
+        self._note_end(cell, outcome, ours=ours)
         arm, condition = self.study.arm_of(cell), self.study.condition_of(cell)
         where = f"{arm}{f' ({condition})' if condition else ''} seed {cell.seed}"
         accuracy = outcome["test_accuracy_pct"]
@@ -56,6 +53,13 @@ class Lines:
 
     def tick(self) -> None:
         """Print nothing."""
+
+    def _note_end(self, cell: CellConfig, outcome: Mapping[str, Any], *, ours: bool) -> None:
+        self.ended.add(cell.id)
+        if ours and outcome["outcome"] == "failed":
+            self.failed.add(cell.id)
+        else:
+            self.failed.discard(cell.id)
 
 
 class Picture(Lines):
@@ -78,12 +82,12 @@ class Picture(Lines):
         self.store, self.board, self.live = store, board, live
         self._drawn = 0.0
 
-    def done(self, cell: CellConfig, outcome: Mapping[str, Any], *, remark: str) -> None:
+    def done(self, cell: CellConfig, outcome: Mapping[str, Any], *, ours: bool, remark: str) -> None:
         """Put the cell on the board, and print its line where it is no success."""
         self.board.take(cell, outcome)
         if outcome["outcome"] != "ok" or remark:
-            super().done(cell, outcome, remark=remark)
-        self.ended[cell.id] = outcome["outcome"]
+            super().done(cell, outcome, ours=ours, remark=remark)
+        self._note_end(cell, outcome, ours=ours)
 
     def tick(self) -> None:
         """Redraw, when it is time."""

@@ -68,7 +68,8 @@ def run(
     memory_per_cell: options.MemoryPerCell = None,
     shard: Annotated[str | None, typer.Option(help="Run part I of N only: I/N, for instance of a job array.")] = None,
     retry: Annotated[
-        options.Retry, typer.Option(help="Cells of earlier runs to run again: failed, oom, all (diverged too), none.")
+        options.Retry,
+        typer.Option(help="Failed cells to run again: failed, oom, all (and diverged), none (nor a second try)."),
     ] = options.Retry.FAILED,
     rerun: Annotated[Rerun | None, typer.Option(help="Run finished cells again.")] = None,
     fail_fast: options.FailFast = False,
@@ -212,7 +213,7 @@ def _execute(plan: Plan, console: Console) -> tuple[int, bool]:
     except RunStopped as reason:
         print_lines(console, [f"stopped: {reason}; what is finished is kept"])
         return SOME_FAILED, True
-    return SOME_FAILED if watcher.num_failed else OK, False
+    return SOME_FAILED if watcher.failed else OK, False
 
 
 def _parse_fields(

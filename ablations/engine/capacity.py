@@ -23,10 +23,14 @@ SPARE = 0.1
 """Share of a device's memory that is left alone."""
 
 CGROUP_FILES = (
-    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current", "/sys/fs/cgroup/memory.stat"),
+    (
+        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+        "/sys/fs/cgroup/memory/memory.usage_in_bytes",
+        "/sys/fs/cgroup/memory/memory.stat",
+    ),
 )
-"""Limit and use of a container's memory, in versions 2 and 1 of Linux' control groups."""
+"""Limit, use and its parts of a container's memory, in versions 2 and 1 of Linux' control groups."""
 
 
 @dataclass(frozen=True)
@@ -132,17 +136,19 @@ def free_mib(device: torch.device) -> float | None:
     return free_memory_mib() if device.type == "cpu" else None
 
 
-def free_memory_mib(cgroup_files: tuple[tuple[str, str], ...] = CGROUP_FILES) -> float:
+def free_memory_mib(cgroup_files: tuple[tuple[str, str, str], ...] = CGROUP_FILES) -> float:
     """Return the memory that is free on this machine, or within the limit of its container.
 
     Args:
-        cgroup_files: paths of limit and use.
+        cgroup_files: paths of limit, use, and parts of the use, of which cached files give way.
     """
     free: float = psutil.virtual_memory().available
-    for limit, used in cgroup_files:
+    for limit, used, parts in cgroup_files:
         try:
-            within = int(Path(limit).read_text()) - int(Path(used).read_text())
-        except (OSError, ValueError):  # no such control group, or "max"
+            stat = dict(line.split() for line in Path(parts).read_text().splitlines())
+            in_use = int(Path(used).read_text()) - int(stat["inactive_file"])
+            within = int(Path(limit).read_text()) - in_use
+        except (OSError, ValueError, KeyError):  # no such control group, or "max"
             continue
         free = min(free, max(0, within))
     return free / 2**20

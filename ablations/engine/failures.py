@@ -32,15 +32,15 @@ class Failures:
         self.again: list[CellConfig] = []
         """Cells to be tried again, alone on the machine."""
 
-    def take(self, cell: CellConfig, outcome: Mapping[str, Any]) -> None:
-        """Take note of how a cell has ended."""
+    def take(self, cell: CellConfig, outcome: Mapping[str, Any], *, ours: bool = True) -> None:
+        """Take note of how a cell has ended, here or with another runner, who then gives it its second try."""
         self._ways.pop(cell.id, None)
         if outcome["outcome"] != "failed":
             return
         kind = outcome["kind"]
         if cell.id in self._first.values():
             self._ways[cell.id] = (kind, outcome["detail"] if kind == "error" else "")
-        if self._second_try and kind in TRIED_AGAIN and cell.id not in self._tried:
+        if ours and self._second_try and kind in TRIED_AGAIN and cell.id not in self._tried:
             self.again.append(cell)
         else:
             self._failed.add(cell.id)
@@ -59,7 +59,7 @@ class Failures:
     @property
     def reason_to_stop(self) -> str | None:
         """Why no more cells should be started; None while there is no reason."""
-        num_failed = len(self._failed)
+        num_failed = len(self._failed) + len(self.again)
         if self._most is not None and num_failed >= self._most:
             return f"{num_failed} cell{'s' * (num_failed > 1)} failed, and no more than that were allowed for"
         confirmed = any(cell in self._failed for cell in self._ways)

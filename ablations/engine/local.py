@@ -169,6 +169,7 @@ class Runner:
         if self._failures.again and not self._running:
             cell = self._failures.next_try()
             if lease := self._claim(cell):
+                self._end_idle()  # alone: a GPU's idle workers hold some of its memory
                 self._alone = self._capacity.slots[0]
                 self._start(cell, lease, self._alone)
 
@@ -208,13 +209,17 @@ class Runner:
         if record is None or (before is not None and json.dumps(record.outcome) == json.dumps(before.outcome)):
             return False  # compared as text, since NaN is no equal of itself
         self._records[cell.id] = record
-        self._watcher.done(cell, record.outcome, remark="by another runner")
+        self._failures.take(cell, record.outcome, ours=False)
+        self._watcher.done(cell, record.outcome, ours=False, remark="by another runner")
         return True
 
     def _start(self, cell: CellConfig, lease: Lease, slot: Slot) -> None:
         """Have a worker run a cell that we hold; give the cell back where its folder cannot be written."""
         try:
             task = self._prepare(cell, lease, slot)
+        except FileNotFoundError:
+            self._lose(cell, "another runner has taken it over")
+            return
         except OSError:
             lease.release(keep_checkpoint=True)
             raise
@@ -252,14 +257,21 @@ class Runner:
                 self._idle[run.slot] = run.worker
             else:
                 run.worker.close()
-            self._capacity.learn(result.fields)
+            if result.outcome != "failed":
+                self._capacity.learn(result.fields)
         else:
             run.worker.close()
+            if self._stops.hard.is_set():  # it died of the same wish: a signal to the whole group
+                self._forget(run)
+                run.lease.release(keep_checkpoint=True)
+                return
             result = self._lost(run, *describe_exit(result))
         self._forget(run)
-        if result.outcome == "ok":  # which stops nothing, so the slot need not wait for the disk
-            self._start_cells()
-        self._record(run, result)
+        try:
+            if result.outcome == "ok":  # which stops nothing, so the slot need not wait for the disk
+                self._start_cells()
+        finally:
+            self._record(run, result)
 
     def _end_overdue(self) -> None:
         limit_s = self._options.timeout_s
@@ -295,6 +307,7 @@ class Runner:
         remark = ""
         try:
             if result.outcome == "failed" and before is not None and before.has_result:
+                run.lease.check()
                 self._records[cell.id] = self._store.add_attempt(before, attempt_of(outcome))
                 run.lease.release(keep_checkpoint=False)
                 remark = "its earlier result is kept"  # a failure takes no result's place
@@ -302,12 +315,15 @@ class Runner:
                 name = self._folder_name(cell)
                 self._records[cell.id] = self._store.publish(run.lease, cell, outcome, name=name, replaces=before)
         except LeaseLost as reason:
-            self._lose(run, reason)
+            self._lose(cell, str(reason))
             return
+        except OSError:
+            run.lease.release(keep_checkpoint=True)
+            raise
         self._failures.take(cell, outcome)
         if cell in self._failures.again:
             remark = "it will be tried again, alone on the machine"
-        self._watcher.done(cell, outcome, remark=remark)
+        self._watcher.done(cell, outcome, ours=True, remark=remark)
 
     def _beat(self) -> None:
         """Give a sign of life for every cell that we hold."""
@@ -320,11 +336,11 @@ class Runner:
             except LeaseLost as reason:
                 run.worker.kill()
                 self._forget(run)
-                self._lose(run, reason)
+                self._lose(run.cell, str(reason))
 
-    def _lose(self, run: _Running, reason: LeaseLost) -> None:
-        self._watcher.note(f"{self._name(run.cell)}: {reason}, so what we have of it is discarded")
-        self._held.append(run.cell)
+    def _lose(self, cell: CellConfig, reason: str) -> None:
+        self._watcher.note(f"{self._name(cell)}: {reason}, so what we have of it is discarded")
+        self._held.append(cell)
 
     def _forget(self, run: _Running) -> None:
         self._running.remove(run)
@@ -333,10 +349,16 @@ class Runner:
 
     def _end(self) -> None:
         """End every process, and give back what we hold."""
-        for worker in [*self._idle.values(), *(run.worker for run in self._running)]:
-            worker.kill()
+        self._end_idle()
+        for run in self._running:
+            run.worker.kill()
         for run in self._running:
             run.lease.release(keep_checkpoint=True)
+
+    def _end_idle(self) -> None:
+        while self._idle:
+            _, worker = self._idle.popitem()
+            worker.kill()
 
     def _no_room(self) -> RunStopped:
         return RunStopped(f"no room is left on the disk of {self._store.folder}; make room, then give the same command")

@@ -11,8 +11,8 @@ from ablations.study import CellConfig
 class Watcher(Protocol):
     """Who is told what happens, in the runner's own thread."""
 
-    def done(self, cell: CellConfig, outcome: Mapping[str, Any], *, remark: str) -> None:
-        """Take a cell that has ended, the content of its outcome.json, and what else is to be said of it."""
+    def done(self, cell: CellConfig, outcome: Mapping[str, Any], *, ours: bool, remark: str) -> None:
+        """Take a cell that has ended here or with another runner, its outcome.json, and what else is to be said."""
 
     def note(self, line: str) -> None:
         """Take a sentence of the runner's."""

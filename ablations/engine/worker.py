@@ -156,4 +156,5 @@ def _limit_memory(task: Task) -> None:
         (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmData")]
         now = int(line.split()[1]) * 2**10
         _, most = resource.getrlimit(resource.RLIMIT_DATA)
-        resource.setrlimit(resource.RLIMIT_DATA, (now + int(limit_mib * 2**20), most))
+        wanted = now + int(limit_mib * 2**20)
+        resource.setrlimit(resource.RLIMIT_DATA, (wanted if most < 0 else min(wanted, most), most))  # -1: none

@@ -32,6 +32,12 @@ HEARTBEAT_S = 5.0
 LEASE_S = 30.0
 """Seconds without a sign of life after which a holder is taken for dead."""
 
+SURELY_DEAD_S = 3600.0
+"""Seconds without a sign of life after which one look is enough, however much the clocks differ."""
+
+REPLACED = "replaced-"
+"""How the name of a record begins that is being replaced by another."""
+
 CHECKPOINT = "checkpoint.ckpt"
 LEASE = "lease.json"
 KEPT_OF_AN_ATTEMPT = (LEASE, CHECKPOINT, "config.json", "log.txt")
@@ -50,28 +56,22 @@ class Holder:
         runner: a name of its own.
         host: machine, since its start, and namespace of process numbers.
         pid: of its process.
-        process_started: when that process began, in seconds since 1970: a number may be given out again.
+        process_started: when that process began, as its system counts: a number may be given out again.
     """
 
     runner: str
     host: str
     pid: int
-    process_started: float
+    process_started: str
 
     @staticmethod
     def here() -> Holder:
         """Return the holder that this process is."""
-        process = psutil.Process()
-        return Holder(uuid.uuid4().hex[:12], _host(), process.pid, process.create_time())
+        return Holder(uuid.uuid4().hex[:12], _host(), os.getpid(), _started(os.getpid()) or "")
 
     def is_gone(self) -> bool:
         """Whether it is known to be dead: False on another machine, of which nothing is known."""
-        if self.host != _host():
-            return False
-        try:
-            return abs(psutil.Process(self.pid).create_time() - self.process_started) > 1
-        except psutil.Error:
-            return True
+        return self.host == _host() and _started(self.pid) != self.process_started
 
 
 @dataclass(frozen=True)
@@ -146,11 +146,11 @@ class Leases:
             return None
         try:
             self._sign(taken)
+            for path in taken.iterdir():
+                if path.name not in KEPT_OF_AN_ATTEMPT:
+                    path.unlink()
         except FileNotFoundError:  # another runner has taken it in its turn
             return None
-        for path in taken.iterdir():
-            if path.name not in KEPT_OF_AN_ATTEMPT:
-                path.unlink()
         return Lease(cell, taken, self.holder)
 
     def running(self) -> Iterator[Path]:
@@ -162,12 +162,20 @@ class Leases:
                     yield folder
 
     def left_behind(self) -> list[Path]:
-        """Return what dead and released attempts have left."""
-        live = set(self.running())
-        return [path for path in sorted(self.partials.glob("*")) if path not in live]
+        """Return what dead and released attempts have left; of other machines, whose clocks may differ, after long."""
+        found = [path for path in sorted(self.partials.glob("*")) if not path.name.startswith(REPLACED)]
+        return [path for path in found if not self._may_live(path)]
+
+    def _may_live(self, folder: Path) -> bool:
+        holder = _read_holder(folder)
+        if holder is None or holder.is_gone():
+            return False
+        with contextlib.suppress(FileNotFoundError):
+            return holder.host == _host() or time.time() - (folder / LEASE).stat().st_mtime < SURELY_DEAD_S
+        return False
 
     def sweep(self) -> None:
-        """Remove the scratch folders of runners that died; where one is alive, it only claims anew."""
+        """Remove the scratch folders of runners that died; a live one claims its cell another time."""
         for path in [*self.partials.glob("new-*"), *self.partials.glob("gone-*")]:
             shutil.rmtree(path, ignore_errors=True)
 
@@ -179,6 +187,8 @@ class Leases:
             self._sign(scratch)
             if not rename(scratch, folder):
                 return None
+        except FileNotFoundError:  # another runner has swept it away: another time
+            return None
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
         lease = Lease(cell, folder, self.holder)
@@ -228,6 +238,17 @@ def remove_tree(folder: Path) -> None:
     gone = folder.with_name(f"gone-{uuid.uuid4().hex[:12]}")
     if rename(folder, gone):
         shutil.rmtree(gone, ignore_errors=True)
+
+
+def _started(pid: int) -> str | None:
+    """Return when a process began, by a count that the clock does not move where there is one; None: no process."""
+    stat = Path(f"/proc/{pid}/stat")
+    try:
+        if stat.parent.parent.exists():
+            return stat.read_text().rpartition(")")[2].split()[19]  # ticks since the machine was started
+        return str(round(psutil.Process(pid).create_time()))
+    except (OSError, psutil.Error):
+        return None
 
 
 def _number(folder: Path) -> int:

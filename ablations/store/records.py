@@ -6,10 +6,11 @@ all: it is written under ``cells/.partial/`` by whoever holds it (`ablations.sto
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
+import shutil
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +19,15 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from ablations.store.leases import CHECKPOINT, LEASE, Lease, LeaseLost, Leases, remove_tree, rename
+from ablations.store.leases import CHECKPOINT, LEASE, REPLACED, Lease, LeaseLost, Leases, remove_tree, rename
 from ablations.study import CellConfig, Study, UsageError
 from ablations.study.cell import first_error
 
 RECORD_FORMAT = 1
 """Version of outcome.json."""
+
+LOOKS, LOOK_S = 3, 0.1
+"""How often a record that cannot be read is looked at again, and after how many seconds."""
 
 RECORD_KEYS = (
     *("outcome", "kind", "detail", "attempts", "source_hash", "versions", "device", "seconds", "peak_memory_mib"),
@@ -64,7 +68,6 @@ class Store:
         self.folder = folder
         self.cells = folder / "cells"
         self.leases = Leases(self.cells / ".partial")
-        self._replaced = self.cells / ".replaced"
 
     @property
     def exists(self) -> bool:
@@ -125,24 +128,25 @@ class Store:
             LeaseLost: another runner has taken the cell over or recorded it; this result is not.
         """
         lease.check()
-        write_json(lease.folder / "config.json", json.loads(config.model_dump_json()))
-        write_json(lease.folder / "outcome.json", outcome)
-        for path in lease.folder.iterdir():
-            sync(path)
-        folder, old = self.cells / name, self._replaced / name
+        folder, old = self.cells / name, self.leases.partials / f"{REPLACED}{name}"
+        try:
+            write_json(lease.folder / "config.json", json.loads(config.model_dump_json()))
+            write_json(lease.folder / "outcome.json", outcome)
+            for path in lease.folder.iterdir():
+                sync(path)
+        except FileNotFoundError as error:
+            raise LeaseLost("another runner has taken it over") from error
         if replaces is not None:
-            self._replaced.mkdir(exist_ok=True)
+            shutil.rmtree(old, ignore_errors=True)  # left there by a runner that died: what replaced it stands
             rename(replaces.folder, old)
         if not rename(lease.folder, folder):
-            rename(old, replaces.folder if replaces else folder)
+            rename(old, folder)
             lease.release(keep_checkpoint=False)
-            raise LeaseLost("another runner has recorded it")
+            raise LeaseLost("another runner has taken it over or recorded it")
         sync(self.cells)
         self._tidy(folder, is_failed=outcome["outcome"] == "failed")
         if replaces is not None:
             remove_tree(old)
-            with contextlib.suppress(OSError):  # another record is being replaced
-                self._replaced.rmdir()
         return CellRecord(folder, config, outcome)
 
     def _tidy(self, folder: Path, *, is_failed: bool) -> None:
@@ -151,10 +155,12 @@ class Store:
             (folder / name).unlink(missing_ok=True)
 
     def repair(self) -> None:
-        """Finish or undo what a runner was doing when it died."""
+        """Finish or undo what a runner was doing when it died; what a live one is doing is left alone."""
         self.leases.sweep()
-        for old in self._replaced.glob("*"):
-            if not rename(old, self.cells / old.name):
+        live = {folder.stem for folder in self.leases.running()}
+        for old in self.leases.partials.glob(f"{REPLACED}*"):
+            name = old.name.removeprefix(REPLACED)
+            if name.rpartition("-")[2] not in live and not rename(old, self.cells / name):
                 remove_tree(old)
         for lease in self.cells.glob(f"[!.]*/{LEASE}"):
             self._tidy(lease.parent, is_failed=_read_record(lease.parent).outcome["outcome"] == "failed")
@@ -170,7 +176,7 @@ class Store:
             UsageError: it cannot be read.
         """
         folder = self.cells / name
-        return _read_record(folder) if (folder / "outcome.json").is_file() else None
+        return _read_steady(folder) if (folder / "outcome.json").is_file() else None
 
     def add_attempt(self, record: CellRecord, attempt: dict[str, Any]) -> CellRecord:
         """Add a failed attempt to the record of a cell whose result stays."""
@@ -186,7 +192,7 @@ class Store:
         """
         records: dict[str, CellRecord] = {}
         for folder in sorted(path for path in self.cells.glob("[!.]*") if path.is_dir()):
-            record = _read_record(folder)
+            record = _read_steady(folder)
             if not folder.name.endswith(f"-{record.config.id}"):  # a copy, or another configuration
                 raise unreadable(folder, f"the id of its config.json is {record.config.id}")
             if record.config.id in records:
@@ -232,6 +238,16 @@ def _flat(values: Mapping[str, Any], path: str = "") -> dict[str, Any]:
     for key, value in values.items():
         flat |= _flat(value, f"{path}{key}.") if isinstance(value, dict) else {f"{path}{key}": value}
     return flat
+
+
+def _read_steady(folder: Path) -> CellRecord:
+    """Read a record; where it cannot be read, look again, since a runner may be putting another in its place."""
+    for _ in range(LOOKS):
+        try:
+            return _read_record(folder)
+        except UsageError:
+            time.sleep(LOOK_S)
+    return _read_record(folder)
 
 
 def _read_record(folder: Path) -> CellRecord:

@@ -137,10 +137,10 @@ def test_a_terminal_gets_the_picture_and_lines_for_what_went_wrong(store):
     file = io.StringIO()
     console = Console(file=file, width=100, force_terminal=True, color_system=None, legacy_windows=False)
     with watching(console, study, store, total=6, show="") as watcher:
-        watcher.done(cell, OUTCOME, remark="")
-        watcher.done(other, OUTCOME | OOM, remark="it will be tried again, alone on the machine")
+        watcher.done(cell, OUTCOME, ours=True, remark="")
+        watcher.done(other, OUTCOME | OOM, ours=True, remark="it will be tried again, alone on the machine")
         watcher.tick()
-        assert watcher.num_failed == 1
+        assert len(watcher.failed) == 1
     text = file.getvalue()
     assert "no memory" in text
     assert "it will be tried again" in text
@@ -152,8 +152,8 @@ def test_where_there_is_no_terminal_each_cell_has_one_line(store):
     file = io.StringIO()
     cell = next(iter(store.records().values())).config
     with watching(Console(file=file, width=100), store.read_study(), store, total=6, show=" --out x") as watcher:
-        watcher.done(cell, OUTCOME, remark="")
-        watcher.done(cell, OUTCOME | OOM, remark="")
+        watcher.done(cell, OUTCOME, ours=True, remark="")
+        watcher.done(cell, OUTCOME | OOM, ours=True, remark="")
         watcher.tick()
     ok, oom = file.getvalue().splitlines()
     assert ok.startswith("[1/6] ")
@@ -163,9 +163,9 @@ def test_where_there_is_no_terminal_each_cell_has_one_line(store):
 def test_a_retried_cell_that_works_is_no_failure(store):
     cell = next(iter(store.records().values())).config
     with watching(Console(file=io.StringIO()), store.read_study(), store, total=6, show="") as watcher:
-        watcher.done(cell, OUTCOME | OOM, remark="")
-        watcher.done(cell, OUTCOME, remark="")
-    assert watcher.num_failed == 0
+        watcher.done(cell, OUTCOME | OOM, ours=True, remark="")
+        watcher.done(cell, OUTCOME, ours=True, remark="")
+    assert not watcher.failed
 
 
 def test_a_cell_published_twice_is_counted_once(store):

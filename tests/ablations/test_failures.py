@@ -23,7 +23,7 @@ def outcomes(out: Path) -> dict[str, dict]:
 @pytest.mark.usefixtures("arms")
 def test_six_ways_to_fail_cost_the_others_nothing(cli, tmp_path):
     arms = "xnorm,raises,turns_nan,hoards,sleeps,leaves,segfaults,l2"
-    more = ("--seeds", 1, "--epochs", 4, "--set", "train_limit=512", "--timeout", "6s", "--memory-per-cell", "1GiB")
+    more = ("--seeds", 1, "--epochs", 4, "--set", "train_limit=512", "--timeout", "15s", "--memory-per-cell", "1GiB")
     code, out, err = cli("run", "--norm", arms, "--plugin", "arms", *more, "--out", tmp_path)
     assert (code, err) == (1, "")
     seen = outcomes(tmp_path)

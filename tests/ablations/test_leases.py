@@ -57,7 +57,7 @@ def test_a_dead_holder_on_this_machine_holds_nothing(partials):
 
 
 def test_a_number_that_was_given_out_again_is_another_process(partials):
-    sign(Leases(partials).claim("a").folder, process_started=Holder.here().process_started - 100)
+    sign(Leases(partials).claim("a").folder, process_started="1")
     assert Leases(partials).claim("a") is not None
 
 
@@ -97,6 +97,7 @@ def test_what_runs_and_what_was_left_behind(partials):
     (partials / "new-1").mkdir()
     looking = Leases(partials)
     assert list(looking.running()) == [held, far]
+    (partials / "replaced-l2-s0-b").mkdir()  # a record, for a moment
     assert looking.left_behind() == [dead, silent, partials / "new-1"]
     looking.sweep()
     assert not (partials / "new-1").exists()
@@ -134,6 +135,26 @@ def _is_held(lease: leases.Lease) -> bool:
     except LeaseLost:
         return False
     return True
+
+
+def test_a_scratch_folder_that_was_swept_away_is_no_error(partials, monkeypatch):
+    mine, sign_before = Leases(partials), Leases._sign
+
+    def swept(self: Leases, folder: Path) -> None:
+        Leases(partials).sweep()
+        sign_before(self, folder)
+
+    monkeypatch.setattr(Leases, "_sign", swept)
+    assert mine.claim("a") is None
+    monkeypatch.undo()
+    assert mine.claim("a") is not None
+
+
+def test_a_change_of_the_clock_kills_nobody(partials, monkeypatch):
+    folder = Leases(partials).claim("a").folder
+    monkeypatch.setattr(time, "time", lambda: 4e9)
+    assert Leases(partials).claim("a") is None
+    assert folder not in Leases(partials).left_behind()
 
 
 def test_a_full_disk_is_no_rival(partials, monkeypatch):

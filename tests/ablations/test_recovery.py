@@ -37,9 +37,7 @@ def partials(out: Path) -> list[Path]:
 
 
 def check_nothing_is_half(out: Path) -> None:
-    folder = out / "norm-digits" / "cells"
     assert partials(out) == []
-    assert not (folder / ".replaced").exists()
     for cell in cells(out).values():
         names = {path.name for path in cell.iterdir()}
         assert {"config.json", "outcome.json", "metrics.csv", "probes.csv", "correct.npy", "log.txt"} <= names
@@ -132,7 +130,7 @@ def test_a_runner_that_lost_a_cell_discards_it_and_says_so(tmp_path):
     wait_for(lambda: any((folder / "metrics.csv").exists() for folder in partials(tmp_path)))
     (folder,) = partials(tmp_path)
     taken = folder.rename(folder.with_name(folder.name.replace(".1", ".2")))
-    dead = Holder("other", Holder.here().host, 2**22 + 1, 0.0)  # a number that no process has
+    dead = Holder("other", Holder.here().host, 2**22 + 1, "")  # a number that no process has
     (taken / LEASE).write_text(json.dumps(vars(dead)))
     code, out, err = finish(process)
     assert code == 0, err
@@ -180,6 +178,18 @@ def test_the_first_ctrl_c_finishes_what_runs_and_the_second_stops_at_once(tmp_pa
     assert cells(tmp_path) == {}
     assert all((folder / "checkpoint.ckpt").exists() for folder in partials(tmp_path))
     assert not any((folder / LEASE).exists() for folder in partials(tmp_path))
+
+
+@pytest.mark.slow
+def test_a_signal_to_the_whole_group_fails_no_cell(tmp_path):
+    process = start(*FULL, "--checkpoint-every", 1, out=tmp_path, new_group=True)
+    wait_for(lambda: any((folder / "checkpoint.ckpt").exists() for folder in partials(tmp_path)))
+    os.killpg(process.pid, signal.SIGTERM)
+    code, out, _ = finish(process, within_s=30)
+    assert code == 130
+    assert "interrupted: what is finished is kept" in out
+    assert "killed" not in out
+    assert cells(tmp_path) == {}
 
 
 @pytest.mark.slow

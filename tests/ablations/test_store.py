@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import threading
 from pathlib import Path
 
 import pandas as pd
@@ -11,8 +12,9 @@ import pytest
 from ablations import recipes
 from ablations.listing import studies
 from ablations.stats import CHANCE_KINDS
-from ablations.store import Store, cell_name, find_cell, write_text
+from ablations.store import CHECKPOINT, LeaseLost, Store, cell_name, find_cell, write_text
 from ablations.store.frames import SCORED_AS_CHANCE, read_frames
+from ablations.store.leases import LEASE
 from ablations.study import CellConfig, Study, UsageError
 from ablations.study.grid import design
 
@@ -92,6 +94,73 @@ def test_a_second_attempt_takes_the_place_of_the_first(tmp_path):
     publish(store, cells[0], store.read_study(), OUTCOME)
     assert store.records()[cells[0].id].has_result
     assert len(list(store.cells.glob("*-s0-*"))) == 1
+
+
+def publish_again(store: Store, cell: CellConfig) -> None:
+    publish(store, cell, store.read_study(), OUTCOME | {"test_accuracy_pct": 55.0})
+
+
+def test_a_record_that_was_being_replaced_when_the_runner_died_comes_back(tmp_path):
+    store, cells = fake(tmp_path, {("xnorm", 0): {}})
+    (folder,) = store.cells.glob("xnorm-s0-*")
+    lease = store.leases.claim(cells[0].id)
+    old = folder.rename(store.leases.partials / f"replaced-{folder.name}")
+    store.repair()
+    assert not folder.exists()  # its new record may come yet
+    lease.release(keep_checkpoint=False)
+    store.repair()
+    assert store.records()[cells[0].id].outcome["test_accuracy_pct"] == 90.0
+    shutil.copytree(folder, old)
+    publish_again(store, cells[0])
+    store.repair()
+    assert store.records()[cells[0].id].outcome["test_accuracy_pct"] == 55.0
+    assert list(store.leases.partials.iterdir()) == []
+
+
+def test_what_a_dead_runner_left_in_a_finished_cell_goes(tmp_path):
+    store, _ = fake(tmp_path, {("xnorm", 0): {}, ("l2", 0): {"outcome": "failed", "kind": "killed"}})
+    for folder in store.cells.glob("[!.]*"):
+        for name in (LEASE, CHECKPOINT):
+            (folder / name).write_text("")
+    store.repair()
+    left = {
+        folder.name.partition("-")[0]: {path.name for path in folder.iterdir()} for folder in store.cells.glob("[!.]*")
+    }
+    assert not {LEASE, CHECKPOINT} & left["xnorm"]
+    assert CHECKPOINT in left["l2"]
+    assert LEASE not in left["l2"]
+
+
+def test_a_result_whose_lease_was_lost_is_not_recorded(tmp_path):
+    store, cells = fake(tmp_path, {})
+    lease = store.leases.claim(cells[0].id)
+    lease.folder.rename(lease.folder.with_suffix(".2"))
+    with pytest.raises(LeaseLost, match="another runner has taken it over"):
+        store.publish(lease, cells[0], OUTCOME, name="x", replaces=None)
+    assert store.records() == {}
+
+
+def test_a_cell_that_was_recorded_meanwhile_is_not_recorded_again(tmp_path):
+    store, cells = fake(tmp_path, {})
+    name = cell_name("xnorm", cells[0])
+    lease = store.leases.claim(cells[0].id)
+    first = store.cells / name
+    first.mkdir()
+    (first / "outcome.json").write_text("theirs")
+    with pytest.raises(LeaseLost, match="recorded it"):
+        store.publish(lease, cells[0], OUTCOME, name=name, replaces=None)
+    assert (first / "outcome.json").read_text() == "theirs"
+
+
+def test_a_record_that_is_being_replaced_is_read_when_it_is_there(tmp_path):
+    store, cells = fake(tmp_path, {("xnorm", 0): {}})
+    (folder,) = store.cells.glob("xnorm-s0-*")
+    away = folder.rename(tmp_path / "away")
+    folder.mkdir()
+    timer = threading.Timer(0.15, lambda: (folder.rmdir(), away.rename(folder)))
+    timer.start()
+    assert set(store.records()) == {cells[0].id}
+    timer.join()
 
 
 def test_frames_are_tidy_and_know_label_order_condition_and_score(tmp_path):
