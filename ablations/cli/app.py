@@ -5,25 +5,10 @@ from __future__ import annotations
 import sys
 
 import typer
-from typer import Context
-from typer.core import TyperGroup
 
 OK, SOME_FAILED, USAGE, NO_OUTCOME, INTERRUPTED = 0, 1, 2, 3, 130
 
-ORDER = ("run", "retry", "status", "report", "show", "diff", "list", "clean", "bench")
-"""Of the commands in the help: as one comes to need them."""
-
-
-class Commands(TyperGroup):
-    """The commands, in `ORDER`."""
-
-    def list_commands(self, ctx: Context) -> list[str]:
-        """Name every command."""
-        return sorted(self.commands, key=ORDER.index)
-
-
 app = typer.Typer(
-    cls=Commands,
     help="Train a vision transformer under every attention normaliser, paired, and say how sure the result is.",
     no_args_is_help=True,
     add_completion=False,
