@@ -168,6 +168,13 @@ def test_a_retried_cell_that_works_is_no_failure(store):
     assert not watcher.failed
 
 
+def test_a_cell_that_failed_elsewhere_is_no_failure_of_ours(store):
+    cell = next(iter(store.records().values())).config
+    with watching(Console(file=io.StringIO()), store.read_study(), store, total=6, show="") as watcher:
+        watcher.done(cell, OUTCOME | OOM, ours=False, remark="by another runner")
+    assert not watcher.failed
+
+
 def test_a_cell_published_twice_is_counted_once(store):
     study = store.read_study()
     cell = next(record.config for record in store.records().values() if record.config.norm == "none")

@@ -393,6 +393,7 @@ BAD = {
     "weights": (("--save-weights", "best"), "--save-weights best: give none or last"),
     "logger": (("--log", "mlflow"), "unknown logger 'mlflow'"),
     "device and devices": (("--device", "cpu", "--devices", "0"), "give --device or --devices, not both"),
+    "jobs of a GPU on a CPU": (("--jobs-per-gpu", "2", "--device", "cpu"), "--jobs-per-gpu 2 is for CUDA; on cpu give"),
     "GPUs": (("--devices", "0,0"), "torch finds no such device here"),
 }
 
@@ -565,6 +566,7 @@ def test_clean_leaves_what_is_being_run(cli, tmp_path):
     lease = Store(tmp_path / "norm-digits").leases.claim("0123456789")
     out = cli("clean", tmp_path / "norm-digits", "--dry-run")[1]
     assert str(lease.folder) not in out
+    assert "decoded data" not in out  # which the cell may yet load
     assert "1 cells are being run, and are left alone" in out
 
 

@@ -188,6 +188,20 @@ def test_a_study_whose_cells_have_all_been_tried_is_not_stopped():
     assert failures.reason_to_stop is None
 
 
+def test_a_limit_of_failures_waits_for_no_second_try():
+    failures, made = make_failures("abab", most=1)
+    failures.take(made[0], failed("oom"))
+    assert failures.reason_to_stop == "1 cell failed, and no more than that were allowed for"
+
+
+def test_a_cell_that_failed_elsewhere_is_tried_again_elsewhere():
+    failures, made = make_failures("abab")
+    failures.take(made[0], failed("oom"), ours=False)
+    assert failures.again == []
+    failures.take(made[1], failed("oom"), ours=False)
+    assert failures.reason_to_stop == "the first cell of every arm fails in the same way: oom"
+
+
 def test_exit_codes_tell_a_hand_from_a_crash():
     assert describe_exit(-9)[0] == describe_exit(-15)[0] == "killed"
     assert describe_exit(-11) == ("error", "the process was ended by SIGSEGV")
