@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 
@@ -178,8 +179,11 @@ def test_golden_losses(digits, tmp_path):
     np.testing.assert_allclose(losses, golden["train_loss, val_loss"], rtol=2e-3)
 
 
-def test_a_cell_that_finds_no_room_says_so(digits, tmp_path):
-    (tmp_path / "metrics.partial").symlink_to("/dev/full")
+def test_a_cell_that_finds_no_room_says_so(digits, tmp_path, monkeypatch):
+    def no_room(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("ablations.callbacks.write_rows", no_room)
     result = run(digits, tmp_path)
     assert result.disk_full
     assert "No space left on device" in result.detail
