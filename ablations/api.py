@@ -32,6 +32,9 @@ TIMING_S = 20.0
 NUM_FILES, DISK_BLOCK = 8, 4096
 """Files of a cell, and the bytes in which a disk gives its room away."""
 
+NEEDED_IN_THE_END = ("ablations.report", "matplotlib.backends.backend_agg", "matplotlib.backends.backend_pdf")
+"""What the report loads; loaded before the first cell, as there is nothing else to do while the workers load."""
+
 DECIDES_NO_STEP = frozenset(
     {"norm", "seed", "epochs", "train_limit", "lr", "min_lr_share", "warmup_epochs", "weight_decay", "label_smoothing"}
 )
@@ -84,7 +87,8 @@ def execute(plan: Plan, *, watcher: Watcher) -> None:
         return
     from ablations.engine.local import Runner
 
-    importlib.import_module("ablations.report")  # needed in the end, and there is nothing else to do while workers load
+    for name in NEEDED_IN_THE_END:
+        importlib.import_module(name)
     Runner(
         plan.todo,
         study=plan.study,

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from ablations.figures.arms import accuracy_per_arm
 from ablations.figures.curves import accuracy_curves, loss_curves
@@ -163,8 +164,6 @@ def _pairing(pairs: pd.DataFrame) -> str:
 
 
 def _write_figures(folder: Path, cells: pd.DataFrame, curves: pd.DataFrame, caveats: list[str]) -> list[Path]:
-    from matplotlib.figure import Figure
-
     folder.mkdir(exist_ok=True)
     for path in folder.iterdir():  # those of conditions that are no more
         if path.suffix[1:] in FORMATS and re.fullmatch(f"({'|'.join(FIGURES)})(-.+=.*)?", path.stem):
@@ -187,6 +186,7 @@ def _write_figures(folder: Path, cells: pd.DataFrame, curves: pd.DataFrame, cave
             for extension, metadata in FORMATS.items():
                 path = folder / f"{name}{suffix}.{extension}"
                 figure.savefig(path, dpi=200, metadata=metadata)
+                figure.set_layout_engine("none")  # it stays as it was laid out for the first format
                 files.append(path)
     return files
 
