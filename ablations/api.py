@@ -32,6 +32,9 @@ TIMING_S = 20.0
 NUM_FILES, DISK_BLOCK = 8, 4096
 """Files of a cell, and the bytes in which a disk gives its room away."""
 
+OPENING_S = 5.0
+"""Seconds that another runner, who is about to begin the same study, gets to write its question."""
+
 NEEDED_IN_THE_END = ("ablations.report", "matplotlib.backends.backend_agg", "matplotlib.backends.backend_pdf")
 """What the report loads; loaded before the first cell, as there is nothing else to do while the workers load."""
 
@@ -78,13 +81,26 @@ def execute(plan: Plan, *, watcher: Watcher) -> None:
         Interrupted: the run was stopped; what is finished is kept.
         RunStopped: too much failed, or the disk is full; what is finished is kept.
     """
-    if plan.store.study_text != plan.study_text:  # another runner has begun or extended the study since
-        if plan.store.read_study() != plan.study:
-            raise UsageError(f"{plan.store.folder} was changed by another runner meanwhile: give the command again")
-    else:
+    with plan.store.opened() as is_first:
+        _write_study(plan, is_first=is_first)
+        if plan.todo:
+            _run(plan, watcher=watcher)
+
+
+def _write_study(plan: Plan, *, is_first: bool) -> None:
+    """Write study.yaml, unless another runner has begun or extended the study since the plan was made."""
+    deadline = time.monotonic() + OPENING_S
+    while not is_first and plan.store.study_text == plan.study_text and time.monotonic() < deadline:
+        if plan.store.exists and plan.store.read_study() == plan.study:
+            return
+        time.sleep(0.05)
+    if plan.store.study_text == plan.study_text:
         plan.store.write_study(plan.study)
-    if not plan.todo:
-        return
+    elif plan.store.read_study() != plan.study:
+        raise UsageError(f"{plan.store.folder} was changed by another runner meanwhile: give the command again")
+
+
+def _run(plan: Plan, *, watcher: Watcher) -> None:
     from ablations.engine.local import Runner
 
     for name in NEEDED_IN_THE_END:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from ablations.data import cached
 from ablations.store import CHECKPOINT, Store
+from ablations.store.leases import remove_tree
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Leftover:
     def remove(self) -> None:
         """Remove it."""
         if self.path.is_dir():
-            shutil.rmtree(self.path)
+            remove_tree(self.path)
         else:
             self.path.unlink(missing_ok=True)
 
@@ -54,7 +54,8 @@ def find_leftovers(store: Store) -> list[Leftover]:
     ]
     fingerprints = {record.config.data_fingerprint for record in records}
     fingerprints |= {point["data_fingerprint"] for point in study.data_points.values()}
-    if any(store.leases.running()):  # who loads the decoded data
+    beside = [Store(path.parent) for path in store.folder.resolve().parent.glob("*/study.yaml")]
+    if any(any(other.leases.running()) for other in beside):  # who loads the decoded data
         return begun + checkpoints
     decoded = [
         Leftover(path, "decoded data; other studies may use it, and it will be decoded anew")

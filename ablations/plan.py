@@ -118,7 +118,8 @@ def make_plan(request: Request) -> Plan:
     if store.exists:
         store.repair()
     records = store.records()
-    is_begun = bool(records) or any(store.leases.running())  # until then, the question may change
+    # Until it is begun, the question may change.
+    is_begun = bool(records) or any(store.leases.running()) or (store.exists and store.leases.is_opening)
     stored = store.read_study() if is_begun else None
     taken = {} if stored is None else _take_from(stored, request)
     asked |= taken
@@ -275,7 +276,7 @@ def _find_device(name: str) -> torch.device:
         raise UsageError(f"--device {name}: give auto, cpu, cuda, cuda:N or mps")
     if not usable[device.type]:
         raise UsageError(f"--device {name}: torch finds no such device here")
-    return device
+    return torch.device("cuda", device.index or 0) if device.type == "cuda" else device
 
 
 def _check_access(store: Store) -> None:

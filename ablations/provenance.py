@@ -47,6 +47,15 @@ def source_hashes(norms: Iterable[str]) -> dict[str, str]:
     return {norm: _hash_files(ours + _plugin_files(NORMS[norm].cls.__module__)) for norm in dict.fromkeys(norms)}
 
 
+def plugin_hash(norm: str) -> str:
+    """Hash the plug-in that registers a normaliser; of our own, of no file.
+
+    Raises:
+        UnknownNameError: no such normaliser.
+    """
+    return _hash_files(_plugin_files(NORMS[norm].cls.__module__))
+
+
 def import_plugin(name: str) -> ModuleType:
     """Import a module that registers normalisers, from the current folder too.
 

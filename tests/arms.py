@@ -96,3 +96,35 @@ class Segfaults(AttentionNorm):
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         ctypes.string_at(0)
         return q
+
+
+@register(name="prints", label="prints", formula="-", source="test", invariances=set())
+class Prints(AttentionNorm):
+    """Works, and says so."""
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        print("called")
+        return l2_normalise(q, dim=-1) @ l2_context(k, v, dim=-2)
+
+
+@register(name="crumbs", label="crumbs", formula="-", source="test", invariances=set())
+class Crumbs(AttentionNorm):
+    """Takes every last byte that it can get."""
+
+    kept: ClassVar[list[bytearray]] = []
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        while True:
+            self.kept.append(bytearray(400))
+
+
+@register(name="leaves_a_child", label="leaves a child", formula="-", source="test", invariances=set())
+class LeavesAChild(AttentionNorm):
+    """Ends its process, but not the one that it has started."""
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        child = os.fork()
+        if not child:
+            time.sleep(600)
+        print("child", child, flush=True)
+        os._exit(1)

@@ -36,7 +36,11 @@ def clean(
         raise UsageError("clean asks before it removes anything, and there is no terminal to ask on: give --yes")
     if not yes and not typer.confirm("remove them?"):
         return OK
-    for leftover in leftovers:
+    still = set(find_leftovers(store))  # while we asked, a runner may have come to need some
+    removed = [leftover for leftover in leftovers if leftover in still]
+    for leftover in removed:
         leftover.remove()
-    print_lines(console, [f"removed: {len(leftovers)}"])
+    print_lines(console, [f"removed: {len(removed)}"])
+    if len(removed) < len(leftovers):
+        print_lines(console, [f"left alone, since a runner needs them by now: {len(leftovers) - len(removed)}"])
     return OK

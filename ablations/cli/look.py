@@ -77,7 +77,7 @@ def show(
             table.add_row(field, Text("\n".join(value) if field == "traceback" else str(value)))
         console.print(table)
     path = record.folder / "log.txt"
-    log = path.read_text().splitlines() if path.is_file() else ["there is none"]
+    log = path.read_text(errors="replace").splitlines() if path.is_file() else ["there is none"]
     console.print("\n".join(["end of log.txt", *log[-LOG_LINES:]]), markup=False, soft_wrap=True)
     return OK
 

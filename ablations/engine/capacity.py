@@ -23,14 +23,10 @@ SPARE = 0.1
 """Share of a device's memory that is left alone."""
 
 CGROUP_FILES = (
-    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current", "/sys/fs/cgroup/memory.stat"),
-    (
-        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-        "/sys/fs/cgroup/memory/memory.usage_in_bytes",
-        "/sys/fs/cgroup/memory/memory.stat",
-    ),
+    ("memory.max", "memory.current", "memory.stat"),
+    ("memory.limit_in_bytes", "memory.usage_in_bytes", "memory.stat"),
 )
-"""Limit, use and its parts of a container's memory, in versions 2 and 1 of Linux' control groups."""
+"""Limit, use and its parts of a group's memory, in versions 2 and 1 of Linux' control groups."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +94,10 @@ class Capacity:
         if self._options.memory_per_cell_mib is not None:
             return self._options.memory_per_cell_mib
         free = self._free_mib[device]
-        return None if free is None else free / (1 if alone or self._is_measuring else self._each)
+        if free is None:
+            return None
+        each = free / (1 if alone or self._is_measuring else self._each)
+        return max(1.0, each - CUDA_CONTEXT_MIB) if device.type == "cuda" else each
 
 
 def most_by_cores(threads_per_cell: int, *, num_devices: int = 1) -> int:
@@ -136,19 +135,37 @@ def free_mib(device: torch.device) -> float | None:
     return free_memory_mib() if device.type == "cpu" else None
 
 
-def free_memory_mib(cgroup_files: tuple[tuple[str, str, str], ...] = CGROUP_FILES) -> float:
-    """Return the memory that is free on this machine, or within the limit of its container.
+def free_memory_mib(*, groups: Path = Path("/proc/self/cgroup"), mount: Path = Path("/sys/fs/cgroup")) -> float:
+    """Return the memory that is free on this machine, or within the limit of its container or its batch job.
 
     Args:
-        cgroup_files: paths of limit, use, and parts of the use, of which cached files give way.
+        groups: the file that names the control groups of this process.
+        mount: where control groups are.
     """
     free: float = psutil.virtual_memory().available
-    for limit, used, parts in cgroup_files:
-        try:
-            stat = dict(line.split() for line in Path(parts).read_text().splitlines())
-            in_use = int(Path(used).read_text()) - int(stat["inactive_file"])
-            within = int(Path(limit).read_text()) - in_use
-        except (OSError, ValueError, KeyError):  # no such control group, or "max"
-            continue
-        free = min(free, max(0, within))
+    for folder in _cgroup_folders(groups, mount):
+        for limit, used, parts in CGROUP_FILES:
+            try:
+                stat = dict(line.split() for line in (folder / parts).read_text().splitlines())
+                in_use = int((folder / used).read_text()) - int(stat["inactive_file"])  # cached files give way
+                within = int((folder / limit).read_text()) - in_use
+            except (OSError, ValueError, KeyError):  # no such control group, or "max"
+                continue
+            free = min(free, max(0, within))
     return free / 2**20
+
+
+def _cgroup_folders(groups: Path, mount: Path) -> list[Path]:
+    """Return the folders of the control groups whose limits of memory hold here: ours, and all above it."""
+    try:
+        lines = [line.split(":", 2) for line in groups.read_text().splitlines()]
+    except OSError:
+        return []
+    folders: list[Path] = []
+    for _, controllers, path in lines:
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        top = mount / "memory" if controllers else mount
+        ours = top / path.strip("/")
+        folders += [folder for folder in (ours, *ours.parents) if folder.is_relative_to(top)]
+    return folders

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import resource
-import shutil
 import sys
 import time
 import traceback
@@ -18,14 +16,15 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from safetensors import SafetensorError
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from safetensors.torch import save_file
 
 from ablations.callbacks import Diverged, DivergenceGuard, History, Probes, has_not_learned
 from ablations.data import DataInfo, EvalBatches, Scale, TrainBatches, load_splits, split_hash
 from ablations.engine.capacity import device_name
-from ablations.engine.checkpoint import Checkpoints, find_checkpoint
-from ablations.engine.log import logged
+from ablations.engine.checkpoint import Checkpoints, find_checkpoint, trained_with
+from ablations.engine.limits import is_disk_full, is_oom, lift_limit
+from ablations.engine.log import logged, rearm_dumps
 from ablations.engine.loggers import Loggers
 from ablations.engine.options import CellOptions
 from ablations.engine.result import TRACEBACK_LINES, Result, blank_fields
@@ -34,13 +33,6 @@ from ablations.study import CellConfig
 from ablations.tasks.classify import Classifier
 from ablations.tasks.net import build_net
 from ufo.init import shared_weights_hash
-
-OOM_WORDS = ("can't allocate memory", "out of memory", "bad_alloc", "cannot allocate memory")
-"""What an allocator that raises no MemoryError says."""
-
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
-LEAST_FREE_BYTES = 2**20
-"""A write that fails without an error number, as NumPy's and torch's do, with less than this free, lacked room."""
 
 
 def run_cell(
@@ -75,12 +67,13 @@ def run_cell(
             outcome, kind, detail = cell.train_and_test()
             lines: list[str] = []
         except Exception as error:
+            lift_limit()
             logging.exception("the cell failed")
-            outcome, kind = "failed", "oom" if _is_oom(error) else "error"
+            outcome, kind = "failed", "oom" if is_oom(error) else "error"
             detail = (str(error).splitlines() or [""])[0]
             detail = f"{type(error).__name__}: {detail}"
             lines = "".join(traceback.format_exception(error)).splitlines()[-TRACEBACK_LINES:]
-            disk_full = _is_disk_full(error, folder)
+            disk_full = is_disk_full(error, folder)
     fields["seconds"] += time.perf_counter() - clock
     fields |= _memory(device)
     return Result(outcome, kind, detail, lines, fields, disk_full)
@@ -118,8 +111,10 @@ class _Cell:
         self.history = History(folder)
         self.loggers = Loggers(options.loggers, folder=Path(options.log_folder), config=config)
         guard = DivergenceGuard(num_classes=self.num_classes, warmup_epochs=config.warmup_epochs)
-        self.checkpoints = Checkpoints(folder, every=options.checkpoint_every, source_hash=source_hash)
-        self.trainer = _trainer(config, device, [self.history, Probes(folder), guard, self.loggers, self.checkpoints])
+        made_by = trained_with(source_hash=source_hash, device=device)
+        self.checkpoints = Checkpoints(folder, every=options.checkpoint_every, made_by=made_by)
+        callbacks = [self.history, Probes(folder), guard, self.loggers, self.checkpoints]
+        self.trainer = _trainer(config, device, folder, callbacks)
 
     def train_and_test(self) -> tuple[str, str, str]:
         """Return outcome, kind and detail."""
@@ -147,11 +142,13 @@ class _Cell:
 
     def _fit(self) -> None:
         val = EvalBatches(self.splits["val"], scale=self.scale)
-        resume = find_checkpoint(self.folder, source_hash=self.checkpoints.source_hash)
+        resume = find_checkpoint(self.folder, made_by=self.checkpoints.made_by)
         self.trainer.fit(self.module, self.module.train_batches, val, ckpt_path=resume, weights_only=True)
+        rearm_dumps()
 
     def _test(self) -> dict[str, float]:
         self.trainer.test(self.module, EvalBatches(self.splits["test"], scale=self.scale), verbose=False)
+        rearm_dumps()
         correct = torch.cat(self.module.test_correct).cpu().numpy()
         np.save(self.folder / "correct.npy", correct)
         if self.options.save_weights:
@@ -169,7 +166,7 @@ def _save_weights(net: torch.nn.Module, path: Path, config: CellConfig) -> None:
     save_file(tensors, path, metadata={"config": config.model_dump_json()})
 
 
-def _trainer(config: CellConfig, device: torch.device, callbacks: list[pl.Callback]) -> pl.Trainer:
+def _trainer(config: CellConfig, device: torch.device, folder: Path, callbacks: list[pl.Callback]) -> pl.Trainer:
     return pl.Trainer(
         accelerator={"cuda": "gpu"}.get(device.type, device.type),
         devices=[device.index or 0] if device.type == "cuda" else 1,
@@ -177,27 +174,15 @@ def _trainer(config: CellConfig, device: torch.device, callbacks: list[pl.Callba
         max_epochs=config.epochs,
         gradient_clip_val=config.grad_clip or None,
         callbacks=callbacks,
+        # A cell is one process whatever surrounds it: within a Slurm job Lightning would requeue the job by itself, and
+        # load what other cells left in the current folder.
+        plugins=[LightningEnvironment()],
+        default_root_dir=folder,
         num_sanity_val_steps=0,
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-    )
-
-
-def _is_oom(error: Exception) -> bool:
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-        return True
-    said = str(error).lower()
-    return isinstance(error, (RuntimeError, OSError)) and any(words in said for words in OOM_WORDS)
-
-
-def _is_disk_full(error: Exception, folder: Path) -> bool:
-    if isinstance(error, OSError) and error.errno is not None:
-        return error.errno in NO_ROOM
-    return (
-        isinstance(error, (OSError, RuntimeError, SafetensorError))
-        and shutil.disk_usage(folder).free < LEAST_FREE_BYTES
     )
 
 

@@ -26,17 +26,17 @@ class Checkpoints(pl.Callback):
     Args:
         folder: the cell's.
         every: epochs between two checkpoints; 0: none; None: at the end of an epoch when `CHECKPOINT_S` have passed.
-        source_hash: of the sources that can change the cell's numbers.
+        made_by: what the cell is trained with, from `trained_with`.
 
     Attributes:
         resumed_after: the epochs after which earlier attempts were gone on from.
         seconds_before: what those attempts took up to there.
     """
 
-    def __init__(self, folder: Path, *, every: int | None, source_hash: str) -> None:
+    def __init__(self, folder: Path, *, every: int | None, made_by: dict[str, str]) -> None:
         self.path = folder / CHECKPOINT
         self.every = every
-        self.source_hash = source_hash
+        self.made_by = made_by
         self.resumed_after: list[int] = []
         self.seconds_before = 0.0
         self._started = self._saved = time.monotonic()
@@ -57,7 +57,7 @@ class Checkpoints(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Note what the cell was trained with."""
-        checkpoint["made_by"] = _made_by(self.source_hash)
+        checkpoint["made_by"] = self.made_by
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save, when it is time."""
@@ -73,29 +73,35 @@ class Checkpoints(pl.Callback):
         self._saved = time.monotonic()
 
 
-def find_checkpoint(folder: Path, *, source_hash: str) -> Path | None:
+def find_checkpoint(folder: Path, *, made_by: dict[str, str]) -> Path | None:
     """Return the checkpoint of a cell that was cut short.
 
     None where there is none, or where one cannot be used: the log then says why.
 
     Args:
         folder: the cell's.
-        source_hash: of the sources as they are.
+        made_by: what the cell would be gone on with, from `trained_with`.
     """
     path = folder / CHECKPOINT
     if not path.exists():
         return None
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        made_by = checkpoint["made_by"]
+        was_made_by = checkpoint["made_by"]
     except (OSError, RuntimeError, KeyError, EOFError, pickle.UnpicklingError) as error:
         LOG.warning("the checkpoint cannot be read, so the cell starts anew: %s", error)
         return None
-    if made_by != _made_by(source_hash):
-        LOG.warning("the checkpoint is from other sources or another torch, so the cell starts anew")
+    if was_made_by != made_by:
+        LOG.warning("the checkpoint is from other sources, torch or kind of device, so the cell starts anew")
         return None
     return path
 
 
-def _made_by(source_hash: str) -> dict[str, str]:
-    return {"source_hash": source_hash, "torch": str(torch.__version__)}
+def trained_with(*, source_hash: str, device: torch.device) -> dict[str, str]:
+    """Return what a checkpoint must have in common with whoever goes on from it.
+
+    Args:
+        source_hash: of the sources that can change the cell's numbers.
+        device: that it is trained on.
+    """
+    return {"source_hash": source_hash, "torch": str(torch.__version__), "device": device.type}

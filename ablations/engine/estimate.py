@@ -62,6 +62,8 @@ def time_steps(config: CellConfig, info: DataInfo, *, device: torch.device) -> S
             train_s, eval_s = (_seconds(step, device) for step in (train_step, eval_step))
     finally:
         torch.set_num_threads(threads)
+        if device.type == "cuda":
+            torch.cuda.empty_cache()  # the cells need it
     return StepTimes(train_s, eval_s)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import shutil
 import time
@@ -17,13 +16,14 @@ import torch
 from ablations.data import DataInfo
 from ablations.engine.capacity import Capacity, Slot, device_name
 from ablations.engine.failures import Failures
+from ablations.engine.limits import NO_ROOM
 from ablations.engine.options import CellOptions, EngineOptions
 from ablations.engine.result import Result, attempt_of, blank_fields, describe_exit, lost, make_outcome
 from ablations.engine.server import await_server
 from ablations.engine.signals import Stops, stoppable
 from ablations.engine.watcher import Watcher
 from ablations.engine.worker import Task, Worker
-from ablations.provenance import describe, source_hashes
+from ablations.provenance import describe, plugin_hash, source_hashes
 from ablations.store import CHECKPOINT, CellRecord, Lease, LeaseLost, Store, cell_name, write_json
 from ablations.store.leases import HEARTBEAT_S
 from ablations.study import CellConfig, Interrupted, RunStopped, Study
@@ -33,8 +33,6 @@ TICK_S = 0.25
 
 POLL_S = 1.0
 """Seconds between two looks at the cells that other runners hold."""
-
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass(kw_only=True, eq=False)
@@ -93,6 +91,7 @@ class Runner:
         self._records = dict(records)
         self._provenance = {"plugins": list(study.plugins), **describe()}
         self._sources = source_hashes(cell.norm for cell in todo)
+        self._plugin_hashes = {norm: plugin_hash(norm) for norm in self._sources}
         self._pending = deque(todo)
         self._held: deque[CellConfig] = deque()  # by other runners
         self._running: list[_Running] = []
@@ -141,8 +140,8 @@ class Runner:
             self._say_once(f"finishing the {len(self._running)} cells that run; Ctrl-C again stops at once")
         if not self._running and (self._is_ending or not (self._pending or self._held or self._failures.again)):
             return False
-        ready = connection.wait([run.worker.pipe for run in self._running], TICK_S)
-        for run in [run for run in self._running if run.worker.pipe in ready]:
+        ready = connection.wait([sign for run in self._running for sign in run.worker.signs], TICK_S)
+        for run in [run for run in self._running if any(sign in ready for sign in run.worker.signs)]:
             self._take_result(run)
         self._end_overdue()
         self._beat()
@@ -171,7 +170,8 @@ class Runner:
             if lease := self._claim(cell):
                 self._end_idle()  # alone: a GPU's idle workers hold some of its memory
                 self._alone = self._capacity.slots[0]
-                self._start(cell, lease, self._alone)
+                if not self._start(cell, lease, self._alone):
+                    self._alone = None
 
     def _next_cell(self) -> tuple[CellConfig, Lease] | None:
         """Claim the next cell that no other runner has."""
@@ -185,7 +185,7 @@ class Runner:
         for _ in range(len(self._held)):
             cell = self._held.popleft()
             if lease := self._claim(cell):
-                self._watcher.note(f"{self._name(cell)}: taken over from a runner that is gone")
+                self._watcher.note(f"{self._name(cell)}: taken over from a runner that is gone, or gave it back")
                 return cell, lease
         if self._held and not self._running:
             self._say_once(f"waiting for {len(self._held)} cells that other runners hold")
@@ -213,19 +213,25 @@ class Runner:
         self._watcher.done(cell, record.outcome, ours=False, remark="by another runner")
         return True
 
-    def _start(self, cell: CellConfig, lease: Lease, slot: Slot) -> None:
-        """Have a worker run a cell that we hold; give the cell back where its folder cannot be written."""
+    def _start(self, cell: CellConfig, lease: Lease, slot: Slot) -> bool:
+        """Have a worker run a cell that we hold; give the cell back where its folder cannot be written.
+
+        Returns:
+            False where another runner has taken the cell over.
+        """
         try:
             task = self._prepare(cell, lease, slot)
         except FileNotFoundError:
+            lease.release(keep_checkpoint=True)
             self._lose(cell, "another runner has taken it over")
-            return
+            return False
         except OSError:
             lease.release(keep_checkpoint=True)
             raise
         worker = self._idle.pop(slot, None) or Worker(keeps=slot.device.type == "cuda")
         worker.start(task)
         self._running.append(_Running(cell=cell, lease=lease, worker=worker, slot=slot, task=task))
+        return True
 
     def _prepare(self, cell: CellConfig, lease: Lease, slot: Slot) -> Task:
         write_json(lease.folder / "config.json", cell.model_dump(mode="json"))
@@ -247,6 +253,7 @@ class Runner:
             options=options,
             source_hash=self._sources[cell.norm],
             plugins=self._study.plugins,
+            plugin_hash=self._plugin_hashes[cell.norm],
         )
 
     def _take_result(self, run: _Running) -> None:
@@ -321,7 +328,7 @@ class Runner:
             run.lease.release(keep_checkpoint=True)
             raise
         self._failures.take(cell, outcome)
-        if cell in self._failures.again:
+        if cell in self._failures.again and not self._is_ending:
             remark = "it will be tried again, alone on the machine"
         self._watcher.done(cell, outcome, ours=True, remark=remark)
 

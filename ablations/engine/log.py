@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import io
 import logging
 import os
 import signal
+import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,11 +46,30 @@ def take_over_output(path: Path) -> None:
     A crash is a signal such as SIGSEGV; `DUMP_SIGNAL` asks. Nothing is undone: it is for a worker process.
     """
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
-    for stream in (1, 2):
-        os.dup2(file, stream)
+    for number in (1, 2):
+        os.dup2(file, number)
     os.close(file)
-    faulthandler.enable(file=2, all_threads=False)
-    faulthandler.register(DUMP_SIGNAL, file=2, all_threads=False)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(line_buffering=True)  # the process leaves without emptying its buffers
+    global _dumps
+    _dumps = True
+    rearm_dumps()
+
+
+_dumps = False
+
+
+def rearm_dumps() -> None:
+    """Have the stack written again, in a process whose output was taken over, after Lightning's trainer has ended.
+
+    It puts every signal's handler back as Python knows it, and Python knows nothing of `faulthandler`'s.
+    """
+    if _dumps:
+        faulthandler.disable()
+        faulthandler.enable(file=2, all_threads=False)
+        faulthandler.unregister(DUMP_SIGNAL)
+        faulthandler.register(DUMP_SIGNAL, file=2, all_threads=False)
 
 
 DUMP_SIGNAL = signal.SIGUSR1

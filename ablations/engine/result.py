@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ablations.engine.limits import says_oom
 from ablations.store import RECORD_FORMAT
 from ablations.study import CellConfig
 
@@ -120,9 +121,11 @@ def lost(folder: Path, kind: str, detail: str, fields: dict[str, Any]) -> Result
         detail: one line with what was seen.
         fields: what the runner knows of it.
     """
-    rows = _rows(folder / "metrics.csv")
+    rows, end = _rows(folder / "metrics.csv"), _end_of_log(folder / "log.txt")
     known = {"epochs_run": len(rows), "epoch_hashes": [row["batches"] for row in rows]}
-    return Result("failed", kind, detail, _end_of_log(folder / "log.txt"), {**fields, **known})
+    if kind == "error" and says_oom("\n".join(end)):  # C++ that finds no memory ends the process
+        kind = "oom"
+    return Result("failed", kind, detail, end, {**fields, **known})
 
 
 def describe_exit(code: int | None) -> tuple[str, str]:

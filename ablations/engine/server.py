@@ -8,7 +8,7 @@ from __future__ import annotations
 import atexit
 import multiprocessing
 import threading
-from multiprocessing import connection, forkserver
+from multiprocessing import forkserver
 
 import psutil
 
@@ -36,12 +36,18 @@ def await_server(stopped: threading.Event) -> None:
         Interrupted: the user wanted to.
     """
     start_server()
-    first = CONTEXT.Process(target=_nothing)
+    first = threading.Thread(target=_start_one, daemon=True)  # a start waits for the server, and for no signal
     first.start()
-    while not connection.wait([first.sentinel], 0.1):
+    while first.is_alive():
+        first.join(0.1)
         if stopped.is_set():
             raise Interrupted
-    first.join()
+
+
+def _start_one() -> None:
+    process = CONTEXT.Process(target=_nothing)
+    process.start()
+    process.join()
 
 
 def _nothing() -> None:

@@ -12,23 +12,26 @@ import contextlib
 import gc
 import multiprocessing
 import os
-import resource
 import signal
-import sys
 import threading
 import time
+import traceback
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from multiprocessing.connection import Connection
 from pathlib import Path
+from types import FrameType
 
 import torch
 
 from ablations.data import DataInfo
+from ablations.engine.capacity import device_name
+from ablations.engine.limits import limit_memory
 from ablations.engine.log import DUMP_SIGNAL, take_over_output
 from ablations.engine.options import CellOptions
-from ablations.engine.result import Result
+from ablations.engine.result import TRACEBACK_LINES, Result, blank_fields
 from ablations.engine.server import CONTEXT
-from ablations.provenance import import_plugin
+from ablations.provenance import import_plugin, plugin_hash
 from ablations.study import CellConfig
 
 DUMP_S = 0.3
@@ -50,6 +53,7 @@ class Task:
         options: how it is run.
         source_hash: of the sources that can change its numbers.
         plugins: modules that register normalisers.
+        plugin_hash: of the one that registers this cell's.
     """
 
     config: CellConfig
@@ -59,6 +63,7 @@ class Task:
     options: CellOptions
     source_hash: str
     plugins: tuple[str, ...]
+    plugin_hash: str
 
 
 class Worker:
@@ -75,19 +80,26 @@ class Worker:
         self.process.start()
         theirs.close()  # so that the pipe ends with the process
 
+    @property
+    def signs(self) -> tuple[Connection, int]:
+        """What becomes readable when the cell has ended, or the process."""
+        return self.pipe, self.process.sentinel
+
     def start(self, task: Task) -> None:
-        """Give it a cell; the pipe is readable when the cell has ended, or the process."""
+        """Give it a cell."""
         with contextlib.suppress(OSError):  # it is dead already, which the pipe will tell
             self.pipe.send(task)
 
     def result(self) -> Result | int | None:
         """Return the cell's result, or the exit code of a process that has died without one; once, when ready."""
-        try:
-            result: Result = self.pipe.recv()
-        except (EOFError, OSError):
-            self.process.join(EXIT_S)
-            return self.process.exitcode
-        return result
+        with contextlib.suppress(EOFError, OSError):
+            if self.pipe.poll():  # what the cell has started may hold the other end open when the worker is dead
+                result: Result = self.pipe.recv()
+                return result
+        self.process.join(EXIT_S)
+        code = self.process.exitcode
+        self.kill()
+        return code
 
     def dump(self) -> None:
         """Have it write its stack into the cell's log."""
@@ -96,8 +108,11 @@ class Worker:
             time.sleep(DUMP_S)
 
     def kill(self) -> None:
-        """End it at once."""
+        """End it at once, with all that the cell has started."""
         self.process.kill()
+        if self.process.pid is not None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.process.pid, signal.SIGKILL)
         self.process.join(EXIT_S)
         self.close()
 
@@ -108,9 +123,9 @@ class Worker:
 
 def _serve(pipe: Connection, keeps: bool) -> None:
     """Run the cells that come through the pipe, in the worker's process."""
-    from ablations.engine.cell import run_cell
-
+    os.setpgid(0, 0)  # what the cell starts can be ended with it
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the runner decides
+    signal.signal(signal.SIGTERM, _die)
     threading.Thread(target=_leave_with_runner, daemon=True).start()
     try:
         while True:
@@ -118,24 +133,45 @@ def _serve(pipe: Connection, keeps: bool) -> None:
             take_over_output(task.folder / "log.txt")
             if task.device.type == "cpu":
                 os.environ["CUDA_VISIBLE_DEVICES"] = ""  # every optimiser's step looks for a GPU, which takes 0.3 ms
-            _limit_memory(task)
-            for name in task.plugins:
-                import_plugin(name)
-            result = run_cell(
-                task.config,
-                task.info,
-                folder=task.folder,
-                device=task.device,
-                options=task.options,
-                source_hash=task.source_hash,
-            )
-            pipe.send(result)
+            if task.options.memory_mib is not None:
+                limit_memory(task.device, task.options.memory_mib)
+            pipe.send(_run(task))
             if not keeps:
                 os._exit(0)  # everything is written, and taking torch down takes time
-            del task, result
+            del task
             gc.collect()  # trainer and module hold each other, and between them the cell's tensors
     except (EOFError, BrokenPipeError):  # the runner needs no more of us
         os._exit(0)
+
+
+def _run(task: Task) -> Result:
+    """Run a cell with the plug-ins that the runner had when it began: a cell's record names its sources."""
+    from ablations.engine.cell import run_cell
+
+    try:
+        for name in task.plugins:
+            import_plugin(name)
+        if plugin_hash(task.config.norm) != task.plugin_hash:
+            raise RuntimeError("the plug-in was changed after the run began; give the command again")
+    except Exception as error:
+        started = datetime.now(UTC).isoformat(timespec="seconds")
+        fields = blank_fields(chance_pct=task.info.chance_pct, started=started, device=device_name(task.device))
+        lines = "".join(traceback.format_exception(error)).splitlines()[-TRACEBACK_LINES:]
+        return Result("failed", "error", f"{type(error).__name__}: {error}", lines, fields)
+    return run_cell(
+        task.config,
+        task.info,
+        folder=task.folder,
+        device=task.device,
+        options=task.options,
+        source_hash=task.source_hash,
+    )
+
+
+def _die(number: int, _frame: FrameType | None) -> None:
+    """Die of a signal: Lightning would wait for the end of a step, and then leave as if all were well."""
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
 
 
 def _leave_with_runner() -> None:
@@ -143,20 +179,4 @@ def _leave_with_runner() -> None:
     runner = multiprocessing.parent_process()
     assert runner is not None
     runner.join()
-    os._exit(1)
-
-
-def _limit_memory(task: Task) -> None:
-    """Make allocations beyond the limit fail: in a GPU's memory, or of what the process adds to itself."""
-    limit_mib = task.options.memory_mib
-    if limit_mib is None:
-        return
-    if task.device.type == "cuda":
-        total = torch.cuda.get_device_properties(task.device).total_memory
-        torch.cuda.set_per_process_memory_fraction(min(1.0, limit_mib * 2**20 / total), task.device)
-    elif sys.platform == "linux":
-        (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmData")]
-        now = int(line.split()[1]) * 2**10
-        _, most = resource.getrlimit(resource.RLIMIT_DATA)
-        wanted = now + int(limit_mib * 2**20)
-        resource.setrlimit(resource.RLIMIT_DATA, (wanted if most < 0 else min(wanted, most), most))  # -1: none
+    os.killpg(0, signal.SIGKILL)

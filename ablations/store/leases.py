@@ -38,9 +38,12 @@ SURELY_DEAD_S = 3600.0
 REPLACED = "replaced-"
 """How the name of a record begins that is being replaced by another."""
 
+OPENING = "study"
+"""What is held, in place of a cell, by a runner that begins a study or goes on with it, until its first cell."""
+
 CHECKPOINT = "checkpoint.ckpt"
 LEASE = "lease.json"
-KEPT_OF_AN_ATTEMPT = (LEASE, CHECKPOINT, "config.json", "log.txt")
+KEPT_FILES = (LEASE, CHECKPOINT, "config.json", "log.txt")
 """Files of a cell that was cut short which the next attempt goes on with."""
 
 
@@ -147,7 +150,7 @@ class Leases:
         try:
             self._sign(taken)
             for path in taken.iterdir():
-                if path.name not in KEPT_OF_AN_ATTEMPT:
+                if path.name not in KEPT_FILES:
                     path.unlink()
         except FileNotFoundError:  # another runner has taken it in its turn
             return None
@@ -155,6 +158,14 @@ class Leases:
 
     def running(self) -> Iterator[Path]:
         """Return the folder of every cell that a live runner holds, as far as one look can tell."""
+        return (folder for folder in self._held() if folder.stem != OPENING)
+
+    @property
+    def is_opening(self) -> bool:
+        """Whether a runner is about to run the study, as far as one look can tell."""
+        return any(folder.stem == OPENING for folder in self._held())
+
+    def _held(self) -> Iterator[Path]:
         for folder in sorted(self.partials.glob("*.*")):
             lease, holder = folder / LEASE, _read_holder(folder)
             with contextlib.suppress(FileNotFoundError):
@@ -163,7 +174,7 @@ class Leases:
 
     def left_behind(self) -> list[Path]:
         """Return what dead and released attempts have left; of other machines, whose clocks may differ, after long."""
-        found = [path for path in sorted(self.partials.glob("*")) if not path.name.startswith(REPLACED)]
+        found = [p for p in sorted(self.partials.glob("*")) if not p.name.startswith(REPLACED) and p.stem != OPENING]
         return [path for path in found if not self._may_live(path)]
 
     def _may_live(self, folder: Path) -> bool:

@@ -6,12 +6,14 @@ all: it is written under ``cells/.partial/`` by whoever holds it (`ablations.sto
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import shutil
 import time
-from collections.abc import Mapping
+import uuid
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from ablations.store.leases import CHECKPOINT, LEASE, REPLACED, Lease, LeaseLost, Leases, remove_tree, rename
+from ablations.store.leases import CHECKPOINT, LEASE, OPENING, REPLACED, Lease, LeaseLost, Leases, remove_tree, rename
 from ablations.study import CellConfig, Study, UsageError
 from ablations.study.cell import first_error
 
@@ -107,8 +109,34 @@ class Store:
         try:
             self.cells.mkdir(parents=True, exist_ok=True)
             write_text(self.folder / "study.yaml", yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False))
+            sync(self.folder)
         except OSError as error:
-            raise UsageError(f"{self.folder} cannot be written: {error.strerror}; give another --out") from error
+            raise self._cannot_be_written(error) from error
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[bool]:
+        """Hold the study's question, which nobody may change then; without a cell it would be nobody's yet.
+
+        Yields:
+            Whether nobody else holds it.
+
+        Raises:
+            UsageError: the folder cannot be written.
+        """
+        try:
+            lease = self.leases.claim(OPENING)
+        except OSError as error:
+            raise self._cannot_be_written(error) from error
+        try:
+            yield lease is not None
+        finally:
+            with contextlib.suppress(OSError):  # another runner's, if that has died since
+                lease = lease or self.leases.claim(OPENING)
+            if lease is not None:
+                lease.release(keep_checkpoint=False)
+
+    def _cannot_be_written(self, error: OSError) -> UsageError:
+        return UsageError(f"{self.folder} cannot be written: {error.strerror}; give another --out")
 
     def publish(
         self, lease: Lease, config: CellConfig, outcome: dict[str, Any], *, name: str, replaces: CellRecord | None
@@ -132,7 +160,7 @@ class Store:
         try:
             write_json(lease.folder / "config.json", json.loads(config.model_dump_json()))
             write_json(lease.folder / "outcome.json", outcome)
-            for path in lease.folder.iterdir():
+            for path in (*lease.folder.iterdir(), lease.folder):
                 sync(path)
         except FileNotFoundError as error:
             raise LeaseLost("another runner has taken it over") from error
@@ -272,10 +300,11 @@ def unreadable(folder: Path, reason: str) -> UsageError:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    """Write a file whole or not at all, also when the power fails."""
+    scratch = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}")
     try:
         scratch.write_text(text)
+        sync(scratch)
         scratch.replace(path)
     finally:
         scratch.unlink(missing_ok=True)

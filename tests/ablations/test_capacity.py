@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import psutil
 import pytest
 import torch
 
 from ablations.cli.options import Retry, parse_devices, parse_engine, parse_shard
 from ablations.engine import capacity
-from ablations.engine.capacity import Capacity, free_memory_mib
+from ablations.engine.capacity import CGROUP_FILES, Capacity, free_memory_mib
 from ablations.engine.options import EngineOptions
-from ablations.plan import shard_numbers
+from ablations.plan import _find_devices, shard_numbers
 from ablations.study import CellConfig, UsageError
 
 CPU = (torch.device("cpu"),)
@@ -53,34 +56,54 @@ def test_gpus_have_the_slots_asked_for_in_turn():
         ("cuda:0", 1),
         ("cuda:1", 1),
     ]
-    assert of_two.limit_mib(GPUS[1], alone=False) == 20_000
+    assert of_two.limit_mib(GPUS[1], alone=False) == 19_400  # a context beside it
 
 
 @pytest.mark.usefixtures("machine")
 def test_the_first_cell_on_a_gpu_shows_how_many_fit():
     learning = slots(GPUS)
     assert len(learning.slots) == 1
-    assert learning.limit_mib(GPUS[0], alone=False) == 80_000
+    assert learning.limit_mib(GPUS[0], alone=False) == 79_400
     learning.learn({"peak_reserved_mib": 11_400.0})  # with its context 12,000: three in 36,000 of the smaller GPU
     assert len(learning.slots) == 6
     learning.learn({"peak_reserved_mib": 100.0})
     assert len(learning.slots) == 6
 
 
+def test_a_gpu_has_a_number(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert _find_devices(("auto",)) == _find_devices(("cuda",)) == (torch.device("cuda:0"),)
+    assert _find_devices(("cuda:1",)) == (torch.device("cuda:1"),)
+    with pytest.raises(UsageError, match="one is given twice"):
+        _find_devices(("cuda", "cuda:0"))
+
+
 def test_a_containers_limit_counts(tmp_path):
-    machine_mib = free_memory_mib(())
-    files = tmp_path / "max", tmp_path / "current", tmp_path / "stat"
-    files[2].write_text(f"anon 5\ninactive_file {60 * 2**20}\n")
+    machine_mib = psutil.virtual_memory().available / 2**20
+    mount, groups = tmp_path / "cgroup", tmp_path / "self"
+    ours = mount / "job" / "step"
+    ours.mkdir(parents=True)
 
-    def free(limit: str) -> float:
-        files[0].write_text(limit)
-        files[1].write_text(str(160 * 2**20))  # of which 60 are cached files
-        return free_memory_mib((tuple(map(str, files)),))
+    def free(limit: str, *, group: str, folder: Path, version: int = 2) -> float:
+        names = CGROUP_FILES[0 if version == 2 else 1]
+        contents = (limit, str(160 * 2**20), f"anon 5\ninactive_file {60 * 2**20}\n")  # 60 are cached files
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in zip(names, contents, strict=True):
+            (folder / name).write_text(content)
+        groups.write_text(group)
+        return free_memory_mib(groups=groups, mount=mount)
 
-    assert free(str(300 * 2**20)) == 200
-    assert free(str(50 * 2**20)) == 0
-    assert free("max\n") == pytest.approx(machine_mib, rel=0.2)
-    assert free_memory_mib(((str(tmp_path / "none"), "none", "none"),)) == pytest.approx(machine_mib, rel=0.2)
+    assert free(str(300 * 2**20), group="0::/job/step\n", folder=ours) == 200
+    assert free(str(50 * 2**20), group="0::/job/step\n", folder=ours) == 0
+    assert free("max\n", group="0::/job/step\n", folder=ours) == pytest.approx(machine_mib, rel=0.2)
+    assert free(str(260 * 2**20), group="0::/job/step\n", folder=mount / "job") == 160  # that of the whole job
+    assert free(str(230 * 2**20), group="0::/job/step\n", folder=mount) == 130
+    v1 = {"group": "3:cpu,memory:/slurm\n2:cpu:/x\n", "version": 1}
+    assert free(str(200 * 2**20), folder=mount / "memory" / "slurm", **v1) == 100
+    assert free(str(170 * 2**20), folder=mount / "memory", **v1) == 70
+    none = tmp_path / "none"
+    assert free_memory_mib(groups=none, mount=none) == pytest.approx(machine_mib, rel=0.2)
 
 
 def test_a_shard_has_whole_seeds():

@@ -14,8 +14,10 @@ from ablations import recipes
 from ablations.data import DataInfo, find_source, prepare
 from ablations.engine import checkpoint
 from ablations.engine.cell import run_cell
+from ablations.engine.checkpoint import find_checkpoint, trained_with
 from ablations.engine.options import CellOptions
 from ablations.engine.result import Result
+from ablations.store import CHECKPOINT
 from ablations.study.cell import make_config
 from ablations.tasks.net import build_net
 
@@ -50,7 +52,7 @@ def test_a_checkpoint_changes_no_number_and_loads_without_running_code(digits, p
     assert numbers(tmp_path / "saved") == plain
     assert result.fields["resumed_after_epochs"] == []
     saved = torch.load(tmp_path / "saved" / "checkpoint.ckpt", weights_only=True)
-    assert saved["made_by"] == {"source_hash": "now", "torch": torch.__version__}
+    assert saved["made_by"] == {"source_hash": "now", "torch": torch.__version__, "device": "cpu"}
     assert not list((tmp_path / "saved").glob("*.partial"))
 
 
@@ -89,7 +91,7 @@ def test_a_cell_whose_test_was_cut_off_is_only_tested(digits, plain, tmp_path):
         (lambda path: path.write_bytes(path.read_bytes()[:1000]), "cannot be read, so the cell starts anew"),
         (lambda path: path.write_bytes(b""), "cannot be read, so the cell starts anew"),
         (lambda path: torch.save({"epoch": 1}, path), "cannot be read, so the cell starts anew"),
-        (lambda path: torch.save({"made_by": {}}, path), "from other sources or another torch"),
+        (lambda path: torch.save({"made_by": {}}, path), "from other sources, torch or kind of device"),
     ],
     ids=["cut off", "empty", "foreign", "other sources"],
 )
@@ -156,3 +158,11 @@ def test_a_logger_that_fails_costs_the_cell_nothing(digits, plain, tmp_path, mon
     assert result.outcome == "ok"
     assert numbers(tmp_path / "c") == plain
     assert "the logger tensorboard is dropped: ValueError: no connection" in (tmp_path / "c" / "log.txt").read_text()
+
+
+def test_a_checkpoint_of_another_kind_of_device_is_not_gone_on_from(digits, tmp_path):
+    run(digits, tmp_path / "a", epochs=1, checkpoint_every=1)
+    path, of_cpu = tmp_path / "a" / CHECKPOINT, trained_with(source_hash="now", device=CPU)
+    assert find_checkpoint(tmp_path / "a", made_by=of_cpu) == path
+    of_gpu = trained_with(source_hash="now", device=torch.device("cuda:0"))
+    assert find_checkpoint(tmp_path / "a", made_by=of_gpu) is None

@@ -217,3 +217,12 @@ def test_what_a_lost_cell_left_is_in_its_record(tmp_path):
     assert result.fields == {"seconds": 1.0, "epochs_run": 2, "epoch_hashes": ["x", "y"]}
     (tmp_path / "log.txt").write_text("\n".join(log[:50]))
     assert lost(tmp_path, "killed", "d", {}).traceback[0] == "line 30"
+
+
+def test_a_process_that_died_for_want_of_memory_is_out_of_memory(tmp_path):
+    log = tmp_path / "log.txt"
+    log.write_text("terminate called after throwing an instance of 'std::bad_alloc'\nFatal Python error: Aborted\n")
+    assert lost(tmp_path, "error", "the process was ended by SIGABRT", {}).kind == "oom"
+    assert lost(tmp_path, "killed", "the process was ended by SIGKILL", {}).kind == "killed"
+    log.write_text("terminate called without an active exception\n")
+    assert lost(tmp_path, "error", "the process was ended by SIGABRT", {}).kind == "error"

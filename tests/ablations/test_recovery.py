@@ -21,7 +21,7 @@ import pytest
 from conftest import cells, numbers, start, wait_for, workers_of
 
 from ablations.store import records
-from ablations.store.leases import LEASE, Holder
+from ablations.store.leases import LEASE, OPENING, Holder
 
 SHORT = ("--norm", "xnorm,l2", "--seeds", 2, "--epochs", 2, "--set", "train_limit=512", "--jobs", 2)
 FULL = ("--norm", "xnorm,l2,single_l2", "--seeds", 8, "--jobs", 2)
@@ -33,11 +33,12 @@ def finish(process: subprocess.Popen[str], *, within_s: float = 600) -> tuple[in
 
 
 def partials(out: Path) -> list[Path]:
-    return list((out / "norm-digits" / "cells" / ".partial").glob("*"))
+    folders = (out / "norm-digits" / "cells" / ".partial").glob("*")
+    return [folder for folder in folders if folder.stem != OPENING]
 
 
 def check_nothing_is_half(out: Path) -> None:
-    assert partials(out) == []
+    assert list((out / "norm-digits" / "cells" / ".partial").glob("*")) == []
     for cell in cells(out).values():
         names = {path.name for path in cell.iterdir()}
         assert {"config.json", "outcome.json", "metrics.csv", "probes.csv", "correct.npy", "log.txt"} <= names
@@ -193,6 +194,20 @@ def test_a_signal_to_the_whole_group_fails_no_cell(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_worker_that_is_asked_to_end_was_killed(tmp_path):
+    process = start("--norm", "xnorm", "--seeds", 1, "--epochs", 30, "--set", "train_limit=512", out=tmp_path)
+    wait_for(lambda: any((folder / "metrics.csv").exists() for folder in partials(tmp_path)))
+    (worker,) = workers_of(process)
+    os.kill(worker, signal.SIGTERM)
+    code, out, err = finish(process)
+    assert code == 0, err
+    assert "failed killed" in out
+    (cell,) = cells(tmp_path).values()
+    (attempt,) = json.loads((cell / "outcome.json").read_text())["attempts"]
+    assert (attempt["kind"], attempt["detail"]) == ("killed", "the process was ended by SIGTERM")
+
+
+@pytest.mark.slow
 def test_a_full_disk_stops_the_run_and_what_is_missing_runs_when_there_is_room(full, undisturbed, cli, tmp_path):
     """At full length on a file system of 400 KiB, of which the study needs more than twice as much."""
     study = FULL if full else SHORT
@@ -224,11 +239,12 @@ def test_a_full_disk_stops_the_run_and_what_is_missing_runs_when_there_is_room(f
 
 
 def no_room_from(*, cell: int) -> Callable[[Path], None]:
-    """Return what waits for a file to be on the disk, and finds no room from the given cell on."""
+    """Return what waits for a file to be on the disk, and finds no room from the given cell's outcome on."""
     synced = set[str]()
 
     def sync(path: Path) -> None:
-        synced.add(path.parent.name)
+        if path.name.startswith(".outcome.json"):
+            synced.add(path.parent.name)
         if len(synced) >= cell:
             raise OSError(errno.ENOSPC, "No space left on device")
 
