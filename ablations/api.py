@@ -50,9 +50,9 @@ def describe_plan(plan: Plan) -> list[str]:
     counts = [f"{plan.count(state)} {state}" for state in ("done", "stale", "failed", "missing") if plan.count(state)]
     lines = [f"study {study.name} in {plan.store.folder}", *filter(None, [study.question])]
     lines += [f"{plural(len(plan.cells), 'cell')}: {', '.join(counts)}; {len(plan.todo)} to run on {_devices(plan)}"]
-    if plan.records and study.history != plan.store.read_study().history:
+    if plan.is_begun and study.history != plan.store.read_study().history:
         lines.append(study.history[-1])
-    if plan.store.exists and not plan.records:
+    if plan.store.exists and not plan.is_begun:
         lines.append("no cell of this study has been run yet, so its question is written anew")
     if plan.taken:
         lines.append(f"not asked for, so as the study has it: {_values(plan.taken)}")

@@ -46,6 +46,7 @@ class Plan:
         missing: whether cells that have no record yet are run.
         rerun: which finished cells are run again.
         study_text: what study.yaml held as the plan was made.
+        is_begun: whether the study's question stands: cells have been run, or are about to be.
         taken: values of axes that were not asked for and are the stored study's.
     """
 
@@ -61,6 +62,7 @@ class Plan:
     missing: bool
     rerun: Rerun | None
     study_text: str
+    is_begun: bool
     taken: dict[str, list[Any]]
 
     @property
@@ -144,6 +146,7 @@ def make_plan(request: Request) -> Plan:
         missing=request.missing,
         rerun=request.rerun,
         study_text=study_text,
+        is_begun=is_begun,
         taken=taken,
     )
     _check_nets(plan.todo, infos)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import time
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -111,11 +112,14 @@ class Prints(AttentionNorm):
 class Crumbs(AttentionNorm):
     """Takes every last byte that it can get."""
 
-    kept: ClassVar[list[bytearray]] = []
+    chain: Any = None  # a list would need room to grow
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        while True:
-            self.kept.append(bytearray(400))
+        for size in (2**20, 2**12, 400):
+            with contextlib.suppress(MemoryError):
+                while True:
+                    self.chain = (bytearray(size), self.chain)
+        raise MemoryError
 
 
 @register(name="leaves_a_child", label="leaves a child", formula="-", source="test", invariances=set())

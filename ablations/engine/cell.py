@@ -23,7 +23,7 @@ from ablations.callbacks import Diverged, DivergenceGuard, History, Probes, has_
 from ablations.data import DataInfo, EvalBatches, Scale, TrainBatches, load_splits, split_hash
 from ablations.engine.capacity import device_name
 from ablations.engine.checkpoint import Checkpoints, find_checkpoint, trained_with
-from ablations.engine.limits import is_disk_full, is_oom, lift_limit
+from ablations.engine.limits import is_disk_full, is_oom
 from ablations.engine.log import logged, rearm_dumps
 from ablations.engine.loggers import Loggers
 from ablations.engine.options import CellOptions
@@ -67,7 +67,6 @@ def run_cell(
             outcome, kind, detail = cell.train_and_test()
             lines: list[str] = []
         except Exception as error:
-            lift_limit()
             logging.exception("the cell failed")
             outcome, kind = "failed", "oom" if is_oom(error) else "error"
             detail = (str(error).splitlines() or [""])[0]

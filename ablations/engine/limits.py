@@ -66,10 +66,3 @@ def limit_memory(device: torch.device, limit_mib: float) -> None:
         _, most = resource.getrlimit(resource.RLIMIT_DATA)
         wanted = now + int(limit_mib * 2**20)
         resource.setrlimit(resource.RLIMIT_DATA, (wanted if most < 0 else min(wanted, most), most))  # -1: none
-
-
-def lift_limit() -> None:
-    """Take back the limit of this process's own memory: a failure that ran into it has yet to be told."""
-    if sys.platform == "linux":
-        _, most = resource.getrlimit(resource.RLIMIT_DATA)
-        resource.setrlimit(resource.RLIMIT_DATA, (most, most))

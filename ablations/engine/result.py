@@ -16,6 +16,8 @@ from ablations.study import CellConfig
 TRACEBACK_LINES = 20
 """Last lines of a traceback that the record keeps; log.txt has all of it."""
 
+LAST_WORDS = 100
+"""Last lines of the log of a process that has gone without a word, in which it may say that it found no memory."""
 
 KEPT_OF_AN_ATTEMPT = ("outcome", "kind", "detail", "test_accuracy_pct", "started", "seconds", "source_hash")
 """Fields of outcome.json that stay in the record of the attempt after it."""
@@ -121,11 +123,11 @@ def lost(folder: Path, kind: str, detail: str, fields: dict[str, Any]) -> Result
         detail: one line with what was seen.
         fields: what the runner knows of it.
     """
-    rows, end = _rows(folder / "metrics.csv"), _end_of_log(folder / "log.txt")
+    rows, log = _rows(folder / "metrics.csv"), _read_log(folder / "log.txt")
     known = {"epochs_run": len(rows), "epoch_hashes": [row["batches"] for row in rows]}
-    if kind == "error" and says_oom("\n".join(end)):  # C++ that finds no memory ends the process
-        kind = "oom"
-    return Result("failed", kind, detail, end, {**fields, **known})
+    if kind == "error" and says_oom("\n".join(log[-LAST_WORDS:])):
+        kind = "oom"  # without memory an exception may not be told, and C++ ends the process
+    return Result("failed", kind, detail, _end_of_log(log), {**fields, **known})
 
 
 def describe_exit(code: int | None) -> tuple[str, str]:
@@ -143,10 +145,13 @@ def describe_exit(code: int | None) -> tuple[str, str]:
     return "killed" if name in BY_HAND else "error", f"the process was ended by {name}"
 
 
-def _end_of_log(path: Path) -> list[str]:
-    """Return the stack that was written last, which has the innermost call first, or else the last lines."""
+def _read_log(path: Path) -> list[str]:
     lines = path.read_text(errors="replace").splitlines() if path.is_file() else []
-    lines = [line for line in lines if line and not line.startswith("Extension modules:")]
+    return [line for line in lines if line and not line.startswith("Extension modules:")]
+
+
+def _end_of_log(lines: list[str]) -> list[str]:
+    """Return the stack that was written last, which has the innermost call first, or else the last lines."""
     stacks = [i for i, line in enumerate(lines) if line.startswith(STACK_HEADS)]
     first = max(0, stacks[-1] - 1) if stacks else len(lines) - TRACEBACK_LINES  # the line above says what it was
     return lines[max(0, first) :][:TRACEBACK_LINES]

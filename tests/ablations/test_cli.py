@@ -14,6 +14,8 @@ import pytest
 import yaml
 from conftest import ROOT, cells, start, workers_of, write_images
 
+from ablations.store import Store
+
 QUICK = ("--epochs", 1, "--set", "train_limit=128")
 
 
@@ -560,14 +562,61 @@ def test_clean_says_what_it_would_remove_asks_and_leaves_results(cli, tmp_path, 
 
 
 def test_clean_leaves_what_is_being_run(cli, tmp_path):
-    from ablations.store import Store
-
     cli("run", "--norm", "l2", "--seeds", 1, *QUICK, "--out", tmp_path)
     lease = Store(tmp_path / "norm-digits").leases.claim("0123456789")
     out = cli("clean", tmp_path / "norm-digits", "--dry-run")[1]
     assert str(lease.folder) not in out
     assert "decoded data" not in out  # which the cell may yet load
     assert "1 cells are being run, and are left alone" in out
+
+
+def test_clean_leaves_what_has_come_to_be_needed_while_it_asked(cli, tmp_path, monkeypatch):
+    monkeypatch.setenv("ABLATIONS_CACHE", str(tmp_path / "cache"))
+    runs = tmp_path / "runs"
+    cli("run", "--norm", "l2", "--seeds", 1, *QUICK, "--out", runs)
+    cli("run", "--norm", "l2", "--seeds", 1, *QUICK, "--out", runs, "--study", "beside")
+    left = runs / "norm-digits" / "cells" / ".partial" / "0123456789.1"
+    left.mkdir()
+
+    def confirm(_: str) -> bool:
+        assert Store(runs / "beside").leases.claim("9876543210")  # another study, which loads the decoded data
+        return True
+
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+    monkeypatch.setattr("typer.confirm", confirm)
+    out = cli("clean", runs / "norm-digits")[1]
+    assert "removed: 1" in out
+    assert "left alone, since a runner needs them by now: 1" in out
+    assert not left.exists()
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+def test_a_study_that_another_runner_is_about_to_run_keeps_its_question(cli, tmp_path):
+    run = ("run", "--seeds", 1, *QUICK, "--out", tmp_path)
+    cli(*run, "--norm", "xnorm")
+    shutil.rmtree(*cells(tmp_path).values())
+    assert "no cell of this study has been run yet" in cli(*run, "--norm", "l2", "--dry-run")[1]
+    with Store(tmp_path / "norm-digits").opened() as is_first:
+        assert is_first
+        out = cli(*run, "--norm", "l2", "--dry-run")[1]
+        assert "no cell of this study has been run yet" not in out
+
+
+def test_retry_takes_the_folder_one_is_in(cli, tmp_path, monkeypatch):
+    cli("run", "--norm", "l2", "--seeds", 1, *QUICK, "--out", tmp_path)
+    monkeypatch.chdir(tmp_path / "norm-digits")
+    code, out, err = cli("retry", ".", "--dry-run")
+    assert (code, err) == (0, "")
+    assert "1 cell: 1 done; 0 to run" in out
+
+
+def test_a_log_of_any_bytes_is_shown(cli, tmp_path):
+    cli("run", "--norm", "l2", "--seeds", 1, *QUICK, "--out", tmp_path)
+    (cell,) = cells(tmp_path).values()
+    (cell / "log.txt").write_bytes(b"caf\xe9\n")
+    code, out, _ = cli("show", "l2-s0", "--out", tmp_path)
+    assert code == 0
+    assert "caf" in out
 
 
 @pytest.mark.slow

@@ -221,8 +221,9 @@ def test_what_a_lost_cell_left_is_in_its_record(tmp_path):
 
 def test_a_process_that_died_for_want_of_memory_is_out_of_memory(tmp_path):
     log = tmp_path / "log.txt"
-    log.write_text("terminate called after throwing an instance of 'std::bad_alloc'\nFatal Python error: Aborted\n")
+    stack = "Fatal Python error: Aborted\n\nCurrent thread 0x1:\n" + "  File\n" * 30
+    log.write_text(f"terminate called after throwing an instance of 'std::bad_alloc'\n{stack}")
     assert lost(tmp_path, "error", "the process was ended by SIGABRT", {}).kind == "oom"
     assert lost(tmp_path, "killed", "the process was ended by SIGKILL", {}).kind == "killed"
-    log.write_text("terminate called without an active exception\n")
+    log.write_text(f"terminate called without an active exception\n{stack}")
     assert lost(tmp_path, "error", "the process was ended by SIGABRT", {}).kind == "error"

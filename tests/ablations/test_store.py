@@ -83,6 +83,20 @@ def test_a_cells_folder_tells_arm_seed_and_id(tmp_path):
     assert not list((store.cells / ".partial").iterdir())
 
 
+def test_a_study_is_held_by_one_and_released(tmp_path):
+    one, other = Store(tmp_path / "fake"), Store(tmp_path / "fake")
+    with one.opened() as is_first:
+        assert is_first
+        assert other.leases.is_opening
+        assert list(other.leases.running()) == []  # it is no cell
+        assert other.leases.left_behind() == []
+        with other.opened() as is_second:
+            assert not is_second
+        assert other.leases.is_opening
+    assert not other.leases.is_opening
+    assert list(one.leases.partials.iterdir()) == []
+
+
 def test_a_partial_cell_is_no_record(tmp_path):
     store, cells = fake(tmp_path, {("xnorm", 0): {}})
     assert store.leases.claim(cells[1].id) is not None

@@ -107,9 +107,8 @@ def test_a_worker_that_is_kept_tells_where_its_second_cell_hangs(worker, task):
 
 def test_memory_that_is_used_up_to_the_last_byte_is_out_of_memory(worker, task):
     result = result_of(worker(keeps=False), task("crumbs", options=CellOptions(memory_mib=300)))
-    assert isinstance(result, Result)
+    assert isinstance(result, Result), result
     assert (result.outcome, result.kind) == ("failed", "oom")
-    assert "arms.py" in "\n".join(result.traceback)
 
 
 def test_what_a_dead_cell_has_started_ends_with_it(worker, task):
