@@ -1,15 +1,17 @@
 """What the fork server loads before the first cell; imported there alone.
 
-Everything is frozen out of the garbage collector's sight: a worker would else walk through some million objects that it
-never made, and copy the pages that they lie on.
+The garbage collector is off while it loads, which would else walk again and again through what is only being made; and
+all of it is frozen out of the collector's sight: a worker would walk through some million objects that it never made,
+and copy the pages that they lie on.
 """
 
 from __future__ import annotations
 
 import gc
+import importlib
 
-import ablations.engine.cell as _cell  # noqa: F401  # loads torch and Lightning
-import ablations.engine.worker as _worker  # noqa: F401
-
-gc.collect()
+gc.disable()
+for _name in ("ablations.engine.cell", "ablations.engine.worker"):  # the first loads torch and Lightning
+    importlib.import_module(_name)
 gc.freeze()
+gc.enable()
