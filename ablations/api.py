@@ -90,7 +90,8 @@ def execute(plan: Plan, *, watcher: Watcher) -> None:
 def _write_study(plan: Plan, *, is_first: bool) -> None:
     """Write study.yaml, unless another runner has begun or extended the study since the plan was made."""
     deadline = time.monotonic() + OPENING_S
-    while not is_first and plan.store.study_text == plan.study_text and time.monotonic() < deadline:
+    is_behind = not is_first and not plan.is_begun  # another has begun the study since, and its question comes first
+    while is_behind and plan.store.study_text == plan.study_text and time.monotonic() < deadline:
         if plan.store.exists and plan.store.read_study() == plan.study:
             return
         time.sleep(0.05)

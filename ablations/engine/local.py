@@ -268,7 +268,7 @@ class Runner:
                 self._capacity.learn(result.fields)
         else:
             run.worker.close()
-            if self._stops.hard.is_set():  # it died of the same wish: a signal to the whole group
+            if self._stops.hard.is_set():  # it died of the same wish, say of a system that shuts down
                 self._forget(run)
                 run.lease.release(keep_checkpoint=True)
                 return

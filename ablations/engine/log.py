@@ -13,6 +13,9 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+_dumps = False
+"""Whether this process's output was taken over, with its stacks."""
+
 
 @contextlib.contextmanager
 def logged(path: Path) -> Iterator[None]:
@@ -55,9 +58,6 @@ def take_over_output(path: Path) -> None:
     global _dumps
     _dumps = True
     rearm_dumps()
-
-
-_dumps = False
 
 
 def rearm_dumps() -> None:

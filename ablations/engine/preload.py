@@ -1,8 +1,8 @@
 """What the fork server loads before the first cell; imported there alone.
 
 The garbage collector is off while it loads, which would else walk again and again through what is only being made; and
-all of it is frozen out of the collector's sight: a worker would walk through some million objects that it never made,
-and copy the pages that they lie on.
+all of it is frozen out of the collector's sight: a worker would walk through objects that it never made, and copy the
+pages that they lie on.
 """
 
 from __future__ import annotations

@@ -124,7 +124,7 @@ class Worker:
 def _serve(pipe: Connection, keeps: bool) -> None:
     """Run the cells that come through the pipe, in the worker's process."""
     os.setpgid(0, 0)  # what the cell starts can be ended with it
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the runner decides
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the runner's
     signal.signal(signal.SIGTERM, _die)
     threading.Thread(target=_leave_with_runner, daemon=True).start()
     try:
@@ -132,7 +132,7 @@ def _serve(pipe: Connection, keeps: bool) -> None:
             task: Task = pipe.recv()
             take_over_output(task.folder / "log.txt")
             if task.device.type == "cpu":
-                os.environ["CUDA_VISIBLE_DEVICES"] = ""  # every optimiser's step looks for a GPU, which takes 0.3 ms
+                os.environ["CUDA_VISIBLE_DEVICES"] = ""  # else every step of an optimiser looks for a GPU
             if task.options.memory_mib is not None:
                 limit_memory(task.device, task.options.memory_mib)
             pipe.send(_run(task))

@@ -39,7 +39,7 @@ REPLACED = "replaced-"
 """How the name of a record begins that is being replaced by another."""
 
 OPENING = "study"
-"""What is held, in place of a cell, by a runner that begins a study or goes on with it, until its first cell."""
+"""What a runner of a study holds beside its cells, of which it has none as it begins."""
 
 CHECKPOINT = "checkpoint.ckpt"
 LEASE = "lease.json"

@@ -115,7 +115,7 @@ class Store:
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[bool]:
-        """Hold the study's question, which nobody may change then; without a cell it would be nobody's yet.
+        """Hold the study itself while it is run: before its first cell others would take it for one nobody has begun.
 
         Yields:
             Whether nobody else holds it.

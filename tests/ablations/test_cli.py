@@ -602,6 +602,17 @@ def test_a_study_that_another_runner_is_about_to_run_keeps_its_question(cli, tmp
         assert "no cell of this study has been run yet" not in out
 
 
+def test_a_study_that_runs_is_extended_without_waiting(cli, tmp_path, monkeypatch):
+    run = ("run", "--seeds", 1, *QUICK, "--out", tmp_path)
+    cli(*run, "--norm", "xnorm")
+    monkeypatch.setattr("ablations.api._run", lambda *_, **__: None)
+    monkeypatch.setattr("ablations.api.time.sleep", lambda _: pytest.fail("it waits"))
+    store = Store(tmp_path / "norm-digits")
+    with store.opened():
+        cli(*run, "--norm", "xnorm,l2")
+    assert store.read_study().axes["norm"] == ["xnorm", "l2"]
+
+
 def test_retry_takes_the_folder_one_is_in(cli, tmp_path, monkeypatch):
     cli("run", "--norm", "l2", "--seeds", 1, *QUICK, "--out", tmp_path)
     monkeypatch.chdir(tmp_path / "norm-digits")
