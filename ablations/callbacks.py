@@ -6,14 +6,13 @@ import csv
 import logging
 import math
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
-from ablations.tasks.classify import Classifier
 from ufo.norms import AttentionNorm
 
 LOG = logging.getLogger(__name__)
@@ -41,7 +40,53 @@ class Diverged(Exception):
         self.kind = kind
 
 
-class History(pl.Callback):
+@dataclass(frozen=True)
+class Epoch:
+    """An epoch that has just ended.
+
+    Args:
+        number: from 1.
+        lr_after: learning rate of the step that would follow.
+        means: names to values, validation's too.
+        batches: hash of the batches that were trained on.
+    """
+
+    number: int
+    lr_after: float
+    means: dict[str, float]
+    batches: str
+
+
+class Callback:
+    """What a training tells those who watch it, in this order in each epoch. By default nobody listens."""
+
+    def on_epoch_start(self) -> None:
+        """Before the epoch's first batch is drawn."""
+
+    def on_step_end(self, step: int, loss: Tensor) -> None:
+        """After a step, counted from 1 over all epochs; ``loss`` is still on the device."""
+
+    def on_last_gradients(self, net: nn.Module) -> None:
+        """Before the epoch's last update, and before its gradients are clipped."""
+
+    def on_validation_start(self, net: nn.Module) -> None:
+        """Before the first batch of validation."""
+
+    def on_validation_end(self) -> None:
+        """After the last batch of validation."""
+
+    def on_epoch_end(self, epoch: Epoch) -> None:
+        """After validation."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint must hold."""
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take what a checkpoint held."""
+
+
+class History(Callback):
     """One row for each epoch: ``metrics.csv`` without times, so that it can be compared byte for byte; ``timing.csv``.
 
     Args:
@@ -64,29 +109,24 @@ class History(pl.Callback):
         self.rows, self.timing = state_dict["rows"], state_dict["timing"]
         self._write()
 
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_epoch_start(self) -> None:
         """Start the clock."""
         self._started = time.perf_counter()
 
-    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_validation_start(self, net: nn.Module) -> None:
         """Start validation's clock."""
         self._validated = time.perf_counter()
 
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_validation_end(self) -> None:
         """Stop validation's clock."""
         self._val_s = time.perf_counter() - self._validated
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_epoch_end(self, epoch: Epoch) -> None:
         """Write the epoch's row."""
-        assert isinstance(pl_module, Classifier)
-        epoch = trainer.current_epoch + 1
-        # The schedule has stepped past the last batch: what stands in the optimiser is the next step's rate.
-        lr = trainer.optimizers[0].param_groups[0]["lr"]
-        means = pl_module.epoch_metrics()
-        self.rows.append({"epoch": epoch, "lr_after": lr, **means, "batches": pl_module.train_batches.hash})
-        LOG.info("epoch %d: %s", epoch, ", ".join(f"{name} {value:.4g}" for name, value in means.items()))
+        self.rows.append({"epoch": epoch.number, "lr_after": epoch.lr_after, **epoch.means, "batches": epoch.batches})
+        LOG.info("epoch %d: %s", epoch.number, ", ".join(f"{name} {value:.4g}" for name, value in epoch.means.items()))
         total_s = time.perf_counter() - self._started
-        self.timing.append({"epoch": epoch, "train_s": total_s - self._val_s, "val_s": self._val_s})
+        self.timing.append({"epoch": epoch.number, "train_s": total_s - self._val_s, "val_s": self._val_s})
         self._write()
 
     def _write(self) -> None:
@@ -94,7 +134,7 @@ class History(pl.Callback):
         write_rows(self.folder / "timing.csv", self.timing)
 
 
-class DivergenceGuard(pl.Callback):
+class DivergenceGuard(Callback):
     """Ends a cell whose loss is no number, or has exploded after its warm-up.
 
     Args:
@@ -106,22 +146,19 @@ class DivergenceGuard(pl.Callback):
         self.limit = EXPLODED * math.log(num_classes)
         self.warmup_epochs = warmup_epochs
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_step_end(self, step: int, loss: Tensor) -> None:
         """Look at the loss now and then, so that a long epoch is not finished for nothing."""
-        if (batch_idx + 1) % CHECK_EVERY == 0 and not torch.isfinite(outputs["loss"]):
-            raise Diverged("nan", f"the training loss is no number at step {trainer.global_step}")
+        if step % CHECK_EVERY == 0 and not torch.isfinite(loss):
+            raise Diverged("nan", f"the training loss is no number at step {step}")
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_epoch_end(self, epoch: Epoch) -> None:
         """Judge the epoch's means."""
-        assert isinstance(pl_module, Classifier)
-        epoch, means = trainer.current_epoch + 1, pl_module.epoch_metrics()
         for name in ("train_loss", "val_loss"):
-            if not math.isfinite(means[name]):
-                raise Diverged("nan", f"{name} is no number in epoch {epoch}")
-        if epoch > self.warmup_epochs and means["train_loss"] > self.limit:
-            raise Diverged("exploded", f"train_loss {means['train_loss']:.4g} in epoch {epoch}, above {self.limit:.4g}")
+            if not math.isfinite(epoch.means[name]):
+                raise Diverged("nan", f"{name} is no number in epoch {epoch.number}")
+        loss = epoch.means["train_loss"]
+        if epoch.number > self.warmup_epochs and loss > self.limit:
+            raise Diverged("exploded", f"train_loss {loss:.4g} in epoch {epoch.number}, above {self.limit:.4g}")
 
 
 def has_not_learned(rows: list[dict[str, Any]], *, num_classes: int, warmup_epochs: int) -> bool:
@@ -134,7 +171,7 @@ def has_not_learned(rows: list[dict[str, Any]], *, num_classes: int, warmup_epoc
     return bool(judged) and min(judged) >= NO_LEARNING * math.log(num_classes)
 
 
-class Probes(pl.Callback):
+class Probes(Callback):
     """For each attention layer and epoch: RMS of its output, norm of its gradient, mean of each normaliser parameter.
 
     The RMS is that of the normaliser's output on the first validation batch; the gradient, before clipping, is the
@@ -149,7 +186,7 @@ class Probes(pl.Callback):
         self.rows: list[dict[str, Any]] = []
         self._rms: dict[str, Tensor] = {}
         self._grad_norm: dict[str, Tensor] = {}
-        self._handles: list[Any] = []
+        self._means: dict[str, dict[str, Tensor]] = {}
 
     def state_dict(self) -> dict[str, Any]:
         """Return the rows, for a checkpoint."""
@@ -160,55 +197,38 @@ class Probes(pl.Callback):
         self.rows = state_dict["rows"]
         write_rows(self.folder / "probes.csv", self.rows)
 
-    def on_before_optimizer_step(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: torch.optim.Optimizer
-    ) -> None:
-        """Measure the gradient in the epoch's last step."""
-        if trainer.is_last_batch:
-            for layer, attention in _attention_layers(pl_module).items():
-                grads = [p.grad for p in attention.parameters() if p.grad is not None]
-                self._grad_norm[layer] = nn.utils.get_total_norm(grads)
+    def on_last_gradients(self, net: nn.Module) -> None:
+        """Measure the gradients."""
+        for layer, attention in _attention_layers(net).items():
+            grads = [p.grad for p in attention.parameters() if p.grad is not None]
+            self._grad_norm[layer] = nn.utils.get_total_norm(grads)
 
-    def on_validation_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:
-        """Listen to the first batch."""
-        if batch_idx == 0:
-            for layer, attention in _attention_layers(pl_module).items():
-                norm = next(module for module in attention.modules() if isinstance(module, AttentionNorm))
-                self._handles.append(norm.register_forward_hook(self._listener(layer)))
-
-    def on_validation_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Stop listening."""
-        while self._handles:
-            self._handles.pop().remove()
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write the epoch's rows."""
-        epoch = trainer.current_epoch + 1
-        for layer, attention in _attention_layers(pl_module).items():
-            values = {"output_rms": self._rms[layer], "grad_norm": self._grad_norm[layer]}
+    def on_validation_start(self, net: nn.Module) -> None:
+        """Listen to the first batch, and look at the parameters."""
+        for layer, attention in _attention_layers(net).items():
             norm = next(module for module in attention.modules() if isinstance(module, AttentionNorm))
-            values |= {f"mean_{name}": parameter.detach().mean() for name, parameter in norm.named_parameters()}
+            self._listen(layer, norm)
+            self._means[layer] = {name: p.detach().mean() for name, p in norm.named_parameters()}
+
+    def on_epoch_end(self, epoch: Epoch) -> None:
+        """Write the epoch's rows."""
+        for layer, means in self._means.items():
+            values = {"output_rms": self._rms[layer], "grad_norm": self._grad_norm[layer]}
+            values |= {f"mean_{name}": mean for name, mean in means.items()}
             self.rows += [
-                {"epoch": epoch, "layer": layer, "probe": probe, "value": value.item()}
+                {"epoch": epoch.number, "layer": layer, "probe": probe, "value": value.item()}
                 for probe, value in values.items()
             ]
         write_rows(self.folder / "probes.csv", self.rows)
 
-    def _listener(self, layer: str) -> Any:
+    def _listen(self, layer: str, norm: nn.Module) -> None:
+        """Take the RMS of the next output of a normaliser, and of no other."""
+
         def listen(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
             self._rms[layer] = output.detach().float().square().mean().sqrt()
+            handle.remove()
 
-        return listen
+        handle = norm.register_forward_hook(listen)
 
 
 def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
@@ -221,11 +241,10 @@ def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
     scratch.replace(path)
 
 
-def _attention_layers(pl_module: pl.LightningModule) -> dict[str, nn.Module]:
+def _attention_layers(net: nn.Module) -> dict[str, nn.Module]:
     """Return the modules that hold a normaliser directly, by their name in the net."""
-    assert isinstance(pl_module, Classifier)
     return {
         name: module
-        for name, module in pl_module.net.named_modules()
+        for name, module in net.named_modules()
         if any(isinstance(child, AttentionNorm) for child in module.children())
     }

@@ -28,6 +28,7 @@ SOURCES = (
     "ablations/tasks/*.py",
     "ablations/engine/cell.py",
     "ablations/engine/checkpoint.py",
+    "ablations/engine/training.py",
 )
 """Files that can change any cell's numbers."""
 

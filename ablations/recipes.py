@@ -75,6 +75,16 @@ def build_optimizer(model: nn.Module, *, lr: float, weight_decay: float, fused: 
     return torch.optim.AdamW(groups, lr=lr, fused=fused)
 
 
+def build_schedule(
+    optimizer: torch.optim.Optimizer, *, num_steps: int, num_warmup_steps: int, min_share: float
+) -> torch.optim.lr_scheduler.LambdaLR:
+    """Build the schedule of `lr_share`, which is stepped after every step of the optimiser."""
+    return torch.optim.lr_scheduler.LambdaLR(
+        optimizer,
+        lambda step: lr_share(step, num_steps=num_steps, num_warmup_steps=num_warmup_steps, min_share=min_share),
+    )
+
+
 def lr_share(step: int, *, num_steps: int, num_warmup_steps: int, min_share: float) -> float:
     """Return the learning rate of a step (from 0) as a share of its peak: linear warm-up, then a cosine.
 

@@ -14,23 +14,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytorch_lightning as pl
 import torch
-from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from safetensors.torch import save_file
 
 from ablations.callbacks import Diverged, DivergenceGuard, History, Probes, has_not_learned
 from ablations.data import DataInfo, EvalBatches, Scale, TrainBatches, load_splits, split_hash
 from ablations.engine.capacity import device_name
-from ablations.engine.checkpoint import Checkpoints, find_checkpoint, trained_with
+from ablations.engine.checkpoint import Checkpoints, trained_with
 from ablations.engine.limits import is_disk_full, is_oom
-from ablations.engine.log import logged, rearm_dumps
+from ablations.engine.log import logged
 from ablations.engine.loggers import Loggers
 from ablations.engine.options import CellOptions
 from ablations.engine.result import TRACEBACK_LINES, Result, blank_fields
+from ablations.engine.training import Training
 from ablations.streams import forked_library
 from ablations.study import CellConfig
-from ablations.tasks.classify import Classifier
 from ablations.tasks.net import build_net
 from ufo.init import shared_weights_hash
 
@@ -106,21 +104,30 @@ class _Cell:
         fields["init_hash"] = shared_weights_hash(net)
         fields["split_hash"] = split_hash(self.splits)
         fields["num_parameters"] = sum(parameter.numel() for parameter in net.parameters())
-        self.module = Classifier(net, config=config, num_classes=self.num_classes, train_batches=train)
         self.history = History(folder)
         self.loggers = Loggers(options.loggers, folder=Path(options.log_folder), config=config)
         guard = DivergenceGuard(num_classes=self.num_classes, warmup_epochs=config.warmup_epochs)
         made_by = trained_with(source_hash=source_hash, device=device)
         self.checkpoints = Checkpoints(folder, every=options.checkpoint_every, made_by=made_by)
-        callbacks = [self.history, Probes(folder), guard, self.loggers, self.checkpoints]
-        self.trainer = _trainer(config, device, folder, callbacks)
+        self.training = Training(
+            net,
+            config=config,
+            num_classes=self.num_classes,
+            train=train,
+            val=EvalBatches(self.splits["val"], scale=self.scale),
+            device=device,
+            callbacks=[self.history, Probes(folder), guard, self.loggers],
+            checkpoints=self.checkpoints,
+        )
 
     def train_and_test(self) -> tuple[str, str, str]:
         """Return outcome, kind and detail."""
         tested: dict[str, float] = {}
         is_ended = False
         try:
-            self._fit()
+            if (begun := self.checkpoints.load()) is not None:
+                self.training.load_state_dict(begun)
+            self.training.fit()
             tested = self._test()
             is_ended = True
         except Diverged as divergence:
@@ -129,7 +136,7 @@ class _Cell:
         finally:
             self.loggers.finish(tested, status="success" if is_ended else "failed")
             self.fields["epochs_run"] = len(self.history.rows)
-            self.fields["epoch_hashes"] = self.module.epoch_hashes
+            self.fields["epoch_hashes"] = self.training.task.epoch_hashes
             self.fields["resumed_after_epochs"] = self.checkpoints.resumed_after
             self.fields["seconds"] = self.checkpoints.seconds_before
         config = self.config
@@ -139,22 +146,16 @@ class _Cell:
             return "diverged", "no_learning", "validation cross-entropy stayed at chance"
         return "ok", "", ""
 
-    def _fit(self) -> None:
-        val = EvalBatches(self.splits["val"], scale=self.scale)
-        resume = find_checkpoint(self.folder, made_by=self.checkpoints.made_by)
-        self.trainer.fit(self.module, self.module.train_batches, val, ckpt_path=resume, weights_only=True)
-        rearm_dumps()
-
     def _test(self) -> dict[str, float]:
-        self.trainer.test(self.module, EvalBatches(self.splits["test"], scale=self.scale), verbose=False)
-        rearm_dumps()
-        correct = torch.cat(self.module.test_correct).cpu().numpy()
+        task = self.training.task
+        self.training.evaluate(EvalBatches(self.splits["test"], scale=self.scale), task.test_step)
+        correct = torch.cat(task.test_correct).cpu().numpy()
         np.save(self.folder / "correct.npy", correct)
         if self.options.save_weights:
-            _save_weights(self.module.net, self.folder / "weights.safetensors", self.config)
+            _save_weights(self.training.net, self.folder / "weights.safetensors", self.config)
         tested = {
             "test_accuracy_pct": 100 * float(correct.mean()),
-            "test_loss": self.module.test_loss.compute().item(),
+            "test_loss": task.test_loss.compute().item(),
         }
         self.fields |= tested
         return tested
@@ -163,26 +164,6 @@ class _Cell:
 def _save_weights(net: torch.nn.Module, path: Path, config: CellConfig) -> None:
     tensors = {name: tensor.contiguous() for name, tensor in net.state_dict().items()}
     save_file(tensors, path, metadata={"config": config.model_dump_json()})
-
-
-def _trainer(config: CellConfig, device: torch.device, folder: Path, callbacks: list[pl.Callback]) -> pl.Trainer:
-    return pl.Trainer(
-        accelerator={"cuda": "gpu"}.get(device.type, device.type),
-        devices=[device.index or 0] if device.type == "cuda" else 1,
-        precision=config.precision,
-        max_epochs=config.epochs,
-        gradient_clip_val=config.grad_clip or None,
-        callbacks=callbacks,
-        # A cell is one process whatever surrounds it: within a Slurm job Lightning would requeue the job by itself, and
-        # load what other cells left in the current folder.
-        plugins=[LightningEnvironment()],
-        default_root_dir=folder,
-        num_sanity_val_steps=0,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
 
 
 def _memory(device: torch.device) -> dict[str, float | None]:

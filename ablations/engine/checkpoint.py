@@ -6,10 +6,10 @@ import logging
 import os
 import pickle
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
 
 from ablations.store import CHECKPOINT
@@ -20,8 +20,8 @@ CHECKPOINT_S = 60.0
 """Seconds between two checkpoints where no number of epochs is given: a short cell writes none."""
 
 
-class Checkpoints(pl.Callback):
-    """Saves Lightning's checkpoint, with what tells whether it may be gone on from. Must be the last callback.
+class Checkpoints:
+    """Saves what a training can be gone on from, with what tells whether it may be.
 
     Args:
         folder: the cell's.
@@ -34,46 +34,53 @@ class Checkpoints(pl.Callback):
     """
 
     def __init__(self, folder: Path, *, every: int | None, made_by: dict[str, str]) -> None:
-        self.path = folder / CHECKPOINT
+        self.folder = folder
         self.every = every
         self.made_by = made_by
         self.resumed_after: list[int] = []
         self.seconds_before = 0.0
         self._started = self._saved = time.monotonic()
-        self._num_epochs = 0
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return what is known of the attempts so far, for a checkpoint."""
-        seconds = self.seconds_before + time.monotonic() - self._started
-        return {"seconds": seconds, "resumed_after": self.resumed_after, "num_epochs": self._num_epochs}
+    def save_when_due(self, num_epochs: int, state_dict: Callable[[], dict[str, Any]]) -> None:
+        """Save, when it is time.
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over the attempts before."""
-        self.seconds_before = state_dict["seconds"]
-        self.resumed_after = [*state_dict["resumed_after"], state_dict["num_epochs"]]
-        LOG.info("going on after epoch %d", state_dict["num_epochs"])
-
-    def on_save_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        """Note what the cell was trained with."""
-        checkpoint["made_by"] = self.made_by
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save, when it is time."""
-        self._num_epochs = trainer.current_epoch + 1
-        is_due = self._num_epochs % self.every == 0 if self.every else time.monotonic() - self._saved >= CHECKPOINT_S
+        Args:
+            num_epochs: that are finished.
+            state_dict: returns the training's.
+        """
+        is_due = num_epochs % self.every == 0 if self.every else time.monotonic() - self._saved >= CHECKPOINT_S
         if self.every == 0 or not is_due:
             return
-        scratch = self.path.with_suffix(".partial")
-        trainer.save_checkpoint(scratch)
-        with scratch.open("rb") as file:
+        path = self.folder / CHECKPOINT
+        scratch = path.with_suffix(".partial")
+        with scratch.open("wb") as file:
+            torch.save(
+                {
+                    "made_by": self.made_by,
+                    "seconds": self.seconds_before + time.monotonic() - self._started,
+                    "resumed_after": self.resumed_after,
+                    "training": state_dict(),
+                },
+                file,
+            )
+            file.flush()
             os.fsync(file.fileno())
-        scratch.replace(self.path)
+        scratch.replace(path)
         self._saved = time.monotonic()
 
+    def load(self) -> dict[str, Any] | None:
+        """Return the training of an attempt that was cut short; None: there is none, or the log says why not."""
+        checkpoint = load_checkpoint(self.folder, made_by=self.made_by)
+        if checkpoint is None:
+            return None
+        training: dict[str, Any] = checkpoint["training"]
+        self.seconds_before = checkpoint["seconds"]
+        self.resumed_after = [*checkpoint["resumed_after"], training["num_epochs"]]
+        LOG.info("going on after epoch %d", training["num_epochs"])
+        return training
 
-def find_checkpoint(folder: Path, *, made_by: dict[str, str]) -> Path | None:
+
+def load_checkpoint(folder: Path, *, made_by: dict[str, str]) -> dict[str, Any] | None:
     """Return the checkpoint of a cell that was cut short.
 
     None where there is none, or where one cannot be used: the log then says why.
@@ -86,7 +93,7 @@ def find_checkpoint(folder: Path, *, made_by: dict[str, str]) -> Path | None:
     if not path.exists():
         return None
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         was_made_by = checkpoint["made_by"]
     except (OSError, RuntimeError, KeyError, EOFError, pickle.UnpicklingError) as error:
         LOG.warning("the checkpoint cannot be read, so the cell starts anew: %s", error)
@@ -94,7 +101,7 @@ def find_checkpoint(folder: Path, *, made_by: dict[str, str]) -> Path | None:
     if was_made_by != made_by:
         LOG.warning("the checkpoint is from other sources, torch or kind of device, so the cell starts anew")
         return None
-    return path
+    return checkpoint
 
 
 def trained_with(*, source_hash: str, device: torch.device) -> dict[str, str]:

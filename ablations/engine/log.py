@@ -13,21 +13,20 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-_dumps = False
-"""Whether this process's output was taken over, with its stacks."""
-
 
 @contextlib.contextmanager
 def logged(path: Path) -> Iterator[None]:
     """Send log lines and warnings to a file, and nothing to the terminal; of Lightning's, warnings and worse."""
     handler = logging.FileHandler(path)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    lightning, root = logging.getLogger("pytorch_lightning"), logging.getLogger()
-    before = [(logger, logger.level, logger.handlers, logger.propagate) for logger in (lightning, root)]
+    root, *lightning = (logging.getLogger(name) for name in ("", "lightning_fabric", "pytorch_lightning"))
+    before = [(logger, logger.level, logger.handlers, logger.propagate) for logger in (root, *lightning)]
     one_line = warnings.formatwarning
-    lightning.handlers, lightning.propagate, root.handlers = [], True, [handler]
-    lightning.setLevel(logging.WARNING)
+    root.handlers = [handler]
     root.setLevel(logging.INFO)
+    for logger in lightning:
+        logger.handlers, logger.propagate = [], True
+        logger.setLevel(logging.WARNING)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("default")
@@ -55,21 +54,8 @@ def take_over_output(path: Path) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(line_buffering=True)  # the process leaves without emptying its buffers
-    global _dumps
-    _dumps = True
-    rearm_dumps()
-
-
-def rearm_dumps() -> None:
-    """Have the stack written again, in a process whose output was taken over, after Lightning's trainer has ended.
-
-    It puts every signal's handler back as Python knows it, and Python knows nothing of `faulthandler`'s.
-    """
-    if _dumps:
-        faulthandler.disable()
-        faulthandler.enable(file=2, all_threads=False)
-        faulthandler.unregister(DUMP_SIGNAL)
-        faulthandler.register(DUMP_SIGNAL, file=2, all_threads=False)
+    faulthandler.enable(file=2, all_threads=False)
+    faulthandler.register(DUMP_SIGNAL, file=2, all_threads=False)
 
 
 DUMP_SIGNAL = signal.SIGUSR1

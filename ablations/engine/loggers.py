@@ -8,15 +8,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
-
+from ablations.callbacks import Callback, Epoch
 from ablations.study import CellConfig
-from ablations.tasks.classify import Classifier
 
 LOG = logging.getLogger(__name__)
 
 
-class Loggers(pl.Callback):
+class Loggers(Callback):
     """Hands each epoch's metrics to Lightning's loggers; one that raises is dropped, and the cell goes on.
 
     Args:
@@ -32,12 +30,10 @@ class Loggers(pl.Callback):
         for name in names:
             self._guarded(name, partial(self._attach, name))
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_epoch_end(self, epoch: Epoch) -> None:
         """Log the epoch's metrics."""
-        assert isinstance(pl_module, Classifier)
-        means, epoch = pl_module.epoch_metrics(), trainer.current_epoch + 1
         for name, logger in list(self._loggers.items()):
-            self._guarded(name, partial(logger.log_metrics, means, step=epoch))
+            self._guarded(name, partial(logger.log_metrics, epoch.means, step=epoch.number))
 
     def finish(self, metrics: dict[str, float], *, status: str) -> None:
         """Log what the test gave, and close every logger.

@@ -139,7 +139,7 @@ def _serve(pipe: Connection, keeps: bool) -> None:
             if not keeps:
                 os._exit(0)  # everything is written, and taking torch down takes time
             del task
-            gc.collect()  # trainer and module hold each other, and between them the cell's tensors
+            gc.collect()  # the optimiser and its schedule hold each other, and with them the cell's tensors
     except (EOFError, BrokenPipeError):  # the runner needs no more of us
         os._exit(0)
 
@@ -169,7 +169,7 @@ def _run(task: Task) -> Result:
 
 
 def _die(number: int, _frame: FrameType | None) -> None:
-    """Die of a signal: Lightning would wait for the end of a step, and then leave as if all were well."""
+    """Die of a signal at once, whatever the libraries have made of it."""
     signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
 

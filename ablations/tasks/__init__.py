@@ -1,1 +1,1 @@
-"""What a cell trains: the LightningModules."""
+"""What a cell trains: the loss of a batch, and what an evaluation measures."""

@@ -1,4 +1,4 @@
-"""The net of a cell. Apart from the LightningModule, so that planning a study does not import Lightning."""
+"""The net of a cell. Apart from the task, so that planning a study imports no metrics."""
 
 from __future__ import annotations
 

@@ -14,10 +14,9 @@ from ablations import recipes
 from ablations.data import DataInfo, find_source, prepare
 from ablations.engine import checkpoint
 from ablations.engine.cell import run_cell
-from ablations.engine.checkpoint import find_checkpoint, trained_with
+from ablations.engine.checkpoint import load_checkpoint, trained_with
 from ablations.engine.options import CellOptions
 from ablations.engine.result import Result
-from ablations.store import CHECKPOINT
 from ablations.study.cell import make_config
 from ablations.tasks.net import build_net
 
@@ -59,11 +58,9 @@ def test_a_checkpoint_changes_no_number_and_loads_without_running_code(digits, p
 @pytest.mark.parametrize(("every", "epochs"), [(1, [1, 2, 3]), (2, [2]), (0, []), (None, [])])
 def test_when_checkpoints_are_written(digits, tmp_path, monkeypatch, every, epochs):
     seen = []
-    save = checkpoint.Checkpoints.on_save_checkpoint
+    save = torch.save
     monkeypatch.setattr(
-        checkpoint.Checkpoints,
-        "on_save_checkpoint",
-        lambda self, trainer, *rest: (seen.append(trainer.current_epoch + 1), save(self, trainer, *rest)),
+        torch, "save", lambda saved, file: (seen.append(saved["training"]["num_epochs"]), save(saved, file))
     )
     run(digits, tmp_path / "c", checkpoint_every=every)
     assert seen == epochs
@@ -113,8 +110,7 @@ def test_seconds_of_earlier_attempts_count(digits, tmp_path, monkeypatch):
     run(digits, tmp_path / "c", checkpoint_every=2)
     path = tmp_path / "c" / "checkpoint.ckpt"
     saved = torch.load(path, weights_only=True)
-    (key,) = [key for key in saved["callbacks"] if "Checkpoints" in key]
-    saved["callbacks"][key]["seconds"] = 1000.0
+    saved["seconds"] = 1000.0
     torch.save(saved, path)
     assert 1000 < run(digits, tmp_path / "c").fields["seconds"] < 1100
 
@@ -162,7 +158,7 @@ def test_a_logger_that_fails_costs_the_cell_nothing(digits, plain, tmp_path, mon
 
 def test_a_checkpoint_of_another_kind_of_device_is_not_gone_on_from(digits, tmp_path):
     run(digits, tmp_path / "a", epochs=1, checkpoint_every=1)
-    path, of_cpu = tmp_path / "a" / CHECKPOINT, trained_with(source_hash="now", device=CPU)
-    assert find_checkpoint(tmp_path / "a", made_by=of_cpu) == path
+    of_cpu = trained_with(source_hash="now", device=CPU)
+    assert load_checkpoint(tmp_path / "a", made_by=of_cpu)["training"]["num_epochs"] == 1
     of_gpu = trained_with(source_hash="now", device=torch.device("cuda:0"))
-    assert find_checkpoint(tmp_path / "a", made_by=of_gpu) is None
+    assert load_checkpoint(tmp_path / "a", made_by=of_gpu) is None

@@ -116,11 +116,11 @@ def dropped(digits, **options) -> dict[str, torch.Tensor]:
     split = load_splits(digits, train_limit=128, device=CPU)["train"]
     scale = Scale(digits.mean, digits.std, device=CPU)
     batches = TrainBatches(split, scale=scale, batch_size=32, augment="none", seed=0)
-    module = Classifier(net, config=config, num_classes=10, train_batches=batches)
+    task = Classifier(net, branches=net.branches, config=config, num_classes=10, train_batches=batches, device=CPU)
     seen = []
     net.register_forward_pre_hook(lambda _net, inputs: seen.append(inputs[1]))
-    module.on_train_epoch_start()
-    module.training_step(next(iter(batches)), 1)
+    task.start_epoch(0)
+    task.training_step(next(iter(batches)), 1)
     return dict(zip(net.branches, seen[0], strict=True))
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 
 import pytest
+from test_architecture import imports
 
-from ablations.provenance import import_plugin, source_hashes
+from ablations.provenance import ROOT, SOURCES, import_plugin, source_hashes
 from ablations.study import UsageError
 from ufo.norms import NORMS
 
@@ -44,6 +45,26 @@ def here(tmp_path, monkeypatch):
 def test_what_is_no_plug_in_is_refused(here, name, message):
     with pytest.raises(UsageError, match=message):
         import_plugin(name)
+
+
+CHANGE_NO_NUMBER = (
+    *(f"ablations/engine/{name}.py" for name in ("capacity", "limits", "log", "loggers", "options", "result")),
+    *("ablations/store/*.py", "ablations/study/*.py"),
+)
+
+
+def test_whatever_a_cell_imports_is_a_source_or_named_here():
+    seen, todo = set(), {ROOT / "ablations/engine/cell.py"}
+    while todo:
+        path = todo.pop()
+        seen.add(path)
+        for name in imports(path):
+            parts = name.split(".")
+            for stem in (ROOT.joinpath(*parts), ROOT.joinpath(*parts[:-1])):  # a module, or what one has
+                found = {file for file in (stem.with_suffix(".py"), stem / "__init__.py") if file.is_file()}
+                todo |= found - seen - {ROOT / "ablations/__init__.py"}
+    assert ROOT / "ablations/data/augment.py" in seen
+    assert seen <= {path for pattern in (*SOURCES, *CHANGE_NO_NUMBER) for path in ROOT.glob(pattern)}
 
 
 def test_our_own_normalisers_share_their_sources():
