@@ -11,7 +11,7 @@ import gc
 import importlib
 
 gc.disable()
-for _name in ("ablations.engine.cell", "ablations.engine.worker"):  # the first loads torch and Lightning
+for _name in ("ablations.engine.cell", "ablations.engine.worker", "ufo.model"):  # the first loads torch and Lightning
     importlib.import_module(_name)
 gc.freeze()
 gc.enable()
