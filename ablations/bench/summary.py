@@ -44,7 +44,9 @@ def summarise(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def ratios(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return how many times ``ours`` a rival is: the ratio of the medians, and the range of the rounds' own ratios.
+    """Return how many times a rival ``ours`` is: the median of the rounds' own ratios, and their range.
+
+    A machine's speed wanders from round to round, and less between what one round times one after the other.
 
     Args:
         rows: as `summarise` takes them.
@@ -66,8 +68,7 @@ def ratios(rows: pd.DataFrame) -> pd.DataFrame:
             rival = max(rivals, key=medians.__getitem__)
             each = by_round["ours"] / by_round[rival]
             name = rivals[0] if len(rivals) == 1 else f"max({', '.join(rivals)})"
-            value = medians["ours"] / medians[rival]
-            lines.append((quantity, f"ours / {name}", value, each.min(), each.max()))
+            lines.append((quantity, f"ours / {name}", each.median(), each.min(), each.max()))
     return pd.DataFrame(lines, columns=["quantity", "ratio", "value", "low", "high"])
 
 
@@ -82,7 +83,7 @@ def describe(rows: pd.DataFrame) -> list[str]:
         cells = f"{line.num_cells} cell{'s' * (line.num_cells != 1)} a round, rounds: {line.num_rounds}"
         what = f"{line.quantity:<6}{line.contender:<9}"
         lines.append(f"{what} {line.median:9.4g} {line.unit:<8}[{line.low:.4g}, {line.high:.4g}]  {cells}")
-    lines.append("ratio of the medians, and in brackets the range of the rounds' own ratios")
+    lines.append("ratios within a round: their median, and in brackets their range")
     return lines + [
         f"{line.quantity:<6}{line.ratio:<26} {line.value:6.3f} [{line.low:.3f}, {line.high:.3f}]"
         for line in ratios(rows).itertuples()

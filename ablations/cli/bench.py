@@ -32,6 +32,8 @@ def harness(
     as_json: Json = False,
 ) -> int:
     """Time this engine beside bare loops and one fresh process a cell, on 3 arms x 8 seeds of digits."""
+    import pandas as pd
+
     from ablations.bench.harness import bench_harness
     from ablations.bench.summary import describe, ratios, summarise
     from ablations.study import UsageError
@@ -40,15 +42,18 @@ def harness(
         raise UsageError(f"--csv {csv}: no folder {csv.parent}")
     console = make_console(as_json)
 
+    measured: list[Row] = []
+
     def on_row(row: Row) -> None:
+        measured.append(row)
+        if csv is not None:
+            pd.DataFrame(measured).to_csv(csv, index=False)  # after each: it takes long, and may be stopped
         cells = f"{row.num_cells} cell{'s' * (row.num_cells > 1)}"
         print_lines(
             console, [f"round {row.round}/{rounds}  {row.quantity} {row.contender}: {cells}, {row.seconds:.2f} s"]
         )
 
     rows = bench_harness(rounds=rounds, fresh_cells=fresh_cells, on_row=on_row)
-    if csv is not None:
-        rows.to_csv(csv, index=False)
     print_lines(console, describe(rows))
     if as_json:
         frames = {"rows": rows, "medians": summarise(rows), "ratios": ratios(rows)}
