@@ -16,11 +16,11 @@ from torch import nn
 
 import ufo
 from ablations.callbacks import Callback, Epoch
-from ablations.data import EvalBatches, TrainBatches
+from ablations.data import Batch, EvalBatches, TrainBatches
 from ablations.engine.checkpoint import Checkpoints
 from ablations.recipes import build_optimizer, build_schedule
 from ablations.study import CellConfig
-from ablations.tasks.classify import Batch, Classifier
+from ablations.tasks.classify import Classifier
 
 
 class Training:
@@ -57,6 +57,7 @@ class Training:
         self.callbacks, self.checkpoints = callbacks, checkpoints
         self.num_epochs = 0
         self.fabric = _fabric(device, config)
+        self._precision = self.fabric.strategy.precision
         self.fabric.to_device(net)
         # A fused optimiser would undo the scaling of float16 by itself, after the gradients were clipped.
         fused = config.precision != "16-mixed" and device.type != "mps"
@@ -132,10 +133,6 @@ class Training:
         for callback in self.callbacks:
             callback.load_state_dict(state_dict["callbacks"][type(callback).__name__])
 
-    @property
-    def _precision(self) -> Any:
-        return self.fabric.strategy.precision
-
     def _train_epoch(self) -> None:
         self.task.start_epoch(self.num_epochs)
         for index, batch in enumerate(self.train):
@@ -162,9 +159,11 @@ class Training:
 
 
 def _fabric(device: torch.device, config: CellConfig) -> Fabric:
-    return Fabric(
+    fabric = Fabric(
         accelerator=device.type,
         devices=[device.index or 0] if device.type == "cuda" else 1,
         precision=config.precision,
         plugins=[LightningEnvironment()],  # a cell is one process whatever surrounds it, also within a Slurm job
     )
+    fabric.launch()  # makes the device the current one
+    return fabric

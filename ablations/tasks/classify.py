@@ -10,12 +10,9 @@ from torch import Tensor
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
-from ablations.data import TrainBatches
+from ablations.data import Batch, TrainBatches
 from ablations.streams import epoch_generator, reseed_library
 from ablations.study import CellConfig
-
-Batch = tuple[Tensor, Tensor]
-"""Images (B, C, H, W) and labels (B,)."""
 
 
 class Classifier:
