@@ -18,7 +18,7 @@ ALLOWED = {
     "provenance": {"study"},
     "data": {"data", "streams", "study"},
     "store": {"store", "study"},
-    "tasks": {"tasks", "data", "recipes", "streams", "study"},
+    "tasks": {"tasks", "data", "streams", "study"},
     "callbacks": set(),
     "engine": {"engine", "callbacks", "tasks", "data", "store", "provenance", "recipes", "streams", "study"},
     "board": {"store", "study"},
@@ -32,7 +32,7 @@ ALLOWED = {
     "study_data": {"data", "study"},
     "plan": {"request", "study_data", "tasks", "data", "engine", "store", "provenance", "recipes", "study"},
     "api": {"plan", "report", "engine", "board", "data", "store", "stats", "provenance", "study"},
-    "bench": {"bench", "callbacks", "plan", "request", "engine", "tasks", "data", "recipes", "streams", "study"},
+    "bench": {"bench", "plan", "request", "tasks", "data", "recipes", "streams", "study"},
     "cli": {
         *("cli", "api", "plan", "request", "report", "listing", "board", "progress", "clean", "bench"),
         *("engine", "store", "provenance", "study"),
