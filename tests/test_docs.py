@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 
+from ablations.bench.summary import ratios, summarise
 from ablations.engine.options import EngineOptions
 from ablations.listing import norms
 from ablations.report import markdown_table
@@ -29,6 +31,15 @@ def test_the_table_of_normalisers_is_fresh():
 def test_the_results_table_is_the_studys():
     table = (ROOT / "results" / "norm_digits" / "tables" / "main.md").read_text().split("\n\n")[0]
     assert table in README
+
+
+def test_the_table_of_speeds_is_the_benchmarks():
+    rows = pd.read_csv(ROOT / "results" / "bench_harness.csv")
+    grid = summarise(rows).query("quantity == 'grid'").set_index("contender")["median"]
+    for rate in grid:
+        assert f" | {rate:.0f} | " in README
+    for line in ratios(rows).query("quantity != 'cell'").itertuples():
+        assert f"{line.value:.2f} times [{line.low:.2f}, {line.high:.2f}]" in README
 
 
 def test_every_file_that_the_readme_links_exists():
