@@ -193,6 +193,8 @@ def _cell_seconds(plan: Plan) -> tuple[list[float], str]:
             seconds += [times.cell_seconds(cell, info) for cell in cells]
             num_timed += 1
     known = "from the finished cells" if not num_timed else "from a few steps of the first"
+    if num_timed and any(cell.compile for cell in plan.todo):
+        known += ", uncompiled"
     left_out = f", {len(plan.todo) - len(seconds)} cells taken to be like them" if len(seconds) < len(plan.todo) else ""
     return seconds, known + left_out if seconds else why
 

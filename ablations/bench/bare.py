@@ -62,10 +62,10 @@ def train_bare(config: CellConfig, info: DataInfo, *, splits: dict[str, Split]) 
         splits: ``train``, ``val`` and ``test`` on the CPU, the first as the cell's ``train_limit`` has it.
 
     Raises:
-        ValueError: a cell in another precision than float32.
+        ValueError: a cell in another precision than float32, or compiled.
     """
-    if config.precision != "32-true":
-        raise ValueError(f"the bare loop trains in 32-true, not {config.precision}")
+    if config.precision != "32-true" or config.compile:
+        raise ValueError(f"the bare loop trains in 32-true, uncompiled, not {config.precision}, {config.compile=}")
     started = time.perf_counter()
     scale = Scale(info.mean, info.std, device=CPU)
     train = TrainBatches(

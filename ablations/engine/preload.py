@@ -9,9 +9,13 @@ from __future__ import annotations
 
 import gc
 import importlib
+import threading
+
+from tqdm import tqdm
 
 gc.disable()
 for _name in ("ablations.engine.cell", "ablations.engine.worker", "ufo.model"):  # the first loads torch and Lightning
     importlib.import_module(_name)
+tqdm.set_lock(threading.RLock())  # torch's compiler makes bars: the usual lock has a semaphore, which a worker leaves
 gc.freeze()
 gc.enable()

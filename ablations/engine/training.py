@@ -7,7 +7,7 @@ epoch.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning_fabric import Fabric
@@ -21,6 +21,9 @@ from ablations.engine.checkpoint import Checkpoints
 from ablations.recipes import build_optimizer, build_schedule
 from ablations.study import CellConfig
 from ablations.tasks.classify import Classifier
+
+MOST_GRAPHS = 1000
+"""Compiled nets that a process keeps, one for each arm and shape; torch's own limit, 8, is a mistake's alarm."""
 
 
 class Training:
@@ -73,6 +76,7 @@ class Training:
         forward, self.optimizer = self.fabric.setup(net, optimizer, move_to_device=False)
         self.task = Classifier(
             forward,
+            train_net=self._compiled(net) if config.compile else forward,
             branches=net.branches,
             config=config,
             num_classes=num_classes,
@@ -132,6 +136,15 @@ class Training:
         self.task.epoch_hashes = state_dict["epoch_hashes"]
         for callback in self.callbacks:
             callback.load_state_dict(state_dict["callbacks"][type(callback).__name__])
+
+    def _compiled(self, net: nn.Module) -> nn.Module:
+        """Compile a net, or take the code of an equal one that this process has compiled before.
+
+        One graph for one shape, or an error: numbers must not depend on what the process has compiled before.
+        """
+        torch.compiler.config.recompile_limit = torch.compiler.config.accumulated_recompile_limit = MOST_GRAPHS
+        compiled = cast("nn.Module", torch.compile(net, fullgraph=True, dynamic=False))
+        return self.fabric.setup_module(compiled, move_to_device=False)
 
     def _train_epoch(self) -> None:
         self.task.start_epoch(self.num_epochs)

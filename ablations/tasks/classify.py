@@ -20,6 +20,7 @@ class Classifier:
 
     Args:
         net: maps images (B, C, H, W), and what each branch keeps (branches, B) or None, to logits (B, num_classes).
+        train_net: the same net for training steps, compiled perhaps; its evaluation is not, so that probes can listen.
         branches: of the net, by name, which drop path can leave out.
         config: the cell.
         num_classes: width of the output.
@@ -31,13 +32,14 @@ class Classifier:
         self,
         net: Callable[..., Tensor],
         *,
+        train_net: Callable[..., Tensor],
         branches: Sequence[str],
         config: CellConfig,
         num_classes: int,
         train_batches: TrainBatches,
         device: torch.device,
     ) -> None:
-        self.net = net
+        self.net, self.train_net = net, train_net
         self.branches = branches
         self.config = config
         self.train_batches = train_batches
@@ -48,7 +50,7 @@ class Classifier:
         self.test_loss = MeanMetric(nan_strategy="disable").to(device)
         self.test_correct: list[Tensor] = []
         self.epoch_hashes: list[str] = []
-        self._train_loss = torch.zeros((), device=device)  # a sum: a metric's bookkeeping would be felt in each step
+        self._train_loss = torch.zeros((), device=device)  # a sum: nothing of a metric's is needed
         self._keep: Tensor | None = None
 
     def start_epoch(self, epoch: int) -> None:
@@ -64,7 +66,7 @@ class Classifier:
     def training_step(self, batch: Batch, index: int) -> Tensor:
         """Return the loss of the epoch's batch number ``index``: scalar, nats."""
         images, labels = batch
-        logits = self.net(images, None if self._keep is None else self._keep[index])
+        logits = self.train_net(images, None if self._keep is None else self._keep[index])
         loss = F.cross_entropy(logits.float(), labels, label_smoothing=self.config.label_smoothing)
         self._train_loss += loss.detach()
         return loss

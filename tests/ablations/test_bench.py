@@ -72,8 +72,9 @@ def test_the_bare_loop_gives_the_harness_numbers(digits, tmp_path, fields):
 
 
 def test_the_bare_loop_refuses_what_it_does_not_do(digits):
-    with pytest.raises(ValueError, match="bf16-mixed"):
-        train(make_cell(digits, precision="bf16-mixed"), digits)
+    for field, value in (("precision", "bf16-mixed"), ("compile", True)):
+        with pytest.raises(ValueError, match=str(value)):
+            train(make_cell(digits, **{field: value}), digits)
 
 
 def test_the_cells_are_those_of_the_command(cli, tmp_path):

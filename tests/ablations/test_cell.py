@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import errno
+import gc
 import json
+import weakref
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import start
+from torch._dynamo.utils import counters
 
 from ablations import recipes
 from ablations.data import DataInfo, find_source, prepare
+from ablations.engine import cell
 from ablations.engine.cell import Result, run_cell
 from ablations.study.cell import make_config
+from ablations.tasks.net import build_net
 
 HOT = {"lr": 10.0, "grad_clip": 0, "warmup_epochs": 0, "train_limit": None}
+SMALL = {"depth": 1, "class_attention": 0, "drop_path": 0.1, "smoke": True}
 FILES = {"metrics.csv", "probes.csv", "timing.csv", "correct.npy", "log.txt"}
 
 
@@ -169,6 +176,57 @@ def test_bf16_trains_on_the_cpu(digits, tmp_path):
     result = run(digits, tmp_path, precision="bf16-mixed", epochs=4, train_limit=None)
     assert result.outcome == "ok"
     assert result.fields["test_accuracy_pct"] > 80
+
+
+@pytest.mark.slow
+def test_a_compiled_net_is_compiled_once_for_all_cells_of_an_arm(digits, tmp_path, monkeypatch):
+    nets = []
+
+    def build(config, **sizes):
+        net = build_net(config, **sizes)
+        nets.append(weakref.ref(net))
+        return net
+
+    def compiled(folder: str, norm: str, **fields: object) -> tuple[bytes, int]:
+        result = run(digits, tmp_path / folder, norm=norm, compile=True, **SMALL, **fields)
+        assert result.outcome == "ok", result.detail
+        return metrics(tmp_path / folder), counters["stats"]["unique_graphs"]
+
+    monkeypatch.setattr(cell, "build_net", build)
+    before = counters["stats"]["unique_graphs"]
+    first, after_first = compiled("a", "xnorm")
+    assert after_first == before + 1
+    assert compiled("b", "xnorm", seed=1)[1] == after_first
+    other, after_other = compiled("c", "xnorm", batch_size=32)
+    assert after_other == after_first + 1
+    assert compiled("d", "xnorm") == (first, after_other)
+    gc.collect()
+    assert [net() for net in nets] == [None] * 4  # what is kept is code
+
+    torch.compiler.reset()
+    assert compiled("e", "xnorm", batch_size=32)[0] == other  # alone, and after another shape
+
+    run(digits, tmp_path / "plain", **SMALL)
+    plain, with_code = (pd.read_csv(tmp_path / name / "metrics.csv") for name in ("plain", "a"))
+    np.testing.assert_allclose(with_code["train_loss"], plain["train_loss"], rtol=1e-3)
+    assert pd.read_csv(tmp_path / "a" / "probes.csv")["value"].notna().all()
+
+
+@pytest.mark.slow
+def test_a_compiled_run_ends_without_a_word_too_many(tmp_path):
+    settings = [f"--set={field}={value}" for field, value in (SMALL | {"compile": True}).items() if field != "smoke"]
+    process = start("--smoke", "--norm", "xnorm", "--seed", 0, *settings, out=tmp_path)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, out + err
+    assert err == ""
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("arms")
+def test_an_arm_that_cannot_be_compiled_whole_fails_and_says_so(digits, tmp_path):
+    result = run(digits, tmp_path, norm="prints", compile=True)
+    assert (result.outcome, result.kind) == ("failed", "error")
+    assert "print" in "\n".join(result.traceback)
 
 
 def test_golden_losses(digits, tmp_path):

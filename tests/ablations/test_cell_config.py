@@ -48,6 +48,7 @@ def test_everything_that_can_change_the_result_changes_the_id():
         "label_smoothing": 0.2,
         "grad_clip": 2.0,
         "precision": "bf16-mixed",
+        "compile": True,
         "threads_per_cell": 2,
         "smoke": True,
         "seed": 1,
