@@ -77,7 +77,7 @@ class CellConfig(BaseModel):
     # Run
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     compile: bool = False
-    """Whether the net's training steps go through torch.compile: faster on a GPU, with other last bits."""
+    """Whether training steps go through torch.compile, which gives other last bits."""
     threads_per_cell: Annotated[int, Field(ge=1, le=1024)] = 1
     """CPU threads: another count gives other last bits."""
     smoke: bool = False
