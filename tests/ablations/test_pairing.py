@@ -116,7 +116,8 @@ def dropped(digits, **options) -> dict[str, torch.Tensor]:
     split = load_splits(digits, train_limit=128, device=CPU)["train"]
     scale = Scale(digits.mean, digits.std, device=CPU)
     batches = TrainBatches(split, scale=scale, batch_size=32, augment="none", seed=0)
-    task = Classifier(net, branches=net.branches, config=config, num_classes=10, train_batches=batches, device=CPU)
+    given = {"branches": net.branches, "config": config, "num_classes": 10, "train_batches": batches, "device": CPU}
+    task = Classifier(net, train_net=net, **given)
     seen = []
     net.register_forward_pre_hook(lambda _net, inputs: seen.append(inputs[1]))
     task.start_epoch(0)
