@@ -47,8 +47,11 @@ def is_disk_full(error: Exception, folder: Path) -> bool:
         error: the exception.
         folder: on the disk in question.
     """
-    if isinstance(error, OSError) and error.errno is not None:
-        return error.errno in NO_ROOM
+    cause: BaseException | None = error
+    while cause is not None:  # torch's writer wraps the system's error
+        if isinstance(cause, OSError) and cause.errno is not None:
+            return cause.errno in NO_ROOM
+        cause = cause.__cause__ or cause.__context__
     return (
         isinstance(error, (OSError, RuntimeError, SafetensorError))
         and shutil.disk_usage(folder).free < LEAST_FREE_BYTES

@@ -236,8 +236,15 @@ class Runner:
     def _prepare(self, cell: CellConfig, lease: Lease, slot: Slot) -> Task:
         write_json(lease.folder / "config.json", cell.model_dump(mode="json"))
         before = self._records.get(cell.id)
-        if before is not None and not (lease.folder / CHECKPOINT).exists() and (before.folder / CHECKPOINT).exists():
-            shutil.copy(before.folder / CHECKPOINT, lease.folder)
+        if (
+            before is not None
+            and not before.has_result
+            and not (lease.folder / CHECKPOINT).exists()
+            and (before.folder / CHECKPOINT).exists()
+        ):
+            scratch = lease.folder / f"{CHECKPOINT}.partial"
+            shutil.copy(before.folder / CHECKPOINT, scratch)
+            scratch.replace(lease.folder / CHECKPOINT)  # half of one would stand in the whole one's way
         options = CellOptions(
             checkpoint_every=self._options.checkpoint_every,
             save_weights=self._options.save_weights,

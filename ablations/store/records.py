@@ -179,8 +179,11 @@ class Store:
 
     def _tidy(self, folder: Path, *, is_failed: bool) -> None:
         """Remove what a finished cell needs no more; another try of a failed one can go on from its checkpoint."""
-        for name in [LEASE] if is_failed else [LEASE, CHECKPOINT]:
-            (folder / name).unlink(missing_ok=True)
+        for path in folder.glob("*.partial"):
+            path.unlink()
+        if not is_failed:
+            (folder / CHECKPOINT).unlink(missing_ok=True)
+        (folder / LEASE).unlink(missing_ok=True)  # last: by it `repair` knows what is not tidy yet
 
     def repair(self) -> None:
         """Finish or undo what a runner was doing when it died; what a live one is doing is left alone."""

@@ -19,6 +19,7 @@ from ablations import recipes
 from ablations.data import DataInfo, find_source, prepare
 from ablations.engine import cell
 from ablations.engine.cell import Result, run_cell
+from ablations.engine.limits import is_disk_full
 from ablations.study.cell import make_config
 from ablations.tasks.net import build_net
 
@@ -235,6 +236,13 @@ def test_golden_losses(digits, tmp_path):
     losses = pd.read_csv(tmp_path / "metrics.csv")[["train_loss", "val_loss"]].to_numpy()
     # Other processors sum in another order; 32 steps let the last bits grow.
     np.testing.assert_allclose(losses, golden["train_loss, val_loss"], rtol=2e-3)
+
+
+def test_a_full_quota_is_a_full_disk_also_where_torch_hides_it(tmp_path):
+    hidden = RuntimeError("enforce fail: unexpected pos 64 vs 0")
+    hidden.__context__ = OSError(errno.EDQUOT, "Disk quota exceeded")
+    assert is_disk_full(hidden, tmp_path)
+    assert not is_disk_full(RuntimeError("another"), tmp_path)
 
 
 def test_a_cell_that_finds_no_room_says_so(digits, tmp_path, monkeypatch):
