@@ -48,10 +48,12 @@ def is_disk_full(error: Exception, folder: Path) -> bool:
         folder: on the disk in question.
     """
     cause: BaseException | None = error
-    while cause is not None:  # torch's writer wraps the system's error
-        if isinstance(cause, OSError) and cause.errno is not None:
-            return cause.errno in NO_ROOM
+    while cause is not None:  # torch's writer hides the system's error behind its own
+        if isinstance(cause, OSError) and cause.errno in NO_ROOM:
+            return True
         cause = cause.__cause__ or cause.__context__
+    if isinstance(error, OSError) and error.errno is not None:
+        return False
     return (
         isinstance(error, (OSError, RuntimeError, SafetensorError))
         and shutil.disk_usage(folder).free < LEAST_FREE_BYTES
