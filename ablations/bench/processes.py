@@ -9,9 +9,11 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from ablations.engine.signals import interrupts_held
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -70,7 +72,7 @@ def python(module: str, *arguments: object) -> list[str]:
 
 
 def _start(command: Sequence[str], log: Path, stack: contextlib.ExitStack) -> _Running:
-    with log.open("wb") as file, _interrupts_held():
+    with log.open("wb") as file, interrupts_held():  # until it is one that will be stopped
         # A session of its own is a process group of its own, which can be killed with all that it has started.
         process = subprocess.Popen(
             command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
@@ -107,13 +109,3 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 def _kill_group(process: subprocess.Popen[bytes]) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-
-
-@contextlib.contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """Hold a Ctrl-C back until a process that is being started is one that will be stopped."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -6,6 +6,8 @@ import sys
 
 import typer
 
+from ablations.engine.signals import remember_interrupts
+
 OK, SOME_FAILED, USAGE, NO_OUTCOME, INTERRUPTED = 0, 1, 2, 3, 130
 
 app = typer.Typer(
@@ -22,6 +24,7 @@ def main() -> None:
     """Run the command line and leave with its exit code; a usage error is one line on stderr."""
     if len(sys.argv) == 1:
         sys.argv.append("--help")
+    remember_interrupts()
     try:
         code = app(standalone_mode=False)
     except Exception as error:

@@ -8,11 +8,11 @@ from __future__ import annotations
 import atexit
 import multiprocessing
 import threading
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 
 import psutil
 
-from ablations.engine.signals import no_interrupt
+from ablations.engine.signals import interrupts_held
 from ablations.study import Interrupted
 
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -21,7 +21,8 @@ CONTEXT = multiprocessing.get_context("forkserver")
 def start_server() -> None:
     """Start the server, unless it runs already, without waiting for it."""
     CONTEXT.set_forkserver_preload(["ablations.engine.preload"])
-    with no_interrupt():  # it must outlive a Ctrl-C, which reaches it too
+    resource_tracker.ensure_running()  # which lets interrupts through again where the server has to start it
+    with interrupts_held():  # it must outlive a Ctrl-C, which reaches it too
         forkserver.ensure_running()
     atexit.register(_end_server)
 

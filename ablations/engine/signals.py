@@ -8,6 +8,19 @@ import threading
 from collections.abc import Iterator
 from types import FrameType
 
+_REMEMBERED = threading.Event()
+
+
+def remember_interrupts() -> None:
+    """Have Ctrl-C raise KeyboardInterrupt as ever, but also be remembered: a library may swallow it as it is loaded."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _remember)
+
+
+def _remember(number: int, frame: FrameType | None) -> None:
+    _REMEMBERED.set()
+    signal.default_int_handler(number, frame)
+
 
 class Stops:
     """What has been asked for so far.
@@ -30,8 +43,13 @@ class Stops:
 
 @contextlib.contextmanager
 def stoppable() -> Iterator[Stops]:
-    """Take SIGINT and SIGTERM as wishes to stop, where signals can be handled at all: in the main thread."""
+    """Take SIGINT and SIGTERM as wishes to stop, where signals can be handled at all: in the main thread.
+
+    A Ctrl-C that came before, and was swallowed, counts.
+    """
     stops = Stops()
+    if _REMEMBERED.is_set():
+        stops.soft.set()
     if threading.current_thread() is not threading.main_thread():
         yield stops
         return
@@ -44,13 +62,10 @@ def stoppable() -> Iterator[Stops]:
 
 
 @contextlib.contextmanager
-def no_interrupt() -> Iterator[None]:
-    """Ignore SIGINT, as a process that is started meanwhile will for good."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+def interrupts_held() -> Iterator[None]:
+    """Hold Ctrl-C back for a moment; a process that is started meanwhile does not hear of it for good."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -644,6 +644,19 @@ def test_an_interrupt_before_the_first_cell_is_one_word_and_no_traceback(tmp_pat
     assert "Traceback" not in out + err
 
 
+@pytest.mark.slow
+def test_an_interrupt_that_a_library_swallows_as_it_is_loaded_stops_the_run_all_the_same(tmp_path):
+    plugin = (ROOT / "tests" / "arms.py").read_text().replace("no_cross", "mine")
+    swallowed = (
+        "\nimport signal\nwith contextlib.suppress(KeyboardInterrupt):\n    os.kill(os.getpid(), signal.SIGINT)\n"
+    )
+    (tmp_path / "mine.py").write_text(plugin + swallowed)
+    process = start("--norm", "mine", *QUICK, "--plugin", "mine", out=tmp_path / "runs", cwd=tmp_path)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert not cells(tmp_path / "runs")
+
+
 def test_list_of_something_else(cli):
     code, _, err = cli("list", "colours")
     assert (code, err.count("\n")) == (2, 1)
