@@ -7,9 +7,11 @@ and what one part draws shifts no other part. Nothing here touches the global ge
 from __future__ import annotations
 
 import contextlib
+import random
 from collections.abc import Iterator
 from typing import Literal
 
+import numpy as np
 import torch
 
 from ufo.init import keyed_generator, keyed_seed
@@ -32,13 +34,24 @@ def epoch_generator(seed: int, stream: Stream, epoch: int, *part: str) -> torch.
 
 def reseed_library(seed: int, epoch: int) -> None:
     """Key the global generators for an epoch, inside `forked_library` only: for library code that can use no other."""
-    torch.manual_seed(keyed_seed(seed, "library", epoch))
+    _seed_globals(keyed_seed(seed, "library", epoch))
 
 
 @contextlib.contextmanager
 def forked_library(seed: int) -> Iterator[None]:
     """Run library code that draws from the global generators in a keyed fork of them; they come out as they were."""
     devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else []
+    of_python, of_numpy = random.getstate(), np.random.get_state()  # noqa: NPY002  # what a plug-in may draw from
     with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(keyed_seed(seed, "library"))
-        yield
+        _seed_globals(keyed_seed(seed, "library"))
+        try:
+            yield
+        finally:
+            random.setstate(of_python)
+            np.random.set_state(of_numpy)  # noqa: NPY002
+
+
+def _seed_globals(seed: int) -> None:
+    torch.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import signal
 import time
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -120,6 +122,20 @@ class Crumbs(AttentionNorm):
                 while True:
                     self.chain = (bytearray(size), self.chain)
         raise MemoryError
+
+
+@register(name="dies", label="dies", formula="-", source="test", invariances=set())
+class Dies(AttentionNorm):
+    """Works; but kills its process in its second epoch of two steps where a file "die" is, which it removes."""
+
+    calls = 0
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        self.calls += self.training
+        if self.calls > 2 and (order := Path("die")).exists():
+            order.unlink()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return l2_normalise(q, dim=-1) @ l2_context(k, v, dim=-2)
 
 
 @register(name="leaves_a_child", label="leaves a child", formula="-", source="test", invariances=set())

@@ -78,7 +78,6 @@ class TrainBatches:
         self.batch_size = batch_size
         self.augment = augment
         self.seed = seed
-        self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:
         """Draw the order and the augmentation of an epoch (from 0), and move them to the device once."""
@@ -111,9 +110,6 @@ class EvalBatches:
     def __init__(self, split: Split, *, scale: Scale) -> None:
         self.split = split
         self.scale = scale
-
-    def __len__(self) -> int:
-        return -(-len(self.split) // EVAL_BATCH)
 
     def __iter__(self) -> Iterator[Batch]:
         rows, labels = (torch.split(x, EVAL_BATCH) for x in (self.split.rows, self.split.labels))

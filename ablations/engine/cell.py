@@ -116,7 +116,7 @@ class _Cell:
             train=train,
             val=EvalBatches(self.splits["val"], scale=self.scale),
             device=device,
-            callbacks=[self.history, Probes(folder), guard, self.loggers],
+            callbacks=[self.history, Probes(folder), self.loggers, guard],  # the guard may end it, so the others first
             checkpoints=self.checkpoints,
         )
 
@@ -125,8 +125,8 @@ class _Cell:
         tested: dict[str, float] = {}
         is_ended = False
         try:
-            if (begun := self.checkpoints.load()) is not None:
-                self.training.load_state_dict(begun)
+            self._go_on()
+            self.loggers.attach(num_epochs=self.training.num_epochs)
             self.training.fit()
             tested = self._test()
             is_ended = True
@@ -145,6 +145,11 @@ class _Cell:
         ):
             return "diverged", "no_learning", "validation cross-entropy stayed at chance"
         return "ok", "", ""
+
+    def _go_on(self) -> None:
+        """Take up the training of an attempt that was cut short, if there was one."""
+        if (begun := self.checkpoints.load()) is not None:
+            self.training.load_state_dict(begun)
 
     def _test(self) -> dict[str, float]:
         task = self.training.task

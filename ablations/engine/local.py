@@ -228,7 +228,11 @@ class Runner:
         except OSError:
             lease.release(keep_checkpoint=True)
             raise
-        worker = self._idle.pop(slot, None) or Worker(keeps=slot.device.type == "cuda")
+        worker = self._idle.pop(slot, None)
+        if worker is not None and not worker.suits(task):
+            worker.kill()
+            worker = None
+        worker = worker or Worker(keeps=slot.device.type == "cuda")
         worker.start(task)
         self._running.append(_Running(cell=cell, lease=lease, worker=worker, slot=slot, task=task))
         return True
@@ -318,13 +322,11 @@ class Runner:
             limit_mib=run.task.options.memory_mib,
             origin={"source_hash": run.task.source_hash, **self._provenance},
         )
-        remark = ""
+        result_stays = result.outcome == "failed" and before is not None and before.has_result
         try:
-            if result.outcome == "failed" and before is not None and before.has_result:
+            if before is not None and result_stays:  # a failure takes no result's place
                 run.lease.check()
                 self._records[cell.id] = self._store.add_attempt(before, attempt_of(outcome))
-                run.lease.release(keep_checkpoint=False)
-                remark = "its earlier result is kept"  # a failure takes no result's place
             else:
                 name = self._folder_name(cell)
                 self._records[cell.id] = self._store.publish(run.lease, cell, outcome, name=name, replaces=before)
@@ -335,7 +337,11 @@ class Runner:
             run.lease.release(keep_checkpoint=True)
             raise
         self._failures.take(cell, outcome)
-        if cell in self._failures.again and not self._is_ending:
+        is_tried_again = cell in self._failures.again and not self._is_ending
+        if result_stays:
+            run.lease.release(keep_checkpoint=is_tried_again)
+        remark = "its earlier result is kept" if result_stays else ""
+        if is_tried_again:
             remark = "it will be tried again, alone on the machine"
         self._watcher.done(cell, outcome, ours=True, remark=remark)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import uuid
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,10 @@ LOG = logging.getLogger(__name__)
 class Loggers(Callback):
     """Hands each epoch's metrics to Lightning's loggers; one that raises is dropped, and the cell goes on.
 
+    TensorBoard forgets the epochs of an earlier attempt that are trained again. A run of W&B is gone on with where the
+    attempt was gone on from its checkpoint, and shows such epochs twice; an attempt that starts anew has a run of its
+    own.
+
     Args:
         names: ``tensorboard`` or ``wandb``.
         folder: of this cell's logs.
@@ -26,9 +31,26 @@ class Loggers(Callback):
     def __init__(self, names: tuple[str, ...], *, folder: Path, config: CellConfig) -> None:
         self.folder = folder
         self.config = config
+        self.names = names
         self._loggers: dict[str, Any] = {}
-        for name in names:
-            self._guarded(name, partial(self._attach, name))
+        self._run_id = uuid.uuid4().hex[:8]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the id of W&B's run."""
+        return {"run_id": self._run_id}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the id of W&B's run."""
+        self._run_id = state_dict["run_id"]
+
+    def attach(self, *, num_epochs: int) -> None:
+        """Make the loggers, which begin to write at once.
+
+        Args:
+            num_epochs: that an earlier attempt has finished, after which this one goes on.
+        """
+        for name in self.names:
+            self._guarded(name, partial(self._attach, name, num_epochs))
 
     def on_epoch_end(self, epoch: Epoch) -> None:
         """Log the epoch's metrics."""
@@ -48,16 +70,19 @@ class Loggers(Callback):
             self._guarded(name, partial(logger.finalize, status))
             self._guarded(name, partial(_close, logger, failed=status == "failed"))
 
-    def _attach(self, name: str) -> None:
+    def _attach(self, name: str, num_epochs: int) -> None:
         from pytorch_lightning import loggers
 
         self.folder.mkdir(parents=True, exist_ok=True)
         run = self.folder.name
         logger: Any
         if name == "tensorboard":
-            logger = loggers.TensorBoardLogger(self.folder.parent, name=run, version="", default_hp_metric=False)
+            logger = loggers.TensorBoardLogger(
+                self.folder.parent, name=run, version="", default_hp_metric=False, purge_step=num_epochs + 1
+            )
         else:
-            logger = loggers.WandbLogger(name=run, save_dir=self.folder, project=self.folder.parent.parent.name)
+            project = self.folder.parent.parent.name
+            logger = loggers.WandbLogger(name=run, save_dir=self.folder, project=project, id=self._run_id)
         logger.log_hyperparams(self.config.model_dump(mode="json"))
         self._loggers[name] = logger
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import json
 import signal
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ablations.engine.limits import says_oom
-from ablations.store import RECORD_FORMAT
+from ablations.store import RECORD_FORMAT, RESUMED
 from ablations.study import CellConfig
 
 TRACEBACK_LINES = 20
@@ -124,7 +126,10 @@ def lost(folder: Path, kind: str, detail: str, fields: dict[str, Any]) -> Result
         fields: what the runner knows of it.
     """
     rows, log = _rows(folder / "metrics.csv"), _read_log(folder / "log.txt")
-    known = {"epochs_run": len(rows), "epoch_hashes": [row["batches"] for row in rows]}
+    known: dict[str, Any] = {"epochs_run": len(rows), "epoch_hashes": [row["batches"] for row in rows]}
+    with contextlib.suppress(FileNotFoundError):
+        before = json.loads((folder / RESUMED).read_text())
+        known |= before | {"seconds": before["seconds"] + fields["seconds"]}
     if kind == "error" and says_oom("\n".join(log[-LAST_WORDS:])):
         kind = "oom"  # without memory an exception may not be told, and C++ ends the process
     return Result("failed", kind, detail, _end_of_log(log), {**fields, **known})

@@ -163,6 +163,9 @@ class Training:
             for callback in self.callbacks:
                 callback.on_step_end(self.num_epochs * len(self.train) + index + 1, loss)
 
+        if self.fabric.device.type == "cuda":
+            torch.cuda.synchronize(self.fabric.device)  # else validation's clock would run for the last steps
+
     def _validate(self) -> None:
         for callback in self.callbacks:
             callback.on_validation_start(self.net)

@@ -79,14 +79,20 @@ class Worker:
         self.process = CONTEXT.Process(target=_serve, args=(theirs, keeps))
         self.process.start()
         theirs.close()  # so that the pipe ends with the process
+        self._norm: str | None = None
 
     @property
     def signs(self) -> tuple[Connection, int]:
         """What becomes readable when the cell has ended, or the process."""
         return self.pipe, self.process.sentinel
 
+    def suits(self, task: Task) -> bool:
+        """Whether no cell before can reach this one: what a plug-in does to its process may meet its own arm alone."""
+        return not task.plugins or self._norm in (None, task.config.norm)
+
     def start(self, task: Task) -> None:
         """Give it a cell."""
+        self._norm = task.config.norm
         with contextlib.suppress(OSError):  # it is dead already, which the pipe will tell
             self.pipe.send(task)
 
@@ -140,6 +146,7 @@ def _serve(pipe: Connection, keeps: bool) -> None:
                 os._exit(0)  # everything is written, and taking torch down takes time
             del task
             gc.collect()  # the optimiser and its schedule hold each other, and with them the cell's tensors
+            torch.cuda.empty_cache()  # else the next cell's peak is this one's
     except (EOFError, BrokenPipeError):  # the runner needs no more of us
         os._exit(0)
 

@@ -1,6 +1,6 @@
 """The study folder. Reading its records needs neither torch nor pandas; `frames` has them as DataFrames."""
 
-from ablations.store.leases import CHECKPOINT, Lease, LeaseLost
+from ablations.store.leases import CHECKPOINT, RESUMED, Lease, LeaseLost
 from ablations.store.records import (
     RECORD_FORMAT,
     CellRecord,
@@ -15,6 +15,7 @@ from ablations.store.records import (
 __all__ = [
     "CHECKPOINT",
     "RECORD_FORMAT",
+    "RESUMED",
     "CellRecord",
     "Lease",
     "LeaseLost",

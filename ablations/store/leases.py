@@ -43,6 +43,9 @@ OPENING = "study"
 
 CHECKPOINT = "checkpoint.ckpt"
 LEASE = "lease.json"
+RESUMED = "resumed.json"
+"""What an attempt goes on from: read where its process dies without a word."""
+
 KEPT_FILES = (LEASE, CHECKPOINT, "config.json", "log.txt")
 """Files of a cell that was cut short which the next attempt goes on with."""
 

@@ -21,7 +21,18 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from ablations.store.leases import CHECKPOINT, LEASE, OPENING, REPLACED, Lease, LeaseLost, Leases, remove_tree, rename
+from ablations.store.leases import (
+    CHECKPOINT,
+    LEASE,
+    OPENING,
+    REPLACED,
+    RESUMED,
+    Lease,
+    LeaseLost,
+    Leases,
+    remove_tree,
+    rename,
+)
 from ablations.study import CellConfig, Study, UsageError
 from ablations.study.cell import first_error
 
@@ -179,8 +190,8 @@ class Store:
 
     def _tidy(self, folder: Path, *, is_failed: bool) -> None:
         """Remove what a finished cell needs no more; another try of a failed one can go on from its checkpoint."""
-        for path in folder.glob("*.partial"):
-            path.unlink()
+        for path in (*folder.glob("*.partial"), folder / RESUMED):
+            path.unlink(missing_ok=True)
         if not is_failed:
             (folder / CHECKPOINT).unlink(missing_ok=True)
         (folder / LEASE).unlink(missing_ok=True)  # last: by it `repair` knows what is not tidy yet

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -14,7 +16,7 @@ from ablations import recipes
 from ablations.data import DataInfo, find_source, prepare
 from ablations.engine import checkpoint
 from ablations.engine.cell import run_cell
-from ablations.engine.checkpoint import load_checkpoint, trained_with
+from ablations.engine.checkpoint import Checkpoints, trained_with
 from ablations.engine.options import CellOptions
 from ablations.engine.result import Result
 from ablations.study.cell import make_config
@@ -28,10 +30,18 @@ def digits(cache: Path) -> DataInfo:
     return prepare(find_source("digits", data_root=cache, download=False, image_size=None))
 
 
-def run(digits: DataInfo, folder: Path, *, source_hash: str = "now", epochs: int = 3, **options: object) -> Result:
+def run(
+    digits: DataInfo,
+    folder: Path,
+    *,
+    source_hash: str = "now",
+    epochs: int = 3,
+    norm: str = "xnorm",
+    **options: object,
+) -> Result:
     folder.mkdir(exist_ok=True)
     base = recipes.defaults(image_side=8, flips=False) | {"data": "digits", "data_fingerprint": digits.fingerprint}
-    config = make_config(base | {"epochs": epochs, "train_limit": 256, "norm": "xnorm", "seed": 0})
+    config = make_config(base | {"epochs": epochs, "train_limit": 256, "norm": norm, "seed": 0})
     chosen = CellOptions(**options)
     return run_cell(config, digits, folder=folder, device=CPU, options=chosen, source_hash=source_hash)
 
@@ -82,15 +92,23 @@ def test_a_cell_whose_test_was_cut_off_is_only_tested(digits, plain, tmp_path):
     assert numbers(tmp_path / "c") == plain
 
 
+def zero_the_middle(path: Path) -> None:
+    """As a disk may give back a block that it has lost."""
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 4096] = bytes(4096)
+    path.write_bytes(content)
+
+
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
         (lambda path: path.write_bytes(path.read_bytes()[:1000]), "cannot be read, so the cell starts anew"),
         (lambda path: path.write_bytes(b""), "cannot be read, so the cell starts anew"),
+        (zero_the_middle, "cannot be read, so the cell starts anew"),
         (lambda path: torch.save({"epoch": 1}, path), "cannot be read, so the cell starts anew"),
-        (lambda path: torch.save({"made_by": {}}, path), "from other sources, torch or kind of device"),
     ],
-    ids=["cut off", "empty", "foreign", "other sources"],
+    ids=["cut off", "empty", "zeros in the middle", "foreign"],
 )
 def test_a_checkpoint_that_cannot_be_used_is_not_and_the_log_says_so(digits, plain, tmp_path, damage, said):
     run(digits, tmp_path / "c", checkpoint_every=2)
@@ -101,17 +119,36 @@ def test_a_checkpoint_that_cannot_be_used_is_not_and_the_log_says_so(digits, pla
     assert numbers(tmp_path / "c") == plain
 
 
-def test_changed_sources_start_a_cell_anew(digits, tmp_path):
+@pytest.mark.parametrize(
+    ("error", "kind"), [(OSError(errno.EIO, "Input/output error"), "error"), (MemoryError(), "oom")], ids=str
+)
+def test_a_checkpoint_that_cannot_be_read_now_fails_the_cell_and_stays(
+    digits, plain, tmp_path, monkeypatch, error, kind
+):
+    def fails(*_: object, **__: object) -> None:
+        raise error
+
+    run(digits, tmp_path / "c", checkpoint_every=2)
+    before = (tmp_path / "c" / "checkpoint.ckpt").read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "load", fails)
+        result = run(digits, tmp_path / "c", checkpoint_every=1)
+    assert (result.outcome, result.kind) == ("failed", kind)
+    assert (tmp_path / "c" / "checkpoint.ckpt").read_bytes() == before
+    assert run(digits, tmp_path / "c").fields["resumed_after_epochs"] == [2]
+    assert numbers(tmp_path / "c") == plain
+
+
+def test_changed_sources_start_a_cell_anew_and_the_log_says_so(digits, tmp_path):
     run(digits, tmp_path / "c", checkpoint_every=2)
     assert run(digits, tmp_path / "c", source_hash="changed").fields["resumed_after_epochs"] == []
+    assert "from other sources, torch or kind of device" in (tmp_path / "c" / "log.txt").read_text()
 
 
 def test_seconds_of_earlier_attempts_count(digits, tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint.time, "monotonic", iter([0.0, *[1000.0] * 9]).__next__)
     run(digits, tmp_path / "c", checkpoint_every=2)
-    path = tmp_path / "c" / "checkpoint.ckpt"
-    saved = torch.load(path, weights_only=True)
-    saved["seconds"] = 1000.0
-    torch.save(saved, path)
+    monkeypatch.undo()
     assert 1000 < run(digits, tmp_path / "c").fields["seconds"] < 1100
 
 
@@ -158,7 +195,52 @@ def test_a_logger_that_fails_costs_the_cell_nothing(digits, plain, tmp_path, mon
 
 def test_a_checkpoint_of_another_kind_of_device_is_not_gone_on_from(digits, tmp_path):
     run(digits, tmp_path / "a", epochs=1, checkpoint_every=1)
-    of_cpu = trained_with(source_hash="now", device=CPU)
-    assert load_checkpoint(tmp_path / "a", made_by=of_cpu)["training"]["num_epochs"] == 1
-    of_gpu = trained_with(source_hash="now", device=torch.device("cuda:0"))
-    assert load_checkpoint(tmp_path / "a", made_by=of_gpu) is None
+    made_by = [trained_with(source_hash="now", device=torch.device(name)) for name in ("cpu", "cuda:0")]
+    of_cpu, of_gpu = (Checkpoints(tmp_path / "a", every=0, made_by=one).load() for one in made_by)
+    assert of_cpu["num_epochs"] == 1
+    assert of_gpu is None
+
+
+def test_tensorboard_shows_each_epoch_once_however_often_it_was_trained(digits, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    options = {"loggers": ("tensorboard",), "log_folder": str(tmp_path / "logs" / "study")}
+    for attempt in range(3):
+        run(digits, tmp_path / "c", checkpoint_every=2, **options)
+        if attempt == 1:
+            (tmp_path / "c" / "checkpoint.ckpt").unlink()
+    assert len(list((tmp_path / "logs" / "study").glob("events.out.*"))) == 3
+    events = EventAccumulator(str(tmp_path / "logs" / "study")).Reload()
+    assert [event.step for event in events.Scalars("val_loss")] == [1, 2, 3]
+    assert [event.step for event in events.Scalars("test_accuracy_pct")] == [3]
+
+
+def test_a_run_of_wandb_is_gone_on_with_where_the_cell_is(digits, tmp_path, monkeypatch):
+    from pytorch_lightning import loggers
+
+    class Wandb(loggers.CSVLogger):
+        ids: ClassVar[list[str]] = []
+
+        def __init__(self, *, name: str, save_dir: Path, project: str, id: str) -> None:  # noqa: A002  # Lightning's
+            super().__init__(save_dir, name=name)
+            assert project == "project"
+            self.ids.append(id)
+
+    monkeypatch.setattr(loggers, "WandbLogger", Wandb)
+    options = {"loggers": ("wandb",), "log_folder": str(tmp_path / "project" / "logs" / "cell")}
+    for source_hash in ("now", "now", "changed"):
+        run(digits, tmp_path / "c", checkpoint_every=2, source_hash=source_hash, **options)
+        assert "is dropped" not in (tmp_path / "c" / "log.txt").read_text()
+    first, second, third = Wandb.ids
+    assert first == second != third
+
+
+@pytest.mark.usefixtures("arms")
+def test_the_epoch_that_diverged_reaches_the_loggers(digits, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    options = {"loggers": ("tensorboard",), "log_folder": str(tmp_path / "logs" / "study")}
+    result = run(digits, tmp_path / "c", epochs=8, norm="turns_nan", **options)
+    assert result.outcome == "diverged"
+    events = EventAccumulator(str(tmp_path / "logs" / "study")).Reload()
+    assert [event.step for event in events.Scalars("val_loss")][-1] == result.fields["epochs_run"]

@@ -219,6 +219,12 @@ def test_what_a_lost_cell_left_is_in_its_record(tmp_path):
     assert lost(tmp_path, "killed", "d", {}).traceback[0] == "line 30"
 
 
+def test_what_a_lost_cell_went_on_from_counts(tmp_path):
+    (tmp_path / "resumed.json").write_text('{"resumed_after_epochs": [2, 5], "seconds": 100.0}')
+    fields = lost(tmp_path, "killed", "d", {"seconds": 1.0}).fields
+    assert (fields["resumed_after_epochs"], fields["seconds"]) == ([2, 5], 101.0)
+
+
 def test_a_process_that_died_for_want_of_memory_is_out_of_memory(tmp_path):
     log = tmp_path / "log.txt"
     stack = "Fatal Python error: Aborted\n\nCurrent thread 0x1:\n" + "  File\n" * 30

@@ -15,11 +15,13 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 from conftest import cells, numbers, start, wait_for, workers_of
 
+from ablations.engine import local
 from ablations.store import records
 from ablations.store.leases import LEASE, OPENING, Holder
 
@@ -162,6 +164,52 @@ def test_a_cell_that_was_cut_short_goes_on_to_the_same_numbers(tmp_path):
         assert outcomes[0][key] == outcomes[1][key], key
     assert "going on after epoch 3" in (cut / "log.txt").read_text()
     check_nothing_is_half(tmp_path / "cut")
+
+
+DIES = ("--norm", "dies", "--seeds", 1, "--epochs", 3, "--set", "train_limit=128", "--checkpoint-every", 1)
+
+
+@pytest.mark.slow
+def test_the_second_try_of_a_cell_that_has_a_result_goes_on_from_the_first(tmp_path):
+    def outcome(*more: object) -> dict[str, Any]:
+        code, _, err = finish(start(*DIES, "--plugin", "arms", *more, out=tmp_path / "runs", cwd=tmp_path))
+        assert code == 0, err
+        (cell,) = cells(tmp_path / "runs").values()
+        check_nothing_is_half(tmp_path / "runs")
+        return json.loads((cell / "outcome.json").read_text())
+
+    assert outcome()["resumed_after_epochs"] == []
+    (tmp_path / "die").touch()
+    again = outcome("--rerun", "all")
+    assert (again["epochs_run"], again["resumed_after_epochs"]) == (3, [1])
+    assert {attempt["outcome"] for attempt in again["attempts"]} == {"failed", again["outcome"]}
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("arms")
+def test_a_failed_cells_checkpoint_is_gone_on_from_and_half_a_copy_of_it_is_not(cli, tmp_path, monkeypatch):
+    arguments = (*DIES, "--plugin", "arms")
+
+    def outcome() -> dict[str, Any]:
+        (cell,) = cells(tmp_path / "runs").values()
+        return json.loads((cell / "outcome.json").read_text())
+
+    (tmp_path / "die").touch()
+    finish(start(*arguments, "--retry", "none", out=tmp_path / "runs", cwd=tmp_path))
+    assert outcome()["kind"] == "killed"
+
+    def copy_half(source: Path, target: Path) -> None:
+        target.write_bytes(source.read_bytes()[:1000])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(local.shutil, "copy", copy_half)
+        code, out, _ = cli("run", *arguments, "--out", tmp_path / "runs")
+    assert code == 3
+    assert "no room is left" in out
+    code, _, err = cli("run", *arguments, "--out", tmp_path / "runs")
+    assert code == 0, err
+    assert outcome()["resumed_after_epochs"] == [1]
 
 
 @pytest.mark.slow

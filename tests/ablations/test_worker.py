@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from multiprocessing import connection
 from pathlib import Path
 
@@ -103,6 +104,14 @@ def test_a_worker_that_is_kept_tells_where_its_second_cell_hangs(worker, task):
     kept.kill()
     assert "Stack (most recent call first)" in log(hanging)
     assert "arms.py" in log(hanging)
+
+
+def test_a_worker_that_is_kept_serves_a_plug_ins_arm_alone(worker, task):
+    kept, others = worker(keeps=True), [task(norm, name=norm) for norm in ("prints", "xnorm")]
+    assert [kept.suits(one) for one in others] == [True, True]
+    kept.start(task("xnorm"))
+    assert [kept.suits(one) for one in others] == [False, True]
+    assert kept.suits(replace(others[0], plugins=()))
 
 
 def test_memory_that_is_used_up_to_the_last_byte_is_out_of_memory(worker, task):
