@@ -23,7 +23,7 @@ from conftest import cells, numbers, start, wait_for, workers_of
 
 from ablations.engine import local
 from ablations.store import records
-from ablations.store.leases import LEASE, OPENING, Holder
+from ablations.store.leases import LEASE, OPENING, RESUMED, Holder
 
 SHORT = ("--norm", "xnorm,l2", "--seeds", 2, "--epochs", 2, "--set", "train_limit=512", "--jobs", 2)
 FULL = ("--norm", "xnorm,l2,single_l2", "--seeds", 8, "--jobs", 2)
@@ -44,7 +44,7 @@ def check_nothing_is_half(out: Path) -> None:
     for cell in cells(out).values():
         names = {path.name for path in cell.iterdir()}
         assert {"config.json", "outcome.json", "metrics.csv", "probes.csv", "correct.npy", "log.txt"} <= names
-        assert not {LEASE, "checkpoint.ckpt"} & names
+        assert not {LEASE, RESUMED, "checkpoint.ckpt"} & names
         assert not [name for name in names if "partial" in name or name.startswith(".")]
 
 
