@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 ALLOWED = {
     "study": {"study"},
+    "signals": set(),
     "streams": set(),
     "recipes": set(),
     "provenance": {"study"},
@@ -20,7 +21,7 @@ ALLOWED = {
     "store": {"store", "study"},
     "tasks": {"tasks", "data", "streams", "study"},
     "callbacks": set(),
-    "engine": {"engine", "callbacks", "tasks", "data", "store", "provenance", "recipes", "streams", "study"},
+    "engine": {"engine", "callbacks", "tasks", "data", "store", "provenance", "recipes", "signals", "streams", "study"},
     "board": {"store", "study"},
     "progress": {"board", "store", "study"},
     "stats": {"stats"},
@@ -32,10 +33,10 @@ ALLOWED = {
     "study_data": {"data", "study"},
     "plan": {"request", "study_data", "tasks", "data", "engine", "store", "provenance", "recipes", "study"},
     "api": {"plan", "report", "engine", "board", "data", "store", "stats", "provenance", "study"},
-    "bench": {"bench", "plan", "request", "tasks", "data", "recipes", "streams", "study"},
+    "bench": {"bench", "plan", "request", "tasks", "data", "recipes", "signals", "streams", "study"},
     "cli": {
         *("cli", "api", "plan", "request", "report", "listing", "board", "progress", "clean", "bench"),
-        *("engine", "store", "provenance", "study"),
+        *("engine", "store", "provenance", "signals", "study"),
     },
     "__main__": {"cli"},
     "__init__": set(),

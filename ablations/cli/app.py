@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from ablations.engine.signals import remember_interrupts
+from ablations.signals import remember_interrupts
 
 OK, SOME_FAILED, USAGE, NO_OUTCOME, INTERRUPTED = 0, 1, 2, 3, 130
 

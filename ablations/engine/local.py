@@ -20,10 +20,10 @@ from ablations.engine.limits import NO_ROOM
 from ablations.engine.options import CellOptions, EngineOptions
 from ablations.engine.result import Result, attempt_of, blank_fields, describe_exit, lost, make_outcome
 from ablations.engine.server import await_server
-from ablations.engine.signals import Stops, stoppable
 from ablations.engine.watcher import Watcher
 from ablations.engine.worker import Task, Worker
 from ablations.provenance import describe, plugin_hash, source_hashes
+from ablations.signals import Stops, stoppable
 from ablations.store import CHECKPOINT, CellRecord, Lease, LeaseLost, Store, cell_name, write_json
 from ablations.store.leases import HEARTBEAT_S
 from ablations.study import CellConfig, Interrupted, RunStopped, Study

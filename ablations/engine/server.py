@@ -12,7 +12,7 @@ from multiprocessing import forkserver, resource_tracker
 
 import psutil
 
-from ablations.engine.signals import interrupts_held
+from ablations.signals import interrupts_held
 from ablations.study import Interrupted
 
 CONTEXT = multiprocessing.get_context("forkserver")

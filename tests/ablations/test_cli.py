@@ -74,9 +74,9 @@ def test_the_estimate_knows_the_epochs_of_each_cell(cli, tmp_path):
         (line,) = [line for line in out.splitlines() if "MiB of disk" in line]
         return line
 
-    assert "min in all" in total("1,200")
-    assert "min in all" in total("200,1")
-    assert " to " in total("1,200")
+    assert "min in all" in total("1,1000")
+    assert "min in all" in total("1000,1")
+    assert " to " in total("1,1000")
 
 
 @pytest.mark.slow

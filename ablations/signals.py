@@ -12,7 +12,11 @@ _REMEMBERED = threading.Event()
 
 
 def remember_interrupts() -> None:
-    """Have Ctrl-C raise KeyboardInterrupt as ever, but also be remembered: a library may swallow it as it is loaded."""
+    """Have Ctrl-C raise KeyboardInterrupt as ever, but also be remembered: a library may swallow it as it is loaded.
+
+    What was remembered before is forgotten: a command begins.
+    """
+    _REMEMBERED.clear()
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _remember)
 
