@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import random
 import signal
 import time
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -136,6 +138,15 @@ class Dies(AttentionNorm):
             order.unlink()
             os.kill(os.getpid(), signal.SIGKILL)
         return l2_normalise(q, dim=-1) @ l2_context(k, v, dim=-2)
+
+
+@register(name="noisy", label="noisy", formula="-", source="test", invariances=set())
+class Noisy(AttentionNorm):
+    """Works, with noise from the global generators in evaluation too."""
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        noise = torch.rand(()).item() + random.random() + np.random.rand()  # noqa: NPY002
+        return (1 + noise) * l2_normalise(q, dim=-1) @ l2_context(k, v, dim=-2)
 
 
 @register(name="leaves_a_child", label="leaves a child", formula="-", source="test", invariances=set())

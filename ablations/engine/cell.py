@@ -27,7 +27,7 @@ from ablations.engine.loggers import Loggers
 from ablations.engine.options import CellOptions
 from ablations.engine.result import TRACEBACK_LINES, Result, blank_fields
 from ablations.engine.training import Training
-from ablations.streams import forked_library
+from ablations.streams import forked_library, reseed_library
 from ablations.study import CellConfig
 from ablations.tasks.net import build_net
 from ufo.init import shared_weights_hash
@@ -153,6 +153,7 @@ class _Cell:
 
     def _test(self) -> dict[str, float]:
         task = self.training.task
+        reseed_library(self.config.seed, self.config.epochs)  # also where no epoch has been trained in this attempt
         self.training.evaluate(EvalBatches(self.splits["test"], scale=self.scale), task.test_step)
         correct = torch.cat(task.test_correct).cpu().numpy()
         np.save(self.folder / "correct.npy", correct)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from multiprocessing import connection
+from pathlib import Path
 
 import torch
 
@@ -246,9 +247,7 @@ class Runner:
             and not (lease.folder / CHECKPOINT).exists()
             and (before.folder / CHECKPOINT).exists()
         ):
-            scratch = lease.folder / f"{CHECKPOINT}.partial"
-            shutil.copy(before.folder / CHECKPOINT, scratch)
-            scratch.replace(lease.folder / CHECKPOINT)  # half of one would stand in the whole one's way
+            self._take_checkpoint(cell, before.folder / CHECKPOINT, lease)
         options = CellOptions(
             checkpoint_every=self._options.checkpoint_every,
             save_weights=self._options.save_weights,
@@ -266,6 +265,20 @@ class Runner:
             plugins=self._study.plugins,
             plugin_hash=self._plugin_hashes[cell.norm],
         )
+
+    def _take_checkpoint(self, cell: CellConfig, path: Path, lease: Lease) -> None:
+        """Copy the checkpoint of a failed attempt; without it, where it cannot be read, the cell starts anew."""
+        scratch = lease.folder / f"{CHECKPOINT}.partial"
+        try:
+            shutil.copy(path, scratch)
+            scratch.replace(lease.folder / CHECKPOINT)  # half of one would stand in the whole one's way
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            if error.errno in NO_ROOM:
+                raise
+            scratch.unlink(missing_ok=True)
+            self._watcher.note(f"{self._name(cell)}: starts anew, as its checkpoint cannot be read: {error}")
 
     def _take_result(self, run: _Running) -> None:
         """Take what a worker says, or what its death says."""

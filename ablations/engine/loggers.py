@@ -66,7 +66,7 @@ class Loggers(Callback):
         """
         for name, logger in list(self._loggers.items()):
             if metrics:
-                self._guarded(name, partial(logger.log_metrics, metrics, step=self.config.epochs))
+                self._guarded(name, partial(logger.log_metrics, metrics, step=self.config.epochs + 1))
             self._guarded(name, partial(logger.finalize, status))
             self._guarded(name, partial(_close, logger, failed=status == "failed"))
 

@@ -21,10 +21,10 @@ CONTEXT = multiprocessing.get_context("forkserver")
 def start_server() -> None:
     """Start the server, unless it runs already, without waiting for it."""
     CONTEXT.set_forkserver_preload(["ablations.engine.preload"])
+    atexit.register(_end_server)
     resource_tracker.ensure_running()  # which lets interrupts through again where the server has to start it
     with interrupts_held():  # it must outlive a Ctrl-C, which reaches it too
         forkserver.ensure_running()
-    atexit.register(_end_server)
 
 
 def await_server(stopped: threading.Event) -> None:

@@ -21,6 +21,7 @@ from datetime import UTC, datetime
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import torch
 
@@ -79,7 +80,7 @@ class Worker:
         self.process = CONTEXT.Process(target=_serve, args=(theirs, keeps))
         self.process.start()
         theirs.close()  # so that the pipe ends with the process
-        self._norm: str | None = None
+        self._had: dict[str, Any] | None = None
 
     @property
     def signs(self) -> tuple[Connection, int]:
@@ -88,11 +89,11 @@ class Worker:
 
     def suits(self, task: Task) -> bool:
         """Whether no cell before can reach this one: what a plug-in does to its process may meet its own arm alone."""
-        return not task.plugins or self._norm in (None, task.config.norm)
+        return not task.plugins or self._had in (None, _all_but_seed(task))
 
     def start(self, task: Task) -> None:
         """Give it a cell."""
-        self._norm = task.config.norm
+        self._had = _all_but_seed(task)
         with contextlib.suppress(OSError):  # it is dead already, which the pipe will tell
             self.pipe.send(task)
 
@@ -125,6 +126,10 @@ class Worker:
     def close(self) -> None:
         """Let it leave when it has nothing to do."""
         self.pipe.close()
+
+
+def _all_but_seed(task: Task) -> dict[str, Any]:
+    return task.config.model_dump(exclude={"seed"})
 
 
 def _serve(pipe: Connection, keeps: bool) -> None:

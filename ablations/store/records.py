@@ -190,7 +190,7 @@ class Store:
 
     def _tidy(self, folder: Path, *, is_failed: bool) -> None:
         """Remove what a finished cell needs no more; another try of a failed one can go on from its checkpoint."""
-        for path in (*folder.glob("*.partial"), folder / RESUMED):
+        for path in (*folder.glob("*.partial"), *folder.glob(f".{RESUMED}.*"), folder / RESUMED):
             path.unlink(missing_ok=True)
         if not is_failed:
             (folder / CHECKPOINT).unlink(missing_ok=True)

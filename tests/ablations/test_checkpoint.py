@@ -82,14 +82,18 @@ def test_a_long_epoch_is_followed_by_a_checkpoint(digits, tmp_path, monkeypatch)
     assert (tmp_path / "c" / "checkpoint.ckpt").exists()
 
 
-def test_a_cell_whose_test_was_cut_off_is_only_tested(digits, plain, tmp_path):
-    run(digits, tmp_path / "c", checkpoint_every=3)
+@pytest.mark.usefixtures("arms")
+@pytest.mark.parametrize("norm", ["xnorm", "noisy"])
+def test_a_cell_whose_test_was_cut_off_is_only_tested(digits, tmp_path, norm):
+    whole = run(digits, tmp_path / "c", norm=norm, checkpoint_every=3)
+    before = numbers(tmp_path / "c")
     (tmp_path / "c" / "correct.npy").unlink()
     (tmp_path / "c" / "metrics.csv").unlink()
-    result = run(digits, tmp_path / "c")
+    result = run(digits, tmp_path / "c", norm=norm)
     assert result.fields["resumed_after_epochs"] == [3]
     assert (result.fields["epochs_run"], len(result.fields["epoch_hashes"])) == (3, 3)
-    assert numbers(tmp_path / "c") == plain
+    assert numbers(tmp_path / "c") == before
+    assert result.fields["test_loss"] == whole.fields["test_loss"]
 
 
 def zero_the_middle(path: Path) -> None:
@@ -205,14 +209,14 @@ def test_tensorboard_shows_each_epoch_once_however_often_it_was_trained(digits, 
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     options = {"loggers": ("tensorboard",), "log_folder": str(tmp_path / "logs" / "study")}
-    for attempt in range(3):
-        run(digits, tmp_path / "c", checkpoint_every=2, **options)
-        if attempt == 1:
+    for attempt in range(4):
+        run(digits, tmp_path / "c", checkpoint_every=3 if attempt else 2, **options)
+        if attempt == 2:
             (tmp_path / "c" / "checkpoint.ckpt").unlink()
-    assert len(list((tmp_path / "logs" / "study").glob("events.out.*"))) == 3
+    assert len(list((tmp_path / "logs" / "study").glob("events.out.*"))) == 4
     events = EventAccumulator(str(tmp_path / "logs" / "study")).Reload()
     assert [event.step for event in events.Scalars("val_loss")] == [1, 2, 3]
-    assert [event.step for event in events.Scalars("test_accuracy_pct")] == [3]
+    assert [event.step for event in events.Scalars("test_accuracy_pct")] == [4]
 
 
 def test_a_run_of_wandb_is_gone_on_with_where_the_cell_is(digits, tmp_path, monkeypatch):

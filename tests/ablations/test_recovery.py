@@ -187,7 +187,8 @@ def test_the_second_try_of_a_cell_that_has_a_result_goes_on_from_the_first(tmp_p
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("arms")
-def test_a_failed_cells_checkpoint_is_gone_on_from_and_half_a_copy_of_it_is_not(cli, tmp_path, monkeypatch):
+@pytest.mark.parametrize("error", [None, errno.EIO])
+def test_a_failed_cells_checkpoint_is_gone_on_from_and_half_a_copy_of_it_is_not(cli, tmp_path, monkeypatch, error):
     arguments = (*DIES, "--plugin", "arms")
 
     def outcome() -> dict[str, Any]:
@@ -198,18 +199,23 @@ def test_a_failed_cells_checkpoint_is_gone_on_from_and_half_a_copy_of_it_is_not(
     finish(start(*arguments, "--retry", "none", out=tmp_path / "runs", cwd=tmp_path))
     assert outcome()["kind"] == "killed"
 
-    def copy_half(source: Path, target: Path) -> None:
-        target.write_bytes(source.read_bytes()[:1000])
-        raise OSError(errno.ENOSPC, "No space left on device")
+    def run(number: int | None) -> tuple[int, str, str]:
+        def copy_half(source: Path, target: Path) -> None:
+            target.write_bytes(source.read_bytes()[:1000])
+            raise OSError(number, os.strerror(number))
 
-    with monkeypatch.context() as patch:
-        patch.setattr(local.shutil, "copy", copy_half)
-        code, out, _ = cli("run", *arguments, "--out", tmp_path / "runs")
+        with monkeypatch.context() as patch:
+            if number:
+                patch.setattr(local.shutil, "copy", copy_half)
+            return cli("run", *arguments, "--out", tmp_path / "runs")
+
+    code, out, _ = run(errno.ENOSPC)
     assert code == 3
     assert "no room is left" in out
-    code, _, err = cli("run", *arguments, "--out", tmp_path / "runs")
+    code, out, err = run(error)
     assert code == 0, err
-    assert outcome()["resumed_after_epochs"] == [1]
+    assert outcome()["resumed_after_epochs"] == ([] if error else [1])
+    assert ("starts anew, as its checkpoint cannot be read" in out) == bool(error)
 
 
 @pytest.mark.slow

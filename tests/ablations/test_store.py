@@ -12,7 +12,7 @@ import pytest
 from ablations import recipes
 from ablations.listing import studies
 from ablations.stats import CHANCE_KINDS
-from ablations.store import CHECKPOINT, LeaseLost, Store, cell_name, find_cell, write_text
+from ablations.store import CHECKPOINT, RESUMED, LeaseLost, Store, cell_name, find_cell, write_text
 from ablations.store.frames import SCORED_AS_CHANCE, read_frames
 from ablations.store.leases import LEASE
 from ablations.study import CellConfig, Study, UsageError
@@ -134,7 +134,7 @@ def test_a_record_that_was_being_replaced_when_the_runner_died_comes_back(tmp_pa
 def test_what_a_dead_runner_left_in_a_finished_cell_goes(tmp_path):
     store, _ = fake(tmp_path, {("xnorm", 0): {}, ("l2", 0): {"outcome": "failed", "kind": "killed"}})
     for folder in store.cells.glob("[!.]*"):
-        for name in (LEASE, CHECKPOINT, "checkpoint.partial"):
+        for name in (LEASE, CHECKPOINT, RESUMED, f".{RESUMED}.0", "checkpoint.partial"):
             (folder / name).write_text("")
     store.repair()
     left = {
@@ -142,7 +142,7 @@ def test_what_a_dead_runner_left_in_a_finished_cell_goes(tmp_path):
     }
     assert not {LEASE, CHECKPOINT} & left["xnorm"]
     assert CHECKPOINT in left["l2"]
-    assert not {LEASE, "checkpoint.partial"} & (left["l2"] | left["xnorm"])
+    assert not {LEASE, RESUMED, f".{RESUMED}.0", "checkpoint.partial"} & (left["l2"] | left["xnorm"])
 
 
 def test_a_result_whose_lease_was_lost_is_not_recorded(tmp_path):

@@ -112,6 +112,9 @@ def test_a_worker_that_is_kept_serves_a_plug_ins_arm_alone(worker, task):
     kept.start(task("xnorm"))
     assert [kept.suits(one) for one in others] == [False, True]
     assert kept.suits(replace(others[0], plugins=()))
+    config = others[1].config
+    more = [config.model_copy(update=update) for update in ({"seed": 1}, {"lr": 2 * config.lr})]
+    assert [kept.suits(replace(others[1], config=one)) for one in more] == [True, False]
 
 
 def test_memory_that_is_used_up_to_the_last_byte_is_out_of_memory(worker, task):
