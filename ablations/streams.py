@@ -1,7 +1,7 @@
 """From a seed to independent random streams, by key and not by order of use.
 
 A stream depends on (seed, its name, epoch, and for drop path the branch) alone, so an epoch can be replayed by itself,
-and what one part draws shifts no other part. Nothing here touches the global generator.
+and what one part draws shifts no other part. The global generators are keyed inside `forked_library` alone.
 """
 
 from __future__ import annotations
