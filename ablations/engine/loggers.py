@@ -65,7 +65,7 @@ class Loggers(Callback):
             status: ``success`` or ``failed``.
         """
         for name, logger in list(self._loggers.items()):
-            if metrics:
+            if metrics:  # at a step of its own, which TensorBoard forgets where an attempt after this one tests again
                 self._guarded(name, partial(logger.log_metrics, metrics, step=self.config.epochs + 1))
             self._guarded(name, partial(logger.finalize, status))
             self._guarded(name, partial(_close, logger, failed=status == "failed"))

@@ -12,5 +12,5 @@ class RunStopped(Exception):
 class Interrupted(BaseException):
     """The user or the system asked to stop; what is finished is kept.
 
-    Not a KeyboardInterrupt, which Lightning would turn into exit code 1.
+    Not an Exception: whoever catches what a cell or a library does wrong must not catch this.
     """

@@ -15,6 +15,7 @@ import pytest
 import yaml
 from conftest import ROOT, cells, start, workers_of, write_images
 
+from ablations.engine import estimate
 from ablations.store import Store
 
 QUICK = ("--epochs", 1, "--set", "train_limit=128")
@@ -68,15 +69,16 @@ def test_axes_that_are_not_asked_for_stay_as_the_study_has_them(cli, tmp_path):
     assert "extended: norm=l2, ref=none" in out
 
 
-def test_the_estimate_knows_the_epochs_of_each_cell(cli, tmp_path):
+def test_the_estimate_knows_the_epochs_of_each_cell(cli, tmp_path, monkeypatch):
+    monkeypatch.setattr(estimate, "time_steps", lambda *_, **__: estimate.StepTimes(train_s=0.1, eval_s=0.0))
+
     def total(epochs: str) -> str:
         _, out, _ = cli("run", "--norm", "l2", "--seeds", 2, "--epochs", epochs, "--dry-run", "--out", tmp_path)
         (line,) = [line for line in out.splitlines() if "MiB of disk" in line]
         return line
 
-    assert "min in all" in total("1,1000")
-    assert "min in all" in total("1000,1")
-    assert " to " in total("1,1000")
+    assert "2 s to 7 min a cell" in total("1,200")
+    assert total("1,200") == total("200,1")
 
 
 @pytest.mark.slow
