@@ -107,6 +107,21 @@ class Contrast:
     isolates: str
 
 
+@dataclass(frozen=True)
+class Interaction:
+    """Two contrasts that isolate the same thing in two places: whether it matters where.
+
+    Args:
+        first: a contrast.
+        second: the one that is subtracted from it.
+        isolates: what their difference tells.
+    """
+
+    first: Contrast
+    second: Contrast
+    isolates: str
+
+
 NORMS: Registry[NormSpec] = Registry("normaliser")
 
 CONTRASTS = (
@@ -120,6 +135,8 @@ CONTRASTS = (
     Contrast("layernorm", "rmsnorm", "centring and affine"),
     Contrast("xnorm_fixed", "none", "normalising at all"),
 )
+
+INTERACTIONS = (Interaction(CONTRASTS[1], CONTRASTS[2], "whether the axis matters more with a gain"),)
 
 
 def register(

@@ -1,29 +1,54 @@
-"""Numbers from DataFrames: intervals, paired tests, and the table that a study ends with."""
+"""Numbers from DataFrames: intervals, paired tests, and the tables that a study ends with. Pure functions."""
 
+from ablations.stats.agreement import agreement
+from ablations.stats.comparisons import MARGIN_PCT, Comparison, compare, differences, paired, with_reference
+from ablations.stats.coverage import coverage
 from ablations.stats.inference import (
     ALPHA,
-    can_decide,
-    detectable_difference,
+    correlation_interval,
+    equivalence_p,
     holm,
-    seeds_needed,
+    one_sided_p,
+    sign_flip_one_sided_p,
     sign_flip_p,
-    smallest_p,
     t_interval,
+    welch_interval,
     wilson_interval,
 )
-from ablations.stats.table import CHANCE_KINDS, pairing_held, summarise
+from ablations.stats.pairs import CHANCE_KINDS, pairing_gain, pairing_held, pairs_with
+from ablations.stats.power import can_decide, detectable_difference, power_table, seeds_for, seeds_needed, smallest_p
+from ablations.stats.scaling import cost_exponents
+from ablations.stats.table import summarise
 
 __all__ = [
     "ALPHA",
     "CHANCE_KINDS",
+    "MARGIN_PCT",
+    "Comparison",
+    "agreement",
     "can_decide",
+    "compare",
+    "correlation_interval",
+    "cost_exponents",
+    "coverage",
     "detectable_difference",
+    "differences",
+    "equivalence_p",
     "holm",
+    "one_sided_p",
+    "paired",
+    "pairing_gain",
     "pairing_held",
+    "pairs_with",
+    "power_table",
+    "seeds_for",
     "seeds_needed",
+    "sign_flip_one_sided_p",
     "sign_flip_p",
     "smallest_p",
     "summarise",
     "t_interval",
+    "welch_interval",
     "wilson_interval",
+    "with_reference",
 ]

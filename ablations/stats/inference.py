@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 
 import numpy as np
 import numpy.typing as npt
-from scipy import optimize, stats
+from scipy import stats
 
 ALPHA = 0.05
 MOST_EXACT = 16  # up to this many pairs every sign pattern is counted; above it they are drawn
@@ -75,19 +74,7 @@ def sign_flip_p(differences: npt.ArrayLike, seed: int = 0) -> float:
     >>> sign_flip_p([1.0, 2.0, 3.0, 4.0])
     0.125
     """
-    d = np.asarray(differences, dtype=np.float64)
-    n = len(d)
-    if not np.isfinite(d).all():
-        raise ValueError(f"differences must be finite, got {d}: leave incomplete pairs out")
-    if n == 0:
-        return math.nan
-    if n <= MOST_EXACT:
-        flips = np.arange(2**n)[:, None] >> np.arange(n) & 1  # (2^n, n)
-    else:
-        flips = np.random.default_rng(seed).integers(0, 2, (NUM_FLIPS, n), dtype=np.int8)
-    sums = np.abs((1.0 - 2.0 * flips) @ d)
-    count = int(np.sum(sums >= abs(d.sum()) - 1e-9 * np.abs(d).sum()))
-    return count / 2**n if n <= MOST_EXACT else (count + 1) / (NUM_FLIPS + 1)
+    return _share_as_extreme(np.asarray(differences, dtype=np.float64), seed, two_sided=True)
 
 
 def holm(p_values: npt.ArrayLike) -> npt.NDArray[np.float64]:
@@ -110,62 +97,141 @@ def holm(p_values: npt.ArrayLike) -> npt.NDArray[np.float64]:
     return adjusted
 
 
-def smallest_p(n: int) -> float:
-    """Return the smallest two-sided p that n >= 1 pairs can reach in an exact sign-flip test.
+def one_sided_p(differences: npt.ArrayLike, bound: float, *, below: bool) -> float:
+    """Return the p of a one-sided t test that the mean lies beyond a bound.
 
-    >>> smallest_p(8)
-    0.0078125
-    """
-    return 2 * 0.5**n
-
-
-def can_decide(n: int, num_comparisons: int, alpha: float = ALPHA) -> bool:
-    """Tell whether n pairs can reach significance at all, adjusted for the number of comparisons.
-
-    >>> can_decide(8, 6), can_decide(8, 7)
-    (True, False)
-    """
-    return smallest_p(n) * num_comparisons <= alpha
-
-
-def seeds_needed(num_comparisons: int, alpha: float = ALPHA) -> int:
-    """Return the smallest number of seeds with which so many comparisons can be decided.
-
-    Raises:
-        ValueError: alpha is not above 0.
-
-    >>> seeds_needed(6)
-    8
-    """
-    if not alpha > 0:
-        raise ValueError(f"alpha must be above 0, got {alpha}")
-    return next(n for n in itertools.count(1) if can_decide(n, num_comparisons, alpha))
-
-
-def detectable_difference(sd: float, n: int, *, alpha: float, power: float = 0.8) -> float:
-    """Return the mean difference that a two-sided paired t test would detect with the given power.
-
-    A rejection with the wrong sign is not counted as a detection. The sign-flip test needs a little more where its
-    smallest p is close to alpha.
+    It is below alpha exactly where the one-sided t interval of level 1 - alpha lies beyond the bound.
 
     Args:
-        sd: standard deviation of the differences, any unit.
-        n: number of pairs.
-        alpha: level of one comparison, in (0, 1).
-        power: in (alpha / 2, 1).
+        differences: (n,), any unit.
+        bound: in the same unit.
+        below: whether the mean is claimed to lie below the bound, or above it.
 
     Returns:
-        The difference in the unit of sd, >= 0; NaN where n < 2.
+        p in [0, 1]; NaN where n < 2; where all differences are equal, 0 beyond the bound and 1 else.
 
-    >>> round(detectable_difference(1.0, 8, alpha=0.05), 2)
-    1.16
+    >>> round(one_sided_p([-2.0, -3.0, -4.0], -1.0, below=True), 4)
+    0.0371
     """
-    if n < 2 or math.isnan(sd):
+    x = np.asarray(differences, dtype=np.float64)
+    if len(x) < 2:
         return math.nan
-    critical = stats.t.ppf(1 - alpha / 2, n - 1)
+    distance = float(x.mean()) - bound if below else bound - float(x.mean())
+    error = float(x.std(ddof=1)) / math.sqrt(len(x))
+    if error <= 1e-12 * float(np.abs(x).max()):  # equal but for rounding
+        return 0.0 if distance < 0 else 1.0
+    return float(stats.t.cdf(distance / error, len(x) - 1))
 
-    def shortfall(noncentrality: float) -> float:
-        return power - float(stats.nct.sf(critical, n - 1, noncentrality))
 
-    upper = next(2.0**i for i in itertools.count() if shortfall(2.0**i) <= 0)
-    return float(optimize.brentq(shortfall, 0.0, upper)) * sd / math.sqrt(n)
+def sign_flip_one_sided_p(differences: npt.ArrayLike, bound: float, *, below: bool, seed: int = 0) -> float:
+    """Return the p of a one-sided sign-flip permutation test that the mean lies beyond a bound.
+
+    For differences that no t interval may be made of, since chance scores have entered. Exact up to n = 16, drawn above
+    that, as `sign_flip_p`.
+
+    Args:
+        differences: (n,), finite, any unit.
+        bound: in the same unit.
+        below: whether the mean is claimed to lie below the bound, or above it.
+        seed: of the random patterns; without effect up to n = 16.
+
+    Returns:
+        p in (0, 1]; NaN where n = 0.
+
+    Raises:
+        ValueError: a difference is not finite.
+
+    >>> sign_flip_one_sided_p([-2.0, -3.0, -4.0], -1.0, below=True)
+    0.125
+    """
+    x = np.asarray(differences, dtype=np.float64) - bound
+    return _share_as_extreme(-x if below else x, seed, two_sided=False)
+
+
+def equivalence_p(differences: npt.ArrayLike, margin: float) -> float:
+    """Return the p of two one-sided t tests (TOST) that the mean lies within a margin of zero on both sides.
+
+    Schuirmann, J. Pharmacokinet. Biopharm. 15, 657 (1987). It is below 0.05 exactly where the 90 % t interval lies
+    within the margin.
+
+    Args:
+        differences: (n,), any unit.
+        margin: above 0, in the same unit.
+
+    Returns:
+        p in [0, 1]; NaN where n < 2.
+
+    Raises:
+        ValueError: the margin is not above 0.
+
+    >>> round(equivalence_p([0.1, -0.1, 0.2, 0.0], 0.5), 4)
+    0.003
+    """
+    if not margin > 0:
+        raise ValueError(f"a margin of equivalence must be above 0, got {margin}")
+    return max(one_sided_p(differences, -margin, below=False), one_sided_p(differences, margin, below=True))
+
+
+def welch_interval(ours: npt.ArrayLike, theirs: npt.ArrayLike, level: float = 0.95) -> tuple[float, float]:
+    """Return the t interval of a difference of two means that are taken for unpaired, by Welch's approximation.
+
+    Args:
+        ours: (n,), any unit.
+        theirs: (m,), in the same unit.
+        level: confidence, in (0, 1).
+
+    Returns:
+        Lower and upper bound of mean(ours) - mean(theirs); NaN where either has fewer than two values.
+
+    >>> low, high = welch_interval([2.0, 3.0, 4.0], [1.0, 2.0, 3.0])
+    >>> round(low, 3), round(high, 3)
+    (-1.267, 3.267)
+    """
+    x, y = np.asarray(ours, dtype=np.float64), np.asarray(theirs, dtype=np.float64)
+    if min(len(x), len(y)) < 2:
+        return math.nan, math.nan
+    if x.std() == y.std() == 0:
+        return float(x.mean() - y.mean()), float(x.mean() - y.mean())
+    interval = stats.ttest_ind(x, y, equal_var=False).confidence_interval(level)
+    return float(interval.low), float(interval.high)
+
+
+def correlation_interval(ours: npt.ArrayLike, theirs: npt.ArrayLike, level: float = 0.95) -> tuple[float, float, float]:
+    """Return Pearson's correlation of paired values and its interval, by Fisher's transformation.
+
+    Args:
+        ours: (n,).
+        theirs: (n,), in the same order.
+        level: confidence, in (0, 1).
+
+    Returns:
+        The correlation, its lower and its upper bound; NaN where n < 4, or one side has no spread.
+
+    >>> r, low, high = correlation_interval([1.0, 2.0, 3.0, 4.0], [1.0, 3.0, 2.0, 4.0])
+    >>> round(r, 2), round(low, 2), round(high, 2)
+    (0.8, -0.7, 1.0)
+    """
+    x, y = np.asarray(ours, dtype=np.float64), np.asarray(theirs, dtype=np.float64)
+    if len(x) < 4 or np.ptp(x) == 0 or np.ptp(y) == 0:
+        return math.nan, math.nan, math.nan
+    result = stats.pearsonr(x, y)
+    interval = result.confidence_interval(level)
+    return float(result.statistic), float(interval.low), float(interval.high)
+
+
+def _share_as_extreme(values: npt.NDArray[np.float64], seed: int, *, two_sided: bool) -> float:
+    """Return the share of sign patterns whose sum is as large as the one observed, which is among them."""
+    n = len(values)
+    if not np.isfinite(values).all():
+        raise ValueError(f"differences must be finite, got {values}: leave incomplete pairs out")
+    if n == 0:
+        return math.nan
+    if n <= MOST_EXACT:
+        flips = np.arange(2**n)[:, None] >> np.arange(n) & 1  # (2^n, n)
+    else:
+        flips = np.random.default_rng(seed).integers(0, 2, (NUM_FLIPS, n), dtype=np.int8)
+    sums, observed = (1.0 - 2.0 * flips) @ values, float(values.sum())
+    if two_sided:
+        sums, observed = np.abs(sums), abs(observed)
+    count = int(np.sum(sums >= observed - 1e-9 * np.abs(values).sum()))
+    return count / 2**n if n <= MOST_EXACT else (count + 1) / (NUM_FLIPS + 1)

@@ -36,6 +36,8 @@ def cell(arm: str, seed: int, score: float, **changes: object) -> dict[str, obje
         "init_hash": f"init{seed}",
         "split_hash": "split",
         "batches": f"epoch1-{seed} epoch2-{seed}",
+        "device": "cpu",
+        "torch": "2.15.0",
     }
     return columns | changes
 
@@ -228,6 +230,7 @@ def test_two_cells_of_one_seed_are_refused():
 def test_pairing_held_counts_equal_hashes():
     cells = pd.DataFrame([*grid(xnorm=[60, 60, 60], l2=[61, 61, 61], layernorm=[62, 62, 62]), oom("single_l2", 0)])
     cells.loc[4, "init_hash"] = "another"
+    cells.loc[8, "torch"] = "2.11.0"
     cells.loc[[0, 3], "split_hash"] = ""  # unknown on both sides is not the same
     held = stats.pairing_held(cells, "xnorm")
     assert held.to_dict("list") == {
@@ -237,6 +240,8 @@ def test_pairing_held_counts_equal_hashes():
         "num_same_init": [2, 0, 3],
         "num_same_split": [2, 0, 2],
         "num_same_batches": [3, 0, 3],
+        "num_same_device": [3, 0, 3],
+        "num_same_torch": [3, 0, 2],
     }
 
 
