@@ -128,11 +128,13 @@ def make_plan(request: Request) -> Plan:
     _check_precision(devices[0], asked)
     data = data.as_called_by(stored)
     ref = _parse_ref(request)
+    _check_claims(request)
     study, cells = _design(request, asked, data, name=store.folder.name, ref=ref if stored is None else None)
     infos = data.by_fingerprint
     _check_sizes(cells, infos)
     if stored is not None:
-        study = extend(stored, study, named=request.asked.keys(), ref=ref)
+        num_results = sum(record.has_result for record in records.values())
+        study = extend(stored, study, named=request.asked.keys(), ref=ref, num_results=num_results)
     plan = Plan(
         study=study,
         cells=cells,
@@ -193,6 +195,7 @@ def _design(
         defaults=defaults,
         question=request.question,
         plugins=request.plugins,
+        claims=request.claims,
     )
 
 
@@ -211,6 +214,15 @@ def _complete(request: Request) -> dict[str, list[Any]]:
         for name in asked.get(field, []):
             registry[name]
     return asked
+
+
+def _check_claims(request: Request) -> None:
+    """Refuse a claim about a normaliser that is none; an arm that is not asked for leaves its claim undecided."""
+    for arm in (arm for claim in request.claims for arm in claim.arms):
+        if request.compare == "norm":
+            NORMS[arm]
+        elif arm not in map(arm_name, request.asked[request.compare]):
+            raise UsageError(f"a claim is about {arm}, which is none of the arms of {request.compare}")
 
 
 def _parse_ref(request: Request) -> str | None:

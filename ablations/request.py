@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from ablations.engine.options import EngineOptions
 from ablations.study import Study, UsageError
+from ablations.study.claim import Claim
 from ablations.study.experiment import Experiment, load_experiment
 
 SMOKE_IMAGES = {"train_limit": [256], "batch_size": [64]}
@@ -31,6 +32,7 @@ class Request:
         ref: the reference arm; None: xnorm, or the first arm.
         name: the study's; None: made from the compared field and the data.
         question: one sentence.
+        claims: what the study's numbers are to support or to contradict.
         out: folder that holds the studies.
         data_root: folder of torchvision's data.
         download: whether missing data may be fetched.
@@ -48,6 +50,7 @@ class Request:
     ref: str | None = None
     name: str | None = None
     question: str = ""
+    claims: tuple[Claim, ...] = ()
     out: Path = Path("runs")
     data_root: Path = Path("data")
     download: bool = False
@@ -92,6 +95,7 @@ def make_request(
         ref=loaded.ref if ref is None else ref,
         name=f"{name}-smoke" if smoke and name else name,
         question=loaded.question,
+        claims=loaded.claims,
         plugins=tuple(dict.fromkeys((*loaded.plugins, *plugins))),
         out=out,
         data_root=data_root,

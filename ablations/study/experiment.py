@@ -10,11 +10,12 @@ from typing import Any
 import yaml
 
 from ablations.study.cell import CellConfig, check_values, parse_values
+from ablations.study.claim import Claim, parse_claims
 from ablations.study.errors import UsageError
 from ablations.study.seeds import parse_seeds
 from ufo.registry import unknown_name
 
-OPTIONS = ("study", "question", "compare", "ref", "plugins")
+OPTIONS = ("study", "question", "compare", "ref", "plugins", "claims")
 """Keys of an experiment file beside the fields of a cell and ``seeds``."""
 
 
@@ -29,6 +30,7 @@ class Experiment:
         compare: the field whose values are the arms.
         ref: the reference arm.
         plugins: modules that register normalisers.
+        claims: what the study's numbers are to support or to contradict.
     """
 
     asked: dict[str, list[Any]] = field(default_factory=dict)
@@ -37,6 +39,7 @@ class Experiment:
     compare: str = "norm"
     ref: str | None = None
     plugins: tuple[str, ...] = ()
+    claims: tuple[Claim, ...] = ()
 
 
 class _UniqueKeys(yaml.SafeLoader):
@@ -83,4 +86,8 @@ def load_experiment(path: Path) -> Experiment:
     for key in ("study", "question", "compare", "ref"):
         if not isinstance(options.get(key, ""), str):
             raise UsageError(f"{path}: {key} is a text, not {options[key]!r}")
+    try:
+        options["claims"] = parse_claims(options.get("claims", []))
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from None
     return Experiment(asked=asked, **{**options, "plugins": tuple(options.get("plugins", ()))})

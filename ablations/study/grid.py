@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from ablations.study.cell import CellConfig, check_values, make_config
+from ablations.study.claim import Claim, merge_claims
 from ablations.study.errors import UsageError
 
 FORMAT: Literal[1] = 1
@@ -36,7 +37,9 @@ class Study(BaseModel):
         per_data: where one of `DATA_FIELDS` is an axis, for each combination the fields that it decides and that were
             not asked for; else they stand in ``fixed``.
         plugins: modules that were imported to register normalisers.
+        claims: what its numbers are to support or to contradict.
         history: one line for each extension.
+        num_looks: extensions of its axes that were asked for when cells of it had results, and so could be seen.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -50,7 +53,9 @@ class Study(BaseModel):
     fixed: dict[str, Any]
     per_data: dict[str, dict[str, Any]] = {}
     plugins: tuple[str, ...] = ()
+    claims: tuple[Claim, ...] = ()
     history: tuple[str, ...] = ()
+    num_looks: int = 0
 
     @property
     def arms(self) -> list[Any]:
@@ -159,6 +164,7 @@ def design(
     defaults: Defaults,
     question: str = "",
     plugins: tuple[str, ...] = (),
+    claims: tuple[Claim, ...] = (),
 ) -> tuple[Study, list[CellConfig]]:
     """Make a study and its cells from lists of values.
 
@@ -190,6 +196,7 @@ def design(
         fixed=fixed,
         per_data=per_data,
         plugins=plugins,
+        claims=claims,
     )
     return study, cells
 
@@ -216,12 +223,13 @@ def _check_one_difference(compare: str, per_data: Mapping[str, Mapping[str, Any]
         )
 
 
-def extend(stored: Study, asked: Study, *, named: Collection[str], ref: str | None) -> Study:
+def extend(stored: Study, asked: Study, *, named: Collection[str], ref: str | None, num_results: int) -> Study:
     """Grow a stored study along its axes to take in what is asked now.
 
     Args:
         named: fields that were asked for by name: an axis does not grow by a default.
         ref: the reference asked for; None: the stored one stays.
+        num_results: cells of the study that have a result by now, so that growing it is another look at them.
 
     Returns:
         The stored study with the union of the values, and the additions as a line of its history.
@@ -251,17 +259,20 @@ def extend(stored: Study, asked: Study, *, named: Collection[str], ref: str | No
         if name and name not in per_data:
             per_data[name] = own
     axes["seed"] = sorted(axes["seed"])
+    num_looks = stored.num_looks + bool(added and num_results)
     ref = _choose_ref(ref or stored.ref, axes[stored.compare])
     if ref != stored.ref:
         added.append(f"ref={ref}")
     question = asked.question or stored.question
     if question != stored.question:
         added.append("another wording of the question")
+    claims = merge_claims(stored.claims, asked.claims)
+    added += [f"claim '{claim.statement}'" for claim in claims[len(stored.claims) :]]
     plugins = tuple(dict.fromkeys((*stored.plugins, *asked.plugins)))
-    history = (*stored.history, f"extended: {', '.join(added)}") if added else stored.history
-    update = {"question": question, "axes": axes, "ref": ref, "per_data": per_data, "plugins": plugins}
-    update["history"] = history
-    return stored.model_copy(update=update)
+    when = f"extended (cells with results: {num_results})" if num_results else "extended"
+    history = (*stored.history, f"{when}: {', '.join(added)}") if added else stored.history
+    update: dict[str, Any] = {"question": question, "axes": axes, "ref": ref, "per_data": per_data, "plugins": plugins}
+    return stored.model_copy(update=update | {"claims": claims, "history": history, "num_looks": num_looks})
 
 
 def _check_point(

@@ -66,14 +66,14 @@ def test_comparing_a_field_without_values_is_refused():
 
 
 def test_a_study_grows_along_its_axes_and_remembers():
-    grown = extend(make()[0], make(norm=["xnorm", "softmax"], seed=[0, 1, 2])[0], named=NAMED, ref=None)
+    grown = extend(make()[0], make(norm=["xnorm", "softmax"], seed=[0, 1, 2])[0], named=NAMED, ref=None, num_results=0)
     assert grown.axes == {"norm": ["xnorm", "l2", "softmax"], "seed": [0, 1, 2]}
     assert grown.history == ("extended: norm=softmax, seed=2",)
 
 
 def test_asking_for_a_part_changes_nothing():
     stored = make()[0]
-    assert extend(stored, make(norm=["l2"], seed=[1])[0], named=NAMED, ref=None) == stored
+    assert extend(stored, make(norm=["l2"], seed=[1])[0], named=NAMED, ref=None, num_results=0) == stored
 
 
 @pytest.mark.parametrize(
@@ -82,20 +82,20 @@ def test_asking_for_a_part_changes_nothing():
 )
 def test_a_changed_fixed_field_is_another_question(asked, field):
     with pytest.raises(UsageError, match=f"another question: its {field}"):
-        extend(make()[0], make(**asked)[0], named=NAMED, ref=None)
+        extend(make()[0], make(**asked)[0], named=NAMED, ref=None, num_results=0)
 
 
 def test_another_compared_field_is_another_question():
     with pytest.raises(UsageError, match="its compare is norm, not lpi"):
-        extend(make()[0], make(compare="lpi", lpi=[True, False])[0], named=NAMED, ref=None)
+        extend(make()[0], make(compare="lpi", lpi=[True, False])[0], named=NAMED, ref=None, num_results=0)
 
 
 def test_a_field_that_came_later_counts_as_its_default():
     stored = make()[0]
     older = stored.model_copy(update={"fixed": {k: v for k, v in stored.fixed.items() if k != "drop_path"}})
-    assert extend(older, stored, named=NAMED, ref=None) == older
+    assert extend(older, stored, named=NAMED, ref=None, num_results=0) == older
     with pytest.raises(UsageError, match=r"its drop_path is 0\.0, not 0\.1"):
-        extend(older, make(drop_path=[0.1])[0], named=NAMED, ref=None)
+        extend(older, make(drop_path=[0.1])[0], named=NAMED, ref=None, num_results=0)
 
 
 def test_what_a_data_set_decides_stands_with_it_and_what_was_asked_for_is_fixed():
@@ -121,46 +121,48 @@ def test_image_sizes_are_data_sets_of_their_own():
 def test_a_study_of_several_data_sets_grows_by_another_and_checks_the_old():
     stored = make(data=["digits", "big"])[0]
     for part in (["digits"], ["big"], ["big", "digits"]):
-        assert extend(stored, make(data=part)[0], named=NAMED, ref=None) == stored
-    grown = extend(stored, make(data=["new"])[0], named=NAMED, ref=None)
+        assert extend(stored, make(data=part)[0], named=NAMED, ref=None, num_results=0) == stored
+    grown = extend(stored, make(data=["new"])[0], named=NAMED, ref=None, num_results=0)
     assert grown.axes["data"] == ["digits", "big", "new"]
     assert grown.per_data["data=new"] == {**grown.per_data["data=big"], "data_fingerprint": "new at 32"}
     assert grown.history == ("extended: data=new",)
     assert grown.data_points["data=new"]["patch"] == 4
     with pytest.raises(UsageError, match="its epochs is 8 for data=digits, not 5; choose another name"):
-        extend(stored, make(data=["digits"], epochs=[5])[0], named=NAMED, ref=None)
+        extend(stored, make(data=["digits"], epochs=[5])[0], named=NAMED, ref=None, num_results=0)
     with pytest.raises(UsageError, match=r"its lr is 0\.004 for data=digits, not 0\.001,0\.003"):
-        extend(stored, make(data=["digits"], lr=[1e-3, 3e-3])[0], named=NAMED, ref=None)
+        extend(stored, make(data=["digits"], lr=[1e-3, 3e-3])[0], named=NAMED, ref=None, num_results=0)
     for values in ([5], [5, 6]):
         with pytest.raises(UsageError, match="its epochs is the data set's own for data=new, not 5"):
-            extend(stored, make(data=["new"], epochs=values)[0], named=NAMED | {"epochs"}, ref=None)
+            extend(stored, make(data=["new"], epochs=values)[0], named=NAMED | {"epochs"}, ref=None, num_results=0)
     other = stored.model_copy(
         update={
             "per_data": {**stored.per_data, "data=big": {**stored.per_data["data=big"], "data_fingerprint": "gone"}}
         }
     )
     with pytest.raises(UsageError, match="its data_fingerprint is gone for data=big, not big at 32"):
-        extend(other, make(data=["big"])[0], named=NAMED, ref=None)
+        extend(other, make(data=["big"])[0], named=NAMED, ref=None, num_results=0)
 
 
 def test_what_was_fixed_for_all_data_sets_stays_so():
     stored = make(data=["digits", "big"], epochs=[5])[0]
     assert make(data=["digits", "big"])[0].fixed.keys() < stored.fixed.keys()
     with pytest.raises(UsageError, match="its epochs is 5 for data=new, not 20"):
-        extend(stored, make(data=["new"])[0], named=NAMED, ref=None)
-    assert "data=new" in extend(stored, make(data=["new"], epochs=[5])[0], named=NAMED, ref=None).per_data
+        extend(stored, make(data=["new"])[0], named=NAMED, ref=None, num_results=0)
+    assert (
+        "data=new" in extend(stored, make(data=["new"], epochs=[5])[0], named=NAMED, ref=None, num_results=0).per_data
+    )
 
 
 def test_one_data_set_does_not_grow_into_several():
     with pytest.raises(UsageError, match="its data is digits, not digits,big"):
-        extend(make()[0], make(data=["digits", "big"])[0], named=NAMED, ref=None)
+        extend(make()[0], make(data=["digits", "big"])[0], named=NAMED, ref=None, num_results=0)
 
 
 def test_a_growing_product_of_data_sets_and_sizes_records_each_point():
     stored = make(data=["a", "b"], image_size=[16, 32])[0]
-    grown = extend(stored, make(data=["c"], image_size=[16])[0], named=NAMED | {"image_size"}, ref=None)
+    grown = extend(stored, make(data=["c"], image_size=[16])[0], named=NAMED | {"image_size"}, ref=None, num_results=0)
     assert len(grown.per_data) == len(grown.data_points) == 5  # c at 32 px was not asked for yet
-    again = extend(grown, make(data=["c"], image_size=[32])[0], named=NAMED | {"image_size"}, ref=None)
+    again = extend(grown, make(data=["c"], image_size=[32])[0], named=NAMED | {"image_size"}, ref=None, num_results=0)
     assert len(again.per_data) == 6
     assert again.data_points["data=c, image_size=32"]["patch"] == 4
 
@@ -168,16 +170,16 @@ def test_a_growing_product_of_data_sets_and_sizes_records_each_point():
 def test_an_axis_does_not_grow_by_a_default():
     stored = make(lr=[1e-3, 3e-3])[0]
     with pytest.raises(UsageError, match=r"has lr=0\.001,0\.003, and none was asked for: give --set lr=0\.001"):
-        extend(stored, make()[0], named=NAMED, ref=None)
-    assert extend(stored, make(lr=[3e-3])[0], named=NAMED | {"lr"}, ref=None) == stored
+        extend(stored, make()[0], named=NAMED, ref=None, num_results=0)
+    assert extend(stored, make(lr=[3e-3])[0], named=NAMED | {"lr"}, ref=None, num_results=0) == stored
 
 
 def test_the_reference_may_be_any_arm_of_the_grown_study():
     stored = make()[0]
     for ref, asked in (("xnorm", ["l2"]), ("l2", ["softmax"]), ("softmax", ["softmax"])):
-        assert extend(stored, make(norm=asked)[0], named=NAMED, ref=ref).ref == ref
+        assert extend(stored, make(norm=asked)[0], named=NAMED, ref=ref, num_results=0).ref == ref
     with pytest.raises(UsageError, match="--ref none is none of the arms: xnorm, l2"):
-        extend(stored, make()[0], named=NAMED, ref="none")
+        extend(stored, make()[0], named=NAMED, ref="none", num_results=0)
 
 
 def test_image_sizes_are_arms_only_if_nothing_else_differs():
@@ -209,9 +211,9 @@ def test_a_study_that_was_tampered_with_is_none(change, message):
 def test_another_wording_of_the_question_is_taken_and_remembered():
     stored = make()[0]
     asked = make()[0].model_copy(update={"question": "Which?"})
-    grown = extend(stored, asked, named=NAMED, ref=None)
+    grown = extend(stored, asked, named=NAMED, ref=None, num_results=0)
     assert (grown.question, grown.history) == ("Which?", ("extended: another wording of the question",))
-    assert extend(grown, stored, named=NAMED, ref=None) == grown
+    assert extend(grown, stored, named=NAMED, ref=None, num_results=0) == grown
 
 
 @pytest.mark.parametrize("field", ["norm", "seed", "lr"])

@@ -1,0 +1,105 @@
+"""A claim: what a study is asked to support or to contradict, said before its first cell."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from ablations.study.cell import first_error
+from ablations.study.errors import UsageError
+
+Kind = Literal[
+    "greater_than",
+    "worse_by",
+    "better_than_every_other",
+    "equivalent_within",
+    "fails_to_train",
+    "cost_linear_in_tokens",
+]
+
+WITH_OTHER = ("greater_than", "worse_by", "equivalent_within")
+WITH_MARGIN = ("worse_by", "equivalent_within")
+
+
+class Claim(BaseModel):
+    """One sentence about one arm that the numbers can support or contradict.
+
+    Args:
+        kind: what is said, one of `Kind`.
+        arm: of which arm.
+        than: the arm that it is compared with, for the kinds that compare it with one.
+        margin_pct: in points of accuracy, for ``worse_by`` and ``equivalent_within``.
+        source: where it is said, or why it is asked.
+        post_hoc: added or changed when cells of the study had been run.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Kind
+    arm: Annotated[str, Field(min_length=1)]
+    than: str | None = None
+    margin_pct: Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)] | None = None
+    source: str = ""
+    post_hoc: bool = False
+
+    @model_validator(mode="after")
+    def _is_complete(self) -> Claim:
+        for field, kinds in (("than", WITH_OTHER), ("margin_pct", WITH_MARGIN)):
+            given = getattr(self, field) is not None
+            if given != (self.kind in kinds):
+                raise ValueError(f"{self.kind} {'takes no' if given else 'needs'} {field}")
+        if self.than == self.arm:
+            raise ValueError(f"{self.arm} cannot be compared with itself")
+        return self
+
+    @property
+    def arms(self) -> list[str]:
+        """The arms that are named."""
+        return [self.arm] if self.than is None else [self.arm, self.than]
+
+    @property
+    def statement(self) -> str:
+        """The claim as a sentence.
+
+        >>> Claim(kind="worse_by", arm="single_l2", than="xnorm", margin_pct=1).statement
+        'single_l2 is worse than xnorm by at least 1 point'
+        """
+        points = f"{self.margin_pct:g} point{'s' * (self.margin_pct != 1)}" if self.margin_pct is not None else ""
+        return {
+            "greater_than": f"{self.arm} is better than {self.than}",
+            "worse_by": f"{self.arm} is worse than {self.than} by at least {points}",
+            "better_than_every_other": f"{self.arm} is better than every other arm",
+            "equivalent_within": f"{self.arm} and {self.than} are equivalent within {points}",
+            "fails_to_train": f"{self.arm} fails to train",
+            "cost_linear_in_tokens": f"the cost of {self.arm} is linear in the number of tokens",
+        }[self.kind]
+
+
+def parse_claims(values: Any) -> tuple[Claim, ...]:
+    """Read the claims of an experiment file.
+
+    Raises:
+        UsageError: no list, a key or a value that is none, or a claim that comes twice.
+    """
+    if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):
+        raise UsageError(f"claims is a list of claims, each with kind and arm, not {values!r}")
+    claims: list[Claim] = []
+    for value in values:
+        try:
+            claim = Claim.model_validate(value)
+        except ValidationError as error:
+            raise UsageError(f"claim {value}: {first_error(error)}") from None
+        if claim.post_hoc:
+            raise UsageError(f"claim {value}: whether it is post hoc is found out, not given")
+        if claim.statement in [known.statement for known in claims]:
+            raise UsageError(f"claim '{claim.statement}' is given twice")
+        claims.append(claim)
+    return tuple(claims)
+
+
+def merge_claims(stored: tuple[Claim, ...], asked: tuple[Claim, ...]) -> tuple[Claim, ...]:
+    """Return the claims of a study whose cells have been run: none goes, and what comes now is post hoc."""
+    known = [claim.statement for claim in stored]
+    new = [claim.model_copy(update={"post_hoc": True}) for claim in asked if claim.statement not in known]
+    return (*stored, *new)

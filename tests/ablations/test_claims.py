@@ -1,0 +1,197 @@
+"""Claims: how they are written down, and every verdict of every kind by hand-made numbers."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from ablations import stats
+from ablations.claims import judge
+from ablations.study import UsageError
+from ablations.study.claim import Claim, merge_claims, parse_claims
+from ablations.study.experiment import load_experiment
+
+NO_COSTS = pd.DataFrame(columns=["condition", "arm", "quantity", "tokens", "round", "value"])
+BASE = [90.0, 91.0, 89.5, 90.5, 91.5, 90.2, 89.8, 90.9]
+WOBBLE = np.array([0.1, -0.2, 0.3, -0.1, 0.2, -0.3, 0.15, -0.05])
+
+
+def cells(condition: str = "", **scores: object) -> pd.DataFrame:
+    """Return cells of arms: scores of eight seeds; "nan" diverged in the seed, "oom" failed, "stuck" did not learn."""
+    stories = {"nan": (10.0, "diverged", "nan"), "stuck": (11.0, "diverged", "no_learning")}
+    stories["oom"] = (math.nan, "failed", "oom")
+    rows = []
+    for order, (arm, own) in enumerate(scores.items()):
+        for seed, story in enumerate(own):
+            score, outcome, kind = stories[story] if isinstance(story, str) else (story, "ok", "")
+            keys = {"condition": condition, "arm": arm, "arm_label": arm, "arm_order": order, "seed": seed}
+            rows.append(keys | {"score_pct": score, "outcome": outcome, "kind": kind, "stale": False})
+    return pd.DataFrame(rows)
+
+
+def shifted(points: float) -> list[float]:
+    return list(np.array(BASE) + points + WOBBLE)
+
+
+def verdict(claim: Claim, frame: pd.DataFrame, costs: pd.DataFrame = NO_COSTS) -> pd.Series:
+    (row,) = [row for _, row in judge([claim], frame, costs).iterrows()]
+    return row
+
+
+@pytest.mark.parametrize(("points", "expected"), [(2, "supported"), (-2, "contradicted"), (0, "undecided")])
+def test_greater_than(points, expected):
+    claim = Claim(kind="greater_than", arm="l2", than="xnorm")
+    assert verdict(claim, cells(xnorm=BASE, l2=shifted(points)))["verdict"] == expected
+
+
+def test_greater_than_is_adjusted_for_every_comparison_that_the_claims_need():
+    frame = cells(xnorm=BASE, l2=shifted(2), sima=shifted(2), none=shifted(2), elu=shifted(2))
+    seven = pd.concat([frame, cells(a=shifted(2), b=shifted(2), c=shifted(2)).assign(arm_order=9)])
+    claims = [Claim(kind="greater_than", arm=arm, than="xnorm") for arm in seven["arm"].unique() if arm != "xnorm"]
+    assert set(judge(claims[:6], seven, NO_COSTS)["verdict"]) == {"supported"}  # 6 x 2 / 2^8 < 0.05
+    assert set(judge(claims, seven, NO_COSTS)["verdict"]) == {"undecided"}  # 7 x 2 / 2^8 > 0.05
+
+
+@pytest.mark.parametrize(
+    ("others", "expected"),
+    [((-2, -3), "supported"), ((-2, 0), "undecided"), ((-2, 3), "contradicted"), ((0, 3), "contradicted")],
+)
+def test_better_than_every_other(others, expected):
+    frame = cells(xnorm=BASE, l2=shifted(others[0]), none=shifted(others[1]))
+    assert verdict(Claim(kind="better_than_every_other", arm="xnorm"), frame)["verdict"] == expected
+
+
+@pytest.mark.parametrize(("points", "expected"), [(-2, "supported"), (0.0, "contradicted"), (-1, "undecided")])
+def test_worse_by_a_margin(points, expected):
+    claim = Claim(kind="worse_by", arm="l2", than="xnorm", margin_pct=1)
+    row = verdict(claim, cells(xnorm=BASE, l2=shifted(points)))
+    assert row["verdict"] == expected
+    bound = stats.t_interval(points + WOBBLE, level=0.9)  # one-sided bounds of 95 %
+    assert (bound[1] < -1) == (expected == "supported")
+    assert (bound[0] > -1) == (expected == "contradicted")
+
+
+def test_an_arm_that_always_explodes_is_worse_by_any_margin_though_it_has_no_interval():
+    claim = Claim(kind="worse_by", arm="l2", than="xnorm", margin_pct=1)
+    row = verdict(claim, cells(xnorm=BASE, l2=["nan"] * 8))
+    assert row["verdict"] == "supported"
+    assert "sign-flip" in row["evidence"]
+    row = verdict(claim, cells(xnorm=BASE, l2=["nan", *shifted(0)[1:]]))
+    assert row["verdict"] == "undecided"
+
+
+@pytest.mark.parametrize(
+    ("points", "margin", "expected"),
+    [(0, 0.5, "supported"), (1, 0.5, "contradicted"), (0.45, 0.5, "undecided"), (-1, 0.5, "contradicted")],
+)
+def test_equivalent_within(points, margin, expected):
+    claim = Claim(kind="equivalent_within", arm="l2", than="xnorm", margin_pct=margin)
+    assert verdict(claim, cells(xnorm=BASE, l2=shifted(points)))["verdict"] == expected
+
+
+def test_equivalence_is_contradicted_where_the_interval_lies_outside():
+    claim = Claim(kind="equivalent_within", arm="l2", than="xnorm", margin_pct=0.5)
+    for points in np.linspace(0.4, 1, 61):
+        low, _ = stats.t_interval(np.array(shifted(points)) - BASE)
+        row = verdict(claim, cells(xnorm=BASE, l2=shifted(points)))
+        assert (row["verdict"] == "contradicted") == (low > 0.5)
+
+
+@pytest.mark.parametrize(
+    ("stories", "expected"),
+    [
+        (["nan"] * 8, "supported"),  # Wilson's lower bound of 8 of 8 is 0.676
+        (["stuck"] * 7 + [90.0], "supported"),  # of 7 of 8: 0.529
+        (["nan"] * 6 + [90.0] * 2, "undecided"),  # of 6 of 8: 0.409
+        ([90.0] * 8, "contradicted"),
+        (["nan"] * 4 + ["oom"] * 4, "supported"),  # 4 of 4: 0.510; what failed says nothing
+        (["oom"] * 8, "undecided"),
+    ],
+)
+def test_fails_to_train(stories, expected):
+    assert verdict(Claim(kind="fails_to_train", arm="l2"), cells(xnorm=BASE, l2=stories))["verdict"] == expected
+
+
+def costs(times: float, counts: float) -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    rows = [
+        {"quantity": quantity, "tokens": n, "round": r, "value": float(n) ** power * math.exp(rng.normal(0, noise))}
+        for quantity, power, rounds, noise in (("multiply_adds", counts, 1, 0), ("time_s", times, 5, 0.05))
+        for r in range(rounds)
+        for n in (256, 512, 1024, 2048, 4096)
+    ]
+    return pd.DataFrame(rows).assign(condition="", arm="xnorm")
+
+
+@pytest.mark.parametrize(
+    ("times", "counts", "expected"), [(1, 1, "supported"), (2, 2, "contradicted"), (1.2, 1, "undecided")]
+)
+def test_cost_linear_in_tokens(times, counts, expected):
+    claim = Claim(kind="cost_linear_in_tokens", arm="xnorm")
+    assert verdict(claim, cells(xnorm=BASE), costs(times, counts))["verdict"] == expected
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [
+        Claim(kind="cost_linear_in_tokens", arm="xnorm"),
+        Claim(kind="greater_than", arm="xnorm", than="l2"),
+        Claim(kind="fails_to_train", arm="l2"),
+        Claim(kind="better_than_every_other", arm="xnorm"),
+        Claim(kind="worse_by", arm="xnorm", than="l2", margin_pct=1),
+    ],
+)
+@pytest.mark.parametrize("frame", [cells(xnorm=BASE), cells(xnorm=BASE, l2=["oom"] * 8).iloc[:0]])
+def test_without_numbers_a_claim_is_undecided_and_says_why(claim, frame):
+    row = verdict(claim, frame)
+    assert row["verdict"] == "undecided"
+    assert row["evidence"]
+
+
+def test_each_condition_has_its_own_verdict():
+    frame = pd.concat([cells("lr=1", xnorm=BASE, l2=shifted(2)), cells("lr=2", xnorm=BASE, l2=shifted(-2))])
+    table = judge([Claim(kind="greater_than", arm="l2", than="xnorm")], frame, NO_COSTS)
+    assert dict(zip(table["condition"], table["verdict"], strict=True)) == {"lr=1": "supported", "lr=2": "contradicted"}
+
+
+def test_seeds_are_computed_for_the_margin_and_never_for_the_difference():
+    claim = Claim(kind="worse_by", arm="l2", than="xnorm", margin_pct=1)
+    near, far = (verdict(claim, cells(xnorm=BASE, l2=shifted(points))) for points in (-1, -1.02))
+    assert near["seeds_for_margin"] == far["seeds_for_margin"] == stats.seeds_for(1, WOBBLE.std(ddof=1), alpha=0.1)
+    assert pd.isna(verdict(claim, cells(xnorm=BASE, l2=shifted(-3)))["seeds_for_margin"])
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"kind": "greater_than"}, "is a list of claims"),
+        ([{"kind": "greater", "arm": "l2"}], "kind: 'greater' does not fit"),
+        ([{"kind": "greater_than", "arm": "l2"}], "greater_than needs than"),
+        ([{"kind": "worse_by", "arm": "l2", "than": "xnorm"}], "worse_by needs margin_pct"),
+        ([{"kind": "fails_to_train", "arm": "l2", "margin_pct": 1}], "fails_to_train takes no margin_pct"),
+        ([{"kind": "worse_by", "arm": "l2", "than": "xnorm", "margin_pct": 0}], "margin_pct: 0 does not fit"),
+        ([{"kind": "greater_than", "arm": "l2", "than": "l2"}], "l2 cannot be compared with itself"),
+        ([{"kind": "fails_to_train", "arm": "l2", "post_hoc": True}], "whether it is post hoc is found out"),
+        ([{"kind": "fails_to_train", "arm": "l2"}] * 2, "'l2 fails to train' is given twice"),
+        ([{"kind": "fails_to_train", "arm": "l2", "seed": 1}], "seed: 1 does not fit"),
+    ],
+)
+def test_a_claim_that_is_none_is_refused_in_one_line(tmp_path, values, message):
+    with pytest.raises(UsageError, match=message):
+        parse_claims(values)
+    path = tmp_path / "e.yaml"
+    path.write_text(yaml.safe_dump({"norm": ["xnorm", "l2"], "claims": values}))
+    with pytest.raises(UsageError, match=message) as error:
+        load_experiment(path)
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_claims_that_come_later_are_post_hoc_and_none_goes():
+    first = parse_claims([{"kind": "fails_to_train", "arm": "l2", "source": "a"}])
+    later = parse_claims([{"kind": "fails_to_train", "arm": "none"}, {"kind": "fails_to_train", "arm": "l2"}])
+    merged = merge_claims(first, later)
+    assert [(claim.arm, claim.post_hoc, claim.source) for claim in merged] == [("l2", False, "a"), ("none", True, "")]
+    assert merge_claims(merged, ()) == merged
