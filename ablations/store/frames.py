@@ -1,16 +1,20 @@
-"""What is in a study folder as tidy DataFrames."""
+"""What is in a study folder as tidy DataFrames, and what in it could not be read."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
-from ablations.store.records import CellRecord, Store, unreadable
-from ablations.study import Study
-from ablations.study.grid import arm_name
+from ablations.store.records import CellRecord, Store
+from ablations.study import CellConfig, Study
+from ablations.study.grid import arm_name, point_name
 from ufo.norms import NORMS
 
 SCORED_AS_CHANCE = ("nan", "exploded")
@@ -23,19 +27,58 @@ CURVE_METRICS = {
 }
 """Column of metrics.csv to split and metric of curves.csv."""
 
+KEYS = ("cell", "arm", "arm_label", "arm_order", "condition", "seed", "outcome", "kind")
+"""Columns that a cell's curves and probes carry too."""
 
-def read_frames(store: Store, *, sources: Mapping[str, str] | None) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return the finished cells and their curves, tidy, with label, order and condition of each arm.
+COSTS = ("condition", "arm", "quantity", "tokens", "round", "value")
+"""Columns of cost.csv."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frames:
+    """A study's results, tidy.
+
+    Args:
+        study: its question.
+        configs: of every finished cell.
+        cells: one row per finished cell.
+        curves: one row per cell, epoch, split and metric.
+        probes: one row per cell, epoch, layer and probe; `layer_order` counts the layers from 0.
+        correct: one row per cell with a test: its keys and `correct`, a boolean array (images,).
+        costs: what `bench cost` has measured; no rows where it has not.
+        missing: `condition`, `arm`, `seed` of every cell of the study that has no readable record.
+        problems: one sentence for each thing that could not be read, or not in full; nothing is left out without one.
+    """
+
+    study: Study
+    configs: tuple[CellConfig, ...]
+    cells: pd.DataFrame
+    curves: pd.DataFrame
+    probes: pd.DataFrame
+    correct: pd.DataFrame
+    costs: pd.DataFrame
+    missing: pd.DataFrame
+    problems: tuple[str, ...]
+
+
+def read_frames(store: Store, *, sources: Mapping[str, str] | None) -> Frames:
+    """Read a study's folder, with label, order and condition of each arm; what is damaged is left out and said.
 
     Args:
         store: the study's folder.
         sources: hash of the sources as they are, by normaliser; cells from others are stale. None: not looked at.
 
-    Returns:
-        One row per cell; one row per cell, epoch, split and metric.
+    Raises:
+        UsageError: there is no study, or its study.yaml cannot be read.
     """
     study = store.read_study()
-    records = [record for record in store.records().values() if study.has(record.config)]
+    found, problems = store.read_records()
+    records = [record for record in found.values() if study.has(record.config)]
+    problems += [
+        f"{record.folder.name} is no point of this study, and left out"
+        for record in found.values()
+        if not study.has(record.config)
+    ]
     cells = pd.DataFrame([_cell_row(record, study, sources) for record in records], columns=_columns(study))
     place = {name: i for i, name in enumerate(study.condition_names)}
     cells = cells.sort_values(
@@ -43,11 +86,24 @@ def read_frames(store: Store, *, sources: Mapping[str, str] | None) -> tuple[pd.
         key=lambda column: column.map(place) if column.name == "condition" else column,
         ignore_index=True,
     )
-    curves = [_curves(record) for record in records]
-    keys = cells[["cell", "arm", "arm_label", "arm_order", "condition", "seed", "outcome", "kind"]]
-    columns = ["cell", "epoch", "split", "metric", "value"]
-    tidy = pd.concat(curves, ignore_index=True) if curves else pd.DataFrame(columns=columns)
-    return cells, keys.merge(tidy, on="cell", validate="one_to_many")
+    by_id = {record.config.id: record for record in records}
+    ordered = [by_id[cell] for cell in cells["cell"]]
+    curves = _with_keys(cells, [_curves(record, problems) for record in ordered], ["epoch", "split", "metric", "value"])
+    probes = _with_keys(cells, [_probes(record, problems) for record in ordered], ["epoch", "layer", "probe", "value"])
+    layers = {layer: i for i, layer in enumerate(probes["layer"].unique())}
+    tested = [(record.config.id, _correct(record, problems)) for record in ordered]
+    correct = pd.DataFrame([pair for pair in tested if pair[1] is not None], columns=["cell", "correct"])
+    return Frames(
+        study=study,
+        configs=tuple(record.config for record in ordered),
+        cells=cells,
+        curves=curves,
+        probes=probes.assign(layer_order=probes["layer"].map(layers)),
+        correct=cells[list(KEYS)].merge(correct, on="cell", validate="one_to_one"),
+        costs=_costs(store.folder / "cost.csv", problems),
+        missing=_missing(study, cells),
+        problems=tuple(problems),
+    )
 
 
 def arm_columns(value: Any, study: Study) -> dict[str, Any]:
@@ -62,16 +118,18 @@ def arm_columns(value: Any, study: Study) -> dict[str, Any]:
 
 def _columns(study: Study) -> list[str]:
     arm = ["arm", "arm_label", "arm_group", "arm_order"]
-    result = ["outcome", "kind", "test_accuracy_pct", "test_loss", "score_pct", "chance_pct", "stale"]
+    result = ["outcome", "kind", "detail", "test_accuracy_pct", "test_loss", "score_pct", "chance_pct", "stale"]
     paired = ["init_hash", "split_hash", "batches", "epochs_run"]
-    where = ["device", "torch", "seconds", "peak_memory_mib", "num_parameters"]
-    return ["cell", *arm, "condition", *study.axes, *result, *paired, *where]
+    spent = ["seconds", "num_attempts", "attempts_seconds", "is_resumed", "peak_memory_mib", "num_parameters"]
+    where = ["device", "processor", "torch", "software", "revision", "started", "folder"]
+    return ["cell", *arm, "condition", *study.axes, *result, *paired, *spent, *where]
 
 
 def _cell_row(record: CellRecord, study: Study, sources: Mapping[str, str] | None) -> dict[str, Any]:
     outcome, config = record.outcome, record.config
     measured = outcome["test_accuracy_pct"]
     score = outcome["chance_pct"] if outcome["kind"] in SCORED_AS_CHANCE else measured
+    git = outcome.get("git") or {}
     return {
         **{field: getattr(config, field) for field in study.axes},
         **arm_columns(getattr(config, study.compare), study),
@@ -81,20 +139,114 @@ def _cell_row(record: CellRecord, study: Study, sources: Mapping[str, str] | Non
         "condition": study.condition_of(config),
         "score_pct": None if outcome["outcome"] == "failed" else score,
         "stale": sources is not None and outcome["source_hash"] != sources[config.norm],
+        "num_attempts": 1 + len(outcome["attempts"]),
+        "attempts_seconds": sum(attempt["seconds"] for attempt in outcome["attempts"]),
+        "is_resumed": bool(outcome.get("resumed_after_epochs")),
+        "processor": outcome.get("machine", {}).get("processor"),
         "torch": outcome["versions"]["torch"],
+        "software": ", ".join(f"{name} {version}" for name, version in outcome["versions"].items()),
+        "revision": f"{git['revision'][:10]}{'+' * git['dirty']}" if git else None,
+        "folder": record.folder.name,
     }
 
 
-def _curves(record: CellRecord) -> pd.DataFrame:
+def _with_keys(cells: pd.DataFrame, parts: list[pd.DataFrame], columns: list[str]) -> pd.DataFrame:
+    """Join what was read of each cell, and give each row its cell's keys."""
+    some = [part for part in parts if len(part)]
+    tidy = pd.concat(some, ignore_index=True) if some else pd.DataFrame(columns=["cell", *columns])
+    return cells[list(KEYS)].merge(tidy[["cell", *columns]], on="cell", validate="one_to_many")
+
+
+def _curves(record: CellRecord, problems: list[str]) -> pd.DataFrame:
     """Return a cell's curves; one that ended before its first epoch did has that epoch without values."""
-    path = record.folder / "metrics.csv"
-    no_epoch = pd.DataFrame({"epoch": [1], **dict.fromkeys(CURVE_METRICS, np.nan)})
+    hashes, num_epochs = record.outcome["epoch_hashes"], record.outcome["epochs_run"]
+    wide = pd.DataFrame({"epoch": [1], **dict.fromkeys(CURVE_METRICS, np.nan)})
+    if num_epochs:
+        if (read := _read_csv(record, "metrics.csv", ["epoch", *CURVE_METRICS, "batches"], problems)) is None:
+            return pd.DataFrame()
+        trained = pd.Series(hashes, dtype=str).reindex(read.index)
+        read = read[(read["batches"].astype(str) == trained).cummin()]
+        if len(read) != num_epochs:
+            problems.append(f"{record.folder.name}: metrics.csv has {len(read)} whole epochs of {num_epochs}")
+        wide = read
+    numbers = wide[list(CURVE_METRICS)].apply(pd.to_numeric, errors="coerce").assign(epoch=wide["epoch"].astype(int))
+    long = numbers.melt("epoch", list(CURVE_METRICS), "column")
+    return long.assign(
+        cell=record.config.id,
+        split=long["column"].map(lambda column: CURVE_METRICS[column][0]),
+        metric=long["column"].map(lambda column: CURVE_METRICS[column][1]),
+    )
+
+
+def _probes(record: CellRecord, problems: list[str]) -> pd.DataFrame:
+    """Return a cell's probes, up to its last whole epoch: each has as many rows as the first."""
+    num_epochs = record.outcome["epochs_run"]
+    if not num_epochs:
+        return pd.DataFrame()
+    if (read := _read_csv(record, "probes.csv", ["epoch", "layer", "probe", "value"], problems)) is None:
+        return pd.DataFrame()
+    epochs = pd.to_numeric(read["epoch"], errors="coerce")
+    counts = epochs.value_counts().sort_index()
+    whole = counts[(counts == counts.max()).cummin()].index
+    if len(whole) != num_epochs:
+        problems.append(f"{record.folder.name}: probes.csv has {len(whole)} whole epochs of {num_epochs}")
+    kept = read[epochs.isin(whole)]
+    value = pd.to_numeric(kept["value"], errors="coerce")
+    return kept.assign(cell=record.config.id, epoch=kept["epoch"].astype(int), value=value)
+
+
+def _read_csv(record: CellRecord, name: str, columns: list[str], problems: list[str]) -> pd.DataFrame | None:
+    """Return columns of a cell's file, as text, without what stands after its last line break; None: unreadable."""
+    path = record.folder / name
     try:
-        wide = pd.read_csv(path) if record.outcome["epochs_run"] else no_epoch
-        long = wide.melt("epoch", list(CURVE_METRICS), "column")
+        text = path.read_text()
+        lines = text[: text.rfind("\n") + 1].splitlines()
+        head = lines[0].split(",") if lines else []
+        if absent := [column for column in columns if column not in head]:
+            problems.append(f"{record.folder.name}: {name} has no column {absent[0]}")
+            return None
+        rows = [line.split(",") for line in lines[1:]]
+        return pd.DataFrame([row for row in rows if len(row) == len(head)], columns=head)[columns]
+    except (OSError, UnicodeDecodeError) as error:
+        problems.append(f"{record.folder.name}: {name} cannot be read: {_reason(error)}")
+        return None
+
+
+def _correct(record: CellRecord, problems: list[str]) -> npt.NDArray[np.bool_] | None:
+    """Return which test images a cell got right; None where it was not tested, or its file does not say so."""
+    accuracy = record.outcome["test_accuracy_pct"]
+    if accuracy is None:
+        return None
+    try:
+        correct = np.load(record.folder / "correct.npy", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        problems.append(f"{record.folder.name}: correct.npy cannot be read: {_reason(error)}")
+        return None
+    if correct.ndim != 1 or correct.dtype != np.bool_ or abs(100 * correct.mean() - accuracy) > 1e-6:
+        problems.append(f"{record.folder.name}: correct.npy does not give the accuracy of outcome.json; left out")
+        return None
+    return correct
+
+
+def _costs(path: Path, problems: list[str]) -> pd.DataFrame:
+    if not path.exists():
+        return pd.DataFrame(columns=list(COSTS))
+    try:
+        return pd.read_csv(path, keep_default_na=False, na_values={"tokens": [""]})[list(COSTS)]
     except (OSError, ValueError, KeyError) as error:
-        raise unreadable(record.folder, f"metrics.csv: {error}") from error
-    long["cell"] = record.config.id
-    long["split"] = long["column"].map(lambda column: CURVE_METRICS[column][0])
-    long["metric"] = long["column"].map(lambda column: CURVE_METRICS[column][1])
-    return long[["cell", "epoch", "split", "metric", "value"]]
+        problems.append(f"cost.csv cannot be read: {_reason(error)}; bench cost writes it anew")
+        return pd.DataFrame(columns=list(COSTS))
+
+
+def _reason(error: Exception) -> str:
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return " ".join(str(reason).split())
+
+
+def _missing(study: Study, cells: pd.DataFrame) -> pd.DataFrame:
+    """Return every point of the study that has no cell."""
+    points = itertools.product(*study.conditions.values())
+    conditions = [point_name(dict(zip(study.conditions, values, strict=True)), study.conditions) for values in points]
+    asked = itertools.product(conditions, study.arm_names, study.axes["seed"])
+    have = set(zip(cells["condition"], cells["arm"], cells["seed"], strict=True))
+    return pd.DataFrame([point for point in asked if point not in have], columns=["condition", "arm", "seed"])

@@ -232,15 +232,26 @@ class Store:
         Raises:
             UsageError: a record that cannot be read, with its path.
         """
-        records: dict[str, CellRecord] = {}
-        for folder in sorted(path for path in self.cells.glob("[!.]*") if path.is_dir()):
-            record = _read_steady(folder)
-            if not folder.name.endswith(f"-{record.config.id}"):  # a copy, or another configuration
-                raise unreadable(folder, f"the id of its config.json is {record.config.id}")
-            if record.config.id in records:
-                raise unreadable(folder, f"{records[record.config.id].folder.name} is the same cell")
-            records[record.config.id] = record
+        records, problems = self.read_records()
+        if problems:
+            raise UsageError(problems[0])
         return records
+
+    def read_records(self) -> tuple[dict[str, CellRecord], list[str]]:
+        """Read every finished cell that can be read, by id, and say of each other why not."""
+        records: dict[str, CellRecord] = {}
+        problems = []
+        for folder in sorted(path for path in self.cells.glob("[!.]*") if path.is_dir()):
+            try:
+                record = _read_steady(folder)
+                if not folder.name.endswith(f"-{record.config.id}"):  # a copy, or another configuration
+                    raise _unreadable(folder, f"the id of its config.json is {record.config.id}")
+                if record.config.id in records:
+                    raise _unreadable(folder, f"{records[record.config.id].folder.name} is the same cell")
+                records[record.config.id] = record
+            except UsageError as error:
+                problems.append(str(error))
+        return records, problems
 
 
 def find_cell(out: Path, name: str) -> CellRecord:
@@ -297,18 +308,18 @@ def _read_record(folder: Path) -> CellRecord:
         outcome = json.loads((folder / "outcome.json").read_text())
         config = CellConfig.model_validate_json((folder / "config.json").read_text())
     except ValidationError as error:
-        raise unreadable(folder, f"config.json: {first_error(error)}") from error
+        raise _unreadable(folder, f"config.json: {first_error(error)}") from error
     except (OSError, ValueError) as error:
-        raise unreadable(folder, " ".join(str(error).split())) from error
+        raise _unreadable(folder, " ".join(str(error).split())) from error
     if not isinstance(outcome, dict) or outcome.get("format") != RECORD_FORMAT:
         have = outcome.get("format") if isinstance(outcome, dict) else None
-        raise unreadable(folder, f"outcome.json has format {have}, not {RECORD_FORMAT}")
+        raise _unreadable(folder, f"outcome.json has format {have}, not {RECORD_FORMAT}")
     if missing := [key for key in RECORD_KEYS if key not in outcome]:
-        raise unreadable(folder, f"outcome.json has no {missing[0]}")
+        raise _unreadable(folder, f"outcome.json has no {missing[0]}")
     return CellRecord(folder, config, outcome)
 
 
-def unreadable(folder: Path, reason: str) -> UsageError:
+def _unreadable(folder: Path, reason: str) -> UsageError:
     """Say which record cannot be read, and why."""
     return UsageError(f"{folder} holds no readable cell: {reason}; move it away to run it again")
 

@@ -6,6 +6,7 @@ import shutil
 import threading
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -40,6 +41,9 @@ OUTCOME = {
 }
 
 
+HEADER = "epoch,lr_after,train_loss,val_loss,val_accuracy_pct,batches\n"
+
+
 def fake(out: Path, outcomes: dict[tuple[str, int], dict], **asked: list) -> tuple[Store, list[CellConfig]]:
     """Write a study whose cells have the outcomes given by (norm, seed)."""
 
@@ -59,8 +63,9 @@ def fake(out: Path, outcomes: dict[tuple[str, int], dict], **asked: list) -> tup
 def publish(store: Store, cell: CellConfig, study: Study, outcome: dict) -> Path:
     lease = store.leases.claim(cell.id)
     assert lease is not None
-    header = "epoch,lr_after,train_loss,val_loss,val_accuracy_pct,batches\n"
-    write_text(lease.folder / "metrics.csv", header + "1,0.1,2.0,1.9,30.0,x\n2,0.1,1.0,0.9,80.0,y\n")
+    write_text(lease.folder / "metrics.csv", HEADER + "1,0.1,2.0,1.9,30.0,x\n2,0.1,1.0,0.9,80.0,y\n")
+    write_text(lease.folder / "probes.csv", "epoch,layer,probe,value\n1,a,p,1.5\n2,a,p,2.5\n")
+    np.save(lease.folder / "correct.npy", np.arange(10) > 0)
     before = store.records().get(cell.id)
     return store.publish(lease, cell, outcome, name=cell_name(study.arm_of(cell), cell), replaces=before).folder
 
@@ -183,7 +188,8 @@ def test_frames_are_tidy_and_know_label_order_condition_and_score(tmp_path):
     failed = {"outcome": "failed", "kind": "oom", "test_accuracy_pct": None, "source_hash": "before"}
     outcomes = {("xnorm", 0): {}, ("xnorm", 1): nan, ("l2", 0): stuck, ("l2", 1): failed}
     store, _ = fake(tmp_path, outcomes)
-    cells, curves = read_frames(store, sources={"xnorm": "now", "l2": "now"})
+    frames = read_frames(store, sources={"xnorm": "now", "l2": "now"})
+    cells, curves = frames.cells, frames.curves
     rows = {(row.arm, row.seed): row for row in cells.itertuples()}
     scores = {key: row.score_pct for key, row in rows.items()}
     assert scores["xnorm", 0] == 90.0
@@ -206,7 +212,8 @@ def test_a_cell_that_ended_in_its_first_epoch_has_that_epoch_without_values(tmp_
     store, _ = fake(tmp_path, ALL_OK | {("l2", 1): nan})
     (folder,) = store.cells.glob("l2-s1-*")
     (folder / "metrics.csv").unlink()
-    cells, curves = read_frames(store, sources=None)
+    frames = read_frames(store, sources=None)
+    cells, curves = frames.cells, frames.curves
     rows = curves[(curves["arm"] == "l2") & (curves["seed"] == 1)]
     assert len(rows) == 3
     assert (rows["epoch"] == 1).all()
@@ -220,16 +227,18 @@ def test_the_store_scores_as_chance_what_the_statistics_take_for_chance():
 
 def test_conditions_stay_apart(tmp_path):
     store, _ = fake(tmp_path, ALL_OK, lr=[1e-3, 3e-3])
-    cells, _ = read_frames(store, sources=None)
+    cells = read_frames(store, sources=None).cells
     assert cells.groupby("condition").size().to_dict() == {"lr=0.001": 4, "lr=0.003": 4}
     assert not cells["stale"].any()
 
 
 def test_an_empty_study_gives_empty_frames(tmp_path):
     store, _ = fake(tmp_path, {})
-    cells, curves = read_frames(store, sources=None)
-    assert len(cells) == len(curves) == 0
-    assert {"arm", "condition", "score_pct"} <= set(cells.columns)
+    frames = read_frames(store, sources=None)
+    assert len(frames.cells) == len(frames.curves) == len(frames.probes) == len(frames.correct) == 0
+    assert {"arm", "condition", "score_pct"} <= set(frames.cells.columns)
+    assert len(frames.missing) == 4
+    assert frames.problems == ()
 
 
 @pytest.mark.parametrize(
@@ -276,13 +285,72 @@ def test_a_broken_study_is_named(tmp_path, content, message):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("content", ["", "epoch,what\n1,2\n"])
-def test_curves_that_cannot_be_read_are_named(tmp_path, content):
+@pytest.mark.parametrize(
+    ("file", "content", "problem"),
+    [
+        ("metrics.csv", b"", "metrics.csv has no column epoch"),
+        ("metrics.csv", b"epoch,what\n1,2\n", "metrics.csv has no column train_loss"),
+        (
+            "metrics.csv",
+            f"{HEADER}1,0.1,2.0,1.9,30.0,x\n2,0.1,1.0,0.9,8".encode(),
+            "metrics.csv has 1 whole epochs of 2",
+        ),
+        ("metrics.csv", f"{HEADER}1,0.1,2.0,1.9,30.0,x\n2,0.1,1.0,0.9,80.0,".encode(), "has 1 whole epochs of 2"),
+        ("metrics.csv", f"{HEADER}2,0.1,1.0,0.9,80.0,y\n".encode(), "metrics.csv has 0 whole epochs of 2"),
+        ("metrics.csv", b"\xff\xfe", "metrics.csv cannot be read: 'utf-8' codec"),
+        ("metrics.csv", None, "metrics.csv cannot be read: No such file"),
+        (
+            "probes.csv",
+            b"epoch,layer,probe,value\n1,a,p,1.5\n2,a,",
+            "probes.csv has 1 whole epochs of 2",
+        ),
+        ("probes.csv", None, "probes.csv cannot be read: No such file"),
+        ("correct.npy", None, "correct.npy cannot be read: No such file"),
+        ("correct.npy", b"\x93NUMPY", "correct.npy cannot be read: "),
+        ("correct.npy", b"", "correct.npy cannot be read: "),
+        ("correct.npy", "another cell's", "correct.npy does not give the accuracy of outcome.json"),
+    ],
+)
+def test_a_damaged_file_is_named_and_costs_itself_alone(tmp_path, file, content, problem):
+    store, _ = fake(tmp_path, ALL_OK)
+    whole = read_frames(store, sources=None)
+    assert whole.problems == ()
+    (folder,) = store.cells.glob("l2-s1-*")
+    if content is None:
+        (folder / file).unlink()
+    elif isinstance(content, str):
+        np.save(folder / file, np.zeros(10, bool))
+    else:
+        (folder / file).write_bytes(content)
+    frames = read_frames(store, sources=None)
+    assert [problem in said and folder.name in said for said in frames.problems] == [True]
+    pd.testing.assert_frame_equal(frames.cells, whole.cells)
+    lost = {"metrics.csv": "curves", "probes.csv": "probes", "correct.npy": "correct"}[file]
+    for name in ("curves", "probes", "correct"):
+        ours, before = (getattr(frame, name) for frame in (frames, whole))
+        ours, before = (frame[frame["cell"] != folder.name[-10:]].reset_index(drop=True) for frame in (ours, before))
+        pd.testing.assert_frame_equal(ours, before)
+        assert name == lost or len(getattr(frames, name)) == len(getattr(whole, name))
+    assert len(getattr(frames, lost)) < len(getattr(whole, lost))
+
+
+def test_a_cell_that_cannot_be_read_is_said_and_missing(tmp_path):
     store, _ = fake(tmp_path, ALL_OK)
     (folder,) = store.cells.glob("l2-s1-*")
-    (folder / "metrics.csv").write_text(content)
-    with pytest.raises(UsageError, match=rf"{folder.name} holds no readable cell: metrics\.csv"):
-        read_frames(store, sources=None)
+    (folder / "outcome.json").write_text('{"format": 99}')
+    frames = read_frames(store, sources=None)
+    assert len(frames.cells) == 3
+    assert [folder.name in problem and "has format 99" in problem for problem in frames.problems] == [True]
+    assert frames.missing.to_dict("records") == [{"condition": "", "arm": "l2", "seed": 1}]
+
+
+def test_a_cell_that_is_no_point_of_the_study_is_said(tmp_path):
+    store, _ = fake(tmp_path, ALL_OK)
+    study = store.read_study()
+    store.write_study(study.model_copy(update={"axes": {**study.axes, "seed": [0]}}))
+    frames = read_frames(store, sources=None)
+    assert len(frames.cells) == 2
+    assert sum("is no point of this study, and left out" in problem for problem in frames.problems) == 2
 
 
 def test_a_cell_is_found_by_id_and_by_name(tmp_path):
