@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from ablations.figures.canvas import counted, is_drawable
+from ablations.figures.canvas import counted, is_drawable, seed_heights
 from ablations.figures.palette import arm_style
 from ablations.stats import summarise
 
@@ -33,8 +33,7 @@ def accuracy_per_arm(cells: pd.DataFrame, axes: Axes) -> Axes:
     if not is_drawable(cells, axes):
         return axes
     table = summarise(cells, None)
-    rank = cells["seed"].rank(method="dense") - 1
-    heights = 0.4 * rank / max(rank.max(), 1) - 0.3  # within an arm's row, whose middle is 0
+    heights = seed_heights(cells["seed"])
     for row, arm in enumerate(table["arm"]):
         of_arm = cells["arm"] == arm
         _draw_arm(cells[of_arm], row + heights[of_arm], table.iloc[row], row + 0.32, axes)

@@ -12,11 +12,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from ablations.figures.canvas import counted, is_drawable
+from ablations.figures.canvas import CROSSES, counted, is_drawable
 from ablations.figures.palette import ArmStyle, arm_style
 from ablations.stats import CHANCE_KINDS, t_interval
-
-CROSSES = {"diverged": "x", "failed": "+"}  # the marker of a run's last epoch, by its outcome
 
 
 def loss_curves(curves: pd.DataFrame, axes: Axes) -> Axes:

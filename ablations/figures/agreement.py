@@ -1,0 +1,60 @@
+"""In how many test images two runs differ."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
+
+from ablations.figures.canvas import is_drawable
+
+DARK = 0.45
+"""Share of the colour map, from its dark end, on which white reads better than black."""
+
+
+def agreement(pairs: pd.DataFrame, axes: Axes) -> Axes:
+    """Draw a map of the share of test images on which two runs differ in being right.
+
+    Off the diagonal stand two arms, cell against cell of the same seed; on it, in a frame, two seeds of one arm, which
+    is what the seed alone does.
+
+    Args:
+        pairs: one condition's rows of `ablations.stats.agreement`, every ordered pair of arms.
+        axes: where to draw.
+
+    Returns:
+        The same axes.
+
+    Raises:
+        ValueError: the frame holds several conditions.
+    """
+    if not is_drawable(pairs, axes):
+        return axes
+    arms = pairs.sort_values("arm_order", kind="stable").drop_duplicates("arm")
+    names = list(arms["arm"])
+    shares = pairs.pivot(index="arm", columns="other", values="disagreement_pct").reindex(index=names, columns=names)
+    values = shares.to_numpy(np.float64)
+    if not np.isfinite(values).any():
+        axes.text(0.5, 0.5, "no two runs to compare", transform=axes.transAxes, ha="center", va="center")
+        return axes
+    image = axes.imshow(values, cmap="viridis")
+    size = "x-small" if len(names) <= 6 else "xx-small"
+    dark = (1 - DARK) * np.nanmin(values) + DARK * np.nanmax(values)
+    for i, j in np.ndindex(values.shape):
+        text = f"{values[i, j]:.1f}" if np.isfinite(values[i, j]) else "-"
+        colour = "white" if values[i, j] < dark else "black"
+        axes.text(j, i, text, ha="center", va="center", fontsize=size, color=colour)
+    for i in range(len(names)):
+        frame = Rectangle((i - 0.5, i - 0.5), 1, 1, fill=False, edgecolor="#d55e00", linewidth=1.6, clip_on=False)
+        axes.add_patch(frame)
+    labels = list(arms["arm_label"])
+    axes.set_xticks(range(len(names)), labels, rotation=40, ha="right", rotation_mode="anchor", fontsize="small")
+    axes.set_yticks(range(len(names)), labels, fontsize="small")
+    counts = sorted({int(n) for n in pairs.loc[pairs["arm"] != pairs["other"], "num_pairs"]})
+    n_text = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}" if counts else ""
+    of_arms = f"Two arms at the same seed (n = {n_text});\nframed: " if counts else "Framed: "
+    axes.set_title(f"{of_arms}two seeds of one arm", loc="left", fontsize="small")
+    bar = axes.figure.colorbar(image, ax=axes, shrink=0.9)
+    bar.set_label("Images on which two runs differ (%)", fontsize="small")
+    return axes

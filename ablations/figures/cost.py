@@ -1,0 +1,106 @@
+"""Test accuracy against what an arm costs."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+from matplotlib.axes import Axes
+
+from ablations.figures.canvas import is_drawable
+from ablations.figures.palette import arm_style
+
+AXES = {
+    "parameters": "Parameters",
+    "multiply_adds": "Multiply-adds per image",
+    "inference_s": "Inference time per image",
+    "training_step_s": "Time of a training step",
+}
+"""Quantity to the label of its axis, without the unit."""
+
+UNITS = {"billions": 1e9, "millions": 1e6, "thousands": 1e3}
+"""Of a count: the first that its largest value reaches, or the last."""
+
+STEP = 0.02
+"""Between two arms of the same cost, as a share of the axis."""
+
+
+def accuracy_against_cost(costs: pd.DataFrame, axes: Axes) -> Axes:
+    """Draw each arm's mean test accuracy, with its 95 % t interval, against one of its costs.
+
+    A time is the median of several rounds with their range; a count is exact. Arms with the same count stand side by
+    side around it, or they would hide one another.
+
+    Args:
+        costs: one condition's rows, one per arm: `arm_label`, `arm_order`, `mean_pct`, `low_pct`, `high_pct` (NaN where
+            there is no interval), `quantity`, one of `AXES` and the same in all rows, `cost`, `cost_low`, `cost_high`
+            in parameters, multiply-adds or seconds (the bounds NaN where it is exact).
+        axes: where to draw; the legend stands to their right: give the figure `layout="constrained"`, or it is cut off.
+
+    Returns:
+        The same axes.
+
+    Raises:
+        ValueError: the frame holds several conditions, or several quantities, or one that there is not.
+    """
+    quantities = sorted(set(costs["quantity"]))
+    if len(quantities) > 1 or not set(quantities) <= AXES.keys():
+        raise ValueError(f"one quantity of {', '.join(AXES)} is drawn, got {', '.join(quantities)}")
+    axes.set(xlabel="Cost", ylabel="Test accuracy (%)")
+    if not is_drawable(costs, axes):
+        return axes
+    unit, factor = _unit(quantities[0], costs["cost"].max())
+    axes.set_xlabel(f"{AXES[quantities[0]]} ({unit})")
+    shown = costs.sort_values("arm_order").assign(x=lambda rows: factor * _side_by_side(rows["cost"]))
+    for row in shown.to_dict("records"):
+        style = arm_style(int(row["arm_order"]))
+        below, above = factor * (row["cost"] - row["cost_low"]), factor * (row["cost_high"] - row["cost"])
+        axes.errorbar(
+            row["x"],
+            row["mean_pct"],
+            xerr=None if math.isnan(below) else [[below], [above]],
+            yerr=(row["high_pct"] - row["low_pct"]) / 2,
+            color=style.colour,
+            marker=style.marker,
+            markersize=6,
+            capsize=3,
+            linewidth=1.2,
+            linestyle="",
+            label=row["arm_label"],
+        )
+    low, high = axes.get_ylim()
+    axes.set_ylim(max(low, -2), min(high, 102))  # a wide interval may leave what an accuracy can be
+    timed = "; horizontal: range over rounds" if costs["cost_low"].notna().any() else ""
+    tied = "; arms of equal cost side by side" if costs["cost"].duplicated().any() else ""
+    axes.set_title(f"Mean and 95 % t interval{timed}{tied}", loc="left", fontsize="small")
+    axes.ticklabel_format(axis="x", useOffset=False)
+    axes.locator_params(axis="x", nbins=6)
+    axes.grid(linewidth=0.4, alpha=0.5)
+    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize="small", frameon=False)
+    return axes
+
+
+def _unit(quantity: str, largest: float) -> tuple[str, float]:
+    """Return the unit of an axis and the factor to it.
+
+    >>> _unit("parameters", 104_122), _unit("multiply_adds", 3.7e9), _unit("inference_s", 0.2)
+    (('thousands', 0.001), ('billions', 1e-09), ('ms', 1000.0))
+    """
+    if quantity.endswith("_s"):
+        return "ms", 1e3
+    unit = next((name for name, size in UNITS.items() if largest >= size), "thousands")
+    return unit, 1 / UNITS[unit]
+
+
+def _side_by_side(costs: pd.Series[float]) -> pd.Series[float]:
+    """Return where each arm stands: those of one cost around it, too close to reach the next one.
+
+    >>> _side_by_side(pd.Series([100.0, 200.0, 100.0])).tolist()
+    [99.0, 200.0, 101.0]
+    """
+    each = costs.groupby(costs)
+    place, size = each.cumcount(), each.transform("size")
+    gap = costs.drop_duplicates().sort_values().diff().min()  # NaN where all are equal
+    span = costs.max() - costs.min()
+    step = STEP * costs.max() if math.isnan(gap) else min(STEP * span, 0.8 * gap / size.max())
+    return costs + step * (place - (size - 1) / 2)

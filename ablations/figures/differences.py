@@ -1,0 +1,133 @@
+"""Paired differences, row below row: every seed, the mean with its interval, and what the test says."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+
+from ablations.figures.canvas import is_drawable, seed_heights
+from ablations.figures.palette import arm_style
+
+
+def paired_differences(pairs: pd.DataFrame, axes: Axes) -> Axes:
+    """Draw each arm's differences to the reference, seed by seed: to the right of zero the arm is the better.
+
+    Under the dots stands the mean with its 95 % t interval, at the right edge the number of pairs and the adjusted p,
+    bold where it is below 0.05. A pair into which a chance score has entered is a cross, and the mean then has no
+    interval. A seed stands at the same height in every row.
+
+    Args:
+        pairs: one condition's rows of `ablations.stats.paired`, one per comparison and seed, and `label`, a row's name.
+        axes: where to draw; the legend stands above them: give the figure `layout="constrained"`, or it is cut off.
+
+    Returns:
+        The same axes.
+
+    Raises:
+        ValueError: the frame holds several conditions.
+    """
+    references = {name.rpartition(" - ")[2] for name in pairs["comparison"]}
+    axes.set_xlabel(f"Difference in test accuracy to {' and '.join(sorted(references)) or 'the reference'} (points)")
+    return _draw(pairs, axes)
+
+
+def contrasts(pairs: pd.DataFrame, axes: Axes) -> Axes:
+    """Draw contrasts, differences of arms that differ in one thing, as `paired_differences` draws those to a reference.
+
+    Args:
+        pairs: one condition's rows of `ablations.stats.paired`, one per contrast and seed, and `label`, its name.
+        axes: where to draw.
+
+    Returns:
+        The same axes.
+
+    Raises:
+        ValueError: the frame holds several conditions.
+    """
+    axes.set_xlabel("Difference in test accuracy (points)")
+    return _draw(pairs, axes)
+
+
+def _draw(pairs: pd.DataFrame, axes: Axes) -> Axes:
+    if pairs.empty:
+        axes.text(0.5, 0.5, "no complete pairs", transform=axes.transAxes, ha="center", va="center")
+    if pairs.empty or not is_drawable(pairs, axes):
+        return axes
+    axes.axvline(0, color="0.3", linewidth=0.8, zorder=0)
+    heights = seed_heights(pairs["seed"])
+    comparisons = list(pairs["comparison"].unique())
+    for row, comparison in enumerate(comparisons):
+        own = pairs[pairs["comparison"] == comparison]
+        _draw_row(own, row, row + heights[own.index], axes)
+    labels = pairs.drop_duplicates("comparison")["label"]
+    axes.set_yticks(range(len(comparisons)), list(labels), fontsize="small")
+    spare = max(5 - len(comparisons), 0) / 2  # few rows in a high figure would stand far from their means
+    axes.set_ylim(len(comparisons) - 0.4 + spare, -0.6 - spare)
+    axes.grid(axis="x", linewidth=0.4, alpha=0.5)
+    handles = [
+        Line2D([], [], color="grey", marker="o", markersize=4, alpha=0.6, linestyle="", label="a seed"),
+        Line2D([], [], color="grey", marker="o", markersize=4, linewidth=1.5, label="mean, 95 % t interval"),
+    ]
+    if pairs["has_chance"].any():
+        handles.append(Line2D([], [], color="grey", marker="x", linestyle="", label="with a score by chance"))
+    axes.legend(
+        handles=handles,
+        loc="lower right",
+        bbox_to_anchor=(1, 1.01),
+        borderaxespad=0,
+        ncols=3,
+        fontsize="small",
+        frameon=False,
+    )
+    axes.annotate(
+        "adjusted p,\nbold: < 0.05",
+        (1, 0),
+        xycoords="axes fraction",
+        xytext=(5, -17),
+        textcoords="offset points",
+        va="top",
+        fontsize="x-small",
+    )
+    return axes
+
+
+def _draw_row(own: pd.DataFrame, row: int, heights: pd.Series[float], axes: Axes) -> None:
+    colour, marker, _ = arm_style(int(own["arm_order"].iloc[0]))
+    by_chance = own["has_chance"].to_numpy(bool)
+    values = own["difference_pct"].to_numpy(np.float64)
+    axes.plot(
+        values[~by_chance],
+        heights[~by_chance],
+        marker,
+        color=colour,
+        markersize=4,
+        alpha=0.6,
+        markeredgewidth=0,
+    )
+    axes.plot(values[by_chance], heights[by_chance], "x", color=colour, markersize=5, markeredgewidth=1.4)
+    first = own.iloc[0]
+    half = (first["high_pct"] - first["low_pct"]) / 2
+    axes.errorbar(
+        first["mean_pct"], row + 0.32, xerr=half, fmt=marker, color=colour, markersize=4, capsize=3, linewidth=1.5
+    )
+    axes.annotate(
+        f"n = {len(own)}\n{_p_text(first['p_holm'])}",
+        (1, row),
+        xycoords=axes.get_yaxis_transform(),
+        xytext=(5, 0),
+        textcoords="offset points",
+        va="center",
+        fontsize="x-small",
+        fontweight="bold" if first["supported"] else "normal",
+        annotation_clip=False,
+    )
+
+
+def _p_text(p: float) -> str:
+    if math.isnan(p):
+        return "no p"
+    return f"p = {p:.3f}" if p >= 0.001 else "p < 0.001"

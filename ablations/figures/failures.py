@@ -1,0 +1,105 @@
+"""How the runs ended, arm below arm."""
+
+from __future__ import annotations
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from ablations.figures.canvas import is_drawable
+from ablations.stats import wilson_interval
+
+KINDS: dict[str, tuple[str, str]] = {
+    "": ("#dfe5ea", ""),
+    "nan": ("#7b3294", ""),
+    "exploded": ("#a66bbe", "//"),
+    "no_learning": ("#d3b5df", ".."),
+    "oom": ("#404040", ""),
+    "error": ("#6e6e6e", "\\\\"),
+    "killed": ("#9a9a9a", "xx"),
+    "timeout": ("#c4c4c4", "oo"),
+}
+"""Kind of an outcome to its colour and hatch; empty is ok. Diverged kinds are purple, failed ones grey."""
+
+DIVERGED = ("nan", "exploded", "no_learning")
+
+
+def failures_by_kind(cells: pd.DataFrame, axes: Axes) -> Axes:
+    """Draw how many cells of each arm ended how, as stacked bars, with the 95 % Wilson interval of the diverged share.
+
+    The share is of the cells that did not fail: a failure is about the machine or the code, not the arm.
+
+    Args:
+        cells: one condition's rows, one per cell: `arm`, `arm_label`, `arm_order`, `outcome`, `kind`.
+        axes: where to draw; the legend stands above them: give the figure `layout="constrained"`, or it is cut off.
+
+    Returns:
+        The same axes.
+
+    Raises:
+        ValueError: the frame holds several conditions, or a kind that there is not.
+    """
+    axes.set_xlabel("Runs")
+    if not is_drawable(cells, axes):
+        return axes
+    if unknown := sorted(set(cells["kind"]) - KINDS.keys()):
+        raise ValueError(f"unknown kind of outcome '{unknown[0]}'. Valid: {', '.join(filter(None, KINDS))}")
+    arms = cells.sort_values("arm_order", kind="stable").drop_duplicates("arm")
+    for row, arm in enumerate(arms["arm"]):
+        _draw_row(cells.loc[cells["arm"] == arm, "kind"], row, axes)
+    axes.set_yticks(range(len(arms)), list(arms["arm_label"]), fontsize="small")
+    spare = max(5 - len(arms), 0) / 2
+    axes.set_ylim(len(arms) - 0.4 + spare, -0.6 - spare)
+    axes.set_xlim(0, cells.groupby("arm").size().max())
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    for kind in KINDS:
+        if (cells["kind"] == kind).any():
+            colour, hatch = KINDS[kind]
+            axes.barh(0, 0, color=colour, hatch=hatch, edgecolor="white", label=_name(kind))
+    axes.legend(
+        loc="lower left",
+        bbox_to_anchor=(0, 1.01),
+        borderaxespad=0,
+        ncols=4,
+        fontsize="small",
+        frameon=False,
+    )
+    axes.annotate(
+        "[95 % Wilson\ninterval]",
+        (1, 0),
+        xycoords="axes fraction",
+        xytext=(5, -17),
+        textcoords="offset points",
+        va="top",
+        fontsize="x-small",
+    )
+    return axes
+
+
+def _name(kind: str) -> str:
+    return "ok" if not kind else f"{'diverged' if kind in DIVERGED else 'failed'}: {kind}"
+
+
+def _draw_row(kinds: pd.Series[str], row: int, axes: Axes) -> None:
+    left = 0
+    for kind, (colour, hatch) in KINDS.items():
+        if not (count := int((kinds == kind).sum())):
+            continue
+        axes.barh(row, count, left=left, height=0.6, color=colour, hatch=hatch, edgecolor="white", linewidth=0.5)
+        if kind:
+            box = {"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "none", "alpha": 0.85}
+            axes.text(left + count / 2, row, str(count), ha="center", va="center", fontsize="x-small", bbox=box)
+        left += count
+    num_diverged, n = int(kinds.isin(DIVERGED).sum()), int(kinds.isin(["", *DIVERGED]).sum())
+    low, high = wilson_interval(num_diverged, n)
+    share = f"{num_diverged} of {n} diverged\n[{100 * low:.0f}, {100 * high:.0f}] %" if n else "every run failed"
+    axes.annotate(
+        share,
+        (1, row),
+        xycoords=axes.get_yaxis_transform(),
+        xytext=(5, 0),
+        textcoords="offset points",
+        va="center",
+        fontsize="x-small",
+        annotation_clip=False,
+    )

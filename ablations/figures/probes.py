@@ -1,0 +1,184 @@
+"""Probes of the attention layers: over depth, and over the epochs.
+
+A frame `probes` has one row per cell, epoch, layer and probe: `cell`, `arm`, `arm_label`, `arm_order`, `condition`,
+`outcome`, `kind`, `epoch`, `layer`, `layer_order` (from 0), `probe`, `value`. The legend stands to the right of the
+axes: give the figure `layout="constrained"`, or it is cut off.
+"""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from ablations.figures.canvas import CROSSES, counted, is_drawable
+from ablations.figures.palette import ArmStyle, arm_style
+from ablations.stats import CHANCE_KINDS
+
+LABELS = {"output_rms": "RMS of the attention output", "grad_norm": "Gradient norm of the attention"}
+"""Probe to the label of its axis, which is logarithmic; another is the mean of a parameter, on a linear one."""
+
+LEVEL = 8
+"""Layers at most whose names stand level; more are tilted."""
+
+
+def probes_over_depth(probes: pd.DataFrame, axes: Axes) -> Axes:
+    """Draw a probe over the attention layers at each run's last epoch: seeds as thin lines, their mean as a bold one.
+
+    Runs that failed are thin lines that do not enter the mean, which goes as far as all its runs have values. What
+    cannot be drawn, because it is not finite or, on a logarithmic axis, not positive, is counted in the title.
+
+    Args:
+        probes: one condition's rows of one probe.
+        axes: where to draw.
+
+    Returns:
+        The same axes.
+
+    Raises:
+        ValueError: the frame holds several conditions or several probes.
+    """
+    axes.set(xlabel="Attention layer", ylabel=_label(probes))
+    if not is_drawable(probes, axes):
+        return axes
+    last = probes[probes["epoch"] == probes.groupby("cell")["epoch"].transform("max")]
+    _draw_arms(last, "layer_order", "each run's last epoch. Thin: a seed. Bold: mean.", axes)
+    layers = probes.drop_duplicates("layer").sort_values("layer_order")
+    tilt = 40 if len(layers) > LEVEL else 0
+    names = [_short(layer) for layer in layers["layer"]]
+    axes.set_xticks(layers["layer_order"], names, fontsize="small", rotation=tilt)
+    _add_legend(axes)
+    return axes
+
+
+def probes_over_time(probes: pd.DataFrame, axes: Axes) -> Axes:
+    """Draw a probe of one layer over the epochs: seeds as thin lines, their mean as a bold one as long as all last.
+
+    A diverged or failed run has a cross at its last finite value, or on the upper edge at its first epoch where it has
+    none; failed ones do not enter the mean. A linear axis spans the runs that did not explode, so that one explosion
+    does not flatten them: a line that leaves it has its cross on the edge. What cannot be drawn is counted in the
+    title.
+
+    Args:
+        probes: one condition's rows of one probe in one layer.
+        axes: where to draw.
+
+    Returns:
+        The same axes.
+
+    Raises:
+        ValueError: the frame holds several conditions, probes or layers.
+    """
+    if (layers := probes["layer"].nunique()) > 1:
+        raise ValueError(f"a probe over time is drawn of one layer, got {layers}; split the frame")
+    axes.set(xlabel="Epoch", ylabel=_label(probes))
+    if not is_drawable(probes, axes):
+        return axes
+    _draw_arms(probes, "epoch", "Thin: a seed. Bold: mean, as long as all its runs last.", axes)
+    if axes.get_yscale() == "linear":
+        _set_limits(probes.loc[~probes["kind"].isin(CHANCE_KINDS), "value"], axes)
+    _draw_crosses(probes, axes)
+    _add_legend(axes)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    return axes
+
+
+def _label(probes: pd.DataFrame) -> str:
+    names = sorted(set(probes["probe"]))
+    if len(names) > 1:
+        raise ValueError(f"one probe is drawn, got {len(names)}: {', '.join(names)}; split the frame")
+    name = names[0] if names else ""
+    return LABELS.get(name, f"Mean of {name.removeprefix('mean_')}" if name else "Probe")
+
+
+def _short(layer: str) -> str:
+    """Return a layer's number as a tick.
+
+    >>> _short("blocks.0.attn"), _short("class_blocks.1.attn"), _short("trunk")
+    ('1', 'class 2', 'trunk')
+    """
+    match = re.fullmatch(r"(class_)?blocks\.(\d+)\..*", layer)
+    if match is None:
+        return layer
+    return f"class {int(match[2]) + 1}" if match[1] else str(int(match[2]) + 1)
+
+
+def _draw_arms(probes: pd.DataFrame, along: str, told: str, axes: Axes) -> None:
+    """Draw every arm's runs and mean along a column, and say how many values could not be drawn."""
+    arms = [own for _, own in probes.groupby(["arm_order", "arm"])]
+    num_runs = [own.loc[own["outcome"] != "failed", "cell"].nunique() for own in arms]
+    for own, n in zip(arms, num_runs, strict=True):
+        values = own.pivot(index=along, columns="cell", values="value")
+        values = values.where(np.isfinite(values))
+        failed = own.loc[own["outcome"] == "failed", "cell"].unique()
+        style = arm_style(int(own["arm_order"].iloc[0]))
+        notes = [f"n = {n}" if n < max(num_runs) else "", counted(own.drop_duplicates("cell")["outcome"])]
+        label = "\n".join(filter(None, [own["arm_label"].iloc[0], ", ".join(filter(None, notes))]))
+        _draw_arm(values, values.drop(columns=failed), style, label, axes)
+    n_text = " to ".join(str(count) for count in sorted({min(num_runs), max(num_runs)}))
+    undrawn = _undrawn(probes, axes)
+    axes.set_title(f"n = {n_text} per arm. {told}{undrawn}", loc="left", fontsize="small")
+
+
+def _undrawn(probes: pd.DataFrame, axes: Axes) -> str:
+    """Choose the scale of the axis, and return what it cannot show, in words."""
+    finite = probes.loc[np.isfinite(probes["value"]), "value"]
+    num_below = 0
+    if probes["probe"].iloc[0] in LABELS and (finite > 0).any():
+        axes.set_yscale("log", nonpositive="mask")
+        num_below = int((finite <= 0).sum())
+    if finite.empty:
+        axes.set_yticks([])
+    counts = [(len(probes) - len(finite), "not finite"), (num_below, "not positive")]
+    words = ", ".join(f"{count} {what}" for count, what in counts if count)
+    return f"\nValues not drawn: {words}." if words else ""
+
+
+def _set_limits(values: pd.Series[float], axes: Axes) -> None:
+    """Let the vertical axis span these values; where none is finite, leave it as it is."""
+    finite = values[np.isfinite(values)]
+    if len(finite):
+        margin = 0.05 * (finite.max() - finite.min()) or 0.05
+        axes.set_ylim(finite.min() - margin, finite.max() + margin)
+
+
+def _draw_crosses(probes: pd.DataFrame, axes: Axes) -> None:
+    """Mark the last finite value of every run that did not end well, within the limits as they are."""
+    low, high = axes.get_ylim()
+    axes.set_ylim(low, high)
+    for outcome, marker in CROSSES.items():
+        ended = probes[probes["outcome"] == outcome]
+        for _, run in ended.sort_values("epoch").groupby("cell"):
+            finite = run[np.isfinite(run["value"])]
+            x, y = (finite["epoch"].iloc[-1], finite["value"].iloc[-1]) if len(finite) else (run["epoch"].iloc[0], high)
+            colour = arm_style(int(run["arm_order"].iloc[0])).colour
+            height = np.clip(y, low, high)
+            axes.plot(x, height, marker, color=colour, markersize=7, markeredgewidth=1.8, clip_on=False, zorder=3)
+        if len(ended):
+            axes.plot([], [], marker, color="black", markeredgewidth=1.8, label=f"{outcome}: its last epoch")
+
+
+def _add_legend(axes: Axes) -> None:
+    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize="small", frameon=False)
+
+
+def _draw_arm(runs: pd.DataFrame, in_mean: pd.DataFrame, style: ArmStyle, label: str, axes: Axes) -> None:
+    for cell in runs:
+        run = runs[cell].dropna()
+        marker = "." if len(run) == 1 else ""
+        axes.plot(run.index, run, color=style.colour, linewidth=0.6, marker=marker, alpha=0.3)
+    shared = in_mean[in_mean.notna().all(axis="columns").cummin()] if in_mean.shape[1] else in_mean.iloc[:0]
+    axes.plot(
+        shared.index,
+        shared.mean(axis="columns"),
+        color=style.colour,
+        linestyle=style.linestyle,
+        linewidth=1.8,
+        marker=style.marker,
+        markersize=4,
+        markevery=max(1, len(shared) // 8),
+        label=label,
+    )

@@ -1,0 +1,115 @@
+"""Test accuracy over the learning rate, where a study has that axis."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, NullLocator
+
+from ablations.figures.canvas import counted, is_drawable
+from ablations.figures.palette import arm_style
+from ablations.stats import CHANCE_KINDS, t_interval
+
+DODGE = 0.012
+"""Of two arms at one learning rate, as a share of the axis, so that they can be told apart."""
+
+DODGED = 0.6
+"""Of all arms together at most, as a share of the way to the next learning rate, so that none reaches it."""
+
+LEVEL = 6
+"""Learning rates at most whose names stand level; more are tilted."""
+
+
+def lr_sensitivity(cells: pd.DataFrame, axes: Axes) -> Axes:
+    """Draw each arm's test accuracy over the learning rate: seeds, and their means with 95 % t intervals.
+
+    The learning rates are conditions: each point is a mean over seeds at one of them alone. Arms are dodged a little,
+    so that they can be told apart. A diverged cell is a cross at its score, and a mean into which chance scores have
+    entered has no interval; failed cells have no score and are counted in the legend.
+
+    Args:
+        cells: one row per cell: what `ablations.stats.summarise` takes and `lr`; `condition` is that of the other axes.
+        axes: where to draw; the legend stands to their right: give the figure `layout="constrained"`, or it is cut off.
+
+    Returns:
+        The same axes.
+
+    Raises:
+        ValueError: the frame holds several conditions of the other axes.
+    """
+    axes.set(xlabel="Learning rate", ylabel="Test accuracy (%)")
+    if not is_drawable(cells, axes):
+        return axes
+    axes.set_xscale("log")
+    arms = [own for _, own in cells.groupby(["arm_order", "arm"])]
+    rates = np.sort(cells["lr"].unique())
+    span = np.log(rates[-1] / rates[0]) or 1.0
+    dodge = min([DODGE * span, *(DODGED / len(arms) * np.diff(np.log(rates)))])
+    for place, own in enumerate(arms):
+        factor = float(np.exp(dodge * (place - (len(arms) - 1) / 2)))
+        _draw_arm(own, factor, axes)
+    margin = np.exp(0.08 * span)
+    axes.set_xlim(rates[0] / margin, rates[-1] * margin)
+    axes.xaxis.set_major_locator(FixedLocator(list(rates)))
+    axes.xaxis.set_minor_locator(NullLocator())
+    tilt = 40 if len(rates) > LEVEL else 0
+    axes.set_xticks(rates, [f"{rate:g}" for rate in rates], rotation=tilt, fontsize="small" if tilt else None)
+    _set_limits(cells, axes)
+    n = sorted({int(count) for count in cells.groupby(["arm", "lr"])["score_pct"].count()})
+    n_text = f"{n[0]}" if len(n) == 1 else f"{n[0]} to {n[-1]}"
+    caption = f"n = {n_text} per point. Faint: a seed. Bold: mean, 95 % t interval."
+    axes.set_title(caption, loc="left", fontsize="small")
+    handles, _ = axes.get_legend_handles_labels()
+    if (cells["outcome"] == "diverged").any():
+        handles.append(Line2D([], [], color="black", marker="x", markeredgewidth=1.4, linestyle="", label="diverged"))
+    axes.legend(handles=handles, loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize="small", frameon=False)
+    return axes
+
+
+def _set_limits(cells: pd.DataFrame, axes: Axes) -> None:
+    """Keep the vertical axis to what an accuracy can be, however wide the intervals; without a score, say so."""
+    if cells["score_pct"].notna().any():
+        low, high = axes.get_ylim()
+        axes.set_ylim(max(low, -2), min(high, 102))
+    else:
+        axes.text(0.5, 0.5, "every run failed", transform=axes.transAxes, ha="center", va="center")
+        axes.set_yticks([])
+
+
+def _draw_arm(own: pd.DataFrame, factor: float, axes: Axes) -> None:
+    style = arm_style(int(own["arm_order"].iloc[0]))
+    diverged = own["outcome"] == "diverged"
+    x = own["lr"] * factor
+    axes.plot(
+        x[~diverged],
+        own.loc[~diverged, "score_pct"],
+        style.marker,
+        color=style.colour,
+        markersize=3.5,
+        alpha=0.4,
+        markeredgewidth=0,
+    )
+    axes.plot(x[diverged], own.loc[diverged, "score_pct"], "x", color=style.colour, markersize=5, markeredgewidth=1.4)
+    scored = own.dropna(subset="score_pct").groupby("lr")
+    means = scored["score_pct"].mean()
+    bounds = [_bounds(group) for _, group in scored]
+    axes.errorbar(
+        means.index * factor,
+        means,
+        yerr=np.array([high - low for low, high in bounds]) / 2 if bounds else None,
+        color=style.colour,
+        linestyle=style.linestyle,
+        marker=style.marker,
+        markersize=5,
+        capsize=3,
+        linewidth=1.5,
+        label="\n".join(filter(None, [own["arm_label"].iloc[0], counted(own["outcome"])])),
+    )
+
+
+def _bounds(group: pd.DataFrame) -> tuple[float, float]:
+    if group["kind"].isin(CHANCE_KINDS).any():
+        return np.nan, np.nan
+    return t_interval(group["score_pct"].to_numpy(np.float64))
