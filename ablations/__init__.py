@@ -1,1 +1,22 @@
-"""The ablation harness: grids of paired training runs, and what their numbers support."""
+"""The ablation harness: grids of paired training runs, and what their numbers support.
+
+``ablations.run(norm=["xnorm", "l2"], seeds=8)`` runs a study, ``ablations.load("runs/x")`` reads one.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ablations.api import load, run
+
+__all__ = ["load", "run"]
+
+
+def __getattr__(name: str) -> Any:
+    """Load what a notebook asks for when it asks: the command line starts without torch."""
+    if name not in __all__:
+        raise AttributeError(f"module 'ablations' has no attribute '{name}'")
+    from ablations import api
+
+    return getattr(api, name)

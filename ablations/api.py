@@ -1,36 +1,34 @@
-"""What the commands do with a plan: say what it comes to, run it, report. The command line only parses and prints."""
+"""What can be done with studies from Python, in notebooks and by the commands alike: run, load, report."""
 
 from __future__ import annotations
 
 import importlib
-import math
-import shutil
-import statistics
+import sys
 import time
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ablations.board import duration
-from ablations.data import DataInfo
-from ablations.plan import Plan
+from rich.console import Console
+
+from ablations.caveats import caveats, substitutions
+from ablations.describe import describe_plan
+from ablations.engine.options import EngineOptions
+from ablations.engine.server import start_server
+from ablations.plan import Plan, make_plan
+from ablations.progress import watching
 from ablations.provenance import import_plugin, source_hashes
-from ablations.stats import can_decide, seeds_needed
+from ablations.request import Rerun, make_request
 from ablations.store import Store
-from ablations.study import CellConfig, Study, UsageError
-from ablations.study.grid import arm_name
-from ufo.attention import ClassAttention
-from ufo.norms import NORMS
-from ufo.sizes import SIZES
+from ablations.study import Interrupted, UsageError
+from ablations.study.cell import check_values, parse_values
+from ablations.study.seeds import parse_seeds
 
 if TYPE_CHECKING:
     from ablations.engine.watcher import Watcher
     from ablations.report import Report
-
-TIMING_S = 20.0
-"""After this long no further kind of cell is timed for the plan."""
-
-NUM_FILES, DISK_BLOCK = 8, 4096
-"""Files of a cell, and the bytes in which a disk gives its room away."""
+    from ablations.results import Results
 
 OPENING_S = 5.0
 """Seconds that another runner, who is about to begin the same study, gets to write its question."""
@@ -38,36 +36,134 @@ OPENING_S = 5.0
 NEEDED_IN_THE_END = ("ablations.report", "matplotlib.backends.backend_agg", "matplotlib.backends.backend_pdf")
 """What the report loads; loaded before the first cell, as there is nothing else to do while the workers load."""
 
-DECIDES_NO_STEP = frozenset(
-    {"norm", "seed", "epochs", "train_limit", "lr", "min_lr_share", "warmup_epochs", "weight_decay", "label_smoothing"}
-)
-"""Fields of a cell on which the time of a step does not depend; for the normaliser it does, but little."""
+Values = str | int | float | bool | None | Sequence[Any]
+"""A value, several, or a text as on the command line: ``"1e-3,3e-3"``."""
 
 
-def describe_plan(plan: Plan) -> list[str]:
-    """Say in lines what will be run, and what to know before it is."""
-    study, infos = plan.study, plan.infos.values()
-    counts = [f"{plan.count(state)} {state}" for state in ("done", "stale", "failed", "missing") if plan.count(state)]
-    lines = [f"study {study.name} in {plan.store.folder}", *filter(None, [study.question])]
-    lines += [f"{plural(len(plan.cells), 'cell')}: {', '.join(counts)}; {len(plan.todo)} to run on {_devices(plan)}"]
-    if plan.is_begun and study.history != plan.store.read_study().history:
-        lines.append(study.history[-1])
-    if plan.store.exists and not plan.is_begun:
-        lines.append("no cell of this study has been run yet, so its question is written anew")
-    if plan.taken:
-        lines.append(f"not asked for, so as the study has it: {_values(plan.taken)}")
-    if plan.todo:
-        lines += [_cost(plan), *_lack_of_room(plan)]
-    if plan.count("stale") and plan.rerun is None:
-        lines.append("stale cells come from other sources than these; --rerun stale runs them again")
-    lines += [f"{info.name}: {note}" for info in infos for note in info.notes]
-    num_seeds, num_comparisons = len(study.axes["seed"]), _num_comparisons(study)
-    if num_comparisons and not can_decide(num_seeds, num_comparisons):
-        lines.append(
-            f"{plural(num_seeds, 'seed')} cannot reach significance in {plural(num_comparisons, 'comparison')}, "
-            f"whatever the numbers: it takes {seeds_needed(num_comparisons)}"
+class IncompleteStudyWarning(UserWarning):
+    """A study has cells without a result, or what cannot be read."""
+
+
+def run(
+    *,
+    norm: Values = None,
+    data: Values = None,
+    seeds: Values = None,
+    lr: Values = None,
+    epochs: Values = None,
+    model: Values = None,
+    fields: Mapping[str, Values] | None = None,
+    experiment: str | Path | None = None,
+    compare: str | None = None,
+    ref: str | None = None,
+    study: str | None = None,
+    out: str | Path = "runs",
+    data_root: str | Path = "data",
+    download: bool = False,
+    devices: Sequence[str] = ("auto",),
+    plugins: Sequence[str] = (),
+    engine: EngineOptions | None = None,
+    rerun: Rerun | None = None,
+    smoke: bool = False,
+) -> Results:
+    """Run what is missing of a study, as ``python -m ablations run`` does, and return what it says.
+
+    Args:
+        norm: as ``--norm``.
+        data: as ``--data``.
+        seeds: as ``--seeds``: a number of seeds, or a list of them.
+        lr: as ``--lr``.
+        epochs: as ``--epochs``.
+        model: as ``--model``.
+        fields: any other field of a cell, as ``--set``.
+        experiment: as ``--experiment``.
+        compare: as ``--compare``.
+        ref: as ``--ref``.
+        study: as ``--study``.
+        out: as ``--out``.
+        data_root: as ``--data-root``.
+        download: as ``--download``.
+        devices: ``auto``, ``cpu``, ``mps``, or one or several of ``cuda:N``.
+        plugins: as ``--plugin``.
+        engine: how the cells are run; by default as the command does.
+        rerun: as ``--rerun``.
+        smoke: as ``--smoke``.
+
+    Raises:
+        UsageError: anything that does not fit, in one line.
+        RunStopped: too much failed, or the disk is full; what is finished is kept.
+        KeyboardInterrupt: the run was interrupted; what is finished is kept.
+    """
+    named = {"norm": norm, "data": data, "lr": lr, "epochs": epochs, "model": model, **(fields or {})}
+    asked = {field: _values(field, value) for field, value in named.items() if value is not None}
+    if seeds is not None:
+        asked["seed"] = parse_seeds(_seeds_text(seeds))
+    request = make_request(
+        experiment=None if experiment is None else Path(experiment),
+        asked=asked,
+        smoke=smoke,
+        compare=compare,
+        ref=ref,
+        name=study,
+        plugins=tuple(plugins),
+        out=Path(out),
+        data_root=Path(data_root),
+        download=download,
+        devices=tuple(devices),
+        engine=engine or EngineOptions(),
+        shard=(1, 1),
+        rerun=rerun,
+    )
+    start_server()
+    plan = make_plan(request)
+    console = Console(file=sys.stdout, force_jupyter=False, highlight=False, width=120)
+    for line in describe_plan(plan):
+        console.print(line, markup=False, soft_wrap=True)
+    try:
+        with watching(console, plan.study, plan.store, total=len(plan.todo), show="") as watcher:
+            execute(plan, watcher=watcher)
+    except Interrupted:
+        raise KeyboardInterrupt("what is finished is kept; the same call goes on") from None
+    results = make_report([plan.store.folder], full=False).results
+    _warn(results)
+    return results
+
+
+def load(*studies: str | Path, ref: str | None = None) -> Results:
+    """Load a study, or several as strata; nothing is written.
+
+    Args:
+        studies: their folders.
+        ref: the arm that the others are compared with; None: the studies' own.
+
+    Raises:
+        UsageError: there is no study, or studies that do not go together.
+    """
+    results = read_results([Path(study) for study in studies], ref=ref)
+    _warn(results)
+    return results
+
+
+def _warn(results: Results) -> None:
+    """Say what is missing or damaged where a program, and not a person, reads it."""
+    if num_missing := len(results.missing):
+        total = num_missing + len(results.cells)
+        warnings.warn(
+            f"{results.name}: {num_missing} of {total} cells have no result yet", IncompleteStudyWarning, stacklevel=3
         )
-    return lines + _substitutions(plan.cells)
+    for problem in results.problems:
+        warnings.warn(problem, IncompleteStudyWarning, stacklevel=3)
+
+
+def _values(field: str, value: Values) -> list[Any]:
+    if isinstance(value, str):
+        return parse_values(field, value)
+    return check_values(field, list(value) if isinstance(value, Sequence) else [value])
+
+
+def _seeds_text(seeds: Values) -> str:
+    """Write seeds as ``--seeds`` has them: a list of one seed ends with a comma, or it would be a number of seeds."""
+    return ",".join(map(str, seeds)) + "," if isinstance(seeds, Sequence) and not isinstance(seeds, str) else str(seeds)
 
 
 def execute(plan: Plan, *, watcher: Watcher) -> None:
@@ -118,145 +214,51 @@ def _run(plan: Plan, *, watcher: Watcher) -> None:
     ).run()
 
 
-def make_report(folder: Path) -> Report:
-    """Rebuild a study's table and figures.
+def read_results(folders: Sequence[Path], *, ref: str | None = None) -> Results:
+    """Read studies with what the code as it is says of them: stale cells, caveats.
 
     Args:
-        folder: the study's.
+        folders: the studies'.
+        ref: the arm that the others are compared with; None: the studies' own.
 
     Raises:
-        UsageError: there is no study, a record that cannot be read, or a folder that cannot be written.
+        UsageError: there is no study, or studies that do not go together.
+    """
+    from ablations.results import Results, Stratum
+    from ablations.store.frames import read_frames
+
+    if not folders:
+        raise UsageError("name at least one study's folder")
+    strata = []
+    for folder in folders:
+        store = Store(folder)
+        study = store.read_study()
+        for plugin in study.plugins:
+            import_plugin(plugin)
+        frames = read_frames(store, sources=source_hashes(study.axes["norm"]))
+        said = caveats(study) + substitutions(frames.configs)
+        strata.append(Stratum(folder=folder, frames=frames, caveats=tuple(said)))
+    return Results(strata, reference=ref)
+
+
+def make_report(folders: Sequence[Path], *, full: bool, ref: str | None = None, to: Path | None = None) -> Report:
+    """Rebuild tables, figures and the page of a study, or of several together.
+
+    Args:
+        folders: the studies'.
+        full: with every figure; else with those alone that a run ends with.
+        ref: the arm that the others are compared with; None: the studies' own.
+        to: where to write; None: into the study's own folder, where there is one study.
+
+    Raises:
+        UsageError: there is no study, studies that do not go together, or a folder that cannot be written.
     """
     from ablations.report import write_report
 
-    store = Store(folder)
-    study = store.read_study()
-    for plugin in study.plugins:
-        import_plugin(plugin)
-    num_asked = math.prod(len(values) for values in study.axes.values())
-    said = caveats(study) + _substitutions([record.config for record in store.records().values()])
+    if to is None and len(folders) > 1:
+        raise UsageError("a report of several studies needs a folder of its own: give --to FOLDER")
+    results, folder = read_results(folders, ref=ref), folders[0] if to is None else to
     try:
-        return write_report(store, sources=source_hashes(study.axes["norm"]), caveats=said, num_asked=num_asked)
+        return write_report(results, folder, full=full)
     except OSError as error:
-        raise UsageError(f"the report of {folder} cannot be written: {error}") from error
-
-
-def caveats(study: Study) -> list[str]:
-    """Return the sentences that must stand wherever these arms' results are shown."""
-    said = [NORMS[norm].caveat for norm in study.axes["norm"] if NORMS[norm].caveat]
-    return list(dict.fromkeys(said))
-
-
-def _devices(plan: Plan) -> str:
-    each = ", ".join(map(str, plan.devices))
-    if plan.devices[0].type == "cuda" and plan.engine.jobs_per_gpu is None:
-        return f"{each}, as many side by side as fit"
-    return f"{each}, {plan.num_jobs} side by side"
-
-
-def _cost(plan: Plan) -> str:
-    """Say how long the plan takes and how much disk."""
-    seconds, how = _cell_seconds(plan)
-    disk = f"{_disk_mib(plan):.1f} MiB of disk{', weights aside' * plan.engine.save_weights}"
-    if not seconds:
-        return f"{disk}; how long is not known: {how}"
-    each = duration(min(seconds)), duration(max(seconds))
-    total_s = max(max(seconds), sum(seconds) / plan.num_jobs * len(plan.todo) / len(seconds))
-    a_cell = each[0] if each[0] == each[1] else f"{each[0]} to {each[1]}"
-    return f"about {duration(total_s)} in all, {a_cell} a cell ({how}), and {disk}"
-
-
-def _cell_seconds(plan: Plan) -> tuple[list[float], str]:
-    """Return the seconds of the cells to run, as far as they are known, and how they are."""
-    from ablations.engine.estimate import num_steps, time_steps
-
-    finished: dict[tuple[Any, ...], list[float]] = {}
-    for record in plan.records.values():
-        if record.outcome["outcome"] == "ok" and (info := plan.infos.get(record.config.data_fingerprint)):
-            per_step_s = record.outcome["seconds"] / max(1, num_steps(record.config, info))
-            finished.setdefault(_step(record.config), []).append(per_step_s)
-    kinds: dict[tuple[Any, ...], list[CellConfig]] = {}
-    for cell in plan.todo:
-        kinds.setdefault(_step(cell), []).append(cell)
-    seconds: list[float] = []
-    num_timed, why, started = 0, "", time.perf_counter()
-    for kind, cells in kinds.items():
-        info = plan.infos[cells[0].data_fingerprint]
-        if kind in finished:
-            seconds += [statistics.median(finished[kind]) * num_steps(cell, info) for cell in cells]
-        elif time.perf_counter() - started < TIMING_S:
-            try:
-                times = time_steps(_with_own_norm(cells[0]), info, device=plan.devices[0])
-            except Exception as error:  # the cells themselves will record it
-                why = f"a step of {cells[0].model} fails: {error}"
-                continue
-            seconds += [times.cell_seconds(cell, info) for cell in cells]
-            num_timed += 1
-    known = "from the finished cells" if not num_timed else "from a few steps of the first"
-    if num_timed and any(cell.compile for cell in plan.todo):
-        known += ", uncompiled"
-    left_out = f", {len(plan.todo) - len(seconds)} cells taken to be like them" if len(seconds) < len(plan.todo) else ""
-    return seconds, known + left_out if seconds else why
-
-
-def _with_own_norm(cell: CellConfig) -> CellConfig:
-    """Return a cell as it is, but for a plug-in's normaliser, which may do anything to the process that runs it."""
-    own = NORMS[cell.norm].cls.__module__ == "ufo.norms"
-    return cell if own else cell.model_copy(update={"norm": "xnorm"})
-
-
-def _step(cell: CellConfig) -> tuple[Any, ...]:
-    """Return what decides how long a step takes, the normaliser left aside."""
-    return tuple(value for field, value in cell if field not in DECIDES_NO_STEP)
-
-
-def _lack_of_room(plan: Plan) -> list[str]:
-    """Say that the disk has less room than the cells need, where it has."""
-    above = next(path for path in (plan.store.folder, *plan.store.folder.absolute().parents) if path.exists())
-    free_mib = shutil.disk_usage(above).free / 2**20
-    return [f"only {free_mib:.1f} MiB are free in {above}"] if free_mib < _disk_mib(plan) else []
-
-
-def _disk_mib(plan: Plan) -> float:
-    return sum(_disk_bytes(cell, plan.infos[cell.data_fingerprint]) for cell in plan.todo) / 2**20
-
-
-def _disk_bytes(cell: CellConfig, info: DataInfo) -> int:
-    """Bytes of a cell's folder: a byte for each test image, a row for each epoch, the records; in blocks of a disk."""
-    depth = cell.depth or SIZES[cell.model].depth
-    return info.num_test + cell.epochs * (150 + 200 * depth) + 8192 + NUM_FILES * DISK_BLOCK // 2
-
-
-def _values(axes: dict[str, list[Any]]) -> str:
-    """Write axes in short.
-
-    >>> _values({"norm": ["xnorm", "l2"], "seed": [0, 1, 5]})
-    'norm=xnorm,l2; 3 seeds'
-    """
-    return "; ".join(
-        plural(len(values), "seed") if field == "seed" else f"{field}={','.join(map(arm_name, values))}"
-        for field, values in axes.items()
-    )
-
-
-def plural(count: int, noun: str) -> str:
-    """Count things.
-
-    >>> plural(1, "seed"), plural(2, "seed")
-    ('1 seed', '2 seeds')
-    """
-    return f"{count} {noun}{'s' * (count != 1)}"
-
-
-def _num_comparisons(study: Study) -> int:
-    return (len(study.arms) - 1) * math.prod(len(values) for values in study.conditions.values())
-
-
-def _substitutions(cells: list[CellConfig]) -> list[str]:
-    """Say where class attention has another normaliser than the arm."""
-    lines = []
-    for cell in cells:
-        blocks = SIZES[cell.model].class_attention if cell.class_attention is None else cell.class_attention
-        if blocks and (used := ClassAttention.uses(cell.norm)) != cell.norm:
-            lines.append(f"{cell.norm} cannot serve one query against many keys: class attention uses {used} there")
-    return list(dict.fromkeys(lines))
+        raise UsageError(f"the report cannot be written to {folder}: {error}") from error

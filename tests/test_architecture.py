@@ -26,20 +26,29 @@ ALLOWED = {
     "progress": {"board", "store", "study"},
     "stats": {"stats"},
     "figures": {"figures", "stats"},
-    "report": {"figures", "stats", "store", "study"},
+    "claims": {"stats", "study"},
+    "results": {"claims", "plot", "stats", "store", "study"},
+    "gallery": {"figures", "results"},
+    "plot": {"gallery", "results", "study"},
+    "report": {"report", "gallery", "results", "stats", "store", "study"},
+    "caveats": {"study"},
+    "describe": {"board", "caveats", "data", "engine", "plan", "stats", "study"},
     "listing": {"data", "store", "study"},
     "clean": {"data", "store"},
     "request": {"engine", "study"},
     "study_data": {"data", "study"},
     "plan": {"request", "study_data", "tasks", "data", "engine", "store", "provenance", "recipes", "study"},
-    "api": {"plan", "report", "engine", "board", "data", "store", "stats", "provenance", "study"},
+    "api": {
+        *("caveats", "describe", "plan", "progress", "report", "request", "results"),
+        *("engine", "store", "provenance", "study"),
+    },
     "bench": {"bench", "plan", "request", "tasks", "data", "recipes", "signals", "streams", "study"},
     "cli": {
-        *("cli", "api", "plan", "request", "report", "listing", "board", "progress", "clean", "bench"),
+        *("cli", "api", "describe", "plan", "request", "report", "listing", "board", "progress", "clean", "bench"),
         *("engine", "store", "provenance", "signals", "study"),
     },
     "__main__": {"cli"},
-    "__init__": set(),
+    "__init__": {"api"},
 }
 """Room to the rooms that it may import. `stats` and `figures` know DataFrames alone."""
 

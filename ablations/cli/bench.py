@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ablations.cli.app import OK, app
-from ablations.cli.options import Json
+from ablations.cli.options import DataRoot, Device, Json
 from ablations.cli.printing import make_console, print_lines
 
 if TYPE_CHECKING:
@@ -58,4 +58,40 @@ def harness(
     if as_json:
         frames = {"rows": rows, "medians": summarise(rows), "ratios": ratios(rows)}
         typer.echo(json.dumps({name: json.loads(frame.to_json(orient="records")) for name, frame in frames.items()}))
+    return OK
+
+
+@bench.command()
+def cost(
+    study: Annotated[Path, typer.Argument(help="Folder of the study.")],
+    data: Annotated[str | None, typer.Option(help="Where its images are, if they are in folders.")] = None,
+    data_root: DataRoot = Path("data"),
+    device: Device = None,
+    rounds: Annotated[int, typer.Option(min=2, help="Each arm is timed once in each.")] = 5,
+) -> int:
+    """Measure what each arm of a study costs, and write it to its cost.csv, which the report draws and judges.
+
+    Start it while nothing else runs: other work on the machine is in its times.
+    """
+    from dataclasses import replace
+
+    import pandas as pd
+
+    from ablations.bench.cost import Cost, measure_costs
+    from ablations.cli.options import parse_devices
+    from ablations.plan import make_plan
+    from ablations.request import request_of
+    from ablations.store import Store
+    from ablations.study.cell import parse_values
+
+    asked = None if data is None else parse_values("data", data)
+    request = request_of(Store(study).read_study(), folder=study, data=asked, data_root=data_root)
+    plan = make_plan(replace(request, devices=parse_devices(device, None)))
+    console = make_console(False)
+    costs = measure_costs(
+        plan, rounds=rounds, on_round=lambda number: print_lines(console, [f"round {number + 1}/{rounds}"])
+    )
+    path = study / "cost.csv"
+    pd.DataFrame(costs, columns=list(Cost._fields)).astype({"tokens": "Int64"}).to_csv(path, index=False)
+    print_lines(console, [f"{path}: {len(costs)} measurements; python -m ablations report {study} draws them"])
     return OK

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import typer
@@ -12,22 +13,46 @@ from ablations.cli.app import INTERRUPTED, NO_OUTCOME, SOME_FAILED
 from ablations.cli.printing import print_lines, print_table
 
 
-def finish(folder: Path, console: Console, *, as_json: bool, code: int) -> int:
-    """Rebuild the report, print it and return the exit code, given that of what was run."""
-    from ablations.api import make_report
-    from ablations.report import text_rows
+def finish(
+    folders: Sequence[Path],
+    console: Console,
+    *,
+    as_json: bool,
+    code: int,
+    full: bool,
+    ref: str | None = None,
+    to: Path | None = None,
+) -> int:
+    """Rebuild the report, in full or with the figures that a run ends with; print it and return the exit code.
 
-    made = make_report(folder)
-    has_result = made.cells["outcome"].isin(["ok", "diverged"])
-    if code != INTERRUPTED and not has_result.all():
+    Args:
+        folders: of the studies.
+        console: where to.
+        as_json: print one object on standard output.
+        code: of what was run.
+        full: with every figure.
+        ref: the arm that the others are compared with; None: the studies' own.
+        to: folder to write to; None: the study's own.
+    """
+    from ablations.api import make_report
+
+    made = make_report(folders, full=full, ref=ref, to=to)
+    results, main = made.results, made.main
+    has_result = results.cells["outcome"].isin(["ok", "diverged"])
+    if code != INTERRUPTED and (not has_result.all() or results.problems):
         code = SOME_FAILED
     if code != INTERRUPTED and not has_result.any():
         code = NO_OUTCOME
-    print_table(console, made.study.name, *text_rows(made.table, made.study))
-    print_lines(console, [*made.notes, "", *(str(file) for file in made.files)])
+    print_table(console, results.name, main.head, main.marked_rows)
+    folder, num_figures = made.files[0].parent, sum(file.suffix == ".pdf" for file in made.files)
+    beside = "results.csv, curves.csv, probes.csv, checklist.md, tables/, figures/"
+    where = [f"{made.files[-1]}: the report, with {num_figures} figures", f"beside it in {folder}: {beside}"]
+    print_lines(console, [*main.notes, "", *where])
     if as_json:
-        cells, table = (json.loads(frame.to_json(orient="records")) for frame in (made.cells, made.table))
+        cells, table, claims = (
+            json.loads(frame.to_json(orient="records")) for frame in (results.cells, results.table, results.claims)
+        )
         files = [str(file) for file in made.files]
-        summary = {"study": made.study.name, "exit_code": code, "notes": made.notes, "files": files}
-        typer.echo(json.dumps({**summary, "table": table, "cells": cells}, indent=2))
+        summary = {"study": results.name, "exit_code": code, "notes": main.notes, "files": files}
+        typer.echo(json.dumps({**summary, "table": table, "claims": claims, "cells": cells}, indent=2))
     return code

@@ -14,7 +14,7 @@ from rich.text import Text
 from ablations.cli.app import OK, app
 from ablations.cli.finish import finish
 from ablations.cli.options import Json, Out, Plugin
-from ablations.cli.printing import make_console, print_table
+from ablations.cli.printing import make_console, print_lines, print_table
 
 LOG_LINES = 20
 
@@ -48,11 +48,37 @@ def status(
 
 @app.command()
 def report(
-    study: Annotated[Path, typer.Argument(help="Folder of the study.")],
+    studies: Annotated[list[Path], typer.Argument(help="Folder of the study, or of several: strata of one report.")],
+    ref: Annotated[str | None, typer.Option(help="Arm that the others are compared with.")] = None,
+    to: Annotated[Path | None, typer.Option(help="Folder to write to; needed for several studies.")] = None,
     as_json: Json = False,
 ) -> int:
-    """Rebuild a study's table and figures from its cells, and print the table."""
-    return finish(study, make_console(as_json), as_json=as_json, code=OK)
+    """Rebuild tables, figures and report.html from a study's cells, and print the main table."""
+    return finish(studies, make_console(as_json), as_json=as_json, code=OK, full=True, ref=ref, to=to)
+
+
+@app.command()
+def power(
+    studies: Annotated[list[Path], typer.Argument(help="Folder of the study, or of several.")],
+    delta: Annotated[float, typer.Option(help="Difference to be detected, in points.", min=0.001, max=100)] = 0.5,
+    ref: Annotated[str | None, typer.Option(help="Arm that the others are compared with.")] = None,
+    as_json: Json = False,
+) -> int:
+    """Say how many seeds a difference takes, from the spread seen, and what the present ones could have detected."""
+    from ablations.api import read_results
+    from ablations.report import power_table
+    from ablations.study import UsageError
+
+    table = power_table(read_results(studies, ref=ref), delta)
+    if as_json:
+        typer.echo(table.frame.to_json(orient="records", indent=2))
+        return OK
+    if not table.rows:
+        raise UsageError("there is nothing to compare: it takes a finished cell of two arms")
+    console = make_console(as_json)
+    print_table(console, table.title, table.head, table.rows)
+    print_lines(console, table.notes)
+    return OK
 
 
 @app.command()

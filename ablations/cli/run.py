@@ -173,7 +173,7 @@ def retry(
 
 def _run_plan(plan: Plan, *, dry_run: bool, as_json: bool) -> int:
     """Print a plan, run it, and print what has come of it."""
-    from ablations.api import describe_plan
+    from ablations.describe import describe_plan
     from ablations.study import UsageError
 
     console = make_console(as_json)
@@ -184,7 +184,7 @@ def _run_plan(plan: Plan, *, dry_run: bool, as_json: bool) -> int:
         return OK
     code, is_stopped = _execute(plan, console)
     try:
-        code = finish(plan.store.folder, console, as_json=as_json, code=code)
+        code = finish([plan.store.folder], console, as_json=as_json, code=code, full=False)
     except UsageError as error:
         if not is_stopped:
             raise

@@ -1,0 +1,162 @@
+"""What each arm of a study costs, measured alone and not in a packed grid.
+
+Of the whole net: multiply-adds of an image, inference time of an image, time of a training step. Of the normaliser
+alone, at growing numbers of tokens: multiply-adds and time, which tell whether its cost is linear in them.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from ablations.data import DataInfo
+from ablations.plan import Plan
+from ablations.recipes import build_optimizer
+from ablations.study import CellConfig
+from ablations.study.grid import arm_name
+from ablations.tasks.net import build_net
+from ufo.norms import AttentionNorm
+
+TOKENS = (256, 512, 1024, 2048, 4096)
+"""Numbers of tokens at which a normaliser is measured: where it is linear, the last takes 16 times the first."""
+
+SHORTEST_S = 0.05
+"""A time is that of as many calls as fill this, so that a clock's grain and a first call do not matter."""
+
+
+class Cost(NamedTuple):
+    """A row of cost.csv: times in seconds, of an image or of a step; `tokens` is None for a whole net."""
+
+    condition: str
+    arm: str
+    quantity: str
+    tokens: int | None
+    round: int
+    value: float
+
+
+def measure_costs(plan: Plan, *, rounds: int, on_round: Callable[[int], None]) -> list[Cost]:
+    """Measure every arm of a plan in every condition, by turns: each once in a round.
+
+    Args:
+        plan: of a study; its first device is taken.
+        rounds: how often each time is measured.
+        on_round: is told that a round has ended.
+    """
+    device = plan.devices[0]
+    subjects = list(_subjects(plan))
+    costs = [row for subject in subjects for row in _count(*subject)]
+    for number in range(rounds):
+        for subject in subjects:
+            with _threads(subject[2].threads_per_cell):
+                costs += _time(*subject, device=device, number=number)
+        on_round(number)
+    return costs
+
+
+def _subjects(plan: Plan) -> Iterator[tuple[str, str, CellConfig, DataInfo]]:
+    """Give condition, arm, configuration and data of the first cell of each arm and condition."""
+    seen = set[tuple[str, str]]()
+    for cell in plan.cells:
+        key = (plan.study.condition_of(cell), arm_name(getattr(cell, plan.study.compare)))
+        if key not in seen:
+            seen.add(key)
+            yield *key, cell, plan.infos[cell.data_fingerprint]
+
+
+def _count(condition: str, arm: str, cell: CellConfig, info: DataInfo) -> Iterator[Cost]:
+    """Count the multiply-adds of matrix products and convolutions, half of what torch counts as operations."""
+    net = _build(cell, info).eval()
+    yield Cost(condition, arm, "multiply_adds", None, 0, _multiply_adds(net, torch.zeros(1, *_image(info))))
+    norm = _normaliser(net)
+    for tokens in TOKENS:
+        yield Cost(condition, arm, "multiply_adds", tokens, 0, _multiply_adds(norm, *_qkv(norm, tokens)))
+
+
+def _time(
+    condition: str, arm: str, cell: CellConfig, info: DataInfo, *, device: torch.device, number: int
+) -> Iterator[Cost]:
+    net = _build(cell, info).to(device)
+    images = torch.rand(cell.batch_size, *_image(info), device=device)
+    labels = torch.zeros(cell.batch_size, dtype=torch.long, device=device)
+    optimizer = build_optimizer(net, lr=1e-9, weight_decay=0.0, fused=device.type == "cuda")
+
+    def step() -> None:
+        optimizer.zero_grad()
+        torch.autograd.backward(F.cross_entropy(net(images), labels))
+        optimizer.step()
+
+    net.train()
+    yield Cost(condition, arm, "training_step_s", None, number, _seconds(step, device))
+    net.eval()
+    with torch.no_grad():
+        seconds = _seconds(lambda: net(images), device)
+        yield Cost(condition, arm, "inference_s", None, number, seconds / cell.batch_size)
+        norm = _normaliser(net)
+        for tokens in TOKENS:
+            q, k, v = (part.to(device) for part in _qkv(norm, tokens))
+            yield Cost(condition, arm, "time_s", tokens, number, _seconds(lambda: norm(q, k, v), device))  # noqa: B023
+
+
+def _build(cell: CellConfig, info: DataInfo) -> nn.Module:
+    return build_net(cell, image_shape=info.image_shape, num_classes=len(info.classes))
+
+
+def _image(info: DataInfo) -> tuple[int, int, int]:
+    height, width, channels = info.image_shape
+    return channels, height, width
+
+
+def _normaliser(net: nn.Module) -> AttentionNorm:
+    return next(module for module in net.modules() if isinstance(module, AttentionNorm))
+
+
+def _qkv(norm: AttentionNorm, tokens: int) -> tuple[torch.Tensor, ...]:
+    """Return q, k and v of one image, each (1, h, tokens, d), from a generator of their own."""
+    generator = torch.Generator().manual_seed(0)
+    widths = (norm.key_dim, norm.key_dim, norm.value_dim)
+    return tuple(torch.randn(1, norm.num_heads, tokens, width, generator=generator) for width in widths)
+
+
+def _multiply_adds(module: nn.Module, *inputs: torch.Tensor) -> float:
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        module(*inputs)
+    return counter.get_total_flops() / 2
+
+
+def _seconds(call: Callable[[], object], device: torch.device) -> float:
+    """Return the seconds of a call: the median of three stretches, each as many calls as fill a while."""
+    call()
+    count, elapsed = 1, _stretch(call, 1, device)
+    while elapsed < SHORTEST_S:
+        count *= 2
+        elapsed = _stretch(call, count, device)
+    return statistics.median([elapsed, _stretch(call, count, device), _stretch(call, count, device)]) / count
+
+
+def _stretch(call: Callable[[], object], count: int, device: torch.device) -> float:
+    started = time.perf_counter()
+    for _ in range(count):
+        call()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - started
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,26 @@
+"""Sentences that must stand wherever some arms' results are shown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ablations.study import CellConfig, Study
+from ufo.attention import ClassAttention
+from ufo.norms import NORMS
+from ufo.sizes import SIZES
+
+
+def caveats(study: Study) -> list[str]:
+    """Return what must be known of a study's normalisers."""
+    said = [NORMS[norm].caveat for norm in study.axes["norm"] if NORMS[norm].caveat]
+    return list(dict.fromkeys(said))
+
+
+def substitutions(cells: Iterable[CellConfig]) -> list[str]:
+    """Say where class attention has another normaliser than the arm."""
+    lines = []
+    for cell in cells:
+        blocks = SIZES[cell.model].class_attention if cell.class_attention is None else cell.class_attention
+        if blocks and (used := ClassAttention.uses(cell.norm)) != cell.norm:
+            lines.append(f"{cell.norm} cannot serve one query against many keys: class attention uses {used} there")
+    return list(dict.fromkeys(lines))

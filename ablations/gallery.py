@@ -1,0 +1,176 @@
+"""Which figures results have: what draws each, on which frame, condition by condition."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from ablations.figures.agreement import agreement
+from ablations.figures.arms import accuracy_per_arm
+from ablations.figures.cost import accuracy_against_cost
+from ablations.figures.curves import accuracy_curves, loss_curves
+from ablations.figures.differences import contrasts, paired_differences
+from ablations.figures.failures import failures_by_kind
+from ablations.figures.probes import probes_over_depth, probes_over_time
+from ablations.figures.sensitivity import lr_sensitivity
+from ablations.results import Results
+
+DRAW: dict[str, Callable[[pd.DataFrame, Axes], Axes]] = {
+    "test_accuracy": accuracy_per_arm,
+    "paired_differences": paired_differences,
+    "contrasts": contrasts,
+    "training_loss": loss_curves,
+    "validation_accuracy": accuracy_curves,
+    "failures": failures_by_kind,
+    "agreement": agreement,
+    "accuracy_against_cost": accuracy_against_cost,
+    "probes_over_depth": probes_over_depth,
+    "probes_over_time": probes_over_time,
+    "lr_sensitivity": lr_sensitivity,
+}
+"""Name of a figure, of its files, and of the method of `Plot` that draws it, to what draws it."""
+
+CORE = ("test_accuracy", "paired_differences", "training_loss", "validation_accuracy", "failures")
+"""Figures that every run ends with; the others take longer to draw than a short run, and come with `report`."""
+
+WIDTH, HEIGHT = 7.0, 4.2
+"""Inches."""
+
+ROW, MARGIN = 0.36, 1.2
+"""Inches of a row of a figure, and of what stands above and below them: with many rows it is higher."""
+
+LAYERS_SHOWN = 4
+"""Of the probes over time: the first, the last, and as many between, evenly spaced."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure of one condition.
+
+    Args:
+        name: one of `DRAW`.
+        part: which of several figures of that name: a probe, a kind of cost; empty where there is one.
+        condition: its condition.
+        title: what it shows, in a few words.
+        frame: what it is drawn from.
+        num_rows: rows that stand under one another.
+        panel: which of several pictures that stand side by side: a layer.
+    """
+
+    name: str
+    part: str
+    condition: str
+    title: str
+    frame: pd.DataFrame
+    num_rows: float = 0
+    panel: str = ""
+
+    @property
+    def size(self) -> tuple[float, float]:
+        """Width and height in inches."""
+        return WIDTH, max(HEIGHT, MARGIN + ROW * self.num_rows)
+
+    def draw(self, axes: Axes) -> Axes:
+        """Draw it into axes."""
+        return DRAW[self.name](self.frame, axes)
+
+
+def core_pictures(results: Results) -> list[Picture]:
+    """Return the figures of `CORE`, condition by condition."""
+    return [picture for condition in results.conditions for picture in _core(results, condition)]
+
+
+def all_pictures(results: Results) -> list[Picture]:
+    """Return every figure that these results can have, condition by condition, in the order of a report."""
+    found = [
+        picture
+        for condition in results.conditions
+        for picture in (*_core(results, condition), *_more(results, condition))
+    ]
+    return [*found, *_sensitivity(results)]
+
+
+def _at(frame: pd.DataFrame, condition: str) -> pd.DataFrame:
+    return frame[frame["condition"] == condition].reset_index(drop=True)
+
+
+def _core(results: Results, condition: str) -> Iterator[Picture]:
+    cells, curves = _at(results.cells, condition), _at(results.curves, condition)
+    num_arms = cells["arm"].nunique()
+    yield Picture("test_accuracy", "", condition, "test accuracy", cells, num_arms)
+    if len(pairs := _at(results.paired(), condition)):
+        yield Picture("paired_differences", "", condition, f"differences to {results.reference}", pairs, num_arms)
+    yield Picture("training_loss", "", condition, "training loss", curves)
+    yield Picture("validation_accuracy", "", condition, "validation accuracy", curves)
+    if (cells["outcome"] != "ok").any():
+        yield Picture("failures", "", condition, "how the runs ended", cells, num_arms)
+
+
+def _more(results: Results, condition: str) -> Iterator[Picture]:
+    def here(frame: pd.DataFrame) -> pd.DataFrame:
+        return _at(frame, condition)
+
+    cells = here(results.cells)
+    num_arms = cells["arm"].nunique()
+    if len(pairs := here(results.contrast_pairs)):
+        yield Picture("contrasts", "", condition, "contrasts", pairs, 1.3 * pairs["comparison"].nunique())
+    if (agreed := here(results.agreement))["disagreement_pct"].notna().any():
+        yield Picture("agreement", "", condition, "images on which two runs differ", agreed, num_arms)
+    for quantity, frame in _costs(here(results.table), cells, here(results.costs)).groupby("quantity", sort=False):
+        words = str(quantity).removesuffix("_s").replace("_", " ")
+        yield Picture("accuracy_against_cost", str(quantity), condition, f"accuracy against {words}", frame)
+    for probe, own in here(results.probes).groupby("probe", sort=False):
+        if probe in undrawn_probes(results):
+            continue
+        words = str(probe).replace("_", " ")
+        yield Picture("probes_over_depth", str(probe), condition, f"{words} over depth", own)
+        for layer in _spread(list(own.sort_values("layer_order")["layer"].unique())):
+            of_layer, title = own[own["layer"] == layer], f"{words} over the epochs"
+            yield Picture("probes_over_time", str(probe), condition, title, of_layer, panel=layer)
+
+
+def undrawn_probes(results: Results) -> list[str]:
+    """Return the probes that have no figure: what one normaliser alone has, but for gains."""
+    known = results.probes["probe"].unique()
+    return [probe for probe in known if probe not in ("output_rms", "grad_norm") and "gain" not in probe]
+
+
+def _costs(table: pd.DataFrame, cells: pd.DataFrame, costs: pd.DataFrame) -> pd.DataFrame:
+    """Return each arm's mean and its costs: the parameters of its cells, and what `bench cost` has measured."""
+    parameters = cells.assign(quantity="parameters", value=cells["num_parameters"])
+    known = [frame[["arm", "quantity", "value"]] for frame in (parameters, costs[costs["tokens"].isna()])]
+    values = pd.concat([frame for frame in known if len(frame)] or known).astype({"value": np.float64}).dropna()
+    each = values.groupby(["quantity", "arm"], sort=False)["value"]
+    summary = each.agg(cost="median", cost_low="min", cost_high="max").reset_index()
+    is_counted = ~summary["quantity"].str.endswith("_s")
+    summary.loc[is_counted, ["cost_low", "cost_high"]] = np.nan
+    columns = ["condition", "arm", "arm_label", "arm_order", "mean_pct", "low_pct", "high_pct"]
+    return summary.merge(table[columns].dropna(subset="mean_pct"), on="arm")
+
+
+def _spread(layers: list[str]) -> list[str]:
+    """Return a few layers, evenly spaced, the first and the last among them.
+
+    >>> _spread([str(layer) for layer in range(12)])
+    ['0', '4', '7', '11']
+    """
+    if len(layers) <= LAYERS_SHOWN:
+        return layers
+    return [layers[round(i * (len(layers) - 1) / (LAYERS_SHOWN - 1))] for i in range(LAYERS_SHOWN)]
+
+
+def _sensitivity(results: Results) -> Iterator[Picture]:
+    """Give the sensitivity to the learning rate for each combination of the other axes, where it is an axis."""
+    for study in results.studies:
+        if "lr" not in study.conditions:
+            continue
+        cells = results.cells
+        if len(results.studies) > 1:
+            cells = cells[cells["condition"].str.startswith(f"study={study.name}, ")]
+        others = cells["condition"].str.replace(r"(^|, )lr=[^,]+", "", regex=True).str.removeprefix(", ")
+        for condition, own in cells.assign(condition=others).groupby("condition", sort=False):
+            yield Picture("lr_sensitivity", "", str(condition), "sensitivity to the learning rate", own)

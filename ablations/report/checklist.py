@@ -1,0 +1,141 @@
+"""What it takes to check a study and to make it again."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable
+from typing import Any
+
+import pandas as pd
+
+from ablations.results import Results
+from ablations.study import CellConfig, Study
+from ablations.study.grid import arm_name
+
+NOT_ASKED = ("data_fingerprint", "smoke")
+"""Fields of a cell that no flag sets."""
+
+FLAGS = ("norm", "data", "model", "lr", "epochs", "batch_size", "precision")
+"""Fields with a flag of their own."""
+
+
+def checklist(results: Results) -> list[tuple[str, str]]:
+    """Return what must be known of these runs, item by item, as the reproducibility checklists of the field ask for it.
+
+    After J. Pineau et al., "Improving reproducibility in machine learning research", JMLR 22 (2021), and J. Dodge et
+    al., "Show your work", EMNLP 2019: runs, hyperparameters with their bounds and how they were chosen, what was
+    measured and how it varies, hardware, time, and where the code is.
+    """
+    cells = results.cells
+    outcomes = cells["outcome"].value_counts()
+    counted = ", ".join(f"{count} {outcome}" for outcome, count in outcomes.items()) or "none"
+    items = [
+        ("Runs", f"{len(cells)} ended ({counted}), {len(results.missing)} missing"),
+        ("Arms", f"{', '.join(cells['arm'].unique())}; reference: {results.reference or 'none'}"),
+        ("Seeds", _ranges(cells["seed"])),
+    ]
+    for study in results.studies:
+        name = f" of {study.name}" if len(results.studies) > 1 else ""
+        axes = [f"{field}: {_values(values)}" for field, values in study.axes.items() if field != "seed"]
+        items += [
+            (f"Axes{name}", "; ".join(axes)),
+            (f"Hyperparameters{name}, the same for every arm", _fields(study.fixed)),
+        ]
+        items += [(f"Decided by {point}{name}", _fields(own)) for point, own in study.per_data.items()]
+    return [
+        *items,
+        ("Selection", "none: every arm has the same values, and none was chosen by these results"),
+        ("Which weights are tested", "those of the last epoch, once; the validation part only draws the curves"),
+        ("Test images", _distinct(results.correct["correct"].map(len))),
+        ("Parameters", _parameters(cells)),
+        ("Measure", "share of test images classified rightly; mean, sd and 95 % intervals are over seeds"),
+        ("Initial weights and batches", "the same for every arm of a seed, by the hashes in each outcome.json"),
+        ("Hours", _hours(cells)),
+        ("Hardware", _distinct(cells["processor"].fillna("unknown") + ", " + cells["device"])),
+        ("Software", _distinct(cells["software"])),
+        ("Revision of the code", _distinct(cells["revision"].fillna("unknown")) + _dirty(cells["revision"])),
+    ]
+
+
+def command(study: Study) -> str:
+    """Return the command that runs a study again, complete: nothing is left to defaults, which may change.
+
+    Fields that each of several data sets decides for itself, and places of image folders, are not in a study's record.
+    """
+    parts = ["python -m ablations run", f"--study {study.name}"]
+    asked: dict[str, list[Any]] = {field: [value] for field, value in study.fixed.items() if field not in NOT_ASKED}
+    asked |= {field: values for field, values in study.axes.items() if field != "seed"}
+    for field in (*FLAGS, *(field for field in CellConfig.model_fields if field not in FLAGS)):
+        if field in asked:
+            values = ",".join(_placeless(arm_name(value)) for value in asked[field])
+            flag = f"--{field.replace('_', '-')} " if field in FLAGS else f"--set {field}="
+            parts.append(flag + shlex.quote(values))
+    parts.append(f"--seeds {_ranges(pd.Series(study.axes['seed']))}" + "," * (len(study.axes["seed"]) == 1))
+    if study.compare != "norm":
+        parts.append(f"--compare {study.compare}")
+    if study.ref is not None:
+        parts.append(f"--ref {shlex.quote(study.ref)}")
+    parts += [f"--plugin {plugin}" for plugin in study.plugins]
+    return " \\\n    ".join([*parts, *(["--smoke"] if study.fixed.get("smoke") else [])])
+
+
+def _placeless(value: str) -> str:
+    return f"{value.partition(':')[0]}:DIR" if value.startswith("imagefolder:") else value
+
+
+def _ranges(seeds: pd.Series[int]) -> str:
+    """Write seeds in short.
+
+    >>> _ranges(pd.Series([0, 1, 2, 5, 7, 8]))
+    '0-2,5,7-8'
+    """
+    ranges: list[list[int]] = []
+    for seed in sorted({int(seed) for seed in seeds}):
+        if ranges and seed == ranges[-1][1] + 1:
+            ranges[-1][1] = seed
+        else:
+            ranges.append([seed, seed])
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in ranges)
+
+
+def _values(values: Iterable[Any]) -> str:
+    return ", ".join(map(arm_name, values))
+
+
+def _fields(fields: dict[str, Any]) -> str:
+    return ", ".join(f"{field} {arm_name(value)}" for field, value in fields.items())
+
+
+def _distinct(values: pd.Series[Any]) -> str:
+    counts = values.value_counts()
+    if len(counts) < 2:
+        return str(counts.index[0]) if len(counts) else "unknown"
+    return "; ".join(f"{value} ({count} cells)" for value, count in counts.items())
+
+
+def _dirty(revisions: pd.Series[str]) -> str:
+    changed = revisions.fillna("").str.endswith("+").any()
+    return "; +: with changes that were not committed" if changed else ""
+
+
+def _parameters(cells: pd.DataFrame) -> str:
+    known = cells.dropna(subset="num_parameters")
+    each = known.groupby("arm", sort=False)["num_parameters"].agg(["min", "max"]).astype(int)
+    return (
+        "; ".join(
+            f"{arm} {low:,}" if low == high else f"{arm} {low:,} to {high:,}"
+            for arm, low, high in each.itertuples(name=None)
+        )
+        or "unknown"
+    )
+
+
+def _hours(cells: pd.DataFrame) -> str:
+    """Sum the hours of all cells; an attempt that another went on from is counted in both, hence at most."""
+    last, before = float(cells["seconds"].sum()) / 3600, float(cells["attempts_seconds"].sum()) / 3600
+    overlap = "at most " if (cells["is_resumed"] & (cells["num_attempts"] > 1)).any() else ""
+    failed = float(cells.loc[cells["outcome"] == "failed", "seconds"].sum()) / 3600
+    return (
+        f"{overlap}{last + before:.2f} in cells, {failed + before:.2f} of them in failed ones and earlier attempts; "
+        "what a runner lost when it was killed is not in it"
+    )

@@ -1,0 +1,112 @@
+"""The figures as files: PDF for papers, PNG for pages."""
+
+from __future__ import annotations
+
+import itertools
+import multiprocessing
+import os
+import re
+import signal
+import sys
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from ablations.gallery import DRAW, Picture
+
+FORMATS: dict[str, dict[str, None]] = {"png": {}, "pdf": {"CreationDate": None}}
+"""Extension of a figure's files to their metadata: without a date, equal figures are equal files."""
+
+PANEL_WIDTH = 3.2
+"""Inches of each of several pictures side by side."""
+
+DPI = 160
+"""Of the PNG."""
+
+MOST_PROCESSES = 8
+
+FEWEST = 4
+"""Figures that are worth processes of their own."""
+
+
+@dataclass(frozen=True)
+class DrawnFigure:
+    """A figure that has been written.
+
+    Args:
+        title: what it shows.
+        condition: its condition.
+        files: one of each of `FORMATS`, the PNG first.
+    """
+
+    title: str
+    condition: str
+    files: list[Path]
+
+
+def write_figures(folder: Path, pictures: Iterable[Picture], caveats: Sequence[str]) -> list[DrawnFigure]:
+    """Draw pictures into files, several at a time; those of conditions and probes that are no more are removed.
+
+    Args:
+        folder: where to.
+        pictures: what to draw; those that follow one another with the same name, part and condition, panels of one
+            figure, stand side by side.
+        caveats: sentences that stand below each figure.
+    """
+    folder.mkdir(exist_ok=True)
+    for path in folder.iterdir():
+        if path.suffix[1:] in FORMATS and re.match(rf"({'|'.join(DRAW)})(?![a-z_])", path.stem):
+            path.unlink()
+    stems: list[str] = []
+    jobs = []
+    for (name, part, condition), group in itertools.groupby(pictures, lambda p: (p.name, p.part, p.condition)):
+        stem = re.sub(r"[^\w.=-]+", "_", "-".join(filter(None, [name, part, condition])))
+        while stem in stems:  # two conditions may differ in a character that no file's name should have
+            stem += "_"
+        stems.append(stem)
+        jobs.append((folder / stem, list(group), tuple(caveats)))
+    num_processes = min(os.cpu_count() or 1, MOST_PROCESSES, len(jobs))
+    if sys.platform != "linux" or len(jobs) < FEWEST or num_processes < 2:
+        return [_write(*job) for job in jobs]
+    # Forked, not started afresh: each figure takes half a second, and to load what draws it takes four.
+    fork = multiprocessing.get_context("fork")
+    with ProcessPoolExecutor(num_processes, mp_context=fork, initializer=_leave_interrupts_to_the_parent) as pool:
+        return [drawn.result() for drawn in [pool.submit(_write, *job) for job in jobs]]
+
+
+def _leave_interrupts_to_the_parent() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _write(stem: Path, panels: list[Picture], caveats: tuple[str, ...]) -> DrawnFigure:
+    figure = _draw(panels, caveats)
+    files = []
+    for extension, metadata in FORMATS.items():
+        files.append(stem.with_name(f"{stem.name}.{extension}"))
+        figure.savefig(files[-1], dpi=DPI, metadata=metadata)
+        figure.set_layout_engine("none")  # it stays as it was laid out for the first format
+    return DrawnFigure(panels[0].title, panels[0].condition, files)
+
+
+def _draw(panels: list[Picture], caveats: tuple[str, ...]) -> Figure:
+    width, height = panels[0].size
+    if len(panels) > 1:
+        width = max(width, PANEL_WIDTH * len(panels) + 1)
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for i, (panel, own) in enumerate(zip(panels, axes, strict=True)):
+        panel.draw(own)
+        if len(panels) > 1:
+            own.set_title(panel.panel, fontsize="small")
+            if i and own.get_ylabel():
+                own.set_ylabel("")
+            if i < len(panels) - 1 and (legend := own.get_legend()) is not None:
+                legend.remove()
+    if panels[0].condition:
+        figure.suptitle(panels[0].condition, fontsize="medium")
+    if caveats:
+        figure.supxlabel("\n".join(caveats), fontsize="xx-small", color="0.35")
+    return figure

@@ -1,0 +1,119 @@
+"""The report as one HTML file that needs no network: everything is in it, and everything is escaped."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from pathlib import Path
+
+import jinja2
+
+from ablations.gallery import undrawn_probes
+from ablations.report.checklist import command
+from ablations.report.drawing import DrawnFigure
+from ablations.report.tables import TEXT_COLUMNS, TextTable
+from ablations.results import Results
+
+LOG_LINES = 15
+"""Last lines of a log that the page shows."""
+
+LOGS_SHOWN = 60
+"""Cells whose log the page shows; of more, the first of each arm, condition and kind come first."""
+
+ENVIRONMENT = jinja2.Environment(
+    loader=jinja2.PackageLoader("ablations.report", "."),
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+
+
+@dataclass(frozen=True)
+class Page:
+    """What a page shows.
+
+    Args:
+        results: the numbers.
+        tables: by name, those that have rows.
+        checklist: items and what they say.
+        figures: drawn and written.
+        is_full: whether every figure is drawn, or those alone that a run ends with.
+    """
+
+    results: Results
+    tables: dict[str, TextTable]
+    checklist: list[tuple[str, str]]
+    figures: list[DrawnFigure]
+    is_full: bool
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A cell that did not end well.
+
+    Args:
+        title: which it is, and how it ended.
+        detail: one line with what was seen.
+        log: its last lines.
+    """
+
+    title: str
+    detail: str
+    log: str
+
+
+def render(page: Page) -> str:
+    """Write a page as HTML."""
+    results = page.results
+    missing: dict[str, list[int]] = {}
+    for condition, arm, seed in results.missing.itertuples(index=False, name=None):
+        missing.setdefault(f"{arm}, {condition}" if condition else arm, []).append(seed)
+    ended = _ended(results)
+    return ENVIRONMENT.get_template("page.html.j2").render(
+        title=results.name,
+        questions=[study.question for study in results.studies if study.question],
+        several=len(results.studies) > 1,
+        num_cells=len(results.cells),
+        last=results.cells["started"].dropna().max() if len(results.cells) else None,
+        tables=page.tables,
+        notes=page.tables["main"].notes if "main" in page.tables else [*results.problems, *results.caveats],
+        has_claims=any(study.claims for study in results.studies),
+        words=TEXT_COLUMNS,
+        undrawn=undrawn_probes(results) if page.is_full else [],
+        is_full=page.is_full,
+        figures=[(figure, _embedded(figure.files[0])) for figure in page.figures],
+        missing=missing,
+        problems=results.problems,
+        caveats=results.caveats,
+        fixed=[(study.name, study.fixed, study.history) for study in results.studies],
+        ended=ended[:LOGS_SHOWN],
+        num_left_out=max(0, len(ended) - LOGS_SHOWN),
+        checklist=page.checklist,
+        commands=[(study.name, command(study)) for study in results.studies],
+        again=" ".join(str(stratum.folder) for stratum in results.strata),
+    )
+
+
+def _embedded(path: Path) -> str:
+    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+
+
+def _ended(results: Results) -> list[Ended]:
+    """Return every cell that diverged or failed, with the end of its log; first one of each kind."""
+    cells = results.cells[results.cells["outcome"] != "ok"]
+    order = cells.groupby(["condition", "arm", "kind"], sort=False).cumcount()
+    found = []
+    for row in cells.loc[order.sort_values(kind="stable").index].to_dict("records"):
+        where = f", {row['condition']}" if row["condition"] else ""
+        title = f"{row['arm']}, seed {row['seed']}{where}: {row['outcome']}, {row['kind']}"
+        found.append(Ended(title, str(row["detail"]), _end_of_log(results, str(row["folder"]))))
+    return found
+
+
+def _end_of_log(results: Results, name: str) -> str:
+    for stratum in results.strata:
+        path = stratum.folder / "cells" / name / "log.txt"
+        if path.is_file():
+            return "\n".join(path.read_text(errors="replace").splitlines()[-LOG_LINES:])
+    return "there is no log.txt"

@@ -1,0 +1,326 @@
+"""The tables of a report as text, and how they are written: Markdown, LaTeX, CSV."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import pandas as pd
+
+from ablations.results import Results
+
+Row = dict[str, str]
+
+LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+LATEX |= {sign: "\\" + sign for sign in "&%$#_{}"} | {"<": r"$<$", ">": r"$>$"}
+"""What stands for a sign that LaTeX would take for something else."""
+
+TEXT_COLUMNS = ("condition", "claim", "verdict", "evidence", "source", "isolates", "difference", "outcome", "why")
+"""Columns that hold words, beside that of the arms; the others are numbers, and sort as such."""
+
+
+@dataclass(frozen=True)
+class TextTable:
+    """A table as text.
+
+    Args:
+        name: of its files.
+        title: in a few words.
+        head: names of the columns.
+        rows: as many texts each.
+        bold: places (row, column) of what the adjusted test supports.
+        frame: the numbers in full, for CSV.
+        notes: what must be read with it.
+    """
+
+    name: str
+    title: str
+    head: list[str]
+    rows: list[list[str]]
+    frame: pd.DataFrame
+    bold: frozenset[tuple[int, int]] = frozenset()
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def marked_rows(self) -> list[list[str]]:
+        """The rows, what is bold in asterisks."""
+        return [
+            [f"**{cell}**" if (i, j) in self.bold else cell for j, cell in enumerate(row)]
+            for i, row in enumerate(self.rows)
+        ]
+
+    def markdown(self) -> str:
+        """Write the table and its notes as Markdown."""
+        notes = "".join(f"- {note}\n" for note in self.notes)
+        return markdown_table(self.head, self.marked_rows) + (f"\n{notes}" if notes else "")
+
+    def latex(self) -> str:
+        """Write the table as LaTeX with the rules of booktabs; its notes stand below it as comments."""
+        cells = [
+            [
+                rf"\textbf{{{latex_text(cell)}}}" if (i, j) in self.bold else latex_text(cell)
+                for j, cell in enumerate(row)
+            ]
+            for i, row in enumerate(self.rows)
+        ]
+        frame = pd.DataFrame(cells, columns=[latex_text(name) for name in unique(self.head)])
+        columns = "".join("l" if name in TEXT_COLUMNS or i == 0 else "r" for i, name in enumerate(self.head))
+        text = frame.style.hide(axis="index").to_latex(
+            hrules=True,
+            column_format=columns,
+            caption=latex_text(self.title),
+            label=f"tab:{self.name}",
+            position_float="centering",
+        )
+        return "% \\usepackage{booktabs}\n" + text + "".join(f"% {note}\n" for note in self.notes)
+
+
+def markdown_table(head: list[str], rows: list[list[str]]) -> str:
+    """Write a table of texts as Markdown.
+
+    >>> markdown_table(["a", "b"], [["1", "x|y"]]).splitlines()
+    ['| a | b |', '| --- | --- |', '| 1 | x\\\\|y |']
+    """
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join("| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |\n" for line in lines)
+
+
+def latex_text(text: str) -> str:
+    """Write a text so that LaTeX prints it as it is; a number's hyphen becomes a minus.
+
+    >>> latex_text("single_l2 50 %"), latex_text("-0.25"), latex_text("[-0.25, +1.00]")
+    ('single\\\\_l2 50 \\\\%', '$-$0.25', '{[}$-$0.25, +1.00]')
+    """
+    escaped = "".join(LATEX.get(sign, sign) for sign in " ".join(text.split()))
+    escaped = re.sub(r"(?<![\w.])-(?=\d)", "$-$", escaped)
+    return "{[}" + escaped[1:] if escaped.startswith("[") else escaped  # after a line break it would be an argument
+
+
+def unique(names: Iterable[str]) -> list[str]:
+    """Tell equal names apart by blanks at their end, which nobody sees.
+
+    >>> unique(["a", "b", "a"])
+    ['a', 'b', 'a ']
+    """
+    seen: list[str] = []
+    for name in names:
+        while name in seen:
+            name += " "
+        seen.append(name)
+    return seen
+
+
+def main_table(results: Results, notes: list[str]) -> TextTable:
+    """Return the main table: each arm's mean, and its difference to the reference."""
+    ref = results.reference
+
+    def write(row: pd.Series) -> Row:
+        own = {
+            results.compare: str(row["arm"]),
+            "n": str(row["n"]),
+            "test %": number(row["mean_pct"]),
+            "95 % interval": interval(row["low_pct"], row["high_pct"]),
+        }
+        against = {
+            f"- {ref}": "ref" if row["is_reference"] else number(row["difference_pct"], sign="+"),
+            "95 % interval ": interval(row["difference_low_pct"], row["difference_high_pct"], sign="+"),
+            "p Holm": p_text(row["p_holm"]),
+        }
+        return own | (against if ref else {}) | {"div.": str(row["num_diverged"]), "fail": str(row["num_failed"])}
+
+    return _table("main", "Test accuracy by arm", results.table, write, bold=f"- {ref}", notes=notes)
+
+
+def details_table(results: Results) -> TextTable:
+    """Return everything else that is known of each arm."""
+
+    def write(row: pd.Series) -> Row:
+        return {
+            results.compare: str(row["arm"]),
+            "median %": number(row["median_pct"]),
+            "sd": number(row["sd_pct"]),
+            "pairs": str(row["num_pairs"]) if not row["is_reference"] else "",
+            "left out": str(row["num_pairs_left_out"]) if not row["is_reference"] else "",
+            "won": number(row["won_share"]),
+            "p": p_text(row["p"]),
+            "p equivalent": p_text(row["equivalence_p"]),
+            "detectable": "none" if math.isinf(row["detectable_pct"]) else number(row["detectable_pct"]),
+            "diverged": f"{row['num_diverged']} of {row['n']}",
+            "95 % interval": interval(row["diverged_low_share"], row["diverged_high_share"]),
+        }
+
+    notes = [
+        "won: share of pairs above the reference, a tie counts half; p: before adjustment; p equivalent: TOST within "
+        "0.5 points; detectable: points, with 80 % power; diverged: of the cells that did not fail, with Wilson's "
+        "interval of the share"
+    ]
+    return _table("details", "Each arm in detail", results.table, write, notes=notes)
+
+
+def success_table(results: Results) -> TextTable:
+    """Return the secondary analysis: given that a cell ended ok."""
+
+    def write(row: pd.Series) -> Row:
+        is_reference = row["is_reference"]
+        return {
+            results.compare: str(row["arm"]),
+            "n ok": str(row["success_n"]),
+            "test %": number(row["success_mean_pct"]),
+            "95 % interval": interval(row["success_low_pct"], row["success_high_pct"]),
+            "pairs ok": "" if is_reference else str(row["success_num_pairs"]),
+            f"- {results.reference}": "ref" if is_reference else number(row["success_difference_pct"], sign="+"),
+            "95 % interval ": interval(row["success_difference_low_pct"], row["success_difference_high_pct"], sign="+"),
+        }
+
+    notes = ["secondary: over the cells that ended ok alone; an arm that often fails shows its lucky seeds here"]
+    return _table("success", "Given success", results.table, write, notes=notes)
+
+
+def contrasts_table(results: Results) -> TextTable:
+    """Return the differences of arms that differ in one thing."""
+
+    def write(row: pd.Series) -> Row:
+        return {
+            "difference": str(row["comparison"]),
+            "isolates": str(row["isolates"]),
+            "pairs": str(row["num_pairs"]),
+            "points": number(row["difference_pct"], sign="+"),
+            "95 % interval": interval(row["difference_low_pct"], row["difference_high_pct"], sign="+"),
+            "p Holm": p_text(row["p_holm"]),
+        }
+
+    count = int(results.contrasts["p"].notna().sum())
+    notes = [f"p: exact sign-flip permutation, Holm over the {count} contrasts of this table; in bold: below 0.05"]
+    return _table("contrasts", "Contrasts", results.contrasts, write, bold="points", notes=notes)
+
+
+def claims_table(results: Results) -> TextTable:
+    """Return the verdicts on the claims."""
+
+    def write(row: pd.Series) -> Row:
+        seeds = row["seeds_for_margin"]
+        return {
+            "claim": str(row["claim"]) + (" (post hoc)" if row["post_hoc"] else ""),
+            "verdict": str(row["verdict"]),
+            "evidence": str(row["evidence"]),
+            "seeds needed": "" if pd.isna(seeds) else str(seeds),
+            "source": str(row["source"]),
+        }
+
+    notes = [
+        "better: sign-flip p below 0.05, Holm over every comparison that these claims need, and the sign; worse by a "
+        "margin: one-sided test against it at 0.05; equivalent: TOST at 0.05; fails to train: 95 % Wilson interval of "
+        "the diverged share above one half; seeds needed: for the claim's margin (0.5 points where it has none) with "
+        "80 % power at the spread seen, never for the difference seen",
+    ]
+    if results.claims["post_hoc"].any():
+        notes.append("post hoc: added or changed when cells had been run, so suggested by what they showed")
+    return _table("claims", "Claims", results.claims, write, notes=notes)
+
+
+def pairing_table(results: Results) -> TextTable:
+    """Return whether the pairing held, and what it bought."""
+
+    def write(row: pd.Series) -> Row:
+        return {
+            results.compare: str(row["arm"]),
+            "pairs": str(row["num_pairs"]),
+            "same weights": str(row["num_same_init"]),
+            "same batches": str(row["num_same_batches"]),
+            "same split": str(row["num_same_split"]),
+            "correlation": number(row["correlation"], sign="+"),
+            "95 % interval": interval(row["correlation_low"], row["correlation_high"], sign="+"),
+            "paired width": number(row["paired_width_pct"]),
+            "unpaired width": number(row["unpaired_width_pct"]),
+            "seeds saved": "" if math.isnan(row["variance_ratio"]) else f"{row['variance_ratio']:.1f} x",
+        }
+
+    notes = [
+        "correlation of the paired scores, by Fisher's transformation; widths of the 95 % intervals, in points, paired "
+        "and by Welch as if the cells were independent; seeds saved: variance of the difference were they independent "
+        "over the paired one: below 1, pairing has cost seeds",
+    ]
+    return _table("pairing", "What the pairing bought", results.pairing, write, notes=notes)
+
+
+def power_table(results: Results, delta_pct: float) -> TextTable:
+    """Return how many seeds a margin takes, and what the present ones could have detected."""
+
+    def write(row: pd.Series) -> Row:
+        low, high = row["seeds_low"], row["seeds_high"]
+        return {
+            "difference": str(row["comparison"]),
+            "pairs": str(row["num_pairs"]),
+            "sd": number(row["sd_pct"]),
+            "95 % interval": interval(row["sd_low_pct"], row["sd_high_pct"]),
+            "detectable": "none" if math.isinf(row["detectable_pct"]) else number(row["detectable_pct"]),
+            f"seeds for {delta_pct:g}": "" if pd.isna(row["seeds"]) else str(row["seeds"]),
+            "at the sd's bounds": "" if pd.isna(low) else f"{low} to {high}",
+        }
+
+    table = results.power(delta_pct)
+    num_comparisons = max(1, int((table["num_pairs"] > 0).sum()))
+    notes = [
+        f"80 % power at 0.05 / {num_comparisons}, the number of comparisons; sd of the paired differences in points, "
+        "with its chi-square interval; detectable: with the present seeds, none where they are too few for any p to "
+        "reach it",
+    ]
+    return _table("power", f"Seeds that a difference of {delta_pct:g} points takes", table, write, notes=notes)
+
+
+def failures_table(results: Results) -> TextTable:
+    """Return every cell that did not end ok."""
+
+    def write(row: pd.Series) -> Row:
+        return {
+            results.compare: str(row["arm"]),
+            "seed": str(row["seed"]),
+            "outcome": f"{row['outcome']}: {row['kind']}",
+            "epochs": str(row["epochs_run"]),
+            "tries": str(row["num_attempts"]),
+            "why": str(row["detail"]),
+        }
+
+    return _table("failures", "Runs that did not end well", results.cells[results.cells["outcome"] != "ok"], write)
+
+
+def _table(
+    name: str,
+    title: str,
+    frame: pd.DataFrame,
+    write: Callable[[pd.Series], Row],
+    *,
+    bold: str | None = None,
+    notes: list[str] | None = None,
+) -> TextTable:
+    """Write a frame's rows as text, each after its condition where there are several."""
+    several = (frame["condition"] != "").any()
+    written = [({"condition": str(row["condition"])} if several else {}) | write(row) for _, row in frame.iterrows()]
+    head = list(written[0]) if written else []
+    marked = frame["supported"].tolist() if bold in head else []
+    places = {(i, head.index(str(bold))) for i, is_supported in enumerate(marked) if is_supported}
+    rows = [list(row.values()) for row in written]
+    return TextTable(name, title, [column.strip() for column in head], rows, frame, frozenset(places), notes or [])
+
+
+def number(value: float, *, sign: str = "") -> str:
+    """Write points or a share with two decimals; nothing for NaN."""
+    return "" if math.isnan(value) else f"{value:{sign}.2f}"
+
+
+def interval(low: float, high: float, *, sign: str = "") -> str:
+    """Write an interval; nothing for NaN."""
+    return "" if math.isnan(low) else f"[{low:{sign}.2f}, {high:{sign}.2f}]"
+
+
+def p_text(p: float) -> str:
+    """Write a p value.
+
+    >>> p_text(0.0351), p_text(0.0001)
+    ('0.035', '<0.001')
+    """
+    if math.isnan(p):
+        return ""
+    return f"{p:.3f}" if p >= 0.001 else "<0.001"

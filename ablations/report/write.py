@@ -1,0 +1,94 @@
+"""From results to files; everything written here can be deleted and made again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ablations.gallery import all_pictures, core_pictures
+from ablations.report import tables
+from ablations.report.checklist import checklist
+from ablations.report.drawing import write_figures
+from ablations.report.notes import main_notes
+from ablations.report.page import Page, render
+from ablations.results import Results
+from ablations.stats import MARGIN_PCT
+from ablations.store import write_text
+
+DROPPED = ["batches"]
+"""Columns of the cells that results.csv does not have: the hashes of every epoch are in outcome.json."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was made of results.
+
+    Args:
+        results: the numbers.
+        main: the main table, with the notes that must be read with it.
+        files: what was written.
+    """
+
+    results: Results
+    main: tables.TextTable
+    files: list[Path]
+
+
+def write_report(results: Results, folder: Path, *, full: bool) -> Report:
+    """Write results.csv, curves.csv, probes.csv, tables, figures and report.html.
+
+    Args:
+        results: of one study or of several.
+        folder: where to: the study's own, or another for several.
+        full: with every figure, and the agreement of the arms; else with those figures alone that a run ends with.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    files = []
+    for name, frame in (
+        ("results.csv", results.cells.drop(columns=DROPPED)),
+        ("curves.csv", results.curves),
+        ("probes.csv", results.probes),
+    ):
+        frame.to_csv(folder / name, index=False)
+        files.append(folder / name)
+    main = tables.main_table(results, main_notes(results))
+    others = [
+        tables.details_table(results),
+        tables.success_table(results),
+        tables.contrasts_table(results),
+        tables.claims_table(results),
+        tables.pairing_table(results),
+        tables.power_table(results, MARGIN_PCT),
+        tables.failures_table(results),
+    ]
+    files += _write_tables(folder / "tables", [main, *others])
+    written = {table.name: table for table in (main, *others) if table.rows}
+    if full:
+        files.append(folder / "tables" / "agreement.csv")
+        results.agreement.to_csv(files[-1], index=False)
+    items = checklist(results)
+    write_text(folder / "checklist.md", "".join(f"- **{item}**: {what}\n" for item, what in items))
+    drawn = all_pictures(results) if full else core_pictures(results)
+    figures = write_figures(folder / "figures", drawn, results.caveats)
+    page = render(Page(results, written, items, figures, is_full=full))
+    write_text(folder / "report.html", page)
+    files.append(folder / "checklist.md")
+    files += [*(file for figure in figures for file in figure.files), folder / "report.html"]
+    return Report(results, main, files)
+
+
+def _write_tables(folder: Path, some: list[tables.TextTable]) -> list[Path]:
+    """Write tables as CSV, Markdown and LaTeX; those that have no row now are removed."""
+    folder.mkdir(exist_ok=True)
+    files = []
+    for table in some:
+        paths = [folder / f"{table.name}.{extension}" for extension in ("csv", "md", "tex")]
+        if not table.rows:
+            for path in paths:
+                path.unlink(missing_ok=True)
+            continue
+        table.frame.to_csv(paths[0], index=False)
+        write_text(paths[1], table.markdown())
+        write_text(paths[2], table.latex())
+        files += paths
+    return files

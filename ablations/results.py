@@ -1,0 +1,230 @@
+"""What one study or several say: their frames, and every number that is made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from ablations import stats
+from ablations.claims import judge
+from ablations.store.frames import Frames
+from ablations.study import Study, UsageError
+from ufo.norms import CONTRASTS, INTERACTIONS
+
+if TYPE_CHECKING:
+    from ablations.plot import Plot
+
+FRAMES = ("cells", "curves", "probes", "correct", "costs", "missing")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stratum:
+    """One study of a report.
+
+    Args:
+        folder: of the study.
+        frames: what is in it.
+        caveats: sentences that stand wherever its arms are shown.
+    """
+
+    folder: Path
+    frames: Frames
+    caveats: tuple[str, ...]
+
+    @property
+    def study(self) -> Study:
+        """Its question."""
+        return self.frames.study
+
+
+class Results:
+    """A study's results, or those of several as strata, which are never pooled.
+
+    Args:
+        strata: the studies, each compared on the same field.
+        reference: the arm that the others are compared with; None: the studies' own.
+
+    Raises:
+        UsageError: the studies compare different fields or with different references, two have one name, or the
+            reference is none of the arms.
+    """
+
+    def __init__(self, strata: Sequence[Stratum], *, reference: str | None = None) -> None:
+        self.strata = tuple(strata)
+        self.studies = tuple(stratum.study for stratum in strata)
+        self.reference = self._choose_reference(reference)
+        frames = [stratum.frames for stratum in strata]
+        if len(strata) > 1:
+            frames = [_as_stratum(frame, study.name) for frame, study in zip(frames, self.studies, strict=True)]
+            frames = _with_common_order(frames, self.studies)
+        joined = {name: _join([getattr(frame, name) for frame in frames]) for name in FRAMES}
+        self.cells, self.curves, self.probes = joined["cells"], joined["curves"], joined["probes"]
+        self.correct, self.costs, self.missing = joined["correct"], joined["costs"], joined["missing"]
+        self.problems = tuple(problem for frame in frames for problem in frame.problems)
+        self.caveats = tuple(dict.fromkeys(caveat for stratum in strata for caveat in stratum.caveats))
+
+    @property
+    def name(self) -> str:
+        """The studies' names."""
+        return " + ".join(study.name for study in self.studies)
+
+    @property
+    def compare(self) -> str:
+        """The field whose values are the arms."""
+        return self.studies[0].compare
+
+    @property
+    def conditions(self) -> list[str]:
+        """Every condition with a finished cell, in order; one empty name where there is one condition only."""
+        return list(self.cells["condition"].unique())
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """The main table, from `ablations.stats.summarise`."""
+        return stats.summarise(self.cells, self.reference)
+
+    @cached_property
+    def contrasts(self) -> pd.DataFrame:
+        """The contrasts that the registry knows and these arms have, as `ablations.stats.compare` with `isolates`."""
+        isolates = self._isolates
+        table = stats.compare(self.cells, list(isolates))
+        told = {comparison.name: what for comparison, what in isolates.items()}
+        return table.assign(isolates=table["comparison"].map(told))
+
+    @cached_property
+    def claims(self) -> pd.DataFrame:
+        """The verdicts on the studies' claims, from `ablations.claims.judge`."""
+        several = len(self.studies) > 1
+        verdicts = []
+        for study in self.studies:
+            own = _of(self.cells, study.name) if several else self.cells
+            costs = _of(self.costs, study.name) if several else self.costs
+            verdicts.append(judge(study.claims, own, costs))
+        return _join(verdicts)
+
+    @cached_property
+    def pairing(self) -> pd.DataFrame:
+        """How many pairs share what they should, and what the pairing bought, for each arm and condition."""
+        held, gain = stats.pairing_held(self.cells, self.reference), stats.pairing_gain(self.cells, self.reference)
+        return held.merge(gain.drop(columns="num_pairs"), on=["condition", "arm"], how="left")
+
+    @cached_property
+    def agreement(self) -> pd.DataFrame:
+        """In how many test images two runs differ, from `ablations.stats.agreement`."""
+        return stats.agreement(self.correct)
+
+    def power(self, delta_pct: float) -> pd.DataFrame:
+        """Say how many seeds a margin takes, from the spread seen, and what the present ones could have detected.
+
+        Args:
+            delta_pct: the margin, in points.
+        """
+        comparisons = stats.with_reference(self.cells, self.reference)
+        compared, paired = stats.compare(self.cells, comparisons), stats.differences(self.cells, comparisons)
+        return stats.power_table(compared, paired, delta_pct)
+
+    def summary(self) -> pd.DataFrame:
+        """Return the main table: one row per condition and arm."""
+        return self.table
+
+    def paired(self, ref: str | None = None) -> pd.DataFrame:
+        """Return the differences to a reference seed by seed, each with what the test of its comparison says.
+
+        Args:
+            ref: the arm that the others are compared with; None: the study's own.
+
+        Raises:
+            UsageError: it is none of the arms.
+        """
+        reference = self.reference if ref is None else self._choose_reference(ref)
+        rows = stats.paired(self.cells, stats.with_reference(self.cells, reference))
+        labels = dict(zip(self.cells["arm"], self.cells["arm_label"], strict=True))
+        names = {f"{arm} - {reference}": (arm, label) for arm, label in labels.items()}
+        return rows.assign(
+            arm=rows["comparison"].map(lambda name: names[name][0]),
+            label=rows["comparison"].map(lambda name: names[name][1]),
+        )
+
+    @property
+    def contrast_pairs(self) -> pd.DataFrame:
+        """The contrasts seed by seed, as `paired` has the differences."""
+        isolates = {comparison.name: what for comparison, what in self._isolates.items()}
+        rows = stats.paired(self.cells, list(self._isolates))
+        return rows.assign(label=[f"{name}\n{isolates[name]}" for name in rows["comparison"]])
+
+    @property
+    def plot(self) -> Plot:
+        """The figures: `results.plot.test_accuracy()` and others."""
+        from ablations.plot import Plot
+
+        return Plot(self)
+
+    @property
+    def _isolates(self) -> dict[stats.Comparison, str]:
+        """The registry's contrasts and interactions, and what each isolates; none where the arms are no normalisers."""
+        if self.compare != "norm":
+            return {}
+        known = {stats.Comparison((c.arm,), (c.minus,)): c.isolates for c in CONTRASTS}
+        for both in INTERACTIONS:
+            plus, minus = (both.first.arm, both.second.minus), (both.first.minus, both.second.arm)
+            known[stats.Comparison(plus, minus)] = both.isolates
+        have = set(self.cells["arm"])
+        return {comparison: what for comparison, what in known.items() if set(comparison.arms) <= have}
+
+    def _choose_reference(self, asked: str | None) -> str | None:
+        fields = sorted({study.compare for study in self.studies})
+        if len(fields) > 1:
+            raise UsageError(f"these studies compare different fields: {', '.join(fields)}; report them one by one")
+        names = [study.name for study in self.studies]
+        if len(set(names)) < len(names):
+            raise UsageError(f"two of these studies have one name: {', '.join(names)}; rename the folder of one")
+        arms = list(dict.fromkeys(arm for study in self.studies for arm in study.arm_names))
+        if asked is not None:
+            if asked not in arms:
+                raise UsageError(f"{asked} is none of the arms: {', '.join(arms)}")
+            return asked
+        references = sorted({study.ref for study in self.studies if study.ref is not None})
+        if len(references) > 1:
+            raise UsageError(f"these studies have different references: {', '.join(references)}; choose one with --ref")
+        return references[0] if references else None
+
+
+def _join(frames: list[pd.DataFrame]) -> pd.DataFrame:
+    """Put frames under one another; one that has no row only gives its columns."""
+    some = [frame for frame in frames if len(frame)]
+    return pd.concat(some, ignore_index=True) if some else frames[0]
+
+
+def _as_stratum(frames: Frames, name: str) -> Frames:
+    """Let a study's conditions be strata: each has the study's name before its own."""
+    changed = {}
+    for field in FRAMES:
+        frame = getattr(frames, field)
+        named = [f"study={name}, {condition}".removesuffix(", ") for condition in frame["condition"]]
+        changed[field] = frame.assign(condition=pd.Series(named, index=frame.index, dtype=str))
+    problems = tuple(f"{name}: {problem}" for problem in frames.problems)
+    return replace(frames, **changed, problems=problems)
+
+
+def _with_common_order(frames: list[Frames], studies: Sequence[Study]) -> list[Frames]:
+    """Give arms that are no normalisers one order in all studies; a normaliser's is its place in the registry."""
+    if studies[0].compare == "norm":
+        return frames
+    arms = list(dict.fromkeys(arm for study in studies for arm in study.arm_names))
+    changed = []
+    for frame in frames:
+        parts = {field: getattr(frame, field) for field in ("cells", "curves", "probes", "correct")}
+        ordered = {field: part.assign(arm_order=part["arm"].map(arms.index)) for field, part in parts.items()}
+        changed.append(replace(frame, **ordered))
+    return changed
+
+
+def _of(frame: pd.DataFrame, study: str) -> pd.DataFrame:
+    """Return the rows of a study among several."""
+    condition = frame["condition"].astype(str)
+    return frame[(condition == f"study={study}") | condition.str.startswith(f"study={study}, ")]

@@ -1,0 +1,135 @@
+"""Studies made up by hand: whole folders of finished cells, without any training."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ablations import recipes
+from ablations.callbacks import write_rows
+from ablations.provenance import source_hashes
+from ablations.store import Store, cell_name
+from ablations.study import CellConfig
+from ablations.study.claim import parse_claims
+from ablations.study.grid import design
+
+NUM_IMAGES = 200
+LAYERS = ("blocks.0.attn", "blocks.1.attn", "class_blocks.0.attn")
+STORIES: dict[str, tuple[str, str, str]] = {
+    "ok": ("ok", "", ""),
+    "nan": ("diverged", "nan", "train_loss is no number in epoch 1"),
+    "exploded": ("diverged", "exploded", "train_loss 1e+06 in epoch 1, above 23.03"),
+    "stuck": ("diverged", "no_learning", "validation cross-entropy stayed at chance"),
+    "oom": ("failed", "oom", "OutOfMemoryError: no room"),
+    "error": ("failed", "error", "RuntimeError: this arm is broken"),
+}
+"""What may become of a cell: outcome, kind, detail."""
+
+
+def make_study(
+    out: Path,
+    *,
+    name: str = "made_up",
+    norms: Sequence[str] = ("xnorm", "l2", "single_l2"),
+    compare: str = "norm",
+    seeds: int = 4,
+    epochs: int = 3,
+    stories: Mapping[tuple[str, int], str] | None = None,
+    missing: Sequence[tuple[str, int]] = (),
+    claims: Sequence[Mapping[str, Any]] = (),
+    question: str = "Which one trains?",
+    log: str = "2026-01-01 INFO: epoch 1",
+    sources: str | None = None,
+    **axes: list[Any],
+) -> Path:
+    """Write a study; cells by (arm, seed) may have other stories than ok, or be missing."""
+
+    def defaults(fields: Mapping[str, Any]) -> dict[str, Any]:
+        return {**recipes.defaults(image_side=8, flips=False), "data_fingerprint": "f"}
+
+    asked = {**{field: [value] for field, value in recipes.RECIPE.items()}, "data": ["digits"], "epochs": [epochs]}
+    asked |= {"warmup_epochs": [1], "norm": list(norms), "seed": list(range(seeds)), **axes}
+    study, cells = design(
+        name=name,
+        asked=asked,
+        compare=compare,
+        ref=None,
+        defaults=defaults,
+        question=question,
+        claims=parse_claims([dict(claim) for claim in claims]),
+    )
+    store = Store(out / name)
+    store.write_study(study)
+    known = source_hashes(norms)
+    for cell in cells:
+        arm = study.arm_of(cell)
+        if (arm, cell.seed) not in missing:
+            story = (stories or {}).get((arm, cell.seed), "ok")
+            _write_cell(store.cells / cell_name(arm, cell), cell, story, sources or known[cell.norm], log)
+    return store.folder
+
+
+def _write_cell(folder: Path, cell: CellConfig, story: str, source: str, log: str) -> None:
+    folder.mkdir()
+    rng = np.random.default_rng([cell.seed, len(cell.norm), round(1e6 * cell.lr)])
+    outcome, kind, detail = STORIES[story]
+    num_epochs = cell.epochs if story in ("ok", "stuck") else 1
+    hashes = [f"{cell.seed:02d}{epoch:04d}" for epoch in range(num_epochs)]
+    rows = [
+        {
+            "epoch": epoch + 1,
+            "lr_after": cell.lr,
+            "train_loss": 1e6 if story == "exploded" else 2.3 / (epoch + 1) + 0.05 * rng.random(),
+            "val_loss": 2.2 / (epoch + 1) + 0.05 * rng.random(),
+            "val_accuracy_pct": 95 - 60 / (epoch + 1) + rng.normal(),
+            "batches": hashes[epoch],
+        }
+        for epoch in range(num_epochs)
+    ]
+    write_rows(folder / "metrics.csv", rows)
+    probes = [
+        {"epoch": epoch + 1, "layer": layer, "probe": probe, "value": float(rng.lognormal())}
+        for epoch in range(num_epochs)
+        for layer in LAYERS
+        for probe in ("output_rms", "grad_norm", *(["mean_gain_q"] if cell.norm == "xnorm" else []))
+    ]
+    write_rows(folder / "probes.csv", probes)
+    accuracy = None
+    if story in ("ok", "stuck"):
+        share = 0.1 if story == "stuck" else 0.93 - 0.01 * len(cell.norm)
+        correct = np.random.default_rng(cell.seed).random(NUM_IMAGES) < share + 0.02 * rng.normal()
+        np.save(folder / "correct.npy", correct)
+        accuracy = 100 * float(correct.mean())
+    record = {
+        "format": 1,
+        "cell": cell.id,
+        "outcome": outcome,
+        "kind": kind,
+        "detail": detail,
+        "traceback": [],
+        "attempts": [],
+        "test_accuracy_pct": accuracy,
+        "test_loss": None if accuracy is None else 0.3,
+        "chance_pct": 10.0,
+        "init_hash": f"i{cell.seed}",
+        "split_hash": "s",
+        "epoch_hashes": hashes,
+        "epochs_run": num_epochs,
+        "resumed_after_epochs": [],
+        "num_parameters": 100_000 + 24 * (cell.norm == "xnorm"),
+        "started": "2026-01-01T00:00:00+00:00",
+        "device": "cpu",
+        "seconds": 36.0,
+        "peak_memory_mib": 500.0,
+        "source_hash": source,
+        "git": {"revision": "0123456789abcdef", "dirty": False},
+        "versions": {"python": "3.11.0", "torch": "2.15.0"},
+        "machine": {"system": "Linux", "processor": "a processor", "cores": 2},
+    }
+    (folder / "outcome.json").write_text(json.dumps(record))
+    (folder / "config.json").write_text(cell.model_dump_json())
+    (folder / "log.txt").write_text(log + "\n")
