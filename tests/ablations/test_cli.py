@@ -53,7 +53,7 @@ def test_a_second_run_finds_everything_done_and_a_longer_one_runs_the_rest(cli, 
     assert "2 cells: 1 done, 1 missing; 1 to run" in out
     assert (cells(tmp_path)["xnorm-s0"] / "outcome.json").read_bytes() == first
     study = yaml.safe_load((tmp_path / "norm-digits" / "study.yaml").read_text())
-    assert study["history"] == ["extended: seed=1"]
+    assert study["history"] == ["extended (cells with results: 1): seed=1"]
 
 
 def test_axes_that_are_not_asked_for_stay_as_the_study_has_them(cli, tmp_path):
@@ -66,7 +66,7 @@ def test_axes_that_are_not_asked_for_stay_as_the_study_has_them(cli, tmp_path):
     assert "as the study has it: lr=0.001,0.003; 1 seed\n" in out
     assert "4 cells: 2 done, 2 missing" in out
     _, out, _ = cli("run", "--norm", "l2", "--ref", "none", *more, "--dry-run")
-    assert "extended: norm=l2, ref=none" in out
+    assert "extended (cells with results: 4): norm=l2, ref=none" in out
 
 
 def test_the_estimate_knows_the_epochs_of_each_cell(cli, tmp_path, monkeypatch):
@@ -221,7 +221,7 @@ def test_a_dry_run_writes_nothing(cli, tmp_path):
 def test_a_study_grown_from_one_arm_gets_its_reference_and_says_what_was_added(cli, tmp_path):
     cli("run", "--norm", "xnorm", "--seeds", 1, *QUICK, "--out", tmp_path)
     _, out, _ = cli("run", "--norm", "l2", "--seeds", 1, *QUICK, "--out", tmp_path)
-    assert "extended: norm=l2, ref=xnorm" in out
+    assert "extended (cells with results: 1): norm=l2, ref=xnorm" in out
     assert "- xnorm" in out
     frame = pd.read_csv(tmp_path / "norm-digits" / "tables" / "main.csv")
     assert frame.set_index("arm").loc["l2", "num_pairs"] == 1
@@ -444,14 +444,13 @@ def test_a_study_of_another_question_is_refused(cli, tmp_path):
 def test_report_rebuilds_everything_from_the_cells(cli, tmp_path):
     cli("run", "--norm", "xnorm,l2", "--seeds", 1, *QUICK, "--out", tmp_path)
     folder = tmp_path / "norm-digits"
-    names = ["results.csv", "curves.csv"]
-    names += [str(path.relative_to(folder)) for part in ("tables", "figures") for path in (folder / part).iterdir()]
-    before = {name: (folder / name).read_bytes() for name in names}
-    assert len(before) == 2 + 2 + 6
-    for name in names:
-        (folder / name).unlink()
+    made = [path for path in folder.rglob("*") if path.is_file() and "cells" not in path.parts]
+    before = {path: path.read_bytes() for path in made if path.name not in ("study.yaml", "report.html")}
+    assert len(before) == 4 + 3 * 5 + 2 * 4  # files, tables, figures
+    for path in before:
+        path.unlink()
     assert cli("report", folder)[0] == 0
-    assert {name: (folder / name).read_bytes() for name in names} == before
+    assert {path: path.read_bytes() for path in before} == before
     code, _, err = cli("report", tmp_path)
     assert (code, err.count("\n")) == (2, 1)
     assert "no study in" in err
@@ -510,7 +509,7 @@ def test_a_study_that_was_changed_since_the_plan_is_not_written_over(cli, tmp_pa
         plan.store.write_study(plan.study.model_copy(update={"axes": plan.study.axes | {"seed": seeds}}))
         return []
 
-    monkeypatch.setattr("ablations.api.describe_plan", another_runner_begins)
+    monkeypatch.setattr("ablations.describe.describe_plan", another_runner_begins)
     code, _, err = cli("run", "--norm", "l2", "--seeds", 1, *QUICK, "--out", tmp_path)
     if seeds == [0]:
         assert (code, err) == (0, "")

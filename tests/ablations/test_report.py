@@ -1,0 +1,388 @@
+"""The report: what it shows, what it says of what is missing or damaged, and that nothing vanishes."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from studies import make_study
+
+import ablations
+from ablations.api import IncompleteStudyWarning, make_report, read_results
+from ablations.report.checklist import command
+from ablations.report.tables import latex_text
+from ablations.results import Results
+from ablations.study import UsageError
+
+PAPER = ("xnorm", "l2", "single_l2", "layernorm", "softmax")
+EVIL = "<script>alert('it\"s')</script> & \\textbf{x} **b**"
+CLAIMS = (
+    {"kind": "fails_to_train", "arm": "l2", "source": "a paper"},
+    {"kind": "worse_by", "arm": "single_l2", "than": "xnorm", "margin_pct": 1.0},
+)
+
+
+class Text(HTMLParser):
+    """The text of a page, what a browser would show, and its tags."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.words: list[str] = []
+        self.tags: list[str] = []
+        self.links: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.links += [value for name, value in attributes if name in ("src", "href")]
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
+def page_of(folder: Path) -> Text:
+    return Text((folder / "report.html").read_text())
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A study of the paper group with one cell of each bad end, reported in full."""
+    stories = {("l2", 0): "nan", ("single_l2", 1): "oom", ("softmax", 2): "stuck"}
+    folder = make_study(tmp_path_factory.mktemp("out"), norms=PAPER, seeds=5, stories=stories, claims=CLAIMS)
+    return folder, make_report([folder], full=True)
+
+
+def test_a_report_writes_what_it_says(whole):
+    folder, report = whole
+    assert all(file.is_file() and file.stat().st_size for file in report.files)
+    names = {str(file.relative_to(folder)) for file in report.files}
+    assert {"results.csv", "curves.csv", "probes.csv", "checklist.md", "report.html"} <= names
+    tables = ("main", "details", "success", "contrasts", "claims", "pairing", "power", "failures")
+    assert {f"tables/{name}.{extension}" for name in tables for extension in ("csv", "md", "tex")} <= names
+    figures = {path.stem for path in report.files if path.suffix == ".pdf"}
+    assert figures >= {"test_accuracy", "paired_differences", "training_loss", "validation_accuracy", "failures"}
+    assert figures >= {"agreement", "accuracy_against_cost-parameters", "probes_over_depth-output_rms"}
+    assert figures >= {"probes_over_time-grad_norm", "probes_over_depth-mean_gain_q"}
+    assert figures == {path.stem for path in report.files if path.suffix == ".png"}
+
+
+def test_tidy_files_have_a_row_for_each_cell_and_value(whole):
+    folder, _ = whole
+    cells, curves = pd.read_csv(folder / "results.csv"), pd.read_csv(folder / "curves.csv")
+    assert len(cells) == 25
+    assert cells["outcome"].value_counts().to_dict() == {"ok": 22, "diverged": 2, "failed": 1}
+    assert len(curves) == 3 * (23 * 3 + 2)
+    assert set(curves["cell"]) == set(cells["cell"])
+
+
+def test_the_page_has_everything_and_needs_no_network(whole):
+    folder, report = whole
+    page = page_of(folder)
+    for words in (
+        "Which one trains?",
+        "l2 fails to train",
+        "single_l2 is worse than xnorm by at least 1 point",
+        "Contrasts",
+        "single_l2, seed 1: failed, oom: OutOfMemoryError: no room",
+        "2026-01-01 INFO: epoch 1",
+        "25 ended (22 ok, 2 diverged, 1 failed), 0 missing",
+        "python -m ablations run",
+        '"Single L2Norm" is not defined in the source',
+        "layer_scale as the model has it",
+    ):
+        assert words in page.text, words
+    assert page.tags.count("img") == sum(file.suffix == ".pdf" for file in report.files)
+    assert all(link.startswith(("data:image/png;base64,", "#")) for link in page.links)
+
+
+def test_verdicts_stand_in_the_page_and_in_the_table(whole):
+    folder, report = whole
+    verdicts = dict(zip(report.results.claims["claim"], report.results.claims["verdict"], strict=True))
+    assert verdicts["l2 fails to train"] == "contradicted"  # one of five
+    assert "contradicted" in page_of(folder).text
+    assert "| l2 fails to train | contradicted | 1 of 5 cells diverged" in (folder / "tables/claims.md").read_text()
+
+
+def test_an_oom_cell_costs_the_arm_nothing_but_its_pair(whole):
+    _, report = whole
+    table = report.results.table.set_index("arm")
+    assert table.loc["single_l2", ["n", "num_failed", "num_pairs", "num_pairs_left_out"]].tolist() == [4, 1, 4, 1]
+    scores = report.results.cells.pivot(index="seed", columns="arm", values="test_accuracy_pct").drop(index=1)
+    assert table.loc["single_l2", "mean_pct"] == pytest.approx(scores["single_l2"].mean())
+    assert table.loc["single_l2", "difference_pct"] == pytest.approx((scores["single_l2"] - scores["xnorm"]).mean())
+    assert table.loc["layernorm", "num_pairs"] == 5
+
+
+def test_latex_has_the_rules_of_booktabs_and_every_sign_escaped(whole):
+    folder, _ = whole
+    tex = (folder / "tables" / "main.tex").read_text()
+    for rule in (r"\toprule", r"\midrule", r"\bottomrule"):
+        assert rule in tex
+    assert r"single\_l2 & 4" in tex
+    assert not re.search(r"(?<!\\)_", tex.split(r"\toprule")[1].split(r"\bottomrule")[0])
+    assert latex_text("a_b & 50 % {x} #1 $y ~ \\z ^") == (
+        r"a\_b \& 50 \% \{x\} \#1 \$y \textasciitilde{} \textbackslash{}z \textasciicircum{}"
+    )
+
+
+def test_the_same_results_make_the_same_files(whole, tmp_path):
+    folder, report = whole
+    again = make_report([folder], full=True, to=tmp_path / "again")
+    for ours, theirs in zip(report.files, again.files, strict=True):
+        assert ours.read_bytes() == theirs.read_bytes(), ours.name
+
+
+def test_titles_arms_and_logs_stay_text(tmp_path):
+    folder = make_study(
+        tmp_path,
+        compare="data",
+        norms=["xnorm"],
+        data=["plain", EVIL],
+        question=EVIL,
+        log=EVIL,
+        stories={(EVIL, 0): "error"},
+        seeds=2,
+    )
+    make_report([folder], full=False)
+    page = page_of(folder)
+    assert page.tags.count("script") == 1  # the one that sorts
+    for place in ('<p class="question">', "<pre>", "<td class="):
+        assert place in (folder / "report.html").read_text()
+    assert page.text.count(" ".join(EVIL.split())) >= 4
+    assert "<script>alert" not in (folder / "report.html").read_text()
+    assert "**b**" in page.text
+    assert r"\textbackslash{}textbf\{x\}" in (folder / "tables" / "main.tex").read_text()
+
+
+def test_an_unfinished_study_says_what_is_missing(tmp_path):
+    folder = make_study(tmp_path, missing=[("l2", 1), ("l2", 3), ("xnorm", 3)])
+    report = make_report([folder], full=False)
+    assert "Unfinished. No result yet of xnorm (seeds 3) ; l2 (seeds 1, 3) ." in page_of(folder).text.replace(";", " ;")
+    assert "3 cells of this study have not been run" in report.main.notes
+    assert report.results.table.set_index("arm")["num_pairs"].to_dict() == {"xnorm": 0, "l2": 2, "single_l2": 3}
+    with pytest.warns(IncompleteStudyWarning, match="3 of 12 cells have no result yet"):
+        ablations.load(folder)
+
+
+DAMAGE = {
+    "metrics.csv": lambda path: path.write_text(path.read_text()[:-40]),
+    "outcome.json": lambda path: path.write_text('{"format": 99}'),
+    "correct.npy": lambda path: path.unlink(),
+    "probes.csv": lambda path: path.write_text(""),
+    "config.json": lambda path: path.write_text("{"),
+}
+
+
+@pytest.mark.parametrize("file", DAMAGE)
+def test_what_is_damaged_is_said_and_the_rest_reported(file, tmp_path):
+    folder = make_study(tmp_path, seeds=3)
+    (cell,) = (folder / "cells").glob("l2-s1-*")
+    DAMAGE[file](cell / file)
+    report = make_report([folder], full=False)
+    (problem,) = report.results.problems
+    assert cell.name in problem
+    assert file in problem
+    assert problem in report.main.notes
+    assert " ".join(problem.split()) in page_of(folder).text
+    lost = file in ("outcome.json", "config.json")
+    assert len(report.results.cells) == 9 - lost
+    assert report.results.table.set_index("arm").loc["l2", "num_pairs"] == 3 - lost
+    with pytest.warns(IncompleteStudyWarning, match=file):
+        ablations.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words", "rows"),
+    [
+        ({"seeds": 1}, "no difference, however large: too few seeds", 3),
+        (
+            {"stories": {(arm, s): "error" for arm in ("xnorm", "l2", "single_l2") for s in range(4)}},
+            "12 cells failed",
+            3,
+        ),
+        (
+            {"missing": [(arm, s) for arm in ("xnorm", "l2", "single_l2") for s in range(4)]},
+            "12 cells of this study",
+            0,
+        ),
+        ({"stories": {("xnorm", s): "oom" for s in range(4)}}, "4 cells failed; their pairs are left out", 3),
+        ({"stories": {("l2", s): "exploded" for s in range(4)}}, "4 cells diverged and are scored as chance", 3),
+        ({"norms": ["xnorm"]}, "accuracy: mean over seeds", 1),
+    ],
+    ids=["one seed", "all failed", "no cell", "no reference", "an arm explodes", "one arm"],
+)
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_a_study_of_any_shape_has_a_report(arguments, words, rows, tmp_path):
+    folder = make_study(tmp_path, claims=CLAIMS if len(arguments.get("norms", "123")) > 1 else (), **arguments)
+    report = make_report([folder], full=True)
+    assert len(report.main.rows) == rows
+    assert words in " ".join(report.main.notes)
+    assert words in page_of(folder).text
+
+
+def test_a_folder_without_a_study_is_an_error_of_one_line(cli, tmp_path):
+    code, out, err = cli("report", tmp_path)
+    assert (code, out) == (2, "")
+    assert err == f"error: no study in {tmp_path}: it has no study.yaml\n"
+    assert not list(tmp_path.iterdir())
+
+
+def test_conditions_have_rows_and_figures_of_their_own(tmp_path):
+    folder = make_study(tmp_path, lr=[1e-3, 3e-3], seeds=3)
+    report = make_report([folder], full=True)
+    assert report.results.table.groupby("condition")["n"].sum().to_dict() == {"lr=0.001": 9, "lr=0.003": 9}
+    scores = report.results.cells.query("arm == 'l2' and lr == 0.001")["test_accuracy_pct"]
+    row = report.results.table.query("arm == 'l2' and condition == 'lr=0.001'").iloc[0]
+    assert row["mean_pct"] == pytest.approx(scores.mean())
+    stems = {path.stem for path in report.files if path.suffix == ".pdf"}
+    assert {"test_accuracy-lr=0.001", "test_accuracy-lr=0.003", "lr_sensitivity"} <= stems
+    assert report.main.head[0] == "condition"
+    assert "Holm over 4 comparisons" in " ".join(report.main.notes)
+
+
+def test_figures_of_conditions_that_are_no_more_are_removed_and_others_are_kept(tmp_path):
+    folder = make_study(tmp_path, lr=[1e-3, 3e-3], seeds=2)
+    make_report([folder], full=False)
+    (folder / "figures" / "mine.pdf").write_text("kept")
+    (folder / "tables" / "mine.csv").write_text("kept")
+    shutil.rmtree(folder / "cells")
+    make_study(tmp_path / "other", name="made_up", seeds=2)
+    shutil.copytree(tmp_path / "other" / "made_up", folder, dirs_exist_ok=True)
+    make_report([folder], full=False)
+    stems = {path.stem for path in (folder / "figures").iterdir()}
+    assert "mine" in stems
+    assert not any("lr=" in stem for stem in stems)
+    assert (folder / "tables" / "mine.csv").is_file()
+
+
+def test_several_studies_are_strata(tmp_path, cli):
+    one = make_study(tmp_path, name="one", seeds=3, claims=CLAIMS[:1])
+    two = make_study(tmp_path, name="two", seeds=3, lr=[1e-3, 3e-3], stories={("l2", 0): "oom"})
+    results = read_results([one, two])
+    assert results.conditions == ["study=one", "study=two, lr=0.001", "study=two, lr=0.003"]
+    assert len(results.table) == 9
+    alone = read_results([one]).table.set_index("arm")
+    within = results.table[results.table["condition"] == "study=one"].set_index("arm")
+    same = ["mean_pct", "low_pct", "difference_pct", "p", "num_pairs"]
+    pd.testing.assert_frame_equal(alone[same], within[same])
+    assert results.table["p_holm"].max() == 1
+    assert results.claims["condition"].tolist() == ["study=one"]
+    code, _, err = cli("report", one, two)
+    assert code == 2
+    assert "give --to FOLDER" in err
+    before = {path: path.stat().st_mtime_ns for path in one.rglob("*")}
+    assert cli("report", one, two, "--to", tmp_path / "both")[0] == 1  # an oom cell
+    assert "one + two" in page_of(tmp_path / "both").text
+    assert (tmp_path / "both" / "figures" / "lr_sensitivity-study=two.pdf").is_file()
+    assert {path: path.stat().st_mtime_ns for path in one.rglob("*")} == before
+
+
+def test_studies_that_do_not_go_together_are_refused(tmp_path):
+    one = make_study(tmp_path, name="one", seeds=2)
+    other = make_study(tmp_path, name="two", norms=["l2", "softmax"], seeds=2)
+    with pytest.raises(UsageError, match="different references: l2, xnorm; choose one with --ref"):
+        read_results([one, other])
+    assert read_results([one, other], ref="l2").reference == "l2"
+    with pytest.raises(UsageError, match="have one name"):
+        read_results([one, one])
+    with pytest.raises(UsageError, match="sima is none of the arms"):
+        read_results([one], ref="sima")
+    lpi = make_study(tmp_path, name="three", compare="lpi", norms=["xnorm"], lpi=[True, False], seeds=2)
+    with pytest.raises(UsageError, match="compare different fields: lpi, norm"):
+        read_results([one, lpi])
+
+
+def test_another_reference(tmp_path, cli):
+    folder = make_study(tmp_path, seeds=3)
+    assert cli("report", folder, "--ref", "l2")[0] == 0
+    assert "| l2 | 3 |" in (folder / "tables" / "main.md").read_text()
+    assert "- l2" in (folder / "tables" / "main.md").read_text().splitlines()[0]
+    code, _, err = cli("report", folder, "--ref", "l3")
+    assert (code, "l3 is none of the arms" in err) == (2, True)
+
+
+def test_power_says_how_many_seeds(tmp_path, cli):
+    folder = make_study(tmp_path, seeds=5)
+    code, out, _ = cli("power", folder, "--delta", 0.5)
+    assert code == 0
+    assert "seeds for 0.5" in out
+    code, out, _ = cli("power", folder, "--delta", 2, "--json")
+    rows = json.loads(out)
+    assert [row["comparison"] for row in rows] == ["l2 - xnorm", "single_l2 - xnorm"]
+    frame = read_results([folder]).power(2.0)
+    assert [row["seeds"] for row in rows] == frame["seeds"].tolist()
+    code, _, err = cli("power", make_study(tmp_path, name="one", norms=["xnorm"]))
+    assert (code, "nothing to compare" in err) == (2, True)
+
+
+def test_looks_are_counted(tmp_path):
+    folder = make_study(tmp_path, norms=["xnorm", "l2"], seeds=6)
+    study = yaml.safe_load((folder / "study.yaml").read_text())
+    (folder / "study.yaml").write_text(yaml.safe_dump({**study, "num_looks": 2}))
+    notes = " ".join(make_report([folder], full=False).main.notes)
+    assert "was extended 2 times after results could be seen; p are not adjusted for these looks" in notes
+    assert "0.05 / 3 = 0.0167" in notes
+
+
+def test_stale_pairs_are_marked(tmp_path):
+    folder = make_study(tmp_path, seeds=3)
+    for cell in (folder / "cells").glob("l2-*"):
+        outcome = json.loads((cell / "outcome.json").read_text())
+        (cell / "outcome.json").write_text(json.dumps({**outcome, "source_hash": "older"}))
+    notes = make_report([folder], full=False).main.notes
+    assert "3 cells come from other sources than these (stale)" in notes
+    assert "3 pairs join a stale cell and a fresh one" in notes
+
+
+def test_cells_of_other_machines_are_said(tmp_path):
+    folder = make_study(tmp_path, seeds=3)
+    for cell in (folder / "cells").glob("l2-*"):
+        outcome = json.loads((cell / "outcome.json").read_text())
+        outcome |= {"device": "NVIDIA H100", "versions": {"python": "3.12.0", "torch": "2.11.0"}}
+        (cell / "outcome.json").write_text(json.dumps(outcome))
+    notes = make_report([folder], full=False).main.notes
+    assert "3 pairs join cells of different devices" in notes
+    assert "3 pairs join cells of different versions of torch" in notes
+
+
+def test_hours_count_failed_attempts(tmp_path):
+    folder = make_study(tmp_path, norms=["xnorm", "l2"], seeds=2, stories={("l2", 0): "oom"})
+    for cell in (folder / "cells").glob("xnorm-s0-*"):
+        outcome = json.loads((cell / "outcome.json").read_text())
+        outcome["attempts"] = [{"outcome": "failed", "kind": "oom", "seconds": 72.0}]
+        (cell / "outcome.json").write_text(json.dumps(outcome))
+    make_report([folder], full=False)
+    assert "- **Hours**: 0.06 in cells, 0.03 of them in failed ones" in (folder / "checklist.md").read_text()
+
+
+def test_the_command_of_a_report_runs_the_same_cells(cli, tmp_path):
+    quick = ("--epochs", 1, "--set", "train_limit=128", "--set", "warmup_epochs=0", "--out", tmp_path)
+    cli("run", "--norm", "xnorm,l2", "--lr", "1e-3,3e-3", "--seeds", 1, "--ref", "l2", *quick)
+    study = ablations.load(tmp_path / "norm-digits").studies[0]
+    again = command(study).replace("\\\n", " ").split()[3:]
+    _, out, _ = cli(*again, "--out", tmp_path, "--dry-run")
+    assert "4 cells: 4 done; 0 to run" in out
+
+
+def test_results_draw_their_figures(whole):
+    results = ablations.load(whole[0])
+    assert isinstance(results, Results)
+    assert results.plot.test_accuracy().get_xlabel() == "Test accuracy (%)"
+    assert results.plot.probes_over_time("blocks.1.attn", "grad_norm").get_xlabel() == "Epoch"
+    with pytest.raises(UsageError, match="'heat' is none of output_rms, grad_norm, mean_gain_q"):
+        results.plot.probes_over_depth("heat")
+    with pytest.raises(UsageError, match="nothing to draw lr_sensitivity from"):
+        results.plot.lr_sensitivity()
+    assert len(results.paired(ref="l2").query("arm == 'xnorm'")) == 5
+    np.testing.assert_allclose(results.summary()["mean_pct"], results.table["mean_pct"])
