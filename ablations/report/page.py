@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +37,7 @@ class Page:
     Args:
         results: the numbers.
         tables: by name, those that have rows.
+        notes: what must be read with the main table, which may have no row yet.
         checklist: items and what they say.
         figures: drawn and written.
         is_full: whether every figure is drawn, or those alone that a run ends with.
@@ -43,6 +45,7 @@ class Page:
 
     results: Results
     tables: dict[str, TextTable]
+    notes: list[str]
     checklist: list[tuple[str, str]]
     figures: list[DrawnFigure]
     is_full: bool
@@ -77,7 +80,7 @@ def render(page: Page) -> str:
         num_cells=len(results.cells),
         last=results.cells["started"].dropna().max() if len(results.cells) else None,
         tables=page.tables,
-        notes=page.tables["main"].notes if "main" in page.tables else [*results.problems, *results.caveats],
+        notes=page.notes,
         has_claims=any(study.claims for study in results.studies),
         words=TEXT_COLUMNS,
         undrawn=undrawn_probes(results) if page.is_full else [],
@@ -91,8 +94,16 @@ def render(page: Page) -> str:
         num_left_out=max(0, len(ended) - LOGS_SHOWN),
         checklist=page.checklist,
         commands=[(study.name, command(study)) for study in results.studies],
-        again=" ".join(str(stratum.folder) for stratum in results.strata),
+        again=_rebuild(results),
     )
+
+
+def _rebuild(results: Results) -> str:
+    """Return the command that makes the report anew."""
+    parts = ["python -m ablations report", *(shlex.quote(str(stratum.folder)) for stratum in results.strata)]
+    if any(study.ref != results.reference for study in results.studies):
+        parts.append(f"--ref {shlex.quote(str(results.reference))}")
+    return " ".join([*parts, *(["--to FOLDER"] if len(results.strata) > 1 else [])])
 
 
 def _embedded(path: Path) -> str:

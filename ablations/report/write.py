@@ -70,7 +70,7 @@ def write_report(results: Results, folder: Path, *, full: bool) -> Report:
     write_text(folder / "checklist.md", "".join(f"- **{item}**: {what}\n" for item, what in items))
     drawn = all_pictures(results) if full else core_pictures(results)
     figures = write_figures(folder / "figures", drawn, results.caveats)
-    page = render(Page(results, written, items, figures, is_full=full))
+    page = render(Page(results, written, main.notes, items, figures, is_full=full))
     write_text(folder / "report.html", page)
     files.append(folder / "checklist.md")
     files += [*(file for figure in figures for file in figure.files), folder / "report.html"]

@@ -21,7 +21,7 @@ from ablations.report.tables import latex_text
 from ablations.results import Results
 from ablations.study import UsageError
 
-PAPER = ("xnorm", "l2", "single_l2", "layernorm", "softmax")
+ARMS = ("xnorm", "l2", "single_l2", "softmax", "xnorm_fixed")
 EVIL = "<script>alert('it\"s')</script> & \\textbf{x} **b**"
 CLAIMS = (
     {"kind": "fails_to_train", "arm": "l2", "source": "a paper"},
@@ -59,7 +59,7 @@ def page_of(folder: Path) -> Text:
 def whole(tmp_path_factory):
     """A study of the paper group with one cell of each bad end, reported in full."""
     stories = {("l2", 0): "nan", ("single_l2", 1): "oom", ("softmax", 2): "stuck"}
-    folder = make_study(tmp_path_factory.mktemp("out"), norms=PAPER, seeds=5, stories=stories, claims=CLAIMS)
+    folder = make_study(tmp_path_factory.mktemp("out"), norms=ARMS, seeds=5, stories=stories, claims=CLAIMS)
     return folder, make_report([folder], full=True)
 
 
@@ -109,9 +109,9 @@ def test_the_page_has_everything_and_needs_no_network(whole):
 def test_verdicts_stand_in_the_page_and_in_the_table(whole):
     folder, report = whole
     verdicts = dict(zip(report.results.claims["claim"], report.results.claims["verdict"], strict=True))
-    assert verdicts["l2 fails to train"] == "contradicted"  # one of five
-    assert "contradicted" in page_of(folder).text
-    assert "| l2 fails to train | contradicted | 1 of 5 cells diverged" in (folder / "tables/claims.md").read_text()
+    assert verdicts["l2 fails to train"] == "undecided"  # one of five
+    assert "undecided" in page_of(folder).text
+    assert "| l2 fails to train | undecided | 1 of 5 cells diverged" in (folder / "tables/claims.md").read_text()
 
 
 def test_an_oom_cell_costs_the_arm_nothing_but_its_pair(whole):
@@ -121,7 +121,7 @@ def test_an_oom_cell_costs_the_arm_nothing_but_its_pair(whole):
     scores = report.results.cells.pivot(index="seed", columns="arm", values="test_accuracy_pct").drop(index=1)
     assert table.loc["single_l2", "mean_pct"] == pytest.approx(scores["single_l2"].mean())
     assert table.loc["single_l2", "difference_pct"] == pytest.approx((scores["single_l2"] - scores["xnorm"]).mean())
-    assert table.loc["layernorm", "num_pairs"] == 5
+    assert table.loc["xnorm_fixed", "num_pairs"] == 5
 
 
 def test_latex_has_the_rules_of_booktabs_and_every_sign_escaped(whole):
@@ -168,7 +168,7 @@ def test_titles_arms_and_logs_stay_text(tmp_path):
 def test_an_unfinished_study_says_what_is_missing(tmp_path):
     folder = make_study(tmp_path, missing=[("l2", 1), ("l2", 3), ("xnorm", 3)])
     report = make_report([folder], full=False)
-    assert "Unfinished. No result yet of xnorm (seeds 3) ; l2 (seeds 1, 3) ." in page_of(folder).text.replace(";", " ;")
+    assert re.search(r"Unfinished. +No result yet of xnorm \(seeds 3\); l2 \(seeds 1, 3\)", page_of(folder).text)
     assert "3 cells of this study have not been run" in report.main.notes
     assert report.results.table.set_index("arm")["num_pairs"].to_dict() == {"xnorm": 0, "l2": 2, "single_l2": 3}
     with pytest.warns(IncompleteStudyWarning, match="3 of 12 cells have no result yet"):
