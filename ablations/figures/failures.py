@@ -60,7 +60,7 @@ def failures_by_kind(cells: pd.DataFrame, axes: Axes) -> Axes:
         loc="lower left",
         bbox_to_anchor=(0, 1.01),
         borderaxespad=0,
-        ncols=4,
+        ncols=3,
         fontsize="small",
         frameon=False,
     )
