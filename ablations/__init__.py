@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ablations.api import load, run
+    from ablations.api import IncompleteStudyWarning, load, run
 
-__all__ = ["load", "run"]
+__all__ = ["IncompleteStudyWarning", "load", "run"]
 
 
 def __getattr__(name: str) -> Any:

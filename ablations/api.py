@@ -90,7 +90,8 @@ def run(
         smoke: as ``--smoke``.
 
     Raises:
-        UsageError: anything that does not fit, in one line.
+        UnknownNameError: a name that there is none of, with the nearest and all valid ones.
+        UsageError: anything else that does not fit, in one line.
         RunStopped: too much failed, or the disk is full; what is finished is kept.
         KeyboardInterrupt: the run was interrupted; what is finished is kept.
     """

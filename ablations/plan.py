@@ -128,7 +128,7 @@ def make_plan(request: Request) -> Plan:
     _check_precision(devices[0], asked)
     data = data.as_called_by(stored)
     ref = _parse_ref(request)
-    _check_claims(request)
+    _check_claims(request, asked)
     study, cells = _design(request, asked, data, name=store.folder.name, ref=ref if stored is None else None)
     infos = data.by_fingerprint
     _check_sizes(cells, infos)
@@ -216,12 +216,13 @@ def _complete(request: Request) -> dict[str, list[Any]]:
     return asked
 
 
-def _check_claims(request: Request) -> None:
+def _check_claims(request: Request, asked: Mapping[str, list[Any]]) -> None:
     """Refuse a claim about a normaliser that is none; an arm that is not asked for leaves its claim undecided."""
+    arms = [arm_name(value) for value in asked.get(request.compare, [])]
     for arm in (arm for claim in request.claims for arm in claim.arms):
         if request.compare == "norm":
             NORMS[arm]
-        elif arm not in map(arm_name, request.asked[request.compare]):
+        elif arms and arm not in arms:
             raise UsageError(f"a claim is about {arm}, which is none of the arms of {request.compare}")
 
 

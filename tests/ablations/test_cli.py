@@ -259,6 +259,42 @@ def test_json_is_alone_on_standard_output(cli, tmp_path):
     assert sorted(plan["states"].values()) == ["done", "missing"]
 
 
+def test_claims_stand_in_the_study_before_its_first_cell_and_later_ones_are_post_hoc(cli, tmp_path):
+    path = tmp_path / "question.yaml"
+    text = "data: digits\nnorm: [xnorm, l2]\nseeds: 1\nepochs: 1\ntrain_limit: 128\nclaims:\n"
+    path.write_text(text + "- {kind: fails_to_train, arm: l2}\n")
+    run = ("run", "--experiment", path, "--out", tmp_path)
+    assert cli(*run)[0] == 0
+    study = yaml.safe_load((tmp_path / "norm-digits" / "study.yaml").read_text())
+    assert [(claim["kind"], claim["post_hoc"]) for claim in study["claims"]] == [("fails_to_train", False)]
+    path.write_text(text + "- {kind: greater_than, arm: xnorm, than: l2}\n")
+    _, out, _ = cli(*run)
+    assert "extended (cells with results: 2): claim 'xnorm is better than l2'" in out
+    study = yaml.safe_load((tmp_path / "norm-digits" / "study.yaml").read_text())
+    assert [claim["post_hoc"] for claim in study["claims"]] == [False, True]
+    assert "xnorm is better than l2 (post hoc)" in (tmp_path / "norm-digits" / "tables" / "claims.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("norm: [xnorm, l2]\nclaims: [{kind: fails_to_train, arm: l3}]", "unknown normaliser 'l3'. Valid: xnorm, l2"),
+        (
+            "compare: lpi\nlpi: [true, false]\nclaims: [{kind: fails_to_train, arm: l2}]",
+            "a claim is about l2, which is none",
+        ),
+        ("compare: lpi\nclaims: [{kind: fails_to_train, arm: 'on'}]", "--compare lpi: give the values to compare"),
+    ],
+)
+def test_a_claim_about_no_arm_is_refused(cli, tmp_path, lines, message):
+    path = tmp_path / "question.yaml"
+    path.write_text(lines)
+    code, _, err = cli("run", "--experiment", path, "--out", tmp_path / "out")
+    assert (code, err.count("\n")) == (2, 1)
+    assert message in err
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_experiment_file_gives_all_of_it_and_flags_win(cli, tmp_path):
     path = tmp_path / "e.yaml"
     path.write_text("study: mine\nquestion: Which?\nnorm: [xnorm, none]\nseeds: 5\nlr: 1e-3\nepochs: 9\nlpi: off\n")

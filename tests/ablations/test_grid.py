@@ -6,6 +6,7 @@ import pytest
 
 from ablations import recipes
 from ablations.study import Study, UsageError
+from ablations.study.claim import parse_claims
 from ablations.study.grid import design, extend
 
 NAMED = {"data", "norm", "seed"}
@@ -69,6 +70,26 @@ def test_a_study_grows_along_its_axes_and_remembers():
     grown = extend(make()[0], make(norm=["xnorm", "softmax"], seed=[0, 1, 2])[0], named=NAMED, ref=None, num_results=0)
     assert grown.axes == {"norm": ["xnorm", "l2", "softmax"], "seed": [0, 1, 2]}
     assert grown.history == ("extended: norm=softmax, seed=2",)
+
+
+def test_growing_with_results_in_sight_is_another_look():
+    asked = make(seed=[0, 1, 2])[0]
+    grown = extend(make()[0], asked, named=NAMED, ref=None, num_results=4)
+    assert (grown.num_looks, grown.history) == (1, ("extended (cells with results: 4): seed=2",))
+    again = extend(grown, make(seed=[3])[0], named=NAMED, ref=None, num_results=6)
+    assert again.num_looks == 2
+    assert extend(again, asked, named=NAMED, ref=None, num_results=8) == again
+    assert extend(make()[0], asked, named=NAMED, ref=None, num_results=0).num_looks == 0
+    assert extend(make()[0], make()[0], named=NAMED, ref="l2", num_results=4).num_looks == 0  # no new numbers
+
+
+def test_a_claim_that_comes_with_results_in_sight_is_post_hoc_and_remembered():
+    claims = parse_claims([{"kind": "fails_to_train", "arm": "l2"}])
+    asked = make()[0].model_copy(update={"claims": claims})
+    grown = extend(make()[0], asked, named=NAMED, ref=None, num_results=4)
+    assert [claim.post_hoc for claim in grown.claims] == [True]
+    assert grown.history == ("extended (cells with results: 4): claim 'l2 fails to train'",)
+    assert extend(grown, asked, named=NAMED, ref=None, num_results=4) == grown
 
 
 def test_asking_for_a_part_changes_nothing():
