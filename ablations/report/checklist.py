@@ -39,13 +39,16 @@ def checklist(results: Results) -> list[tuple[str, str]]:
         axes = [f"{field}: {_values(values)}" for field, values in study.axes.items() if field != "seed"]
         items += [
             (f"Axes{name}", "; ".join(axes)),
-            (f"Hyperparameters{name}, the same for every arm", _fields(study.fixed)),
+            (f"Hyperparameters{name}, the same for every arm", held_fixed(study)),
         ]
         items += [(f"Decided by {point}{name}", _fields(own)) for point, own in study.per_data.items()]
     return [
         *items,
         ("Selection", "none: every arm has the same values, and none was chosen by these results"),
-        ("Which weights are tested", "those of the last epoch, once; the validation part only draws the curves"),
+        (
+            "Which weights are tested",
+            "those of the last epoch, once; the validation part draws the curves and tells who did not learn",
+        ),
         ("Test images", _distinct(results.correct["correct"].map(len))),
         ("Parameters", _parameters(cells)),
         ("Measure", "share of test images classified rightly; mean, sd and 95 % intervals are over seeds"),
@@ -55,6 +58,13 @@ def checklist(results: Results) -> list[tuple[str, str]]:
         ("Software", _distinct(cells["software"])),
         ("Revision of the code", _distinct(cells["revision"].fillna("unknown")) + _dirty(cells["revision"])),
     ]
+
+
+def held_fixed(study: Study) -> str:
+    """Return every field of a study that does not vary; those without a value are named last."""
+    given = {field: value for field, value in study.fixed.items() if value is not None}
+    left = [field for field in study.fixed if field not in given]
+    return _fields(given) + (f"; left to the model or the data set: {', '.join(left)}" if left else "")
 
 
 def command(study: Study) -> str:

@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import sys
+import textwrap
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -25,6 +26,9 @@ PANEL_WIDTH = 3.2
 
 DPI = 160
 """Of the PNG."""
+
+CAVEAT_COLUMNS = 15
+"""Letters of a caveat to the inch."""
 
 MOST_PROCESSES = 8
 
@@ -82,7 +86,7 @@ def _leave_interrupts_to_the_parent() -> None:
 
 
 def _write(stem: Path, panels: list[Picture], caveats: tuple[str, ...]) -> DrawnFigure:
-    figure = _draw(panels, caveats)
+    figure = draw_panels(panels, caveats)
     files = []
     for extension, metadata in FORMATS.items():
         files.append(stem.with_name(f"{stem.name}.{extension}"))
@@ -91,22 +95,33 @@ def _write(stem: Path, panels: list[Picture], caveats: tuple[str, ...]) -> Drawn
     return DrawnFigure(panels[0].title, panels[0].condition, files)
 
 
-def _draw(panels: list[Picture], caveats: tuple[str, ...]) -> Figure:
+def draw_panels(panels: list[Picture], caveats: tuple[str, ...]) -> Figure:
+    """Draw pictures side by side on one page, with the caveats below."""
     width, height = panels[0].size
     if len(panels) > 1:
         width = max(width, PANEL_WIDTH * len(panels) + 1)
     figure = Figure(figsize=(width, height), layout="constrained")
-    axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    captions: list[str] = []
     for i, (panel, own) in enumerate(zip(panels, axes, strict=True)):
         panel.draw(own)
         if len(panels) > 1:
-            own.set_title(panel.panel, fontsize="small")
-            if i and own.get_ylabel():
+            caption, *rest = own.get_title(loc="left").split("\n")  # what it says of all stands above them all, once
+            captions.append(caption)
+            own.set_title("", loc="left")
+            own.set_title("\n".join([panel.panel, *rest]), fontsize="small")
+            if i:
                 own.set_ylabel("")
+                own.tick_params(which="both", labelleft=False)
             if i < len(panels) - 1 and (legend := own.get_legend()) is not None:
                 legend.remove()
-    if panels[0].condition:
-        figure.suptitle(panels[0].condition, fontsize="medium")
+    limits = [own.get_ylim() for own in axes]  # not shared before they are drawn: the last one's would hold for all
+    for own in axes:
+        own.set_ylim(min(low for low, _ in limits), max(high for _, high in limits))
+    above = list(dict.fromkeys(filter(None, [panels[0].condition, *captions])))
+    if above:
+        figure.suptitle("\n".join(above), fontsize="medium" if not captions else "small")
     if caveats:
-        figure.supxlabel("\n".join(caveats), fontsize="xx-small", color="0.35")
+        lines = [line for caveat in caveats for line in textwrap.wrap(caveat, int(CAVEAT_COLUMNS * width))]
+        figure.supxlabel("\n".join(lines), fontsize="x-small", color="0.35")
     return figure

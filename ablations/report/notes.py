@@ -43,14 +43,16 @@ def main_notes(results: Results) -> list[str]:
 
 
 def _detectable(points: pd.Series[float]) -> str:
-    known = points[points.map(math.isfinite)]
-    what = "what could have been detected, with 80 % power at these spreads"
-    if known.empty and points.isna().any():
-        return f"{what}: not computed, since chance scores have entered"
-    if known.empty:
-        return f"{what}: no difference, however large: too few seeds"
-    low, high = (f"{known.min():.2f}", f"{known.max():.2f}")
-    return f"{what}: {low if low == high else f'{low} to {high}'} points"
+    known, parts = points[points.map(math.isfinite)], []
+    if len(known):
+        low, high = (f"{known.min():.2f}", f"{known.max():.2f}")
+        parts.append(f"{low if low == high else f'{low} to {high}'} points")
+    counts = {
+        "no difference, however large: too few seeds": int(points.map(math.isinf).sum()),
+        "not computed: chance scores have entered": int(points.isna().sum()),
+    }
+    parts += [what if n == len(points) else f"{what} (in {n} comparisons)" for what, n in counts.items() if n]
+    return f"what could have been detected, with 80 % power at these spreads: {'; '.join(parts)}"
 
 
 def _coverage(num_pairs: pd.Series[int]) -> list[str]:

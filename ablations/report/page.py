@@ -10,9 +10,9 @@ from pathlib import Path
 import jinja2
 
 from ablations.gallery import undrawn_probes
-from ablations.report.checklist import command
+from ablations.report.checklist import command, held_fixed
 from ablations.report.drawing import DrawnFigure
-from ablations.report.tables import TEXT_COLUMNS, TextTable
+from ablations.report.tables import TextTable
 from ablations.results import Results
 
 LOG_LINES = 15
@@ -82,14 +82,13 @@ def render(page: Page) -> str:
         tables=page.tables,
         notes=page.notes,
         has_claims=any(study.claims for study in results.studies),
-        words=TEXT_COLUMNS,
         undrawn=undrawn_probes(results) if page.is_full else [],
         is_full=page.is_full,
         figures=[(figure, _embedded(figure.files[0])) for figure in page.figures],
         missing=missing,
         problems=results.problems,
         caveats=results.caveats,
-        fixed=[(study.name, study.fixed, study.history) for study in results.studies],
+        fixed=[(study.name, held_fixed(study), study.history) for study in results.studies],
         ended=ended[:LOGS_SHOWN],
         num_left_out=max(0, len(ended) - LOGS_SHOWN),
         checklist=page.checklist,

@@ -18,7 +18,7 @@ LATEX |= {sign: "\\" + sign for sign in "&%$#_{}"} | {"<": r"$<$", ">": r"$>$"}
 """What stands for a sign that LaTeX would take for something else."""
 
 TEXT_COLUMNS = ("condition", "claim", "verdict", "evidence", "source", "isolates", "difference", "outcome", "why")
-"""Columns that hold words, beside that of the arms; the others are numbers, and sort as such."""
+"""Columns that hold words, beside that of the arms."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class TextTable:
         title: in a few words.
         head: names of the columns.
         rows: as many texts each.
+        is_text: of each column, whether it holds words: the others hold numbers, and sort as such.
         bold: places (row, column) of what the adjusted test supports.
         frame: the numbers in full, for CSV.
         notes: what must be read with it.
@@ -39,6 +40,7 @@ class TextTable:
     title: str
     head: list[str]
     rows: list[list[str]]
+    is_text: list[bool]
     frame: pd.DataFrame
     bold: frozenset[tuple[int, int]] = frozenset()
     notes: list[str] = field(default_factory=list)
@@ -66,7 +68,7 @@ class TextTable:
             for i, row in enumerate(self.rows)
         ]
         frame = pd.DataFrame(cells, columns=[latex_text(name) for name in unique(self.head)])
-        columns = "".join("l" if name in TEXT_COLUMNS or i == 0 else "r" for i, name in enumerate(self.head))
+        columns = "".join("l" if is_text else "r" for is_text in self.is_text)
         text = frame.style.hide(axis="index").to_latex(
             hrules=True,
             column_format=columns,
@@ -296,13 +298,15 @@ def _table(
     notes: list[str] | None = None,
 ) -> TextTable:
     """Write a frame's rows as text, each after its condition where there are several."""
-    several = (frame["condition"] != "").any()
+    several = bool((frame["condition"] != "").any())
     written = [({"condition": str(row["condition"])} if several else {}) | write(row) for _, row in frame.iterrows()]
     head = list(written[0]) if written else []
     marked = frame["supported"].tolist() if bold in head else []
     places = {(i, head.index(str(bold))) for i, is_supported in enumerate(marked) if is_supported}
     rows = [list(row.values()) for row in written]
-    return TextTable(name, title, [column.strip() for column in head], rows, frame, frozenset(places), notes or [])
+    is_text = [column in TEXT_COLUMNS or place <= several for place, column in enumerate(head)]  # the arms come first
+    names = [column.strip() for column in head]
+    return TextTable(name, title, names, rows, is_text, frame, frozenset(places), notes or [])
 
 
 def number(value: float, *, sign: str = "") -> str:

@@ -1,8 +1,10 @@
 """The figures of whole studies: each on its page, true to its frame, and the same in any company."""
 
 import math
+from dataclasses import replace
 from functools import cache
 from io import BytesIO
+from itertools import pairwise
 from pathlib import Path
 from tempfile import mkdtemp
 
@@ -24,6 +26,7 @@ from ablations.figures.failures import failures_by_kind
 from ablations.figures.palette import arm_style
 from ablations.figures.probes import probes_over_depth, probes_over_time
 from ablations.gallery import CORE, DRAW, Picture, all_pictures, core_pictures
+from ablations.report.drawing import draw_panels
 from ablations.results import Results
 from ablations.stats import CHANCE_KINDS, t_interval, wilson_interval
 from ufo.norms import NORMS
@@ -301,6 +304,34 @@ def test_probes_over_time_have_a_cross_where_a_run_ended():
     everything = results("an arm explodes").probes.query("probe == 'grad_norm'")
     with pytest.raises(ValueError, match="drawn of one layer, got 3"):
         probes_over_time(everything, Figure().subplots())
+
+
+def test_panels_say_once_what_holds_for_all_and_no_title_covers_another():
+    panels = [
+        one
+        for one in all_pictures(results("an arm explodes"))
+        if (one.name, one.part) == ("probes_over_time", "grad_norm")
+    ]
+    frame = panels[1].frame.copy()
+    frame.loc[frame.index[0], "value"] = math.nan
+    panels[1] = replace(panels[1], frame=frame)
+    figure = draw_panels(panels, ("a caveat",))
+    figure.savefig(BytesIO(), format="png", dpi=50)
+    titles = [axes.title for axes in figure.axes]
+    assert [title.get_text() for title in titles] == [
+        LAYERS[0],
+        f"{LAYERS[1]}\nValues not drawn: 1 not finite.",
+        LAYERS[2],
+    ]
+    assert not any(axes.get_title(loc="left") for axes in figure.axes)
+    assert figure.get_suptitle() == "n = 4 per arm. Thin: a seed. Bold: mean, as long as all its runs last."
+    values = pd.concat(one.frame for one in panels)["value"]
+    assert all(axes.get_ylim() == figure.axes[0].get_ylim() for axes in figure.axes)
+    low, high = figure.axes[0].get_ylim()
+    assert low <= values.min() <= values.max() <= high
+    boxes = [title.get_window_extent() for title in titles]
+    assert not any(one.overlaps(other) for one, other in pairwise(boxes))
+    assert [axes.get_legend() is not None for axes in figure.axes] == [False, False, True]
 
 
 def test_gains_have_a_linear_axis():
