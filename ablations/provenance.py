@@ -120,13 +120,17 @@ def _version(package: str) -> str | None:
 
 
 def _git() -> dict[str, Any] | None:
-    """Return revision and whether tracked files differ from it; None outside a checkout."""
+    """Return revision and whether tracked files of the code differ from it; None outside a checkout.
+
+    What a run writes, which may be under version control too, is no change of the code.
+    """
 
     def ask(*arguments: str) -> str:
         return subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=True).stdout
 
     try:
-        return {"revision": ask("rev-parse", "HEAD").strip(), "dirty": bool(ask("status", "--porcelain", "-uno"))}
+        changed = ask("status", "--porcelain", "-uno", "--", "ufo", "ablations")
+        return {"revision": ask("rev-parse", "HEAD").strip(), "dirty": bool(changed)}
     except (OSError, subprocess.CalledProcessError):
         return None
 

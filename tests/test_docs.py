@@ -14,6 +14,8 @@ from ablations.engine.options import EngineOptions
 from ablations.listing import norms
 from ablations.report import markdown_table
 from ablations.request import make_request
+from ablations.stats import coverage
+from ablations.study.claim import parse_claims
 from ablations.study.experiment import load_experiment
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -40,6 +42,18 @@ def test_the_table_of_speeds_is_the_benchmarks():
         assert f" | {rate:.0f} | " in README
     for line in ratios(rows).query("quantity != 'cell'").itertuples():
         assert f"{line.value:.2f} times [{line.low:.2f}, {line.high:.2f}]" in README
+
+
+def test_the_table_of_coverage_is_the_simulations():
+    for distribution, own in coverage([6, 8, 10]).groupby("distribution"):
+        shares = " | ".join(f"{share:.1f} %" for share in own["coverage_pct"])
+        assert f"| {distribution} | {shares} |" in README
+
+
+def test_the_readmes_claims_are_claims():
+    block = re.search(r"```yaml\n(claims:.*?)```", README, re.DOTALL)
+    assert block is not None
+    assert len(parse_claims(yaml.safe_load(block.group(1))["claims"])) == 5
 
 
 def test_every_file_that_the_readme_links_exists():

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 
 import pytest
 from test_architecture import imports
 
-from ablations.provenance import ROOT, SOURCES, import_plugin, source_hashes
+from ablations.provenance import ROOT, SOURCES, describe, import_plugin, source_hashes
 from ablations.study import UsageError
 from ufo.norms import NORMS
 
@@ -103,3 +104,23 @@ def test_line_ends_do_not_count(here):
     before = source_hashes(["mine"])
     (here / "ends.py").write_bytes(NORM.format(name="mine").replace("\n", "\r\n").encode())
     assert source_hashes(["mine"]) == before
+
+
+def test_a_change_of_the_code_is_recorded_and_one_of_its_results_is_not(tmp_path, monkeypatch):
+    def git(*arguments: str) -> None:
+        who = ("-c", "user.name=a", "-c", "user.email=a@b.c")
+        subprocess.run(["git", "-C", str(tmp_path), *who, *arguments], check=True, capture_output=True)
+
+    for name in ("ufo", "ablations", "results"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text("as it was")
+    monkeypatch.setattr("ablations.provenance.ROOT", tmp_path)
+    assert describe()["git"] is None
+    git("init")
+    git("add", ".")
+    git("commit", "-m", "as it was")
+    (tmp_path / "results" / "file").write_text("a result")
+    assert describe()["git"]["dirty"] is False
+    (tmp_path / "ablations" / "file").write_text("a change")
+    assert describe()["git"]["dirty"] is True
+    assert len(describe()["git"]["revision"]) == 40

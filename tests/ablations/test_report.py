@@ -185,6 +185,7 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("file", DAMAGE)
+@pytest.mark.filterwarnings("ignore:.*have no result yet")
 def test_what_is_damaged_is_said_and_the_rest_reported(file, tmp_path):
     folder = make_study(tmp_path, seeds=3)
     (cell,) = (folder / "cells").glob("l2-s1-*")
