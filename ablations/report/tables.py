@@ -21,6 +21,10 @@ TEXT_COLUMNS = ("condition", "claim", "verdict", "evidence", "source", "isolates
 """Columns that hold words, beside that of the arms."""
 
 
+PARAGRAPHS = {"claim": 0.17, "evidence": 0.27, "source": 0.2, "why": 0.35}
+"""Columns that LaTeX breaks into lines, and their width as a share of the page's."""
+
+
 @dataclass(frozen=True)
 class TextTable:
     """A table as text.
@@ -68,7 +72,7 @@ class TextTable:
             for i, row in enumerate(self.rows)
         ]
         frame = pd.DataFrame(cells, columns=[latex_text(name) for name in unique(self.head)])
-        columns = "".join("l" if is_text else "r" for is_text in self.is_text)
+        columns = "".join(_column_format(name, is_text) for name, is_text in zip(self.head, self.is_text, strict=True))
         text = frame.style.hide(axis="index").to_latex(
             hrules=True,
             column_format=columns,
@@ -77,6 +81,12 @@ class TextTable:
             position_float="centering",
         )
         return "% \\usepackage{booktabs}\n" + text + "".join(f"% {note}\n" for note in self.notes)
+
+
+def _column_format(name: str, is_text: bool) -> str:
+    if name in PARAGRAPHS:
+        return rf"p{{{PARAGRAPHS[name]}\linewidth}}"
+    return "l" if is_text else "r"
 
 
 def markdown_table(head: list[str], rows: list[list[str]]) -> str:

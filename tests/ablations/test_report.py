@@ -130,6 +130,10 @@ def test_latex_has_the_rules_of_booktabs_and_every_sign_escaped(whole):
     for rule in (r"\toprule", r"\midrule", r"\bottomrule"):
         assert rule in tex
     assert r"single\_l2 & 4" in tex
+    assert (
+        r"\begin{tabular}{p{0.17\linewidth}lp{0.27\linewidth}rp{0.2\linewidth}}"
+        in (folder / "tables/claims.tex").read_text()
+    )
     assert not re.search(r"(?<!\\)_", tex.split(r"\toprule")[1].split(r"\bottomrule")[0])
     assert latex_text("a_b & 50 % {x} #1 $y ~ \\z ^") == (
         r"a\_b \& 50 \% \{x\} \#1 \$y \textasciitilde{} \textbackslash{}z \textasciicircum{}"
