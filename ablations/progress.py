@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -97,6 +98,15 @@ class Picture(Lines):
             self.live.update(self.board, refresh=True)
 
 
+def _redraws(console: Console) -> bool:
+    """Whether what is printed can be printed over.
+
+    FORCE_COLOR lets rich take a pipe for a terminal, and a notebook's ``!`` gives a command one that cannot go back.
+    """
+    is_forced = "FORCE_COLOR" in os.environ and not console.file.isatty()
+    return console.is_terminal and not is_forced and "JPY_PARENT_PID" not in os.environ
+
+
 @contextlib.contextmanager
 def watching(console: Console, study: Study, store: Store, *, total: int, show: str) -> Iterator[Lines]:
     """Watch a run, in the way that the console allows.
@@ -108,7 +118,7 @@ def watching(console: Console, study: Study, store: Store, *, total: int, show: 
         total: cells to be run.
         show: how the command that shows a cell ends, after its id.
     """
-    if not console.is_terminal or not total:
+    if not total or not _redraws(console):
         yield Lines(console, study, total=total, show=show)
         return
     board = fill_board(Board(study), store)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -14,8 +15,9 @@ WIDTH_OF_A_LOG = 120
 
 
 def make_console(as_json: bool) -> Console:
-    """Return the console: standard error where standard output is for scripts."""
-    width = None if sys.stdout.isatty() else WIDTH_OF_A_LOG
+    """Return the console: standard error where standard output is for scripts; a notebook's is as wide as a log."""
+    is_terminal = sys.stdout.isatty() and "JPY_PARENT_PID" not in os.environ
+    width = None if is_terminal else WIDTH_OF_A_LOG
     return Console(stderr=as_json, highlight=False, width=width)
 
 

@@ -45,7 +45,7 @@ def probes_over_depth(probes: pd.DataFrame, axes: Axes) -> Axes:
     if not is_drawable(probes, axes):
         return axes
     last = probes[probes["epoch"] == probes.groupby("cell")["epoch"].transform("max")]
-    _draw_arms(last, "layer_order", "each run's last epoch. Thin: a seed. Bold: mean.", axes)
+    _draw_arms(last, "layer_order", "Each run's last epoch. Thin: a seed. Bold: mean.", axes)
     layers = probes.drop_duplicates("layer").sort_values("layer_order")
     tilt = 40 if len(layers) > LEVEL else 0
     names = [_short(layer) for layer in layers["layer"]]

@@ -79,10 +79,10 @@ def _pairing(results: Results) -> str:
     if known.empty:
         return said
     low, high = f"{known.min():+.2f}", f"{known.max():+.2f}"
-    num_sure = int((pairs["correlation_low"] > 0).sum())
+    num_above = int((pairs["correlation_low"] > 0).sum())
     return (
         f"{said}; scores of a pair correlate by {low if low == high else f'{low} to {high}'}, "
-        f"surely above 0 in {num_sure} of {len(known)} comparisons"
+        f"with a 95 % interval above 0 in {num_above} of {len(known)} comparisons"
     )
 
 

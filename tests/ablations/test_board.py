@@ -160,6 +160,17 @@ def test_where_there_is_no_terminal_each_cell_has_one_line(store):
     assert f"no memory (python -m ablations show {cell.id} --out x)" in oom
 
 
+@pytest.mark.parametrize("variable", ["FORCE_COLOR", "JPY_PARENT_PID"])
+def test_forced_colours_and_notebooks_make_no_terminal(store, monkeypatch, variable):
+    monkeypatch.setenv(variable, "1")
+    file = io.StringIO()
+    console = Console(file=file, force_terminal=True, width=100)
+    with watching(console, store.read_study(), store, total=6, show="") as watcher:
+        watcher.tick()
+        watcher.note("a line")
+    assert file.getvalue() == "a line\n"
+
+
 def test_a_retried_cell_that_works_is_no_failure(store):
     cell = next(iter(store.records().values())).config
     with watching(Console(file=io.StringIO()), store.read_study(), store, total=6, show="") as watcher:
