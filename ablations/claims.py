@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -18,12 +18,13 @@ from ablations.stats import (
     cost_exponents,
     differences,
     equivalence_p,
+    holm,
     one_sided_p,
     seeds_for,
     sign_flip_one_sided_p,
     wilson_interval,
 )
-from ablations.study.claim import Claim
+from ablations.study.claim import Claim, ordered_pairs
 
 Verdict = Literal["supported", "contradicted", "undecided"]
 
@@ -43,21 +44,37 @@ class _Finding:
     seeds_for_margin: float = math.nan
 
 
-def judge(claims: Sequence[Claim], cells: pd.DataFrame, costs: pd.DataFrame) -> pd.DataFrame:
-    """Judge every claim in every condition.
-
-    *Better than* is supported, or contradicted, by a two-sided sign-flip p below 0.05 and the sign of the difference; p
-    are adjusted by Holm's method over every comparison that any of these claims needs, in all conditions. *Worse by at
-    least m* is a one-sided test against -m at 0.05 each way; *equivalent within m* is TOST at 0.05, contradicted where
-    the 95 % interval lies outside. Both are t tests, or sign-flip tests where chance scores have entered. *Fails to
-    train* is about the share of diverged cells among those that did not fail: its 95 % Wilson interval lies above one
-    half, or below. *Cost linear in tokens* is about the exponents of multiply-adds and of time.
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """A study's claims and what they are judged by.
 
     Args:
         claims: of the study.
+        arms: of the study, those without a cell too.
         cells: one row per cell, as `ablations.stats.summarise` takes them.
         costs: what `ablations bench cost` has measured: `condition`, `arm`, `quantity`, `tokens`, `round`, `value`; no
             rows where it has not.
+    """
+
+    claims: Sequence[Claim]
+    arms: Sequence[str]
+    cells: pd.DataFrame
+    costs: pd.DataFrame
+
+
+def judge(cases: Sequence[Case]) -> pd.DataFrame:
+    """Judge every claim of one study, or of several, in every condition.
+
+    *Better than* is supported, or contradicted, by a two-sided sign-flip p below 0.05 and the sign of the difference; p
+    are adjusted by Holm's method over every pair of arms whose order any of these claims is about, in all conditions.
+    *Better than every other* is so only if every other arm of the study has cells. *Worse by at least m* is a one-sided
+    test against -m at 0.05 each way; *equivalent within m* is TOST at 0.05, contradicted where the 95 % interval lies
+    outside. Both are t tests, or sign-flip tests where chance scores have entered. *Fails to train* is about the share
+    of diverged cells among those that did not fail: its 95 % Wilson interval lies above one half, or below. *Cost
+    linear in tokens* is about the exponents of multiply-adds and of time.
+
+    Args:
+        cases: one for each study.
 
     Returns:
         One row per claim and condition: `claim`, `source`, `post_hoc`, `condition`, `verdict`, `evidence` in words,
@@ -65,13 +82,26 @@ def judge(claims: Sequence[Claim], cells: pd.DataFrame, costs: pd.DataFrame) -> 
         power, computed for the claim's margin (0.5 points where it has none) and the spread seen, never for the
         difference seen.
     """
-    needed = dict.fromkeys(comparison for claim in claims for comparison in _comparisons(claim, cells))
-    table = compare(cells, list(needed))
-    paired = differences(cells, list(needed))
+    tables = [compare(case.cells, _ordered(case)) for case in cases]
+    family = pd.concat([table for table in tables if len(table)] or tables[:1])
+    alpha = ALPHA / max(1, int((family["num_pairs"] > 0).sum()))
+    adjusted = iter(holm(family["p"].to_numpy(np.float64)))
     rows = []
-    for claim in claims:
-        for condition in cells["condition"].unique() if len(cells) else [""]:
-            finding = _judge(claim, condition, cells=cells, costs=costs, table=table, paired=paired)
+    for case, table in zip(cases, tables, strict=True):
+        own = table.assign(p_holm=[next(adjusted) for _ in range(len(table))])
+        rows += _judge_case(case, own.assign(supported=own["p_holm"] < ALPHA), alpha)
+    return pd.DataFrame(rows, columns=list(COLUMNS)).astype({"seeds_for_margin": "Int64"})
+
+
+def _ordered(case: Case) -> list[Comparison]:
+    return [Comparison((arm,), (other,)) for arm, other in ordered_pairs(case.claims, case.arms)]
+
+
+def _judge_case(case: Case, table: pd.DataFrame, alpha: float) -> list[dict[str, Any]]:
+    rows = []
+    for claim in case.claims:
+        for condition in case.cells["condition"].unique() if len(case.cells) else [""]:
+            finding = _judge(claim, condition, case=case, table=table, alpha=alpha)
             rows.append(
                 {
                     "claim": claim.statement,
@@ -84,51 +114,50 @@ def judge(claims: Sequence[Claim], cells: pd.DataFrame, costs: pd.DataFrame) -> 
                     "seeds_for_margin": finding.seeds_for_margin if finding.verdict == "undecided" else math.nan,
                 }
             )
-    return pd.DataFrame(rows, columns=list(COLUMNS)).astype({"seeds_for_margin": "Int64"})
+    return rows
 
 
-def _comparisons(claim: Claim, cells: pd.DataFrame) -> list[Comparison]:
-    if claim.than is not None:
-        return [Comparison((claim.arm,), (claim.than,))]
-    if claim.kind == "better_than_every_other":
-        others = cells.sort_values("arm_order", kind="stable")["arm"].unique()
-        return [Comparison((claim.arm,), (other,)) for other in others if other != claim.arm]
-    return []
-
-
-def _judge(
-    claim: Claim,
-    condition: str,
-    *,
-    cells: pd.DataFrame,
-    costs: pd.DataFrame,
-    table: pd.DataFrame,
-    paired: pd.DataFrame,
-) -> _Finding:
-    there = cells[cells["condition"] == condition]
+def _judge(claim: Claim, condition: str, *, case: Case, table: pd.DataFrame, alpha: float) -> _Finding:
+    there = case.cells[case.cells["condition"] == condition]
+    have = set(there["arm"])
     if claim.kind == "cost_linear_in_tokens":
-        return _judge_cost(costs[(costs["condition"] == condition) & (costs["arm"] == claim.arm)])
-    if missing := [arm for arm in claim.arms if arm not in set(there["arm"])]:
+        return _judge_cost(case.costs[(case.costs["condition"] == condition) & (case.costs["arm"] == claim.arm)])
+    if missing := [arm for arm in claim.arms if arm not in have]:
         return _Finding("undecided", f"no cell of {' or '.join(missing)} has ended")
     if claim.kind == "fails_to_train":
         return _judge_failure(there[there["arm"] == claim.arm])
-    names = [comparison.name for comparison in _comparisons(claim, there)]
-    here = paired[paired["condition"] == condition]
-    own = [here[here["comparison"] == name] for name in names]
+    others = [arm for arm in case.arms if arm != claim.arm] if claim.than is None else [claim.than]
+    compared = [Comparison((claim.arm,), (other,)) for other in others if other in have]
+    paired = differences(there, compared)
+    own = [paired[paired["comparison"] == comparison.name] for comparison in compared]
     if not own or any(len(pairs) < 2 for pairs in own):
         return _Finding("undecided", "fewer than two complete pairs", min(map(len, own), default=0))
-    if claim.margin_pct is None:
-        alpha = ALPHA / int((table["num_pairs"] > 0).sum())
-        return _judge_greater(table[(table["condition"] == condition) & table["comparison"].isin(names)], own, alpha)
-    return _judge_margin(claim, claim.margin_pct, own[0])
+    if claim.margin_pct is not None:
+        return _judge_margin(claim, claim.margin_pct, own[0])
+    tested = [_directed(table[table["condition"] == condition], comparison) for comparison in compared]
+    return _judge_greater(tested, own, alpha, missing=[arm for arm in others if arm not in have])
 
 
-def _judge_greater(tested: pd.DataFrame, own: list[pd.DataFrame], alpha: float) -> _Finding:
-    """Judge whether every one of some differences is above zero."""
-    signs = np.sign(tested["difference_pct"]).where(tested["supported"], 0)
-    verdict: Verdict = "supported" if signs.min() > 0 else "contradicted" if signs.min() < 0 else "undecided"
-    rows = tested.to_dict("records")
-    parts = [f"{row['comparison']}: {row['difference_pct']:+.2f} points, p {row['p_holm']:.3f}" for row in rows]
+def _directed(table: pd.DataFrame, comparison: Comparison) -> dict[str, Any]:
+    """Return a comparison's row, from that of the reverse one where the family has that."""
+    ours = table[table["comparison"] == comparison.name]
+    if len(ours):
+        return {str(name): value for name, value in ours.iloc[0].items()}
+    theirs = table[table["comparison"] == Comparison(comparison.minus, comparison.plus).name].iloc[0]
+    reverse = {"comparison": comparison.name, "difference_pct": -theirs["difference_pct"]}
+    return {str(name): value for name, value in theirs.items()} | reverse
+
+
+def _judge_greater(
+    tested: list[dict[str, Any]], own: list[pd.DataFrame], alpha: float, *, missing: list[str]
+) -> _Finding:
+    """Judge whether every one of some differences is above zero; those to arms without a cell are not known."""
+    signs = [np.sign(row["difference_pct"]) if row["supported"] else 0 for row in tested]
+    verdict: Verdict = "contradicted" if min(signs) < 0 else "undecided"
+    if min(signs) > 0 and not missing:
+        verdict = "supported"
+    parts = [f"{row['comparison']}: {row['difference_pct']:+.2f} points, p {row['p_holm']:.3f}" for row in tested]
+    parts += [f"no cell of {arm} has ended" for arm in missing]
     seeds = max(_seeds(pairs, MARGIN_PCT, alpha=alpha) for pairs in own)
     return _Finding(verdict, "; ".join(parts), min(map(len, own)), seeds)
 

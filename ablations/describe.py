@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 import statistics
 import time
@@ -14,6 +13,7 @@ from ablations.data import DataInfo
 from ablations.plan import Plan
 from ablations.stats import can_decide, seeds_needed
 from ablations.study import CellConfig, Study
+from ablations.study.claim import ordered_pairs
 from ablations.study.grid import arm_name
 from ufo.norms import NORMS
 from ufo.sizes import SIZES
@@ -158,4 +158,6 @@ def plural(count: int, noun: str) -> str:
 
 
 def _num_comparisons(study: Study) -> int:
-    return (len(study.arms) - 1) * math.prod(len(values) for values in study.conditions.values())
+    """Count the comparisons of the main table, or those of the claims where they are more."""
+    num_claimed = len(ordered_pairs(study.claims, study.arm_names))
+    return max(len(study.arms) - 1, num_claimed) * len(study.condition_names)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from ablations import stats
-from ablations.claims import judge
+from ablations.claims import Case, judge
 from ablations.store.frames import Frames
 from ablations.study import Study, UsageError
 from ufo.norms import CONTRASTS, INTERACTIONS
@@ -99,13 +99,17 @@ class Results:
     @cached_property
     def claims(self) -> pd.DataFrame:
         """The verdicts on the studies' claims, from `ablations.claims.judge`."""
-        several = len(self.studies) > 1
-        verdicts = []
-        for study in self.studies:
-            own = _of(self.cells, study.name) if several else self.cells
-            costs = _of(self.costs, study.name) if several else self.costs
-            verdicts.append(judge(study.claims, own, costs))
-        return _join(verdicts)
+        return judge(
+            [
+                Case(
+                    claims=study.claims,
+                    arms=study.arm_names,
+                    cells=self.of_study(self.cells, study),
+                    costs=self.of_study(self.costs, study),
+                )
+                for study in self.studies
+            ]
+        )
 
     @cached_property
     def pairing(self) -> pd.DataFrame:
@@ -117,6 +121,13 @@ class Results:
     def agreement(self) -> pd.DataFrame:
         """In how many test images two runs differ, from `ablations.stats.agreement`."""
         return stats.agreement(self.correct)
+
+    def of_study(self, frame: pd.DataFrame, study: Study) -> pd.DataFrame:
+        """Return a study's rows of a frame with conditions: all, where there is one study."""
+        if len(self.studies) == 1:
+            return frame
+        condition = frame["condition"].astype(str)
+        return frame[(condition == f"study={study.name}") | condition.str.startswith(f"study={study.name}, ")]
 
     def power(self, delta_pct: float) -> pd.DataFrame:
         """Say how many seeds a margin takes, from the spread seen, and what the present ones could have detected.
@@ -182,7 +193,9 @@ class Results:
             raise UsageError(f"these studies compare different fields: {', '.join(fields)}; report them one by one")
         names = [study.name for study in self.studies]
         if len(set(names)) < len(names):
-            raise UsageError(f"two of these studies have one name: {', '.join(names)}; rename the folder of one")
+            raise UsageError(
+                f"two of these studies have one name: {', '.join(names)}; change `name` in the study.yaml of one"
+            )
         arms = list(dict.fromkeys(arm for study in self.studies for arm in study.arm_names))
         if asked is not None:
             if asked not in arms:
@@ -222,9 +235,3 @@ def _with_common_order(frames: list[Frames], studies: Sequence[Study]) -> list[F
         ordered = {field: part.assign(arm_order=part["arm"].map(arms.index)) for field, part in parts.items()}
         changed.append(replace(frame, **ordered))
     return changed
-
-
-def _of(frame: pd.DataFrame, study: str) -> pd.DataFrame:
-    """Return the rows of a study among several."""
-    condition = frame["condition"].astype(str)
-    return frame[(condition == f"study={study}") | condition.str.startswith(f"study={study}, ")]

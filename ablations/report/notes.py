@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
-
 import pandas as pd
 
+from ablations.report.tables import detectable_text, sign_flip_text
 from ablations.results import Results
 from ablations.stats import ALPHA, CHANCE_KINDS, coverage
 
@@ -16,11 +15,11 @@ def main_notes(results: Results) -> list[str]:
     notes = ["accuracy: mean over seeds at the last epoch; brackets: 95 % t intervals; differences are paired by seed"]
     pairs = table.loc[table["p"].notna()]
     if num_comparisons := len(pairs):
+        family = f"{num_comparisons} comparison{'s' * (num_comparisons > 1)}"
         notes.append(
-            f"p: exact sign-flip permutation, Holm over {num_comparisons} comparison{'s' * (num_comparisons > 1)}; "
-            f"in bold or asterisks: p below {ALPHA}"
+            f"p: {sign_flip_text(pairs['num_pairs'])}, Holm over {family}; in bold or asterisks: p below {ALPHA}"
         )
-        notes += [_detectable(pairs["detectable_pct"]), *_coverage(pairs["num_pairs"]), _pairing(results)]
+        notes += [detectable_text(pairs["detectable_pct"]), *_coverage(pairs["num_pairs"]), _pairing(results)]
         notes += _looks(results)
     counts = {
         "cells of this study have not been run": len(results.missing),
@@ -40,19 +39,6 @@ def main_notes(results: Results) -> list[str]:
         if num_mixed := int((results.pairing["num_pairs"] - results.pairing[column]).sum()):
             notes.append(f"{num_mixed} pairs join cells of different {what}")
     return notes + list(results.problems) + list(results.caveats)
-
-
-def _detectable(points: pd.Series[float]) -> str:
-    known, parts = points[points.map(math.isfinite)], []
-    if len(known):
-        low, high = (f"{known.min():.2f}", f"{known.max():.2f}")
-        parts.append(f"{low if low == high else f'{low} to {high}'} points")
-    counts = {
-        "no difference, however large: too few seeds": int(points.map(math.isinf).sum()),
-        "not computed: chance scores have entered": int(points.isna().sum()),
-    }
-    parts += [what if n == len(points) else f"{what} (in {n} comparisons)" for what, n in counts.items() if n]
-    return f"what could have been detected, with 80 % power at these spreads: {'; '.join(parts)}"
 
 
 def _coverage(num_pairs: pd.Series[int]) -> list[str]:
@@ -93,10 +79,11 @@ def _looks(results: Results) -> list[str]:
         if not study.num_looks:
             continue
         alpha = ALPHA / (study.num_looks + 1)
-        kept = int((results.table["p_holm"] < alpha).sum())
+        own = results.of_study(results.table, study)
+        kept = int((own["p_holm"] < alpha).sum())
         notes.append(
             f"{study.name} was extended {study.num_looks} time{'s' * (study.num_looks > 1)} after results could be "
             f"seen; p are not adjusted for these looks: at {ALPHA} / {study.num_looks + 1} = {alpha:.4f} {kept} of "
-            f"{int(results.table['supported'].sum())} supported differences remain"
+            f"{int(own['supported'].sum())} supported differences remain"
         )
     return notes

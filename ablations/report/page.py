@@ -113,17 +113,22 @@ def _ended(results: Results) -> list[Ended]:
     """Return every cell that diverged or failed, with the end of its log; first one of each kind."""
     cells = results.cells[results.cells["outcome"] != "ok"]
     order = cells.groupby(["condition", "arm", "kind"], sort=False).cumcount()
+    folders = {
+        condition: stratum.folder
+        for stratum in results.strata
+        for condition in results.of_study(cells, stratum.study)["condition"]
+    }
     found = []
     for row in cells.loc[order.sort_values(kind="stable").index].to_dict("records"):
         where = f", {row['condition']}" if row["condition"] else ""
         title = f"{row['arm']}, seed {row['seed']}{where}: {row['outcome']}, {row['kind']}"
-        found.append(Ended(title, str(row["detail"]), _end_of_log(results, str(row["folder"]))))
+        cell = folders[row["condition"]] / "cells" / str(row["folder"])
+        found.append(Ended(title, str(row["detail"]), _end_of_log(cell)))
     return found
 
 
-def _end_of_log(results: Results, name: str) -> str:
-    for stratum in results.strata:
-        path = stratum.folder / "cells" / name / "log.txt"
-        if path.is_file():
-            return "\n".join(path.read_text(errors="replace").splitlines()[-LOG_LINES:])
-    return "there is no log.txt"
+def _end_of_log(cell: Path) -> str:
+    path = cell / "log.txt"
+    if not path.is_file():
+        return "there is no log.txt"
+    return "\n".join(path.read_text(errors="replace").splitlines()[-LOG_LINES:])

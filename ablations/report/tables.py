@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from ablations.results import Results
+from ablations.stats import MOST_EXACT
 
 Row = dict[str, str]
 
@@ -96,7 +97,9 @@ def markdown_table(head: list[str], rows: list[list[str]]) -> str:
     ['| a | b |', '| --- | --- |', '| 1 | x\\\\|y |']
     """
     lines = [head, ["---"] * len(head), *rows]
-    return "".join("| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |\n" for line in lines)
+    return "".join(
+        "| " + " | ".join(" ".join(cell.split()).replace("|", r"\|") for cell in line) + " |\n" for line in lines
+    )
 
 
 def latex_text(text: str) -> str:
@@ -203,8 +206,19 @@ def contrasts_table(results: Results) -> TextTable:
             "p Holm": p_text(row["p_holm"]),
         }
 
-    count = int(results.contrasts["p"].notna().sum())
-    notes = [f"p: exact sign-flip permutation, Holm over the {count} contrasts of this table; in bold: below 0.05"]
+    table = results.contrasts
+    tested = table[table["p"].notna()]
+    family = f"the {len(tested)} contrasts of this table"
+    notes = [f"p: {sign_flip_text(tested['num_pairs'])}, Holm over {family}; in bold: below 0.05"]
+    if len(tested):
+        notes.append(detectable_text(tested["detectable_pct"]))
+    counts = {
+        "pairs are left out, since a cell of them failed or is missing": "num_pairs_left_out",
+        "pairs have a score by chance; their mean carries no interval": "num_pairs_chance",
+        "pairs join a stale cell and a fresh one": "num_pairs_mixed",
+    }
+    sums = {what: int(table[column].sum()) for what, column in counts.items()}
+    notes += [f"{count} {what}" for what, count in sums.items() if count]
     return _table("contrasts", "Contrasts", results.contrasts, write, bold="points", notes=notes)
 
 
@@ -317,6 +331,30 @@ def _table(
     is_text = [column in TEXT_COLUMNS or place <= several for place, column in enumerate(head)]  # the arms come first
     names = [column.strip() for column in head]
     return TextTable(name, title, names, rows, is_text, frame, frozenset(places), notes or [])
+
+
+def sign_flip_text(num_pairs: pd.Series[int]) -> str:
+    """Say how p are computed: exactly, or from random patterns where there are too many."""
+    how = "exact" if num_pairs.max() <= MOST_EXACT else f"exact up to {MOST_EXACT} pairs, above that drawn,"
+    return f"{how} sign-flip permutation"
+
+
+def detectable_text(points: pd.Series[float]) -> str:
+    """Say what could have been detected.
+
+    Args:
+        points: of each comparison: infinite where no difference could, NaN where chance scores have entered.
+    """
+    known, parts = points[points.map(math.isfinite)], []
+    if len(known):
+        low, high = (f"{known.min():.2f}", f"{known.max():.2f}")
+        parts.append(f"{low if low == high else f'{low} to {high}'} points")
+    counts = {
+        "no difference, however large: too few seeds": int(points.map(math.isinf).sum()),
+        "not computed: chance scores have entered": int(points.isna().sum()),
+    }
+    parts += [what if n == len(points) else f"{what} (in {n} comparisons)" for what, n in counts.items() if n]
+    return f"what could have been detected, with 80 % power at these spreads: {'; '.join(parts)}"
 
 
 def number(value: float, *, sign: str = "") -> str:

@@ -5,6 +5,7 @@ from ablations.stats.comparisons import MARGIN_PCT, Comparison, compare, differe
 from ablations.stats.coverage import coverage
 from ablations.stats.inference import (
     ALPHA,
+    MOST_EXACT,
     correlation_interval,
     equivalence_p,
     holm,
@@ -24,6 +25,7 @@ __all__ = [
     "ALPHA",
     "CHANCE_KINDS",
     "MARGIN_PCT",
+    "MOST_EXACT",
     "Comparison",
     "agreement",
     "can_decide",

@@ -200,7 +200,7 @@ def _columns(own: pd.DataFrame, num_comparisons: int, margin_pct: float, level: 
         "difference_low_pct": low,
         "difference_high_pct": high,
         "p": sign_flip_p(values),
-        "won_share": float(((values > 0) + 0.5 * (values == 0)).mean()) if n else math.nan,
+        "won_share": float((np.sign(values.round(9)) / 2 + 0.5).mean()) if n else math.nan,
         "equivalence_p": math.nan if has_chance else equivalence_p(values, margin_pct),
         "detectable_pct": detectable,
         "success_num_pairs": len(successes),

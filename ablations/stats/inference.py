@@ -108,7 +108,8 @@ def one_sided_p(differences: npt.ArrayLike, bound: float, *, below: bool) -> flo
         below: whether the mean is claimed to lie below the bound, or above it.
 
     Returns:
-        p in [0, 1]; NaN where n < 2; where all differences are equal, 0 beyond the bound and 1 else.
+        p in [0, 1]; NaN where n < 2. Where all differences are equal, as rounded scores may be, there is no spread to
+        test by, and it is the sign-flip test's.
 
     >>> round(one_sided_p([-2.0, -3.0, -4.0], -1.0, below=True), 4)
     0.0371
@@ -119,7 +120,7 @@ def one_sided_p(differences: npt.ArrayLike, bound: float, *, below: bool) -> flo
     distance = float(x.mean()) - bound if below else bound - float(x.mean())
     error = float(x.std(ddof=1)) / math.sqrt(len(x))
     if error <= 1e-12 * float(np.abs(x).max()):  # equal but for rounding
-        return 0.0 if distance < 0 else 1.0
+        return sign_flip_one_sided_p(x, bound, below=below)
     return float(stats.t.cdf(distance / error, len(x) - 1))
 
 

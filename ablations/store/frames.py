@@ -100,7 +100,7 @@ def read_frames(store: Store, *, sources: Mapping[str, str] | None) -> Frames:
         curves=curves,
         probes=probes.assign(layer_order=probes["layer"].map(layers)),
         correct=cells[list(KEYS)].merge(correct, on="cell", validate="one_to_one"),
-        costs=_costs(store.folder / "cost.csv", problems),
+        costs=_costs(store.folder / "cost.csv", study, problems),
         missing=_missing(study, cells),
         problems=tuple(problems),
     )
@@ -143,7 +143,7 @@ def _cell_row(record: CellRecord, study: Study, sources: Mapping[str, str] | Non
         "attempts_seconds": sum(attempt["seconds"] for attempt in outcome["attempts"]),
         "is_resumed": bool(outcome.get("resumed_after_epochs")),
         "processor": outcome.get("machine", {}).get("processor"),
-        "torch": outcome["versions"]["torch"],
+        "torch": outcome["versions"].get("torch", "unknown"),
         "software": ", ".join(f"{name} {version}" for name, version in outcome["versions"].items()),
         "revision": f"{git['revision'][:10]}{'+' * git['dirty']}" if git else None,
         "folder": record.folder.name,
@@ -165,11 +165,13 @@ def _curves(record: CellRecord, problems: list[str]) -> pd.DataFrame:
         if (read := _read_csv(record, "metrics.csv", ["epoch", *CURVE_METRICS, "batches"], problems)) is None:
             return pd.DataFrame()
         trained = pd.Series(hashes, dtype=str).reindex(read.index)
-        read = read[(read["batches"].astype(str) == trained).cummin()]
+        is_next = pd.to_numeric(read["epoch"], errors="coerce") == np.arange(len(read)) + 1
+        read = read[((read["batches"].astype(str) == trained) & is_next).cummin()]
         if len(read) != num_epochs:
             problems.append(f"{record.folder.name}: metrics.csv has {len(read)} whole epochs of {num_epochs}")
         wide = read
-    numbers = wide[list(CURVE_METRICS)].apply(pd.to_numeric, errors="coerce").assign(epoch=wide["epoch"].astype(int))
+    values = {column: _numbers(wide[column], record, "metrics.csv", problems) for column in CURVE_METRICS}
+    numbers = pd.DataFrame({"epoch": np.arange(len(wide)) + 1, **values})
     long = numbers.melt("epoch", list(CURVE_METRICS), "column")
     return long.assign(
         cell=record.config.id,
@@ -186,13 +188,21 @@ def _probes(record: CellRecord, problems: list[str]) -> pd.DataFrame:
     if (read := _read_csv(record, "probes.csv", ["epoch", "layer", "probe", "value"], problems)) is None:
         return pd.DataFrame()
     epochs = pd.to_numeric(read["epoch"], errors="coerce")
-    counts = epochs.value_counts().sort_index()
+    counts = epochs[epochs % 1 == 0].value_counts().sort_index()
     whole = counts[(counts == counts.max()).cummin()].index
     if len(whole) != num_epochs:
         problems.append(f"{record.folder.name}: probes.csv has {len(whole)} whole epochs of {num_epochs}")
     kept = read[epochs.isin(whole)]
-    value = pd.to_numeric(kept["value"], errors="coerce")
-    return kept.assign(cell=record.config.id, epoch=kept["epoch"].astype(int), value=value)
+    value = _numbers(kept["value"], record, "probes.csv", problems)
+    return kept.assign(cell=record.config.id, epoch=epochs[kept.index].astype(int), value=value)
+
+
+def _numbers(column: pd.Series[Any], record: CellRecord, name: str, problems: list[str]) -> pd.Series[float]:
+    """Return a column's texts as numbers; what is none, and was not written as none, is said and left out."""
+    values = pd.to_numeric(column, errors="coerce")
+    if num_bad := int((values.isna() & ~column.astype(str).str.lower().isin(["nan", ""])).sum()):
+        problems.append(f"{record.folder.name}: {name} has {num_bad} values of {column.name} that are no numbers")
+    return values
 
 
 def _read_csv(record: CellRecord, name: str, columns: list[str], problems: list[str]) -> pd.DataFrame | None:
@@ -228,14 +238,23 @@ def _correct(record: CellRecord, problems: list[str]) -> npt.NDArray[np.bool_] |
     return correct
 
 
-def _costs(path: Path, problems: list[str]) -> pd.DataFrame:
+def _costs(path: Path, study: Study, problems: list[str]) -> pd.DataFrame:
+    """Return what has been measured of the study's arms; rows that are cut short, or of no arm of it, are said."""
     if not path.exists():
         return pd.DataFrame(columns=list(COSTS))
     try:
-        return pd.read_csv(path, keep_default_na=False, na_values={"tokens": [""]})[list(COSTS)]
+        read = pd.read_csv(path, dtype=str, keep_default_na=False)[list(COSTS)]
     except (OSError, ValueError, KeyError) as error:
         problems.append(f"cost.csv cannot be read: {_reason(error)}; bench cost writes it anew")
         return pd.DataFrame(columns=list(COSTS))
+    costs = read.assign(**{name: pd.to_numeric(read[name], errors="coerce") for name in ("tokens", "round", "value")})
+    is_whole = (costs["value"] > 0) & np.isfinite(costs["value"]) & costs["round"].notna()
+    is_whole &= costs["tokens"].notna() | (read["tokens"] == "")
+    is_ours = costs["condition"].isin(study.condition_names) & costs["arm"].isin(study.arm_names)
+    for count, what in ((~is_whole).sum(), "no measurements"), ((is_whole & ~is_ours).sum(), "of none of these arms"):
+        if count:
+            problems.append(f"cost.csv: {count} rows are {what}, and left out; bench cost writes it anew")
+    return costs[is_whole & is_ours].reset_index(drop=True)
 
 
 def _reason(error: Exception) -> str:

@@ -49,6 +49,8 @@ RECORD_KEYS = (
 )
 """What every outcome.json has."""
 
+OUTCOMES = ("ok", "diverged", "failed")
+
 
 @dataclass(frozen=True)
 class CellRecord:
@@ -316,6 +318,8 @@ def _read_record(folder: Path) -> CellRecord:
         raise _unreadable(folder, f"outcome.json has format {have}, not {RECORD_FORMAT}")
     if missing := [key for key in RECORD_KEYS if key not in outcome]:
         raise _unreadable(folder, f"outcome.json has no {missing[0]}")
+    if outcome["outcome"] not in OUTCOMES:
+        raise _unreadable(folder, f"outcome.json has the outcome {outcome['outcome']!r}, not {', '.join(OUTCOMES)}")
     return CellRecord(folder, config, outcome)
 
 

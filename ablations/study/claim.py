@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -96,6 +97,29 @@ def parse_claims(values: Any) -> tuple[Claim, ...]:
             raise UsageError(f"claim '{claim.statement}' is given twice")
         claims.append(claim)
     return tuple(claims)
+
+
+def ordered_pairs(claims: Iterable[Claim], arms: Iterable[str]) -> list[tuple[str, str]]:
+    """Return every pair of arms whose order some claim is about, each pair once, whichever of them comes first.
+
+    Args:
+        claims: of a study.
+        arms: the study's.
+
+    >>> ordered_pairs([Claim(kind="better_than_every_other", arm="b")], ["a", "b", "c"])
+    [('b', 'a'), ('b', 'c')]
+    """
+    pairs: dict[frozenset[str], tuple[str, str]] = {}
+    for claim in claims:
+        if claim.kind == "greater_than":
+            others = [claim.than]
+        elif claim.kind == "better_than_every_other":
+            others = [arm for arm in arms if arm != claim.arm]
+        else:
+            continue
+        for other in filter(None, others):
+            pairs.setdefault(frozenset((claim.arm, other)), (claim.arm, other))
+    return list(pairs.values())
 
 
 def merge_claims(stored: tuple[Claim, ...], asked: tuple[Claim, ...]) -> tuple[Claim, ...]:

@@ -92,8 +92,12 @@ class Study(BaseModel):
         return points
 
     def has(self, cell: CellConfig) -> bool:
-        """Whether a cell is a point of the study."""
-        return all(getattr(cell, field) in values for field, values in self.axes.items())
+        """Whether a cell is a point of the study: on its axes, and with every other field as the study holds it."""
+        values = cell.model_dump(mode="json")
+        point = point_name(values, [field for field in DATA_FIELDS if field in self.axes])
+        held = {**self.fixed, **self.per_data.get(point, {})}
+        is_held = all(values[field] == value for field, value in held.items() if field in values)
+        return is_held and all(getattr(cell, field) in values for field, values in self.axes.items())
 
     def arm_of(self, cell: CellConfig) -> str:
         """Name a cell's arm."""

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from ablations import stats
-from ablations.claims import judge
+from ablations.claims import Case, judge
 from ablations.study import UsageError
 from ablations.study.claim import Claim, merge_claims, parse_claims
 from ablations.study.experiment import load_experiment
@@ -35,8 +35,12 @@ def shifted(points: float) -> list[float]:
     return list(np.array(BASE) + points + WOBBLE)
 
 
+def judged(claims: list[Claim], frame: pd.DataFrame, costs: pd.DataFrame = NO_COSTS) -> pd.DataFrame:
+    return judge([Case(claims=claims, arms=list(frame["arm"].unique()), cells=frame, costs=costs)])
+
+
 def verdict(claim: Claim, frame: pd.DataFrame, costs: pd.DataFrame = NO_COSTS) -> pd.Series:
-    (row,) = [row for _, row in judge([claim], frame, costs).iterrows()]
+    (row,) = [row for _, row in judged([claim], frame, costs).iterrows()]
     return row
 
 
@@ -50,8 +54,42 @@ def test_greater_than_is_adjusted_for_every_comparison_that_the_claims_need():
     frame = cells(xnorm=BASE, l2=shifted(2), sima=shifted(2), none=shifted(2), elu=shifted(2))
     seven = pd.concat([frame, cells(a=shifted(2), b=shifted(2), c=shifted(2)).assign(arm_order=9)])
     claims = [Claim(kind="greater_than", arm=arm, than="xnorm") for arm in seven["arm"].unique() if arm != "xnorm"]
-    assert set(judge(claims[:6], seven, NO_COSTS)["verdict"]) == {"supported"}  # 6 x 2 / 2^8 < 0.05
-    assert set(judge(claims, seven, NO_COSTS)["verdict"]) == {"undecided"}  # 7 x 2 / 2^8 > 0.05
+    assert set(judged(claims[:6], seven)["verdict"]) == {"supported"}  # 6 x 2 / 2^8 < 0.05
+    assert set(judged(claims, seven)["verdict"]) == {"undecided"}  # 7 x 2 / 2^8 > 0.05
+
+
+def test_only_claims_about_an_order_share_the_correction():
+    """Six seeds decide one comparison, and a claim of another kind costs it nothing."""
+    frame = cells(xnorm=BASE[:6], l2=shifted(-2)[:6])
+    better = Claim(kind="greater_than", arm="xnorm", than="l2")
+    others = [
+        Claim(kind="worse_by", arm="l2", than="xnorm", margin_pct=1),
+        Claim(kind="equivalent_within", arm="l2", than="xnorm", margin_pct=0.5),
+        Claim(kind="greater_than", arm="l2", than="xnorm"),  # the same pair, seen from the other side
+    ]
+    table = judged([better, *others], frame).set_index("claim")
+    assert table["verdict"].tolist() == ["supported", "supported", "contradicted", "contradicted"]
+    assert "p 0.031" in table.loc[better.statement, "evidence"]
+    assert "-2.0" in table.loc[others[2].statement, "evidence"]
+
+
+def test_several_studies_share_one_correction():
+    frame = cells(xnorm=BASE[:6], l2=shifted(-2)[:6])
+    case = Case(
+        claims=[Claim(kind="greater_than", arm="xnorm", than="l2")], arms=["xnorm", "l2"], cells=frame, costs=NO_COSTS
+    )
+    assert judge([case])["verdict"].tolist() == ["supported"]
+    assert judge([case, case])["verdict"].tolist() == ["undecided"] * 2  # 2 x 2 / 2^6 > 0.05
+
+
+def test_better_than_every_other_needs_every_other_arm_of_the_study():
+    frame = cells(xnorm=BASE, single_l2=shifted(-2))
+    claim = Claim(kind="better_than_every_other", arm="xnorm")
+    (row,) = judge([Case(claims=[claim], arms=["xnorm", "l2", "single_l2"], cells=frame, costs=NO_COSTS)]).to_dict(
+        "records"
+    )
+    assert (row["verdict"], "no cell of l2 has ended" in row["evidence"]) == ("undecided", True)
+    assert verdict(claim, frame)["verdict"] == "supported"
 
 
 @pytest.mark.parametrize(
@@ -152,7 +190,7 @@ def test_without_numbers_a_claim_is_undecided_and_says_why(claim, frame):
 
 def test_each_condition_has_its_own_verdict():
     frame = pd.concat([cells("lr=1", xnorm=BASE, l2=shifted(2)), cells("lr=2", xnorm=BASE, l2=shifted(-2))])
-    table = judge([Claim(kind="greater_than", arm="l2", than="xnorm")], frame, NO_COSTS)
+    table = judged([Claim(kind="greater_than", arm="l2", than="xnorm")], frame)
     assert dict(zip(table["condition"], table["verdict"], strict=True)) == {"lr=1": "supported", "lr=2": "contradicted"}
 
 

@@ -188,6 +188,7 @@ def test_a_pair_with_a_chance_score_is_a_cross_and_its_mean_has_no_interval():
     axes = draw(one)
     (cross,) = crosses(axes)
     assert sorted(cross.get_xdata()) == pytest.approx(sorted(one.frame["difference_pct"]))
+    assert not any(len(line.get_xdata()) for line in axes.lines if line.get_alpha() == 0.6)  # no dot under a cross
     (bar,) = axes.containers
     assert not any(np.isfinite(segment).any() for segment in bar.lines[2][0].get_segments())
     assert "with a score by chance" in [text.get_text() for text in axes.get_legend().get_texts()]

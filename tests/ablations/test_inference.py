@@ -45,8 +45,11 @@ def test_one_sided_p_by_hand():
     assert stats.one_sided_p([-2.0, -3.0, -4.0], -1.0, below=True) == pytest.approx(expected)
 
 
-def test_one_sided_p_of_equal_values_is_certain():
-    assert [stats.one_sided_p([0.1 * 3, 0.3], bound, below=True) for bound in (0.2, 0.3, 0.4)] == [1.0, 1.0, 0.0]
+def test_one_sided_p_of_equal_values_is_what_their_number_can_show():
+    assert [stats.one_sided_p([0.1 * 3, 0.3], bound, below=True) for bound in (0.2, 0.3, 0.4)] == [1.0, 1.0, 0.25]
+    assert stats.one_sided_p([0.3] * 8, 0.4, below=True) == 1 / 2**8
+    assert stats.equivalence_p([0.0] * 2, 0.5) == 0.25
+    assert stats.equivalence_p([0.0] * 8, 0.5) == 1 / 2**8
 
 
 @pytest.mark.parametrize("margin", [0.2, 0.9, 1.5])

@@ -17,6 +17,7 @@ from studies import make_study
 import ablations
 from ablations.api import IncompleteStudyWarning, make_report, read_results
 from ablations.report.checklist import command
+from ablations.report.notes import main_notes
 from ablations.report.tables import latex_text
 from ablations.results import Results
 from ablations.study import UsageError
@@ -207,6 +208,96 @@ def test_what_is_damaged_is_said_and_the_rest_reported(file, tmp_path):
         ablations.load(folder)
 
 
+def test_a_cell_of_other_fields_is_none_of_the_study(tmp_path):
+    """A folder that was copied from another study: its axes fit, and its epochs do not."""
+    folder = make_study(tmp_path, seeds=3, missing=[("l2", 1)])
+    other = make_study(tmp_path / "other", seeds=3, epochs=5)
+    for name in ("l2-s1-*", "xnorm-s0-*"):
+        (cell,) = (other / "cells").glob(name)
+        shutil.copytree(cell, folder / "cells" / cell.name)
+    results = read_results([folder])
+    assert results.table.set_index("arm").loc["l2", ["n", "num_pairs"]].tolist() == [2, 2]
+    assert len(results.problems) == 2
+    assert all("is no point of this study, and left out" in problem for problem in results.problems)
+
+
+MEASURED = "condition,arm,quantity,tokens,round,value\n,xnorm,multiply_adds,,0,5.0\n"
+
+
+@pytest.mark.parametrize(
+    ("rows", "problem"),
+    [
+        (",l2,time_s,4096,0,", "1 rows are no measurements"),
+        (",l2,time_s,many,0,1.0", "1 rows are no measurements"),
+        (",l2,inference_s,,0,-1", "1 rows are no measurements"),
+        ("lr=0.1,l2,time_s,4096,0,1.0", "1 rows are of none of these arms"),
+        (",sima,time_s,4096,0,1.0", "1 rows are of none of these arms"),
+    ],
+)
+def test_costs_that_are_cut_short_or_of_no_arm_are_said(rows, problem, tmp_path):
+    claims = [{"kind": "cost_linear_in_tokens", "arm": "l2"}]
+    folder = make_study(tmp_path, seeds=2, claims=claims)
+    (folder / "cost.csv").write_text(MEASURED + rows)
+    results = read_results([folder])
+    assert [one.split(", and left out")[0] for one in results.problems] == [f"cost.csv: {problem}"]
+    assert len(results.costs) == 1
+    assert results.claims["verdict"].tolist() == ["undecided"]
+
+
+def test_costs_of_arms_that_are_numbers_are_theirs(tmp_path):
+    folder = make_study(tmp_path, compare="lr", norms=["xnorm"], lr=[1e-3, 3e-3], seeds=2)
+    (folder / "cost.csv").write_text(MEASURED.replace("xnorm", "0.001"))
+    results = read_results([folder])
+    assert (results.costs["arm"].tolist(), results.problems) == (["0.001"], ())
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "problem"),
+    [
+        ("metrics.csv", "\n2,", "\nx,", "metrics.csv has 1 whole epochs of 3"),
+        ("metrics.csv", "\n2,0.004,", "\n2,0.004,junk", "metrics.csv has 1 values of train_loss that are no numbers"),
+        ("probes.csv", "\n2,blocks.0", "\n2.5,blocks.0", "probes.csv has 1 whole epochs of 3"),
+        ("probes.csv", "output_rms,", "output_rms,junk", "probes.csv has 9 values of value that are no numbers"),
+        ("outcome.json", '"ok"', '"fine"', "outcome.json has the outcome 'fine', not ok, diverged, failed"),
+    ],
+)
+def test_what_is_no_number_costs_itself_and_is_said(file, old, new, problem, tmp_path):
+    folder = make_study(tmp_path, seeds=2)
+    (cell,) = (folder / "cells").glob("l2-s1-*")
+    text = (cell / file).read_text()
+    assert old in text
+    (cell / file).write_text(text.replace(old, new))
+    assert [problem in one for one in read_results([folder]).problems] == [True]
+
+
+def test_a_table_of_a_spreadsheet_is_read(tmp_path):
+    folder = make_study(tmp_path, seeds=2)
+    for path in (folder / "cells").glob("l2-s1-*/*.csv"):
+        path.write_text(re.sub(r"^(\d+),", r"\1.0,", path.read_text(), flags=re.MULTILINE))
+    results = read_results([folder])
+    assert results.problems == ()
+    assert results.curves["epoch"].dtype == results.probes["epoch"].dtype == np.int64
+
+
+def test_each_study_shows_its_own_logs(tmp_path):
+    one = make_study(tmp_path, name="one", seeds=2, log="the log of one")
+    two = make_study(tmp_path, name="two", seeds=2, log="the log of two", stories={("l2", 0): "error"})
+    make_report([one, two], full=False, to=tmp_path / "both")
+    page = page_of(tmp_path / "both")
+    assert "the log of two" in page.text
+    assert "the log of one" not in page.text
+
+
+def test_contrasts_say_what_could_be_detected_and_what_is_left_out(tmp_path):
+    stories = {("xnorm_fixed", 0): "oom", ("l2", 1): "nan"}
+    folder = make_study(tmp_path, norms=("xnorm", "l2", "xnorm_fixed"), seeds=8, stories=stories)
+    make_report([folder], full=False)
+    text = (folder / "tables" / "contrasts.md").read_text()
+    assert re.search(r"80 % power at these spreads: \d+\.\d\d points; not computed: .* \(in 1 comparisons\)", text)
+    assert "2 pairs are left out, since a cell of them failed or is missing" in text
+    assert "1 pairs have a score by chance" in text
+
+
 @pytest.mark.parametrize(
     ("arguments", "words", "rows"),
     [
@@ -329,6 +420,22 @@ def test_power_says_how_many_seeds(tmp_path, cli):
     assert [row["seeds"] for row in rows] == frame["seeds"].tolist()
     code, _, err = cli("power", make_study(tmp_path, name="one", norms=["xnorm"]))
     assert (code, "nothing to compare" in err) == (2, True)
+
+
+def test_above_sixteen_pairs_p_are_called_drawn(tmp_path):
+    notes = make_report([make_study(tmp_path, norms=["xnorm", "l2"], seeds=17)], full=False).main.notes
+    assert "p: exact up to 16 pairs, above that drawn, sign-flip permutation, Holm over 1 comparison" in " ".join(notes)
+
+
+def test_a_look_counts_the_differences_of_its_own_study(tmp_path):
+    one, two = (make_study(tmp_path, name=name, norms=["xnorm", "l2"], seeds=6) for name in ("one", "two"))
+    study = yaml.safe_load((one / "study.yaml").read_text())
+    (one / "study.yaml").write_text(yaml.safe_dump({**study, "num_looks": 1}))
+    results = read_results([one, two])
+    is_two = results.table["condition"] == "study=two"
+    results.table.loc[is_two, ["p_holm", "supported"]] = [0.001, True]
+    (note,) = [note for note in main_notes(results) if "looks" in note]
+    assert "0 of 0 supported differences remain" in note
 
 
 def test_looks_are_counted(tmp_path):
