@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from ablations.figures.canvas import counted, is_drawable, seed_heights
+from ablations.figures.canvas import counted, is_drawable, legend_above, seed_heights
 from ablations.figures.palette import arm_style
 from ablations.stats import summarise
 
@@ -47,15 +47,7 @@ def accuracy_per_arm(cells: pd.DataFrame, axes: Axes) -> Axes:
     ]
     if (cells["outcome"] == "diverged").any():
         handles.append(Line2D([], [], color="grey", marker="x", linestyle="", label="diverged"))
-    axes.legend(
-        handles=handles + _draw_chance(cells, axes),
-        loc="lower right",
-        bbox_to_anchor=(1, 1.01),
-        borderaxespad=0,
-        ncols=4,
-        fontsize="small",
-        frameon=False,
-    )
+    legend_above(axes, side="right", num_columns=4, handles=handles + _draw_chance(cells, axes))
     return axes
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any, Literal
+
 import pandas as pd
 from matplotlib.axes import Axes
+
+from ablations.figures.palette import ArmStyle
 
 CROSSES = {"diverged": "x", "failed": "+"}
 """Outcome to the marker of a run's last epoch."""
@@ -45,3 +49,68 @@ def counted(outcomes: pd.Series[str]) -> str:
     """
     counts = [(int((outcomes == outcome).sum()), outcome) for outcome in ("diverged", "failed")]
     return ", ".join(f"{count} {outcome}" for count, outcome in counts if count)
+
+
+def legend_above(axes: Axes, *, side: Literal["left", "right"], num_columns: int, **options: Any) -> None:
+    """Put the legend above the axes, where it covers nothing.
+
+    Args:
+        axes: which.
+        side: at which end.
+        num_columns: of its entries.
+        options: of `Axes.legend`.
+    """
+    axes.legend(
+        loc="lower left" if side == "left" else "lower right",
+        bbox_to_anchor=(0 if side == "left" else 1, 1.01),
+        borderaxespad=0,
+        ncols=num_columns,
+        fontsize="small",
+        frameon=False,
+        **options,
+    )
+
+
+def write_beside(axes: Axes, texts: list[str], *, below: str, bold: list[bool]) -> None:
+    """Write a text to the right of each row.
+
+    Args:
+        axes: which.
+        texts: of each row, from the top.
+        below: what they mean, under them all.
+        bold: of each row.
+    """
+    at_edge: Any = {"xytext": (5, 0), "textcoords": "offset points", "fontsize": "x-small"}
+    for row, (text, is_bold) in enumerate(zip(texts, bold, strict=True)):
+        axes.annotate(
+            text,
+            (1, row),
+            xycoords=axes.get_yaxis_transform(),
+            va="center",
+            fontweight="bold" if is_bold else "normal",
+            annotation_clip=False,
+            **at_edge,
+        )
+    axes.annotate(below, (1, 0), xycoords="axes fraction", va="top", **at_edge | {"xytext": (5, -17)})
+
+
+def draw_mean(values: pd.DataFrame, style: ArmStyle, label: str, axes: Axes) -> None:
+    """Draw the mean of runs as a bold line.
+
+    Args:
+        values: one column per run, rows along the axis, without gaps.
+        style: of their arm.
+        label: in the legend.
+        axes: where to.
+    """
+    axes.plot(
+        values.index,
+        values.mean(axis="columns"),
+        color=style.colour,
+        linestyle=style.linestyle,
+        linewidth=1.8,
+        marker=style.marker,
+        markersize=4,
+        markevery=max(1, len(values) // 8),
+        label=label,
+    )

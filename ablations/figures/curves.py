@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from ablations.figures.canvas import CROSSES, counted, is_drawable
+from ablations.figures.canvas import CROSSES, counted, draw_mean, is_drawable
 from ablations.figures.palette import ArmStyle, arm_style
 from ablations.stats import CHANCE_KINDS, t_interval
 
@@ -111,17 +111,7 @@ def _draw_mean(values: pd.DataFrame, style: ArmStyle, label: str, axes: Axes, *,
     if has_band:
         bounds = np.array([t_interval(epoch) for epoch in shared.to_numpy()]).reshape(-1, 2)  # (epochs, 2)
         axes.fill_between(shared.index, bounds[:, 0], bounds[:, 1], color=style.colour, alpha=0.15, linewidth=0)
-    axes.plot(
-        shared.index,
-        shared.mean(axis="columns"),
-        color=style.colour,
-        linestyle=style.linestyle,
-        linewidth=1.8,
-        marker=style.marker,
-        markersize=4,
-        markevery=max(1, len(shared) // 8),
-        label=label,
-    )
+    draw_mean(shared, style, label, axes)
 
 
 def _set_limits(values: pd.DataFrame, axes: Axes) -> None:

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from ablations.figures.canvas import is_drawable, seed_heights
+from ablations.figures.canvas import is_drawable, legend_above, seed_heights, write_beside
 from ablations.figures.palette import arm_style
 
 
@@ -74,24 +74,12 @@ def _draw(pairs: pd.DataFrame, axes: Axes) -> Axes:
     ]
     if pairs["has_chance"].any():
         handles.append(Line2D([], [], color="grey", marker="x", linestyle="", label="with a score by chance"))
-    axes.legend(
-        handles=handles,
-        loc="lower right",
-        bbox_to_anchor=(1, 1.01),
-        borderaxespad=0,
-        ncols=3,
-        fontsize="small",
-        frameon=False,
+    legend_above(axes, side="right", num_columns=3, handles=handles)
+    told = pairs.groupby("comparison", sort=False).agg(
+        n=("seed", "size"), p=("p_holm", "first"), bold=("supported", "first")
     )
-    axes.annotate(
-        "adjusted p,\nbold: < 0.05",
-        (1, 0),
-        xycoords="axes fraction",
-        xytext=(5, -17),
-        textcoords="offset points",
-        va="top",
-        fontsize="x-small",
-    )
+    texts = [f"n = {n}\n{_p_text(p)}" for n, p in zip(told["n"], told["p"], strict=True)]
+    write_beside(axes, texts, below="adjusted p,\nbold: < 0.05", bold=told["bold"].tolist())
     return axes
 
 
@@ -113,17 +101,6 @@ def _draw_row(own: pd.DataFrame, row: int, heights: pd.Series[float], axes: Axes
     half = (first["high_pct"] - first["low_pct"]) / 2
     axes.errorbar(
         first["mean_pct"], row + 0.32, xerr=half, fmt=marker, color=colour, markersize=4, capsize=3, linewidth=1.5
-    )
-    axes.annotate(
-        f"n = {len(own)}\n{_p_text(first['p_holm'])}",
-        (1, row),
-        xycoords=axes.get_yaxis_transform(),
-        xytext=(5, 0),
-        textcoords="offset points",
-        va="center",
-        fontsize="x-small",
-        fontweight="bold" if first["supported"] else "normal",
-        annotation_clip=False,
     )
 
 

@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from ablations.figures.canvas import is_drawable
+from ablations.figures.canvas import is_drawable, legend_above, write_beside
 from ablations.stats import wilson_interval
 
 KINDS: dict[str, tuple[str, str]] = {
@@ -56,23 +56,9 @@ def failures_by_kind(cells: pd.DataFrame, axes: Axes) -> Axes:
         if (cells["kind"] == kind).any():
             colour, hatch = KINDS[kind]
             axes.barh(0, 0, color=colour, hatch=hatch, edgecolor="white", label=_name(kind))
-    axes.legend(
-        loc="lower left",
-        bbox_to_anchor=(0, 1.01),
-        borderaxespad=0,
-        ncols=3,
-        fontsize="small",
-        frameon=False,
-    )
-    axes.annotate(
-        "[95 % Wilson\ninterval]",
-        (1, 0),
-        xycoords="axes fraction",
-        xytext=(5, -17),
-        textcoords="offset points",
-        va="top",
-        fontsize="x-small",
-    )
+    legend_above(axes, side="left", num_columns=3)
+    shares = [_share_text(cells.loc[cells["arm"] == arm, "kind"]) for arm in arms["arm"]]
+    write_beside(axes, shares, below="[95 % Wilson\ninterval]", bold=[False] * len(shares))
     return axes
 
 
@@ -90,16 +76,10 @@ def _draw_row(kinds: pd.Series[str], row: int, axes: Axes) -> None:
             box = {"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "none", "alpha": 0.85}
             axes.text(left + count / 2, row, str(count), ha="center", va="center", fontsize="x-small", bbox=box)
         left += count
+
+
+def _share_text(kinds: pd.Series[str]) -> str:
+    """Say how many of the cells that did not fail diverged, with the interval of their share."""
     num_diverged, n = int(kinds.isin(DIVERGED).sum()), int(kinds.isin(["", *DIVERGED]).sum())
     low, high = wilson_interval(num_diverged, n)
-    share = f"{num_diverged} of {n} diverged\n[{100 * low:.0f}, {100 * high:.0f}] %" if n else "every run failed"
-    axes.annotate(
-        share,
-        (1, row),
-        xycoords=axes.get_yaxis_transform(),
-        xytext=(5, 0),
-        textcoords="offset points",
-        va="center",
-        fontsize="x-small",
-        annotation_clip=False,
-    )
+    return f"{num_diverged} of {n} diverged\n[{100 * low:.0f}, {100 * high:.0f}] %" if n else "every run failed"

@@ -14,7 +14,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from ablations.figures.canvas import CROSSES, counted, is_drawable
+from ablations.figures.canvas import CROSSES, counted, draw_mean, is_drawable
 from ablations.figures.palette import ArmStyle, arm_style
 from ablations.stats import CHANCE_KINDS
 
@@ -171,14 +171,4 @@ def _draw_arm(runs: pd.DataFrame, in_mean: pd.DataFrame, style: ArmStyle, label:
         marker = "." if len(run) == 1 else ""
         axes.plot(run.index, run, color=style.colour, linewidth=0.6, marker=marker, alpha=0.3)
     shared = in_mean[in_mean.notna().all(axis="columns").cummin()] if in_mean.shape[1] else in_mean.iloc[:0]
-    axes.plot(
-        shared.index,
-        shared.mean(axis="columns"),
-        color=style.colour,
-        linestyle=style.linestyle,
-        linewidth=1.8,
-        marker=style.marker,
-        markersize=4,
-        markevery=max(1, len(shared) // 8),
-        label=label,
-    )
+    draw_mean(shared, style, label, axes)

@@ -236,10 +236,10 @@ def claims_table(results: Results) -> TextTable:
         }
 
     notes = [
-        "better: sign-flip p below 0.05, Holm over every comparison that these claims need, and the sign; worse by a "
-        "margin: one-sided test against it at 0.05; equivalent: TOST at 0.05; fails to train: 95 % Wilson interval of "
-        "the diverged share above one half; seeds needed: for the claim's margin (0.5 points where it has none) with "
-        "80 % power at the spread seen, never for the difference seen",
+        "better: sign-flip p below 0.05, Holm over every pair of arms whose order these claims are about, and the "
+        "sign; worse by a margin: one-sided test against it at 0.05; equivalent: TOST at 0.05; fails to train: 95 % "
+        "Wilson interval of the diverged share above one half; seeds needed: for the claim's margin (0.5 points where "
+        "it has none) with 80 % power at the spread seen, never for the difference seen",
     ]
     if results.claims["post_hoc"].any():
         notes.append("post hoc: added or changed when cells had been run, so suggested by what they showed")

@@ -191,7 +191,7 @@ def welch_interval(ours: npt.ArrayLike, theirs: npt.ArrayLike, level: float = 0.
     x, y = np.asarray(ours, dtype=np.float64), np.asarray(theirs, dtype=np.float64)
     if min(len(x), len(y)) < 2:
         return math.nan, math.nan
-    if x.std() == y.std() == 0:
+    if max(x.std(), y.std()) <= 1e-12 * max(np.abs(x).max(), np.abs(y).max()):  # equal but for rounding
         return float(x.mean() - y.mean()), float(x.mean() - y.mean())
     interval = stats.ttest_ind(x, y, equal_var=False).confidence_interval(level)
     return float(interval.low), float(interval.high)
