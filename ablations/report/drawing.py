@@ -78,7 +78,12 @@ def write_figures(folder: Path, pictures: Iterable[Picture], caveats: Sequence[s
     # Forked, not started afresh: each figure takes half a second, and to load what draws it takes four.
     fork = multiprocessing.get_context("fork")
     with ProcessPoolExecutor(num_processes, mp_context=fork, initializer=_leave_interrupts_to_the_parent) as pool:
-        return [drawn.result() for drawn in [pool.submit(_write, *job) for job in jobs]]
+        drawn = [pool.submit(_write, *job) for job in jobs]
+        try:
+            return [one.result() for one in drawn]
+        except BaseException:  # an interrupt too waits for the figures that are being drawn, and for no other
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
 def _leave_interrupts_to_the_parent() -> None:

@@ -1,7 +1,8 @@
 """The figures of whole studies: each on its page, true to its frame, and the same in any company."""
 
 import math
-from dataclasses import replace
+import time
+from dataclasses import dataclass, replace
 from functools import cache
 from io import BytesIO
 from itertools import pairwise
@@ -26,7 +27,7 @@ from ablations.figures.failures import failures_by_kind
 from ablations.figures.palette import arm_style
 from ablations.figures.probes import probes_over_depth, probes_over_time
 from ablations.gallery import CORE, DRAW, Picture, all_pictures, core_pictures
-from ablations.report.drawing import draw_panels
+from ablations.report.drawing import draw_panels, write_figures
 from ablations.results import Results
 from ablations.stats import CHANCE_KINDS, t_interval, wilson_interval
 from ufo.norms import NORMS
@@ -333,6 +334,27 @@ def test_panels_say_once_what_holds_for_all_and_no_title_covers_another():
     boxes = [title.get_window_extent() for title in titles]
     assert not any(one.overlaps(other) for one, other in pairwise(boxes))
     assert [axes.get_legend() is not None for axes in figure.axes] == [False, False, True]
+
+
+@dataclass(frozen=True)
+class Marked(Picture):
+    """A figure that leaves a file, its title, when it is drawn; one of the part "broken" raises."""
+
+    def draw(self, axes: Axes) -> Axes:
+        if self.part == "broken":
+            raise ValueError("broken")
+        Path(self.title).touch()
+        time.sleep(0.2)
+        return axes
+
+
+def test_a_report_that_stops_waits_for_no_figure_that_has_not_begun(tmp_path):
+    names = [("broken", "none"), *(("", str(tmp_path / f"drawn-{i}")) for i in range(40))]
+    frame = pd.DataFrame()
+    pictures = [Marked("test_accuracy", part, str(i), title, frame) for i, (part, title) in enumerate(names)]
+    with pytest.raises(ValueError, match="broken"):
+        write_figures(tmp_path / "figures", pictures, ())
+    assert len(list(tmp_path.glob("drawn-*"))) < 20
 
 
 def test_gains_have_a_linear_axis():
