@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import multiprocessing
 import os
@@ -17,6 +18,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from ablations.gallery import DRAW, Picture
+from ablations.store import replacing
 
 FORMATS: dict[str, dict[str, None]] = {"png": {}, "pdf": {"CreationDate": None}}
 """Extension of a figure's files to their metadata: without a date, equal figures are equal files."""
@@ -43,16 +45,20 @@ class DrawnFigure:
     Args:
         title: what it shows.
         condition: its condition.
-        files: one of each of `FORMATS`, the PNG first.
+        png: as it was written, for the page: another report may be writing the same file.
+        files: one of each of `FORMATS`.
     """
 
     title: str
     condition: str
+    png: bytes
     files: list[Path]
 
 
 def write_figures(folder: Path, pictures: Iterable[Picture], caveats: Sequence[str]) -> list[DrawnFigure]:
     """Draw pictures into files, several at a time; those of conditions and probes that are no more are removed.
+
+    Two may write into the same folder at the same time: a file is whole, and the last to come has it.
 
     Args:
         folder: where to.
@@ -61,9 +67,6 @@ def write_figures(folder: Path, pictures: Iterable[Picture], caveats: Sequence[s
         caveats: sentences that stand below each figure.
     """
     folder.mkdir(exist_ok=True)
-    for path in folder.iterdir():
-        if path.suffix[1:] in FORMATS and re.match(rf"({'|'.join(DRAW)})(?![a-z_])", path.stem):
-            path.unlink()
     stems: list[str] = []
     jobs = []
     for (name, part, condition), group in itertools.groupby(pictures, lambda p: (p.name, p.part, p.condition)):
@@ -72,6 +75,15 @@ def write_figures(folder: Path, pictures: Iterable[Picture], caveats: Sequence[s
             stem += "_"
         stems.append(stem)
         jobs.append((folder / stem, list(group), tuple(caveats)))
+    drawn = _write_all(jobs)
+    written = {file for figure in drawn for file in figure.files}
+    for path in folder.iterdir():
+        if path.suffix[1:] in FORMATS and re.match(rf"({'|'.join(DRAW)})(?![a-z_])", path.stem) and path not in written:
+            path.unlink(missing_ok=True)
+    return drawn
+
+
+def _write_all(jobs: Sequence[tuple[Path, list[Picture], tuple[str, ...]]]) -> list[DrawnFigure]:
     num_processes = min(os.cpu_count() or 1, MOST_PROCESSES, len(jobs))
     if sys.platform != "linux" or len(jobs) < FEWEST or num_processes < 2:
         return [_write(*job) for job in jobs]
@@ -92,12 +104,17 @@ def _leave_interrupts_to_the_parent() -> None:
 
 def _write(stem: Path, panels: list[Picture], caveats: tuple[str, ...]) -> DrawnFigure:
     figure = draw_panels(panels, caveats)
-    files = []
+    written: dict[Path, bytes] = {}
     for extension, metadata in FORMATS.items():
-        files.append(stem.with_name(f"{stem.name}.{extension}"))
-        figure.savefig(files[-1], dpi=DPI, metadata=metadata)
+        content = io.BytesIO()
+        figure.savefig(content, format=extension, dpi=DPI, metadata=metadata)
         figure.set_layout_engine("none")  # it stays as it was laid out for the first format
-    return DrawnFigure(panels[0].title, panels[0].condition, files)
+        path = stem.with_name(f"{stem.name}.{extension}")
+        with replacing(path) as scratch:
+            scratch.write_bytes(content.getvalue())
+        written[path] = content.getvalue()
+    png, *_ = written.values()
+    return DrawnFigure(panels[0].title, panels[0].condition, png, list(written))
 
 
 def draw_panels(panels: list[Picture], caveats: tuple[str, ...]) -> Figure:

@@ -84,7 +84,7 @@ def render(page: Page) -> str:
         has_claims=any(study.claims for study in results.studies),
         undrawn=undrawn_probes(results) if page.is_full else [],
         is_full=page.is_full,
-        figures=[(figure, _embedded(figure.files[0])) for figure in page.figures],
+        figures=[(figure, _embedded(figure.png)) for figure in page.figures],
         missing=missing,
         problems=results.problems,
         caveats=results.caveats,
@@ -105,8 +105,8 @@ def _rebuild(results: Results) -> str:
     return " ".join([*parts, *(["--to FOLDER"] if len(results.strata) > 1 else [])])
 
 
-def _embedded(path: Path) -> str:
-    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+def _embedded(png: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode()
 
 
 def _ended(results: Results) -> list[Ended]:

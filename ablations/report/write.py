@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
+
 from ablations.gallery import all_pictures, core_pictures
 from ablations.report import tables
 from ablations.report.checklist import checklist
@@ -13,7 +15,7 @@ from ablations.report.notes import main_notes
 from ablations.report.page import Page, render
 from ablations.results import Results
 from ablations.stats import MARGIN_PCT
-from ablations.store import write_text
+from ablations.store import replacing, write_text
 
 DROPPED = ["batches"]
 """Columns of the cells that results.csv does not have: the hashes of every epoch are in outcome.json."""
@@ -37,6 +39,8 @@ class Report:
 def write_report(results: Results, folder: Path, *, full: bool) -> Report:
     """Write results.csv, curves.csv, probes.csv, tables, figures and report.html.
 
+    Two runners may report one study at the same time: each file is whole, and the last to come has it.
+
     Args:
         results: of one study or of several.
         folder: where to: the study's own, or another for several.
@@ -49,8 +53,7 @@ def write_report(results: Results, folder: Path, *, full: bool) -> Report:
         ("curves.csv", results.curves),
         ("probes.csv", results.probes),
     ):
-        frame.to_csv(folder / name, index=False)
-        files.append(folder / name)
+        files.append(_write_csv(frame, folder / name))
     main = tables.main_table(results, main_notes(results))
     others = [
         tables.details_table(results),
@@ -64,8 +67,7 @@ def write_report(results: Results, folder: Path, *, full: bool) -> Report:
     files += _write_tables(folder / "tables", [main, *others])
     written = {table.name: table for table in (main, *others) if table.rows}
     if full:
-        files.append(folder / "tables" / "agreement.csv")
-        results.agreement.to_csv(files[-1], index=False)
+        files.append(_write_csv(results.agreement, folder / "tables" / "agreement.csv"))
     items = checklist(results)
     write_text(folder / "checklist.md", "".join(f"- **{item}**: {what}\n" for item, what in items))
     drawn = all_pictures(results) if full else core_pictures(results)
@@ -87,8 +89,14 @@ def _write_tables(folder: Path, some: list[tables.TextTable]) -> list[Path]:
             for path in paths:
                 path.unlink(missing_ok=True)
             continue
-        table.frame.to_csv(paths[0], index=False)
+        _write_csv(table.frame, paths[0])
         write_text(paths[1], table.markdown())
         write_text(paths[2], table.latex())
         files += paths
     return files
+
+
+def _write_csv(frame: pd.DataFrame, path: Path) -> Path:
+    with replacing(path) as scratch:
+        frame.to_csv(scratch, index=False)
+    return path

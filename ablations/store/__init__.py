@@ -1,5 +1,6 @@
 """The study folder. Reading its records needs neither torch nor pandas; `frames` has them as DataFrames."""
 
+from ablations.store.files import replacing, write_json, write_text
 from ablations.store.leases import CHECKPOINT, RESUMED, Lease, LeaseLost
 from ablations.store.records import (
     RECORD_FORMAT,
@@ -8,8 +9,6 @@ from ablations.store.records import (
     cell_name,
     compare_cells,
     find_cell,
-    write_json,
-    write_text,
 )
 
 __all__ = [
@@ -23,6 +22,7 @@ __all__ = [
     "cell_name",
     "compare_cells",
     "find_cell",
+    "replacing",
     "write_json",
     "write_text",
 ]

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 import shutil
 import time
-import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +19,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from ablations.store.files import sync, write_json, write_text
 from ablations.store.leases import (
     CHECKPOINT,
     LEASE,
@@ -328,17 +327,6 @@ def _unreadable(folder: Path, reason: str) -> UsageError:
     return UsageError(f"{folder} holds no readable cell: {reason}; move it away to run it again")
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all, also when the power fails."""
-    scratch = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}")
-    try:
-        scratch.write_text(text)
-        sync(scratch)
-        scratch.replace(path)
-    finally:
-        scratch.unlink(missing_ok=True)
-
-
 def cell_name(arm: str, config: CellConfig) -> str:
     """Return the name of a cell's folder: its arm, seed and id.
 
@@ -348,17 +336,3 @@ def cell_name(arm: str, config: CellConfig) -> str:
     """
     arm = re.sub(r"[^\w.+-]", "_", arm)
     return f"{arm}-s{config.seed}-{config.id}"
-
-
-def sync(path: Path) -> None:
-    """Wait until a file or folder is on the disk."""
-    file = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)
-
-
-def write_json(path: Path, value: dict[str, Any]) -> None:
-    """Write JSON for people, whole or not at all."""
-    write_text(path, json.dumps(value, indent=2) + "\n")

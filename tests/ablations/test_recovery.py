@@ -22,7 +22,7 @@ import pytest
 from conftest import cells, numbers, start, wait_for, workers_of
 
 from ablations.engine import local
-from ablations.store import records
+from ablations.store import files
 from ablations.store.leases import LEASE, OPENING, RESUMED, Holder
 
 SHORT = ("--norm", "xnorm,l2", "--seeds", 2, "--epochs", 2, "--set", "train_limit=512", "--jobs", 2)
@@ -274,7 +274,7 @@ def test_a_full_disk_stops_the_run_and_what_is_missing_runs_when_there_is_room(f
             code, printed, err = finish(start(*study, out=out))
         else:
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(records, "sync", no_room_from(cell=3))
+                patch.setattr(files, "sync", no_room_from(cell=3))
                 code, printed, err = cli("run", *study, "--out", out)
         print(printed)
         assert (code, err) == (1, "")

@@ -18,6 +18,7 @@ import ablations
 from ablations.api import IncompleteStudyWarning, make_report, read_results
 from ablations.report.checklist import command
 from ablations.report.notes import main_notes
+from ablations.report.page import render
 from ablations.report.tables import latex_text
 from ablations.results import Results
 from ablations.study import UsageError
@@ -178,6 +179,21 @@ def test_an_unfinished_study_says_what_is_missing(tmp_path):
     assert report.results.table.set_index("arm")["num_pairs"].to_dict() == {"xnorm": 0, "l2": 2, "single_l2": 3}
     with pytest.warns(IncompleteStudyWarning, match="3 of 12 cells have no result yet"):
         ablations.load(folder)
+
+
+def test_another_report_at_the_same_time_takes_no_figure_from_the_page(tmp_path, monkeypatch):
+    folder = make_study(tmp_path)
+    drawn = len(list((make_report([folder], full=False).files[0].parent / "figures").glob("*.png")))
+
+    def render_late(page):
+        for file in (folder / "figures").iterdir():
+            file.unlink()
+        return render(page)
+
+    monkeypatch.setattr("ablations.report.write.render", render_late)
+    make_report([folder], full=False)
+    assert page_of(folder).tags.count("img") == drawn > 0
+    assert [path for path in folder.rglob(".*") if path.is_file()] == []  # no half file stays
 
 
 DAMAGE = {
