@@ -145,7 +145,8 @@ def _costs(table: pd.DataFrame, cells: pd.DataFrame, costs: pd.DataFrame) -> pd.
     known = [frame[["arm", "quantity", "value"]] for frame in (parameters, costs[costs["tokens"].isna()])]
     values = pd.concat([frame for frame in known if len(frame)] or known).astype({"value": np.float64}).dropna()
     each = values.groupby(["quantity", "arm"], sort=False)["value"]
-    summary = each.agg(cost="median", cost_low="min", cost_high="max").reset_index()
+    bounds = {"cost_low": each.quantile(0.25), "cost_high": each.quantile(0.75)}
+    summary = each.median().rename("cost").to_frame().assign(**bounds).reset_index()
     is_counted = ~summary["quantity"].str.endswith("_s")
     summary.loc[is_counted, ["cost_low", "cost_high"]] = np.nan
     columns = ["condition", "arm", "arm_label", "arm_order", "mean_pct", "low_pct", "high_pct"]

@@ -67,7 +67,7 @@ def cost(
     data: Annotated[str | None, typer.Option(help="Where its images are, if they are in folders.")] = None,
     data_root: DataRoot = Path("data"),
     device: Device = None,
-    rounds: Annotated[int, typer.Option(min=2, help="Each arm is timed once in each.")] = 5,
+    rounds: Annotated[int, typer.Option(min=2, help="Each arm is timed once in each.")] = 15,
 ) -> int:
     """Measure what each arm of a study costs, and write it to its cost.csv, which the report draws and judges.
 
@@ -81,7 +81,7 @@ def cost(
     from ablations.cli.options import parse_devices
     from ablations.plan import make_plan
     from ablations.request import request_of
-    from ablations.store import Store
+    from ablations.store import Store, replacing
     from ablations.study.cell import parse_values
 
     asked = None if data is None else parse_values("data", data)
@@ -92,6 +92,7 @@ def cost(
         plan, rounds=rounds, on_round=lambda number: print_lines(console, [f"round {number + 1}/{rounds}"])
     )
     path = study / "cost.csv"
-    pd.DataFrame(costs, columns=list(Cost._fields)).astype({"tokens": "Int64"}).to_csv(path, index=False)
+    with replacing(path) as scratch:
+        pd.DataFrame(costs, columns=list(Cost._fields)).astype({"tokens": "Int64"}).to_csv(scratch, index=False)
     print_lines(console, [f"{path}: {len(costs)} measurements; python -m ablations report {study} draws them"])
     return OK

@@ -28,8 +28,8 @@ STEP = 0.02
 def accuracy_against_cost(costs: pd.DataFrame, axes: Axes) -> Axes:
     """Draw each arm's mean test accuracy, with its 95 % t interval, against one of its costs.
 
-    A time is the median of several rounds with their range; a count is exact. Arms with the same count stand side by
-    side around it, or they would hide one another.
+    A time is the median of several rounds with their quartiles, since a shared machine is slow for a while now and
+    then; a count is exact. Arms with the same count stand side by side around it, or they would hide one another.
 
     Args:
         costs: one condition's rows, one per arm: `arm_label`, `arm_order`, `mean_pct`, `low_pct`, `high_pct` (NaN where
@@ -70,7 +70,7 @@ def accuracy_against_cost(costs: pd.DataFrame, axes: Axes) -> Axes:
         )
     low, high = axes.get_ylim()
     axes.set_ylim(max(low, -2), min(high, 102))  # a wide interval may leave what an accuracy can be
-    timed = "; horizontal: range over rounds" if costs["cost_low"].notna().any() else ""
+    timed = "; horizontal: quartiles over rounds" if costs["cost_low"].notna().any() else ""
     tied = "; arms of equal cost side by side" if costs["cost"].duplicated().any() else ""
     axes.set_title(f"Mean and 95 % t interval{timed}{tied}", loc="left", fontsize="small")
     axes.ticklabel_format(axis="x", useOffset=False)

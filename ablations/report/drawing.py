@@ -38,6 +38,10 @@ FEWEST = 4
 """Figures that are worth processes of their own."""
 
 
+Job = tuple[Path, list[Picture], tuple[str, ...]]
+"""Files without their extension, the panels of a figure, and the caveats below it."""
+
+
 @dataclass(frozen=True)
 class DrawnFigure:
     """A figure that has been written.
@@ -68,7 +72,7 @@ def write_figures(folder: Path, pictures: Iterable[Picture], caveats: Sequence[s
     """
     folder.mkdir(exist_ok=True)
     stems: list[str] = []
-    jobs = []
+    jobs: list[Job] = []
     for (name, part, condition), group in itertools.groupby(pictures, lambda p: (p.name, p.part, p.condition)):
         stem = re.sub(r"[^\w.=-]+", "_", "-".join(filter(None, [name, part, condition])))
         while stem in stems:  # two conditions may differ in a character that no file's name should have
@@ -83,14 +87,15 @@ def write_figures(folder: Path, pictures: Iterable[Picture], caveats: Sequence[s
     return drawn
 
 
-def _write_all(jobs: Sequence[tuple[Path, list[Picture], tuple[str, ...]]]) -> list[DrawnFigure]:
+def _write_all(jobs: Sequence[Job]) -> list[DrawnFigure]:
     num_processes = min(os.cpu_count() or 1, MOST_PROCESSES, len(jobs))
     if sys.platform != "linux" or len(jobs) < FEWEST or num_processes < 2:
         return [_write(*job) for job in jobs]
-    # Forked, not started afresh: each figure takes half a second, and to load what draws it takes four.
+    # Forked, not started afresh: each figure takes half a second, and to load what draws it takes four. What is drawn
+    # is in the memory that they share, and not sent.
     fork = multiprocessing.get_context("fork")
-    with ProcessPoolExecutor(num_processes, mp_context=fork, initializer=_leave_interrupts_to_the_parent) as pool:
-        drawn = [pool.submit(_write, *job) for job in jobs]
+    with ProcessPoolExecutor(num_processes, mp_context=fork, initializer=_begin, initargs=(jobs,)) as pool:
+        drawn = [pool.submit(_write_job, place) for place in range(len(jobs))]
         try:
             return [one.result() for one in drawn]
         except BaseException:  # an interrupt too waits for the figures that are being drawn, and for no other
@@ -98,8 +103,19 @@ def _write_all(jobs: Sequence[tuple[Path, list[Picture], tuple[str, ...]]]) -> l
             raise
 
 
-def _leave_interrupts_to_the_parent() -> None:
+_shared: Sequence[Job] = ()
+"""In a process of the pool, what there is to draw."""
+
+
+def _begin(jobs: Sequence[Job]) -> None:
+    """Take what there is to draw, and leave interrupts to the parent."""
+    global _shared
+    _shared = jobs
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _write_job(place: int) -> DrawnFigure:
+    return _write(*_shared[place])
 
 
 def _write(stem: Path, panels: list[Picture], caveats: tuple[str, ...]) -> DrawnFigure:

@@ -21,10 +21,11 @@ def main_notes(results: Results) -> list[str]:
         )
         notes += [detectable_text(pairs["detectable_pct"]), *_coverage(pairs["num_pairs"]), _pairing(results)]
         notes += _looks(results)
+    chance = ", ".join(f"{level:g} %" for level in sorted(cells["chance_pct"].unique()))
     counts = {
         "cells of this study have not been run": len(results.missing),
         "cells failed; their pairs are left out": int((cells["outcome"] == "failed").sum()),
-        "cells diverged and are scored as chance; their means carry no interval": int(
+        f"cells diverged and are scored as chance, {chance}; their means carry no interval": int(
             cells["kind"].isin(CHANCE_KINDS).sum()
         ),
         "cells did not learn; they keep the accuracy measured": int((cells["kind"] == "no_learning").sum()),

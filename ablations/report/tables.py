@@ -190,6 +190,8 @@ def success_table(results: Results) -> TextTable:
         }
 
     notes = ["secondary: over the cells that ended ok alone; an arm that often fails shows its lucky seeds here"]
+    pairs = results.table.loc[results.table["success_num_pairs"] > 0, "success_detectable_pct"]
+    notes += [detectable_text(pairs)] if len(pairs) else []
     return _table("success", "Given success", results.table, write, notes=notes)
 
 

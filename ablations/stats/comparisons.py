@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from ablations.stats.inference import ALPHA, equivalence_p, holm, sign_flip_p, t_interval
@@ -20,7 +21,7 @@ COLUMNS = (
     *("condition", "comparison", "num_pairs", "num_pairs_left_out", "num_pairs_mixed", "num_pairs_chance"),
     *("difference_pct", "difference_low_pct", "difference_high_pct", "p", "p_holm", "supported", "won_share"),
     *("equivalence_p", "equivalent", "detectable_pct", "success_num_pairs", "success_difference_pct"),
-    *("success_difference_low_pct", "success_difference_high_pct"),
+    *("success_difference_low_pct", "success_difference_high_pct", "success_detectable_pct"),
 )
 
 
@@ -186,12 +187,6 @@ def _columns(own: pd.DataFrame, num_comparisons: int, margin_pct: float, level: 
     low, high = (math.nan, math.nan) if has_chance else t_interval(values, level)
     successes = values[own["all_ok"].to_numpy(bool)]
     success_low, success_high = t_interval(successes, level)
-    if n == 0 or has_chance:
-        detectable = math.nan
-    elif not can_decide(n, num_comparisons):
-        detectable = math.inf
-    else:
-        detectable = detectable_difference(float(values.std(ddof=1)), n, alpha=ALPHA / num_comparisons)
     return {
         "num_pairs": n,
         "num_pairs_mixed": int(own["is_mixed"].sum()),
@@ -202,9 +197,19 @@ def _columns(own: pd.DataFrame, num_comparisons: int, margin_pct: float, level: 
         "p": sign_flip_p(values),
         "won_share": float((np.sign(values.round(9)) / 2 + 0.5).mean()) if n else math.nan,
         "equivalence_p": math.nan if has_chance else equivalence_p(values, margin_pct),
-        "detectable_pct": detectable,
+        "detectable_pct": math.nan if has_chance else _detectable(values, num_comparisons),
         "success_num_pairs": len(successes),
         "success_difference_pct": successes.mean() if len(successes) else math.nan,
         "success_difference_low_pct": success_low,
         "success_difference_high_pct": success_high,
+        "success_detectable_pct": _detectable(successes, num_comparisons),
     }
+
+
+def _detectable(values: npt.NDArray[np.float64], num_comparisons: int) -> float:
+    """Return the difference that pairs with these differences could have shown, adjusted for their number."""
+    if not len(values):
+        return math.nan
+    if not can_decide(len(values), num_comparisons):
+        return math.inf
+    return detectable_difference(float(values.std(ddof=1)), len(values), alpha=ALPHA / num_comparisons)

@@ -58,6 +58,20 @@ def test_chance_scores_enter_the_test_and_no_interval():
     assert row["success_difference_low_pct"] == row["success_difference_high_pct"] == -0.5
 
 
+def test_what_could_be_detected_is_by_the_pairs_of_each_analysis():
+    rng = np.random.default_rng(0)
+    a, b = list(rng.normal(90, 1, 8)), list(rng.normal(90, 1, 8))
+    whole = only(stats.compare(frame(a=a, b=b), [AB]))
+    assert whole["detectable_pct"] == whole["success_detectable_pct"]
+    sd = np.subtract(a, b).std(ddof=1)
+    assert whole["detectable_pct"] == pytest.approx(stats.detectable_difference(sd, 8, alpha=0.05))
+    hurt = only(stats.compare(frame(a=["nan", *a], b=[90.0, *b]), [AB]))
+    assert math.isnan(hurt["detectable_pct"])
+    assert hurt["success_detectable_pct"] == whole["detectable_pct"]
+    few = only(stats.compare(frame(a=["nan", *a[:5]], b=[90.0, *b[:5]]), [AB]))
+    assert few["success_detectable_pct"] == math.inf
+
+
 def test_an_interaction_is_the_difference_of_two_differences():
     scores = {"a": [95.0, 96.0, 97.5], "b": [90.0, 92.0, 93.0], "c": [80.0, 82.5, 83.0], "d": [79.0, 80.0, 81.0]}
     comparison = Comparison(("a", "d"), ("b", "c"))

@@ -329,7 +329,7 @@ def test_contrasts_say_what_could_be_detected_and_what_is_left_out(tmp_path):
             0,
         ),
         ({"stories": {("xnorm", s): "oom" for s in range(4)}}, "4 cells failed; their pairs are left out", 3),
-        ({"stories": {("l2", s): "exploded" for s in range(4)}}, "4 cells diverged and are scored as chance", 3),
+        ({"stories": {("l2", s): "exploded" for s in range(4)}}, "4 cells diverged and are scored as chance, 10 %", 3),
         ({"norms": ["xnorm"]}, "accuracy: mean over seeds", 1),
     ],
     ids=["one seed", "all failed", "no cell", "no reference", "an arm explodes", "one arm"],
@@ -348,6 +348,13 @@ def test_a_folder_without_a_study_is_an_error_of_one_line(cli, tmp_path):
     assert (code, out) == (2, "")
     assert err == f"error: no study in {tmp_path}: it has no study.yaml\n"
     assert not list(tmp_path.iterdir())
+
+
+def test_the_secondary_table_says_what_it_could_have_detected(tmp_path):
+    folder = make_study(tmp_path, norms=("xnorm", "l2"), seeds=8, stories={("l2", 0): "nan"})
+    make_report([folder], full=False)
+    assert "what could have been detected" in (folder / "tables" / "success.md").read_text()
+    assert re.search(r"80 % power at these spreads: \d", (folder / "tables" / "success.md").read_text())
 
 
 def test_conditions_have_rows_and_figures_of_their_own(tmp_path):
