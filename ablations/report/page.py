@@ -12,7 +12,7 @@ import jinja2
 from ablations.gallery import undrawn_probes
 from ablations.report.checklist import command, held_fixed
 from ablations.report.drawing import DrawnFigure
-from ablations.report.tables import TextTable
+from ablations.report.text import TextTable
 from ablations.results import Results
 
 LOG_LINES = 15

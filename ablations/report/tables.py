@@ -1,130 +1,20 @@
-"""The tables of a report as text, and how they are written: Markdown, LaTeX, CSV."""
+"""The tables of a report, as text: which columns each has, and what must be read with it."""
 
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable
 
 import pandas as pd
 
+from ablations.report.text import TextTable, interval, number, p_text
 from ablations.results import Results
 from ablations.stats import MOST_EXACT
 
 Row = dict[str, str]
 
-LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-LATEX |= {sign: "\\" + sign for sign in "&%$#_{}"} | {"<": r"$<$", ">": r"$>$"}
-"""What stands for a sign that LaTeX would take for something else."""
-
 TEXT_COLUMNS = ("condition", "claim", "verdict", "evidence", "source", "isolates", "difference", "outcome", "why")
 """Columns that hold words, beside that of the arms."""
-
-
-PARAGRAPHS = {"claim": 0.17, "evidence": 0.27, "source": 0.2, "why": 0.35}
-"""Columns that LaTeX breaks into lines, and their width as a share of the page's."""
-
-
-@dataclass(frozen=True)
-class TextTable:
-    """A table as text.
-
-    Args:
-        name: of its files.
-        title: in a few words.
-        head: names of the columns.
-        rows: as many texts each.
-        is_text: of each column, whether it holds words: the others hold numbers, and sort as such.
-        bold: places (row, column) of what the adjusted test supports.
-        frame: the numbers in full, for CSV.
-        notes: what must be read with it.
-    """
-
-    name: str
-    title: str
-    head: list[str]
-    rows: list[list[str]]
-    is_text: list[bool]
-    frame: pd.DataFrame
-    bold: frozenset[tuple[int, int]] = frozenset()
-    notes: list[str] = field(default_factory=list)
-
-    @property
-    def marked_rows(self) -> list[list[str]]:
-        """The rows, what is bold in asterisks."""
-        return [
-            [f"**{cell}**" if (i, j) in self.bold else cell for j, cell in enumerate(row)]
-            for i, row in enumerate(self.rows)
-        ]
-
-    def markdown(self) -> str:
-        """Write the table and its notes as Markdown."""
-        notes = "".join(f"- {note}\n" for note in self.notes)
-        return markdown_table(self.head, self.marked_rows) + (f"\n{notes}" if notes else "")
-
-    def latex(self) -> str:
-        """Write the table as LaTeX with the rules of booktabs; its notes stand below it as comments."""
-        cells = [
-            [
-                rf"\textbf{{{latex_text(cell)}}}" if (i, j) in self.bold else latex_text(cell)
-                for j, cell in enumerate(row)
-            ]
-            for i, row in enumerate(self.rows)
-        ]
-        frame = pd.DataFrame(cells, columns=[latex_text(name) for name in unique(self.head)])
-        columns = "".join(_column_format(name, is_text) for name, is_text in zip(self.head, self.is_text, strict=True))
-        text = frame.style.hide(axis="index").to_latex(
-            hrules=True,
-            column_format=columns,
-            caption=latex_text(self.title),
-            label=f"tab:{self.name}",
-            position_float="centering",
-        )
-        return "% \\usepackage{booktabs}\n" + text + "".join(f"% {note}\n" for note in self.notes)
-
-
-def _column_format(name: str, is_text: bool) -> str:
-    if name in PARAGRAPHS:
-        return rf"p{{{PARAGRAPHS[name]}\linewidth}}"
-    return "l" if is_text else "r"
-
-
-def markdown_table(head: list[str], rows: list[list[str]]) -> str:
-    """Write a table of texts as Markdown.
-
-    >>> markdown_table(["a", "b"], [["1", "x|y"]]).splitlines()
-    ['| a | b |', '| --- | --- |', '| 1 | x\\\\|y |']
-    """
-    lines = [head, ["---"] * len(head), *rows]
-    return "".join(
-        "| " + " | ".join(" ".join(cell.split()).replace("|", r"\|") for cell in line) + " |\n" for line in lines
-    )
-
-
-def latex_text(text: str) -> str:
-    """Write a text so that LaTeX prints it as it is; a number's hyphen becomes a minus.
-
-    >>> latex_text("single_l2 50 %"), latex_text("-0.25"), latex_text("[-0.25, +1.00]")
-    ('single\\\\_l2 50 \\\\%', '$-$0.25', '{[}$-$0.25, +1.00]')
-    """
-    escaped = "".join(LATEX.get(sign, sign) for sign in " ".join(text.split()))
-    escaped = re.sub(r"(?<![\w.])-(?=\d)", "$-$", escaped)
-    return "{[}" + escaped[1:] if escaped.startswith("[") else escaped  # after a line break it would be an argument
-
-
-def unique(names: Iterable[str]) -> list[str]:
-    """Tell equal names apart by blanks at their end, which nobody sees.
-
-    >>> unique(["a", "b", "a"])
-    ['a', 'b', 'a ']
-    """
-    seen: list[str] = []
-    for name in names:
-        while name in seen:
-            name += " "
-        seen.append(name)
-    return seen
 
 
 def main_table(results: Results, notes: list[str]) -> TextTable:
@@ -357,24 +247,3 @@ def detectable_text(points: pd.Series[float]) -> str:
     }
     parts += [what if n == len(points) else f"{what} (in {n} comparisons)" for what, n in counts.items() if n]
     return f"what could have been detected, with 80 % power at these spreads: {'; '.join(parts)}"
-
-
-def number(value: float, *, sign: str = "") -> str:
-    """Write points or a share with two decimals; nothing for NaN."""
-    return "" if math.isnan(value) else f"{value:{sign}.2f}"
-
-
-def interval(low: float, high: float, *, sign: str = "") -> str:
-    """Write an interval; nothing for NaN."""
-    return "" if math.isnan(low) else f"[{low:{sign}.2f}, {high:{sign}.2f}]"
-
-
-def p_text(p: float) -> str:
-    """Write a p value.
-
-    >>> p_text(0.0351), p_text(0.0001)
-    ('0.035', '<0.001')
-    """
-    if math.isnan(p):
-        return ""
-    return f"{p:.3f}" if p >= 0.001 else "<0.001"

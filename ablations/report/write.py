@@ -13,6 +13,7 @@ from ablations.report.checklist import checklist
 from ablations.report.drawing import write_figures
 from ablations.report.notes import main_notes
 from ablations.report.page import Page, render
+from ablations.report.text import TextTable
 from ablations.results import Results
 from ablations.stats import MARGIN_PCT
 from ablations.store import replacing, write_text
@@ -32,7 +33,7 @@ class Report:
     """
 
     results: Results
-    main: tables.TextTable
+    main: TextTable
     files: list[Path]
 
 
@@ -79,7 +80,7 @@ def write_report(results: Results, folder: Path, *, full: bool) -> Report:
     return Report(results, main, files)
 
 
-def _write_tables(folder: Path, some: list[tables.TextTable]) -> list[Path]:
+def _write_tables(folder: Path, some: list[TextTable]) -> list[Path]:
     """Write tables as CSV, Markdown and LaTeX; those that have no row now are removed."""
     folder.mkdir(exist_ok=True)
     files = []

@@ -19,7 +19,7 @@ from ablations.api import IncompleteStudyWarning, make_report, read_results
 from ablations.report.checklist import command
 from ablations.report.notes import main_notes
 from ablations.report.page import render
-from ablations.report.tables import latex_text
+from ablations.report.text import latex_text
 from ablations.results import Results
 from ablations.study import UsageError
 
