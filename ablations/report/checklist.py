@@ -146,6 +146,6 @@ def _hours(cells: pd.DataFrame) -> str:
     overlap = "at most " if (cells["is_resumed"] & (cells["num_attempts"] > 1)).any() else ""
     failed = float(cells.loc[cells["outcome"] == "failed", "seconds"].sum()) / 3600
     return (
-        f"{overlap}{last + before:.2f} in cells, {failed + before:.2f} of them in failed ones and earlier attempts; "
-        "what a runner lost when it was killed is not in it"
+        f"{overlap}{last + before:.2f} in cells, {failed + before:.2f} of them in failed ones, earlier attempts and "
+        "results since replaced; what a runner lost when it was killed is not in it"
     )
