@@ -150,7 +150,9 @@ def _warn(results: Results) -> None:
     if num_missing := len(results.missing):
         total = num_missing + len(results.cells)
         warnings.warn(
-            f"{results.name}: {num_missing} of {total} cells have no result yet", IncompleteStudyWarning, stacklevel=3
+            f"{results.name}: {num_missing} of {total} cells have no readable result",
+            IncompleteStudyWarning,
+            stacklevel=3,
         )
     for problem in results.problems:
         warnings.warn(problem, IncompleteStudyWarning, stacklevel=3)

@@ -22,6 +22,7 @@ from ablations.stats import (
     one_sided_p,
     seeds_for,
     sign_flip_one_sided_p,
+    t_detectable_difference,
     wilson_interval,
 )
 from ablations.study.claim import Claim, ordered_pairs
@@ -31,7 +32,13 @@ Verdict = Literal["supported", "contradicted", "undecided"]
 LINEAR = 1.2
 """Exponent of the cost in the number of tokens up to which it counts as linear; a quadratic one is 2."""
 
-COLUMNS = ("claim", "source", "post_hoc", "condition", "verdict", "evidence", "num_pairs", "seeds_for_margin")
+COSTS = ("multiply_adds", "time_s")
+"""What must have been measured at several numbers of tokens; the time, which is not exact, in several rounds."""
+
+COLUMNS = (
+    *("claim", "source", "post_hoc", "condition", "verdict", "evidence", "num_pairs"),
+    *("detectable_pct", "seeds_for_margin"),
+)
 
 
 @dataclass(frozen=True)
@@ -41,6 +48,7 @@ class _Finding:
     verdict: Verdict
     evidence: str
     num_pairs: int = 0
+    detectable_pct: float = math.nan
     seeds_for_margin: float = math.nan
 
 
@@ -51,6 +59,7 @@ class Case:
     Args:
         claims: of the study.
         arms: of the study, those without a cell too.
+        conditions: of the study, likewise.
         cells: one row per cell, as `ablations.stats.summarise` takes them.
         costs: what `ablations bench cost` has measured: `condition`, `arm`, `quantity`, `tokens`, `round`, `value`; no
             rows where it has not.
@@ -58,6 +67,7 @@ class Case:
 
     claims: Sequence[Claim]
     arms: Sequence[str]
+    conditions: Sequence[str]
     cells: pd.DataFrame
     costs: pd.DataFrame
 
@@ -67,20 +77,22 @@ def judge(cases: Sequence[Case]) -> pd.DataFrame:
 
     *Better than* is supported, or contradicted, by a two-sided sign-flip p below 0.05 and the sign of the difference; p
     are adjusted by Holm's method over every pair of arms whose order any of these claims is about, in all conditions.
-    *Better than every other* is so only if every other arm of the study has cells. *Worse by at least m* is a one-sided
+    *Better than every other* is so only if every other arm of the study has pairs. *Worse by at least m* is a one-sided
     test against -m at 0.05 each way; *equivalent within m* is TOST at 0.05, contradicted where the 95 % interval lies
     outside. Both are t tests, or sign-flip tests where chance scores have entered. *Fails to train* is about the share
     of diverged cells among those that did not fail: its 95 % Wilson interval lies above one half, or below. *Cost
-    linear in tokens* is about the exponents of multiply-adds and of time.
+    linear in tokens* is about the exponents of multiply-adds and of time, both of which must have been measured.
 
     Args:
         cases: one for each study.
 
     Returns:
         One row per claim and condition: `claim`, `source`, `post_hoc`, `condition`, `verdict`, `evidence` in words,
-        `num_pairs`, and `seeds_for_margin`: where it is undecided, the number of seeds that would decide it with 80 %
-        power, computed for the claim's margin (0.5 points where it has none) and the spread seen, never for the
-        difference seen.
+        `num_pairs` (the fewest, where there are several comparisons); `detectable_pct`, what these could have detected
+        with 80 % power at the spread seen: a difference, or for a margin a distance from it (the largest, where there
+        are several comparisons); and `seeds_for_margin`: where it is undecided, the number of seeds that would decide
+        it with 80 % power, computed for the claim's margin (0.5 points where it has none) and the spread seen, never
+        for the difference seen. It is missing where there are as many already, and the difference is too near.
     """
     tables = [compare(case.cells, _ordered(case)) for case in cases]
     family = pd.concat([table for table in tables if len(table)] or tables[:1])
@@ -100,8 +112,9 @@ def _ordered(case: Case) -> list[Comparison]:
 def _judge_case(case: Case, table: pd.DataFrame, alpha: float) -> list[dict[str, Any]]:
     rows = []
     for claim in case.claims:
-        for condition in case.cells["condition"].unique() if len(case.cells) else [""]:
+        for condition in case.conditions:
             finding = _judge(claim, condition, case=case, table=table, alpha=alpha)
+            is_open = finding.verdict == "undecided" and finding.seeds_for_margin > finding.num_pairs
             rows.append(
                 {
                     "claim": claim.statement,
@@ -111,7 +124,8 @@ def _judge_case(case: Case, table: pd.DataFrame, alpha: float) -> list[dict[str,
                     "verdict": finding.verdict,
                     "evidence": finding.evidence,
                     "num_pairs": finding.num_pairs,
-                    "seeds_for_margin": finding.seeds_for_margin if finding.verdict == "undecided" else math.nan,
+                    "detectable_pct": finding.detectable_pct,
+                    "seeds_for_margin": finding.seeds_for_margin if is_open else math.nan,
                 }
             )
     return rows
@@ -127,15 +141,32 @@ def _judge(claim: Claim, condition: str, *, case: Case, table: pd.DataFrame, alp
     if claim.kind == "fails_to_train":
         return _judge_failure(there[there["arm"] == claim.arm])
     others = [arm for arm in case.arms if arm != claim.arm] if claim.than is None else [claim.than]
-    compared = [Comparison((claim.arm,), (other,)) for other in others if other in have]
-    paired = differences(there, compared)
-    own = [paired[paired["comparison"] == comparison.name] for comparison in compared]
-    if not own or any(len(pairs) < 2 for pairs in own):
-        return _Finding("undecided", "fewer than two complete pairs", min(map(len, own), default=0))
+    compared = {other: Comparison((claim.arm,), (other,)) for other in others if other in have}
+    paired = differences(there, list(compared.values()))
+    own = {other: paired[paired["comparison"] == comparison.name] for other, comparison in compared.items()}
+    few = [other for other, pairs in own.items() if len(pairs) < 2]
+    if len(few) == len(own):
+        return _Finding("undecided", "fewer than two complete pairs", min(map(len, own.values()), default=0))
     if claim.margin_pct is not None:
-        return _judge_margin(claim, claim.margin_pct, own[0])
-    tested = [_directed(table[table["condition"] == condition], comparison) for comparison in compared]
-    return _judge_greater(tested, own, alpha, missing=[arm for arm in others if arm not in have])
+        (pairs,) = own.values()
+        return _judge_margin(claim, claim.margin_pct, pairs, _counted(there, claim.arms, pairs))
+    missing = [f"no cell of {other} has ended" for other in others if other not in have]
+    missing += [f"fewer than two complete pairs with {other}" for other in few]
+    there_table = table[table["condition"] == condition]
+    tested = {other: _directed(there_table, compared[other]) for other in own if other not in few}
+    counts = {other: _counted(there, [claim.arm, other], own[other]) for other in tested}
+    return _judge_greater(tested, {other: own[other] for other in tested}, alpha, counts=counts, missing=missing)
+
+
+def _counted(there: pd.DataFrame, arms: Sequence[str], own: pd.DataFrame) -> str:
+    """Count the pairs of a comparison, and what must be known of them."""
+    num_seeds = there.loc[there["arm"].isin(arms), "seed"].nunique()
+    counts = {
+        "left out": num_seeds - len(own),
+        "with a score by chance": int(own["has_chance"].sum()),
+        "of a stale cell and a fresh one": int(own["is_mixed"].sum()),
+    }
+    return ", ".join([f"{len(own)} pairs", *(f"{count} {what}" for what, count in counts.items() if count)])
 
 
 def _directed(table: pd.DataFrame, comparison: Comparison) -> dict[str, Any]:
@@ -149,41 +180,67 @@ def _directed(table: pd.DataFrame, comparison: Comparison) -> dict[str, Any]:
 
 
 def _judge_greater(
-    tested: list[dict[str, Any]], own: list[pd.DataFrame], alpha: float, *, missing: list[str]
+    tested: dict[str, dict[str, Any]],
+    own: dict[str, pd.DataFrame],
+    alpha: float,
+    *,
+    counts: dict[str, str],
+    missing: list[str],
 ) -> _Finding:
-    """Judge whether every one of some differences is above zero; those to arms without a cell are not known."""
-    signs = [np.sign(row["difference_pct"]) if row["supported"] else 0 for row in tested]
+    """Judge whether every one of some differences is above zero; those to arms without pairs are not known."""
+    signs = [np.sign(row["difference_pct"]) if row["supported"] else 0 for row in tested.values()]
     verdict: Verdict = "contradicted" if min(signs) < 0 else "undecided"
     if min(signs) > 0 and not missing:
         verdict = "supported"
-    parts = [f"{row['comparison']}: {row['difference_pct']:+.2f} points, p {row['p_holm']:.3f}" for row in tested]
-    parts += [f"no cell of {arm} has ended" for arm in missing]
-    seeds = max(_seeds(pairs, MARGIN_PCT, alpha=alpha) for pairs in own)
-    return _Finding(verdict, "; ".join(parts), min(map(len, own)), seeds)
+    parts = [
+        f"{row['comparison']}: {row['difference_pct']:+.2f} points, p {row['p_holm']:.3f}, {counts[other]}"
+        for other, row in tested.items()
+    ]
+    seeds = _largest([_seeds(pairs, MARGIN_PCT, alpha=alpha) for pairs in own.values()])
+    num_pairs = min(map(len, own.values()))
+    text = "; ".join([*parts, *missing])
+    if verdict == "undecided" and not missing and seeds <= num_pairs:
+        text += f"; so many pairs detect {MARGIN_PCT:g} points: the difference is too near zero"
+    detectable = _largest([float(row["detectable_pct"]) for row in tested.values()])
+    return _Finding(verdict, text, num_pairs, detectable, seeds)
 
 
-def _judge_margin(claim: Claim, margin_pct: float, own: pd.DataFrame) -> _Finding:
+def _judge_margin(claim: Claim, margin_pct: float, own: pd.DataFrame, counts: str) -> _Finding:
     values, by_chance = own["difference_pct"].to_numpy(np.float64), bool(own["has_chance"].any())
     test = sign_flip_one_sided_p if by_chance else one_sided_p
     if claim.kind == "worse_by":
         below, above = (test(values, -margin_pct, below=side) for side in (True, False))
         verdict: Verdict = "supported" if below < ALPHA else "contradicted" if above < ALPHA else "undecided"
         tests = f"p {below:.3f} below, {above:.3f} above {-margin_pct:+g}"
-        seeds = _seeds(own, margin_pct, alpha=2 * ALPHA)
+        power = 0.8
     else:
         inside = equivalence_p(values, margin_pct) if not by_chance else math.nan
         outside = min(test(values, margin_pct, below=False), test(values, -margin_pct, below=True))
         verdict = "supported" if inside < ALPHA else "contradicted" if outside < ALPHA / 2 else "undecided"
-        tests = f"p {inside:.3f} inside, {outside:.3f} outside {margin_pct:g}"
-        seeds = _seeds(own, margin_pct, alpha=2 * ALPHA, power=0.9)  # each of the two tests, so that both have 80 %
-    how = "one-sided sign-flip tests, since chance scores have entered" if by_chance else "one-sided t tests"
-    return _Finding(verdict, f"{values.mean():+.2f} points; {how}: {tests}", len(own), seeds)
+        within = "equivalence is not tested" if by_chance else f"p {inside:.3f} inside"
+        tests = f"{within}, p {outside:.3f} outside {margin_pct:g}"
+        power = 0.9  # of each of the two tests, so that both have 80 %
+    how = "one-sided sign-flip tests" if by_chance else "one-sided t tests"
+    text = f"{values.mean():+.2f} points, {counts}; {how}: {tests}"
+    if by_chance or np.ptp(values) == 0:
+        return _Finding(verdict, text, len(own))
+    sd = float(values.std(ddof=1))
+    detectable = t_detectable_difference(sd, len(own), alpha=2 * ALPHA, power=power)
+    seeds = seeds_for(margin_pct, sd, alpha=2 * ALPHA, power=power, detectable=t_detectable_difference)
+    if verdict == "undecided" and seeds <= len(own):
+        text += f"; so many pairs tell {margin_pct:g} points apart: the difference is too near the margin"
+    return _Finding(verdict, text, len(own), detectable, seeds)
 
 
-def _seeds(own: pd.DataFrame, margin_pct: float, *, alpha: float, power: float = 0.8) -> float:
-    if own["has_chance"].any():
+def _largest(values: list[float]) -> float:
+    """Return the largest value; NaN where one is not known."""
+    return math.nan if any(map(math.isnan, values)) else max(values)
+
+
+def _seeds(own: pd.DataFrame, margin_pct: float, *, alpha: float) -> float:
+    if own["has_chance"].any() or np.ptp(own["difference_pct"]) == 0:
         return math.nan
-    return seeds_for(margin_pct, float(own["difference_pct"].std()), alpha=alpha, power=power)
+    return seeds_for(margin_pct, float(own["difference_pct"].std()), alpha=alpha)
 
 
 def _judge_failure(own: pd.DataFrame) -> _Finding:
@@ -191,7 +248,9 @@ def _judge_failure(own: pd.DataFrame) -> _Finding:
     low, high = wilson_interval(num_diverged, n)
     verdict: Verdict = "supported" if low > 0.5 else "contradicted" if high < 0.5 else "undecided"
     interval = f", 95 % interval of the share [{low:.2f}, {high:.2f}]" if n else ""
-    return _Finding(verdict, f"{num_diverged} of {n} cells diverged{interval}")
+    counts = {"failed and are left out": len(own) - n, "are stale": int(own["stale"].sum())}
+    left = "".join(f"; {count} {what}" for what, count in counts.items() if count)
+    return _Finding(verdict, f"{num_diverged} of {n} cells diverged{interval}{left}")
 
 
 def _judge_cost(own: pd.DataFrame) -> _Finding:
@@ -199,10 +258,14 @@ def _judge_cost(own: pd.DataFrame) -> _Finding:
     if exponents.empty:
         return _Finding("undecided", "not measured: python -m ablations bench cost STUDY")
     rows = exponents.to_dict("records")
-    verdict: Verdict = "undecided"
-    if all(row["high"] < LINEAR for row in rows):
-        verdict = "supported"
-    elif any(row["low"] > LINEAR for row in rows):
-        verdict = "contradicted"
     parts = [f"{row['quantity']} ~ N^{row['exponent']:.2f} [{row['low']:.2f}, {row['high']:.2f}]" for row in rows]
+    is_sure = {row["quantity"]: row["quantity"] != "time_s" or row["rounds"] > 1 for row in rows}
+    parts += [f"{quantity} has one whole round" for quantity, sure in is_sure.items() if not sure]
+    absent = [quantity for quantity in COSTS if quantity not in is_sure]
+    parts += [f"{quantity} is not measured" for quantity in absent]
+    verdict: Verdict = "undecided"
+    if any(row["low"] > LINEAR and is_sure[row["quantity"]] for row in rows):
+        verdict = "contradicted"
+    elif all(row["high"] < LINEAR for row in rows) and all(is_sure.values()) and not absent:
+        verdict = "supported"
     return _Finding(verdict, "; ".join(parts))

@@ -9,6 +9,7 @@ from typing import Any
 
 from ablations.board import duration
 from ablations.caveats import substitutions
+from ablations.contrasts import contrasts_of
 from ablations.data import DataInfo
 from ablations.plan import Plan
 from ablations.stats import can_decide, seeds_needed
@@ -47,12 +48,13 @@ def describe_plan(plan: Plan) -> list[str]:
     if plan.count("stale") and plan.rerun is None:
         lines.append("stale cells come from other sources than these; --rerun stale runs them again")
     lines += [f"{info.name}: {note}" for info in infos for note in info.notes]
-    num_seeds, num_comparisons = len(study.axes["seed"]), _num_comparisons(study)
-    if num_comparisons and not can_decide(num_seeds, num_comparisons):
-        lines.append(
-            f"{plural(num_seeds, 'seed')} cannot reach significance in {plural(num_comparisons, 'comparison')}, "
-            f"whatever the numbers: it takes {seeds_needed(num_comparisons)}"
-        )
+    num_seeds = len(study.axes["seed"])
+    for what, number in _num_comparisons(study).items():
+        if number and not can_decide(num_seeds, number):
+            lines.append(
+                f"{plural(num_seeds, 'seed')} cannot reach significance in {plural(number, what)}, "
+                f"whatever the numbers: it takes {seeds_needed(number)}"
+            )
     return lines + substitutions(plan.cells)
 
 
@@ -157,7 +159,9 @@ def plural(count: int, noun: str) -> str:
     return f"{count} {noun}{'s' * (count != 1)}"
 
 
-def _num_comparisons(study: Study) -> int:
-    """Count the comparisons of the main table, or those of the claims where they are more."""
+def _num_comparisons(study: Study) -> dict[str, int]:
+    """Count the comparisons of each family: of the main table, or of the claims where they are more; the contrasts."""
     num_claimed = len(ordered_pairs(study.claims, study.arm_names))
-    return max(len(study.arms) - 1, num_claimed) * len(study.condition_names)
+    num_contrasts = len(contrasts_of(study.compare, study.arm_names))
+    families = {"comparison": max(len(study.arms) - 1, num_claimed), "contrast": num_contrasts}
+    return {what: number * len(study.condition_names) for what, number in families.items()}

@@ -12,9 +12,9 @@ import pandas as pd
 
 from ablations import stats
 from ablations.claims import Case, judge
+from ablations.contrasts import contrasts_of
 from ablations.store.frames import Frames
 from ablations.study import Study, UsageError
-from ufo.norms import CONTRASTS, INTERACTIONS
 
 if TYPE_CHECKING:
     from ablations.plot import Plot
@@ -104,6 +104,7 @@ class Results:
                 Case(
                     claims=study.claims,
                     arms=study.arm_names,
+                    conditions=self._conditions_of(study),
                     cells=self.of_study(self.cells, study),
                     costs=self.of_study(self.costs, study),
                 )
@@ -115,7 +116,8 @@ class Results:
     def pairing(self) -> pd.DataFrame:
         """How many pairs share what they should, and what the pairing bought, for each arm and condition."""
         held, gain = stats.pairing_held(self.cells, self.reference), stats.pairing_gain(self.cells, self.reference)
-        return held.merge(gain.drop(columns="num_pairs"), on=["condition", "arm"], how="left")
+        gain = gain.rename(columns={"num_pairs": "num_pairs_without_chance"})
+        return held.merge(gain, on=["condition", "arm"], how="left")
 
     @cached_property
     def agreement(self) -> pd.DataFrame:
@@ -128,6 +130,11 @@ class Results:
             return frame
         condition = frame["condition"].astype(str)
         return frame[(condition == f"study={study.name}") | condition.str.startswith(f"study={study.name}, ")]
+
+    def _conditions_of(self, study: Study) -> list[str]:
+        """Return the names of a study's conditions, those without a cell too."""
+        names = study.condition_names
+        return names if len(self.studies) == 1 else [_in_stratum(study.name, condition) for condition in names]
 
     def power(self, delta_pct: float) -> pd.DataFrame:
         """Say how many seeds a margin takes, from the spread seen, and what the present ones could have detected.
@@ -177,15 +184,7 @@ class Results:
 
     @property
     def _isolates(self) -> dict[stats.Comparison, str]:
-        """The registry's contrasts and interactions, and what each isolates; none where the arms are no normalisers."""
-        if self.compare != "norm":
-            return {}
-        known = {stats.Comparison((c.arm,), (c.minus,)): c.isolates for c in CONTRASTS}
-        for both in INTERACTIONS:
-            plus, minus = (both.first.arm, both.second.minus), (both.first.minus, both.second.arm)
-            known[stats.Comparison(plus, minus)] = both.isolates
-        have = set(self.cells["arm"])
-        return {comparison: what for comparison, what in known.items() if set(comparison.arms) <= have}
+        return contrasts_of(self.compare, self.cells["arm"])
 
     def _choose_reference(self, asked: str | None) -> str | None:
         fields = sorted({study.compare for study in self.studies})
@@ -213,12 +212,16 @@ def _join(frames: list[pd.DataFrame]) -> pd.DataFrame:
     return pd.concat(some, ignore_index=True) if some else frames[0]
 
 
+def _in_stratum(name: str, condition: str) -> str:
+    return f"study={name}, {condition}".removesuffix(", ")
+
+
 def _as_stratum(frames: Frames, name: str) -> Frames:
     """Let a study's conditions be strata: each has the study's name before its own."""
     changed = {}
     for field in FRAMES:
         frame = getattr(frames, field)
-        named = [f"study={name}, {condition}".removesuffix(", ") for condition in frame["condition"]]
+        named = [_in_stratum(name, condition) for condition in frame["condition"]]
         changed[field] = frame.assign(condition=pd.Series(named, index=frame.index, dtype=str))
     problems = tuple(f"{name}: {problem}" for problem in frames.problems)
     return replace(frames, **changed, problems=problems)

@@ -54,7 +54,9 @@ def agreement(pairs: pd.DataFrame, axes: Axes) -> Axes:
     counts = sorted({int(n) for n in pairs.loc[pairs["arm"] != pairs["other"], "num_pairs"]})
     n_text = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}" if counts else ""
     of_arms = f"Two arms at the same seed (n = {n_text});\nframed: " if counts else "Framed: "
-    axes.set_title(f"{of_arms}two seeds of one arm", loc="left", fontsize="small")
+    mixed = int(pairs.loc[pairs["arm_order"] <= pairs["other_order"], "num_pairs_mixed"].sum())
+    stale = f"\n{mixed} pairs join a stale cell and a fresh one" if mixed else ""
+    axes.set_title(f"{of_arms}two seeds of one arm{stale}", loc="left", fontsize="small")
     bar = axes.figure.colorbar(image, ax=axes, shrink=0.9)
     bar.set_label("Images on which two runs differ (%)", fontsize="small")
     return axes

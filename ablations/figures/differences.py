@@ -16,9 +16,9 @@ from ablations.figures.palette import arm_style
 def paired_differences(pairs: pd.DataFrame, axes: Axes) -> Axes:
     """Draw each arm's differences to the reference, seed by seed: to the right of zero the arm is the better.
 
-    Under the dots stands the mean with its 95 % t interval, at the right edge the number of pairs and the adjusted p,
-    bold where it is below 0.05. A pair into which a chance score has entered is a cross, and the mean then has no
-    interval. A seed stands at the same height in every row.
+    Under the dots stands the mean with its 95 % t interval, at the right edge the number of pairs, how many of them
+    join a stale cell and a fresh one, and the adjusted p, bold where it is below 0.05. A pair into which a chance score
+    has entered is a cross, and the mean then has no interval. A seed stands at the same height in every row.
 
     Args:
         pairs: one condition's rows of `ablations.stats.paired`, one per comparison and seed, and `label`, a row's name.
@@ -76,10 +76,14 @@ def _draw(pairs: pd.DataFrame, axes: Axes) -> Axes:
         handles.append(Line2D([], [], color="grey", marker="x", linestyle="", label="with a score by chance"))
     legend_above(axes, side="right", num_columns=3, handles=handles)
     told = pairs.groupby("comparison", sort=False).agg(
-        n=("seed", "size"), p=("p_holm", "first"), bold=("supported", "first")
+        n=("seed", "size"), mixed=("is_mixed", "sum"), p=("p_holm", "first"), bold=("supported", "first")
     )
-    texts = [f"n = {n}\n{_p_text(p)}" for n, p in zip(told["n"], told["p"], strict=True)]
-    write_beside(axes, texts, below="adjusted p,\nbold: < 0.05", bold=told["bold"].tolist())
+    texts = [
+        f"n = {n}{f', {mixed}*' if mixed else ''}\n{_p_text(p)}"
+        for n, mixed, p in zip(told["n"], told["mixed"], told["p"], strict=True)
+    ]
+    below = "adjusted p,\nbold: < 0.05" + ("\n*: a stale and\na fresh cell" if told["mixed"].any() else "")
+    write_beside(axes, texts, below=below, bold=told["bold"].tolist())
     return axes
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from ablations.report.notes import pairing_text
 from ablations.results import Results
 from ablations.study import CellConfig, Study
 from ablations.study.grid import arm_name
@@ -52,7 +53,7 @@ def checklist(results: Results) -> list[tuple[str, str]]:
         ("Test images", _distinct(results.correct["correct"].map(len))),
         ("Parameters", _parameters(cells)),
         ("Measure", "share of test images classified rightly; mean, sd and 95 % intervals are over seeds"),
-        ("Initial weights and batches", "the same for every arm of a seed, by the hashes in each outcome.json"),
+        ("Initial weights and batches", f"by the hashes in each outcome.json: {pairing_text(results)}"),
         ("Hours", _hours(cells)),
         ("Hardware", _distinct(cells["processor"].fillna("unknown") + ", " + cells["device"])),
         ("Software", _distinct(cells["software"])),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import pandas as pd
 
-from ablations.report.tables import detectable_text, sign_flip_text
 from ablations.results import Results
-from ablations.stats import ALPHA, CHANCE_KINDS, coverage
+from ablations.stats import ALPHA, CHANCE_KINDS, MOST_EXACT, coverage
 
 
 def main_notes(results: Results) -> list[str]:
@@ -19,11 +20,13 @@ def main_notes(results: Results) -> list[str]:
         notes.append(
             f"p: {sign_flip_text(pairs['num_pairs'])}, Holm over {family}; in bold or asterisks: p below {ALPHA}"
         )
-        notes += [detectable_text(pairs["detectable_pct"]), *_coverage(pairs["num_pairs"]), _pairing(results)]
-        notes += _looks(results)
+    if results.reference is not None and len(table):
+        notes += [*_lacking(results), detectable_text(pairs["detectable_pct"]), *_coverage(pairs["num_pairs"])]
+        notes += [pairing_text(results)] if num_comparisons else []
+    notes += looks(results, table)
     chance = ", ".join(f"{level:g} %" for level in sorted(cells["chance_pct"].unique()))
     counts = {
-        "cells of this study have not been run": len(results.missing),
+        "cells of this study have no readable result": len(results.missing),
         "cells failed; their pairs are left out": int((cells["outcome"] == "failed").sum()),
         f"cells diverged and are scored as chance, {chance}; their means carry no interval": int(
             cells["kind"].isin(CHANCE_KINDS).sum()
@@ -42,21 +45,69 @@ def main_notes(results: Results) -> list[str]:
     return notes + list(results.problems) + list(results.caveats)
 
 
-def _coverage(num_pairs: pd.Series[int]) -> list[str]:
-    """Say for which differences a 95 % t interval does not keep its promise, at the numbers of pairs that there are."""
-    table = coverage(sorted({int(n) for n in num_pairs if n > 1}))
-    short = table[~table["is_kept"]]
-    return [
-        f"95 % t intervals over {own['n'].iloc[0]} pairs cover the truth as they should where differences are normal; "
-        + ", ".join(f"where they are {row.distribution}, in {row.coverage_pct:.1f} %" for row in own.itertuples())
-        + " of simulated studies: the sign-flip p, not the interval, decides"
-        for _, own in short.groupby("n")
-    ]
+def sign_flip_text(num_pairs: pd.Series[int]) -> str:
+    """Say how p are computed: exactly, or from random patterns where there are too many."""
+    how = "exact" if num_pairs.max() <= MOST_EXACT else f"exact up to {MOST_EXACT} pairs, above that drawn,"
+    return f"{how} sign-flip permutation"
 
 
-def _pairing(results: Results) -> str:
+def detectable_text(points: pd.Series[float]) -> str:
+    """Say what could have been detected.
+
+    Args:
+        points: of each comparison: infinite where no difference could, NaN where that is not known.
+
+    >>> detectable_text(pd.Series([0.5, 1.25])).partition(": ")[2]
+    '0.50 to 1.25 points'
+    """
+    what = "what could have been detected, with 80 % power at these spreads: "
+    known, parts = points[points.map(math.isfinite)], []
+    if points.empty:
+        return f"{what}nothing, for there is no complete pair"
+    if len(known):
+        low, high = (f"{known.min():.2f}", f"{known.max():.2f}")
+        parts.append(f"{low if low == high else f'{low} to {high}'} points")
+    counts = {
+        "no difference, however large: too few seeds": int(points.map(math.isinf).sum()),
+        "not known: chance scores have entered, or all differences are equal": int(points.isna().sum()),
+    }
+    for why, n in counts.items():
+        if n:
+            parts.append(why if n == len(points) else f"{why} (in {n} comparison{'s' * (n > 1)})")
+    return what + "; ".join(parts)
+
+
+def looks(results: Results, table: pd.DataFrame | None) -> list[str]:
+    """Count how often the studies were extended when results could be seen, and say what survives a stricter alpha.
+
+    Args:
+        results: of the studies.
+        table: comparisons with `p_holm` and `supported`; None: it has several tests, and no p of one family.
+    """
+    notes = []
+    for study in results.studies:
+        if not study.num_looks:
+            continue
+        note = (
+            f"{study.name} was extended {study.num_looks} time{'s' * (study.num_looks > 1)} after results could be "
+            "seen; p are not adjusted for these looks"
+        )
+        if table is not None:
+            alpha, own = ALPHA / (study.num_looks + 1), results.of_study(table, study)
+            note += (
+                f": at {ALPHA} / {study.num_looks + 1} = {alpha:.4f} {int((own['p_holm'] < alpha).sum())} of "
+                f"{int(own['supported'].sum())} supported differences remain"
+            )
+        notes.append(note)
+    return notes
+
+
+def pairing_text(results: Results) -> str:
+    """Say how many pairs share what they should, and how well their scores correlate."""
     pairs = results.pairing
     total = int(pairs["num_pairs"].sum())
+    if not total:
+        return "pairing: there is no complete pair"
     init, split, batches = (int(pairs[f"num_same_{what}"].sum()) for what in ("init", "split", "batches"))
     said = (
         f"pairing, of {total} pairs: {init} share every initial weight outside the normaliser, "
@@ -67,24 +118,29 @@ def _pairing(results: Results) -> str:
         return said
     low, high = f"{known.min():+.2f}", f"{known.max():+.2f}"
     num_above = int((pairs["correlation_low"] > 0).sum())
+    by_chance = total - int(pairs["num_pairs_without_chance"].sum())
     return (
         f"{said}; scores of a pair correlate by {low if low == high else f'{low} to {high}'}, "
         f"with a 95 % interval above 0 in {num_above} of {len(known)} comparisons"
+        + (f" ({by_chance} pairs with a score by chance left out)" if by_chance else "")
     )
 
 
-def _looks(results: Results) -> list[str]:
-    """Count how often the studies were extended when results could be seen, and say what survives a stricter alpha."""
-    notes = []
-    for study in results.studies:
-        if not study.num_looks:
-            continue
-        alpha = ALPHA / (study.num_looks + 1)
-        own = results.of_study(results.table, study)
-        kept = int((own["p_holm"] < alpha).sum())
-        notes.append(
-            f"{study.name} was extended {study.num_looks} time{'s' * (study.num_looks > 1)} after results could be "
-            f"seen; p are not adjusted for these looks: at {ALPHA} / {study.num_looks + 1} = {alpha:.4f} {kept} of "
-            f"{int(own['supported'].sum())} supported differences remain"
-        )
-    return notes
+def _lacking(results: Results) -> list[str]:
+    """Say where the reference has no cell, so that there is no difference to it."""
+    has = results.cells.groupby("condition", sort=False)["arm"].agg(lambda arms: results.reference in set(arms))
+    lacking = [str(condition) for condition, is_there in has.items() if not is_there]
+    where = f" at {'; '.join(lacking)}" if len(has) > 1 else ""
+    return [f"no cell of {results.reference} has ended{where}: there are no differences to it"] if lacking else []
+
+
+def _coverage(num_pairs: pd.Series[int]) -> list[str]:
+    """Say for which differences a 95 % t interval does not keep its promise, at the numbers of pairs that there are."""
+    table = coverage(sorted({int(n) for n in num_pairs if n > 1}))
+    short = table[~table["is_kept"]]
+    return [
+        f"95 % t intervals over {own['n'].iloc[0]} pairs cover the truth as they should where differences are normal; "
+        + ", ".join(f"where they are {row.distribution}, in {row.coverage_pct:.1f} %" for row in own.itertuples())
+        + " of simulated studies: the sign-flip p, not the interval, decides"
+        for _, own in short.groupby("n")
+    ]

@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 import pandas as pd
 
+from ablations.report.notes import detectable_text, looks, sign_flip_text
 from ablations.report.text import TextTable, interval, number, p_text
 from ablations.results import Results
-from ablations.stats import MOST_EXACT
 
 Row = dict[str, str]
 
@@ -54,12 +54,14 @@ def details_table(results: Results) -> TextTable:
             "detectable": "none" if math.isinf(row["detectable_pct"]) else number(row["detectable_pct"]),
             "diverged": f"{row['num_diverged']} of {row['n']}",
             "95 % interval": interval(row["diverged_low_share"], row["diverged_high_share"]),
+            "failed": f"{row['num_failed']} of {row['n'] + row['num_failed']}",
+            "95 % interval ": interval(row["failed_low_share"], row["failed_high_share"]),
         }
 
     notes = [
         "won: share of pairs above the reference, a tie counts half; p: before adjustment; p equivalent: TOST within "
-        "0.5 points; detectable: points, with 80 % power; diverged: of the cells that did not fail, with Wilson's "
-        "interval of the share"
+        "0.5 points; detectable: points, with 80 % power; diverged: of the cells that did not fail; failed: of all; "
+        "both with Wilson's interval of the share"
     ]
     return _table("details", "Each arm in detail", results.table, write, notes=notes)
 
@@ -102,8 +104,7 @@ def contrasts_table(results: Results) -> TextTable:
     tested = table[table["p"].notna()]
     family = f"the {len(tested)} contrasts of this table"
     notes = [f"p: {sign_flip_text(tested['num_pairs'])}, Holm over {family}; in bold: below 0.05"]
-    if len(tested):
-        notes.append(detectable_text(tested["detectable_pct"]))
+    notes += [detectable_text(tested["detectable_pct"]), *looks(results, table)]
     counts = {
         "pairs are left out, since a cell of them failed or is missing": "num_pairs_left_out",
         "pairs have a score by chance; their mean carries no interval": "num_pairs_chance",
@@ -133,6 +134,9 @@ def claims_table(results: Results) -> TextTable:
         "Wilson interval of the diverged share above one half; seeds needed: for the claim's margin (0.5 points where "
         "it has none) with 80 % power at the spread seen, never for the difference seen",
     ]
+    known = results.claims["detectable_pct"].dropna()
+    notes += [detectable_text(known)] if len(known) else []
+    notes += looks(results, None)
     if results.claims["post_hoc"].any():
         notes.append("post hoc: added or changed when cells had been run, so suggested by what they showed")
     return _table("claims", "Claims", results.claims, write, notes=notes)
@@ -160,6 +164,8 @@ def pairing_table(results: Results) -> TextTable:
         "and by Welch as if the cells were independent; seeds saved: variance of the difference were they independent "
         "over the paired one: below 1, pairing has cost seeds",
     ]
+    by_chance = results.pairing["num_pairs"].sum() - results.pairing["num_pairs_without_chance"].sum()
+    notes += [f"{by_chance:.0f} pairs with a score by chance are left out of them"] if by_chance else []
     return _table("pairing", "What the pairing bought", results.pairing, write, notes=notes)
 
 
@@ -223,27 +229,3 @@ def _table(
     is_text = [column in TEXT_COLUMNS or place <= several for place, column in enumerate(head)]  # the arms come first
     names = [column.strip() for column in head]
     return TextTable(name, title, names, rows, is_text, frame, frozenset(places), notes or [])
-
-
-def sign_flip_text(num_pairs: pd.Series[int]) -> str:
-    """Say how p are computed: exactly, or from random patterns where there are too many."""
-    how = "exact" if num_pairs.max() <= MOST_EXACT else f"exact up to {MOST_EXACT} pairs, above that drawn,"
-    return f"{how} sign-flip permutation"
-
-
-def detectable_text(points: pd.Series[float]) -> str:
-    """Say what could have been detected.
-
-    Args:
-        points: of each comparison: infinite where no difference could, NaN where chance scores have entered.
-    """
-    known, parts = points[points.map(math.isfinite)], []
-    if len(known):
-        low, high = (f"{known.min():.2f}", f"{known.max():.2f}")
-        parts.append(f"{low if low == high else f'{low} to {high}'} points")
-    counts = {
-        "no difference, however large: too few seeds": int(points.map(math.isinf).sum()),
-        "not computed: chance scores have entered": int(points.isna().sum()),
-    }
-    parts += [what if n == len(points) else f"{what} (in {n} comparisons)" for what, n in counts.items() if n]
-    return f"what could have been detected, with 80 % power at these spreads: {'; '.join(parts)}"

@@ -17,7 +17,15 @@ from ablations.stats.inference import (
     wilson_interval,
 )
 from ablations.stats.pairs import CHANCE_KINDS, pairing_gain, pairing_held, pairs_with
-from ablations.stats.power import can_decide, detectable_difference, power_table, seeds_for, seeds_needed, smallest_p
+from ablations.stats.power import (
+    can_decide,
+    detectable_difference,
+    power_table,
+    seeds_for,
+    seeds_needed,
+    smallest_p,
+    t_detectable_difference,
+)
 from ablations.stats.scaling import cost_exponents
 from ablations.stats.table import summarise
 
@@ -49,6 +57,7 @@ __all__ = [
     "sign_flip_p",
     "smallest_p",
     "summarise",
+    "t_detectable_difference",
     "t_interval",
     "welch_interval",
     "wilson_interval",

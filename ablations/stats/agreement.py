@@ -25,21 +25,23 @@ def agreement(correct: pd.DataFrame, *, seed: int = 0, level: float = 0.95) -> p
     itself.
 
     Args:
-        correct: one row per cell: `condition`, `arm`, `arm_label`, `arm_order`, `seed`, and `correct`, a boolean array
-            (images,) of one length within a condition.
+        correct: one row per cell: `condition`, `arm`, `arm_label`, `arm_order`, `seed`, `stale`, and `correct`, a
+            boolean array (images,) of one length within a condition.
         seed: of the bootstrap; the same seed gives the same intervals.
         level: confidence, in (0, 1).
 
     Returns:
         One row per condition and ordered pair of arms, the arm with itself included: `condition`, `arm`, `arm_label`,
-        `arm_order`, `other`, `other_label`, `other_order`, `num_pairs` of cells, `disagreement_pct`, `low_pct`,
-        `high_pct`; NaN where there is no pair, no interval where there is one seed only.
+        `arm_order`, `other`, `other_label`, `other_order`, `num_pairs` of cells, `num_pairs_mixed` of a stale cell and
+        a fresh one, `disagreement_pct`, `low_pct`, `high_pct`; NaN where there is no pair, no interval where there is
+        one seed only.
 
     Raises:
         ValueError: cells of one condition were tested on different numbers of images.
 
-    >>> columns = {"condition": "", "arm": ["a", "b"], "arm_label": ["a", "b"], "arm_order": [0, 1], "seed": 0}
-    >>> cells = pd.DataFrame(columns).assign(correct=[np.array([1, 1, 0, 0], bool), np.array([1, 0, 0, 0], bool)])
+    >>> columns = {"condition": "", "arm": ["a", "b"], "arm_label": ["a", "b"], "arm_order": [0, 1]}
+    >>> cells = pd.DataFrame(columns).assign(seed=0, stale=False)
+    >>> cells = cells.assign(correct=[np.array([1, 1, 0, 0], bool), np.array([1, 0, 0, 0], bool)])
     >>> agreement(cells)["disagreement_pct"].tolist()
     [nan, 25.0, 25.0, nan]
     """
@@ -50,13 +52,14 @@ def agreement(correct: pd.DataFrame, *, seed: int = 0, level: float = 0.95) -> p
             raise ValueError(f"condition '{condition}': tested on {' and '.join(map(str, lengths))} images")
         rows += _of_condition(there, np.random.default_rng(seed), (1 - level) / 2)
     names = ("arm", "arm_label", "arm_order", "other", "other_label", "other_order")
-    numbers = ("num_pairs", "disagreement_pct", "low_pct", "high_pct")
+    numbers = ("num_pairs", "num_pairs_mixed", "disagreement_pct", "low_pct", "high_pct")
     return pd.DataFrame(rows, columns=["condition", *names, *numbers])
 
 
 def _of_condition(there: pd.DataFrame, rng: np.random.Generator, tail: float) -> list[dict[str, object]]:
     keys = there.sort_values("arm_order")[["condition", "arm", "arm_label", "arm_order"]].drop_duplicates("arm")
     own = {str(arm): group.set_index("seed")["correct"] for arm, group in there.groupby("arm")}
+    stale = {str(arm): group.set_index("seed")["stale"] for arm, group in there.groupby("arm")}
     records = [{str(name): value for name, value in arm.items()} for arm in keys.to_dict("records")]
     arms = list(itertools.combinations_with_replacement(records, 2))
     found = [_cell_pairs(own[one["arm"]], own[other["arm"]], churn=one is other) for one, other in arms]
@@ -68,6 +71,7 @@ def _of_condition(there: pd.DataFrame, rng: np.random.Generator, tail: float) ->
         low, high = np.nanquantile(drawn, [tail, 1 - tail]) if has_interval else (np.nan, np.nan)
         numbers = {
             "num_pairs": len(pairs),
+            "num_pairs_mixed": sum(stale[one["arm"]][a] != stale[other["arm"]][b] for a, b in pairs),
             "disagreement_pct": 100 * float(differs.mean()) if len(pairs) else np.nan,
             "low_pct": 100 * float(low),
             "high_pct": 100 * float(high),

@@ -94,7 +94,7 @@ def differences(cells: pd.DataFrame, comparisons: Sequence[Comparison]) -> pd.Da
         ).groupby(BLOCK, sort=False)
         frame = pd.DataFrame(
             {
-                "difference_pct": blocks["difference_pct"].sum(),
+                "difference_pct": blocks["difference_pct"].sum().round(9),  # a sum of equal scores is 0, not 1e-14
                 "has_chance": blocks["has_chance"].any(),
                 "is_mixed": blocks["stale"].nunique() > 1,
                 "all_ok": blocks["all_ok"].all(),
@@ -118,14 +118,14 @@ def compare(
         level: confidence of every interval, in (0, 1).
 
     Returns:
-        Conditions in the order of their cells; differences in points, NaN where there is none.
-        `num_pairs_left_out` counts seeds in which some arm has a cell and not all have a score, `num_pairs_mixed` pairs
-        of stale and fresh cells and `num_pairs_chance` pairs with a score by chance (both are counted in). A difference
-        into which chance scores have entered carries no t interval, for that undercovers, nor what is made of one:
-        `equivalence_p` (TOST) and `detectable_pct` are NaN. `p` is the two-sided sign-flip test's, `p_holm` adjusted
-        over all comparisons of this table, `supported` where it is below 0.05. A tie counts half in `won_share`.
-        `detectable_pct` is for 80 % power at 0.05 divided by the number of comparisons; infinite where the pairs are
-        too few for any p to reach that. `success_*` are over pairs in which every outcome is ok.
+        Conditions in the order of their cells; differences in points, NaN where there is none. `num_pairs_left_out`
+        counts seeds in which some arm has a cell and not all have a score, `num_pairs_mixed` pairs of stale and fresh
+        cells and `num_pairs_chance` pairs with a score by chance (both are counted in). A difference into which chance
+        scores have entered carries no t interval, for that undercovers, nor what is made of one: `equivalence_p` (TOST)
+        and `detectable_pct` are NaN. `p` is the two-sided sign-flip test's, `p_holm` adjusted over all comparisons of
+        this table, `supported` where it is below 0.05. A tie counts half in `won_share`. `detectable_pct` is for 80 %
+        power at 0.05 divided by the number of comparisons; infinite where the pairs are too few for any p to reach
+        that, NaN where all differences are equal. `success_*` are over pairs in which every outcome is ok.
 
     Raises:
         ValueError: two cells have the same condition, arm and seed.
@@ -212,4 +212,6 @@ def _detectable(values: npt.NDArray[np.float64], num_comparisons: int) -> float:
         return math.nan
     if not can_decide(len(values), num_comparisons):
         return math.inf
+    if np.ptp(values) == 0:  # without a spread there is nothing to tell it by
+        return math.nan
     return detectable_difference(float(values.std(ddof=1)), len(values), alpha=ALPHA / num_comparisons)

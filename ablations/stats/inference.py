@@ -21,14 +21,15 @@ def t_interval(values: npt.ArrayLike, level: float = 0.95) -> tuple[float, float
         level: confidence, in (0, 1).
 
     Returns:
-        Lower and upper bound in the values' unit; NaN where n < 2.
+        Lower and upper bound in the values' unit; NaN where n < 2, or where all values are equal: rounded scores may
+        be, and an interval without a width would claim what it cannot know.
 
     >>> low, high = t_interval([1.0, 2.0, 3.0])
     >>> round(low, 3), round(high, 3)
     (-0.484, 4.484)
     """
     x = np.asarray(values, dtype=np.float64)
-    if len(x) < 2:
+    if len(x) < 2 or _is_constant(x):
         return math.nan, math.nan
     half = float(stats.t.ppf((1 + level) / 2, len(x) - 1)) * float(x.std(ddof=1)) / math.sqrt(len(x))
     return float(x.mean()) - half, float(x.mean()) + half
@@ -119,7 +120,7 @@ def one_sided_p(differences: npt.ArrayLike, bound: float, *, below: bool) -> flo
         return math.nan
     distance = float(x.mean()) - bound if below else bound - float(x.mean())
     error = float(x.std(ddof=1)) / math.sqrt(len(x))
-    if error <= 1e-12 * float(np.abs(x).max()):  # equal but for rounding
+    if _is_constant(x):
         return sign_flip_one_sided_p(x, bound, below=below)
     return float(stats.t.cdf(distance / error, len(x) - 1))
 
@@ -176,25 +177,28 @@ def equivalence_p(differences: npt.ArrayLike, margin: float) -> float:
 def welch_interval(ours: npt.ArrayLike, theirs: npt.ArrayLike, level: float = 0.95) -> tuple[float, float]:
     """Return the t interval of a difference of two means that are taken for unpaired, by Welch's approximation.
 
+    Welch, Biometrika 34, 28 (1947). As scipy's, without its warning where one side has no spread.
+
     Args:
         ours: (n,), any unit.
         theirs: (m,), in the same unit.
         level: confidence, in (0, 1).
 
     Returns:
-        Lower and upper bound of mean(ours) - mean(theirs); NaN where either has fewer than two values.
+        Lower and upper bound of mean(ours) - mean(theirs); NaN where either has fewer than two values, or neither a
+        spread.
 
     >>> low, high = welch_interval([2.0, 3.0, 4.0], [1.0, 2.0, 3.0])
     >>> round(low, 3), round(high, 3)
     (-1.267, 3.267)
     """
     x, y = np.asarray(ours, dtype=np.float64), np.asarray(theirs, dtype=np.float64)
-    if min(len(x), len(y)) < 2:
+    if min(len(x), len(y)) < 2 or (_is_constant(x) and _is_constant(y)):
         return math.nan, math.nan
-    if max(x.std(), y.std()) <= 1e-12 * max(np.abs(x).max(), np.abs(y).max()):  # equal but for rounding
-        return float(x.mean() - y.mean()), float(x.mean() - y.mean())
-    interval = stats.ttest_ind(x, y, equal_var=False).confidence_interval(level)
-    return float(interval.low), float(interval.high)
+    errors = np.array([x.var(ddof=1) / len(x), y.var(ddof=1) / len(y)])  # squared, of the two means
+    freedom = errors.sum() ** 2 / (errors**2 / (np.array([len(x), len(y)]) - 1)).sum()
+    half = float(stats.t.ppf((1 + level) / 2, freedom)) * math.sqrt(errors.sum())
+    return float(x.mean() - y.mean()) - half, float(x.mean() - y.mean()) + half
 
 
 def correlation_interval(ours: npt.ArrayLike, theirs: npt.ArrayLike, level: float = 0.95) -> tuple[float, float, float]:
@@ -218,6 +222,11 @@ def correlation_interval(ours: npt.ArrayLike, theirs: npt.ArrayLike, level: floa
     result = stats.pearsonr(x, y)
     interval = result.confidence_interval(level)
     return float(result.statistic), float(interval.low), float(interval.high)
+
+
+def _is_constant(values: npt.NDArray[np.float64]) -> bool:
+    """Tell whether values are equal but for rounding."""
+    return float(np.ptp(values)) <= 1e-12 * float(np.abs(values).max())
 
 
 def _share_as_extreme(values: npt.NDArray[np.float64], seed: int, *, two_sided: bool) -> float:

@@ -86,7 +86,8 @@ def pairing_held(cells: pd.DataFrame, reference: str | None) -> pd.DataFrame:
         ours, theirs = pairs[part].fillna(""), pairs[f"{part}_reference"].fillna("")
         same[f"num_same_{part.removesuffix('_hash')}"] = ((ours == theirs) & (ours != "")).astype(int)
     batches = zip(pairs["batches"], pairs["batches_reference"], strict=True)
-    same["num_same_batches"] = [int(_same_beginning(ours.split(), theirs.split())) for ours, theirs in batches]
+    equal = [_same_beginning(ours.split(), theirs.split()) for ours, theirs in batches]
+    same["num_same_batches"] = np.array(equal, dtype=int)
     others = cells[cells["arm"] != reference].sort_values("arm_order", kind="stable")
     arms = others.sort_values("condition", kind="stable")[["condition", "arm"]].drop_duplicates()
     counts = same.groupby(["condition", "arm"]).sum()

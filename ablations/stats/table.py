@@ -23,6 +23,7 @@ TABLE = (
     *("condition", "arm", "arm_label", "arm_order", "is_reference", "n", "num_diverged", "num_failed", "num_stale"),
     *("mean_pct", "median_pct", "sd_pct", "low_pct", "high_pct"),
     *("diverged_share", "diverged_low_share", "diverged_high_share"),
+    *("failed_share", "failed_low_share", "failed_high_share"),
     *("success_n", "success_mean_pct", "success_low_pct", "success_high_pct"),
     *COMPARED,
 )
@@ -41,10 +42,11 @@ def summarise(
 
     Returns:
         Conditions in the order of their cells, arms in that of the registry; scores and differences in points, NaN
-        where there is none. `n` counts cells with a score. `diverged_share` is of the cells that did not fail, with
-        Wilson bounds. A mean into which chance scores have entered carries no t interval, for that undercovers.
-        `success_n`, `success_mean_pct` and its bounds are over cells with outcome ok. The comparison with the reference
-        has the columns of `ablations.stats.compare`; the reference's own row has none.
+        where there is none. `n` counts cells with a score. `diverged_share` is of the cells that did not fail,
+        `failed_share` of all, both with Wilson bounds. A mean into which chance scores have entered carries no t
+        interval, for that undercovers. `success_n`, `success_mean_pct` and its bounds are over cells with outcome ok.
+        The comparison with the reference has the columns of `ablations.stats.compare`; the reference's own row has
+        none.
 
     Raises:
         ValueError: two cells have the same condition, arm and seed.
@@ -77,6 +79,7 @@ def _arm_columns(own: pd.DataFrame, level: float) -> dict[str, object]:
     successes = own.loc[own["outcome"] == "ok", "score_pct"].dropna()
     num_diverged, num_failed = (int((own["outcome"] == outcome).sum()) for outcome in ("diverged", "failed"))
     diverged_low, diverged_high = wilson_interval(num_diverged, len(own) - num_failed, level)
+    failed_low, failed_high = wilson_interval(num_failed, len(own), level)
     has_chance = own["kind"].isin(CHANCE_KINDS).any()
     low, high = (math.nan, math.nan) if has_chance else t_interval(scores, level)
     success_low, success_high = t_interval(successes, level)
@@ -94,6 +97,9 @@ def _arm_columns(own: pd.DataFrame, level: float) -> dict[str, object]:
         "diverged_share": num_diverged / (len(own) - num_failed) if len(own) > num_failed else math.nan,
         "diverged_low_share": diverged_low,
         "diverged_high_share": diverged_high,
+        "failed_share": num_failed / len(own),
+        "failed_low_share": failed_low,
+        "failed_high_share": failed_high,
         "success_n": len(successes),
         "success_mean_pct": successes.mean(),
         "success_low_pct": success_low,

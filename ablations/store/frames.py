@@ -45,7 +45,7 @@ class Frames:
         cells: one row per finished cell.
         curves: one row per cell, epoch, split and metric.
         probes: one row per cell, epoch, layer and probe; `layer_order` counts the layers from 0.
-        correct: one row per cell with a test: its keys and `correct`, a boolean array (images,).
+        correct: one row per cell with a test: its keys, `stale`, and `correct`, a boolean array (images,).
         costs: what `bench cost` has measured; no rows where it has not.
         missing: `condition`, `arm`, `seed` of every cell of the study that has no readable record.
         problems: one sentence for each thing that could not be read, or not in full; nothing is left out without one.
@@ -100,7 +100,7 @@ def read_frames(store: Store, *, sources: Mapping[str, str] | None) -> Frames:
         cells=cells,
         curves=curves,
         probes=probes.assign(layer_order=probes["layer"].map(layers)),
-        correct=cells[list(KEYS)].merge(correct, on="cell", validate="one_to_one"),
+        correct=cells[[*KEYS, "stale"]].merge(correct, on="cell", validate="one_to_one"),
         costs=_costs(store.folder / "cost.csv", study, problems),
         missing=_missing(study, cells),
         problems=tuple(problems),

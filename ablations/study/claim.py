@@ -122,8 +122,17 @@ def ordered_pairs(claims: Iterable[Claim], arms: Iterable[str]) -> list[tuple[st
     return list(pairs.values())
 
 
-def merge_claims(stored: tuple[Claim, ...], asked: tuple[Claim, ...]) -> tuple[Claim, ...]:
-    """Return the claims of a study whose cells have been run: none goes, and what comes now is post hoc."""
+def merge_claims(stored: tuple[Claim, ...], asked: tuple[Claim, ...], *, has_new_arms: bool) -> tuple[Claim, ...]:
+    """Return the claims of a study whose cells have been run: none goes, and what comes or changes now is post hoc.
+
+    Args:
+        stored: the study's.
+        asked: those of what is asked now.
+        has_new_arms: whether arms come with it; a claim about every other arm then is about others than before.
+    """
+    if has_new_arms:
+        changed = {"post_hoc": True}
+        stored = tuple(c.model_copy(update=changed) if c.kind == "better_than_every_other" else c for c in stored)
     known = [claim.statement for claim in stored]
     new = [claim.model_copy(update={"post_hoc": True}) for claim in asked if claim.statement not in known]
     return (*stored, *new)

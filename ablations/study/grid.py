@@ -270,7 +270,8 @@ def extend(stored: Study, asked: Study, *, named: Collection[str], ref: str | No
     question = asked.question or stored.question
     if question != stored.question:
         added.append("another wording of the question")
-    claims = merge_claims(stored.claims, asked.claims)
+    has_new_arms = len(axes[stored.compare]) > len(stored.axes[stored.compare])
+    claims = merge_claims(stored.claims, asked.claims, has_new_arms=has_new_arms and num_results > 0)
     added += [f"claim '{claim.statement}'" for claim in claims[len(stored.claims) :]]
     plugins = tuple(dict.fromkeys((*stored.plugins, *asked.plugins)))
     when = f"extended (cells with results: {num_results})" if num_results else "extended"

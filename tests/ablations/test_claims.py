@@ -36,7 +36,8 @@ def shifted(points: float) -> list[float]:
 
 
 def judged(claims: list[Claim], frame: pd.DataFrame, costs: pd.DataFrame = NO_COSTS) -> pd.DataFrame:
-    return judge([Case(claims=claims, arms=list(frame["arm"].unique()), cells=frame, costs=costs)])
+    arms, conditions = list(frame["arm"].unique()), list(frame["condition"].unique()) or [""]
+    return judge([Case(claims=claims, arms=arms, conditions=conditions, cells=frame, costs=costs)])
 
 
 def verdict(claim: Claim, frame: pd.DataFrame, costs: pd.DataFrame = NO_COSTS) -> pd.Series:
@@ -75,9 +76,8 @@ def test_only_claims_about_an_order_share_the_correction():
 
 def test_several_studies_share_one_correction():
     frame = cells(xnorm=BASE[:6], l2=shifted(-2)[:6])
-    case = Case(
-        claims=[Claim(kind="greater_than", arm="xnorm", than="l2")], arms=["xnorm", "l2"], cells=frame, costs=NO_COSTS
-    )
+    claim, arms = Claim(kind="greater_than", arm="xnorm", than="l2"), ["xnorm", "l2"]
+    case = Case(claims=[claim], arms=arms, conditions=[""], cells=frame, costs=NO_COSTS)
     assert judge([case])["verdict"].tolist() == ["supported"]
     assert judge([case, case])["verdict"].tolist() == ["undecided"] * 2  # 2 x 2 / 2^6 > 0.05
 
@@ -85,9 +85,9 @@ def test_several_studies_share_one_correction():
 def test_better_than_every_other_needs_every_other_arm_of_the_study():
     frame = cells(xnorm=BASE, single_l2=shifted(-2))
     claim = Claim(kind="better_than_every_other", arm="xnorm")
-    (row,) = judge([Case(claims=[claim], arms=["xnorm", "l2", "single_l2"], cells=frame, costs=NO_COSTS)]).to_dict(
-        "records"
-    )
+    arms = ["xnorm", "l2", "single_l2"]
+    case = Case(claims=[claim], arms=arms, conditions=[""], cells=frame, costs=NO_COSTS)
+    (row,) = judge([case]).to_dict("records")
     assert (row["verdict"], "no cell of l2 has ended" in row["evidence"]) == ("undecided", True)
     assert verdict(claim, frame)["verdict"] == "supported"
 
@@ -196,9 +196,92 @@ def test_each_condition_has_its_own_verdict():
 
 def test_seeds_are_computed_for_the_margin_and_never_for_the_difference():
     claim = Claim(kind="worse_by", arm="l2", than="xnorm", margin_pct=1)
-    near, far = (verdict(claim, cells(xnorm=BASE, l2=shifted(points))) for points in (-1, -1.02))
-    assert near["seeds_for_margin"] == far["seeds_for_margin"] == stats.seeds_for(1, WOBBLE.std(ddof=1), alpha=0.1)
+    wide = 8 * WOBBLE
+    near, far = (verdict(claim, cells(xnorm=BASE, l2=list(np.array(BASE) + points + wide))) for points in (-1, -1.02))
+    by_hand = stats.seeds_for(1, wide.std(ddof=1), alpha=0.1, detectable=stats.t_detectable_difference)
+    assert near["seeds_for_margin"] == far["seeds_for_margin"] == by_hand > 8
     assert pd.isna(verdict(claim, cells(xnorm=BASE, l2=shifted(-3)))["seeds_for_margin"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "points"), [("worse_by", -1.0), ("equivalent_within", 1.0), ("greater_than", 0.0)], ids=lambda x: str(x)
+)
+def test_as_many_seeds_as_there_are_are_never_asked_for(kind, points):
+    margin = None if kind == "greater_than" else 1.0
+    claim = Claim(kind=kind, arm="l2", than="xnorm", margin_pct=margin)
+    row = verdict(claim, cells(xnorm=BASE, l2=shifted(points)))
+    assert row["verdict"] == "undecided"
+    assert pd.isna(row["seeds_for_margin"])
+    assert "the difference is too near" in row["evidence"]
+    assert row["detectable_pct"] < 1
+
+
+def test_an_arm_without_pairs_hides_no_contradiction():
+    claim = Claim(kind="better_than_every_other", arm="xnorm")
+    row = verdict(claim, cells(xnorm=BASE, l2=shifted(3), none=["oom"] * 7 + [90.0]))
+    assert row["verdict"] == "contradicted"
+    assert "fewer than two complete pairs with none" in row["evidence"]
+    row = verdict(claim, cells(xnorm=BASE, l2=shifted(-3), none=["oom"] * 8))
+    assert row["verdict"] == "undecided"
+
+
+def test_the_seeds_that_are_needed_do_not_depend_on_the_order_of_the_arms():
+    claim = Claim(kind="better_than_every_other", arm="xnorm")
+    scores = {"l2": ["nan", *shifted(0)[1:]], "none": shifted(0)}
+    for order in (("l2", "none"), ("none", "l2")):
+        row = verdict(claim, cells(xnorm=BASE, **{arm: scores[arm] for arm in order}))
+        assert pd.isna(row["seeds_for_margin"])
+        assert math.isnan(row["detectable_pct"])
+
+
+def test_evidence_counts_what_is_left_out_and_what_is_mixed():
+    frame = cells(xnorm=BASE, l2=["oom", "nan", *shifted(-2)[2:]])
+    frame.loc[(frame["arm"] == "l2") & (frame["seed"] > 4), "stale"] = True
+    counts = "7 pairs, 1 left out, 1 with a score by chance, 3 of a stale cell and a fresh one"
+    for claim in (
+        Claim(kind="worse_by", arm="l2", than="xnorm", margin_pct=1),
+        Claim(kind="greater_than", arm="l2", than="xnorm"),
+        Claim(kind="better_than_every_other", arm="xnorm"),
+    ):
+        assert counts in verdict(claim, frame)["evidence"]
+    evidence = verdict(Claim(kind="fails_to_train", arm="l2"), frame)["evidence"]
+    assert evidence.endswith("; 1 failed and are left out; 3 are stale")
+
+
+def test_equivalence_into_which_chance_has_entered_is_not_tested():
+    claim = Claim(kind="equivalent_within", arm="l2", than="xnorm", margin_pct=0.5)
+    row = verdict(claim, cells(xnorm=BASE, l2=["nan"] * 8))
+    assert row["verdict"] == "contradicted"
+    assert "equivalence is not tested" in row["evidence"]
+    assert "nan" not in row["evidence"]
+
+
+@pytest.mark.parametrize(
+    ("left", "expected", "words"),
+    [
+        ("quantity == 'multiply_adds'", "undecided", "time_s is not measured"),
+        ("quantity == 'time_s'", "undecided", "multiply_adds is not measured"),
+        ("quantity == 'multiply_adds' or tokens == 256", "undecided", "time_s is not measured"),
+        ("round == 0", "undecided", "time_s has one whole round"),
+        ("round < 4", "supported", "time_s ~ N^"),
+    ],
+)
+def test_a_cost_is_linear_only_where_counts_and_times_say_so(left, expected, words):
+    claim = Claim(kind="cost_linear_in_tokens", arm="xnorm")
+    row = verdict(claim, cells(xnorm=BASE), costs(1, 1).query(left))
+    assert (row["verdict"], words in row["evidence"]) == (expected, True)
+
+
+def test_a_condition_without_cells_has_its_verdicts_too():
+    claims = [Claim(kind="cost_linear_in_tokens", arm="xnorm"), Claim(kind="fails_to_train", arm="xnorm")]
+    measured = pd.concat([costs(1, 1).assign(condition=condition) for condition in ("lr=1", "lr=2")])
+    case = Case(
+        claims=claims, arms=["xnorm"], conditions=["lr=1", "lr=2"], cells=cells("lr=1", xnorm=BASE), costs=measured
+    )
+    table = judge([case]).set_index(["claim", "condition"])["verdict"]
+    cost, fails = (claim.statement for claim in claims)
+    assert table[cost].to_dict() == {"lr=1": "supported", "lr=2": "supported"}
+    assert table[fails].to_dict() == {"lr=1": "contradicted", "lr=2": "undecided"}
 
 
 @pytest.mark.parametrize(
@@ -230,6 +313,12 @@ def test_a_claim_that_is_none_is_refused_in_one_line(tmp_path, values, message):
 def test_claims_that_come_later_are_post_hoc_and_none_goes():
     first = parse_claims([{"kind": "fails_to_train", "arm": "l2", "source": "a"}])
     later = parse_claims([{"kind": "fails_to_train", "arm": "none"}, {"kind": "fails_to_train", "arm": "l2"}])
-    merged = merge_claims(first, later)
+    merged = merge_claims(first, later, has_new_arms=False)
     assert [(claim.arm, claim.post_hoc, claim.source) for claim in merged] == [("l2", False, "a"), ("none", True, "")]
-    assert merge_claims(merged, ()) == merged
+    assert merge_claims(merged, (), has_new_arms=True) == merged
+
+
+def test_every_other_arm_is_another_claim_where_arms_are_added():
+    claims = parse_claims([{"kind": "better_than_every_other", "arm": "l2"}, {"kind": "fails_to_train", "arm": "l2"}])
+    assert [c.post_hoc for c in merge_claims(claims, claims, has_new_arms=True)] == [True, False]
+    assert [c.post_hoc for c in merge_claims(claims, claims, has_new_arms=False)] == [False, False]

@@ -530,7 +530,7 @@ def test_a_shard_runs_its_seeds_and_the_rest_stays_missing(cli, tmp_path):
     code, out, _ = cli(*run, "--shard", "2/3")
     assert code == 0
     assert set(cells(tmp_path)) == {"xnorm-s1", "l2-s1"}
-    assert "4 cells of this study have not been run" in out
+    assert "4 cells of this study have no readable result" in out
 
 
 def test_a_disk_that_is_too_small_is_named_in_the_plan(cli, tmp_path, monkeypatch):

@@ -55,7 +55,7 @@ def test_chance_scores_enter_the_test_and_no_interval():
     for name in ("difference_low_pct", "equivalence_p", "detectable_pct"):
         assert math.isnan(row[name])
     assert (row["success_num_pairs"], row["success_difference_pct"]) == (3, -0.5)
-    assert row["success_difference_low_pct"] == row["success_difference_high_pct"] == -0.5
+    assert math.isnan(row["success_difference_low_pct"])  # all equal: no spread to make an interval of
 
 
 def test_what_could_be_detected_is_by_the_pairs_of_each_analysis():
@@ -80,6 +80,20 @@ def test_an_interaction_is_the_difference_of_two_differences():
     assert row["comparison"] == "(a - b) - (c - d)"
     assert row["difference_pct"] == pytest.approx(np.mean(by_hand))
     assert (row["difference_low_pct"], row["difference_high_pct"]) == pytest.approx(stats.t_interval(by_hand))
+
+
+def test_equal_scores_differ_by_nothing():
+    """Sums of these shares differ by 1e-14 from 0, which a sign-flip test would take for eight equal signs."""
+    scores = {arm: [100 * x / 360] * 8 for arm, x in zip("abcd", (349, 342, 341, 334), strict=True)}
+    row = only(stats.compare(frame(**scores), [Comparison(("a", "d"), ("b", "c"))]))
+    assert (row["difference_pct"], row["p"], row["supported"], row["won_share"]) == (0.0, 1.0, False, 0.5)
+
+
+def test_differences_without_a_spread_have_neither_interval_nor_power():
+    row = only(stats.compare(frame(a=[91.0] * 8, b=[90.0] * 8), [AB]))
+    assert (row["difference_pct"], row["p"]) == (1.0, 2 / 2**8)
+    for name in ("difference_low_pct", "difference_high_pct", "detectable_pct"):
+        assert math.isnan(row[name])
 
 
 def test_an_interaction_needs_all_four():
@@ -136,6 +150,7 @@ def test_no_reference_is_no_comparison():
 def correct(**arms: list[list[int]]) -> pd.DataFrame:
     rows = [
         {"condition": "", "arm": arm, "arm_label": arm, "arm_order": i, "seed": seed, "correct": np.array(own, bool)}
+        | {"stale": False}
         for i, (arm, seeds) in enumerate(arms.items())
         for seed, own in enumerate(seeds)
     ]
@@ -148,6 +163,7 @@ def test_agreement_by_hand():
     assert table.loc[("a", "b"), "disagreement_pct"] == pytest.approx(100 * (2 + 0 + 1) / 12)
     assert table.loc[("a", "a"), "disagreement_pct"] == pytest.approx(100 * (1 + 1 + 2) / 12)
     assert table["num_pairs"].to_dict() == dict.fromkeys(itertools.product("ab", repeat=2), 3)
+    assert (table["num_pairs_mixed"] == 0).all()
     assert (table.loc[("a", "b")].iloc[-4:] == table.loc[("b", "a")].iloc[-4:]).all()
 
 
@@ -179,6 +195,13 @@ def test_agreement_of_one_seed_has_no_interval():
     assert stats.agreement(correct(a=[[1]]).iloc[:0]).empty
 
 
+def test_agreement_counts_pairs_of_a_stale_and_a_fresh_cell():
+    cells = correct(a=[[1, 0], [1, 1], [0, 1]], b=[[1, 1], [1, 0], [0, 0]])
+    cells["stale"] = (cells["arm"] == "a") & (cells["seed"] > 0)
+    mixed = stats.agreement(cells).set_index(["arm", "other"])["num_pairs_mixed"].to_dict()
+    assert mixed == {("a", "a"): 2, ("a", "b"): 2, ("b", "a"): 2, ("b", "b"): 0}
+
+
 def test_agreement_of_other_test_sets_is_refused():
     with pytest.raises(ValueError, match="2 and 3 images"):
         stats.agreement(correct(a=[[1, 0]], b=[[1, 0, 1]]))
@@ -200,6 +223,13 @@ def test_an_exponent_is_that_of_many_tokens(exponent):
     assert row["quantity"] == "time_s"
     assert row["exponent"] == pytest.approx(exponent, abs=0.06)
     assert row["low"] == row["high"] == row["exponent"]
+
+
+def test_a_round_that_was_cut_short_is_left_out():
+    whole = costs(2.0, rounds=3)
+    cut = pd.concat([whole, costs(2.0).query("tokens <= 1024").assign(round=3)])
+    assert only(cost_exponents(cut)) == only(cost_exponents(whole))
+    assert only(cost_exponents(whole))["rounds"] == 3
 
 
 def test_an_exponent_has_an_interval_over_rounds():

@@ -133,9 +133,20 @@ def test_coverage_is_what_the_report_says():
 def test_detectable_difference_and_seeds_are_statsmodels():
     for n in (6, 8, 20):
         effect = TTestPower().solve_power(nobs=n, alpha=0.01, power=0.8)
-        assert stats.detectable_difference(2.0, n, alpha=0.01) == pytest.approx(2 * effect, rel=1e-4)
-    theirs = TTestPower().solve_power(effect_size=0.5 / 0.7, alpha=0.05 / 4, power=0.8)
-    assert stats.seeds_for(0.5, 0.7, alpha=0.05 / 4) == math.ceil(theirs)
+        assert stats.t_detectable_difference(2.0, n, alpha=0.01) == pytest.approx(2 * effect, rel=1e-4)
+    assert stats.detectable_difference(2.0, 20, alpha=0.01) == stats.t_detectable_difference(2.0, 20, alpha=0.01)
+    theirs = math.ceil(TTestPower().solve_power(effect_size=0.5 / 0.7, alpha=0.05 / 4, power=0.8))
+    assert stats.seeds_for(0.5, 0.7, alpha=0.05 / 4) == theirs > 16
+    few = math.ceil(TTestPower().solve_power(effect_size=0.5 / 0.3, alpha=0.05 / 6, power=0.8))
+    assert stats.seeds_for(0.5, 0.3, alpha=0.05 / 6, detectable=stats.t_detectable_difference) == few
+    assert stats.seeds_for(0.5, 0.3, alpha=0.05 / 6) > few  # the sign-flip test takes more
+
+
+def test_seeds_are_the_fewest_that_suffice():
+    for sd, alpha in ((0.2, 0.05), (0.4, 0.05 / 9), (0.6, 0.05)):
+        n = stats.seeds_for(0.5, sd, alpha=alpha)
+        assert stats.detectable_difference(sd, n, alpha=alpha) <= 0.5
+        assert stats.detectable_difference(sd, n - 1, alpha=alpha) > 0.5
 
 
 def test_seeds_are_enough_for_the_sign_flip_test_too():

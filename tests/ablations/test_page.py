@@ -123,7 +123,7 @@ def test_nothing_runs_out_of_the_page(page):
 
 def test_what_is_missing_and_what_failed_is_said_first(page):
     warning = page.locator(".warning").inner_text()
-    assert "No result yet of xnorm_fixed (seeds 5)" in warning
+    assert "No readable result of xnorm_fixed (seeds 5)" in warning
     assert "correct.npy" in warning
     ended = page.locator("#failed ~ details summary").all_inner_texts()
     assert [text.split(":")[0] for text in ended] == ["l2, seed 0", "single_l2, seed 1", "xnorm_fixed, seed 2"]

@@ -174,10 +174,10 @@ def test_titles_arms_and_logs_stay_text(tmp_path):
 def test_an_unfinished_study_says_what_is_missing(tmp_path):
     folder = make_study(tmp_path, missing=[("l2", 1), ("l2", 3), ("xnorm", 3)])
     report = make_report([folder], full=False)
-    assert re.search(r"Unfinished. +No result yet of xnorm \(seeds 3\); l2 \(seeds 1, 3\)", page_of(folder).text)
-    assert "3 cells of this study have not been run" in report.main.notes
+    assert re.search(r"Unfinished. +No readable result of xnorm \(seeds 3\); l2 \(seeds 1, 3\)", page_of(folder).text)
+    assert "3 cells of this study have no readable result" in report.main.notes
     assert report.results.table.set_index("arm")["num_pairs"].to_dict() == {"xnorm": 0, "l2": 2, "single_l2": 3}
-    with pytest.warns(IncompleteStudyWarning, match="3 of 12 cells have no result yet"):
+    with pytest.warns(IncompleteStudyWarning, match="3 of 12 cells have no readable result"):
         ablations.load(folder)
 
 
@@ -206,7 +206,7 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("file", DAMAGE)
-@pytest.mark.filterwarnings("ignore:.*have no result yet")
+@pytest.mark.filterwarnings("ignore:.*have no readable result")
 def test_what_is_damaged_is_said_and_the_rest_reported(file, tmp_path):
     folder = make_study(tmp_path, seeds=3)
     (cell,) = (folder / "cells").glob("l2-s1-*")
@@ -309,7 +309,9 @@ def test_contrasts_say_what_could_be_detected_and_what_is_left_out(tmp_path):
     folder = make_study(tmp_path, norms=("xnorm", "l2", "xnorm_fixed"), seeds=8, stories=stories)
     make_report([folder], full=False)
     text = (folder / "tables" / "contrasts.md").read_text()
-    assert re.search(r"80 % power at these spreads: \d+\.\d\d points; not computed: .* \(in 1 comparisons\)", text)
+    assert re.search(
+        r"80 % power at these spreads: \d+\.\d\d points; not known: chance scores .* \(in 1 comparison\)", text
+    )
     assert "2 pairs are left out, since a cell of them failed or is missing" in text
     assert "1 pairs have a score by chance" in text
 

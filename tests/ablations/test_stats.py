@@ -71,8 +71,10 @@ def test_t_interval_needs_two_values(values):
     assert np.isnan(stats.t_interval(values)).all()
 
 
-def test_t_interval_of_equal_values_is_a_point():
-    assert stats.t_interval([2.0, 2.0, 2.0]) == (2.0, 2.0)
+def test_equal_values_have_no_t_interval():
+    assert np.isnan(stats.t_interval([2.0, 2.0, 2.0])).all()
+    assert np.isnan(stats.t_interval([0.1 * 3, 0.3])).all()  # equal but for rounding
+    assert np.isnan(stats.welch_interval([1.0, 1.0], [2.0, 2.0])).all()
 
 
 def test_wilson_interval_by_hand():
@@ -176,14 +178,40 @@ def test_smallest_p_is_reached_by_equal_signs(n):
 
 def test_detectable_difference_from_tables():
     """Cohen (1988), table 2.4.1: a paired t test of size d = 1 needs 10 pairs for 80 % power at two-sided 0.05."""
-    assert stats.detectable_difference(1.0, 10, alpha=0.05) <= 1.0 < stats.detectable_difference(1.0, 9, alpha=0.05)
+    assert stats.t_detectable_difference(1.0, 10, alpha=0.05) <= 1.0 < stats.t_detectable_difference(1.0, 9, alpha=0.05)
 
 
-def test_detectable_difference_is_detected_at_its_power():
-    d = stats.detectable_difference(2.0, 8, alpha=0.05 / 6)
+def test_t_detectable_difference_is_detected_at_its_power():
+    d = stats.t_detectable_difference(2.0, 8, alpha=0.05 / 6)
     draws = np.random.default_rng(0).normal(d, 2.0, (20_000, 8))
     power = np.mean(scipy_stats.ttest_1samp(draws, 0, axis=1).pvalue < 0.05 / 6)
     assert power == pytest.approx(0.8, abs=0.015)  # five standard errors
+
+
+@pytest.mark.parametrize(
+    ("n", "num_comparisons"), [(6, 1), (7, 2), (8, 1), (8, 2), (8, 4), (8, 6), (9, 12), (10, 9), (12, 3)]
+)
+def test_what_could_be_detected_is_detected_by_the_test_that_is_made(n, num_comparisons):
+    """In 2,000 studies with that difference the exact sign-flip test finds it in 80 %, give or take four errors."""
+    alpha = 0.05 / num_comparisons
+    d = stats.detectable_difference(2.0, n, alpha=alpha)
+    draws = np.random.default_rng(1).normal(d, 2.0, (2000, n))
+    assert np.mean([stats.sign_flip_p(own) <= alpha for own in draws]) == pytest.approx(0.8, abs=0.036)
+
+
+def test_where_all_signs_must_be_equal_the_power_is_known():
+    """At 8 pairs and alpha 0.05 / 6 p is small enough only if all signs are equal: for sd 1 in Phi(d)^8 of studies."""
+    d = scipy_stats.norm.ppf(0.8 ** (1 / 8))
+    assert stats.detectable_difference(1.0, 8, alpha=0.05 / 6) == pytest.approx(d, rel=0.02)
+
+
+def test_the_two_ways_to_a_detectable_difference_meet():
+    """Where simulation ends, at 50 patterns, the t test's power is nearly the same; and so above 16 pairs."""
+    for n in (12, 14, 16):
+        below, above = (stats.detectable_difference(1.0, n, alpha=k / 2 ** (n - 1)) for k in (49, 50))
+        assert below == pytest.approx(above, rel=0.03)
+    few, many = (stats.detectable_difference(1.0, n, alpha=0.05) for n in (16, 17))
+    assert 0.95 < many / few < 1
 
 
 def test_detectable_difference_edges():
@@ -191,7 +219,9 @@ def test_detectable_difference_edges():
     assert math.isnan(stats.detectable_difference(math.nan, 8, alpha=0.05))
     assert stats.detectable_difference(0.0, 8, alpha=0.05) == 0.0
     assert stats.detectable_difference(3.0, 8, alpha=0.01) == 3 * stats.detectable_difference(1.0, 8, alpha=0.01)
-    assert math.isfinite(stats.detectable_difference(1.0, 2, alpha=0.05 / 60))  # noncentrality of thousands
+    assert stats.detectable_difference(1.0, 8, alpha=0.05 / 7) == math.inf  # 7 x 2 / 2^8 > 0.05
+    assert stats.detectable_difference(1.0, 8, alpha=2 / 2**8) < math.inf
+    assert math.isfinite(stats.t_detectable_difference(1.0, 2, alpha=0.05 / 60))  # noncentrality of thousands
 
 
 def test_differences_are_within_seed_and_condition():
