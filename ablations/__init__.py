@@ -13,6 +13,10 @@ if TYPE_CHECKING:
 __all__ = ["IncompleteStudyWarning", "load", "run"]
 
 
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])
+
+
 def __getattr__(name: str) -> Any:
     """Load what a notebook asks for when it asks: the command line starts without torch."""
     if name not in __all__:

@@ -121,7 +121,7 @@ def run(
     for line in describe_plan(plan):
         console.print(line, markup=False, soft_wrap=True)
     try:
-        with watching(console, plan.study, plan.store, total=len(plan.todo), show="") as watcher:
+        with watching(console, plan.study, plan.store, total=len(plan.todo)) as watcher:
             execute(plan, watcher=watcher)
     except Interrupted:
         raise KeyboardInterrupt("what is finished is kept; the same call goes on") from None
@@ -232,6 +232,9 @@ def read_results(folders: Sequence[Path], *, ref: str | None = None) -> Results:
 
     if not folders:
         raise UsageError("name at least one study's folder")
+    for i, folder in enumerate(folders):
+        if folder.resolve() in [other.resolve() for other in folders[:i]]:
+            raise UsageError(f"{folder} is given twice")
     strata = []
     for folder in folders:
         store = Store(folder)
@@ -261,7 +264,19 @@ def make_report(folders: Sequence[Path], *, full: bool, ref: str | None = None, 
     if to is None and len(folders) > 1:
         raise UsageError("a report of several studies needs a folder of its own: give --to FOLDER")
     results, folder = read_results(folders, ref=ref), folders[0] if to is None else to
+    if to is not None:
+        _check_target(to, folders)
     try:
         return write_report(results, folder, full=full)
     except OSError as error:
         raise UsageError(f"the report cannot be written to {folder}: {error}") from error
+
+
+def _check_target(folder: Path, studies: Sequence[Path]) -> None:
+    """Refuse to write a report over what is none: another study, its cells, a folder of other files."""
+    target = folder.resolve()
+    inside = [path for path in (target, *target.parents) if (path / "study.yaml").is_file()]
+    if inside and [target] != [study.resolve() for study in studies]:
+        raise UsageError(f"--to {folder}: {inside[0]} is a study; give a folder of its own")
+    if not inside and target.is_dir() and any(target.iterdir()) and not (target / "report.html").is_file():
+        raise UsageError(f"--to {folder}: it holds other files, and no report; give a folder of its own")

@@ -12,6 +12,7 @@ import pandas as pd
 
 from ablations.stats import (
     ALPHA,
+    LINEAR,
     MARGIN_PCT,
     Comparison,
     compare,
@@ -28,9 +29,6 @@ from ablations.stats import (
 from ablations.study.claim import Claim, ordered_pairs
 
 Verdict = Literal["supported", "contradicted", "undecided"]
-
-LINEAR = 1.2
-"""Exponent of the cost in the number of tokens up to which it counts as linear; a quadratic one is 2."""
 
 COSTS = ("multiply_adds", "time_s")
 """What must have been measured at several numbers of tokens; the time, which is not exact, in several rounds."""

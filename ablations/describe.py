@@ -55,6 +55,9 @@ def describe_plan(plan: Plan) -> list[str]:
                 f"{plural(num_seeds, 'seed')} cannot reach significance in {plural(number, what)}, "
                 f"whatever the numbers: it takes {seeds_needed(number)}"
             )
+    unasked = {arm: None for claim in study.claims for arm in claim.arms if arm not in study.arm_names}
+    if unasked:
+        lines.append(f"no arm of this study, so that claims about it stay undecided: {', '.join(unasked)}")
     return lines + substitutions(plan.cells)
 
 

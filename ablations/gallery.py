@@ -11,11 +11,12 @@ from matplotlib.axes import Axes
 
 from ablations.figures.agreement import agreement
 from ablations.figures.arms import accuracy_per_arm
+from ablations.figures.cost import AXES as COSTS
 from ablations.figures.cost import accuracy_against_cost
 from ablations.figures.curves import accuracy_curves, loss_curves
 from ablations.figures.differences import contrasts, paired_differences
 from ablations.figures.failures import failures_by_kind
-from ablations.figures.probes import probes_over_depth, probes_over_time
+from ablations.figures.probes import probe_name, probes_over_depth, probes_over_time
 from ablations.figures.sensitivity import lr_sensitivity
 from ablations.results import Results
 
@@ -121,12 +122,12 @@ def _more(results: Results, condition: str) -> Iterator[Picture]:
     if (agreed := here(results.agreement))["disagreement_pct"].notna().any():
         yield Picture("agreement", "", condition, "images on which two runs differ", agreed, num_arms)
     for quantity, frame in _costs(here(results.table), cells, here(results.costs)).groupby("quantity", sort=False):
-        words = str(quantity).removesuffix("_s").replace("_", " ")
+        words = COSTS[str(quantity)].lower()
         yield Picture("accuracy_against_cost", str(quantity), condition, f"accuracy against {words}", frame)
     for probe, own in here(results.probes).groupby("probe", sort=False):
         if probe in undrawn_probes(results):
             continue
-        words = str(probe).replace("_", " ")
+        words = probe_name(str(probe))
         yield Picture("probes_over_depth", str(probe), condition, f"{words} over depth", own)
         for layer in _spread(list(own.sort_values("layer_order")["layer"].unique())):
             of_layer, title = own[own["layer"] == layer], f"{words} over the epochs"

@@ -71,6 +71,6 @@ def studies(out: Path) -> TextTable:
         except UsageError as error:  # one broken study hides no other
             rows.append([path.parent.name, str(error), "", ""])
             continue
-        arms = ", ".join(str(arm) for arm in study.arms)
+        arms = ", ".join(study.arm_names)
         rows.append([path.parent.name, f"{study.compare}: {arms}", str(len(study.axes["seed"])), str(num_done)])
     return ["study", "arms", "seeds", "cells with a result"], rows

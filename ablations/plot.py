@@ -87,7 +87,8 @@ class Plot:
         if condition is None and len(here) > 1:
             raise UsageError(f"{name}: name one of the conditions: {'; '.join(here)}")
         if condition is not None and condition not in here:
-            raise UsageError(f"{name}: '{condition}' is none of the conditions: {'; '.join(here)}")
+            named = "; ".join(filter(None, here)) or "there is one, without a name"
+            raise UsageError(f"{name}: '{condition}' is none of the conditions: {named}")
         picture = here[next(iter(here)) if condition is None else condition]
         return picture.draw(_new_axes(picture) if axes is None else axes)
 

@@ -6,6 +6,7 @@ import contextlib
 import os
 import time
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -108,7 +109,7 @@ def _redraws(console: Console) -> bool:
 
 
 @contextlib.contextmanager
-def watching(console: Console, study: Study, store: Store, *, total: int, show: str) -> Iterator[Lines]:
+def watching(console: Console, study: Study, store: Store, *, total: int) -> Iterator[Lines]:
     """Watch a run, in the way that the console allows.
 
     Args:
@@ -116,8 +117,8 @@ def watching(console: Console, study: Study, store: Store, *, total: int, show: 
         study: to which the cells belong, as it will stand in its folder.
         store: the study's folder.
         total: cells to be run.
-        show: how the command that shows a cell ends, after its id.
     """
+    show = _out_option(store.folder)
     if not total or not _redraws(console):
         yield Lines(console, study, total=total, show=show)
         return
@@ -127,3 +128,8 @@ def watching(console: Console, study: Study, store: Store, *, total: int, show: 
         yield picture
         board.look(store)
         live.update(board, refresh=True)
+
+
+def _out_option(folder: Path) -> str:
+    """Return the option that names a study's place, where it is not the usual one."""
+    return "" if folder.parent == Path("runs") else f" --out {folder.parent}"

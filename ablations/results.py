@@ -68,6 +68,11 @@ class Results:
         self.problems = tuple(problem for frame in frames for problem in frame.problems)
         self.caveats = tuple(dict.fromkeys(caveat for stratum in strata for caveat in stratum.caveats))
 
+    def __repr__(self) -> str:
+        """Say what there is, and what to call on it."""
+        ended, missing = len(self.cells), len(self.missing)
+        return f"<Results of {self.name}: {ended} cells, {missing} missing; .summary(), .paired(), .claims, .plot>"
+
     @property
     def name(self) -> str:
         """The studies' names."""

@@ -44,23 +44,32 @@ class Cost(NamedTuple):
     value: float
 
 
-def measure_costs(plan: Plan, *, rounds: int, on_round: Callable[[int], None]) -> list[Cost]:
+def measure_costs(
+    plan: Plan, *, rounds: int, on_round: Callable[[int], None], on_failure: Callable[[str], None]
+) -> list[Cost]:
     """Measure every arm of a plan in every condition, by turns: each once in a round.
+
+    An arm that raises is told of and left out; the others are measured.
 
     Args:
         plan: of a study; its first device is taken.
         rounds: how often each time is measured.
         on_round: is told that a round has ended.
+        on_failure: is told which arm cannot be measured, and why.
     """
     device = plan.devices[0]
-    subjects = list(_subjects(plan))
-    costs = [row for subject in subjects for row in _count(*subject)]
-    for number in range(rounds):
-        for subject in subjects:
-            with _threads(subject[2].threads_per_cell):
-                costs += _time(*subject, device=device, number=number)
+    measured = []
+    for subject in _subjects(plan):
+        try:
+            measured.append((subject, [*_count(*subject), *_time(*subject, device=device, number=0)]))
+        except Exception as error:  # an arm may do anything; its cells have recorded it
+            on_failure(f"{subject[1]}{' at ' * bool(subject[0])}{subject[0]}: {type(error).__name__}: {error}")
+    on_round(0)
+    for number in range(1, rounds):
+        for subject, own in measured:
+            own += _time(*subject, device=device, number=number)
         on_round(number)
-    return costs
+    return [row for _, own in measured for row in own]
 
 
 def _subjects(plan: Plan) -> Iterator[tuple[str, str, CellConfig, DataInfo]]:
@@ -83,6 +92,13 @@ def _count(condition: str, arm: str, cell: CellConfig, info: DataInfo) -> Iterat
 
 
 def _time(
+    condition: str, arm: str, cell: CellConfig, info: DataInfo, *, device: torch.device, number: int
+) -> Iterator[Cost]:
+    with _threads(cell.threads_per_cell):
+        yield from _time_alone(condition, arm, cell, info, device=device, number=number)
+
+
+def _time_alone(
     condition: str, arm: str, cell: CellConfig, info: DataInfo, *, device: torch.device, number: int
 ) -> Iterator[Cost]:
     net = _build(cell, info).to(device)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ablations.cli.app import OK, app
+from ablations.cli.app import OK, SOME_FAILED, app
 from ablations.cli.options import DataRoot, Device, Json
 from ablations.cli.printing import make_console, print_lines
 
@@ -88,11 +88,16 @@ def cost(
     request = request_of(Store(study).read_study(), folder=study, data=asked, data_root=data_root)
     plan = make_plan(replace(request, devices=parse_devices(device, None)))
     console = make_console(False)
+    failures: list[str] = []
     costs = measure_costs(
-        plan, rounds=rounds, on_round=lambda number: print_lines(console, [f"round {number + 1}/{rounds}"])
+        plan,
+        rounds=rounds,
+        on_round=lambda number: print_lines(console, [f"round {number + 1}/{rounds}"]),
+        on_failure=failures.append,
     )
     path = study / "cost.csv"
     with replacing(path) as scratch:
         pd.DataFrame(costs, columns=list(Cost._fields)).astype({"tokens": "Int64"}).to_csv(scratch, index=False)
+    print_lines(console, [f"not measured, for it raises: {failure}" for failure in failures])
     print_lines(console, [f"{path}: {len(costs)} measurements; python -m ablations report {study} draws them"])
-    return OK
+    return SOME_FAILED if failures else OK

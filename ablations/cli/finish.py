@@ -39,15 +39,21 @@ def finish(
     made = make_report(folders, full=full, ref=ref, to=to)
     results, main = made.results, made.main
     has_result = results.cells["outcome"].isin(["ok", "diverged"])
-    if code != INTERRUPTED and (not has_result.all() or results.problems):
+    is_missing = full and len(results.missing) > 0  # a run has done what it was asked for, of all or of a part
+    if code != INTERRUPTED and (not has_result.all() or results.problems or is_missing):
         code = SOME_FAILED
     if code != INTERRUPTED and not has_result.any():
         code = NO_OUTCOME
-    print_table(console, results.name, main.head, main.marked_rows)
+    if main.rows:
+        print_table(console, results.name, main.head, main.marked_rows)
     folder, num_figures = made.files[0].parent, sum(file.suffix == ".pdf" for file in made.files)
     beside = "results.csv, curves.csv, probes.csv, checklist.md, tables/, figures/"
     where = [f"{made.files[-1]}: the report, with {num_figures} figures", f"beside it in {folder}: {beside}"]
-    print_lines(console, [*main.notes, "", *where])
+    claims = [
+        f"{row['verdict']}{' at ' * bool(row['condition'])}{row['condition']}: {row['claim']}"
+        for row in results.claims.to_dict("records")
+    ]
+    print_lines(console, [*main.notes, *([""] if claims else []), *claims, "", *where])
     if as_json:
         cells, table, claims = (
             json.loads(frame.to_json(orient="records")) for frame in (results.cells, results.table, results.claims)

@@ -71,7 +71,8 @@ def power(
 
     table = power_table(read_results(studies, ref=ref), delta)
     if as_json:
-        typer.echo(table.frame.to_json(orient="records", indent=2))
+        comparisons = json.loads(table.frame.to_json(orient="records"))
+        typer.echo(json.dumps({"delta_pct": delta, "comparisons": comparisons}, indent=2))
         return OK
     if not table.rows:
         raise UsageError("there is nothing to compare: it takes a finished cell of two arms")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
 
 from rich import box
 from rich.console import Console
@@ -35,8 +34,3 @@ def print_table(console: Console, title: str, head: list[str], rows: list[list[s
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     console.print(table)
-
-
-def out_option(folder: Path) -> str:
-    """Return the option that names a study's place, where it is not the usual one."""
-    return "" if folder.parent == Path("runs") else f" --out {folder.parent}"

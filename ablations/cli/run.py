@@ -15,7 +15,7 @@ from rich.console import Console
 from ablations.cli import options
 from ablations.cli.app import INTERRUPTED, OK, SOME_FAILED, app
 from ablations.cli.finish import finish
-from ablations.cli.printing import make_console, out_option, print_lines
+from ablations.cli.printing import make_console, print_lines
 
 if TYPE_CHECKING:
     from ablations.plan import Plan
@@ -200,12 +200,12 @@ def _execute(plan: Plan, console: Console) -> tuple[int, bool]:
     from ablations.progress import watching
     from ablations.study import Interrupted, RunStopped
 
-    total, show = len(plan.todo), out_option(plan.store.folder)
+    total = len(plan.todo)
     if not total:
         done = "the cell is done" if len(plan.cells) == 1 else f"all {len(plan.cells)} cells are done"
         console.print(done if plan.count("done") + plan.count("stale") == len(plan.cells) else "nothing to run")
     try:
-        with watching(console, plan.study, plan.store, total=total, show=show) as watcher:
+        with watching(console, plan.study, plan.store, total=total) as watcher:
             execute(plan, watcher=watcher)
     except Interrupted:
         print_lines(console, ["interrupted: what is finished is kept; the same command goes on"])

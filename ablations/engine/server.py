@@ -6,9 +6,13 @@ It is started before anything else, and loads while the runner plans.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import multiprocessing
 import threading
-from multiprocessing import forkserver, resource_tracker
+from collections.abc import Iterator
+from multiprocessing import forkserver, resource_tracker, spawn
+from multiprocessing.context import ForkServerProcess
+from typing import Any
 
 import psutil
 
@@ -45,9 +49,33 @@ def await_server(stopped: threading.Event) -> None:
             raise Interrupted
 
 
+def start_process(process: ForkServerProcess) -> None:
+    """Start a process that does not load the program that starts it.
+
+    It would else import the user's script, which may train studies itself as it is imported, for multiprocessing has no
+    option not to (github.com/python/cpython, Lib/multiprocessing/spawn.py, get_preparation_data).
+    """
+    with _preparing_without_main():
+        process.start()
+
+
+@contextlib.contextmanager
+def _preparing_without_main() -> Iterator[None]:
+    prepare = spawn.get_preparation_data
+
+    def prepare_without_main(name: str) -> dict[str, Any]:
+        return {key: value for key, value in prepare(name).items() if not key.startswith("init_main")}
+
+    spawn.get_preparation_data = prepare_without_main
+    try:
+        yield
+    finally:
+        spawn.get_preparation_data = prepare
+
+
 def _start_one() -> None:
     process = CONTEXT.Process(target=_nothing)
-    process.start()
+    start_process(process)
     process.join()
 
 

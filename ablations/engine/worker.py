@@ -31,7 +31,7 @@ from ablations.engine.limits import limit_memory
 from ablations.engine.log import DUMP_SIGNAL, take_over_output
 from ablations.engine.options import CellOptions
 from ablations.engine.result import TRACEBACK_LINES, Result, blank_fields
-from ablations.engine.server import CONTEXT
+from ablations.engine.server import CONTEXT, start_process
 from ablations.provenance import import_plugin, plugin_hash
 from ablations.study import CellConfig
 
@@ -78,7 +78,7 @@ class Worker:
         self.keeps = keeps
         self.pipe, theirs = CONTEXT.Pipe()
         self.process = CONTEXT.Process(target=_serve, args=(theirs, keeps))
-        self.process.start()
+        start_process(self.process)
         theirs.close()  # so that the pipe ends with the process
         self._had: dict[str, Any] | None = None
 

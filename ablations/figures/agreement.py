@@ -9,8 +9,8 @@ from matplotlib.patches import Rectangle
 
 from ablations.figures.canvas import is_drawable
 
-DARK = 0.45
-"""Share of the colour map, from its dark end, on which white reads better than black."""
+LUMINANCE, LIGHT = (0.2126, 0.7152, 0.0722), 0.45
+"""Weights of red, green and blue in how light a colour is (ITU-R BT.709), and how light black reads better on."""
 
 
 def agreement(pairs: pd.DataFrame, axes: Axes) -> Axes:
@@ -40,11 +40,10 @@ def agreement(pairs: pd.DataFrame, axes: Axes) -> Axes:
         return axes
     image = axes.imshow(values, cmap="viridis")
     size = "x-small" if len(names) <= 6 else "xx-small"
-    dark = (1 - DARK) * np.nanmin(values) + DARK * np.nanmax(values)
     for i, j in np.ndindex(values.shape):
         text = f"{values[i, j]:.1f}" if np.isfinite(values[i, j]) else "-"
-        colour = "white" if values[i, j] < dark else "black"
-        axes.text(j, i, text, ha="center", va="center", fontsize=size, color=colour)
+        light = np.dot(image.cmap(image.norm(values[i, j]))[:3], LUMINANCE)
+        axes.text(j, i, text, ha="center", va="center", fontsize=size, color="black" if light > LIGHT else "white")
     for i in range(len(names)):
         frame = Rectangle((i - 0.5, i - 0.5), 1, 1, fill=False, edgecolor="#d55e00", linewidth=1.6, clip_on=False)
         axes.add_patch(frame)
@@ -55,7 +54,7 @@ def agreement(pairs: pd.DataFrame, axes: Axes) -> Axes:
     n_text = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}" if counts else ""
     of_arms = f"Two arms at the same seed (n = {n_text});\nframed: " if counts else "Framed: "
     mixed = int(pairs.loc[pairs["arm_order"] <= pairs["other_order"], "num_pairs_mixed"].sum())
-    stale = f"\n{mixed} pairs join a stale cell and a fresh one" if mixed else ""
+    stale = f"\npairs of a stale cell and a fresh one: {mixed}" if mixed else ""
     axes.set_title(f"{of_arms}two seeds of one arm{stale}", loc="left", fontsize="small")
     bar = axes.figure.colorbar(image, ax=axes, shrink=0.9)
     bar.set_label("Images on which two runs differ (%)", fontsize="small")

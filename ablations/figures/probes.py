@@ -86,12 +86,20 @@ def probes_over_time(probes: pd.DataFrame, axes: Axes) -> Axes:
     return axes
 
 
+def probe_name(probe: str) -> str:
+    """Return what a probe is, in words.
+
+    >>> probe_name("output_rms"), probe_name("mean_gain_q")
+    ('RMS of the attention output', 'Mean of gain_q')
+    """
+    return LABELS.get(probe, f"Mean of {probe.removeprefix('mean_')}")
+
+
 def _label(probes: pd.DataFrame) -> str:
     names = sorted(set(probes["probe"]))
     if len(names) > 1:
         raise ValueError(f"one probe is drawn, got {len(names)}: {', '.join(names)}; split the frame")
-    name = names[0] if names else ""
-    return LABELS.get(name, f"Mean of {name.removeprefix('mean_')}" if name else "Probe")
+    return probe_name(names[0]) if names else "Probe"
 
 
 def _short(layer: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -32,8 +33,8 @@ def checklist(results: Results) -> list[tuple[str, str]]:
     counted = ", ".join(f"{count} {outcome}" for outcome, count in outcomes.items()) or "none"
     items = [
         ("Runs", f"{len(cells)} ended ({counted}), {len(results.missing)} missing"),
-        ("Arms", f"{', '.join(cells['arm'].unique())}; reference: {results.reference or 'none'}"),
-        ("Seeds", _ranges(cells["seed"])),
+        ("Arms", f"{', '.join(cells['arm'].unique()) or 'none yet'}; reference: {results.reference or 'none'}"),
+        ("Seeds", _ranges(cells["seed"]) or "none yet"),
     ]
     for study in results.studies:
         name = f" of {study.name}" if len(results.studies) > 1 else ""
@@ -68,12 +69,18 @@ def held_fixed(study: Study) -> str:
     return _fields(given) + (f"; left to the model or the data set: {', '.join(left)}" if left else "")
 
 
-def command(study: Study) -> str:
+def command(study: Study, folder: Path) -> str:
     """Return the command that runs a study again, complete: nothing is left to defaults, which may change.
 
     Fields that each of several data sets decides for itself, and places of image folders, are not in a study's record.
+
+    Args:
+        study: which.
+        folder: where it lies.
     """
-    parts = ["python -m ablations run", f"--study {study.name}"]
+    parts = ["python -m ablations run", f"--study {shlex.quote(folder.name or study.name)}"]
+    if folder.parent != Path("runs"):
+        parts.append(f"--out {shlex.quote(str(folder.parent))}")
     asked: dict[str, list[Any]] = {field: [value] for field, value in study.fixed.items() if field not in NOT_ASKED}
     asked |= {field: values for field, values in study.axes.items() if field != "seed"}
     for field in (*FLAGS, *(field for field in CellConfig.model_fields if field not in FLAGS)):

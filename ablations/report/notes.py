@@ -21,27 +21,27 @@ def main_notes(results: Results) -> list[str]:
             f"p: {sign_flip_text(pairs['num_pairs'])}, Holm over {family}; in bold or asterisks: p below {ALPHA}"
         )
     if results.reference is not None and len(table):
-        notes += [*_lacking(results), detectable_text(pairs["detectable_pct"]), *_coverage(pairs["num_pairs"])]
+        notes += [*_lacking(results), detectable_text(pairs["detectable_pct"]), *_coverage(pairs)]
         notes += [pairing_text(results)] if num_comparisons else []
     notes += looks(results, table)
     chance = ", ".join(f"{level:g} %" for level in sorted(cells["chance_pct"].unique()))
     counts = {
-        "cells of this study have no readable result": len(results.missing),
-        "cells failed; their pairs are left out": int((cells["outcome"] == "failed").sum()),
-        f"cells diverged and are scored as chance, {chance}; their means carry no interval": int(
+        "cells of this study without a readable result": len(results.missing),
+        "failed cells, whose pairs are left out": int((cells["outcome"] == "failed").sum()),
+        f"diverged cells scored as chance ({chance}), whose means carry no interval": int(
             cells["kind"].isin(CHANCE_KINDS).sum()
         ),
-        "cells did not learn; they keep the accuracy measured": int((cells["kind"] == "no_learning").sum()),
-        "cells come from other sources than these (stale)": int(cells["stale"].sum()),
-        "pairs join a stale cell and a fresh one": int(table["num_pairs_mixed"].sum()),
+        "cells that did not learn, which keep the accuracy measured": int((cells["kind"] == "no_learning").sum()),
+        "stale cells, which come from other sources than these": int(cells["stale"].sum()),
+        "pairs of a stale cell and a fresh one": int(table["num_pairs_mixed"].sum()),
     }
-    notes += [f"{count} {what}" for what, count in counts.items() if count]
+    notes += [f"{what}: {count}" for what, count in counts.items() if count]
     for field, what in (("device", "devices"), ("torch", "versions of torch")):
         if cells[field].nunique() > 1:
             notes.append(f"cells were run on different {what}: {', '.join(sorted(cells[field].unique()))}")
     for column, what in (("num_same_device", "devices"), ("num_same_torch", "versions of torch")):
         if num_mixed := int((results.pairing["num_pairs"] - results.pairing[column]).sum()):
-            notes.append(f"{num_mixed} pairs join cells of different {what}")
+            notes.append(f"pairs of cells of different {what}: {num_mixed}")
     return notes + list(results.problems) + list(results.caveats)
 
 
@@ -122,7 +122,7 @@ def pairing_text(results: Results) -> str:
     return (
         f"{said}; scores of a pair correlate by {low if low == high else f'{low} to {high}'}, "
         f"with a 95 % interval above 0 in {num_above} of {len(known)} comparisons"
-        + (f" ({by_chance} pairs with a score by chance left out)" if by_chance else "")
+        + (f" (pairs with a score by chance left out: {by_chance})" if by_chance else "")
     )
 
 
@@ -134,9 +134,10 @@ def _lacking(results: Results) -> list[str]:
     return [f"no cell of {results.reference} has ended{where}: there are no differences to it"] if lacking else []
 
 
-def _coverage(num_pairs: pd.Series[int]) -> list[str]:
+def _coverage(pairs: pd.DataFrame) -> list[str]:
     """Say for which differences a 95 % t interval does not keep its promise, at the numbers of pairs that there are."""
-    table = coverage(sorted({int(n) for n in num_pairs if n > 1}))
+    num_pairs = pairs.loc[pairs["difference_low_pct"].notna(), "num_pairs"]  # those that have an interval
+    table = coverage(sorted({int(n) for n in num_pairs}))
     short = table[~table["is_kept"]]
     return [
         f"95 % t intervals over {own['n'].iloc[0]} pairs cover the truth as they should where differences are normal; "

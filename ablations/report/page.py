@@ -12,7 +12,7 @@ import jinja2
 from ablations.gallery import undrawn_probes
 from ablations.report.checklist import command, held_fixed
 from ablations.report.drawing import DrawnFigure
-from ablations.report.text import TextTable
+from ablations.report.text import TextTable, printable
 from ablations.results import Results
 
 LOG_LINES = 15
@@ -92,7 +92,7 @@ def render(page: Page) -> str:
         ended=ended[:LOGS_SHOWN],
         num_left_out=max(0, len(ended) - LOGS_SHOWN),
         checklist=page.checklist,
-        commands=[(study.name, command(study)) for study in results.studies],
+        commands=[(stratum.study.name, command(stratum.study, stratum.folder)) for stratum in results.strata],
         again=_rebuild(results),
     )
 
@@ -123,7 +123,7 @@ def _ended(results: Results) -> list[Ended]:
         where = f", {row['condition']}" if row["condition"] else ""
         title = f"{row['arm']}, seed {row['seed']}{where}: {row['outcome']}, {row['kind']}"
         cell = folders[row["condition"]] / "cells" / str(row["folder"])
-        found.append(Ended(title, str(row["detail"]), _end_of_log(cell)))
+        found.append(Ended(title, printable(str(row["detail"])), _end_of_log(cell)))
     return found
 
 
@@ -131,4 +131,4 @@ def _end_of_log(cell: Path) -> str:
     path = cell / "log.txt"
     if not path.is_file():
         return "there is no log.txt"
-    return "\n".join(path.read_text(errors="replace").splitlines()[-LOG_LINES:])
+    return printable("\n".join(path.read_text(errors="replace").splitlines()[-LOG_LINES:]))

@@ -8,8 +8,9 @@ from collections.abc import Callable
 import pandas as pd
 
 from ablations.report.notes import detectable_text, looks, sign_flip_text
-from ablations.report.text import TextTable, interval, number, p_text
+from ablations.report.text import TextTable, interval, number, p_text, printable
 from ablations.results import Results
+from ablations.stats import LINEAR
 
 Row = dict[str, str]
 
@@ -106,12 +107,12 @@ def contrasts_table(results: Results) -> TextTable:
     notes = [f"p: {sign_flip_text(tested['num_pairs'])}, Holm over {family}; in bold: below 0.05"]
     notes += [detectable_text(tested["detectable_pct"]), *looks(results, table)]
     counts = {
-        "pairs are left out, since a cell of them failed or is missing": "num_pairs_left_out",
-        "pairs have a score by chance; their mean carries no interval": "num_pairs_chance",
-        "pairs join a stale cell and a fresh one": "num_pairs_mixed",
+        "pairs left out, since a cell of them failed or is missing": "num_pairs_left_out",
+        "pairs with a score by chance, whose mean carries no interval": "num_pairs_chance",
+        "pairs of a stale cell and a fresh one": "num_pairs_mixed",
     }
     sums = {what: int(table[column].sum()) for what, column in counts.items()}
-    notes += [f"{count} {what}" for what, count in sums.items() if count]
+    notes += [f"{what}: {count}" for what, count in sums.items() if count]
     return _table("contrasts", "Contrasts", results.contrasts, write, bold="points", notes=notes)
 
 
@@ -131,8 +132,9 @@ def claims_table(results: Results) -> TextTable:
     notes = [
         "better: sign-flip p below 0.05, Holm over every pair of arms whose order these claims are about, and the "
         "sign; worse by a margin: one-sided test against it at 0.05; equivalent: TOST at 0.05; fails to train: 95 % "
-        "Wilson interval of the diverged share above one half; seeds needed: for the claim's margin (0.5 points where "
-        "it has none) with 80 % power at the spread seen, never for the difference seen",
+        "Wilson interval of the diverged share above one half; linear cost: 95 % intervals of the exponents in N of "
+        f"multiply-adds and of time below {LINEAR} (a quadratic cost has 2); seeds needed: for the claim's margin (0.5 "
+        "points where it has none) with 80 % power at the spread seen, never for the difference seen",
     ]
     known = results.claims["detectable_pct"].dropna()
     notes += [detectable_text(known)] if len(known) else []
@@ -165,7 +167,7 @@ def pairing_table(results: Results) -> TextTable:
         "over the paired one: below 1, pairing has cost seeds",
     ]
     by_chance = results.pairing["num_pairs"].sum() - results.pairing["num_pairs_without_chance"].sum()
-    notes += [f"{by_chance:.0f} pairs with a score by chance are left out of them"] if by_chance else []
+    notes += [f"pairs with a score by chance, left out of both: {by_chance:.0f}"] if by_chance else []
     return _table("pairing", "What the pairing bought", results.pairing, write, notes=notes)
 
 
@@ -225,7 +227,7 @@ def _table(
     head = list(written[0]) if written else []
     marked = frame["supported"].tolist() if bold in head else []
     places = {(i, head.index(str(bold))) for i, is_supported in enumerate(marked) if is_supported}
-    rows = [list(row.values()) for row in written]
+    rows = [[printable(cell) for cell in row.values()] for row in written]
     is_text = [column in TEXT_COLUMNS or place <= several for place, column in enumerate(head)]  # the arms come first
     names = [column.strip() for column in head]
     return TextTable(name, title, names, rows, is_text, frame, frozenset(places), notes or [])

@@ -17,6 +17,10 @@ PARAGRAPHS = {"claim": 0.17, "evidence": 0.27, "source": 0.2, "why": 0.35}
 """Columns that LaTeX breaks into lines, and their width as a share of the page's."""
 
 
+CONTROL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+"""Colours of a terminal, and signs that neither LaTeX nor a page can show."""
+
+
 @dataclass(frozen=True)
 class TextTable:
     """A table as text.
@@ -72,6 +76,7 @@ class TextTable:
             label=f"tab:{self.name}",
             position_float="centering",
         )
+        text = text.replace("\\centering\n", "\\centering\n\\footnotesize\\setlength{\\tabcolsep}{3pt}\n", 1)
         return "% \\usepackage{booktabs}\n" + text + "".join(f"% {note}\n" for note in self.notes)
 
 
@@ -91,6 +96,15 @@ def markdown_table(head: list[str], rows: list[list[str]]) -> str:
     return "".join(
         "| " + " | ".join(" ".join(cell.split()).replace("|", r"\|") for cell in line) + " |\n" for line in lines
     )
+
+
+def printable(text: str) -> str:
+    r"""Leave out what cannot be shown: an error's message or a log may hold anything.
+
+    >>> printable("\x1b[31mred\x1b[0m\x00 line\n")
+    'red line\n'
+    """
+    return CONTROL.sub("", text)
 
 
 def latex_text(text: str) -> str:

@@ -26,12 +26,13 @@ from ablations.stats.power import (
     smallest_p,
     t_detectable_difference,
 )
-from ablations.stats.scaling import cost_exponents
+from ablations.stats.scaling import LINEAR, cost_exponents
 from ablations.stats.table import summarise
 
 __all__ = [
     "ALPHA",
     "CHANCE_KINDS",
+    "LINEAR",
     "MARGIN_PCT",
     "MOST_EXACT",
     "Comparison",

@@ -7,6 +7,9 @@ import pandas as pd
 
 from ablations.stats.inference import t_interval
 
+LINEAR = 1.2
+"""Exponent of a cost in the number of tokens up to which it counts as linear; a quadratic one has 2."""
+
 
 def cost_exponents(costs: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:
     """Return the exponent b of a cost ~ N^b over the larger half of the numbers of tokens that were measured.

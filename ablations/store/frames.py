@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import sys
 from collections.abc import Mapping
@@ -82,6 +83,13 @@ def read_frames(store: Store, *, sources: Mapping[str, str] | None) -> Frames:
     ]
     cells = pd.DataFrame([_cell_row(record, study, sources) for record in records], columns=_columns(study))
     place = {name: i for i, name in enumerate(study.condition_names)}
+    for record in records:
+        if record.has_result:
+            problems += [
+                f"{record.folder.name}: there is no {name}"
+                for name in ("log.txt", "timing.csv")
+                if not (record.folder / name).is_file()
+            ]
     cells = cells.sort_values(
         ["condition", "arm_order", "seed"],
         key=lambda column: column.map(place) if column.name == "condition" else column,
@@ -161,7 +169,7 @@ def _with_keys(cells: pd.DataFrame, parts: list[pd.DataFrame], columns: list[str
 def _curves(record: CellRecord, problems: list[str]) -> pd.DataFrame:
     """Return a cell's curves; one that ended before its first epoch did has that epoch without values."""
     hashes, num_epochs = record.outcome["epoch_hashes"], record.outcome["epochs_run"]
-    wide = pd.DataFrame({"epoch": [1], **dict.fromkeys(CURVE_METRICS, np.nan)})
+    wide = pd.DataFrame({"epoch": [1], **dict.fromkeys(CURVE_METRICS, "")})
     if num_epochs:
         if (read := _read_csv(record, "metrics.csv", ["epoch", *CURVE_METRICS, "batches"], problems)) is None:
             return pd.DataFrame()
@@ -245,10 +253,13 @@ def _costs(path: Path, study: Study, problems: list[str]) -> pd.DataFrame:
     if not path.exists():
         return pd.DataFrame(columns=list(COSTS))
     try:
-        read = pd.read_csv(path, dtype=str, keep_default_na=False)[list(COSTS)]
+        text = path.read_text()
+        read = pd.read_csv(io.StringIO(text[: text.rfind("\n") + 1]), dtype=str, keep_default_na=False)[list(COSTS)]
     except (OSError, ValueError, KeyError) as error:
         problems.append(f"cost.csv cannot be read: {_reason(error)}; bench cost writes it anew")
         return pd.DataFrame(columns=list(COSTS))
+    if not text.endswith("\n"):
+        problems.append("cost.csv is cut short: its last row is left out; bench cost writes it anew")
     costs = read.assign(**{name: pd.to_numeric(read[name], errors="coerce") for name in ("tokens", "round", "value")})
     is_whole = (costs["value"] > 0) & np.isfinite(costs["value"]) & costs["round"].notna()
     is_whole &= costs["tokens"].notna() | (read["tokens"] == "")
@@ -256,7 +267,11 @@ def _costs(path: Path, study: Study, problems: list[str]) -> pd.DataFrame:
     for count, what in ((~is_whole).sum(), "no measurements"), ((is_whole & ~is_ours).sum(), "of none of these arms"):
         if count:
             problems.append(f"cost.csv: {count} rows are {what}, and left out; bench cost writes it anew")
-    return costs[is_whole & is_ours].reset_index(drop=True)
+    kept = costs[is_whole & is_ours].reset_index(drop=True)
+    timed = kept[kept["quantity"].str.endswith("_s")].fillna({"tokens": 0})
+    if timed.groupby(["condition", "arm", "quantity", "tokens"])["round"].nunique().nunique() > 1:
+        problems.append("cost.csv: not everything was timed in every round; bench cost writes it anew")
+    return kept
 
 
 def _reason(error: Exception) -> str:

@@ -14,10 +14,10 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ablations.store.files import sync, write_json, write_text
 from ablations.store.leases import (
@@ -41,14 +41,57 @@ RECORD_FORMAT = 1
 LOOKS, LOOK_S = 3, 0.1
 """How often a record that cannot be read is looked at again, and after how many seconds."""
 
-RECORD_KEYS = (
-    *("outcome", "kind", "detail", "attempts", "source_hash", "versions", "device", "seconds", "peak_memory_mib"),
-    *("test_accuracy_pct", "test_loss", "chance_pct", "init_hash", "split_hash", "epoch_hashes", "epochs_run"),
-    "num_parameters",
-)
-"""What every outcome.json has."""
+Percent = Annotated[float, Field(ge=0, le=100)]
 
-OUTCOMES = ("ok", "diverged", "failed")
+
+class Attempt(BaseModel):
+    """What every earlier attempt in an outcome.json has."""
+
+    model_config = ConfigDict(strict=True)
+
+    seconds: Annotated[float, Field(ge=0)]
+
+
+class Git(BaseModel):
+    """The revision in an outcome.json."""
+
+    model_config = ConfigDict(strict=True)
+
+    revision: str
+    dirty: bool
+
+
+class Outcome(BaseModel):
+    """What every outcome.json has, and of what type it is; others may stand beside."""
+
+    model_config = ConfigDict(strict=True)
+
+    outcome: Literal["ok", "diverged", "failed"]
+    kind: str
+    detail: str
+    attempts: list[Attempt]
+    source_hash: str
+    versions: dict[str, str]
+    device: str
+    seconds: Annotated[float, Field(ge=0)]
+    peak_memory_mib: float | None
+    test_accuracy_pct: Percent | None
+    test_loss: float | None
+    chance_pct: Percent
+    init_hash: str | None
+    split_hash: str | None
+    epoch_hashes: list[str]
+    epochs_run: Annotated[int, Field(ge=0)]
+    num_parameters: int | None
+    git: Git | None = None
+    machine: dict[str, Any] = {}
+    resumed_after_epochs: list[int] = []
+
+    @model_validator(mode="after")
+    def _is_scored(self) -> Outcome:
+        if self.test_accuracy_pct is None and (self.outcome == "ok" or self.kind == "no_learning"):
+            raise ValueError(f"it is {self.kind or 'ok'}, and has no test_accuracy_pct")
+        return self
 
 
 @dataclass(frozen=True)
@@ -310,15 +353,15 @@ def _read_record(folder: Path) -> CellRecord:
         config = CellConfig.model_validate_json((folder / "config.json").read_text())
     except ValidationError as error:
         raise _unreadable(folder, f"config.json: {first_error(error)}") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise _unreadable(folder, " ".join(str(error).split())) from error
     if not isinstance(outcome, dict) or outcome.get("format") != RECORD_FORMAT:
         have = outcome.get("format") if isinstance(outcome, dict) else None
         raise _unreadable(folder, f"outcome.json has format {have}, not {RECORD_FORMAT}")
-    if missing := [key for key in RECORD_KEYS if key not in outcome]:
-        raise _unreadable(folder, f"outcome.json has no {missing[0]}")
-    if outcome["outcome"] not in OUTCOMES:
-        raise _unreadable(folder, f"outcome.json has the outcome {outcome['outcome']!r}, not {', '.join(OUTCOMES)}")
+    try:
+        Outcome.model_validate(outcome)
+    except ValidationError as error:
+        raise _unreadable(folder, f"outcome.json: {first_error(error)}") from error
     return CellRecord(folder, config, outcome)
 
 

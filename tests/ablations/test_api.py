@@ -1,8 +1,12 @@
 """The same from Python as from the command line: run, load, and what they warn of."""
 
+import os
+import subprocess
+import sys
 import warnings
 
 import pytest
+from conftest import ROOT
 from studies import make_study
 
 import ablations
@@ -26,6 +30,25 @@ def test_run_means_the_same_as_the_command(cli, tmp_path, recwarn):
     assert (tmp_path / "norm-digits" / "report.html").is_file()
     _, out, _ = cli("run", "--norm", "xnorm,l2", "--seeds", 2, *FLAGS, "--out", tmp_path, "--dry-run")
     assert "4 cells: 4 done; 0 to run" in out
+
+
+@pytest.mark.slow
+def test_a_script_needs_no_guard(tmp_path):
+    """Worker processes do not load the script that starts them."""
+    arguments = f"norm='xnorm', seeds=2, epochs=1, fields={QUICK}, out={str(tmp_path)!r}"
+    script = f"print('once')\nimport ablations\nprint(len(ablations.run({arguments}).cells), 'cells')\n"
+    (tmp_path / "script.py").write_text(script)
+    command = [sys.executable, str(tmp_path / "script.py")]
+    ended = subprocess.run(
+        command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.count("once") == 1
+    assert "2 cells" in ended.stdout
+
+
+def test_what_there_is_can_be_seen():
+    assert {"run", "load", "IncompleteStudyWarning"} <= set(dir(ablations))
 
 
 @pytest.mark.parametrize(

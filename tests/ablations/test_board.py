@@ -136,7 +136,7 @@ def test_a_terminal_gets_the_picture_and_lines_for_what_went_wrong(store):
     study, (cell, other) = store.read_study(), [record.config for record in store.records().values()][:2]
     file = io.StringIO()
     console = Console(file=file, width=100, force_terminal=True, color_system=None, legacy_windows=False)
-    with watching(console, study, store, total=6, show="") as watcher:
+    with watching(console, study, store, total=6) as watcher:
         watcher.done(cell, OUTCOME, ours=True, remark="")
         watcher.done(other, OUTCOME | OOM, ours=True, remark="it will be tried again, alone on the machine")
         watcher.tick()
@@ -151,7 +151,7 @@ def test_a_terminal_gets_the_picture_and_lines_for_what_went_wrong(store):
 def test_where_there_is_no_terminal_each_cell_has_one_line(store):
     file = io.StringIO()
     cell = next(iter(store.records().values())).config
-    with watching(Console(file=file, width=100), store.read_study(), store, total=6, show=" --out x") as watcher:
+    with watching(Console(file=file, width=100), store.read_study(), store, total=6) as watcher:
         watcher.done(cell, OUTCOME, ours=True, remark="")
         watcher.done(cell, OUTCOME | OOM, ours=True, remark="")
         watcher.tick()
@@ -165,7 +165,7 @@ def test_forced_colours_and_notebooks_make_no_terminal(store, monkeypatch, varia
     monkeypatch.setenv(variable, "1")
     file = io.StringIO()
     console = Console(file=file, force_terminal=True, width=100)
-    with watching(console, store.read_study(), store, total=6, show="") as watcher:
+    with watching(console, store.read_study(), store, total=6) as watcher:
         watcher.tick()
         watcher.note("a line")
     assert file.getvalue() == "a line\n"
@@ -173,7 +173,7 @@ def test_forced_colours_and_notebooks_make_no_terminal(store, monkeypatch, varia
 
 def test_a_retried_cell_that_works_is_no_failure(store):
     cell = next(iter(store.records().values())).config
-    with watching(Console(file=io.StringIO()), store.read_study(), store, total=6, show="") as watcher:
+    with watching(Console(file=io.StringIO()), store.read_study(), store, total=6) as watcher:
         watcher.done(cell, OUTCOME | OOM, ours=True, remark="")
         watcher.done(cell, OUTCOME, ours=True, remark="")
     assert not watcher.failed
@@ -181,7 +181,7 @@ def test_a_retried_cell_that_works_is_no_failure(store):
 
 def test_a_cell_that_failed_elsewhere_is_no_failure_of_ours(store):
     cell = next(iter(store.records().values())).config
-    with watching(Console(file=io.StringIO()), store.read_study(), store, total=6, show="") as watcher:
+    with watching(Console(file=io.StringIO()), store.read_study(), store, total=6) as watcher:
         watcher.done(cell, OUTCOME | OOM, ours=False, remark="by another runner")
     assert not watcher.failed
 

@@ -41,6 +41,14 @@ def test_a_run_ends_with_table_figures_and_exit_code_0(cli, tmp_path):
         assert key in record
 
 
+def test_a_plan_says_where_its_contrasts_cannot_be_decided(cli, tmp_path):
+    """Six comparisons take 8 seeds; the eight contrasts of these arms take 9."""
+    norms = "xnorm,xnorm_fixed,xnorm_value,l2,single_l2,single_l2_kv,rmsnorm"
+    _, out, _ = cli("run", "--norm", norms, "--seeds", 8, *QUICK, "--out", tmp_path, "--dry-run")
+    assert "8 seeds cannot reach significance in 8 contrasts, whatever the numbers: it takes 9" in out
+    assert "comparisons, whatever" not in out
+
+
 def test_a_second_run_finds_everything_done_and_a_longer_one_runs_the_rest(cli, tmp_path):
     run = ("run", "--norm", "xnorm", *QUICK, "--out", tmp_path)
     cli(*run, "--seeds", 1)
@@ -148,8 +156,8 @@ def test_stale_cells_are_marked_and_run_again_on_request(cli, tmp_path):
     path.write_text(json.dumps(json.loads(path.read_text()) | {"source_hash": "before"}))
     _, out, _ = cli(*run)
     assert "1 done, 1 stale; 0 to run" in out
-    assert "1 cells come from other sources than these (stale)" in out
-    assert "1 pairs join a stale cell and a fresh one" in out
+    assert "stale cells, which come from other sources than these: 1" in out
+    assert "pairs of a stale cell and a fresh one: 1" in out
     _, out, _ = cli(*run, "--rerun", "stale")
     assert "[1/1] l2 seed 0: ok" in out
     assert "(stale)" not in out
@@ -170,7 +178,7 @@ def test_a_failed_cell_costs_only_itself_and_runs_again(cli, tmp_path):
     _, out, _ = cli(*run)
     assert "raises seed 0: failed error" in out
     assert "this arm is broken" in out
-    assert "2 cells failed; their pairs are left out" in out
+    assert "failed cells, whose pairs are left out: 2" in out
     assert (tmp_path / "norm-digits" / "tables" / "main.md").exists()
     _, out, _ = cli(*run)
     assert "4 cells: 2 done, 2 failed; 2 to run" in out
@@ -530,7 +538,7 @@ def test_a_shard_runs_its_seeds_and_the_rest_stays_missing(cli, tmp_path):
     code, out, _ = cli(*run, "--shard", "2/3")
     assert code == 0
     assert set(cells(tmp_path)) == {"xnorm-s1", "l2-s1"}
-    assert "4 cells of this study have no readable result" in out
+    assert "cells of this study without a readable result: 4" in out
 
 
 def test_a_disk_that_is_too_small_is_named_in_the_plan(cli, tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """What the arms cost: counts that are exact, times that are taken, and the verdicts that come of them."""
 
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -65,6 +66,22 @@ def test_the_counts_are_those_of_the_products():
     with FlopCounterMode(display=False) as counter:
         torch.ones(3, 4) @ torch.ones(4, 5)
     assert counter.get_total_flops() == 2 * 60  # a multiply-add is two of torch's
+
+
+def test_an_arm_that_raises_costs_the_others_nothing(cli, study, tmp_path, monkeypatch):
+    folder = shutil.copytree(study, tmp_path / "copy")
+    build = cost.build_net
+
+    def break_one(cell, **sizes):
+        if cell.norm == "softmax":
+            raise RuntimeError("this arm is broken")
+        return build(cell, **sizes)
+
+    monkeypatch.setattr(cost, "build_net", break_one)
+    code, out, _ = cli("bench", "cost", folder, "--rounds", 2)
+    assert code == 1
+    assert "not measured, for it raises: softmax: RuntimeError: this arm is broken" in out
+    assert set(pd.read_csv(folder / "cost.csv")["arm"]) == {"xnorm"}
 
 
 def test_a_time_is_that_of_one_call(monkeypatch):

@@ -92,6 +92,15 @@ def test_a_claim_that_comes_with_results_in_sight_is_post_hoc_and_remembered():
     assert extend(grown, asked, named=NAMED, ref=None, num_results=4) == grown
 
 
+def test_a_claim_about_every_other_arm_is_post_hoc_where_arms_come_with_results_in_sight():
+    claims = parse_claims([{"kind": "better_than_every_other", "arm": "xnorm"}])
+    stored = make()[0].model_copy(update={"claims": claims})
+    more = make(norm=["xnorm", "l2", "none"])[0].model_copy(update={"claims": claims})
+    assert [c.post_hoc for c in extend(stored, more, named=NAMED, ref=None, num_results=4).claims] == [True]
+    assert [c.post_hoc for c in extend(stored, more, named=NAMED, ref=None, num_results=0).claims] == [False]
+    assert [c.post_hoc for c in extend(stored, stored, named=NAMED, ref=None, num_results=4).claims] == [False]
+
+
 def test_asking_for_a_part_changes_nothing():
     stored = make()[0]
     assert extend(stored, make(norm=["l2"], seed=[1])[0], named=NAMED, ref=None, num_results=0) == stored

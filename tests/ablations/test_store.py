@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import shutil
 import threading
 from pathlib import Path
@@ -66,6 +68,8 @@ def publish(store: Store, cell: CellConfig, study: Study, outcome: dict) -> Path
     write_text(lease.folder / "metrics.csv", HEADER + "1,0.1,2.0,1.9,30.0,x\n2,0.1,1.0,0.9,80.0,y\n")
     write_text(lease.folder / "probes.csv", "epoch,layer,probe,value\n1,a,p,1.5\n2,a,p,2.5\n")
     np.save(lease.folder / "correct.npy", np.arange(10) > 0)
+    for name in ("log.txt", "timing.csv"):
+        write_text(lease.folder / name, "")
     before = store.records().get(cell.id)
     return store.publish(lease, cell, outcome, name=cell_name(study.arm_of(cell), cell), replaces=before).folder
 
@@ -247,7 +251,8 @@ def test_an_empty_study_gives_empty_frames(tmp_path):
         ("outcome.json", "{", "holds no readable cell"),
         ("outcome.json", "[]", "has format None, not 1"),
         ("outcome.json", '{"format": 99}', "has format 99, not 1"),
-        ("outcome.json", '{"format": 1}', "outcome.json has no outcome"),
+        ("outcome.json", '{"format": 1}', "outcome.json: outcome: .* does not fit"),
+        ("outcome.json", "[" * 100_000, "holds no readable cell"),
         ("config.json", "{}", "config.json: data: {} does not fit, field required"),
         ("config.json", '{"norm": "xnorm"}', "holds no readable cell"),
     ],
@@ -415,3 +420,36 @@ def test_a_text_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="full"):
         write_text(path, "new")
     assert path.read_text() == "old"
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("test_accuracy_pct", None),
+        ("test_accuracy_pct", math.nan),
+        ("test_accuracy_pct", "76.1"),
+        ("test_accuracy_pct", 999.0),
+        ("test_accuracy_pct", -5),
+        ("test_accuracy_pct", True),
+        ("attempts", "x"),
+        ("attempts", [{"outcome": "failed"}]),
+        ("git", "x"),
+        ("epoch_hashes", None),
+        ("versions", ["torch"]),
+        ("machine", None),
+        ("seconds", "two"),
+        ("epochs_run", "2"),
+        ("kind", None),
+        ("outcome", "fine"),
+    ],
+)
+def test_a_record_of_another_type_is_no_record_and_named(tmp_path, field, value):
+    store, _ = fake(tmp_path, ALL_OK)
+    (folder,) = store.cells.glob("l2-s1-*")
+    outcome = json.loads((folder / "outcome.json").read_text())
+    (folder / "outcome.json").write_text(json.dumps(outcome | {field: value}))
+    records, (problem,) = store.read_records()
+    assert len(records) == 3
+    assert folder.name in problem
+    assert field in problem
+    assert "\n" not in problem

@@ -1,0 +1,156 @@
+"""The sentences below the tables: what must be known of the numbers, and counted wherever they are shown."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from studies import make_study
+
+from ablations.api import make_report, read_results
+from ablations.report.checklist import checklist
+from ablations.report.notes import main_notes
+
+
+def notes_of(folder: Path, table: str) -> str:
+    """Return what stands below a table."""
+    return (folder / "tables" / f"{table}.md").read_text().rpartition("|")[2]
+
+
+def look_at(folder: Path, num_looks: int) -> None:
+    study = yaml.safe_load((folder / "study.yaml").read_text())
+    (folder / "study.yaml").write_text(yaml.safe_dump({**study, "num_looks": num_looks}))
+
+
+def make_stale(folder: Path, cells: str) -> None:
+    for cell in (folder / "cells").glob(cells):
+        outcome = json.loads((cell / "outcome.json").read_text())
+        (cell / "outcome.json").write_text(json.dumps({**outcome, "source_hash": "older"}))
+
+
+def test_above_sixteen_pairs_p_are_called_drawn(tmp_path):
+    notes = make_report([make_study(tmp_path, norms=["xnorm", "l2"], seeds=17)], full=False).main.notes
+    assert "p: exact up to 16 pairs, above that drawn, sign-flip permutation, Holm over 1 comparison" in " ".join(notes)
+
+
+def test_a_look_counts_the_differences_of_its_own_study(tmp_path):
+    one, two = (make_study(tmp_path, name=name, norms=["xnorm", "l2"], seeds=6) for name in ("one", "two"))
+    look_at(one, 1)
+    results = read_results([one, two])
+    is_two = results.table["condition"] == "study=two"
+    results.table.loc[is_two, ["p_holm", "supported"]] = [0.001, True]
+    (note,) = [note for note in main_notes(results) if "looks" in note]
+    assert "0 of 0 supported differences remain" in note
+
+
+def test_looks_are_counted(tmp_path):
+    folder = make_study(tmp_path, norms=["xnorm", "l2"], seeds=6)
+    look_at(folder, 2)
+    notes = " ".join(make_report([folder], full=False).main.notes)
+    assert "was extended 2 times after results could be seen; p are not adjusted for these looks" in notes
+    assert "0.05 / 3 = 0.0167" in notes
+
+
+def test_stale_pairs_are_marked(tmp_path):
+    folder = make_study(tmp_path, seeds=3)
+    make_stale(folder, "l2-*")
+    notes = make_report([folder], full=False).main.notes
+    assert "stale cells, which come from other sources than these: 3" in notes
+    assert "pairs of a stale cell and a fresh one: 3" in notes
+
+
+def test_cells_of_other_machines_are_said(tmp_path):
+    folder = make_study(tmp_path, seeds=3)
+    for cell in (folder / "cells").glob("l2-*"):
+        outcome = json.loads((cell / "outcome.json").read_text())
+        outcome |= {"device": "NVIDIA H100", "versions": {"python": "3.12.0", "torch": "2.11.0"}}
+        (cell / "outcome.json").write_text(json.dumps(outcome))
+    notes = make_report([folder], full=False).main.notes
+    assert "pairs of cells of different devices: 3" in notes
+    assert "pairs of cells of different versions of torch: 3" in notes
+
+
+def test_contrasts_say_what_could_be_detected_and_what_is_left_out(tmp_path):
+    stories = {("xnorm_fixed", 0): "oom", ("l2", 1): "nan"}
+    folder = make_study(tmp_path, norms=("xnorm", "l2", "xnorm_fixed"), seeds=8, stories=stories)
+    make_report([folder], full=False)
+    text = (folder / "tables" / "contrasts.md").read_text()
+    assert re.search(
+        r"80 % power at these spreads: \d+\.\d\d points; not known: chance scores .* \(in 1 comparison\)", text
+    )
+    assert "pairs left out, since a cell of them failed or is missing: 2" in text
+    assert "pairs with a score by chance, whose mean carries no interval: 1" in text
+
+
+def test_the_secondary_table_says_what_it_could_have_detected(tmp_path):
+    folder = make_study(tmp_path, norms=("xnorm", "l2"), seeds=8, stories={("l2", 0): "nan"})
+    make_report([folder], full=False)
+    assert "what could have been detected" in (folder / "tables" / "success.md").read_text()
+    assert re.search(r"80 % power at these spreads: \d", (folder / "tables" / "success.md").read_text())
+
+
+def test_looks_stand_below_every_table_with_p_also_where_the_reference_has_no_pair(tmp_path):
+    claims = [{"kind": "fails_to_train", "arm": "l2"}]
+    stories = {("xnorm", seed): "oom" for seed in range(6)}
+    norms = ("xnorm", "l2", "xnorm_fixed")
+    folder = make_study(tmp_path, norms=norms, seeds=6, claims=claims, stories=stories)
+    look_at(folder, 3)
+    make_report([folder], full=False)
+    for table in ("main", "contrasts", "claims"):
+        assert "was extended 3 times after results could be seen; p are not adjusted" in notes_of(folder, table), table
+    assert re.search(r"0.05 / 4 = 0.0125 \d of \d supported", notes_of(folder, "contrasts"))
+    assert "what could have been detected, with 80 % power at these spreads: nothing" in notes_of(folder, "main")
+
+
+def test_where_the_reference_has_no_cell_is_said(tmp_path):
+    one = make_study(tmp_path, name="one", seeds=3)
+    two = make_study(tmp_path, name="two", seeds=3, missing=[("xnorm", seed) for seed in range(3)])
+    notes = main_notes(read_results([one, two]))
+    assert "no cell of xnorm has ended at study=two: there are no differences to it" in notes
+    assert "no cell of xnorm has ended: there are no differences to it" in main_notes(read_results([two]))
+    assert not [note for note in main_notes(read_results([one])) if "no cell of" in note]
+
+
+def test_pairs_with_a_score_by_chance_are_left_out_of_the_correlation_and_that_is_said(tmp_path):
+    folder = make_study(tmp_path, norms=("xnorm", "l2"), seeds=8, stories={("l2", 0): "nan", ("l2", 1): "nan"})
+    report = make_report([folder], full=False)
+    assert "pairs with a score by chance, left out of both: 2" in notes_of(folder, "pairing")
+    assert any("(pairs with a score by chance left out: 2)" in note for note in report.main.notes)
+    assert report.results.pairing["num_pairs_without_chance"].tolist() == [6]
+
+
+def test_the_checklist_says_what_was_the_same_and_not_what_should_be(tmp_path):
+    folder = make_study(tmp_path, norms=("xnorm", "l2"), seeds=3)
+    (cell,) = (folder / "cells").glob("l2-s1-*")
+    outcome = json.loads((cell / "outcome.json").read_text())
+    (cell / "outcome.json").write_text(json.dumps(outcome | {"init_hash": "another"}))
+    said = dict(checklist(read_results([folder])))["Initial weights and batches"]
+    assert "of 3 pairs: 2 share every initial weight outside the normaliser, 3 every batch" in said
+
+
+def test_claims_say_what_they_could_have_detected(tmp_path):
+    claims = [
+        {"kind": "greater_than", "arm": "xnorm", "than": "l2"},
+        {"kind": "worse_by", "arm": "l2", "than": "xnorm", "margin_pct": 1},
+        {"kind": "fails_to_train", "arm": "l2"},
+    ]
+    folder = make_study(tmp_path, norms=("xnorm", "l2"), seeds=8, claims=claims)
+    results = make_report([folder], full=False).results
+    greater, worse, fails = results.claims["detectable_pct"]
+    assert greater == results.table["detectable_pct"].iloc[1] > worse > 0
+    assert fails != fails
+    assert f"at these spreads: {worse:.2f} to {greater:.2f} points" in notes_of(folder, "claims")
+
+
+def test_failed_shares_have_an_interval_too(tmp_path):
+    folder = make_study(tmp_path, norms=("xnorm", "l2"), seeds=8, stories={("l2", 0): "oom", ("l2", 1): "oom"})
+    table = make_report([folder], full=False).results.table.set_index("arm")
+    assert table.loc["l2", "failed_share"] == 2 / 8
+    # Wilson (1927) for 2 of 8: (2 + z^2/2) / (8 + z^2) -+ z / (8 + z^2) sqrt(2 x 6 / 8 + z^2 / 4), z = 1.96
+    assert table.loc["l2", ["failed_low_share", "failed_high_share"]].tolist() == pytest.approx(
+        [0.0715, 0.5907], abs=1e-4
+    )
+    assert "| 2 of 8 | [0.07, 0.59] |" in (folder / "tables" / "details.md").read_text()
