@@ -15,8 +15,10 @@ from ablations.stats import (
     LINEAR,
     MARGIN_PCT,
     Comparison,
+    Detectable,
     compare,
     cost_exponents,
+    detectable_difference,
     differences,
     equivalence_p,
     holm,
@@ -194,12 +196,12 @@ def _judge_greater(
         f"{row['comparison']}: {row['difference_pct']:+.2f} points, p {row['p_holm']:.3f}, {counts[other]}"
         for other, row in tested.items()
     ]
-    seeds = _largest([_seeds(pairs, MARGIN_PCT, alpha=alpha) for pairs in own.values()])
+    power = [_power(pairs, MARGIN_PCT, alpha=alpha) for pairs in own.values()]
+    detectable, seeds = (_largest(list(column)) for column in zip(*power, strict=True))
     num_pairs = min(map(len, own.values()))
     text = "; ".join([*parts, *missing])
     if verdict == "undecided" and not missing and seeds <= num_pairs:
         text += f"; so many pairs detect {MARGIN_PCT:g} points: the difference is too near zero"
-    detectable = _largest([float(row["detectable_pct"]) for row in tested.values()])
     return _Finding(verdict, text, num_pairs, detectable, seeds)
 
 
@@ -218,27 +220,34 @@ def _judge_margin(claim: Claim, margin_pct: float, own: pd.DataFrame, counts: st
         within = "equivalence is not tested" if by_chance else f"p {inside:.3f} inside"
         tests = f"{within}, p {outside:.3f} outside {margin_pct:g}"
         power = 0.9  # of each of the two tests, so that both have 80 %
-    how = "one-sided sign-flip tests" if by_chance else "one-sided t tests"
-    text = f"{values.mean():+.2f} points, {counts}; {how}: {tests}"
-    if by_chance or np.ptp(values) == 0:
-        return _Finding(verdict, text, len(own))
-    sd = float(values.std(ddof=1))
-    detectable = t_detectable_difference(sd, len(own), alpha=2 * ALPHA, power=power)
-    seeds = seeds_for(margin_pct, sd, alpha=2 * ALPHA, power=power, detectable=t_detectable_difference)
+    how = "sign-flip" if by_chance or np.ptp(values) == 0 else "t"
+    text = f"{values.mean():+.2f} points, {counts}; one-sided {how} tests: {tests}"
+    detectable, seeds = _power(own, margin_pct, alpha=2 * ALPHA, power=power, detectable=t_detectable_difference)
     if verdict == "undecided" and seeds <= len(own):
         text += f"; so many pairs tell {margin_pct:g} points apart: the difference is too near the margin"
     return _Finding(verdict, text, len(own), detectable, seeds)
 
 
+def _power(
+    own: pd.DataFrame,
+    margin_pct: float,
+    *,
+    alpha: float,
+    power: float = 0.8,
+    detectable: Detectable = detectable_difference,
+) -> tuple[float, float]:
+    """Return what these pairs detect, and the seeds that a margin takes; NaN where their spread does not tell."""
+    values = own["difference_pct"].to_numpy(np.float64)
+    if own["has_chance"].any() or np.ptp(values) == 0:
+        return math.nan, math.nan
+    sd = float(values.std(ddof=1))
+    seeds = seeds_for(margin_pct, sd, alpha=alpha, power=power, detectable=detectable)
+    return detectable(sd, len(values), alpha=alpha, power=power), seeds
+
+
 def _largest(values: list[float]) -> float:
     """Return the largest value; NaN where one is not known."""
     return math.nan if any(map(math.isnan, values)) else max(values)
-
-
-def _seeds(own: pd.DataFrame, margin_pct: float, *, alpha: float) -> float:
-    if own["has_chance"].any() or np.ptp(own["difference_pct"]) == 0:
-        return math.nan
-    return seeds_for(margin_pct, float(own["difference_pct"].std()), alpha=alpha)
 
 
 def _judge_failure(own: pd.DataFrame) -> _Finding:

@@ -18,6 +18,7 @@ from ablations.stats.inference import (
 )
 from ablations.stats.pairs import CHANCE_KINDS, pairing_gain, pairing_held, pairs_with
 from ablations.stats.power import (
+    Detectable,
     can_decide,
     detectable_difference,
     power_table,
@@ -36,6 +37,7 @@ __all__ = [
     "MARGIN_PCT",
     "MOST_EXACT",
     "Comparison",
+    "Detectable",
     "agreement",
     "can_decide",
     "compare",

@@ -157,7 +157,7 @@ def test_where_there_is_no_terminal_each_cell_has_one_line(store):
         watcher.tick()
     ok, oom = file.getvalue().splitlines()
     assert ok.startswith("[1/6] ")
-    assert f"no memory (python -m ablations show {cell.id} --out x)" in oom
+    assert f"no memory (python -m ablations show {cell.id} --out {store.folder.parent})" in oom
 
 
 @pytest.mark.parametrize("variable", ["FORCE_COLOR", "JPY_PARENT_PID"])
