@@ -2,8 +2,8 @@
 
 from ablations.store.files import replacing, write_json, write_text
 from ablations.store.leases import CHECKPOINT, RESUMED, Lease, LeaseLost
+from ablations.store.outcome import RECORD_FORMAT
 from ablations.store.records import (
-    RECORD_FORMAT,
     CellRecord,
     Store,
     cell_name,

@@ -14,10 +14,10 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import ValidationError
 
 from ablations.store.files import sync, write_json, write_text
 from ablations.store.leases import (
@@ -32,66 +32,12 @@ from ablations.store.leases import (
     remove_tree,
     rename,
 )
+from ablations.store.outcome import RECORD_FORMAT, Outcome
 from ablations.study import CellConfig, Study, UsageError
 from ablations.study.cell import first_error
 
-RECORD_FORMAT = 1
-"""Version of outcome.json."""
-
 LOOKS, LOOK_S = 3, 0.1
 """How often a record that cannot be read is looked at again, and after how many seconds."""
-
-Percent = Annotated[float, Field(ge=0, le=100)]
-
-
-class Attempt(BaseModel):
-    """What every earlier attempt in an outcome.json has."""
-
-    model_config = ConfigDict(strict=True)
-
-    seconds: Annotated[float, Field(ge=0)]
-
-
-class Git(BaseModel):
-    """The revision in an outcome.json."""
-
-    model_config = ConfigDict(strict=True)
-
-    revision: str
-    dirty: bool
-
-
-class Outcome(BaseModel):
-    """What every outcome.json has, and of what type it is; others may stand beside."""
-
-    model_config = ConfigDict(strict=True)
-
-    outcome: Literal["ok", "diverged", "failed"]
-    kind: str
-    detail: str
-    attempts: list[Attempt]
-    source_hash: str
-    versions: dict[str, str]
-    device: str
-    seconds: Annotated[float, Field(ge=0)]
-    peak_memory_mib: float | None
-    test_accuracy_pct: Percent | None
-    test_loss: float | None
-    chance_pct: Percent
-    init_hash: str | None
-    split_hash: str | None
-    epoch_hashes: list[str]
-    epochs_run: Annotated[int, Field(ge=0)]
-    num_parameters: int | None
-    git: Git | None = None
-    machine: dict[str, Any] = {}
-    resumed_after_epochs: list[int] = []
-
-    @model_validator(mode="after")
-    def _is_scored(self) -> Outcome:
-        if self.test_accuracy_pct is None and (self.outcome == "ok" or self.kind == "no_learning"):
-            raise ValueError(f"it is {self.kind or 'ok'}, and has no test_accuracy_pct")
-        return self
 
 
 @dataclass(frozen=True)

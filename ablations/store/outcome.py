@@ -1,0 +1,62 @@
+"""What an outcome.json holds."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+RECORD_FORMAT = 1
+"""Version of outcome.json."""
+
+Percent = Annotated[float, Field(ge=0, le=100)]
+
+
+class Attempt(BaseModel):
+    """What every earlier attempt in an outcome.json has."""
+
+    model_config = ConfigDict(strict=True)
+
+    seconds: Annotated[float, Field(ge=0)]
+
+
+class Git(BaseModel):
+    """The revision in an outcome.json."""
+
+    model_config = ConfigDict(strict=True)
+
+    revision: str
+    dirty: bool
+
+
+class Outcome(BaseModel):
+    """What every outcome.json has, and of what type it is; others may stand beside."""
+
+    model_config = ConfigDict(strict=True)
+
+    outcome: Literal["ok", "diverged", "failed"]
+    kind: str
+    detail: str
+    attempts: list[Attempt]
+    source_hash: str
+    versions: dict[str, str]
+    device: str
+    seconds: Annotated[float, Field(ge=0)]
+    peak_memory_mib: float | None
+    test_accuracy_pct: Percent | None
+    test_loss: float | None
+    chance_pct: Percent
+    init_hash: str | None
+    split_hash: str | None
+    epoch_hashes: list[str]
+    epochs_run: Annotated[int, Field(ge=0)]
+    num_parameters: int | None
+    git: Git | None = None
+    machine: dict[str, Any] = {}
+    resumed_after_epochs: list[int] = []
+
+    @model_validator(mode="after")
+    def _is_scored(self) -> Outcome:
+        if self.test_accuracy_pct is None and (self.outcome == "ok" or self.kind == "no_learning"):
+            raise ValueError(f"it is {self.kind or 'ok'}, and has no test_accuracy_pct")
+        return self
