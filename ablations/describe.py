@@ -115,7 +115,7 @@ def _cell_seconds(plan: Plan) -> tuple[list[float], str]:
 
 def _with_own_norm(cell: CellConfig) -> CellConfig:
     """Return a cell as it is, but for a plug-in's normaliser, which may do anything to the process that runs it."""
-    own = NORMS[cell.norm].cls.__module__ == "ufo.norms"
+    own = NORMS[cell.norm].cls.__module__.startswith("ufo.")
     return cell if own else cell.model_copy(update={"norm": "xnorm"})
 
 

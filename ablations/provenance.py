@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 SOURCES = (
     "ufo/*.py",
+    "ufo/norms/*.py",
     "ablations/streams.py",
     "ablations/recipes.py",
     "ablations/callbacks.py",

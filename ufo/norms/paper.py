@@ -1,0 +1,101 @@
+"""The paper group: XNorm, and what its ablation sets against it."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from ufo.norms.arithmetic import EPS, WideLayerNorm, head_gain, l2_context, l2_normalise, scaled_context
+from ufo.norms.contract import AttentionNorm, register
+
+SINGLE_L2_CAVEAT = (
+    '"Single L2Norm" is not defined in the source: single_l2 normalises q alone; single_l2_kv, k^T v alone.'
+)
+
+
+@register(
+    name="xnorm",
+    label="XNorm",
+    formula="g_q L2_channel(q) g_kv L2_keychannel(k^T v)",
+    source="UFO-ViT, arXiv 2109.14382",
+    group="paper",
+    invariances={"q_scale", "v_channels", "token_repeat"},
+)
+class XNorm(AttentionNorm):
+    """Cross-normalisation: every output entry is g_q g_kv cos(q_i, column j of k^T v)."""
+
+    def __init__(self, *, num_heads: int, key_dim: int, value_dim: int) -> None:
+        super().__init__(num_heads=num_heads, key_dim=key_dim, value_dim=value_dim)
+        self.gain_q = head_gain(num_heads)
+        self.gain_kv = head_gain(num_heads)
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return l2_normalise(q, dim=-1, gain=self.gain_q) @ l2_context(k, v, dim=-2, gain=self.gain_kv)
+
+
+@register(
+    name="l2",
+    label="L2",
+    formula="L2_channel(q) L2_valuechannel(k^T v)",
+    source="UFO-ViT's ablation, arXiv 2109.14382, read as L2 over each factor's last axis, not crossed",
+    group="paper",
+    invariances={"q_scale", "k_channels", "token_repeat"},
+)
+class L2(AttentionNorm):
+    """L2 of both factors over their own last axis, without a gain."""
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return l2_normalise(q, dim=-1) @ l2_context(k, v, dim=-1)
+
+
+@register(
+    name="single_l2",
+    label="single L2 (q)",
+    formula="L2_channel(q) (k^T v), no 1/N",
+    source="UFO-ViT's ablation, arXiv 2109.14382",
+    group="paper",
+    invariances={"q_scale"},
+    caveat=SINGLE_L2_CAVEAT,
+)
+class SingleL2(AttentionNorm):
+    """L2 of q alone; the context keeps its scale, which grows with N and may overflow a half type."""
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return l2_normalise(q, dim=-1) @ (k.transpose(-2, -1) @ v)
+
+
+@register(
+    name="layernorm",
+    label="LayerNorm",
+    formula="LayerNorm(q) LayerNorm_keychannel(k^T v)",
+    source="UFO-ViT's ablation, arXiv 2109.14382",
+    group="paper",
+    invariances={"q_scale", "v_channels", "token_repeat"},
+)
+class LayerNorm(AttentionNorm):
+    """LayerNorm of both factors over the axis that q contracts with; the affine is shared by the heads."""
+
+    def __init__(self, *, num_heads: int, key_dim: int, value_dim: int) -> None:
+        super().__init__(num_heads=num_heads, key_dim=key_dim, value_dim=value_dim)
+        self.norm_q = WideLayerNorm(key_dim, eps=EPS)
+        self.norm_kv = WideLayerNorm(key_dim, eps=EPS)
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        context_t, scale = scaled_context(v, k)  # (B, h, value_dim, key_dim): the key channels last
+        return self.norm_q(q) @ self.norm_kv(context_t, scale=scale).transpose(-2, -1)
+
+
+@register(
+    name="softmax",
+    label="softmax",
+    formula="softmax(q k^T / sqrt d) v",
+    source="Attention Is All You Need, arXiv 1706.03762",
+    group="paper",
+    linear=False,
+    invariances={"token_repeat"},
+)
+class Softmax(AttentionNorm):
+    """Scaled dot-product attention, quadratic in N: the field's reference."""
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return F.scaled_dot_product_attention(q, k, v)
