@@ -194,26 +194,40 @@ class UFOViT(nn.Module):
         Raises:
             ValueError: the images are no multiple of the patch, or ``keep`` has another shape.
         """
+        rows = self.rows_by_block(images, keep)
+        x, grid = self.embed(images)
+        for block in self.blocks:
+            x = block(x, grid, next(rows))
+        if self.cls_token is None:
+            return self.head(self.norm(x).mean(dim=1))
+        return self.head(self.norm(self.class_token(x, rows)[:, 0]))
+
+    def embed(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """Return the tokens of images with their positions, (B, N, C), and their grid, (H, W)."""
         grid = self._token_grid(images.shape[2], images.shape[3])
+        x = self.patch_embed(images)  # (B, C, H, W)
+        x = x.permute(0, 2, 3, 1).contiguous() + self._positions(grid)  # (B, H, W, C)
+        return x.flatten(1, 2), grid
+
+    def class_token(self, x: Tensor, rows: Iterator[Tensor | None]) -> Tensor:
+        """Return what the class token takes from the patches x, (B, N, C): (B, 1, C), before the last LayerNorm."""
+        assert self.cls_token is not None, "this net averages its patches"
+        cls = self.cls_token.repeat(len(x), 1, 1)  # (B, 1, C)
+        for block in self.class_blocks:
+            cls = block(cls, x, next(rows))
+        return cls
+
+    def rows_by_block(self, images: Tensor, keep: Tensor | None) -> Iterator[Tensor | None]:
+        """Give each block, then each class-attention block, its rows of ``keep``, (branches of it, B); see `forward`.
+
+        Raises:
+            ValueError: ``keep`` has another shape.
+        """
         shape = (len(self.branches), len(images))
         if keep is not None and keep.shape != shape:
             raise ValueError(f"keep is {shape}, not {tuple(keep.shape)}")
         if keep is None and self.training and self.drop_path:
             keep = torch.rand(shape, device=images.device) >= self.drop_path
-        rows = self._rows_by_block(keep)
-        x = self.patch_embed(images)  # (B, C, H, W)
-        x = x.permute(0, 2, 3, 1).contiguous() + self._positions(grid)  # (B, H, W, C)
-        x = x.flatten(1, 2)  # (B, N, C)
-        for block in self.blocks:
-            x = block(x, grid, next(rows))
-        if self.cls_token is None:
-            return self.head(self.norm(x).mean(dim=1))
-        cls = self.cls_token.repeat(len(x), 1, 1)  # (B, 1, C)
-        for block in self.class_blocks:
-            cls = block(cls, x, next(rows))
-        return self.head(self.norm(cls[:, 0]))
-
-    def _rows_by_block(self, keep: Tensor | None) -> Iterator[Tensor | None]:
         blocks = [*self.blocks, *self.class_blocks]
         if keep is None:
             return iter([None] * len(blocks))

@@ -1,0 +1,112 @@
+"""UFO-ViT in timm's registry: after ``import ufo.timm_models``, ``timm.create_model("ufo_vit_s", norm="l2")``.
+
+It is this import that registers, not ``import ufo``, which needs no timm. Written against timm 1.0.31. Parameters have
+the names that they have in `ufo.build`, so weights go from one to the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+
+from ufo.sizes import SIZES, Size
+
+try:
+    from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+    from timm.models import build_model_with_cfg, register_model
+
+    from ufo.timm_net import TimmUFOViT
+except ModuleNotFoundError as error:
+    if error.name is None or error.name.partition(".")[0] != "timm":
+        raise
+    raise ModuleNotFoundError("ufo.timm_models needs timm: pip install 'ufo-ablations[timm]'", name="timm") from None
+
+__all__ = ["TimmUFOViT"]  # timm adds the models' names
+
+default_cfgs = {
+    size.name: {
+        "url": "",  # no weights are published
+        "num_classes": 1000,
+        "input_size": (3, size.img_size, size.img_size),
+        "pool_size": None,
+        "crop_pct": 1.0,
+        "interpolation": "bicubic",
+        "mean": IMAGENET_DEFAULT_MEAN,
+        "std": IMAGENET_DEFAULT_STD,
+        "fixed_input_size": False,
+        "first_conv": "patch_embed.0",
+        "classifier": "head",
+    }
+    for size in SIZES.values()
+}
+"""What timm knows of each size; it finds them by this name."""
+
+
+def _register(size: Size) -> None:
+    """Make a size known to timm as a function of its own, which is what its registry holds."""
+
+    def create(
+        pretrained: bool = False,
+        *,
+        pretrained_cfg: Any = None,
+        pretrained_cfg_overlay: dict[str, Any] | None = None,
+        cache_dir: Any = None,
+        features_only: bool = False,
+        out_indices: int | Sequence[int] | None = None,
+        norm: str = "xnorm",
+        num_classes: int = 1000,
+        in_chans: int = 3,
+        img_size: int | tuple[int, int] = size.img_size,
+        patch_size: int = size.patch,
+        embed_dim: int = size.embed_dim,
+        attn_dim: int = size.attn_dim,
+        depth: int = size.depth,
+        num_heads: int = size.num_heads,
+        patch_embed: str = "conv",
+        lpi: bool = True,
+        class_attention: int = size.class_attention,
+        layer_scale: float | None = None,
+        global_pool: str | None = None,
+        drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        seed: int | None = None,
+    ) -> nn.Module:
+        if out_indices is not None and not features_only:
+            raise ValueError("out_indices is for features_only=True")
+        return build_model_with_cfg(
+            TimmUFOViT,
+            size.name,
+            pretrained,
+            pretrained_cfg=pretrained_cfg,
+            pretrained_cfg_overlay=pretrained_cfg_overlay,
+            cache_dir=cache_dir,
+            feature_cfg={"out_indices": min(3, depth) if out_indices is None else out_indices, "feature_cls": "getter"},
+            features_only=features_only,
+            norm=norm,
+            num_classes=num_classes,
+            in_chans=in_chans,
+            img_size=img_size,
+            patch_size=patch_size,
+            embed_dim=embed_dim,
+            attn_dim=attn_dim,
+            depth=depth,
+            num_heads=num_heads,
+            patch_embed=patch_embed,
+            lpi=lpi,
+            class_attention=class_attention,
+            layer_scale=layer_scale,
+            global_pool=global_pool,
+            drop_rate=drop_rate,
+            drop_path_rate=drop_path_rate,
+            seed=seed,
+        )
+
+    create.__name__ = create.__qualname__ = size.name
+    create.__doc__ = f"UFO-ViT, {size.checked}."
+    register_model(create)
+
+
+for _size in SIZES.values():
+    _register(_size)

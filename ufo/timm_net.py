@@ -1,0 +1,270 @@
+"""UFO-ViT with the methods that timm's users expect of a model; `ufo.timm_models` registers it.
+
+Dimension letters: B batch, N tokens, C ``embed_dim``; a token grid is H x W, so N = H W.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from ufo.init import init_parameters
+from ufo.model import UFOViT
+from ufo.sizes import default_layer_scale
+
+POOLS = ("", "avg", "token")
+"""What `TimmUFOViT.forward_head` makes of the tokens: nothing; the mean of the patches; the class token."""
+
+
+class TimmUFOViT(UFOViT):
+    """UFO-ViT with what timm's users expect of a model.
+
+    ``forward_features`` gives the tokens after the last LayerNorm, the class token first where there is one;
+    ``forward_head`` pools and classifies. Images of any multiple of the patch are taken: positions are interpolated.
+
+    Args:
+        norm: the normaliser's registry name.
+        num_classes: width of the output; 0 gives the pooled features, (B, C).
+        in_chans: image channels.
+        img_size: pixels of a side, or (height, width), for which the positional table is laid out.
+        patch_size: pixels.
+        embed_dim: C.
+        attn_dim: A, inner width of attention.
+        depth: number of blocks.
+        num_heads: h.
+        patch_embed: ``conv`` or ``linear``.
+        lpi: whether blocks have local patch interaction.
+        class_attention: number of class-attention blocks; 0: the patches are averaged.
+        layer_scale: LayerScale's start; None: by depth.
+        global_pool: of `POOLS`; None: ``token`` where there is class attention, else ``avg``.
+        drop_rate: dropout before the head.
+        drop_path_rate: of every residual branch, the same at all depths.
+        seed: of the initial weights, each parameter's stream keyed by its name; None: drawn from torch's default
+            generator, so that ``torch.manual_seed`` decides, as it does for timm's own models.
+
+    Raises:
+        ValueError: a size that does not fit another, or a pooling that there is not.
+        UnknownNameError: no such normaliser.
+    """
+
+    def __init__(
+        self,
+        *,
+        norm: str,
+        num_classes: int,
+        in_chans: int,
+        img_size: int | tuple[int, int],
+        patch_size: int,
+        embed_dim: int,
+        attn_dim: int,
+        depth: int,
+        num_heads: int,
+        patch_embed: str,
+        lpi: bool,
+        class_attention: int,
+        layer_scale: float | None,
+        global_pool: str | None,
+        drop_rate: float,
+        drop_path_rate: float,
+        seed: int | None,
+    ) -> None:
+        # The constructors of torch's layers draw weights that are not used: torch's default generator is not to move
+        # by them, or a net of another size would shift all that is drawn after it.
+        chosen = int(torch.randint(2**62, ())) if seed is None else seed
+        with torch.random.fork_rng(devices=[]):
+            super().__init__(
+                norm=norm,
+                num_classes=num_classes,
+                in_chans=in_chans,
+                img_size=(img_size, img_size) if isinstance(img_size, int) else (img_size[0], img_size[1]),
+                patch=patch_size,
+                embed_dim=embed_dim,
+                attn_dim=attn_dim,
+                depth=depth,
+                num_heads=num_heads,
+                patch_embed=patch_embed,
+                lpi=lpi,
+                class_attention=class_attention,
+                layer_scale=default_layer_scale(depth) if layer_scale is None else layer_scale,
+                drop_path=drop_path_rate,
+            )
+        init_parameters(self, seed=chosen)
+        self.seed = chosen
+        self.num_classes, self.in_chans = num_classes, in_chans
+        self.num_features = self.head_hidden_size = self.embed_dim = embed_dim
+        self.num_prefix_tokens = 0 if self.cls_token is None else 1
+        self.global_pool = self._check_pool(global_pool)
+        self.head_drop = nn.Dropout(drop_rate)
+        self.grad_checkpointing = False
+        self.feature_info = [
+            {"num_chs": embed_dim, "reduction": patch_size, "module": f"blocks.{i}"} for i in range(depth)
+        ]
+
+    def forward(self, images: Tensor, keep: Tensor | None = None) -> Tensor:
+        """Classify images as `UFOViT.forward` does; with no pooling, every token."""
+        return self.forward_head(self.forward_features(images, keep))
+
+    def forward_features(self, images: Tensor, keep: Tensor | None = None) -> Tensor:
+        """Return the tokens after the last LayerNorm: (B, 1 + N, C), the class token first, or (B, N, C) without."""
+        x, _ = self._run(images, keep, taken=frozenset(), num_blocks=len(self.blocks), classify=True)
+        return self.norm(x)
+
+    def forward_head(self, tokens: Tensor, pre_logits: bool = False) -> Tensor:
+        """Pool and classify what `forward_features` gives; ``pre_logits`` leaves the classifier out."""
+        pooled = tokens
+        if self.global_pool == "avg":
+            pooled = tokens[:, self.num_prefix_tokens :].mean(dim=1)
+        elif self.global_pool == "token":
+            pooled = tokens[:, 0]
+        pooled = self.head_drop(pooled)
+        return pooled if pre_logits else self.head(pooled)
+
+    def forward_intermediates(
+        self,
+        images: Tensor,
+        indices: int | Sequence[int] | None = None,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
+    ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
+        """Return the patches after some blocks, beside what `forward_features` gives, in timm's manner.
+
+        Args:
+            images: (B, in_chans, height, width).
+            indices: of blocks, negative ones from the end; a number: the last so many; None: all.
+            norm: whether the last LayerNorm is applied to them.
+            stop_early: whether the blocks behind the last one asked for are left out, class attention too; the first
+                of the returned pair is then the patches there, after the last LayerNorm.
+            output_fmt: ``NCHW``, (B, C, H, W), or ``NLC``, (B, N, C).
+            intermediates_only: whether they alone are returned.
+
+        Raises:
+            ValueError: another format.
+        """
+        if output_fmt not in ("NCHW", "NLC"):
+            raise ValueError(f"output_fmt is NCHW or NLC, not '{output_fmt}'")
+        depth = len(self.blocks)
+        taken, last = _take_indices(depth, indices)
+        num_blocks = last + 1 if stop_early else depth
+        classify = not (stop_early or intermediates_only)
+        x, patches = self._run(images, None, taken=frozenset(taken), num_blocks=num_blocks, classify=classify)
+        patches = [self.norm(own) for own in patches] if norm else patches
+        if output_fmt == "NCHW":
+            H, W = self._token_grid(images.shape[2], images.shape[3])
+            patches = [own.transpose(1, 2).reshape(len(own), -1, H, W) for own in patches]
+        return patches if intermediates_only else (self.norm(x), patches)
+
+    def prune_intermediate_layers(
+        self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
+    ) -> list[int]:
+        """Take away what is not needed for some intermediates; return their indices as numbers from the start.
+
+        Args:
+            indices: as `forward_intermediates` takes them.
+            prune_norm: whether the last LayerNorm goes too.
+            prune_head: whether class attention and the classifier go too.
+        """
+        taken, last = _take_indices(len(self.blocks), indices)
+        self.blocks = self.blocks[: last + 1]
+        if prune_norm:
+            self.norm = nn.Identity()  # type: ignore[assignment]  # what a feature extractor does not need
+        if prune_head:
+            self.class_blocks, self.cls_token, self.num_prefix_tokens = nn.ModuleList(), None, 0
+            self.reset_classifier(0, "")
+        left = (f"blocks.{i}." for i in range(last + 1)), (f"class_blocks.{i}." for i in range(len(self.class_blocks)))
+        self.branches = [name for name in self.branches if name.startswith((*left[0], *left[1]))]
+        return list(taken)
+
+    def get_classifier(self) -> nn.Module:
+        """Return the head."""
+        return self.head
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """Put a new head in the old one's place, filled as the first one was, from the net's own seed.
+
+        Args:
+            num_classes: of it; 0: none.
+            global_pool: of `POOLS`; None: as it is.
+        """
+        if global_pool is not None:
+            self.global_pool = self._check_pool(global_pool)
+        self.num_classes = num_classes
+        like = self.pos_embed
+        head: nn.Linear | nn.Identity = nn.Identity()
+        if num_classes:
+            with torch.random.fork_rng(devices=[]):
+                head = nn.Linear(self.num_features, num_classes)
+            init_parameters(nn.ModuleDict({"head": head}), seed=self.seed)
+        head.to(device=like.device, dtype=like.dtype).train(self.training)
+        self.head = head
+
+    def no_weight_decay(self) -> set[str]:
+        """Return the names of all parameters but the weights of linear layers and convolutions."""
+        matrices = {f"{name}.weight" for name, m in self.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d))}
+        return {name for name, _ in self.named_parameters() if name not in matrices}
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Return the patterns by which timm groups parameters by depth: a block is a group; ``coarse``: all of them."""
+        each = "" if coarse else r"\.(\d+)"
+        return {
+            "stem": r"^cls_token|^pos_embed|^patch_embed",
+            "blocks": rf"^blocks{each}",
+            "class_blocks": [(rf"^class_blocks{each}", None), (r"^norm", (99999,))],  # LayerNorm as deep as the head
+        }
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Keep the inputs of blocks alone in training, and compute the rest again: less memory, more time.
+
+        BatchNorm of local patch interaction sees each batch twice then, and its running means follow faster.
+        """
+        self.grad_checkpointing = enable
+
+    def _run(
+        self, images: Tensor, keep: Tensor | None, *, taken: frozenset[int], num_blocks: int, classify: bool
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Run the first blocks; return the tokens, before the last LayerNorm, and the patches after those ``taken``."""
+        rows = self.rows_by_block(images, keep)
+        x, grid = self.embed(images)
+        patches = []
+        for i, block in enumerate(self.blocks[:num_blocks]):
+            own = next(rows)
+            if self.grad_checkpointing and self.training:
+                x = checkpoint(block, x, grid, own, use_reentrant=False)
+            else:
+                x = block(x, grid, own)
+            if i in taken:
+                patches.append(x)
+        if classify and self.cls_token is not None:
+            x = torch.cat((self.class_token(x, rows), x), dim=1)  # (B, 1 + N, C)
+        return x, patches
+
+    def _check_pool(self, global_pool: str | None) -> str:
+        if global_pool is None:
+            return "token" if self.num_prefix_tokens else "avg"
+        if global_pool not in POOLS:
+            raise ValueError(f"global_pool is one of '', avg and token, not '{global_pool}'")
+        if global_pool == "token" and not self.num_prefix_tokens:
+            raise ValueError("global_pool 'token' needs class attention: give class_attention=1 or more, or 'avg'")
+        return global_pool
+
+
+def _take_indices(num_blocks: int, indices: int | Sequence[int] | None) -> tuple[list[int], int]:
+    """Return which blocks are meant, counted from the start, and the last of them.
+
+    Raises:
+        IndexError: there are not so many blocks.
+
+    >>> _take_indices(12, 2), _take_indices(12, [0, -1])
+    (([10, 11], 11), ([0, 11], 11))
+    """
+    if indices is None or isinstance(indices, int):
+        indices = range(-(num_blocks if indices is None else indices), 0)
+    if not indices or not all(-num_blocks <= index < num_blocks for index in indices):
+        raise IndexError(f"there are {num_blocks} blocks, and so no indices {list(indices)}")
+    taken = [index % num_blocks for index in indices]
+    return taken, max(taken)
