@@ -6,6 +6,7 @@ import csv
 import logging
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ NO_LEARNING = 0.95
 
 CHECK_EVERY = 100
 """Steps between two looks at the loss: each waits for the device."""
+
+PROBE_COLUMNS = ("epoch", "layer", "probe", "value")
 
 
 class Diverged(Exception):
@@ -175,7 +178,7 @@ class Probes(Callback):
     """For each attention layer and epoch: RMS of its output, norm of its gradient, mean of each normaliser parameter.
 
     The RMS is that of the normaliser's output on the first validation batch; the gradient, before clipping, is the
-    epoch's last. ``probes.csv`` is tidy: epoch, layer, probe, value.
+    epoch's last. ``probes.csv`` is tidy: epoch, layer, probe, value. A net without such layers has its head alone.
 
     Args:
         folder: where the file is written, anew after each epoch.
@@ -195,7 +198,7 @@ class Probes(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take the rows of a checkpoint, and write them."""
         self.rows = state_dict["rows"]
-        write_rows(self.folder / "probes.csv", self.rows)
+        write_rows(self.folder / "probes.csv", self.rows, PROBE_COLUMNS)
 
     def on_last_gradients(self, net: nn.Module) -> None:
         """Measure the gradients."""
@@ -219,7 +222,7 @@ class Probes(Callback):
                 {"epoch": epoch.number, "layer": layer, "probe": probe, "value": value.item()}
                 for probe, value in values.items()
             ]
-        write_rows(self.folder / "probes.csv", self.rows)
+        write_rows(self.folder / "probes.csv", self.rows, PROBE_COLUMNS)
 
     def _listen(self, layer: str, norm: nn.Module) -> None:
         """Take the RMS of the next output of a normaliser, and of no other."""
@@ -231,11 +234,17 @@ class Probes(Callback):
         handle = norm.register_forward_hook(listen)
 
 
-def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Write rows as CSV, every number in full; whole or not at all, since others read them as the cell goes on."""
+def write_rows(path: Path, rows: list[dict[str, Any]], columns: Sequence[str] | None = None) -> None:
+    """Write rows as CSV, every number in full; whole or not at all, since others read them as the cell goes on.
+
+    Args:
+        path: of the file.
+        rows: each with the same keys.
+        columns: in the head; None: the keys of the first row, which there must be.
+    """
     scratch = path.with_suffix(".partial")
     with scratch.open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
+        writer = csv.DictWriter(file, columns or rows[0].keys(), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
     scratch.replace(path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ablations.study import CellConfig, Study
+from ablations.study.timm import is_timm
 from ufo.attention import ClassAttention
 from ufo.norms import NORMS
 from ufo.sizes import SIZES
@@ -20,7 +21,24 @@ def substitutions(cells: Iterable[CellConfig]) -> list[str]:
     """Say where class attention has another normaliser than the arm."""
     lines = []
     for cell in cells:
+        if is_timm(cell.model):
+            continue
         blocks = SIZES[cell.model].class_attention if cell.class_attention is None else cell.class_attention
         if blocks and (used := ClassAttention.uses(cell.norm)) != cell.norm:
             lines.append(f"{cell.norm} cannot serve one query against many keys: class attention uses {used} there")
     return list(dict.fromkeys(lines))
+
+
+def neighbours(study: Study) -> list[str]:
+    """Say what the nets of timm in a study do not share with UFO-ViT."""
+    models = study.axes.get("model", [study.fixed.get("model", "")])
+    foreign = [model for model in models if is_timm(model)]
+    if not foreign:
+        return []
+    lines = [
+        f"{', '.join(foreign)}: pairs of different nets share order, augmentation and split of the images; initial "
+        "weights cannot be shared, each net draws its own from the seed, and so it does its drop path"
+    ]
+    if len(foreign) < len(models):
+        lines.append(f"the normaliser, {', '.join(study.axes['norm'])}, and the patch are those of UFO-ViT alone")
+    return lines

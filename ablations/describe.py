@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 from ablations.board import duration
-from ablations.caveats import substitutions
+from ablations.caveats import neighbours, substitutions
 from ablations.contrasts import contrasts_of
 from ablations.data import DataInfo
 from ablations.plan import Plan
@@ -16,6 +16,7 @@ from ablations.stats import can_decide, seeds_needed
 from ablations.study import CellConfig, Study
 from ablations.study.claim import ordered_pairs
 from ablations.study.grid import arm_name
+from ablations.study.timm import is_timm
 from ufo.norms import NORMS
 from ufo.sizes import SIZES
 
@@ -58,7 +59,7 @@ def describe_plan(plan: Plan) -> list[str]:
     unasked = {arm: None for claim in study.claims for arm in claim.arms if arm not in study.arm_names}
     if unasked:
         lines.append(f"no arm of this study, so that claims about it stay undecided: {', '.join(unasked)}")
-    return lines + substitutions(plan.cells)
+    return lines + substitutions(plan.cells) + neighbours(study)
 
 
 def _devices(plan: Plan) -> str:
@@ -137,7 +138,7 @@ def _disk_mib(plan: Plan) -> float:
 
 def _disk_bytes(cell: CellConfig, info: DataInfo) -> int:
     """Bytes of a cell's folder: a byte for each test image, a row for each epoch, the records; in blocks of a disk."""
-    depth = cell.depth or SIZES[cell.model].depth
+    depth = 0 if is_timm(cell.model) else cell.depth or SIZES[cell.model].depth
     return info.num_test + cell.epochs * (150 + 200 * depth) + 8192 + NUM_FILES * DISK_BLOCK // 2
 
 

@@ -21,8 +21,10 @@ from ablations.store import CellRecord, Store
 from ablations.study import CellConfig, Study, UsageError
 from ablations.study.cell import check_field, check_values, parse_values
 from ablations.study.grid import DATA_FIELDS, arm_name, design, extend
+from ablations.study.timm import check_own_fields, is_timm
 from ablations.study_data import StudyData, find_data
 from ablations.tasks.net import build_net
+from ablations.tasks.timm_net import check_timm_name, try_timm_net
 from ufo.norms import NORMS
 from ufo.sizes import SIZES
 
@@ -210,9 +212,14 @@ def _complete(request: Request) -> dict[str, list[Any]]:
     asked |= request.asked
     for field, values in asked.items():
         check_values(field, values)
-    for registry, field in ((NORMS, "norm"), (SIZES, "model")):
-        for name in asked.get(field, []):
-            registry[name]
+    for name in asked["norm"]:
+        NORMS[name]
+    for model in asked.get("model", []):
+        if is_timm(model):
+            check_timm_name(model)
+        else:
+            SIZES[model]
+    check_own_fields(asked)
     return asked
 
 
@@ -349,7 +356,10 @@ def _check_nets(todo: list[CellConfig], infos: dict[str, DataInfo]) -> None:
     for cell in distinct.values():
         info = infos[cell.data_fingerprint]
         try:
-            build_net(cell, image_shape=info.image_shape, num_classes=len(info.classes))
+            net = build_net(cell, image_shape=info.image_shape, num_classes=len(info.classes))
+            if is_timm(cell.model):
+                try_timm_net(net, image_shape=info.image_shape, num_classes=len(info.classes))
         except (ValueError, RuntimeError) as error:  # the latter where torch cannot allocate it
             reason = str(error).splitlines()[0]
-            raise UsageError(f"{cell.model} with {cell.norm} on {info.name}: {reason}") from error
+            norm = "" if is_timm(cell.model) else f" with {cell.norm}"
+            raise UsageError(f"{cell.model}{norm} on {info.name}: {reason}") from error

@@ -33,7 +33,7 @@ SOURCES = (
 )
 """Files that can change any cell's numbers."""
 
-PACKAGES = ("torch", "torchvision", "pytorch-lightning", "torchmetrics", "numpy", "scikit-learn")
+PACKAGES = ("torch", "torchvision", "pytorch-lightning", "torchmetrics", "numpy", "scikit-learn", "timm")
 
 
 def source_hashes(norms: Iterable[str]) -> dict[str, str]:

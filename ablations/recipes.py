@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import math
 from typing import Any
 
@@ -49,12 +50,15 @@ def split_by_decay(model: nn.Module) -> tuple[dict[str, nn.Parameter], dict[str,
     """Split a net's parameters, by name, into those that are decayed and those that are exempt.
 
     Decayed are the weights of linear layers and convolutions. Biases, gains, LayerNorm, BatchNorm, LayerScale, the
-    positional table and the class token are exempt, whatever their number of axes.
+    positional table and the class token are exempt, whatever their number of axes; so is what a net's own
+    ``no_weight_decay()`` names, as timm's nets have it, by name or pattern.
     """
+    named = model.no_weight_decay() if hasattr(model, "no_weight_decay") else ()  # type: ignore[operator]
     matrices = {
         f"{name}.weight".lstrip(".")
         for name, module in model.named_modules()
         if isinstance(module, (nn.Linear, nn.Conv2d))
+        and not any(fnmatch.fnmatch(f"{name}.weight", pattern) for pattern in named)
     }
     parameters = dict(model.named_parameters())
     decayed = {name: parameter for name, parameter in parameters.items() if name in matrices}

@@ -38,12 +38,12 @@ def reseed_library(seed: int, epoch: int) -> None:
 
 
 @contextlib.contextmanager
-def forked_library(seed: int) -> Iterator[None]:
+def forked_library(seed: int, *part: str) -> Iterator[None]:
     """Run library code that draws from the global generators in a keyed fork of them; they come out as they were."""
     devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else []
     of_python, of_numpy = random.getstate(), np.random.get_state()  # noqa: NPY002  # what a plug-in may draw from
     with torch.random.fork_rng(devices=devices):
-        _seed_globals(keyed_seed(seed, "library"))
+        _seed_globals(keyed_seed(seed, "library", *part))
         try:
             yield
         finally:

@@ -87,7 +87,7 @@ def _count(condition: str, arm: str, cell: CellConfig, info: DataInfo) -> Iterat
     net = _build(cell, info).eval()
     yield Cost(condition, arm, "multiply_adds", None, 0, _multiply_adds(net, torch.zeros(1, *_image(info))))
     norm = _normaliser(net)
-    for tokens in TOKENS:
+    for tokens in TOKENS if norm else ():
         yield Cost(condition, arm, "multiply_adds", tokens, 0, _multiply_adds(norm, *_qkv(norm, tokens)))
 
 
@@ -118,7 +118,7 @@ def _time_alone(
         seconds = _seconds(lambda: net(images), device)
         yield Cost(condition, arm, "inference_s", None, number, seconds / cell.batch_size)
         norm = _normaliser(net)
-        for tokens in TOKENS:
+        for tokens in TOKENS if norm else ():
             q, k, v = (part.to(device) for part in _qkv(norm, tokens))
             yield Cost(condition, arm, "time_s", tokens, number, _seconds(lambda: norm(q, k, v), device))  # noqa: B023
 
@@ -132,8 +132,9 @@ def _image(info: DataInfo) -> tuple[int, int, int]:
     return channels, height, width
 
 
-def _normaliser(net: nn.Module) -> AttentionNorm:
-    return next(module for module in net.modules() if isinstance(module, AttentionNorm))
+def _normaliser(net: nn.Module) -> AttentionNorm | None:
+    """Return the first normaliser of a net; None in one of timm's."""
+    return next((module for module in net.modules() if isinstance(module, AttentionNorm)), None)
 
 
 def _qkv(norm: AttentionNorm, tokens: int) -> tuple[torch.Tensor, ...]:

@@ -14,13 +14,13 @@ from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from torch import nn
 
-import ufo
 from ablations.callbacks import Callback, Epoch
 from ablations.data import Batch, EvalBatches, TrainBatches
 from ablations.engine.checkpoint import Checkpoints
 from ablations.recipes import build_optimizer, build_schedule
 from ablations.study import CellConfig
 from ablations.tasks.classify import Classifier
+from ablations.tasks.net import branches_of
 
 MOST_GRAPHS = 1000
 """Compiled nets that a process keeps, one for each arm and shape; torch's own limit, 8, is a mistake's alarm."""
@@ -46,7 +46,7 @@ class Training:
 
     def __init__(
         self,
-        net: ufo.UFOViT,
+        net: nn.Module,
         *,
         config: CellConfig,
         num_classes: int,
@@ -77,7 +77,7 @@ class Training:
         self.task = Classifier(
             forward,
             train_net=self._compiled(net) if config.compile else forward,
-            branches=net.branches,
+            branches=branches_of(net),
             config=config,
             num_classes=num_classes,
             train_batches=train,

@@ -17,6 +17,7 @@ import pandas as pd
 from ablations.store.records import CellRecord, Store
 from ablations.study import CellConfig, Study
 from ablations.study.grid import arm_name, point_name
+from ablations.study.timm import is_timm
 from ufo.norms import NORMS
 
 SCORED_AS_CHANCE = ("nan", "exploded")
@@ -195,6 +196,8 @@ def _probes(record: CellRecord, problems: list[str]) -> pd.DataFrame:
     if not num_epochs:
         return pd.DataFrame()
     if (read := _read_csv(record, "probes.csv", ["epoch", "layer", "probe", "value"], problems)) is None:
+        return pd.DataFrame()
+    if read.empty and is_timm(record.config.model):  # a net without normalisers
         return pd.DataFrame()
     epochs = pd.to_numeric(read["epoch"], errors="coerce")
     counts = epochs[epochs % 1 == 0].value_counts().sort_index()

@@ -19,9 +19,9 @@ class Classifier:
     """Cross-entropy with label smoothing and drop path; nothing is synchronised or logged in a step.
 
     Args:
-        net: maps images (B, C, H, W), and what each branch keeps (branches, B) or None, to logits (B, num_classes).
+        net: maps images (B, C, H, W), and, where there are branches, what each keeps (branches, B), to logits (B, num_classes).
         train_net: the same net for training steps, compiled perhaps; its evaluation is not, so that probes can listen.
-        branches: of the net, by name, which drop path can leave out.
+        branches: of the net, by name, which drop path can leave out; none: the net draws its drop path itself.
         config: the cell.
         num_classes: width of the output.
         train_batches: drawn anew for each epoch.
@@ -66,7 +66,7 @@ class Classifier:
     def training_step(self, batch: Batch, index: int) -> Tensor:
         """Return the loss of the epoch's batch number ``index``: scalar, nats."""
         images, labels = batch
-        logits = self.train_net(images, None if self._keep is None else self._keep[index])
+        logits = self.train_net(images) if self._keep is None else self.train_net(images, self._keep[index])
         loss = F.cross_entropy(logits.float(), labels, label_smoothing=self.config.label_smoothing)
         self._train_loss += loss.detach()
         return loss
@@ -94,7 +94,7 @@ class Classifier:
         }
 
     def _draw_keep(self, epoch: int) -> Tensor | None:
-        if not self.config.drop_path:
+        if not (self.config.drop_path and self.branches):
             return None
         shape = (len(self.train_batches), self.train_batches.batch_size)
         generators = (epoch_generator(self.config.seed, "drop_path", epoch, name) for name in self.branches)

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from torch import nn
+
 import ufo
 from ablations.study import CellConfig
+from ablations.study.timm import is_timm
+from ablations.tasks.timm_net import build_timm_net
 
 
-def build_net(config: CellConfig, *, image_shape: tuple[int, int, int], num_classes: int) -> ufo.UFOViT:
-    """Build a cell's net from its own streams.
+def build_net(config: CellConfig, *, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
+    """Build a cell's net from its own streams: UFO-ViT, or one of timm's.
 
     Args:
         config: the cell.
@@ -17,6 +23,8 @@ def build_net(config: CellConfig, *, image_shape: tuple[int, int, int], num_clas
     Raises:
         ValueError: sizes that do not fit each other.
     """
+    if is_timm(config.model):
+        return build_timm_net(config, image_shape=image_shape, num_classes=num_classes)
     height, width, channels = image_shape
     return ufo.build(
         config.model,
@@ -36,3 +44,8 @@ def build_net(config: CellConfig, *, image_shape: tuple[int, int, int], num_clas
         drop_path=config.drop_path,
         seed=config.seed,
     )
+
+
+def branches_of(net: nn.Module) -> Sequence[str]:
+    """Name the branches that a net can be told to leave out; none where it draws its drop path itself, as timm's do."""
+    return net.branches if isinstance(net, ufo.UFOViT) else ()
