@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from ablations.caveats import caveats, substitutions
+from ablations.data import InMemory
 from ablations.describe import describe_plan
 from ablations.engine.options import EngineOptions
 from ablations.engine.server import start_server
@@ -60,6 +61,7 @@ def run(
     out: str | Path = "runs",
     data_root: str | Path = "data",
     download: bool = False,
+    in_memory: InMemory = "auto",
     devices: Sequence[str] = ("auto",),
     plugins: Sequence[str] = (),
     engine: EngineOptions | None = None,
@@ -83,6 +85,7 @@ def run(
         out: as ``--out``.
         data_root: as ``--data-root``.
         download: as ``--download``.
+        in_memory: as ``--in-memory``.
         devices: ``auto``, ``cpu``, ``mps``, or one or several of ``cuda:N``.
         plugins: as ``--plugin``.
         engine: how the cells are run; by default as the command does.
@@ -110,6 +113,7 @@ def run(
         out=Path(out),
         data_root=Path(data_root),
         download=download,
+        in_memory=in_memory,
         devices=tuple(devices),
         engine=engine or EngineOptions(),
         shard=(1, 1),

@@ -45,6 +45,7 @@ def describe_plan(plan: Plan) -> list[str]:
         lines.append(f"not asked for, so as the study has it: {_values(plan.taken)}")
     if plan.todo:
         lines += [_cost(plan), *_lack_of_room(plan)]
+    lines += [f"{info.name}: {info.placement}{_decoding(plan, info)}" for info in infos if info.placement]
     if plan.count("stale") and plan.rerun is None:
         lines.append("stale cells come from other sources than these; --rerun stale runs them again")
     lines += [f"{info.name}: {note}" for info in infos for note in info.notes]
@@ -66,6 +67,12 @@ def _devices(plan: Plan) -> str:
     if plan.devices[0].type == "cuda" and plan.engine.jobs_per_gpu is None:
         return f"{each}, as many side by side as fit"
     return f"{each}, {plan.num_jobs} side by side"
+
+
+def _decoding(plan: Plan, info: DataInfo) -> str:
+    if not info.streamed:
+        return ""
+    return f"; {plural(plan.num_workers, 'worker')} for each cell" if plan.num_workers else "; each cell decodes itself"
 
 
 def _cost(plan: Plan) -> str:
@@ -100,7 +107,7 @@ def _cell_seconds(plan: Plan) -> tuple[list[float], str]:
             seconds += [statistics.median(finished[kind]) * num_steps(cell, info) for cell in cells]
         elif time.perf_counter() - started < TIMING_S:
             try:
-                times = time_steps(_with_own_norm(cells[0]), info, device=plan.devices[0])
+                times = time_steps(_with_own_norm(cells[0]), info, device=plan.devices[0], workers=plan.num_workers)
             except Exception as error:  # the cells themselves will record it
                 why = f"a step of {cells[0].model} fails: {error}"
                 continue

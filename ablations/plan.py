@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 
 from ablations import recipes
-from ablations.data import DataInfo
+from ablations.data import OWN_SIZE, DataInfo
 from ablations.engine.capacity import Capacity
 from ablations.engine.options import EngineOptions
 from ablations.provenance import import_plugin, source_hashes
@@ -75,8 +75,17 @@ class Plan:
     @property
     def num_jobs(self) -> int:
         """Cells side by side, as far as that is known before the first has been run."""
+        return len(self._capacity.slots)
+
+    @property
+    def num_workers(self) -> int:
+        """Processes that decode streamed images for each cell, as far as that is known before."""
+        return self._capacity.workers
+
+    @property
+    def _capacity(self) -> Capacity:
         threads = max(cell.threads_per_cell for cell in self.cells)
-        return len(Capacity(self.devices, self.engine, threads_per_cell=threads).slots)
+        return Capacity(self.devices, self.engine, threads_per_cell=threads)
 
     def _is_wanted(self, cell: CellConfig) -> bool:
         state, retry = self.states[cell.id], self.engine.retry
@@ -111,8 +120,10 @@ def make_plan(request: Request) -> Plan:
     data = find_data(
         asked["data"],
         image_sizes=asked.get("image_size", [None]),
+        classes=asked.get("classes", [None]),
         data_root=request.data_root,
         download=request.download,
+        in_memory=request.in_memory,
     )
     store = Store(request.out / _name(request, data))
     _check_access(store)
@@ -183,9 +194,9 @@ def _design(
                 fewest = min(fewest, *(value for value in asked[field] if value is not None))
 
     def defaults(fields: Mapping[str, Any]) -> dict[str, Any]:
-        info = data.info(fields["data"], fields.get("image_size"))
+        info = data.info(fields["data"], fields.get("image_size"), fields.get("classes"))
         values = recipes.defaults(image_side=min(info.image_shape[:2]), flips=info.flips)
-        return {**values, "data_fingerprint": info.fingerprint}
+        return {**values, "data_fingerprint": info.fingerprint, "streamed": info.streamed}
 
     return design(
         name=name,
@@ -202,12 +213,15 @@ def _design(
 def _complete(request: Request) -> dict[str, list[Any]]:
     if request.compare == "data":
         raise UsageError("--compare data: arms see the same batches; give several --data, and each gets its own table")
-    if request.compare in ("seed", "data_fingerprint", "smoke"):
+    if request.compare == "seed":
         raise UsageError(f"--compare {request.compare}: seeds are replicates and cannot be arms; choose another field")
     check_field(request.compare)
     norms = list(DEFAULT_NORMS) if request.compare == "norm" else ["xnorm"]
     asked: dict[str, list[Any]] = {"data": ["digits"], "norm": norms, "seed": list(range(DEFAULT_SEEDS))}
     asked |= request.asked
+    own_sizes = {OWN_SIZE.get(str(spec).partition(":")[0]) for spec in asked["data"]}
+    if len(own_sizes) == 1 and own_sizes != {None}:
+        asked.setdefault("image_size", list(own_sizes))
     for field, values in asked.items():
         check_values(field, values)
     for registry, field in ((NORMS, "norm"), (SIZES, "model")):

@@ -40,8 +40,12 @@ class Kind(StrEnum):
 def run(
     norm: Annotated[str | None, typer.Option(help="Normalisers, a comma list. [default: xnorm,l2,single_l2]")] = None,
     data: Annotated[
-        str | None, typer.Option(help="digits, cifar10, cifar100 or imagefolder:DIR. [default: digits]")
+        str | None, typer.Option(help="As list data has them, with DIR for a folder. [default: digits]")
     ] = None,
+    classes: Annotated[
+        str | None, typer.Option(help="Of a folder, how many classes (drawn once), or which: a,b or @FILE.")
+    ] = None,
+    in_memory: options.InMemory = options.MemoryUse.AUTO,
     model: Annotated[str | None, typer.Option(help="Models. [default: by the size of the images]")] = None,
     seeds: Annotated[str | None, typer.Option(help="How many (8: 0 to 7), or which (0-3,7). [default: 8]")] = None,
     seed: Annotated[str | None, typer.Option(help="One seed.")] = None,
@@ -77,6 +81,7 @@ def run(
     checkpoint_every: options.CheckpointEvery = "auto",
     save_weights: options.SaveWeights = "none",
     log: options.Log = None,
+    workers: options.Workers = "auto",
     smoke: Annotated[bool, typer.Option("--smoke", help="1 epoch, 256 images, 2 seeds, a study of its own.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and end.")] = False,
     as_json: options.Json = False,
@@ -87,6 +92,7 @@ def run(
 
     flags = {"norm": norm, "data": data, "model": model, "lr": lr, "epochs": epochs}
     flags |= {"batch_size": batch_size, "precision": precision}
+    flags |= {"classes": None if classes is None else options.parse_classes(classes)}
     request = make_request(
         experiment=experiment,
         asked=_parse_fields(
@@ -100,6 +106,7 @@ def run(
         out=out,
         data_root=data_root,
         download=download,
+        in_memory=in_memory.value,
         devices=options.parse_devices(device, devices),
         engine=options.parse_engine(
             jobs=jobs,
@@ -112,6 +119,7 @@ def run(
             checkpoint_every=checkpoint_every,
             save_weights=save_weights,
             log=log,
+            workers=workers,
         ),
         shard=options.parse_shard(shard),
         rerun=rerun.value if rerun else None,
@@ -140,6 +148,7 @@ def retry(
     checkpoint_every: options.CheckpointEvery = "auto",
     save_weights: options.SaveWeights = "none",
     log: options.Log = None,
+    workers: options.Workers = "auto",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and end.")] = False,
     as_json: options.Json = False,
 ) -> int:
@@ -166,6 +175,7 @@ def retry(
             checkpoint_every=checkpoint_every,
             save_weights=save_weights,
             log=log,
+            workers=workers,
         ),
     )
     return _run_plan(make_plan(request), dry_run=dry_run, as_json=as_json)

@@ -98,7 +98,7 @@ def command(study: Study, folder: Path) -> str:
 
 
 def _placeless(value: str) -> str:
-    return f"{value.partition(':')[0]}:DIR" if value.startswith("imagefolder:") else value
+    return f"{value.partition(':')[0]}:DIR" if ":" in value else value
 
 
 def _ranges(seeds: pd.Series[int]) -> str:

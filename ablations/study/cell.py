@@ -9,7 +9,7 @@ import types
 import typing
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
 
 from ablations.study.errors import UsageError
 from ufo.registry import unknown_name
@@ -21,9 +21,31 @@ Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
+CLASS_JOINT = "+"
+"""Joins the names of several classes; a comma parts the values of an axis."""
+
+
+def _as_classes(value: Any) -> Any:
+    """Write a number, or a list of names, as the one text that means it."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if not isinstance(value, str):
+        return value
+    names = [name.strip() for name in value.split(CLASS_JOINT)]
+    return CLASS_JOINT.join(sorted(set(names))) if all(names) else value
+
+
+Classes = Annotated[
+    str, BeforeValidator(_as_classes), StringConstraints(pattern=r"^(0*[1-9][0-9]*|[^+]+(\+[^+]+)+)$", max_length=10**6)
+]
+"""How many classes, or their names, in their order and joined by plus signs."""
+
 ID_LENGTH = 10
 """Hexadecimal digits of a cell's id: 40 bits, so that 10,000 cells collide with probability 5e-5."""
 
+
+NEVER_ASKED = ("data_fingerprint", "streamed", "smoke")
+"""Fields that follow from what else is asked for."""
 
 MOST_VALUES = 10_000
 """Of one axis: as many as a range may have."""
@@ -43,9 +65,22 @@ class CellConfig(BaseModel):
     data_fingerprint: str
     image_size: Count | None = None
     """Pixels of the side to which images are resized and cropped; None: as they are."""
+    classes: Classes | None = None
+    """Classes that are taken: how many, drawn with the split's own seed, or which; None: all of them."""
+    streamed: bool = False
+    """Whether images are decoded and cropped as they are needed, which gives other pixels than images in memory."""
     train_limit: Count | None = None
     """Number of training images, drawn once with the split's own seed; None: all of them."""
-    augment: Literal["crop_flip", "shift", "none"]
+    augment: Literal["crop_flip", "shift", "none", "resized_crop_flip"]
+    policy: Literal["none", "rand_augment", "auto_augment"] = "none"
+    policy_magnitude: Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)] = 9.0
+    policy_magnitude_std: NotNegative = 0.5
+    policy_ops: Count = 2
+    color_jitter: NotNegative = 0.0
+    repeats: Count = 1
+    """How often each sample of an epoch comes in it, augmented otherwise each time (arXiv 1901.09335)."""
+    eval_crop: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 1.0
+    """Share of the side of the centred square that evaluation sees of a streamed image."""
 
     # Net
     model: Name
@@ -105,6 +140,13 @@ def make_config(values: dict[str, Any]) -> CellConfig:
         raise UsageError(first_error(error)) from None
     if config.warmup_epochs > config.epochs:
         raise UsageError(f"warmup_epochs {config.warmup_epochs} exceeds epochs {config.epochs}; give fewer")
+    if config.batch_size % config.repeats:
+        raise UsageError(f"batch_size {config.batch_size} is no multiple of repeats {config.repeats}; give one that is")
+    if config.eval_crop != 1 and not config.streamed:
+        raise UsageError(
+            f"eval_crop {config.eval_crop:g} is for streamed images: in memory they are cropped already; "
+            "give 1, or --in-memory off"
+        )
     return config
 
 
@@ -114,7 +156,7 @@ def check_field(name: str) -> None:
     Raises:
         UsageError: it does not; the message has the nearest match.
     """
-    fields = [field for field in CellConfig.model_fields if field not in ("data_fingerprint", "smoke")]
+    fields = [field for field in CellConfig.model_fields if field not in NEVER_ASKED]
     if name not in fields:
         raise UsageError(str(unknown_name("field", name, sorted(fields))))
 
@@ -137,7 +179,7 @@ def parse_values(field: str, text: str) -> list[Any]:
     """
     check_field(field)
     values: list[Any] = []
-    for part in text.split(","):
+    for part in _split_classes(text) if field == "classes" else text.split(","):
         values += _parse_part(field, part.strip())
     return check_values(field, values)
 
@@ -166,6 +208,18 @@ def check_values(field: str, values: list[Any]) -> list[Any]:
             raise UsageError(f"{field}: {value!r} is given twice")
         seen.add(value)
     return checked
+
+
+def _split_classes(text: str) -> list[str]:
+    """Part the values of ``classes``: a comma list of names is one value, of numbers or of joined names several.
+
+    >>> _split_classes("10,20"), _split_classes("cat,dog"), _split_classes("cat+dog,cat+cow")
+    (['10', '20'], ['cat+dog'], ['cat+dog', 'cat+cow'])
+    """
+    parts = [part.strip() for part in text.split(",")]
+    if all(part.isdecimal() or CLASS_JOINT in part or part.lower() == "none" for part in parts):
+        return parts
+    return [CLASS_JOINT.join(parts)]
 
 
 def _parse_part(field: str, part: str) -> list[Any]:

@@ -17,7 +17,7 @@ FORMAT: Literal[1] = 1
 
 ALWAYS_AXES = ("norm", "seed")
 
-DATA_FIELDS = ("data", "image_size")
+DATA_FIELDS = ("data", "image_size", "classes")
 """What a data set is in a study: each combination of their values decides fields of its own, such as the patch."""
 
 Defaults = Callable[[Mapping[str, Any]], Mapping[str, Any]]

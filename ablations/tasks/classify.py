@@ -10,7 +10,7 @@ from torch import Tensor
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
-from ablations.data import Batch, TrainBatches
+from ablations.data import Batch, EpochBatches
 from ablations.streams import epoch_generator, reseed_library
 from ablations.study import CellConfig
 
@@ -36,7 +36,7 @@ class Classifier:
         branches: Sequence[str],
         config: CellConfig,
         num_classes: int,
-        train_batches: TrainBatches,
+        train_batches: EpochBatches,
         device: torch.device,
     ) -> None:
         self.net, self.train_net = net, train_net

@@ -25,8 +25,15 @@ def test_everything_that_can_change_the_result_changes_the_id():
         "data": "cifar10",
         "data_fingerprint": "g",
         "image_size": 8,
+        "classes": "5",
         "train_limit": 100,
         "augment": "none",
+        "policy": "rand_augment",
+        "policy_magnitude": 5.0,
+        "policy_magnitude_std": 0.0,
+        "policy_ops": 1,
+        "color_jitter": 0.4,
+        "repeats": 2,
         "model": "ufo_vit_nano",
         "norm": "l2",
         "patch": 4,
@@ -52,9 +59,12 @@ def test_everything_that_can_change_the_result_changes_the_id():
         "threads_per_cell": 2,
         "smoke": True,
         "seed": 1,
+        "streamed": True,
+        "eval_crop": 0.875,
     }
     assert set(other) == set(CellConfig.model_fields), "a field is missing from this test"
-    ids = {field: config(**{field: value}).id for field, value in other.items()}
+    needed = {"eval_crop": {"streamed": True}}
+    ids = {field: config(**needed.get(field, {}), **{field: value}).id for field, value in other.items()}
     assert len({config().id, *ids.values()}) == len(other) + 1, ids
 
 
@@ -75,6 +85,10 @@ def test_a_field_left_at_its_default_does_not_enter_the_id():
         ("lpi", "on,off", [True, False]),
         ("lr", "1e-3,3e-3", [0.001, 0.003]),
         ("data", "imagefolder:/a/b-3", ["imagefolder:/a/b-3"]),
+        ("classes", "20", ["20"]),
+        ("classes", "10,20,none", ["10", "20", None]),
+        ("classes", "dog, cat", ["cat+dog"]),
+        ("classes", "3+1,cat+dog", ["1+3", "cat+dog"]),
     ],
 )
 def test_text_becomes_typed_values(field, text, values):
@@ -96,6 +110,10 @@ def test_text_becomes_typed_values(field, text, values):
         ("precision", "fp8", "precision: 'fp8'"),
         ("epoch", "3", "did you mean 'epochs'"),
         ("smoke", "true", "unknown field 'smoke'"),
+        ("streamed", "on", "unknown field 'streamed'"),
+        ("classes", "0", "classes: '0'"),
+        ("classes", "cat", "classes: 'cat'"),
+        ("classes", "cat,", "classes: 'cat"),
     ],
 )
 def test_a_bad_value_is_named_in_one_line(field, text, message):
@@ -107,6 +125,13 @@ def test_a_bad_value_is_named_in_one_line(field, text, message):
 def test_warm_up_longer_than_training_is_refused():
     with pytest.raises(UsageError, match="warmup_epochs 9 exceeds epochs 8"):
         config(warmup_epochs=9)
+
+
+def test_fields_that_do_not_go_together_are_refused():
+    with pytest.raises(UsageError, match="batch_size 64 is no multiple of repeats 3"):
+        config(repeats=3)
+    with pytest.raises(UsageError, match=r"eval_crop 0\.9 is for streamed images"):
+        config(eval_crop=0.9)
 
 
 @pytest.mark.parametrize(("text", "seeds"), [("3", [0, 1, 2]), ("0-2,7", [0, 1, 2, 7]), ("0,", [0]), ("4,1", [1, 4])])
