@@ -137,6 +137,20 @@ def parse_shard(text: str | None) -> tuple[int, int]:
     return number, parts
 
 
+def parse_numbers(option: str, text: str) -> list[int]:
+    """Read a comma list of numbers from 0 up.
+
+    Raises:
+        UsageError: anything else, or one that comes twice.
+    """
+    from ablations.study import UsageError
+
+    parts = [part.strip() for part in text.split(",")]
+    if not all(re.fullmatch("[0-9]{1,4}", part) for part in parts) or len(set(map(int, parts))) < len(parts):
+        raise UsageError(f"{option} {text}: give numbers from 0 up, each once, as 0,1,2")
+    return [int(part) for part in parts]
+
+
 def parse_classes(text: str) -> str:
     """Read which classes are taken: the text of the field, or ``@FILE`` with a name a line.
 

@@ -113,7 +113,13 @@ def _load_in_memory(config: CellConfig, info: DataInfo, scale: Scale, device: to
 
 def _load_streamed(config: CellConfig, info: DataInfo, scale: Scale, device: torch.device, workers: int) -> CellData:
     splits = find_rows(info, train_limit=config.train_limit)
-    stream = ImageStream(make_images(config, info), workers=workers, device=device)
+    stream = ImageStream(
+        make_images(config, info),
+        workers=workers,
+        batch_size=config.batch_size,
+        epoch_size=len(splits["train"].rows),
+        device=device,
+    )
     train = StreamedTrainBatches(
         stream=stream,
         split=splits["train"],

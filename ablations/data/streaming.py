@@ -9,6 +9,7 @@ group, so that they end with it.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,11 +28,9 @@ from ablations.data.transforms import Augmentation
 from ablations.data.tree import another_size
 from ablations.study import UsageError
 
-PIECE = 100
-"""Most images of a request: a batch of several requests keeps several workers busy with little shared memory."""
-
-REQUESTS_AHEAD = 3
-"""Requests that each worker has in hand or done: with fewer, one slow image leaves others waiting."""
+LARGEST_PIECE, SMALLEST_PIECE, PIECES_EACH = 128, 16, 8
+"""Images of a request, and requests of an epoch that each worker gets at least where it can: large pieces are handed
+over with fewer copies, and with small ones the workers end an epoch at about the same time."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +68,8 @@ class Images(Dataset[Tensor]):
     ) -> None:
         self.root, self.shape, self.side = Path(info.root), info.image_shape, side
         self.augmentation, self.eval_crop, self.seed = augmentation, eval_crop, seed
+        if augmentation.is_drawn_by_sample:
+            importlib.import_module("torchvision.transforms.v2")  # once, and not in each worker
         folder = data_folder(info.name, info.fingerprint, streamed=True)
         parts = [part for part in ("train", "val", "test") if (folder / f"{part}_names.npy").exists()]
         self.files = {part: FileList.load(folder, part) for part in parts}
@@ -101,11 +102,14 @@ class ImageStream:
     Args:
         images: that answers them.
         workers: processes that decode; 0: the cell's own does, between its steps.
+        batch_size: images of a training batch; two of them are decoded while a step runs.
+        epoch_size: images of an epoch.
         device: to which images are moved, from pinned memory where it is a GPU.
     """
 
-    def __init__(self, images: Images, *, workers: int, device: torch.device) -> None:
+    def __init__(self, images: Images, *, workers: int, batch_size: int, epoch_size: int, device: torch.device) -> None:
         self.device = device
+        self._piece = piece_size(batch_size, epoch_size=epoch_size, workers=workers)
         self._requests = _Requests()
         self._loader = DataLoader(
             images,
@@ -113,7 +117,7 @@ class ImageStream:
             num_workers=workers,
             collate_fn=_as_it_is,
             pin_memory=device.type == "cuda",
-            prefetch_factor=REQUESTS_AHEAD if workers else None,
+            prefetch_factor=1 + -(-2 * batch_size // (self._piece * workers)) if workers else None,
             persistent_workers=workers > 0,
             multiprocessing_context="fork" if workers else None,  # whose children know when the cell is gone
             worker_init_fn=_begin_worker,
@@ -136,14 +140,14 @@ class ImageStream:
         stop = len(rows) // batch_size * batch_size if whole else len(rows)
         starts = range(0, stop, batch_size)
         self._requests.current = (
-            Request(part, piece.tolist(), epoch, first)
+            Request(part, rows[first : min(first + self._piece, start + batch_size, stop)].tolist(), epoch, first)
             for start in starts
-            for first, piece in _pieces(rows[start : min(stop, start + batch_size)], start)
+            for first in range(start, min(start + batch_size, stop), self._piece)
         )
         answers = iter(self._loader)
         for start in starts:
             count = min(stop, start + batch_size) - start
-            pieces = [self._take(answers) for _ in range(0, count, PIECE)]
+            pieces = [self._take(answers) for _ in range(0, count, self._piece)]
             yield pieces[0] if len(pieces) == 1 else torch.cat(pieces)
 
     def close(self) -> None:
@@ -160,6 +164,16 @@ class ImageStream:
         return answer.to(self.device, non_blocking=True)
 
 
+def piece_size(batch_size: int, *, epoch_size: int, workers: int) -> int:
+    """Return the images of a request: of the equal parts of a batch, since workers take turns.
+
+    >>> piece_size(64, epoch_size=10**6, workers=2), piece_size(64, epoch_size=640, workers=2)
+    (64, 32)
+    """
+    most = min(LARGEST_PIECE, max(SMALLEST_PIECE, epoch_size // (PIECES_EACH * max(1, workers))))
+    return -(-batch_size // -(-batch_size // most))
+
+
 class _Requests:
     """What the loader asks its workers for: the requests of the moment, since it keeps its sampler for good."""
 
@@ -168,12 +182,6 @@ class _Requests:
 
     def __iter__(self) -> Iterator[Request]:
         return iter(self.current)
-
-
-def _pieces(rows: Tensor, start: int) -> Iterator[tuple[int, Tensor]]:
-    """Give the place and the rows of each piece of a batch."""
-    for i in range(0, len(rows), PIECE):
-        yield start + i, rows[i : i + PIECE]
 
 
 def _as_it_is(answer: Any) -> Any:
