@@ -9,10 +9,17 @@ from ufo.attention import ClassAttention
 from ufo.norms import NORMS
 from ufo.sizes import SIZES
 
+MATCHED_CAVEAT = (
+    "Matched scale: a fixed gain at each attention layer, set on the first training batch, gives every arm's output "
+    "the RMS that xnorm's has at the start; training may part them again."
+)
+
 
 def caveats(study: Study) -> list[str]:
-    """Return what must be known of a study's normalisers."""
+    """Return what must be known of a study's normalisers and of their scale."""
     said = [NORMS[norm].caveat for norm in study.axes["norm"] if NORMS[norm].caveat]
+    if "matched" in study.axes.get("scale", [study.fixed.get("scale")]):
+        said.append(MATCHED_CAVEAT)
     return list(dict.fromkeys(said))
 
 

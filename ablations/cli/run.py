@@ -52,6 +52,9 @@ def run(
     lr: Annotated[str | None, typer.Option(help="Peak learning rates.")] = None,
     epochs: Annotated[str | None, typer.Option(help="Epochs.")] = None,
     batch_size: Annotated[str | None, typer.Option(help="Images of a batch.")] = None,
+    scale: Annotated[
+        str | None, typer.Option(help="own, or matched: every attention output starts at the size of xnorm's.")
+    ] = None,
     precision: Annotated[str | None, typer.Option(help="32-true, bf16-mixed or 16-mixed.")] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Any other field: FIELD=VALUE[,VALUE...]; repeatable.")
@@ -91,7 +94,7 @@ def run(
     from ablations.request import make_request
 
     flags = {"norm": norm, "data": data, "model": model, "lr": lr, "epochs": epochs}
-    flags |= {"batch_size": batch_size, "precision": precision}
+    flags |= {"batch_size": batch_size, "precision": precision, "scale": scale}
     flags |= {"classes": None if classes is None else options.parse_classes(classes)}
     request = make_request(
         experiment=experiment,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import resource
 import sys
 import time
@@ -29,8 +30,9 @@ from ablations.engine.result import TRACEBACK_LINES, Result, blank_fields
 from ablations.engine.training import Training
 from ablations.streams import forked_library, reseed_library
 from ablations.study import CellConfig
-from ablations.tasks.net import build_net
+from ablations.tasks.net import build_net, match_to_xnorm
 from ufo.init import shared_weights_hash
+from ufo.scale import UnmatchableError
 
 
 def run_cell(
@@ -93,7 +95,7 @@ class _Cell:
         source_hash: str,
         fields: dict[str, Any],
     ) -> None:
-        self.config, self.folder, self.options, self.fields = config, folder, options, fields
+        self.config, self.info, self.folder, self.options, self.fields = config, info, folder, options, fields
         self.num_classes = len(info.classes)
         self.data = load_data(config, info, device=device, workers=options.workers)
         net = build_net(config, image_shape=info.image_shape, num_classes=self.num_classes)
@@ -123,6 +125,8 @@ class _Cell:
         tested: dict[str, float] = {}
         is_ended = False
         try:
+            if self.config.scale == "matched":
+                self._match_scale()
             self._go_on()
             self.loggers.attach(num_epochs=self.training.num_epochs)
             self.training.fit()
@@ -143,6 +147,15 @@ class _Cell:
         ):
             return "diverged", "no_learning", "validation cross-entropy stayed at chance"
         return "ok", "", ""
+
+    def _match_scale(self) -> None:
+        """Match the attention outputs' scale to xnorm's; a checkpoint to go on from holds the same gains."""
+        try:
+            match_to_xnorm(self.training.net, self.config, self.info, self.training.train)
+        except UnmatchableError as error:
+            if math.isfinite(error.rms):
+                raise
+            raise Diverged("nan", str(error)) from None
 
     def _go_on(self) -> None:
         """Take up the training of an attempt that was cut short, if there was one."""

@@ -90,6 +90,8 @@ class CellConfig(BaseModel):
     lpi: bool = True
     class_attention: Annotated[int, Field(ge=0, le=1000)] | None = None
     layer_scale: NotNegative | None = None
+    scale: Literal["own", "matched"] = "own"
+    """Whether every attention output starts with the RMS that xnorm's has (`ufo.scale`), or with its normaliser's."""
     drop_path: Share = 0.0
     depth: Layers | None = None
     embed_dim: Count | None = None

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+
 import ufo
+from ablations.data import DataInfo, EpochBatches
 from ablations.study import CellConfig
+from ufo.scale import match_scale
+
+LOG = logging.getLogger(__name__)
 
 
 def build_net(config: CellConfig, *, image_shape: tuple[int, int, int], num_classes: int) -> ufo.UFOViT:
@@ -36,3 +42,24 @@ def build_net(config: CellConfig, *, image_shape: tuple[int, int, int], num_clas
         drop_path=config.drop_path,
         seed=config.seed,
     )
+
+
+def match_to_xnorm(net: ufo.UFOViT, config: CellConfig, info: DataInfo, train: EpochBatches) -> None:
+    """Match the scale of a net's attention outputs to that of its twin with xnorm, on the first batch of training.
+
+    Args:
+        net: on the device, with the weights that it was built with.
+        config: the cell.
+        info: its data set.
+        train: its training batches.
+
+    Raises:
+        UnmatchableError: an attention output is zero throughout or no number.
+    """
+    twin = build_net(
+        config.model_copy(update={"norm": "xnorm"}), image_shape=info.image_shape, num_classes=len(info.classes)
+    )
+    train.set_epoch(0)
+    images, _ = next(iter(train))
+    gains = match_scale(net, twin.to(images.device), images)
+    LOG.info("gains of matched scale: %s", ", ".join(f"{layer} {gain:.4g}" for layer, gain in gains.items()))

@@ -181,6 +181,29 @@ def test_bf16_trains_on_the_cpu(digits, tmp_path):
     assert result.fields["test_accuracy_pct"] > 80
 
 
+def test_matched_scale_changes_every_arm_but_xnorm(digits, tmp_path):
+    run(digits, tmp_path / "own")
+    run(digits, tmp_path / "matched", scale="matched")
+    assert (tmp_path / "own" / "metrics.csv").read_bytes() == (tmp_path / "matched" / "metrics.csv").read_bytes()
+    for scale in ("own", "matched"):
+        run(digits, tmp_path / f"{scale}_l2", norm="single_l2", scale=scale)
+    own, matched = (pd.read_csv(tmp_path / f"{scale}_l2" / "metrics.csv") for scale in ("own", "matched"))
+    assert (own["batches"] == matched["batches"]).all()
+    assert (own["train_loss"] != matched["train_loss"]).all()
+    probes = pd.read_csv(tmp_path / "matched_l2" / "probes.csv").query("probe == 'matched_gain'")
+    assert set(probes["layer"]) == {"blocks.0.attn", "blocks.1.attn", "class_blocks.0.attn"}
+    assert (probes["value"] != 1).all()
+    assert (probes.groupby("layer")["value"].nunique() == 1).all()
+
+
+@pytest.mark.parametrize(("norm", "outcome", "kind"), [("constant", "failed", "error"), ("is_nan", "diverged", "nan")])
+@pytest.mark.usefixtures("arms")
+def test_a_scale_that_cannot_be_matched_is_said(digits, tmp_path, norm, outcome, kind):
+    result = run(digits, tmp_path, norm=norm, scale="matched")
+    assert (result.outcome, result.kind) == (outcome, kind)
+    assert "the scale of blocks.0.attn cannot be matched" in result.detail
+
+
 @pytest.mark.slow
 def test_a_compiled_net_is_compiled_once_for_all_cells_of_an_arm(digits, tmp_path, monkeypatch):
     nets = []

@@ -41,6 +41,7 @@ def test_everything_that_can_change_the_result_changes_the_id():
         "lpi": False,
         "class_attention": 0,
         "layer_scale": 0.5,
+        "scale": "matched",
         "drop_path": 0.1,
         "depth": 3,
         "embed_dim": 64,

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from ufo.norms import control, paper  # registered in the order of their groups: control builds upon paper
 from ufo.norms.arithmetic import EPS, head_gain, l2_context, l2_normalise, scaled_context, token_scale
-from ufo.norms.contract import NORMS, AttentionNorm, Invariance, NormSpec, build_norm, register
+from ufo.norms.contract import NORMS, AttentionNorm, Invariance, NormSpec, RegistrationError, build_norm, register
 from ufo.norms.contrasts import CONTRASTS, INTERACTIONS
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "AttentionNorm",
     "Invariance",
     "NormSpec",
+    "RegistrationError",
     "build_norm",
     "control",
     "head_gain",
