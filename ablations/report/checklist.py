@@ -12,10 +12,8 @@ import pandas as pd
 from ablations.report.notes import pairing_text
 from ablations.results import Results
 from ablations.study import CellConfig, Study
+from ablations.study.cell import NEVER_ASKED
 from ablations.study.grid import arm_name
-
-NOT_ASKED = ("data_fingerprint", "smoke")
-"""Fields of a cell that no flag sets."""
 
 FLAGS = ("norm", "data", "model", "lr", "epochs", "batch_size", "precision")
 """Fields with a flag of their own."""
@@ -81,7 +79,7 @@ def command(study: Study, folder: Path) -> str:
     parts = ["python -m ablations run", f"--study {shlex.quote(folder.name or study.name)}"]
     if folder.parent != Path("runs"):
         parts.append(f"--out {shlex.quote(str(folder.parent))}")
-    asked: dict[str, list[Any]] = {field: [value] for field, value in study.fixed.items() if field not in NOT_ASKED}
+    asked: dict[str, list[Any]] = {field: [value] for field, value in study.fixed.items() if field not in NEVER_ASKED}
     asked |= {field: values for field, values in study.axes.items() if field != "seed"}
     for field in (*FLAGS, *(field for field in CellConfig.model_fields if field not in FLAGS)):
         if field in asked:
@@ -94,6 +92,7 @@ def command(study: Study, folder: Path) -> str:
     if study.ref is not None:
         parts.append(f"--ref {shlex.quote(study.ref)}")
     parts += [f"--plugin {plugin}" for plugin in study.plugins]
+    parts += ["--in-memory off"] if study.fixed.get("streamed") else []
     return " \\\n    ".join([*parts, *(["--smoke"] if study.fixed.get("smoke") else [])])
 
 
