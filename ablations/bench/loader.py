@@ -113,7 +113,7 @@ def _measure(
     on_row: Callable[[LoaderRow], None],
 ) -> Iterator[LoaderRow]:
     streams = {
-        count: ImageStream(images, workers=count, batch_size=batch_size, epoch_size=len(order), device=CPU)
+        count: ImageStream(images, workers=count, batch_size=batch_size, largest_batch=batch_size, device=CPU)
         for count in workers
     }
     try:
@@ -167,8 +167,7 @@ def _answer(images: Images, requests: list[Request], barrier: Barrier | None) ->
         torch.set_num_threads(1)  # as a loader's worker does
         barrier.wait()
     for request in requests:
-        if isinstance(answer := images.__getitems__(request), str):
-            raise UsageError(answer)
+        images.read(request)
 
 
 @contextmanager

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 import torch
 
-from ablations.data.batches import Batch, EpochBatches, EvalBatches, Scale, TrainBatches
+from ablations.data.batches import EVAL_BATCH, Batch, EpochBatches, EvalBatches, Scale, TrainBatches
 from ablations.data.info import DataInfo
 from ablations.data.splits import find_rows, load_splits, split_hash
 from ablations.data.streamed import StreamedEvalBatches, StreamedTrainBatches
 from ablations.data.streaming import Images, ImageStream, Request
 from ablations.data.transforms import Augmentation
-from ablations.study import CellConfig, UsageError
+from ablations.study import CellConfig
 
 TIMED_IMAGES = 32
 """Images whose decoding is timed for a plan."""
@@ -73,9 +73,7 @@ def time_images(config: CellConfig, info: DataInfo) -> float:
     images, rows = make_images(config, info), find_rows(info, train_limit=config.train_limit)["train"].rows
     tried = rows[torch.linspace(0, len(rows) - 1, min(TIMED_IMAGES, len(rows))).long()].tolist()
     started = time.perf_counter()
-    answer = images.__getitems__(Request("train", tried, 0, 0))
-    if isinstance(answer, str):
-        raise UsageError(answer)
+    images.read(Request("train", tried, 0, 0))
     return (time.perf_counter() - started) / len(tried)
 
 
@@ -117,7 +115,7 @@ def _load_streamed(config: CellConfig, info: DataInfo, scale: Scale, device: tor
         make_images(config, info),
         workers=workers,
         batch_size=config.batch_size,
-        epoch_size=len(splits["train"].rows),
+        largest_batch=EVAL_BATCH,
         device=device,
     )
     train = StreamedTrainBatches(

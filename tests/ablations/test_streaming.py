@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +22,7 @@ from ablations.data.info import DataInfo
 from ablations.data.load import CellData, load_data, time_images
 from ablations.data.order import epoch_order
 from ablations.data.splits import find_rows
-from ablations.data.streaming import Images, Request, piece_size
+from ablations.data.streaming import Images, ImageStream, Request
 from ablations.data.transforms import Augmentation
 from ablations.study import CellConfig, UsageError
 from ablations.study.cell import make_config
@@ -184,7 +185,7 @@ def test_evaluation_sees_the_centre(tmp_path):
     info = make_data(folder, image_size=16)
     request = Request("test", [0], None, 0)
     square, inner = (
-        Images(info, side=16, augmentation=Augmentation(augment="none"), eval_crop=crop, seed=0).__getitems__(request)
+        Images(info, side=16, augmentation=Augmentation(augment="none"), eval_crop=crop, seed=0).read(request)
         for crop in (1.0, 0.5)
     )
     assert square[0, 0, 0, 0] > 170  # the wall of black beside it shines through at the border
@@ -240,10 +241,22 @@ def test_files_may_have_any_name(images):
         assert len(epoch_of(data, 0)[0]) == 64
 
 
-def test_the_pieces_of_a_batch_are_equal():
-    assert piece_size(128, epoch_size=10**6, workers=4) == 128
-    assert piece_size(200, epoch_size=10**6, workers=4) == 100
-    assert piece_size(8, epoch_size=64, workers=2) == 8
+@pytest.mark.parametrize("workers", [0, 1, 2])
+@pytest.mark.parametrize("batch_size", [1, 7, 32])
+def test_no_batch_is_overwritten_while_it_is_in_hand(images, workers, batch_size):
+    info = make_data(images)
+    reader = Images(info, side=None, augmentation=Augmentation(augment="none"), eval_crop=1.0, seed=0)
+    stream = ImageStream(reader, workers=workers, batch_size=batch_size, largest_batch=33, device=CPU)
+    rows = torch.arange(80)
+    try:
+        for epoch, size in ((0, batch_size), (None, 33), (1, batch_size), (None, 33), (2, batch_size)):
+            expected = reader.read(Request("train", rows.tolist(), None, 0)).split(size)
+            given = stream.batches("train", rows, batch_size=size, epoch=epoch, whole=False)
+            for batch, right in zip(given, expected, strict=True):
+                time.sleep(0.002 if workers else 0)  # until the workers are as far ahead as they go
+                assert torch.equal(batch, right)
+    finally:
+        stream.close()
 
 
 def test_the_decoding_of_an_image_is_timed(images):
