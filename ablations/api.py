@@ -23,8 +23,8 @@ from ablations.provenance import import_plugin, source_hashes
 from ablations.request import Rerun, make_request
 from ablations.store import Store
 from ablations.study import Interrupted, UsageError
-from ablations.study.cell import check_values, parse_values
 from ablations.study.seeds import parse_seeds
+from ablations.study.values import check_values, parse_values
 
 if TYPE_CHECKING:
     from ablations.engine.watcher import Watcher

@@ -19,8 +19,8 @@ from ablations.provenance import import_plugin, source_hashes
 from ablations.request import DEFAULT_NORMS, DEFAULT_SEEDS, SMOKE_IMAGES, Request, Rerun
 from ablations.store import CellRecord, Store
 from ablations.study import CellConfig, Study, UsageError
-from ablations.study.cell import check_field, check_values, parse_values
 from ablations.study.grid import DATA_FIELDS, arm_name, design, extend
+from ablations.study.values import check_field, check_values, parse_values
 from ablations.study_data import StudyData, find_data
 from ablations.tasks.net import build_net
 from ufo.norms import NORMS

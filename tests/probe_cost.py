@@ -21,7 +21,7 @@ from ablations import callbacks, recipes
 from ablations.callbacks import Probes
 from ablations.data import find_source, prepare
 from ablations.engine import cell
-from ablations.study.cell import make_config
+from ablations.study.config import make_config
 
 CELLS = {"digits": {}, "a net for 32 px": {"model": "ufo_vit_nano", "batch_size": 128, "epochs": 6}}
 METHODS = ("on_last_gradients", "on_validation_start", "on_epoch_end")

@@ -83,7 +83,7 @@ def cost(
     from ablations.plan import make_plan
     from ablations.request import request_of
     from ablations.store import Store, replacing
-    from ablations.study.cell import parse_values
+    from ablations.study.values import parse_values
 
     asked = None if data is None else parse_values("data", data)
     request = request_of(Store(study).read_study(), folder=study, data=asked, data_root=data_root)

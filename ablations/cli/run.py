@@ -159,7 +159,7 @@ def retry(
     from ablations.plan import make_plan
     from ablations.request import request_of
     from ablations.store import Store
-    from ablations.study.cell import parse_values
+    from ablations.study.values import parse_values
 
     asked = None if data is None else parse_values("data", data)
     request = request_of(Store(study).read_study(), folder=study, data=asked, data_root=data_root)
@@ -233,8 +233,8 @@ def _parse_fields(
     flags: dict[str, str | None], settings: list[str], seeds: str | None, seed: str | None
 ) -> dict[str, list[Any]]:
     from ablations.study import UsageError
-    from ablations.study.cell import parse_values
     from ablations.study.seeds import parse_seeds
+    from ablations.study.values import parse_values
 
     asked = {field: parse_values(field, text) for field, text in flags.items() if text is not None}
     for setting in settings:

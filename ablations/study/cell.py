@@ -5,14 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import reprlib
-import types
-import typing
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
-
-from ablations.study.errors import UsageError
-from ufo.registry import unknown_name
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
 
 Name = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]
 Count = Annotated[int, Field(ge=1, le=10**9)]
@@ -46,9 +41,6 @@ ID_LENGTH = 10
 
 NEVER_ASKED = ("data_fingerprint", "streamed", "smoke")
 """Fields that follow from what else is asked for."""
-
-MOST_VALUES = 10_000
-"""Of one axis: as many as a range may have."""
 
 
 class CellConfig(BaseModel):
@@ -130,125 +122,14 @@ class CellConfig(BaseModel):
         return hashlib.sha256(text.encode()).hexdigest()[:ID_LENGTH]
 
 
-def make_config(values: dict[str, Any]) -> CellConfig:
-    """Validate a cell.
-
-    Raises:
-        UsageError: a field with a value that it cannot have, or values that do not go together.
-    """
-    try:
-        config = CellConfig(**values)
-    except ValidationError as error:
-        raise UsageError(first_error(error)) from None
-    if config.warmup_epochs > config.epochs:
-        raise UsageError(f"warmup_epochs {config.warmup_epochs} exceeds epochs {config.epochs}; give fewer")
-    if config.batch_size % config.repeats:
-        raise UsageError(f"batch_size {config.batch_size} is no multiple of repeats {config.repeats}; give one that is")
-    if config.eval_crop != 1 and not config.streamed:
-        raise UsageError(
-            f"eval_crop {config.eval_crop:g} is for streamed images: in memory they are cropped already; "
-            "give 1, or --in-memory off"
-        )
-    return config
-
-
-def check_field(name: str) -> None:
-    """Check that a field exists and may be asked for.
-
-    Raises:
-        UsageError: it does not; the message has the nearest match.
-    """
-    fields = [field for field in CellConfig.model_fields if field not in NEVER_ASKED]
-    if name not in fields:
-        raise UsageError(str(unknown_name("field", name, sorted(fields))))
-
-
 def first_error(error: ValidationError) -> str:
     """Say in one line what does not fit: the field, its value and why."""
     where = ".".join(str(part) for part in error.errors()[0]["loc"])
     value = reprlib.repr(error.errors()[0].get("input"))
-    return f"{where}: {value} does not fit, {_message(error)}" if where else _message(error)
+    return f"{where}: {value} does not fit, {message_of(error)}" if where else message_of(error)
 
 
-def parse_values(field: str, text: str) -> list[Any]:
-    """Read one value, a comma list, or a range of integers (``0-3``) for a field.
-
-    Raises:
-        UsageError: no such field, a value of another type, or one that comes twice.
-
-    >>> parse_values("lr", "1e-3,0.003"), parse_values("depth", "2-4,8"), parse_values("lpi", "on,off")
-    ([0.001, 0.003], [2, 3, 4, 8], [True, False])
-    """
-    check_field(field)
-    values: list[Any] = []
-    for part in _split_classes(text) if field == "classes" else text.split(","):
-        values += _parse_part(field, part.strip())
-    return check_values(field, values)
-
-
-def check_values(field: str, values: list[Any]) -> list[Any]:
-    """Check an axis: its values have the field's type, there is one at least, and none comes twice.
-
-    Raises:
-        UsageError: the value, and what is expected.
-    """
-    check_field(field)
-    if not values:
-        raise UsageError(f"{field}: at least one value is needed")
-    adapter: TypeAdapter[Any] = TypeAdapter(_annotation(field))
-    checked = []
-    for value in values:
-        if isinstance(value, bool) and not _takes(field, bool):
-            raise UsageError(f"{field}: {value!r} does not fit, a number or a name is needed")
-        try:
-            checked.append(adapter.validate_python(value))
-        except ValidationError as error:
-            raise UsageError(f"{field}: {value!r} does not fit, {_message(error)}") from None
-    seen = set[Any]()
-    for value in checked:
-        if value in seen:
-            raise UsageError(f"{field}: {value!r} is given twice")
-        seen.add(value)
-    return checked
-
-
-def _split_classes(text: str) -> list[str]:
-    """Part the values of ``classes``: a comma list of names is one value, of numbers or of joined names several.
-
-    >>> _split_classes("10,20"), _split_classes("cat,dog"), _split_classes("cat+dog,cat+cow")
-    (['10', '20'], ['cat+dog'], ['cat+dog', 'cat+cow'])
-    """
-    parts = [part.strip() for part in text.split(",")]
-    if all(part.isdecimal() or CLASS_JOINT in part or part.lower() == "none" for part in parts):
-        return parts
-    return [CLASS_JOINT.join(parts)]
-
-
-def _parse_part(field: str, part: str) -> list[Any]:
-    first, dash, last = part.partition("-")
-    if dash and first.isdecimal() and last.isdecimal() and _takes(field, int):
-        if int(last) < int(first):
-            raise UsageError(f"{field}: the range {part} runs backwards")
-        if int(last) - int(first) >= MOST_VALUES:
-            raise UsageError(f"{field}: the range {part} has more than {MOST_VALUES:,} values")
-        return list(range(int(first), int(last) + 1))
-    if part.lower() == "none" and _takes(field, types.NoneType):
-        return [None]
-    return [part]
-
-
-def _annotation(field: str) -> Any:
-    return typing.get_type_hints(CellConfig, include_extras=True)[field]
-
-
-def _takes(field: str, kind: type) -> bool:
-    def flat(annotation: Any) -> list[Any]:
-        inner = typing.get_args(annotation)
-        return [annotation, *(leaf for part in inner for leaf in flat(part))]
-
-    return kind in flat(_annotation(field))
-
-
-def _message(error: ValidationError) -> str:
+def message_of(error: ValidationError) -> str:
+    """Say why a value does not fit."""
     message = error.errors()[0]["msg"]
     return message[0].lower() + message[1:]

@@ -8,9 +8,11 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from ablations.study.cell import CellConfig, check_values, make_config
+from ablations.study.cell import CellConfig
 from ablations.study.claim import Claim, merge_claims
+from ablations.study.config import make_config
 from ablations.study.errors import UsageError
+from ablations.study.values import check_values
 
 FORMAT: Literal[1] = 1
 """Version of study.yaml."""

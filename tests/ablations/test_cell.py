@@ -22,7 +22,7 @@ from ablations.data import DataInfo, find_source, prepare
 from ablations.engine import cell
 from ablations.engine.cell import Result, run_cell
 from ablations.engine.limits import is_disk_full
-from ablations.study.cell import make_config
+from ablations.study.config import make_config
 from ablations.tasks.net import build_net
 
 HOT = {"lr": 10.0, "grad_clip": 0, "warmup_epochs": 0, "train_limit": None}

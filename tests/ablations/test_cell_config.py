@@ -6,9 +6,10 @@ import pytest
 
 from ablations.recipes import defaults
 from ablations.study import CellConfig, UsageError
-from ablations.study.cell import make_config, parse_values
+from ablations.study.config import make_config
 from ablations.study.experiment import load_experiment
 from ablations.study.seeds import parse_seeds
+from ablations.study.values import parse_values
 
 
 def config(**fields: object) -> CellConfig:

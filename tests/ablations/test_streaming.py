@@ -25,7 +25,7 @@ from ablations.data.splits import find_rows
 from ablations.data.streaming import Images, ImageStream, Request
 from ablations.data.transforms import Augmentation
 from ablations.study import CellConfig, UsageError
-from ablations.study.cell import make_config
+from ablations.study.config import make_config
 
 CPU = torch.device("cpu")
 BY_SAMPLE = {"augment": "resized_crop_flip", "policy": "rand_augment", "color_jitter": 0.3}
