@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ablations.study import CellConfig, Study
+from ablations.study.change import apply_change
 from ufo.attention import ClassAttention
 from ufo.norms import NORMS
 from ufo.sizes import SIZES
@@ -26,8 +27,8 @@ def caveats(study: Study) -> list[str]:
 def substitutions(cells: Iterable[CellConfig]) -> list[str]:
     """Say where class attention has another normaliser than the arm."""
     lines = []
-    for cell in cells:
+    for cell in map(apply_change, cells):
         blocks = SIZES[cell.model].class_attention if cell.class_attention is None else cell.class_attention
-        if blocks and (used := ClassAttention.uses(cell.norm)) != cell.norm:
+        if blocks and cell.class_norm == "same" and (used := ClassAttention.uses(cell.norm)) != cell.norm:
             lines.append(f"{cell.norm} cannot serve one query against many keys: class attention uses {used} there")
     return list(dict.fromkeys(lines))

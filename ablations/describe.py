@@ -14,8 +14,9 @@ from ablations.data import DataInfo
 from ablations.plan import Plan
 from ablations.stats import can_decide, seeds_needed
 from ablations.study import CellConfig, Study
+from ablations.study.change import apply_change
 from ablations.study.claim import ordered_pairs
-from ablations.study.grid import arm_name
+from ablations.study.values import value_name
 from ufo.norms import NORMS
 from ufo.sizes import SIZES
 
@@ -144,7 +145,7 @@ def _disk_mib(plan: Plan) -> float:
 
 def _disk_bytes(cell: CellConfig, info: DataInfo) -> int:
     """Bytes of a cell's folder: a byte for each test image, a row for each epoch, the records; in blocks of a disk."""
-    depth = cell.depth or SIZES[cell.model].depth
+    depth = apply_change(cell).depth or SIZES[cell.model].depth
     return info.num_test + cell.epochs * (150 + 200 * depth) + 8192 + NUM_FILES * DISK_BLOCK // 2
 
 
@@ -155,7 +156,7 @@ def _values(axes: dict[str, list[Any]]) -> str:
     'norm=xnorm,l2; 3 seeds'
     """
     return "; ".join(
-        plural(len(values), "seed") if field == "seed" else f"{field}={','.join(map(arm_name, values))}"
+        plural(len(values), "seed") if field == "seed" else f"{field}={','.join(map(value_name, values))}"
         for field, values in axes.items()
     )
 

@@ -19,8 +19,8 @@ from ablations.provenance import import_plugin, source_hashes
 from ablations.request import DEFAULT_NORMS, DEFAULT_SEEDS, SMOKE_IMAGES, Request, Rerun
 from ablations.store import CellRecord, Store
 from ablations.study import CellConfig, Study, UsageError
-from ablations.study.grid import DATA_FIELDS, arm_name, design, extend
-from ablations.study.values import check_field, check_values, parse_values
+from ablations.study.grid import DATA_FIELDS, design, extend
+from ablations.study.values import check_field, check_values, parse_values, value_name
 from ablations.study_data import StudyData, find_data
 from ablations.tasks.net import build_net
 from ufo.norms import NORMS
@@ -232,7 +232,7 @@ def _complete(request: Request) -> dict[str, list[Any]]:
 
 def _check_claims(request: Request, asked: Mapping[str, list[Any]]) -> None:
     """Refuse a claim about a normaliser that is none; an arm that is not asked for leaves its claim undecided."""
-    arms = [arm_name(value) for value in asked.get(request.compare, [])]
+    arms = [value_name(value) for value in asked.get(request.compare, [])]
     for arm in (arm for claim in request.claims for arm in claim.arms):
         if request.compare == "norm":
             NORMS[arm]
@@ -246,7 +246,7 @@ def _parse_ref(request: Request) -> str | None:
     values = parse_values(request.compare, request.ref)
     if len(values) > 1:
         raise UsageError(f"--ref {request.ref}: give one arm")
-    return arm_name(values[0])
+    return value_name(values[0])
 
 
 def _check_precision(device: torch.device, asked: dict[str, list[Any]]) -> None:

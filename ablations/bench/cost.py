@@ -22,7 +22,7 @@ from ablations.data import DataInfo
 from ablations.plan import Plan
 from ablations.recipes import build_optimizer
 from ablations.study import CellConfig
-from ablations.study.grid import arm_name
+from ablations.study.values import value_name
 from ablations.tasks.net import build_net
 from ufo.norms import AttentionNorm
 
@@ -76,7 +76,7 @@ def _subjects(plan: Plan) -> Iterator[tuple[str, str, CellConfig, DataInfo]]:
     """Give condition, arm, configuration and data of the first cell of each arm and condition."""
     seen = set[tuple[str, str]]()
     for cell in plan.cells:
-        key = (plan.study.condition_of(cell), arm_name(getattr(cell, plan.study.compare)))
+        key = (plan.study.condition_of(cell), value_name(getattr(cell, plan.study.compare)))
         if key not in seen:
             seen.add(key)
             yield *key, cell, plan.infos[cell.data_fingerprint]

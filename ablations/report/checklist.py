@@ -13,7 +13,7 @@ from ablations.report.notes import pairing_text
 from ablations.results import Results
 from ablations.study import CellConfig, Study
 from ablations.study.cell import NEVER_ASKED
-from ablations.study.grid import arm_name
+from ablations.study.values import value_name
 
 FLAGS = ("norm", "data", "model", "lr", "epochs", "batch_size", "precision")
 """Fields with a flag of their own."""
@@ -83,7 +83,7 @@ def command(study: Study, folder: Path) -> str:
     asked |= {field: values for field, values in study.axes.items() if field != "seed"}
     for field in (*FLAGS, *(field for field in CellConfig.model_fields if field not in FLAGS)):
         if field in asked:
-            values = ",".join(_placeless(arm_name(value)) for value in asked[field])
+            values = ",".join(_placeless(value_name(value)) for value in asked[field])
             flag = f"--{field.replace('_', '-')} " if field in FLAGS else f"--set {field}="
             parts.append(flag + shlex.quote(values))
     parts.append(f"--seeds {_ranges(pd.Series(study.axes['seed']))}" + "," * (len(study.axes["seed"]) == 1))
@@ -116,11 +116,11 @@ def _ranges(seeds: pd.Series[int]) -> str:
 
 
 def _values(values: Iterable[Any]) -> str:
-    return ", ".join(map(arm_name, values))
+    return ", ".join(map(value_name, values))
 
 
 def _fields(fields: dict[str, Any]) -> str:
-    return ", ".join(f"{field} {arm_name(value)}" for field, value in fields.items())
+    return ", ".join(f"{field} {value_name(value)}" for field, value in fields.items())
 
 
 def _distinct(values: pd.Series[Any]) -> str:

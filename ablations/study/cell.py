@@ -79,8 +79,14 @@ class CellConfig(BaseModel):
     norm: Name
     patch: Count
     patch_embed: Literal["conv", "linear"] = "conv"
-    lpi: bool = True
+    lpi: bool | Literal["bn_first"] = True
+    """Local patch interaction; ``bn_first``: with BatchNorm before GELU."""
+    ff_ratio: Annotated[int, Field(ge=0, le=64)] = 4
+    """Hidden width of the feed-forwards as a multiple of the embedding's; 0: none."""
+    pos_embed: Literal["learned", "sincos", "none"] = "learned"
     class_attention: Annotated[int, Field(ge=0, le=1000)] | None = None
+    class_norm: Literal["same", "softmax"] = "same"
+    """What normalises class attention: the cell's normaliser, or softmax."""
     layer_scale: NotNegative | None = None
     scale: Literal["own", "matched"] = "own"
     """Whether every attention output starts with the RMS that xnorm's has (`ufo.scale`), or with its normaliser's."""
@@ -89,6 +95,8 @@ class CellConfig(BaseModel):
     embed_dim: Count | None = None
     attn_dim: Count | None = None
     num_heads: Count | None = None
+    change: Annotated[str, StringConstraints(pattern=r"^(none|[a-z_]+=[^,\s]+)$")] = "none"
+    """``FIELD=VALUE``: one field of the net that this cell has otherwise (`ablations.study.change`)."""
 
     # Recipe
     epochs: Count
@@ -130,6 +138,6 @@ def first_error(error: ValidationError) -> str:
 
 
 def message_of(error: ValidationError) -> str:
-    """Say why a value does not fit."""
-    message = error.errors()[0]["msg"]
-    return message[0].lower() + message[1:]
+    """Say why a value does not fit: every reason, where it could be one of several things."""
+    messages = dict.fromkeys(each["msg"] for each in error.errors())
+    return ", or ".join(message[0].lower() + message[1:] for message in messages)

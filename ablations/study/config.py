@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from ablations.study.cell import CellConfig, first_error
+from ablations.study.change import check_change
 from ablations.study.errors import UsageError
 
 
@@ -29,4 +30,5 @@ def make_config(values: dict[str, Any]) -> CellConfig:
             f"eval_crop {config.eval_crop:g} is for streamed images: in memory they are cropped already; "
             "give 1, or --in-memory off"
         )
+    check_change(config)
     return config

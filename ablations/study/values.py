@@ -16,6 +16,17 @@ MOST_VALUES = 10_000
 """Of one axis: as many as a range may have."""
 
 
+def value_name(value: Any) -> str:
+    """Write a value as it is read.
+
+    >>> value_name("xnorm"), value_name(0.001), value_name(True), value_name(None)
+    ('xnorm', '0.001', 'on', 'none')
+    """
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return "none" if value is None else str(value)
+
+
 def check_field(name: str) -> None:
     """Check that a field exists and may be asked for.
 

@@ -7,6 +7,7 @@ import logging
 import ufo
 from ablations.data import DataInfo, EpochBatches
 from ablations.study import CellConfig
+from ablations.study.change import apply_change
 from ufo.scale import match_scale
 
 LOG = logging.getLogger(__name__)
@@ -23,6 +24,7 @@ def build_net(config: CellConfig, *, image_shape: tuple[int, int, int], num_clas
     Raises:
         ValueError: sizes that do not fit each other.
     """
+    config = apply_change(config)
     height, width, channels = image_shape
     return ufo.build(
         config.model,
@@ -37,7 +39,10 @@ def build_net(config: CellConfig, *, image_shape: tuple[int, int, int], num_clas
         num_heads=config.num_heads,
         patch_embed=config.patch_embed,
         lpi=config.lpi,
+        ff_ratio=config.ff_ratio,
+        pos_embed=config.pos_embed,
         class_attention=config.class_attention,
+        class_norm=config.class_norm,
         layer_scale=config.layer_scale,
         drop_path=config.drop_path,
         seed=config.seed,
