@@ -136,7 +136,14 @@ def test_another_seed_gives_other_numbers(digits, tmp_path):
     [
         {"drop_path": 0.3},
         {"lpi": False},
+        {"lpi": "bn_first"},
+        {"ff_ratio": 2},
+        {"ff_ratio": 0},
+        {"pos_embed": "none"},
+        {"pos_embed": "sincos"},
         {"class_attention": 0},
+        {"class_norm": "softmax"},
+        {"change": "num_heads=2"},
         {"patch_embed": "linear"},
         {"patch": 4},
         {"layer_scale": 0.1},
@@ -156,7 +163,7 @@ def test_another_seed_gives_other_numbers(digits, tmp_path):
         {"precision": "bf16-mixed"},
         {"model": "ufo_vit_nano"},
     ],
-    ids=lambda fields: next(iter(fields)),
+    ids=lambda fields: "=".join(map(str, next(iter(fields.items())))),
 )
 def test_no_option_is_without_effect(digits, tmp_path, fields):
     plain = run_plain(digits, tmp_path)

@@ -6,6 +6,7 @@ import pytest
 
 from ablations.recipes import defaults
 from ablations.study import CellConfig, UsageError
+from ablations.study.change import apply_change
 from ablations.study.config import make_config
 from ablations.study.experiment import load_experiment
 from ablations.study.seeds import parse_seeds
@@ -40,7 +41,10 @@ def test_everything_that_can_change_the_result_changes_the_id():
         "patch": 4,
         "patch_embed": "linear",
         "lpi": False,
+        "ff_ratio": 2,
+        "pos_embed": "none",
         "class_attention": 0,
+        "class_norm": "softmax",
         "layer_scale": 0.5,
         "scale": "matched",
         "drop_path": 0.1,
@@ -48,6 +52,7 @@ def test_everything_that_can_change_the_result_changes_the_id():
         "embed_dim": 64,
         "attn_dim": 16,
         "num_heads": 2,
+        "change": "lpi=off",
         "epochs": 9,
         "batch_size": 32,
         "lr": 1e-3,
@@ -84,7 +89,8 @@ def test_a_field_left_at_its_default_does_not_enter_the_id():
         ("norm", "xnorm, l2", ["xnorm", "l2"]),
         ("norm", "none", ["none"]),
         ("class_attention", "none,0-2", [None, 0, 1, 2]),
-        ("lpi", "on,off", [True, False]),
+        ("lpi", "on,off,bn_first", [True, False, "bn_first"]),
+        ("change", "none, lpi=off,layer_scale=0.1", ["none", "lpi=off", "layer_scale=0.1"]),
         ("lr", "1e-3,3e-3", [0.001, 0.003]),
         ("data", "imagefolder:/a/b-3", ["imagefolder:/a/b-3"]),
         ("classes", "20", ["20"]),
@@ -108,7 +114,8 @@ def test_text_becomes_typed_values(field, text, values):
         ("epochs", "", "epochs: ''"),
         ("epochs", "5-2", "backwards"),
         ("drop_path", "1", "less than 1"),
-        ("lpi", "perhaps", "lpi: 'perhaps'"),
+        ("lpi", "perhaps", "lpi: 'perhaps' does not fit, .*boolean.*, or input should be 'bn_first'"),
+        ("change", "lpi", "change: 'lpi' does not fit"),
         ("precision", "fp8", "precision: 'fp8'"),
         ("epoch", "3", "did you mean 'epochs'"),
         ("smoke", "true", "unknown field 'smoke'"),
@@ -134,6 +141,30 @@ def test_fields_that_do_not_go_together_are_refused():
         config(repeats=3)
     with pytest.raises(UsageError, match=r"eval_crop 0\.9 is for streamed images"):
         config(eval_crop=0.9)
+
+
+def test_a_change_is_made():
+    assert apply_change(config(change="lpi=off")) == config(lpi=False)
+    assert apply_change(config(change="depth=1")).depth == 1
+    assert apply_change(config()) == config()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("norm=l2", "unknown part of the net 'norm'. Valid: patch, patch_embed"),
+        ("lp=off", "unknown part of the net 'lp', did you mean 'lpi'"),
+        ("lpi=maybe", "lpi: 'maybe' does not fit"),
+        ("lpi=false", "change lpi=false: write it lpi=off"),
+        ("depth=1-3", "change depth=1-3: give one value of depth"),
+        ("depth=none", "change depth=none: give one value of depth"),
+        ("lpi=on", "ufo_vit_pico has lpi=on already; give another"),
+        ("class_attention=1", "ufo_vit_pico has class_attention=1 already; give another"),
+    ],
+)
+def test_a_change_that_is_none_is_refused(change, message):
+    with pytest.raises(UsageError, match=message):
+        config(change=change)
 
 
 @pytest.mark.parametrize(("text", "seeds"), [("3", [0, 1, 2]), ("0-2,7", [0, 1, 2, 7]), ("0,", [0]), ("4,1", [1, 4])])
