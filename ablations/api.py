@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from ablations.caveats import caveats, neighbours, substitutions
+from ablations.data import InMemory
 from ablations.describe import describe_plan
 from ablations.engine.options import EngineOptions
 from ablations.engine.server import start_server
@@ -22,8 +23,8 @@ from ablations.provenance import import_plugin, source_hashes
 from ablations.request import Rerun, make_request
 from ablations.store import Store
 from ablations.study import Interrupted, UsageError
-from ablations.study.cell import check_values, parse_values
 from ablations.study.seeds import parse_seeds
+from ablations.study.values import check_values, parse_values
 
 if TYPE_CHECKING:
     from ablations.engine.watcher import Watcher
@@ -60,6 +61,7 @@ def run(
     out: str | Path = "runs",
     data_root: str | Path = "data",
     download: bool = False,
+    in_memory: InMemory = "auto",
     devices: Sequence[str] = ("auto",),
     plugins: Sequence[str] = (),
     engine: EngineOptions | None = None,
@@ -83,6 +85,7 @@ def run(
         out: as ``--out``.
         data_root: as ``--data-root``.
         download: as ``--download``.
+        in_memory: as ``--in-memory``.
         devices: ``auto``, ``cpu``, ``mps``, or one or several of ``cuda:N``.
         plugins: as ``--plugin``.
         engine: how the cells are run; by default as the command does.
@@ -110,6 +113,7 @@ def run(
         out=Path(out),
         data_root=Path(data_root),
         download=download,
+        in_memory=in_memory,
         devices=tuple(devices),
         engine=engine or EngineOptions(),
         shard=(1, 1),

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ufo.norms import AttentionNorm
+from ufo.attention import scaled
+from ufo.scale import attention_layers, rms
 
 LOG = logging.getLogger(__name__)
 
@@ -177,8 +178,9 @@ def has_not_learned(rows: list[dict[str, Any]], *, num_classes: int, warmup_epoc
 class Probes(Callback):
     """For each attention layer and epoch: RMS of its output, norm of its gradient, mean of each normaliser parameter.
 
-    The RMS is that of the normaliser's output on the first validation batch; the gradient, before clipping, is the
-    epoch's last. ``probes.csv`` is tidy: epoch, layer, probe, value. A net without such layers has its head alone.
+    The RMS is that of the normaliser's output, times the fixed gain of a matched scale, on the first validation batch;
+    the gradient, before clipping, is the epoch's last. ``probes.csv`` is tidy: epoch, layer, probe, value; it has no
+    row for a net without such layers.
 
     Args:
         folder: where the file is written, anew after each epoch.
@@ -202,33 +204,35 @@ class Probes(Callback):
 
     def on_last_gradients(self, net: nn.Module) -> None:
         """Measure the gradients."""
-        for layer, attention in _attention_layers(net).items():
+        for layer, attention in attention_layers(net).items():
             grads = [p.grad for p in attention.parameters() if p.grad is not None]
             self._grad_norm[layer] = nn.utils.get_total_norm(grads)
 
     def on_validation_start(self, net: nn.Module) -> None:
         """Listen to the first batch, and look at the parameters."""
-        for layer, attention in _attention_layers(net).items():
-            norm = next(module for module in attention.modules() if isinstance(module, AttentionNorm))
-            self._listen(layer, norm)
-            self._means[layer] = {name: p.detach().mean() for name, p in norm.named_parameters()}
+        for layer, attention in attention_layers(net).items():
+            norm, gain = attention.norm, attention.matched_gain
+            self._listen(layer, norm, gain)
+            self._means[layer] = {f"mean_{name}": p.detach().mean() for name, p in norm.named_parameters()}
+            if gain is not None:
+                self._means[layer]["matched_gain"] = gain
 
     def on_epoch_end(self, epoch: Epoch) -> None:
         """Write the epoch's rows."""
         for layer, means in self._means.items():
             values = {"output_rms": self._rms[layer], "grad_norm": self._grad_norm[layer]}
-            values |= {f"mean_{name}": mean for name, mean in means.items()}
+            values |= means
             self.rows += [
                 {"epoch": epoch.number, "layer": layer, "probe": probe, "value": value.item()}
                 for probe, value in values.items()
             ]
         write_rows(self.folder / "probes.csv", self.rows, PROBE_COLUMNS)
 
-    def _listen(self, layer: str, norm: nn.Module) -> None:
-        """Take the RMS of the next output of a normaliser, and of no other."""
+    def _listen(self, layer: str, norm: nn.Module, gain: Tensor | None) -> None:
+        """Take the RMS of the next output of a normaliser times its fixed gain, and of no other."""
 
         def listen(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
-            self._rms[layer] = output.detach().float().square().mean().sqrt()
+            self._rms[layer] = rms(scaled(output, gain))
             handle.remove()
 
         handle = norm.register_forward_hook(listen)
@@ -248,12 +252,3 @@ def write_rows(path: Path, rows: list[dict[str, Any]], columns: Sequence[str] | 
         writer.writeheader()
         writer.writerows(rows)
     scratch.replace(path)
-
-
-def _attention_layers(net: nn.Module) -> dict[str, nn.Module]:
-    """Return the modules that hold a normaliser directly, by their name in the net."""
-    return {
-        name: module
-        for name, module in net.named_modules()
-        if any(isinstance(child, AttentionNorm) for child in module.children())
-    }

@@ -5,26 +5,32 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ablations.study import CellConfig, Study
+from ablations.study.change import apply_change
 from ablations.study.timm import is_timm
 from ufo.attention import ClassAttention
 from ufo.norms import NORMS
 from ufo.sizes import SIZES
 
+MATCHED_CAVEAT = (
+    "Matched scale: a fixed gain at each attention layer, set on the first training batch, gives every arm's output "
+    "the RMS that xnorm's has at the start; training may part them again."
+)
+
 
 def caveats(study: Study) -> list[str]:
-    """Return what must be known of a study's normalisers."""
+    """Return what must be known of a study's normalisers and of their scale."""
     said = [NORMS[norm].caveat for norm in study.axes["norm"] if NORMS[norm].caveat]
+    if "matched" in study.axes.get("scale", [study.fixed.get("scale")]):
+        said.append(MATCHED_CAVEAT)
     return list(dict.fromkeys(said))
 
 
 def substitutions(cells: Iterable[CellConfig]) -> list[str]:
     """Say where class attention has another normaliser than the arm."""
     lines = []
-    for cell in cells:
-        if is_timm(cell.model):
-            continue
+    for cell in map(apply_change, (cell for cell in cells if not is_timm(cell.model))):
         blocks = SIZES[cell.model].class_attention if cell.class_attention is None else cell.class_attention
-        if blocks and (used := ClassAttention.uses(cell.norm)) != cell.norm:
+        if blocks and cell.class_norm == "same" and (used := ClassAttention.uses(cell.norm)) != cell.norm:
             lines.append(f"{cell.norm} cannot serve one query against many keys: class attention uses {used} there")
     return list(dict.fromkeys(lines))
 

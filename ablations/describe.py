@@ -14,9 +14,10 @@ from ablations.data import DataInfo
 from ablations.plan import Plan
 from ablations.stats import can_decide, seeds_needed
 from ablations.study import CellConfig, Study
+from ablations.study.change import apply_change
 from ablations.study.claim import ordered_pairs
-from ablations.study.grid import arm_name
 from ablations.study.timm import is_timm
+from ablations.study.values import value_name
 from ufo.norms import NORMS
 from ufo.sizes import SIZES
 
@@ -46,6 +47,7 @@ def describe_plan(plan: Plan) -> list[str]:
         lines.append(f"not asked for, so as the study has it: {_values(plan.taken)}")
     if plan.todo:
         lines += [_cost(plan), *_lack_of_room(plan)]
+    lines += [f"{info.name}: {info.placement}{_decoding(plan, info)}" for info in infos if info.placement]
     if plan.count("stale") and plan.rerun is None:
         lines.append("stale cells come from other sources than these; --rerun stale runs them again")
     lines += [f"{info.name}: {note}" for info in infos for note in info.notes]
@@ -67,6 +69,12 @@ def _devices(plan: Plan) -> str:
     if plan.devices[0].type == "cuda" and plan.engine.jobs_per_gpu is None:
         return f"{each}, as many side by side as fit"
     return f"{each}, {plan.num_jobs} side by side"
+
+
+def _decoding(plan: Plan, info: DataInfo) -> str:
+    if not info.streamed:
+        return ""
+    return f"; {plural(plan.num_workers, 'worker')} for each cell" if plan.num_workers else "; each cell decodes itself"
 
 
 def _cost(plan: Plan) -> str:
@@ -101,7 +109,7 @@ def _cell_seconds(plan: Plan) -> tuple[list[float], str]:
             seconds += [statistics.median(finished[kind]) * num_steps(cell, info) for cell in cells]
         elif time.perf_counter() - started < TIMING_S:
             try:
-                times = time_steps(_with_own_norm(cells[0]), info, device=plan.devices[0])
+                times = time_steps(_with_own_norm(cells[0]), info, device=plan.devices[0], workers=plan.num_workers)
             except Exception as error:  # the cells themselves will record it
                 why = f"a step of {cells[0].model} fails: {error}"
                 continue
@@ -138,7 +146,7 @@ def _disk_mib(plan: Plan) -> float:
 
 def _disk_bytes(cell: CellConfig, info: DataInfo) -> int:
     """Bytes of a cell's folder: a byte for each test image, a row for each epoch, the records; in blocks of a disk."""
-    depth = 0 if is_timm(cell.model) else cell.depth or SIZES[cell.model].depth
+    depth = 0 if is_timm(cell.model) else apply_change(cell).depth or SIZES[cell.model].depth
     return info.num_test + cell.epochs * (150 + 200 * depth) + 8192 + NUM_FILES * DISK_BLOCK // 2
 
 
@@ -149,7 +157,7 @@ def _values(axes: dict[str, list[Any]]) -> str:
     'norm=xnorm,l2; 3 seeds'
     """
     return "; ".join(
-        plural(len(values), "seed") if field == "seed" else f"{field}={','.join(map(arm_name, values))}"
+        plural(len(values), "seed") if field == "seed" else f"{field}={','.join(map(value_name, values))}"
         for field, values in axes.items()
     )
 

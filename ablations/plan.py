@@ -12,16 +12,16 @@ from typing import Any, Literal
 import torch
 
 from ablations import recipes
-from ablations.data import DataInfo
+from ablations.data import OWN_SIZE, DataInfo
 from ablations.engine.capacity import Capacity
 from ablations.engine.options import EngineOptions
 from ablations.provenance import import_plugin, source_hashes
 from ablations.request import DEFAULT_NORMS, DEFAULT_SEEDS, SMOKE_IMAGES, Request, Rerun
 from ablations.store import CellRecord, Store
 from ablations.study import CellConfig, Study, UsageError
-from ablations.study.cell import check_field, check_values, parse_values
-from ablations.study.grid import DATA_FIELDS, arm_name, design, extend
+from ablations.study.grid import DATA_FIELDS, design, extend
 from ablations.study.timm import check_own_fields, is_timm
+from ablations.study.values import check_field, check_values, parse_values, value_name
 from ablations.study_data import StudyData, find_data
 from ablations.tasks.net import build_net
 from ablations.tasks.timm_net import check_timm_name, try_timm_net
@@ -77,8 +77,17 @@ class Plan:
     @property
     def num_jobs(self) -> int:
         """Cells side by side, as far as that is known before the first has been run."""
+        return len(self._capacity.slots)
+
+    @property
+    def num_workers(self) -> int:
+        """Processes that decode streamed images for each cell, as far as that is known before."""
+        return self._capacity.workers
+
+    @property
+    def _capacity(self) -> Capacity:
         threads = max(cell.threads_per_cell for cell in self.cells)
-        return len(Capacity(self.devices, self.engine, threads_per_cell=threads).slots)
+        return Capacity(self.devices, self.engine, threads_per_cell=threads)
 
     def _is_wanted(self, cell: CellConfig) -> bool:
         state, retry = self.states[cell.id], self.engine.retry
@@ -113,8 +122,10 @@ def make_plan(request: Request) -> Plan:
     data = find_data(
         asked["data"],
         image_sizes=asked.get("image_size", [None]),
+        classes=asked.get("classes", [None]),
         data_root=request.data_root,
         download=request.download,
+        in_memory=request.in_memory,
     )
     store = Store(request.out / _name(request, data))
     _check_access(store)
@@ -185,9 +196,9 @@ def _design(
                 fewest = min(fewest, *(value for value in asked[field] if value is not None))
 
     def defaults(fields: Mapping[str, Any]) -> dict[str, Any]:
-        info = data.info(fields["data"], fields.get("image_size"))
+        info = data.info(fields["data"], fields.get("image_size"), fields.get("classes"))
         values = recipes.defaults(image_side=min(info.image_shape[:2]), flips=info.flips)
-        return {**values, "data_fingerprint": info.fingerprint}
+        return {**values, "data_fingerprint": info.fingerprint, "streamed": info.streamed}
 
     return design(
         name=name,
@@ -204,12 +215,15 @@ def _design(
 def _complete(request: Request) -> dict[str, list[Any]]:
     if request.compare == "data":
         raise UsageError("--compare data: arms see the same batches; give several --data, and each gets its own table")
-    if request.compare in ("seed", "data_fingerprint", "smoke"):
+    if request.compare == "seed":
         raise UsageError(f"--compare {request.compare}: seeds are replicates and cannot be arms; choose another field")
     check_field(request.compare)
     norms = list(DEFAULT_NORMS) if request.compare == "norm" else ["xnorm"]
     asked: dict[str, list[Any]] = {"data": ["digits"], "norm": norms, "seed": list(range(DEFAULT_SEEDS))}
     asked |= request.asked
+    own_sizes = {OWN_SIZE.get(str(spec).partition(":")[0]) for spec in asked["data"]}
+    if len(own_sizes) == 1 and own_sizes != {None}:
+        asked.setdefault("image_size", list(own_sizes))
     for field, values in asked.items():
         check_values(field, values)
     for name in asked["norm"]:
@@ -225,7 +239,7 @@ def _complete(request: Request) -> dict[str, list[Any]]:
 
 def _check_claims(request: Request, asked: Mapping[str, list[Any]]) -> None:
     """Refuse a claim about a normaliser that is none; an arm that is not asked for leaves its claim undecided."""
-    arms = [arm_name(value) for value in asked.get(request.compare, [])]
+    arms = [value_name(value) for value in asked.get(request.compare, [])]
     for arm in (arm for claim in request.claims for arm in claim.arms):
         if request.compare == "norm":
             NORMS[arm]
@@ -239,7 +253,7 @@ def _parse_ref(request: Request) -> str | None:
     values = parse_values(request.compare, request.ref)
     if len(values) > 1:
         raise UsageError(f"--ref {request.ref}: give one arm")
-    return arm_name(values[0])
+    return value_name(values[0])
 
 
 def _check_precision(device: torch.device, asked: dict[str, list[Any]]) -> None:

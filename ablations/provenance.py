@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import Any
 
 from ablations.study import UsageError
-from ufo.norms import NORMS
+from ufo.norms import NORMS, RegistrationError
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -62,7 +62,7 @@ def import_plugin(name: str) -> ModuleType:
     """Import a module that registers normalisers, from the current folder too.
 
     Raises:
-        UsageError: there is no such module. What the module itself raises is not caught.
+        UsageError: there is no such module, or it registers a normaliser wrongly. What else it raises is not caught.
     """
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
@@ -75,6 +75,8 @@ def import_plugin(name: str) -> ModuleType:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
             raise  # a module that the plug-in needs: its own traceback says which
         raise UsageError(f"--plugin {name}: no such module here ({Path.cwd()}) or on PYTHONPATH") from None
+    except RegistrationError as error:
+        raise UsageError(f"--plugin {name}: {error}") from None
     if getattr(module, "__file__", None) is None:
         raise UsageError(f"--plugin {name}: a module without a file registers nothing")
     top = name.partition(".")[0]

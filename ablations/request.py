@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from ablations.data import InMemory
 from ablations.engine.options import EngineOptions
 from ablations.study import Study, UsageError
+from ablations.study.cell import NEVER_ASKED
 from ablations.study.claim import Claim
 from ablations.study.experiment import Experiment, load_experiment
 from ablations.study.timm import OWN_FIELDS, is_timm
@@ -37,6 +39,7 @@ class Request:
         out: folder that holds the studies.
         data_root: folder of torchvision's data.
         download: whether missing data may be fetched.
+        in_memory: whether folders of images are decoded once (``on``), streamed (``off``), or by their size (``auto``).
         devices: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``, or several of ``cuda:N``.
         plugins: modules that register normalisers.
         smoke: one epoch, 256 images, 2 seeds, under a name of its own.
@@ -55,6 +58,7 @@ class Request:
     out: Path = Path("runs")
     data_root: Path = Path("data")
     download: bool = False
+    in_memory: InMemory = "auto"
     devices: tuple[str, ...] = ("auto",)
     plugins: tuple[str, ...] = ()
     smoke: bool = False
@@ -76,6 +80,7 @@ def make_request(
     out: Path,
     data_root: Path,
     download: bool,
+    in_memory: InMemory = "auto",
     devices: tuple[str, ...],
     engine: EngineOptions,
     shard: tuple[int, int],
@@ -101,6 +106,7 @@ def make_request(
         out=out,
         data_root=data_root,
         download=download,
+        in_memory=in_memory,
         devices=devices,
         smoke=smoke,
         engine=engine,
@@ -121,14 +127,15 @@ def request_of(study: Study, *, folder: Path, data: list[str] | None, data_root:
     Raises:
         UsageError: a data set is a folder of images, and a study does not hold its place.
     """
-    single = {field: [value] for field, value in study.fixed.items() if field not in ("data_fingerprint", "smoke")}
+    single = {field: [value] for field, value in study.fixed.items() if field not in NEVER_ASKED}
     asked = {**single, **study.axes}
     if all(map(is_timm, asked.get("model", [""]))):  # what UFO-ViT's defaults have put into the record
         asked = {field: values for field, values in asked.items() if field not in OWN_FIELDS}
     if data is not None:
         asked["data"] = data
     elif placeless := [name for name in asked["data"] if ":" in name]:
-        raise UsageError(f"a study does not hold the place of {placeless[0]}: give it as --data imagefolder:DIR")
+        kind = placeless[0].partition(":")[0]
+        raise UsageError(f"a study does not hold the place of {placeless[0]}: give it as --data {kind}:DIR")
     return Request(
         asked=asked,
         compare=study.compare,
@@ -136,6 +143,18 @@ def request_of(study: Study, *, folder: Path, data: list[str] | None, data_root:
         name=folder.resolve().name,
         out=folder.parent if folder.name not in ("", "..") else folder.resolve().parent,
         data_root=data_root,
+        in_memory=_in_memory_of(study),
         plugins=study.plugins,
         smoke=bool(study.fixed.get("smoke")),
     )
+
+
+def _in_memory_of(study: Study) -> InMemory:
+    """Return what a stored study was asked for; by size where its data sets differ in it, as size alone tells them."""
+    streamed = {bool(point.get("streamed")) for point in study.data_points.values()}
+    if len(streamed) > 1:
+        return "auto"
+    if streamed == {True}:
+        return "off"
+    folders = any(":" in name for name in (point["data"] for point in study.data_points.values()))
+    return "on" if folders else "auto"

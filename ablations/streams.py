@@ -51,6 +51,26 @@ def forked_library(seed: int, *part: str) -> Iterator[None]:
             np.random.set_state(of_numpy)  # noqa: NPY002
 
 
+@contextlib.contextmanager
+def forked_sample(seed: int, stream: Stream, epoch: int, position: int) -> Iterator[None]:
+    """Run library code that draws from torch's global CPU generator in a fork keyed by a sample.
+
+    It takes some 10 microseconds, where `forked_library` takes a hundred times that.
+
+    Args:
+        seed: the cell's.
+        stream: of which this is a part.
+        epoch: from 0.
+        position: of the sample in the epoch, from 0.
+    """
+    state = torch.default_generator.get_state()
+    torch.default_generator.manual_seed(keyed_seed(seed, stream, epoch, position))
+    try:
+        yield
+    finally:
+        torch.default_generator.set_state(state)
+
+
 def _seed_globals(seed: int) -> None:
     torch.manual_seed(seed)
     random.seed(seed)

@@ -46,6 +46,12 @@ class OutOfMemory(AttentionNorm):
         return q + torch.empty(2**50)
 
 
+@register(name="is_nan", label="is NaN", formula="NaN", source="test", invariances=set())
+class IsNaN(AttentionNorm):
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return v * float("nan")
+
+
 @register(name="constant", label="constant", formula="0", source="test", invariances=set())
 class Constant(AttentionNorm):
     """Lets nothing through."""

@@ -15,7 +15,12 @@ import psutil
 import pytest
 from PIL import Image
 
-collect_ignore = ["arms.py", "studies.py", "report_speed.py"]  # the first registers normalisers that misbehave
+collect_ignore = [
+    "arms.py",
+    "studies.py",
+    "report_speed.py",
+    "probe_cost.py",
+]  # the first registers normalisers that misbehave
 Cli = Callable[..., tuple[int, str, str]]
 
 

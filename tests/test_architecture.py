@@ -36,12 +36,12 @@ ALLOWED = {
     "describe": {"board", "caveats", "contrasts", "data", "engine", "plan", "stats", "study"},
     "listing": {"data", "store", "study"},
     "clean": {"data", "store"},
-    "request": {"engine", "study"},
+    "request": {"data", "engine", "study"},
     "study_data": {"data", "study"},
     "plan": {"request", "study_data", "tasks", "data", "engine", "store", "provenance", "recipes", "study"},
     "api": {
         *("caveats", "describe", "plan", "progress", "report", "request", "results"),
-        *("engine", "store", "provenance", "study"),
+        *("data", "engine", "store", "provenance", "study"),
     },
     "bench": {"bench", "plan", "request", "tasks", "data", "recipes", "signals", "streams", "study"},
     "cli": {

@@ -20,6 +20,9 @@ class UFOAttention(nn.Module):
         num_heads: h, a divisor of A.
         norm: the normaliser's registry name.
 
+    Attributes:
+        matched_gain: a fixed factor of the normaliser's output, scalar; None: none, and then it is not in the weights.
+
     Raises:
         ValueError: h does not divide A.
         UnknownNameError: no such normaliser.
@@ -32,11 +35,13 @@ class UFOAttention(nn.Module):
         self.qkv = nn.Linear(embed_dim, 3 * attn_dim)
         self.norm = build_norm(norm, num_heads=num_heads, key_dim=head_dim, value_dim=head_dim)
         self.proj = nn.Linear(attn_dim, embed_dim)
+        self.matched_gain: Tensor | None
+        self.register_buffer("matched_gain", None)
 
     def forward(self, x: Tensor) -> Tensor:
         """Let every token attend to all."""
         q, k, v = split_heads(self.qkv(x), self.num_heads, parts=3)  # each (B, h, N, d)
-        return self.proj(merge_heads(self.norm(q, k, v)))
+        return self.proj(merge_heads(scaled(self.norm(q, k, v), self.matched_gain)))
 
 
 class ClassAttention(nn.Module):
@@ -60,6 +65,8 @@ class ClassAttention(nn.Module):
         self.kv = nn.Linear(embed_dim, 2 * attn_dim)
         self.norm = build_norm(self.uses(norm), num_heads=num_heads, key_dim=head_dim, value_dim=head_dim)
         self.proj = nn.Linear(attn_dim, embed_dim)
+        self.matched_gain: Tensor | None
+        self.register_buffer("matched_gain", None)
 
     @staticmethod
     def uses(norm: str) -> str:
@@ -71,7 +78,12 @@ class ClassAttention(nn.Module):
         tokens = torch.cat((cls, patches), dim=1)  # (B, 1 + N, C)
         (q,) = split_heads(self.q(cls), self.num_heads, parts=1)  # (B, h, 1, d)
         k, v = split_heads(self.kv(tokens), self.num_heads, parts=2)  # (B, h, 1 + N, d)
-        return self.proj(merge_heads(self.norm(q, k, v)))
+        return self.proj(merge_heads(scaled(self.norm(q, k, v), self.matched_gain)))
+
+
+def scaled(output: Tensor, gain: Tensor | None) -> Tensor:
+    """Multiply an attention output by the fixed gain of `ufo.scale.match_scale`, a scalar, where there is one."""
+    return output if gain is None else output * gain
 
 
 def split_heads(x: Tensor, num_heads: int, *, parts: int) -> tuple[Tensor, ...]:

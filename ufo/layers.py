@@ -5,11 +5,21 @@ Dimension letters: B batch, N tokens, C ``embed_dim``; an image or token grid is
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 PATCH_EMBEDS = ("conv", "linear")
+POS_EMBEDS = ("learned", "sincos", "none")
+LPI_ORDERS = (True, "bn_first", False)
+
+Lpi = bool | Literal["bn_first"]
+"""Whether blocks have local patch interaction, and in which order of its layers."""
+
+SINCOS_BASE = 10_000
+"""Longest wavelength of the fixed positional table, as a multiple of 2 pi tokens (MoCo v3, arXiv 2104.02057)."""
 
 
 class ConvPatchEmbed(nn.Sequential):
@@ -63,11 +73,37 @@ def build_patch_embed(kind: str, *, in_chans: int, embed_dim: int, patch: int) -
     return cls(in_chans=in_chans, embed_dim=embed_dim, patch=patch)
 
 
-class LocalPatchInteraction(nn.Module):
-    """Depth-wise 3 x 3, GELU, BatchNorm, depth-wise 3 x 3 over the token grid (XCiT, arXiv 2106.09681)."""
+def sincos_table(grid: tuple[int, int], embed_dim: int) -> Tensor:
+    """Return a fixed positional table (1, H, W, C): sine and cosine of the column, then of the row.
 
-    def __init__(self, *, embed_dim: int) -> None:
+    A quarter of the channels each, with wavelengths from 2 pi to 2 pi `SINCOS_BASE` tokens (arXiv 2104.02057).
+
+    Raises:
+        ValueError: C is not divisible by 4.
+    """
+    if embed_dim % 4:
+        raise ValueError(f"pos_embed sincos needs an embed_dim divisible by 4, not {embed_dim}")
+    quarter = embed_dim // 4
+    rates = SINCOS_BASE ** -(torch.arange(quarter, dtype=torch.float64) / quarter)
+    rows, columns = (torch.arange(side, dtype=torch.float64)[:, None] * rates for side in grid)  # (side, C / 4)
+    of_row = torch.cat((rows.sin(), rows.cos()), dim=1)[:, None].expand(*grid, -1)
+    of_column = torch.cat((columns.sin(), columns.cos()), dim=1)[None].expand(*grid, -1)
+    return torch.cat((of_column, of_row), dim=2)[None].float()
+
+
+class LocalPatchInteraction(nn.Module):
+    """Depth-wise 3 x 3, GELU, BatchNorm, depth-wise 3 x 3 over the token grid (XCiT, arXiv 2106.09681).
+
+    XCiT's code has that order; its text, "batch normalisation and GELU in between", reads as the other.
+
+    Args:
+        embed_dim: C.
+        bn_first: whether BatchNorm comes before GELU.
+    """
+
+    def __init__(self, *, embed_dim: int, bn_first: bool = False) -> None:
         super().__init__()
+        self.bn_first = bn_first
         self.conv1 = nn.Conv2d(embed_dim, embed_dim, 3, padding=1, groups=embed_dim)
         self.bn = nn.BatchNorm2d(embed_dim)
         self.conv2 = nn.Conv2d(embed_dim, embed_dim, 3, padding=1, groups=embed_dim)
@@ -76,17 +112,23 @@ class LocalPatchInteraction(nn.Module):
         """Mix neighbouring tokens, (B, N, C) to (B, N, C) with N = H W; the convolutions see a view, not a copy."""
         B, N, C = x.shape
         image = x.view(B, *grid, C).permute(0, 3, 1, 2)  # (B, C, H, W), channels last in memory
-        image = self.conv2(self.bn(F.gelu(self.conv1(image))))
-        return image.permute(0, 2, 3, 1).reshape(B, N, C)
+        image = self.conv1(image)
+        image = F.gelu(self.bn(image)) if self.bn_first else self.bn(F.gelu(image))
+        return self.conv2(image).permute(0, 2, 3, 1).reshape(B, N, C)
 
 
 class FeedForward(nn.Module):
-    """Point-wise feed-forward with a hidden width of 4 C and GELU."""
+    """Point-wise feed-forward with GELU.
 
-    def __init__(self, *, embed_dim: int) -> None:
+    Args:
+        embed_dim: C.
+        ratio: hidden width as a multiple of C.
+    """
+
+    def __init__(self, *, embed_dim: int, ratio: int) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(embed_dim, 4 * embed_dim)
-        self.fc2 = nn.Linear(4 * embed_dim, embed_dim)
+        self.fc1 = nn.Linear(embed_dim, ratio * embed_dim)
+        self.fc2 = nn.Linear(ratio * embed_dim, embed_dim)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, N, C) to (B, N, C)."""

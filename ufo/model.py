@@ -11,87 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ufo.attention import ClassAttention, UFOAttention
+from ufo.blocks import LN_EPS, Block, ClassBlock
 from ufo.init import init_parameters
-from ufo.layers import FeedForward, LayerScale, LocalPatchInteraction, add_branch, build_patch_embed
+from ufo.layers import LPI_ORDERS, POS_EMBEDS, Lpi, build_patch_embed, sincos_table
 from ufo.sizes import SIZES, default_layer_scale
-
-LN_EPS = 1e-6
-"""LayerNorm's eps (XCiT, arXiv 2106.09681)."""
-
-
-class Block(nn.Module):
-    """x += s1 attention(LN x); x += s2 LPI(LN x); x += s3 feed-forward(LN x), with LayerScale s."""
-
-    def __init__(
-        self,
-        *,
-        embed_dim: int,
-        attn_dim: int,
-        num_heads: int,
-        norm: str,
-        lpi: bool,
-        layer_scale: float,
-        drop_path_rate: float,
-    ) -> None:
-        super().__init__()
-        self.drop_path_rate = drop_path_rate
-        self.attn_norm = nn.LayerNorm(embed_dim, eps=LN_EPS)
-        self.attn = UFOAttention(embed_dim=embed_dim, attn_dim=attn_dim, num_heads=num_heads, norm=norm)
-        self.attn_scale = LayerScale(embed_dim=embed_dim, start=layer_scale)
-        self.lpi = LocalPatchInteraction(embed_dim=embed_dim) if lpi else None
-        if lpi:
-            self.lpi_norm = nn.LayerNorm(embed_dim, eps=LN_EPS)
-            self.lpi_scale = LayerScale(embed_dim=embed_dim, start=layer_scale)
-        self.ff_norm = nn.LayerNorm(embed_dim, eps=LN_EPS)
-        self.ff = FeedForward(embed_dim=embed_dim)
-        self.ff_scale = LayerScale(embed_dim=embed_dim, start=layer_scale)
-
-    @property
-    def branches(self) -> tuple[str, ...]:
-        """Residual branches, each with a drop-path decision of its own."""
-        return ("attn", "ff") if self.lpi is None else ("attn", "lpi", "ff")
-
-    def forward(self, x: Tensor, grid: tuple[int, int], keep: Tensor | None) -> Tensor:
-        """Map (B, N, C) to (B, N, C); ``keep`` is (branches, B), None when nothing is dropped."""
-        rows = [None] * len(self.branches) if keep is None else list(keep.unbind(0))
-        rate = self.drop_path_rate
-        x = add_branch(x, self.attn_scale(self.attn(self.attn_norm(x))), keep=rows[0], rate=rate)
-        if self.lpi is not None:
-            x = add_branch(x, self.lpi_scale(self.lpi(self.lpi_norm(x), grid)), keep=rows[1], rate=rate)
-        return add_branch(x, self.ff_scale(self.ff(self.ff_norm(x))), keep=rows[-1], rate=rate)
-
-
-class ClassBlock(nn.Module):
-    """Class attention and feed-forward for the class token alone; the patches stay as they are (CaiT's way)."""
-
-    branches = ("attn", "ff")
-
-    def __init__(
-        self,
-        *,
-        embed_dim: int,
-        attn_dim: int,
-        num_heads: int,
-        norm: str,
-        layer_scale: float,
-        drop_path_rate: float,
-    ) -> None:
-        super().__init__()
-        self.drop_path_rate = drop_path_rate
-        self.attn_norm = nn.LayerNorm(embed_dim, eps=LN_EPS)
-        self.attn = ClassAttention(embed_dim=embed_dim, attn_dim=attn_dim, num_heads=num_heads, norm=norm)
-        self.attn_scale = LayerScale(embed_dim=embed_dim, start=layer_scale)
-        self.ff_norm = nn.LayerNorm(embed_dim, eps=LN_EPS)
-        self.ff = FeedForward(embed_dim=embed_dim)
-        self.ff_scale = LayerScale(embed_dim=embed_dim, start=layer_scale)
-
-    def forward(self, cls: Tensor, patches: Tensor, keep: Tensor | None) -> Tensor:
-        """Return the class token, (B, 1, C); ``keep`` is (branches, B), None when nothing is dropped."""
-        rows = [None] * len(self.branches) if keep is None else list(keep.unbind(0))
-        update = self.attn(self.attn_norm(cls), self.attn_norm(patches))
-        cls = add_branch(cls, self.attn_scale(update), keep=rows[0], rate=self.drop_path_rate)
-        return add_branch(cls, self.ff_scale(self.ff(self.ff_norm(cls))), keep=rows[1], rate=self.drop_path_rate)
 
 
 class UFOViT(nn.Module):
@@ -111,8 +34,11 @@ class UFOViT(nn.Module):
         depth: number of blocks.
         num_heads: h, a divisor of A.
         patch_embed: ``conv`` or ``linear``.
-        lpi: whether blocks have local patch interaction.
+        lpi: whether blocks have local patch interaction; ``bn_first``: with BatchNorm before GELU.
+        ff_ratio: hidden width of the feed-forwards as a multiple of C; 0: blocks have none.
+        pos_embed: ``learned``, a table that starts as noise; ``sincos``, a fixed one; or ``none``.
         class_attention: number of class-attention blocks; 0 means global average pooling.
+        class_norm: the normaliser in class attention; ``same``: ``norm``.
         layer_scale: LayerScale's start.
         drop_path: share of samples that a residual branch drops in training, 0 <= rate < 1.
 
@@ -134,22 +60,35 @@ class UFOViT(nn.Module):
         depth: int,
         num_heads: int,
         patch_embed: str,
-        lpi: bool,
+        lpi: Lpi,
+        ff_ratio: int,
+        pos_embed: str,
         class_attention: int,
+        class_norm: str,
         layer_scale: float,
         drop_path: float,
     ) -> None:
         super().__init__()
+        if lpi not in LPI_ORDERS:
+            raise ValueError(f"lpi is True, False or 'bn_first', not {lpi!r}")
+        if pos_embed not in POS_EMBEDS:
+            raise ValueError(f"pos_embed is one of {', '.join(POS_EMBEDS)}, not '{pos_embed}'")
         if not 0 <= drop_path < 1:
             raise ValueError(f"drop_path is at least 0 and below 1, not {drop_path}")
         _check_at_least(1, in_chans=in_chans, patch=patch, embed_dim=embed_dim, attn_dim=attn_dim, num_heads=num_heads)
         _check_at_least(1, depth=depth, height=img_size[0], width=img_size[1])
-        _check_at_least(0, num_classes=num_classes, class_attention=class_attention)
+        _check_at_least(0, num_classes=num_classes, class_attention=class_attention, ff_ratio=ff_ratio)
         self.patch = patch
         self.grid = self._token_grid(*img_size)
         self.drop_path = drop_path
         self.patch_embed = build_patch_embed(patch_embed, in_chans=in_chans, embed_dim=embed_dim, patch=patch)
-        self.pos_embed = nn.Parameter(torch.zeros(1, *self.grid, embed_dim))
+        self.pos_embed: Tensor | None
+        if pos_embed == "sincos":
+            self.register_buffer("pos_embed", sincos_table(self.grid, embed_dim), persistent=False)
+        else:
+            is_learned = pos_embed == "learned"
+            table = nn.Parameter(torch.zeros(1, *self.grid, embed_dim)) if is_learned else None
+            self.register_parameter("pos_embed", table)
         blocks = [
             Block(
                 embed_dim=embed_dim,
@@ -157,6 +96,7 @@ class UFOViT(nn.Module):
                 num_heads=num_heads,
                 norm=norm,
                 lpi=lpi,
+                ff_ratio=ff_ratio,
                 layer_scale=layer_scale,
                 drop_path_rate=drop_path,
             )
@@ -167,7 +107,8 @@ class UFOViT(nn.Module):
                 embed_dim=embed_dim,
                 attn_dim=attn_dim,
                 num_heads=num_heads,
-                norm=norm,
+                norm=norm if class_norm == "same" else class_norm,
+                ff_ratio=ff_ratio,
                 layer_scale=layer_scale,
                 drop_path_rate=drop_path,
             )
@@ -206,7 +147,8 @@ class UFOViT(nn.Module):
         """Return the tokens of images with their positions, (B, N, C), and their grid, (H, W)."""
         grid = self._token_grid(images.shape[2], images.shape[3])
         x = self.patch_embed(images)  # (B, C, H, W)
-        x = x.permute(0, 2, 3, 1).contiguous() + self._positions(grid)  # (B, H, W, C)
+        x = x.permute(0, 2, 3, 1).contiguous()  # (B, H, W, C)
+        x = x if self.pos_embed is None else x + self._positions(self.pos_embed, grid)
         return x.flatten(1, 2), grid
 
     def class_token(self, x: Tensor, rows: Iterator[Tensor | None]) -> Tensor:
@@ -238,11 +180,13 @@ class UFOViT(nn.Module):
             raise ValueError(f"images of {height} x {width} px are no multiple of the patch, {self.patch} px")
         return height // self.patch, width // self.patch
 
-    def _positions(self, grid: tuple[int, int]) -> Tensor:
+    def _positions(self, table: Tensor, grid: tuple[int, int]) -> Tensor:
         if grid == self.grid:
-            return self.pos_embed
-        table = self.pos_embed.permute(0, 3, 1, 2)  # (1, C, H, W)
-        return F.interpolate(table, size=grid, mode="bicubic", align_corners=False).permute(0, 2, 3, 1)
+            return table
+        if not isinstance(table, nn.Parameter):
+            return sincos_table(grid, table.shape[-1]).to(table)
+        image = table.permute(0, 3, 1, 2)  # (1, C, H, W)
+        return F.interpolate(image, size=grid, mode="bicubic", align_corners=False).permute(0, 2, 3, 1)
 
 
 def _check_at_least(least: int, **sizes: int) -> None:
@@ -264,8 +208,11 @@ def build(
     depth: int | None = None,
     num_heads: int | None = None,
     patch_embed: str = "conv",
-    lpi: bool = True,
+    lpi: Lpi = True,
+    ff_ratio: int = 4,
+    pos_embed: str = "learned",
     class_attention: int | None = None,
+    class_norm: str = "same",
     layer_scale: float | None = None,
     drop_path: float = 0.0,
     seed: int = 0,
@@ -298,7 +245,10 @@ def build(
             num_heads=size.num_heads if num_heads is None else num_heads,
             patch_embed=patch_embed,
             lpi=lpi,
+            ff_ratio=ff_ratio,
+            pos_embed=pos_embed,
             class_attention=size.class_attention if class_attention is None else class_attention,
+            class_norm=class_norm,
             layer_scale=default_layer_scale(depth) if layer_scale is None else layer_scale,
             drop_path=drop_path,
         )

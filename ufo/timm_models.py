@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import nn
 
+from ufo.layers import Lpi
 from ufo.sizes import SIZES, Size
 
 try:
@@ -65,8 +66,11 @@ def _register(size: Size) -> None:
         depth: int = size.depth,
         num_heads: int = size.num_heads,
         patch_embed: str = "conv",
-        lpi: bool = True,
+        lpi: Lpi = True,
+        ff_ratio: int = 4,
+        pos_embed: str = "learned",
         class_attention: int = size.class_attention,
+        class_norm: str = "same",
         layer_scale: float | None = None,
         global_pool: str | None = None,
         drop_rate: float = 0.0,
@@ -95,7 +99,10 @@ def _register(size: Size) -> None:
             num_heads=num_heads,
             patch_embed=patch_embed,
             lpi=lpi,
+            ff_ratio=ff_ratio,
+            pos_embed=pos_embed,
             class_attention=class_attention,
+            class_norm=class_norm,
             layer_scale=layer_scale,
             global_pool=global_pool,
             drop_rate=drop_rate,

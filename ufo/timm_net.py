@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ufo.init import init_parameters
+from ufo.layers import Lpi
 from ufo.model import UFOViT
 from ufo.sizes import default_layer_scale
 
@@ -37,8 +38,11 @@ class TimmUFOViT(UFOViT):
         depth: number of blocks.
         num_heads: h.
         patch_embed: ``conv`` or ``linear``.
-        lpi: whether blocks have local patch interaction.
+        lpi: whether blocks have local patch interaction; ``bn_first``: with BatchNorm before GELU.
+        ff_ratio: hidden width of the feed-forwards as a multiple of C; 0: none.
+        pos_embed: ``learned``, ``sincos`` or ``none``.
         class_attention: number of class-attention blocks; 0: the patches are averaged.
+        class_norm: the normaliser in class attention; ``same``: ``norm``.
         layer_scale: LayerScale's start; None: by depth.
         global_pool: of `POOLS`; None: ``token`` where there is class attention, else ``avg``.
         drop_rate: dropout before the head.
@@ -64,8 +68,11 @@ class TimmUFOViT(UFOViT):
         depth: int,
         num_heads: int,
         patch_embed: str,
-        lpi: bool,
+        lpi: Lpi,
+        ff_ratio: int,
+        pos_embed: str,
         class_attention: int,
+        class_norm: str,
         layer_scale: float | None,
         global_pool: str | None,
         drop_rate: float,
@@ -88,7 +95,10 @@ class TimmUFOViT(UFOViT):
                 num_heads=num_heads,
                 patch_embed=patch_embed,
                 lpi=lpi,
+                ff_ratio=ff_ratio,
+                pos_embed=pos_embed,
                 class_attention=class_attention,
+                class_norm=class_norm,
                 layer_scale=default_layer_scale(depth) if layer_scale is None else layer_scale,
                 drop_path=drop_path_rate,
             )
@@ -194,7 +204,7 @@ class TimmUFOViT(UFOViT):
         if global_pool is not None:
             self.global_pool = self._check_pool(global_pool)
         self.num_classes = num_classes
-        like = self.pos_embed
+        like = next(self.parameters())
         head: nn.Linear | nn.Identity = nn.Identity()
         if num_classes:
             with torch.random.fork_rng(devices=[]):

@@ -25,7 +25,7 @@ from ablations.data import DataInfo, EvalBatches, Scale, Split, TrainBatches, fi
 from ablations.recipes import build_optimizer, lr_share
 from ablations.streams import epoch_generator
 from ablations.study import CellConfig
-from ablations.tasks.net import build_net
+from ablations.tasks.net import build_ufo_net
 
 CPU = torch.device("cpu")
 
@@ -72,7 +72,7 @@ def train_bare(config: CellConfig, info: DataInfo, *, splits: dict[str, Split]) 
         splits["train"], scale=scale, batch_size=config.batch_size, augment=config.augment, seed=config.seed
     )
     val, test = (EvalBatches(splits[name], scale=scale) for name in ("val", "test"))
-    net = build_net(config, image_shape=info.image_shape, num_classes=len(info.classes))
+    net = build_ufo_net(config, image_shape=info.image_shape, num_classes=len(info.classes))
     optimizer = build_optimizer(net, lr=config.lr, weight_decay=config.weight_decay, fused=True)
     train_losses, val_losses, val_accuracies_pct, epochs_s = [], [], [], []
     for epoch in range(config.epochs):

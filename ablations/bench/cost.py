@@ -22,7 +22,7 @@ from ablations.data import DataInfo
 from ablations.plan import Plan
 from ablations.recipes import build_optimizer
 from ablations.study import CellConfig
-from ablations.study.grid import arm_name
+from ablations.study.values import value_name
 from ablations.tasks.net import build_net
 from ufo.norms import AttentionNorm
 
@@ -76,7 +76,7 @@ def _subjects(plan: Plan) -> Iterator[tuple[str, str, CellConfig, DataInfo]]:
     """Give condition, arm, configuration and data of the first cell of each arm and condition."""
     seen = set[tuple[str, str]]()
     for cell in plan.cells:
-        key = (plan.study.condition_of(cell), arm_name(getattr(cell, plan.study.compare)))
+        key = (plan.study.condition_of(cell), value_name(getattr(cell, plan.study.compare)))
         if key not in seen:
             seen.add(key)
             yield *key, cell, plan.infos[cell.data_fingerprint]
@@ -86,8 +86,9 @@ def _count(condition: str, arm: str, cell: CellConfig, info: DataInfo) -> Iterat
     """Count the multiply-adds of matrix products and convolutions, half of what torch counts as operations."""
     net = _build(cell, info).eval()
     yield Cost(condition, arm, "multiply_adds", None, 0, _multiply_adds(net, torch.zeros(1, *_image(info))))
-    norm = _normaliser(net)
-    for tokens in TOKENS if norm else ():
+    if (norm := _normaliser(net)) is None:
+        return
+    for tokens in TOKENS:
         yield Cost(condition, arm, "multiply_adds", tokens, 0, _multiply_adds(norm, *_qkv(norm, tokens)))
 
 
@@ -117,8 +118,9 @@ def _time_alone(
     with torch.no_grad():
         seconds = _seconds(lambda: net(images), device)
         yield Cost(condition, arm, "inference_s", None, number, seconds / cell.batch_size)
-        norm = _normaliser(net)
-        for tokens in TOKENS if norm else ():
+        if (norm := _normaliser(net)) is None:
+            return
+        for tokens in TOKENS:
             q, k, v = (part.to(device) for part in _qkv(norm, tokens))
             yield Cost(condition, arm, "time_s", tokens, number, _seconds(lambda: norm(q, k, v), device))  # noqa: B023
 

@@ -14,6 +14,7 @@ from ablations.cli.printing import make_console, print_lines
 
 if TYPE_CHECKING:
     from ablations.bench.harness import Row
+    from ablations.bench.loader import LoaderRow
 
 bench = typer.Typer(help="Measure time and memory.", no_args_is_help=True)
 app.add_typer(bench, name="bench")
@@ -82,7 +83,7 @@ def cost(
     from ablations.plan import make_plan
     from ablations.request import request_of
     from ablations.store import Store, replacing
-    from ablations.study.cell import parse_values
+    from ablations.study.values import parse_values
 
     asked = None if data is None else parse_values("data", data)
     request = request_of(Store(study).read_study(), folder=study, data=asked, data_root=data_root)
@@ -101,3 +102,38 @@ def cost(
     print_lines(console, [f"not measured, for it raises: {failure}" for failure in failures])
     print_lines(console, [f"{path}: {len(costs)} measurements; python -m ablations report {study} draws them"])
     return SOME_FAILED if failures else OK
+
+
+@bench.command()
+def loader(
+    data: Annotated[str | None, typer.Option(help="A folder of images. [default: 800 made-up JPEGs]")] = None,
+    workers: Annotated[str, typer.Option(help="Numbers of workers.")] = "0,1,2",
+    rounds: Annotated[int, typer.Option(min=1, help="Each is timed once in each.")] = 5,
+    image_size: Annotated[int, typer.Option(min=1, help="Pixels of the crops.")] = 224,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images of a batch.")] = 64,
+    images: Annotated[int | None, typer.Option(min=1, help="Images of a measurement. [default: all]")] = None,
+    as_json: Json = False,
+) -> int:
+    """Time the loading of streamed images beside what as many processes can decode at most, by turns."""
+    from ablations.bench.loader import bench_loader, describe_loader
+    from ablations.cli.options import parse_numbers
+
+    console = make_console(as_json)
+
+    def on_row(row: LoaderRow) -> None:
+        rate = f"{row.images_per_s:.0f} images/s"
+        print_lines(console, [f"round {row.round}/{rounds}  workers {row.workers}  {row.quantity}: {rate}"])
+
+    rows = bench_loader(
+        data,
+        workers=parse_numbers("--workers", workers),
+        rounds=rounds,
+        image_size=image_size,
+        batch_size=batch_size,
+        num_images=images,
+        on_row=on_row,
+    )
+    print_lines(console, describe_loader(rows))
+    if as_json:
+        typer.echo(json.dumps([row._asdict() for row in rows]))
+    return OK

@@ -27,6 +27,14 @@ class Retry(StrEnum):
     NONE = "none"
 
 
+class MemoryUse(StrEnum):
+    """Whether folders of images are decoded once or streamed."""
+
+    AUTO = "auto"
+    ON = "on"
+    OFF = "off"
+
+
 Out = Annotated[Path, typer.Option("--out", help="Folder that holds the studies.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, progress on stderr.")]
 Plugin = Annotated[list[str] | None, typer.Option("--plugin", help="Module that registers normalisers; repeatable.")]
@@ -45,6 +53,12 @@ CheckpointEvery = Annotated[
     str, typer.Option(help="Epochs between checkpoints; auto: when a minute has passed; 0: none.")
 ]
 SaveWeights = Annotated[str, typer.Option(help="none, or last: weights.safetensors in each cell's folder.")]
+InMemory = Annotated[
+    MemoryUse, typer.Option(help="Folders of images: decoded once (on), streamed (off), or by their size (auto).")
+]
+Workers = Annotated[
+    str, typer.Option(help="Processes of each cell that decode streamed images; auto: the cores that are left.")
+]
 Log = Annotated[str | None, typer.Option(help="Lightning's loggers to attach: tensorboard,wandb.")]
 
 
@@ -60,6 +74,7 @@ def parse_engine(
     checkpoint_every: str,
     save_weights: str,
     log: str | None,
+    workers: str,
 ) -> EngineOptions:
     """Read the options of the engine.
 
@@ -83,6 +98,7 @@ def parse_engine(
         checkpoint_every=_count("--checkpoint-every", checkpoint_every, least=0),
         save_weights=save_weights == "last",
         loggers=_loggers(log),
+        workers=_count("--workers", workers, least=0),
     )
 
 
@@ -119,6 +135,40 @@ def parse_shard(text: str | None) -> tuple[int, int]:
     if not 1 <= number <= parts:
         raise UsageError(f"--shard {text}: give I/N with I from 1 to N")
     return number, parts
+
+
+def parse_numbers(option: str, text: str) -> list[int]:
+    """Read a comma list of numbers from 0 up.
+
+    Raises:
+        UsageError: anything else, or one that comes twice.
+    """
+    from ablations.study import UsageError
+
+    parts = [part.strip() for part in text.split(",")]
+    if not all(re.fullmatch("[0-9]{1,4}", part) for part in parts) or len(set(map(int, parts))) < len(parts):
+        raise UsageError(f"{option} {text}: give numbers from 0 up, each once, as 0,1,2")
+    return [int(part) for part in parts]
+
+
+def parse_classes(text: str) -> str:
+    """Read which classes are taken: the text of the field, or ``@FILE`` with a name a line.
+
+    Raises:
+        UsageError: the file cannot be read, or has no names.
+    """
+    from ablations.study import UsageError
+    from ablations.study.cell import CLASS_JOINT
+
+    if not text.startswith("@"):
+        return text
+    try:
+        names = [line.strip() for line in Path(text[1:]).read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--classes {text}: the file cannot be read: {error}") from error
+    if len(names) < 2:
+        raise UsageError(f"--classes {text}: give a file with two names or more, one a line")
+    return CLASS_JOINT.join(names)
 
 
 def _count(option: str, text: str, *, least: int = 1) -> int | None:

@@ -40,14 +40,21 @@ class Kind(StrEnum):
 def run(
     norm: Annotated[str | None, typer.Option(help="Normalisers, a comma list. [default: xnorm,l2,single_l2]")] = None,
     data: Annotated[
-        str | None, typer.Option(help="digits, cifar10, cifar100 or imagefolder:DIR. [default: digits]")
+        str | None, typer.Option(help="As list data has them, with DIR for a folder. [default: digits]")
     ] = None,
+    classes: Annotated[
+        str | None, typer.Option(help="Of a folder, how many classes (drawn once), or which: a,b or @FILE.")
+    ] = None,
+    in_memory: options.InMemory = options.MemoryUse.AUTO,
     model: Annotated[str | None, typer.Option(help="Models. [default: by the size of the images]")] = None,
     seeds: Annotated[str | None, typer.Option(help="How many (8: 0 to 7), or which (0-3,7). [default: 8]")] = None,
     seed: Annotated[str | None, typer.Option(help="One seed.")] = None,
     lr: Annotated[str | None, typer.Option(help="Peak learning rates.")] = None,
     epochs: Annotated[str | None, typer.Option(help="Epochs.")] = None,
     batch_size: Annotated[str | None, typer.Option(help="Images of a batch.")] = None,
+    scale: Annotated[
+        str | None, typer.Option(help="own, or matched: every attention output starts at the size of xnorm's.")
+    ] = None,
     precision: Annotated[str | None, typer.Option(help="32-true, bf16-mixed or 16-mixed.")] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Any other field: FIELD=VALUE[,VALUE...]; repeatable.")
@@ -77,6 +84,7 @@ def run(
     checkpoint_every: options.CheckpointEvery = "auto",
     save_weights: options.SaveWeights = "none",
     log: options.Log = None,
+    workers: options.Workers = "auto",
     smoke: Annotated[bool, typer.Option("--smoke", help="1 epoch, 256 images, 2 seeds, a study of its own.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and end.")] = False,
     as_json: options.Json = False,
@@ -86,7 +94,8 @@ def run(
     from ablations.request import make_request
 
     flags = {"norm": norm, "data": data, "model": model, "lr": lr, "epochs": epochs}
-    flags |= {"batch_size": batch_size, "precision": precision}
+    flags |= {"batch_size": batch_size, "precision": precision, "scale": scale}
+    flags |= {"classes": None if classes is None else options.parse_classes(classes)}
     request = make_request(
         experiment=experiment,
         asked=_parse_fields(
@@ -100,6 +109,7 @@ def run(
         out=out,
         data_root=data_root,
         download=download,
+        in_memory=in_memory.value,
         devices=options.parse_devices(device, devices),
         engine=options.parse_engine(
             jobs=jobs,
@@ -112,6 +122,7 @@ def run(
             checkpoint_every=checkpoint_every,
             save_weights=save_weights,
             log=log,
+            workers=workers,
         ),
         shard=options.parse_shard(shard),
         rerun=rerun.value if rerun else None,
@@ -140,6 +151,7 @@ def retry(
     checkpoint_every: options.CheckpointEvery = "auto",
     save_weights: options.SaveWeights = "none",
     log: options.Log = None,
+    workers: options.Workers = "auto",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and end.")] = False,
     as_json: options.Json = False,
 ) -> int:
@@ -147,7 +159,7 @@ def retry(
     from ablations.plan import make_plan
     from ablations.request import request_of
     from ablations.store import Store
-    from ablations.study.cell import parse_values
+    from ablations.study.values import parse_values
 
     asked = None if data is None else parse_values("data", data)
     request = request_of(Store(study).read_study(), folder=study, data=asked, data_root=data_root)
@@ -166,6 +178,7 @@ def retry(
             checkpoint_every=checkpoint_every,
             save_weights=save_weights,
             log=log,
+            workers=workers,
         ),
     )
     return _run_plan(make_plan(request), dry_run=dry_run, as_json=as_json)
@@ -220,8 +233,8 @@ def _parse_fields(
     flags: dict[str, str | None], settings: list[str], seeds: str | None, seed: str | None
 ) -> dict[str, list[Any]]:
     from ablations.study import UsageError
-    from ablations.study.cell import parse_values
     from ablations.study.seeds import parse_seeds
+    from ablations.study.values import parse_values
 
     asked = {field: parse_values(field, text) for field, text in flags.items() if text is not None}
     for setting in settings:

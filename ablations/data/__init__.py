@@ -1,23 +1,37 @@
-"""Data sets: found, decoded once into a cache, and served in batches that are augmented on the device."""
+"""Data sets: found; decoded once into a cache or streamed; served in batches that are augmented on the device."""
 
-from ablations.data.batches import EVAL_BATCH, Batch, EvalBatches, Scale, Split, TrainBatches
-from ablations.data.cache import DataInfo, cached, load_splits, prepare, split_hash
-from ablations.data.find import DATA_SETS, find_source
+from ablations.data.batches import EVAL_BATCH, Batch, EpochBatches, EvalBatches, Scale, Split, TrainBatches
+from ablations.data.cache import prepare
+from ablations.data.find import DATA_SETS, FOLDERS, OWN_SIZE, find_source
+from ablations.data.info import DataInfo
+from ablations.data.load import CellData, load_data, time_images
+from ablations.data.location import cached
+from ablations.data.order import num_batches
+from ablations.data.placement import InMemory
 from ablations.data.sources import Source
+from ablations.data.splits import load_splits, split_hash
 
 __all__ = [
     "DATA_SETS",
     "EVAL_BATCH",
+    "FOLDERS",
+    "OWN_SIZE",
     "Batch",
+    "CellData",
     "DataInfo",
+    "EpochBatches",
     "EvalBatches",
+    "InMemory",
     "Scale",
     "Source",
     "Split",
     "TrainBatches",
     "cached",
     "find_source",
+    "load_data",
     "load_splits",
+    "num_batches",
     "prepare",
     "split_hash",
+    "time_images",
 ]

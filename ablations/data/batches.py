@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from ablations.data.augment import Draws, draw, gather
+from ablations.data.order import epoch_order, num_batches
 from ablations.streams import epoch_generator
 
 Batch = tuple[Tensor, Tensor]
@@ -59,6 +61,25 @@ class Scale:
         return (images * self.factor - self.shift).permute(0, 3, 1, 2)
 
 
+class EpochBatches(Protocol):
+    """The batches of a training, drawn anew for each epoch, wherever the images come from.
+
+    Attributes:
+        batch_size: samples of a batch.
+        hash: of what the epoch's batches hold, known before the first of them.
+    """
+
+    batch_size: int
+    hash: str
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw an epoch (from 0)."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Batch]: ...
+
+
 class TrainBatches:
     """The batches of an epoch: order and augmentation from streams keyed by (seed, epoch).
 
@@ -70,26 +91,31 @@ class TrainBatches:
         batch_size: samples of a batch, at most the split's.
         augment: kind of augmentation.
         seed: the cell's.
+        repeats: how often each sample of an epoch comes in it, as in `epoch_order`.
     """
 
-    def __init__(self, split: Split, *, scale: Scale, batch_size: int, augment: str, seed: int) -> None:
+    def __init__(
+        self, split: Split, *, scale: Scale, batch_size: int, augment: str, seed: int, repeats: int = 1
+    ) -> None:
         self.split = split
         self.scale = scale
         self.batch_size = batch_size
         self.augment = augment
         self.seed = seed
+        self.repeats = repeats
+        self.hash = ""
 
     def set_epoch(self, epoch: int) -> None:
         """Draw the order and the augmentation of an epoch (from 0), and move them to the device once."""
-        n, device = len(self.split), self.split.labels.device
-        order = torch.randperm(n, generator=epoch_generator(self.seed, "order", epoch))
+        device = self.split.labels.device
+        order = epoch_order(len(self.split), repeats=self.repeats, seed=self.seed, epoch=epoch)
         generator = epoch_generator(self.seed, "augment", epoch)
-        draws = draw(self.augment, n, image_side=min(self.split.images.shape[1:3]), generator=generator)
-        self.hash = _hash(self.split.original_rows[order], draws, self.batch_size)
+        draws = draw(self.augment, len(order), image_side=min(self.split.images.shape[1:3]), generator=generator)
+        self.hash = epoch_hash(self.split.original_rows[order], draws, batch_size=self.batch_size)
         self._order, self._draws = order.to(device), draws.to(device)
 
     def __len__(self) -> int:
-        return len(self.split) // self.batch_size
+        return num_batches(len(self.split), batch_size=self.batch_size, repeats=self.repeats)
 
     def __iter__(self) -> Iterator[Batch]:
         for start in range(0, len(self) * self.batch_size, self.batch_size):
@@ -117,5 +143,14 @@ class EvalBatches:
             yield self.scale(self.split.images[batch_rows]), batch_labels
 
 
-def _hash(order: Tensor, draws: Draws, batch_size: int) -> str:
-    return hashlib.sha256(f"{batch_size} ".encode() + order.numpy().tobytes() + draws.tobytes()).hexdigest()[:12]
+def epoch_hash(rows: Tensor, draws: Draws, *, batch_size: int, more: str = "") -> str:
+    """Hash what an epoch's batches hold: which images in which order, and what was drawn for each.
+
+    Args:
+        rows: (n,) of the data set's part, in the epoch's order, on the CPU.
+        draws: of the n samples, on the CPU.
+        batch_size: samples of a batch.
+        more: what decides what is drawn beside the draws.
+    """
+    text = f"{batch_size} ".encode() + rows.numpy().tobytes() + draws.tobytes() + more.encode()
+    return hashlib.sha256(text).hexdigest()[:12]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ablations.data.folder import ImageFolder
+from ablations.data.folder import image_folder
 from ablations.data.sources import Cifar, Digits, Source
+from ablations.data.tiny_imagenet import tiny_imagenet
 from ablations.study import UsageError
 from ufo.registry import unknown_name
 
@@ -14,35 +15,52 @@ DATA_SETS = {
     "cifar10": "CIFAR-10 as torchvision stores it, under --data-root: 32 x 32 px, 10 classes",
     "cifar100": "CIFAR-100 as torchvision stores it, under --data-root: 32 x 32 px, 100 classes",
     "imagefolder:DIR": "a folder with train/ and val/ or test/, one folder of images for each class",
+    "imagenet:DIR": "ImageNet-1k, or as large: train/ and val/ with class folders; 224 px; streamed, unless it fits",
+    "tiny-imagenet:DIR": "Tiny-ImageNet in its own layout: wnids.txt, words.txt, train/, val/; 64 x 64 px, 200 classes",
 }
 """Name on the command line to what it is."""
 
+FOLDERS = tuple(name.partition(":")[0] for name in DATA_SETS if ":" in name)
+"""Kinds that are followed by a folder, and that may be streamed."""
 
-def find_source(spec: str, *, data_root: Path, download: bool, image_size: int | None) -> Source:
+OWN_SIZE = {"imagenet": 224}
+"""Pixels to which images of a kind are brought unless asked otherwise; others are left as they are."""
+
+
+def find_source(
+    spec: str, *, data_root: Path, download: bool, image_size: int | None, classes: str | None = None
+) -> Source:
     """Find a data set by its name on the command line.
 
     Args:
-        spec: a name of `DATA_SETS`; ``imagefolder:`` is followed by the folder.
+        spec: a name of `DATA_SETS`; those that need a folder are followed by it.
         data_root: folder of torchvision's own files.
         download: whether a missing one may be fetched.
         image_size: pixels of the side to which images are resized and cropped; None: as they are.
+        classes: which classes are taken, as `choose_classes` reads it; None: all.
 
     Raises:
         UsageError: an unknown name, or data that is not there.
     """
-    kind, colon, folder = spec.partition(":")
+    kind, colon, place = spec.partition(":")
     valid = [name.partition(":")[0] for name in DATA_SETS]
     if kind not in valid:
         raise UsageError(str(unknown_name("data set", kind, valid)))
-    if kind == "imagefolder":
-        if not folder:
-            raise UsageError("imagefolder needs a folder: --data imagefolder:DIR")
+    if kind in FOLDERS:
+        if not place:
+            raise UsageError(f"{kind} needs a folder: --data {kind}:DIR")
         try:
-            return ImageFolder(Path(folder).expanduser(), image_size=image_size)
+            root = Path(place).expanduser()
         except RuntimeError as error:  # ~name of a user that there is not
-            raise UsageError(f"no folder {folder}: {error}") from error
+            raise UsageError(f"no folder {place}: {error}") from error
+        if kind == "tiny-imagenet":
+            return tiny_imagenet(root, image_size=image_size, classes=classes)
+        by_contents = kind == "imagefolder"
+        return image_folder(root, kind=kind, image_size=image_size, classes=classes, by_contents=by_contents)
     if colon:
         raise UsageError(f"data set '{kind}' takes no folder; torchvision's files are looked for under --data-root")
-    if image_size is not None:
-        raise UsageError(f"image_size is for imagefolder; the images of '{kind}' have a size of their own")
+    for field, value in (("image_size", image_size), ("classes", classes)):
+        if value is not None:
+            what = "images have a size of their own" if field == "image_size" else "classes are taken as they are"
+            raise UsageError(f"{field} is for {', '.join(FOLDERS)}; of '{kind}' the {what}")
     return Digits() if kind == "digits" else Cifar(kind, root=data_root, download=download)

@@ -1,194 +1,140 @@
-"""A folder of class folders of images."""
+"""A folder of class folders of images, ImageNet's among them."""
 
 from __future__ import annotations
 
-import functools
-import hashlib
 import os
-import warnings
-from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
-from ablations.data.sources import Decoded, Part
+from ablations.data.classes import choose_classes
+from ablations.data.files import FileList, FileListBuilder, file_size, shown, walk
+from ablations.data.image import EXTENSIONS
+from ablations.data.tree import ImageTree
 from ablations.study import UsageError
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
-GREY_MODES = ("1", "L")
-COLOUR_MODES = ("RGB", "RGBA", "P", "CMYK", "YCbCr", "LA")
 
-
-@dataclass(frozen=True)
-class ImageFile:
-    """One image of a part: its path below the root, and its label."""
-
-    path: str
-    label: int
-
-
-class ImageFolder:
-    """``DIR/{train,val,test}/<class>/**/*.jpg``.
+def image_folder(root: Path, *, kind: str, image_size: int | None, classes: str | None, by_contents: bool) -> ImageTree:
+    """Find ``DIR/{train,val,test}/<class>/**/*.jpg``.
 
     ``test/`` is the test split; without it ``val/`` is, and validation is cut from train.
 
     Args:
         root: DIR.
-        image_size: pixels of the side to which images are resized and centre-cropped; None: all have one size already.
+        kind: ``imagefolder``, or ``imagenet``, whose ``test/`` has no labels and is left out.
+        image_size: pixels of the side to which images are brought; None: all have one size already.
+        classes: which classes are taken, as `choose_classes` reads it.
+        by_contents: whether the fingerprint is of contents.
 
     Raises:
-        UsageError: a folder is missing or has no images, or the parts have different classes.
+        UsageError: a folder is missing or has no images, the parts have different classes, or there are not the
+            classes that are wanted.
     """
-
-    flips = True
-
-    def __init__(self, root: Path, *, image_size: int | None) -> None:
-        if not root.is_dir():
-            raise UsageError(f"no folder {root}")
-        if _shown(root.resolve()) != str(root.resolve()):
-            raise UsageError(f"the name of the folder {_shown(root)} is no text; rename it")
-        self.root = root
-        self.name = f"imagefolder:{root.resolve().name}"
-        self.image_size = image_size
-        self.notes: list[str] = []
-        folders = [part for part in ("train", "val", "test") if (root / part).is_dir()]
-        if "train" not in folders or len(folders) < 2:
-            raise UsageError(f"{root} needs the folders train/ and val/ or test/; it has {folders or 'neither'}")
-        self.classes = _class_names(root / "train")
-        self.files: dict[str, list[ImageFile]] = {}
-        for part in folders:
-            self._check_classes(part)
-            self.files[part] = self._list_files(part)
-            self._note_left_out(part)
-        if "test" not in self.files:
-            self.files["test"] = self.files.pop("val")
-            self.notes.append("no test/: val/ is the test split, and validation is cut from train/")
-
-    @functools.cached_property
-    def fingerprint(self) -> str:
-        """Hash of relative paths and contents, and of the size to which images are brought.
-
-        Sizes in bytes would not do: images of an uncompressed format have the same whatever they show.
-        """
-        digest = hashlib.sha256(f"image_size {self.image_size}\n".encode())
-        files = [(part, file) for part in sorted(self.files) for file in self.files[part]]
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            contents = pool.map(self._digest, (file for _, file in files))
-            for (part, file), content in zip(files, contents, strict=True):
-                digest.update(f"{part} {file.path} ".encode(errors="surrogateescape") + content)
-        return digest.hexdigest()[:16]
-
-    def decode(self) -> Decoded:
-        """Read every image: RGB, or one channel where all are greyscale."""
-        from PIL import Image
-
-        parts: dict[str, Part] = {}
-        modes: Counter[str] = Counter()
-        with ThreadPoolExecutor(os.cpu_count()) as pool, warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the error at twice the size stays
-            read = {part: list(pool.map(self._read, files)) for part, files in self.files.items()}
-        for part, files in self.files.items():
-            self._check_sizes(files, [image for image, _ in read[part]], like=read["train"][0][0])
-            modes.update("greyscale" if mode in GREY_MODES else mode for _, mode in read[part])
-        all_grey = set(modes) == {"greyscale"}
-        for part, files in self.files.items():
-            images = np.stack([image for image, _ in read.pop(part)])
-            labels = np.array([file.label for file in files], dtype=np.int64)
-            parts[part] = (images[..., :1] if all_grey else images, labels)
-        others = {} if all_grey else {mode: count for mode, count in modes.items() if mode != "RGB"}
-        notes = [
-            f"{count:,} {mode} images of {modes.total():,} were converted to RGB" for mode, count in others.items()
-        ]
-        return Decoded(parts, self.classes, notes)
-
-    def _check_classes(self, part: str) -> None:
-        names = _class_names(self.root / part)
-        if missing := sorted(set(self.classes) - set(names)):
-            raise UsageError(f"class '{missing[0]}' is in {self.root / 'train'} and not in {self.root / part}")
-        if extra := sorted(set(names) - set(self.classes)):
-            raise UsageError(f"class '{extra[0]}' is in {self.root / part} and not in {self.root / 'train'}")
-
-    def _list_files(self, part: str) -> list[ImageFile]:
-        files, others = [], []
-        for label, name in enumerate(self.classes):
-            found = _walk(self.root / part / name)
-            images = [path for path in found if path.suffix.lower() in EXTENSIONS]
-            others += [path for path in found if path.suffix.lower() not in EXTENSIONS]
-            if not images:
-                raise UsageError(f"no images in {self.root / part / name}")
-            files += [ImageFile(path.relative_to(self.root).as_posix(), label) for path in images]
-        if others:
-            self.notes.append(
-                f"{part}/ has files that are no images by their name, which are left out: {len(others)}, "
-                f"the first {_shown(others[0])}"
-            )
-        return files
-
-    def _note_left_out(self, part: str) -> None:
-        entries = sorted(os.scandir(self.root / part), key=lambda entry: entry.name)
-        hidden = [entry.path for entry in entries if entry.is_dir() and entry.name.startswith(".")]
-        loose = [entry.path for entry in entries if not entry.is_dir()]
-        for paths, what in ((hidden, "folders that begin with a dot"), (loose, "files in no class folder")):
-            if paths:
-                self.notes.append(f"{part}/ has {what}, which are left out: {len(paths)}, the first {_shown(paths[0])}")
-
-    def _digest(self, file: ImageFile) -> bytes:
-        path = self.root / file.path
-        try:
-            if path.exists() and not path.is_file():  # a pipe would be waited for
-                raise UsageError(f"{path} cannot be read: it is no file; repair or remove it")
-            return hashlib.sha256(path.read_bytes()).digest()
-        except OSError as error:
-            raise UsageError(f"{path} cannot be read: {error.strerror}; repair or remove it") from error
-
-    def _read(self, file: ImageFile) -> tuple[npt.NDArray[np.uint8], str]:
-        from PIL import Image, ImageOps
-
-        path = self.root / file.path
-        try:
-            with Image.open(path) as image:
-                mode = image.mode
-                rgb = image.convert("RGB")
-        except (OSError, EOFError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise UsageError(f"{path} cannot be read: {error}; repair or remove it") from error
-        if mode not in (*GREY_MODES, *COLOUR_MODES):
-            raise UsageError(f"{path} is in mode {mode}, which has no exact 8-bit form; convert it first")
-        if self.image_size is not None:
-            rgb = ImageOps.fit(rgb, (self.image_size, self.image_size), Image.Resampling.BICUBIC)
-        return np.asarray(rgb), mode
-
-    def _check_sizes(
-        self, files: list[ImageFile], images: list[npt.NDArray[np.uint8]], *, like: npt.NDArray[np.uint8]
-    ) -> None:
-        for file, image in zip(files, images, strict=True):
-            if image.shape != like.shape:
-                one, other = (f"{height} x {width} px" for height, width, _ in (like.shape, image.shape))
-                first = self.files["train"][0].path
-                raise UsageError(
-                    f"images differ in size: {first} has {one}, {file.path} {other}; give --set image_size=N"
-                )
+    check_root(root)
+    parts = [part for part in ("train", "val", "test") if (root / part).is_dir()]
+    notes: list[str] = []
+    if kind == "imagenet" and "test" in parts and not _class_folders(root / "test"):
+        parts.remove("test")
+        notes.append("test/ has no class folders, so no labels, and is left out")
+    if "train" not in parts or len(parts) < 2:
+        raise UsageError(f"{root} needs the folders train/ and val/ or test/; it has {parts or 'neither'}")
+    names = _class_names(root / "train")
+    for part in parts:
+        _check_classes(root, part, names)
+    chosen = choose_classes(names, classes)
+    files: dict[str, FileList] = {}
+    for part in parts:
+        files[part] = _list_files(root, part, chosen, notes)
+        _note_left_out(root / part, notes)
+    if "test" not in files:
+        files["test"] = files.pop("val")
+        notes.append("no test/: val/ is the test split, and validation is cut from train/")
+    if classes is not None:
+        notes.append(note_classes(chosen, of=len(names)))
+    return ImageTree(
+        kind=kind,
+        root=root,
+        parts=files,
+        classes=chosen,
+        image_size=image_size,
+        notes=notes,
+        by_contents=by_contents,
+    )
 
 
-def _shown(path: str | Path) -> str:
-    """Write a path for people, a byte that is no character as a question mark."""
-    return os.fsencode(path).decode(errors="replace")
+def check_root(root: Path) -> None:
+    """Check the folder of a data set.
+
+    Raises:
+        UsageError: it is not there, or its name is no text.
+    """
+    if not root.is_dir():
+        raise UsageError(f"no folder {root}")
+    if shown(root.resolve()) != str(root.resolve()):
+        raise UsageError(f"the name of the folder {shown(root)} is no text; rename it")
+
+
+def note_classes(chosen: list[str], *, of: int) -> str:
+    """Say which classes are taken.
+
+    >>> note_classes(["cat", "dog"], of=5)
+    '2 of 5 classes: cat, dog'
+    """
+    few = ", ".join(chosen[:10]) + (f" and {len(chosen) - 10} more, in each cell's record" if len(chosen) > 10 else "")
+    return f"{len(chosen):,} of {of:,} classes: {few}"
+
+
+def note_no_images(part: str, others: list[str], notes: list[str]) -> None:
+    """Note the files that are no images by their name."""
+    if others:
+        notes.append(
+            f"{part}/ has files that are no images by their name, which are left out: {len(others)}, "
+            f"the first {shown(others[0])}"
+        )
+
+
+def is_image(name: str) -> bool:
+    """Whether a file is an image by its name."""
+    return os.path.splitext(name)[1].lower() in EXTENSIONS  # noqa: PTH122  # of a million names, no objects
+
+
+def _check_classes(root: Path, part: str, classes: list[str]) -> None:
+    names = _class_names(root / part)
+    if missing := sorted(set(classes) - set(names)):
+        raise UsageError(f"class '{missing[0]}' is in {root / 'train'} and not in {root / part}")
+    if extra := sorted(set(names) - set(classes)):
+        raise UsageError(f"class '{extra[0]}' is in {root / part} and not in {root / 'train'}")
+
+
+def _list_files(root: Path, part: str, classes: list[str], notes: list[str]) -> FileList:
+    builder = FileListBuilder()
+    others: list[str] = []
+    above = len(os.fspath(root)) + 1
+    for label, name in enumerate(classes):
+        before = len(builder)
+        for entry in walk(os.fspath(root / part / name)):
+            if is_image(entry.name):
+                builder.add(entry.path[above:], label=label, size=file_size(entry))
+            else:
+                others.append(entry.path)
+        if len(builder) == before:
+            raise UsageError(f"no images in {root / part / name}")
+    note_no_images(part, others, notes)
+    return builder.build()
+
+
+def _note_left_out(folder: Path, notes: list[str]) -> None:
+    entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    hidden = [entry.path for entry in entries if entry.is_dir() and entry.name.startswith(".")]
+    loose = [entry.path for entry in entries if not entry.is_dir()]
+    for paths, what in ((hidden, "folders that begin with a dot"), (loose, "files in no class folder")):
+        if paths:
+            notes.append(f"{folder.name}/ has {what}, which are left out: {len(paths)}, the first {shown(paths[0])}")
+
+
+def _class_folders(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
 
 
 def _class_names(folder: Path) -> list[str]:
-    names = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
-    if not names:
+    if not (names := _class_folders(folder)):
         raise UsageError(f"no class folders with images in {folder}")
     return names
-
-
-def _walk(folder: Path) -> list[Path]:
-    found = []
-    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
-        if entry.is_dir():
-            found += _walk(Path(entry.path))
-        else:
-            found.append(Path(entry.path))
-    return found

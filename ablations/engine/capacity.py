@@ -16,6 +16,9 @@ from ablations.engine.options import EngineOptions
 MOST_AUTO_JOBS = 8
 """A worker takes some hundred MB of memory beside its cell's, so a machine of many cores is not filled unasked."""
 
+MOST_AUTO_WORKERS = 16
+"""A worker takes some 100 MB of memory."""
+
 CUDA_CONTEXT_MIB = 600.0
 """Device memory that a process takes beside torch's allocator: measured values lie between 300 and 600."""
 
@@ -55,7 +58,7 @@ class Capacity:
     """
 
     def __init__(self, devices: tuple[torch.device, ...], options: EngineOptions, *, threads_per_cell: int) -> None:
-        self._devices, self._options = devices, options
+        self._devices, self._options, self._threads_per_cell = devices, options, threads_per_cell
         self._free_mib = {device: free_mib(device) for device in devices}
         self._most = most_by_cores(threads_per_cell, num_devices=len(devices))
         self._is_measuring = devices[0].type == "cuda" and options.jobs_per_gpu is None
@@ -71,6 +74,19 @@ class Capacity:
         if self._is_measuring:
             return [Slot(self._devices[0], 0)]
         return [Slot(device, number) for number in range(self._each) for device in self._devices]
+
+    @property
+    def workers(self) -> int:
+        """Processes that decode streamed images for each cell: as asked for, or the cores that the cells leave.
+
+        On a CPU the cells may leave none: then each decodes between its own steps. A GPU's cell always gets one.
+        """
+        if self._options.workers is not None:
+            return self._options.workers
+        if self._devices[0].type == "cpu":
+            return max(0, min(MOST_AUTO_WORKERS, num_cores() // self._each - self._threads_per_cell))
+        cells = self._each * len(self._devices)
+        return max(1, min(MOST_AUTO_WORKERS, num_cores() // cells))
 
     def learn(self, fields: Mapping[str, Any]) -> None:
         """Take note of what a finished cell has taken.
@@ -102,8 +118,12 @@ class Capacity:
 
 def most_by_cores(threads_per_cell: int, *, num_devices: int = 1) -> int:
     """Return how many cells the cores of this machine can serve, for each of some devices."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(MOST_AUTO_JOBS, cores // threads_per_cell // num_devices))
+    return max(1, min(MOST_AUTO_JOBS, num_cores() // threads_per_cell // num_devices))
+
+
+def num_cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def fitting_on_gpu(peak_reserved_mib: float, *, free_mib: float, most: int) -> int:

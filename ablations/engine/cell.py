@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import resource
 import sys
 import time
@@ -18,7 +19,7 @@ import torch
 from safetensors.torch import save_file
 
 from ablations.callbacks import Diverged, DivergenceGuard, History, Probes, has_not_learned
-from ablations.data import DataInfo, EvalBatches, Scale, TrainBatches, load_splits, split_hash
+from ablations.data import DataInfo, load_data
 from ablations.engine.capacity import device_name
 from ablations.engine.checkpoint import Checkpoints, trained_with
 from ablations.engine.limits import is_disk_full, is_oom
@@ -29,8 +30,9 @@ from ablations.engine.result import TRACEBACK_LINES, Result, blank_fields
 from ablations.engine.training import Training
 from ablations.streams import forked_library, reseed_library
 from ablations.study import CellConfig
-from ablations.tasks.net import build_net
+from ablations.tasks.net import build_net, match_to_xnorm
 from ufo.init import shared_weights_hash
+from ufo.scale import UnmatchableError
 
 
 def run_cell(
@@ -60,6 +62,7 @@ def run_cell(
         torch.cuda.reset_peak_memory_stats(device)
     disk_full = False
     with logged(folder / "log.txt"), _threads(config.threads_per_cell), forked_library(config.seed):
+        cell: _Cell | None = None
         try:
             cell = _Cell(config, info, folder, device, options, source_hash, fields)
             outcome, kind, detail = cell.train_and_test()
@@ -71,6 +74,9 @@ def run_cell(
             detail = f"{type(error).__name__}: {detail}"
             lines = "".join(traceback.format_exception(error)).splitlines()[-TRACEBACK_LINES:]
             disk_full = is_disk_full(error, folder)
+        finally:
+            if cell is not None:
+                cell.data.close()
     fields["seconds"] += time.perf_counter() - clock
     fields |= _memory(device)
     return Result(outcome, kind, detail, lines, fields, disk_full)
@@ -89,20 +95,14 @@ class _Cell:
         source_hash: str,
         fields: dict[str, Any],
     ) -> None:
-        self.config, self.folder, self.options, self.fields = config, folder, options, fields
+        self.config, self.info, self.folder, self.options, self.fields = config, info, folder, options, fields
         self.num_classes = len(info.classes)
-        self.splits = load_splits(info, train_limit=config.train_limit, device=device)
-        self.scale = Scale(info.mean, info.std, device=device)
-        train = TrainBatches(
-            self.splits["train"],
-            scale=self.scale,
-            batch_size=config.batch_size,
-            augment=config.augment,
-            seed=config.seed,
-        )
+        self.data = load_data(config, info, device=device, workers=options.workers)
         net = build_net(config, image_shape=info.image_shape, num_classes=self.num_classes)
         fields["init_hash"] = shared_weights_hash(net)
-        fields["split_hash"] = split_hash(self.splits)
+        fields["split_hash"] = self.data.split_hash
+        if config.classes is not None:
+            fields["classes"] = info.classes
         fields["num_parameters"] = sum(parameter.numel() for parameter in net.parameters())
         self.history = History(folder)
         self.loggers = Loggers(options.loggers, folder=Path(options.log_folder), config=config)
@@ -113,8 +113,8 @@ class _Cell:
             net,
             config=config,
             num_classes=self.num_classes,
-            train=train,
-            val=EvalBatches(self.splits["val"], scale=self.scale),
+            train=self.data.train,
+            val=self.data.val,
             device=device,
             callbacks=[self.history, Probes(folder), self.loggers, guard],  # the guard may end it, so the others first
             checkpoints=self.checkpoints,
@@ -125,6 +125,8 @@ class _Cell:
         tested: dict[str, float] = {}
         is_ended = False
         try:
+            if self.config.scale == "matched":
+                self._match_scale()
             self._go_on()
             self.loggers.attach(num_epochs=self.training.num_epochs)
             self.training.fit()
@@ -146,6 +148,15 @@ class _Cell:
             return "diverged", "no_learning", "validation cross-entropy stayed at chance"
         return "ok", "", ""
 
+    def _match_scale(self) -> None:
+        """Match the attention outputs' scale to xnorm's; a checkpoint to go on from holds the same gains."""
+        try:
+            match_to_xnorm(self.training.net, self.config, self.info, self.training.train)
+        except UnmatchableError as error:
+            if math.isfinite(error.rms):
+                raise
+            raise Diverged("nan", str(error)) from None
+
     def _go_on(self) -> None:
         """Take up the training of an attempt that was cut short, if there was one."""
         if (begun := self.checkpoints.load()) is not None:
@@ -154,7 +165,7 @@ class _Cell:
     def _test(self) -> dict[str, float]:
         task = self.training.task
         reseed_library(self.config.seed, self.config.epochs)  # also where no epoch has been trained in this attempt
-        self.training.evaluate(EvalBatches(self.splits["test"], scale=self.scale), task.test_step)
+        self.training.evaluate(self.data.test, task.test_step)
         correct = torch.cat(task.test_correct).cpu().numpy()
         np.save(self.folder / "correct.npy", correct)
         if self.options.save_weights:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from ablations.data import EVAL_BATCH, DataInfo
+from ablations.data import EVAL_BATCH, DataInfo, num_batches, time_images
 from ablations.streams import forked_library
 from ablations.study import CellConfig
 from ablations.tasks.net import build_net
@@ -20,7 +20,7 @@ WARM_S = 1.0
 
 @dataclass(frozen=True)
 class StepTimes:
-    """What a training step and an evaluation batch take, in seconds."""
+    """What a training step and an evaluation batch take, with the decoding of what is streamed, in seconds."""
 
     train_s: float
     eval_s: float
@@ -33,11 +33,18 @@ class StepTimes:
 
 def num_steps(config: CellConfig, info: DataInfo) -> int:
     """Return the training steps of a cell."""
-    return config.epochs * ((config.train_limit or info.num_train) // config.batch_size)
+    n = config.train_limit or info.num_train
+    return config.epochs * num_batches(n, batch_size=config.batch_size, repeats=config.repeats)
 
 
-def time_steps(config: CellConfig, info: DataInfo, *, device: torch.device) -> StepTimes:
+def time_steps(config: CellConfig, info: DataInfo, *, device: torch.device, workers: int = 0) -> StepTimes:
     """Time a training step and an evaluation batch of a cell on noise, in float32.
+
+    Args:
+        config: the cell.
+        info: its data set.
+        device: to train on.
+        workers: processes that decode streamed images, beside the steps; 0: between them.
 
     The optimiser's update is left out, a few per cent of a step: torch's optimisers load its compiler when they are
     first made, which takes longer than all of this.
@@ -64,7 +71,18 @@ def time_steps(config: CellConfig, info: DataInfo, *, device: torch.device) -> S
         torch.set_num_threads(threads)
         if device.type == "cuda":
             torch.cuda.empty_cache()  # the cells need it
-    return StepTimes(train_s, eval_s)
+    if not info.streamed:
+        return StepTimes(train_s, eval_s)
+    image_s = time_images(config, info)
+    return StepTimes(
+        _with_decoding(train_s, image_s * config.batch_size, workers),
+        _with_decoding(eval_s, image_s * EVAL_BATCH, workers),
+    )
+
+
+def _with_decoding(step_s: float, decode_s: float, workers: int) -> float:
+    """Return the seconds of a step whose images take a core some seconds to decode."""
+    return max(step_s, decode_s / workers) if workers else step_s + decode_s
 
 
 def _seconds(call: Callable[[], None], device: torch.device) -> float:

@@ -254,6 +254,7 @@ class Runner:
             loggers=self._options.loggers,
             log_folder=str(self._store.folder.resolve() / "logs" / self._folder_name(cell)),
             memory_mib=self._capacity.limit_mib(slot.device, alone=self._alone is not None),
+            workers=self._capacity.workers,
         )
         return Task(
             config=cell,

@@ -20,6 +20,7 @@ class CellOptions:
         loggers: names of Lightning's loggers to attach.
         log_folder: where loggers write; its name is the run's, and that two levels above it the project's.
         memory_mib: limit of the memory that the cell allocates, of the device's on a GPU; None: none.
+        workers: processes that decode streamed images; 0: the cell's own does.
     """
 
     checkpoint_every: int | None = None
@@ -27,6 +28,7 @@ class CellOptions:
     loggers: tuple[str, ...] = ()
     log_folder: str = ""
     memory_mib: float | None = None
+    workers: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +45,7 @@ class EngineOptions:
         checkpoint_every: epochs between two checkpoints, as in `CellOptions`.
         save_weights: whether the last weights are kept.
         loggers: names of Lightning's loggers to attach.
+        workers: processes of a cell that decode streamed images; None: the cores that the cells themselves leave.
     """
 
     jobs: int | None = None
@@ -54,3 +57,4 @@ class EngineOptions:
     checkpoint_every: int | None = None
     save_weights: bool = False
     loggers: tuple[str, ...] = ()
+    workers: int | None = None

@@ -15,7 +15,7 @@ from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from torch import nn
 
 from ablations.callbacks import Callback, Epoch
-from ablations.data import Batch, EvalBatches, TrainBatches
+from ablations.data import Batch, EpochBatches
 from ablations.engine.checkpoint import Checkpoints
 from ablations.recipes import build_optimizer, build_schedule
 from ablations.study import CellConfig
@@ -50,8 +50,8 @@ class Training:
         *,
         config: CellConfig,
         num_classes: int,
-        train: TrainBatches,
-        val: EvalBatches,
+        train: EpochBatches,
+        val: Iterable[Batch],
         device: torch.device,
         callbacks: Sequence[Callback],
         checkpoints: Checkpoints,

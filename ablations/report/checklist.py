@@ -12,10 +12,8 @@ import pandas as pd
 from ablations.report.notes import pairing_text
 from ablations.results import Results
 from ablations.study import CellConfig, Study
-from ablations.study.grid import arm_name
-
-NOT_ASKED = ("data_fingerprint", "smoke")
-"""Fields of a cell that no flag sets."""
+from ablations.study.cell import NEVER_ASKED
+from ablations.study.values import value_name
 
 FLAGS = ("norm", "data", "model", "lr", "epochs", "batch_size", "precision")
 """Fields with a flag of their own."""
@@ -81,11 +79,11 @@ def command(study: Study, folder: Path) -> str:
     parts = ["python -m ablations run", f"--study {shlex.quote(folder.name or study.name)}"]
     if folder.parent != Path("runs"):
         parts.append(f"--out {shlex.quote(str(folder.parent))}")
-    asked: dict[str, list[Any]] = {field: [value] for field, value in study.fixed.items() if field not in NOT_ASKED}
+    asked: dict[str, list[Any]] = {field: [value] for field, value in study.fixed.items() if field not in NEVER_ASKED}
     asked |= {field: values for field, values in study.axes.items() if field != "seed"}
     for field in (*FLAGS, *(field for field in CellConfig.model_fields if field not in FLAGS)):
         if field in asked:
-            values = ",".join(_placeless(arm_name(value)) for value in asked[field])
+            values = ",".join(_placeless(value_name(value)) for value in asked[field])
             flag = f"--{field.replace('_', '-')} " if field in FLAGS else f"--set {field}="
             parts.append(flag + shlex.quote(values))
     parts.append(f"--seeds {_ranges(pd.Series(study.axes['seed']))}" + "," * (len(study.axes["seed"]) == 1))
@@ -94,11 +92,12 @@ def command(study: Study, folder: Path) -> str:
     if study.ref is not None:
         parts.append(f"--ref {shlex.quote(study.ref)}")
     parts += [f"--plugin {plugin}" for plugin in study.plugins]
+    parts += ["--in-memory off"] if study.fixed.get("streamed") else []
     return " \\\n    ".join([*parts, *(["--smoke"] if study.fixed.get("smoke") else [])])
 
 
 def _placeless(value: str) -> str:
-    return f"{value.partition(':')[0]}:DIR" if value.startswith("imagefolder:") else value
+    return f"{value.partition(':')[0]}:DIR" if ":" in value else value
 
 
 def _ranges(seeds: pd.Series[int]) -> str:
@@ -117,11 +116,11 @@ def _ranges(seeds: pd.Series[int]) -> str:
 
 
 def _values(values: Iterable[Any]) -> str:
-    return ", ".join(map(arm_name, values))
+    return ", ".join(map(value_name, values))
 
 
 def _fields(fields: dict[str, Any]) -> str:
-    return ", ".join(f"{field} {arm_name(value)}" for field, value in fields.items())
+    return ", ".join(f"{field} {value_name(value)}" for field, value in fields.items())
 
 
 def _distinct(values: pd.Series[Any]) -> str:

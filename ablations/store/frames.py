@@ -16,8 +16,9 @@ import pandas as pd
 
 from ablations.store.records import CellRecord, Store
 from ablations.study import CellConfig, Study
-from ablations.study.grid import arm_name, point_name
+from ablations.study.grid import point_name
 from ablations.study.timm import is_timm
+from ablations.study.values import value_name
 from ufo.norms import NORMS
 
 SCORED_AS_CHANCE = ("nan", "exploded")
@@ -118,7 +119,7 @@ def read_frames(store: Store, *, sources: Mapping[str, str] | None) -> Frames:
 
 def arm_columns(value: Any, study: Study) -> dict[str, Any]:
     """Return an arm's name, label, group and order: its place in the registry, or on the axis for another field."""
-    name = arm_name(value)
+    name = value_name(value)
     if study.compare == "norm" and name in NORMS:
         spec = NORMS[name]
         return {"arm": name, "arm_label": spec.label, "arm_group": spec.group, "arm_order": list(NORMS).index(name)}

@@ -254,7 +254,8 @@ def find_cell(out: Path, name: str) -> CellRecord:
     if (path / "outcome.json").is_file():
         return _read_record(path)
     folders = sorted(folder for folder in out.glob("*/cells/[!.]*") if folder.is_dir())
-    found = [f for f in folders if f.name.startswith(name) or f.name.rpartition("-")[2].startswith(name)]
+    start = _as_file_name(name)
+    found = [f for f in folders if f.name.startswith(start) or f.name.rpartition("-")[2].startswith(start)]
     if not found:
         raise UsageError(f"no cell '{name}' in the studies of {out}")
     if len(found) > 1:
@@ -323,5 +324,8 @@ def cell_name(arm: str, config: CellConfig) -> str:
         arm: the arm's name.
         config: the cell.
     """
-    arm = re.sub(r"[^\w.+-]", "_", arm)
-    return f"{arm}-s{config.seed}-{config.id}"
+    return f"{_as_file_name(arm)}-s{config.seed}-{config.id}"
+
+
+def _as_file_name(name: str) -> str:
+    return re.sub(r"[^\w.+-]", "_", name)

@@ -5,14 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import reprlib
-import types
-import typing
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
-
-from ablations.study.errors import UsageError
-from ufo.registry import unknown_name
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
 
 Name = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]
 Count = Annotated[int, Field(ge=1, le=10**9)]
@@ -21,12 +16,31 @@ Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
+CLASS_JOINT = "+"
+"""Joins the names of several classes; a comma parts the values of an axis."""
+
+
+def _as_classes(value: Any) -> Any:
+    """Write a number, or a list of names, as the one text that means it."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if not isinstance(value, str):
+        return value
+    names = [name.strip() for name in value.split(CLASS_JOINT)]
+    return CLASS_JOINT.join(sorted(set(names))) if all(names) else value
+
+
+Classes = Annotated[
+    str, BeforeValidator(_as_classes), StringConstraints(pattern=r"^(0*[1-9][0-9]*|[^+]+(\+[^+]+)+)$", max_length=10**6)
+]
+"""How many classes, or their names, in their order and joined by plus signs."""
+
 ID_LENGTH = 10
 """Hexadecimal digits of a cell's id: 40 bits, so that 10,000 cells collide with probability 5e-5."""
 
 
-MOST_VALUES = 10_000
-"""Of one axis: as many as a range may have."""
+NEVER_ASKED = ("data_fingerprint", "streamed", "smoke")
+"""Fields that follow from what else is asked for."""
 
 
 class CellConfig(BaseModel):
@@ -43,23 +57,46 @@ class CellConfig(BaseModel):
     data_fingerprint: str
     image_size: Count | None = None
     """Pixels of the side to which images are resized and cropped; None: as they are."""
+    classes: Classes | None = None
+    """Classes that are taken: how many, drawn with the split's own seed, or which; None: all of them."""
+    streamed: bool = False
+    """Whether images are decoded and cropped as they are needed, which gives other pixels than images in memory."""
     train_limit: Count | None = None
     """Number of training images, drawn once with the split's own seed; None: all of them."""
-    augment: Literal["crop_flip", "shift", "none"]
+    augment: Literal["crop_flip", "shift", "none", "resized_crop_flip"]
+    policy: Literal["none", "rand_augment", "auto_augment"] = "none"
+    policy_magnitude: Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)] = 9.0
+    policy_magnitude_std: NotNegative = 0.5
+    policy_ops: Count = 2
+    color_jitter: NotNegative = 0.0
+    repeats: Count = 1
+    """How often each sample of an epoch comes in it, augmented otherwise each time (arXiv 1901.09335)."""
+    eval_crop: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 1.0
+    """Share of the side of the centred square that evaluation sees of a streamed image."""
 
     # Net
     model: Name
     norm: Name
     patch: Count
     patch_embed: Literal["conv", "linear"] = "conv"
-    lpi: bool = True
+    lpi: bool | Literal["bn_first"] = True
+    """Local patch interaction; ``bn_first``: with BatchNorm before GELU."""
+    ff_ratio: Annotated[int, Field(ge=0, le=64)] = 4
+    """Hidden width of the feed-forwards as a multiple of the embedding's; 0: none."""
+    pos_embed: Literal["learned", "sincos", "none"] = "learned"
     class_attention: Annotated[int, Field(ge=0, le=1000)] | None = None
+    class_norm: Literal["same", "softmax"] = "same"
+    """What normalises class attention: the cell's normaliser, or softmax."""
     layer_scale: NotNegative | None = None
+    scale: Literal["own", "matched"] = "own"
+    """Whether every attention output starts with the RMS that xnorm's has (`ufo.scale`), or with its normaliser's."""
     drop_path: Share = 0.0
     depth: Layers | None = None
     embed_dim: Count | None = None
     attn_dim: Count | None = None
     num_heads: Count | None = None
+    change: Annotated[str, StringConstraints(pattern=r"^(none|[a-z_]+=[^,\s]+)$")] = "none"
+    """``FIELD=VALUE``: one field of the net that this cell has otherwise (`ablations.study.change`)."""
 
     # Recipe
     epochs: Count
@@ -93,106 +130,14 @@ class CellConfig(BaseModel):
         return hashlib.sha256(text.encode()).hexdigest()[:ID_LENGTH]
 
 
-def make_config(values: dict[str, Any]) -> CellConfig:
-    """Validate a cell.
-
-    Raises:
-        UsageError: a field with a value that it cannot have, or values that do not go together.
-    """
-    try:
-        config = CellConfig(**values)
-    except ValidationError as error:
-        raise UsageError(first_error(error)) from None
-    if config.warmup_epochs > config.epochs:
-        raise UsageError(f"warmup_epochs {config.warmup_epochs} exceeds epochs {config.epochs}; give fewer")
-    return config
-
-
-def check_field(name: str) -> None:
-    """Check that a field exists and may be asked for.
-
-    Raises:
-        UsageError: it does not; the message has the nearest match.
-    """
-    fields = [field for field in CellConfig.model_fields if field not in ("data_fingerprint", "smoke")]
-    if name not in fields:
-        raise UsageError(str(unknown_name("field", name, sorted(fields))))
-
-
 def first_error(error: ValidationError) -> str:
     """Say in one line what does not fit: the field, its value and why."""
     where = ".".join(str(part) for part in error.errors()[0]["loc"])
     value = reprlib.repr(error.errors()[0].get("input"))
-    return f"{where}: {value} does not fit, {_message(error)}" if where else _message(error)
+    return f"{where}: {value} does not fit, {message_of(error)}" if where else message_of(error)
 
 
-def parse_values(field: str, text: str) -> list[Any]:
-    """Read one value, a comma list, or a range of integers (``0-3``) for a field.
-
-    Raises:
-        UsageError: no such field, a value of another type, or one that comes twice.
-
-    >>> parse_values("lr", "1e-3,0.003"), parse_values("depth", "2-4,8"), parse_values("lpi", "on,off")
-    ([0.001, 0.003], [2, 3, 4, 8], [True, False])
-    """
-    check_field(field)
-    values: list[Any] = []
-    for part in text.split(","):
-        values += _parse_part(field, part.strip())
-    return check_values(field, values)
-
-
-def check_values(field: str, values: list[Any]) -> list[Any]:
-    """Check an axis: its values have the field's type, there is one at least, and none comes twice.
-
-    Raises:
-        UsageError: the value, and what is expected.
-    """
-    check_field(field)
-    if not values:
-        raise UsageError(f"{field}: at least one value is needed")
-    adapter: TypeAdapter[Any] = TypeAdapter(_annotation(field))
-    checked = []
-    for value in values:
-        if isinstance(value, bool) and not _takes(field, bool):
-            raise UsageError(f"{field}: {value!r} does not fit, a number or a name is needed")
-        try:
-            checked.append(adapter.validate_python(value))
-        except ValidationError as error:
-            raise UsageError(f"{field}: {value!r} does not fit, {_message(error)}") from None
-    seen = set[Any]()
-    for value in checked:
-        if value in seen:
-            raise UsageError(f"{field}: {value!r} is given twice")
-        seen.add(value)
-    return checked
-
-
-def _parse_part(field: str, part: str) -> list[Any]:
-    first, dash, last = part.partition("-")
-    if dash and first.isdecimal() and last.isdecimal() and _takes(field, int):
-        if int(last) < int(first):
-            raise UsageError(f"{field}: the range {part} runs backwards")
-        if int(last) - int(first) >= MOST_VALUES:
-            raise UsageError(f"{field}: the range {part} has more than {MOST_VALUES:,} values")
-        return list(range(int(first), int(last) + 1))
-    if part.lower() == "none" and _takes(field, types.NoneType):
-        return [None]
-    return [part]
-
-
-def _annotation(field: str) -> Any:
-    return typing.get_type_hints(CellConfig, include_extras=True)[field]
-
-
-def _takes(field: str, kind: type) -> bool:
-    def flat(annotation: Any) -> list[Any]:
-        inner = typing.get_args(annotation)
-        return [annotation, *(leaf for part in inner for leaf in flat(part))]
-
-    return kind in flat(_annotation(field))
-
-
-def _message(error: ValidationError) -> str:
-    message = error.errors()[0]["msg"]
-    return message[0].lower() + message[1:]
+def message_of(error: ValidationError) -> str:
+    """Say why a value does not fit: every reason, where it could be one of several things."""
+    messages = dict.fromkeys(each["msg"] for each in error.errors())
+    return ", or ".join(message[0].lower() + message[1:] for message in messages)

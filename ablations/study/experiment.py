@@ -9,10 +9,11 @@ from typing import Any
 
 import yaml
 
-from ablations.study.cell import CellConfig, check_values, parse_values
+from ablations.study.cell import CellConfig
 from ablations.study.claim import Claim, parse_claims
 from ablations.study.errors import UsageError
 from ablations.study.seeds import parse_seeds
+from ablations.study.values import check_values, parse_values
 from ufo.registry import unknown_name
 
 OPTIONS = ("study", "question", "compare", "ref", "plugins", "claims")

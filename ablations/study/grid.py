@@ -8,16 +8,18 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from ablations.study.cell import CellConfig, check_values, make_config
+from ablations.study.cell import CellConfig
 from ablations.study.claim import Claim, merge_claims
+from ablations.study.config import make_config
 from ablations.study.errors import UsageError
+from ablations.study.values import check_values, value_name
 
 FORMAT: Literal[1] = 1
 """Version of study.yaml."""
 
 ALWAYS_AXES = ("norm", "seed")
 
-DATA_FIELDS = ("data", "image_size")
+DATA_FIELDS = ("data", "image_size", "classes")
 """What a data set is in a study: each combination of their values decides fields of its own, such as the patch."""
 
 Defaults = Callable[[Mapping[str, Any]], Mapping[str, Any]]
@@ -65,7 +67,7 @@ class Study(BaseModel):
     @property
     def arm_names(self) -> list[str]:
         """Each arm as files, tables and ``--ref`` have it."""
-        return [arm_name(value) for value in self.arms]
+        return [value_name(value) for value in self.arms]
 
     @property
     def conditions(self) -> dict[str, list[Any]]:
@@ -101,7 +103,7 @@ class Study(BaseModel):
 
     def arm_of(self, cell: CellConfig) -> str:
         """Name a cell's arm."""
-        return arm_name(getattr(cell, self.compare))
+        return value_name(getattr(cell, self.compare))
 
     def condition_of(self, cell: CellConfig) -> str:
         """Name a cell's point on every axis but the arms and the seeds; empty where there is one condition only."""
@@ -124,24 +126,13 @@ class Study(BaseModel):
         return self
 
 
-def arm_name(value: Any) -> str:
-    """Write an arm's value as files, tables and ``--ref`` have it.
-
-    >>> arm_name("xnorm"), arm_name(0.001), arm_name(True), arm_name(None)
-    ('xnorm', '0.001', 'on', 'none')
-    """
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    return "none" if value is None else str(value)
-
-
 def point_name(values: Mapping[str, Any], fields: Iterable[str]) -> str:
     """Write the values of some fields as conditions and messages have them.
 
     >>> point_name({"lr": 0.001, "lpi": False, "depth": 2}, ["lr", "lpi"])
     'lr=0.001, lpi=off'
     """
-    return ", ".join(f"{field}={arm_name(values[field])}" for field in fields)
+    return ", ".join(f"{field}={value_name(values[field])}" for field in fields)
 
 
 def expand(axes: Mapping[str, list[Any]], fixed: Mapping[str, Any], defaults: Defaults) -> list[CellConfig]:
@@ -252,11 +243,11 @@ def extend(stored: Study, asked: Study, *, named: Collection[str], ref: str | No
         new = [value for value in values if value not in have]
         if new and field not in named:
             raise UsageError(
-                f"study '{stored.name}' has {field}={','.join(map(arm_name, have))}, and none was asked for: "
-                f"give --set {field}={arm_name(have[0])}, or others"
+                f"study '{stored.name}' has {field}={','.join(map(value_name, have))}, and none was asked for: "
+                f"give --set {field}={value_name(have[0])}, or others"
             )
         have += new
-        added += [f"{field}={arm_name(value)}" for value in new]
+        added += [f"{field}={value_name(value)}" for value in new]
     for point in asked.data_points.values():
         name = point_name(point, [field for field in DATA_FIELDS if field in axes])
         own = _check_point(stored, asked, point, name, named)
@@ -303,7 +294,7 @@ def _check_point(
 
 
 def _choose_ref(ref: str | None, values: list[Any]) -> str | None:
-    arms = [arm_name(value) for value in values]
+    arms = [value_name(value) for value in values]
     if ref is not None and ref not in arms:
         raise UsageError(f"--ref {ref} is none of the arms: {', '.join(arms)}")
     if ref is not None or len(arms) < 2:
@@ -314,6 +305,6 @@ def _choose_ref(ref: str | None, values: list[Any]) -> str | None:
 def _another_question(stored: Study, field: str, have: Any, want: list[Any], *, where: str = "") -> UsageError:
     place = f" for {where}" if where else ""
     return UsageError(
-        f"study '{stored.name}' asks another question: its {field} is {arm_name(have)}{place}, not "
-        f"{','.join(map(arm_name, want))}; choose another name with --study"
+        f"study '{stored.name}' asks another question: its {field} is {value_name(have)}{place}, not "
+        f"{','.join(map(value_name, want))}; choose another name with --study"
     )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ablations.study.cell import parse_values
 from ablations.study.errors import UsageError
+from ablations.study.values import parse_values
 
 
 def parse_seeds(text: str) -> list[int]:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
-from ablations.data import Batch, TrainBatches
+from ablations.data import Batch, EpochBatches
 from ablations.streams import epoch_generator, reseed_library
 from ablations.study import CellConfig
 
@@ -19,7 +19,8 @@ class Classifier:
     """Cross-entropy with label smoothing and drop path; nothing is synchronised or logged in a step.
 
     Args:
-        net: maps images (B, C, H, W), and, where there are branches, what each keeps (branches, B), to logits (B, num_classes).
+        net: maps images (B, C, H, W), and what each branch keeps (branches, B) where there are branches, to logits
+            (B, num_classes).
         train_net: the same net for training steps, compiled perhaps; its evaluation is not, so that probes can listen.
         branches: of the net, by name, which drop path can leave out; none: the net draws its drop path itself.
         config: the cell.
@@ -36,7 +37,7 @@ class Classifier:
         branches: Sequence[str],
         config: CellConfig,
         num_classes: int,
-        train_batches: TrainBatches,
+        train_batches: EpochBatches,
         device: torch.device,
     ) -> None:
         self.net, self.train_net = net, train_net

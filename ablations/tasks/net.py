@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 from torch import nn
 
 import ufo
+from ablations.data import DataInfo, EpochBatches
 from ablations.study import CellConfig
+from ablations.study.change import apply_change
 from ablations.study.timm import is_timm
 from ablations.tasks.timm_net import build_timm_net
+from ufo.scale import match_scale
+
+LOG = logging.getLogger(__name__)
 
 
 def build_net(config: CellConfig, *, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
@@ -23,8 +29,13 @@ def build_net(config: CellConfig, *, image_shape: tuple[int, int, int], num_clas
     Raises:
         ValueError: sizes that do not fit each other.
     """
-    if is_timm(config.model):
-        return build_timm_net(config, image_shape=image_shape, num_classes=num_classes)
+    build = build_timm_net if is_timm(config.model) else build_ufo_net
+    return build(config, image_shape=image_shape, num_classes=num_classes)
+
+
+def build_ufo_net(config: CellConfig, *, image_shape: tuple[int, int, int], num_classes: int) -> ufo.UFOViT:
+    """Build a cell's UFO-ViT, with its change made; arguments and errors as `build_net`'s."""
+    config = apply_change(config)
     height, width, channels = image_shape
     return ufo.build(
         config.model,
@@ -39,7 +50,10 @@ def build_net(config: CellConfig, *, image_shape: tuple[int, int, int], num_clas
         num_heads=config.num_heads,
         patch_embed=config.patch_embed,
         lpi=config.lpi,
+        ff_ratio=config.ff_ratio,
+        pos_embed=config.pos_embed,
         class_attention=config.class_attention,
+        class_norm=config.class_norm,
         layer_scale=config.layer_scale,
         drop_path=config.drop_path,
         seed=config.seed,
@@ -49,3 +63,25 @@ def build_net(config: CellConfig, *, image_shape: tuple[int, int, int], num_clas
 def branches_of(net: nn.Module) -> Sequence[str]:
     """Name the branches that a net can be told to leave out; none where it draws its drop path itself, as timm's do."""
     return net.branches if isinstance(net, ufo.UFOViT) else ()
+
+
+def match_to_xnorm(net: nn.Module, config: CellConfig, info: DataInfo, train: EpochBatches) -> None:
+    """Match the scale of a net's attention outputs to that of its twin with xnorm, on the first batch of training.
+
+    Args:
+        net: a UFO-ViT on the device, with the weights that it was built with.
+        config: the cell.
+        info: its data set.
+        train: its training batches.
+
+    Raises:
+        UnmatchableError: an attention output is zero throughout or no number.
+    """
+    assert isinstance(net, ufo.UFOViT), "nets of timm have no scale to match"
+    twin = build_ufo_net(
+        config.model_copy(update={"norm": "xnorm"}), image_shape=info.image_shape, num_classes=len(info.classes)
+    )
+    train.set_epoch(0)
+    images, _ = next(iter(train))
+    gains = match_scale(net, twin.to(images.device), images)
+    LOG.info("gains of matched scale: %s", ", ".join(f"{layer} {gain:.4g}" for layer, gain in gains.items()))

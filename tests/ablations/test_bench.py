@@ -22,7 +22,7 @@ from ablations.bench.summary import describe, ratios, summarise
 from ablations.data import DataInfo, find_source, load_splits, prepare
 from ablations.engine.cell import run_cell
 from ablations.study import CellConfig
-from ablations.study.cell import make_config
+from ablations.study.config import make_config
 
 CPU = torch.device("cpu")
 

@@ -115,8 +115,9 @@ def test_a_shard_has_whole_seeds():
 
 
 def engine(**options: object) -> EngineOptions:
-    texts = {"jobs": "auto", "jobs_per_gpu": "auto", "timeout": None, "memory_per_cell": None, "retry": Retry.FAILED}
-    texts |= {"fail_fast": False, "max_failures": None, "checkpoint_every": "auto", "save_weights": "none", "log": None}
+    texts = {"jobs": "auto", "workers": "auto", "jobs_per_gpu": "auto", "timeout": None, "memory_per_cell": None}
+    texts |= {"retry": Retry.FAILED, "fail_fast": False, "max_failures": None, "checkpoint_every": "auto"}
+    texts |= {"save_weights": "none", "log": None}
     return parse_engine(**(texts | options))
 
 
@@ -126,6 +127,7 @@ def test_options_are_read():
     assert engine(timeout="2h").timeout_s == 7200
     assert engine(memory_per_cell="2GiB").memory_per_cell_mib == 2048
     assert engine(memory_per_cell="1GB").memory_per_cell_mib == pytest.approx(953.67, abs=0.01)
+    assert engine(workers="3").workers == 3
     assert engine(fail_fast=True).max_failures == 1
     assert engine(checkpoint_every="0").checkpoint_every == 0
     assert engine(log="tensorboard").loggers == ("tensorboard",)

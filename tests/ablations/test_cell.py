@@ -22,7 +22,7 @@ from ablations.data import DataInfo, find_source, prepare
 from ablations.engine import cell
 from ablations.engine.cell import Result, run_cell
 from ablations.engine.limits import is_disk_full
-from ablations.study.cell import make_config
+from ablations.study.config import make_config
 from ablations.tasks.net import build_net
 
 HOT = {"lr": 10.0, "grad_clip": 0, "warmup_epochs": 0, "train_limit": None}
@@ -136,7 +136,14 @@ def test_another_seed_gives_other_numbers(digits, tmp_path):
     [
         {"drop_path": 0.3},
         {"lpi": False},
+        {"lpi": "bn_first"},
+        {"ff_ratio": 2},
+        {"ff_ratio": 0},
+        {"pos_embed": "none"},
+        {"pos_embed": "sincos"},
         {"class_attention": 0},
+        {"class_norm": "softmax"},
+        {"change": "num_heads=2"},
         {"patch_embed": "linear"},
         {"patch": 4},
         {"layer_scale": 0.1},
@@ -156,7 +163,7 @@ def test_another_seed_gives_other_numbers(digits, tmp_path):
         {"precision": "bf16-mixed"},
         {"model": "ufo_vit_nano"},
     ],
-    ids=lambda fields: next(iter(fields)),
+    ids=lambda fields: "=".join(map(str, next(iter(fields.items())))),
 )
 def test_no_option_is_without_effect(digits, tmp_path, fields):
     plain = run_plain(digits, tmp_path)
@@ -179,6 +186,29 @@ def test_bf16_trains_on_the_cpu(digits, tmp_path):
     result = run(digits, tmp_path, precision="bf16-mixed", epochs=4, train_limit=None)
     assert result.outcome == "ok"
     assert result.fields["test_accuracy_pct"] > 80
+
+
+def test_matched_scale_changes_every_arm_but_xnorm(digits, tmp_path):
+    run(digits, tmp_path / "own")
+    run(digits, tmp_path / "matched", scale="matched")
+    assert (tmp_path / "own" / "metrics.csv").read_bytes() == (tmp_path / "matched" / "metrics.csv").read_bytes()
+    for scale in ("own", "matched"):
+        run(digits, tmp_path / f"{scale}_l2", norm="single_l2", scale=scale)
+    own, matched = (pd.read_csv(tmp_path / f"{scale}_l2" / "metrics.csv") for scale in ("own", "matched"))
+    assert (own["batches"] == matched["batches"]).all()
+    assert (own["train_loss"] != matched["train_loss"]).all()
+    probes = pd.read_csv(tmp_path / "matched_l2" / "probes.csv").query("probe == 'matched_gain'")
+    assert set(probes["layer"]) == {"blocks.0.attn", "blocks.1.attn", "class_blocks.0.attn"}
+    assert (probes["value"] != 1).all()
+    assert (probes.groupby("layer")["value"].nunique() == 1).all()
+
+
+@pytest.mark.parametrize(("norm", "outcome", "kind"), [("constant", "failed", "error"), ("is_nan", "diverged", "nan")])
+@pytest.mark.usefixtures("arms")
+def test_a_scale_that_cannot_be_matched_is_said(digits, tmp_path, norm, outcome, kind):
+    result = run(digits, tmp_path, norm=norm, scale="matched")
+    assert (result.outcome, result.kind) == (outcome, kind)
+    assert "the scale of blocks.0.attn cannot be matched" in result.detail
 
 
 @pytest.mark.slow

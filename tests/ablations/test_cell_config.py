@@ -6,9 +6,11 @@ import pytest
 
 from ablations.recipes import defaults
 from ablations.study import CellConfig, UsageError
-from ablations.study.cell import make_config, parse_values
+from ablations.study.change import apply_change
+from ablations.study.config import make_config
 from ablations.study.experiment import load_experiment
 from ablations.study.seeds import parse_seeds
+from ablations.study.values import parse_values
 
 
 def config(**fields: object) -> CellConfig:
@@ -25,20 +27,32 @@ def test_everything_that_can_change_the_result_changes_the_id():
         "data": "cifar10",
         "data_fingerprint": "g",
         "image_size": 8,
+        "classes": "5",
         "train_limit": 100,
         "augment": "none",
+        "policy": "rand_augment",
+        "policy_magnitude": 5.0,
+        "policy_magnitude_std": 0.0,
+        "policy_ops": 1,
+        "color_jitter": 0.4,
+        "repeats": 2,
         "model": "ufo_vit_nano",
         "norm": "l2",
         "patch": 4,
         "patch_embed": "linear",
         "lpi": False,
+        "ff_ratio": 2,
+        "pos_embed": "none",
         "class_attention": 0,
+        "class_norm": "softmax",
         "layer_scale": 0.5,
+        "scale": "matched",
         "drop_path": 0.1,
         "depth": 3,
         "embed_dim": 64,
         "attn_dim": 16,
         "num_heads": 2,
+        "change": "lpi=off",
         "epochs": 9,
         "batch_size": 32,
         "lr": 1e-3,
@@ -52,9 +66,12 @@ def test_everything_that_can_change_the_result_changes_the_id():
         "threads_per_cell": 2,
         "smoke": True,
         "seed": 1,
+        "streamed": True,
+        "eval_crop": 0.875,
     }
     assert set(other) == set(CellConfig.model_fields), "a field is missing from this test"
-    ids = {field: config(**{field: value}).id for field, value in other.items()}
+    needed = {"eval_crop": {"streamed": True}}
+    ids = {field: config(**needed.get(field, {}), **{field: value}).id for field, value in other.items()}
     assert len({config().id, *ids.values()}) == len(other) + 1, ids
 
 
@@ -72,9 +89,14 @@ def test_a_field_left_at_its_default_does_not_enter_the_id():
         ("norm", "xnorm, l2", ["xnorm", "l2"]),
         ("norm", "none", ["none"]),
         ("class_attention", "none,0-2", [None, 0, 1, 2]),
-        ("lpi", "on,off", [True, False]),
+        ("lpi", "on,off,bn_first", [True, False, "bn_first"]),
+        ("change", "none, lpi=off,layer_scale=0.1", ["none", "lpi=off", "layer_scale=0.1"]),
         ("lr", "1e-3,3e-3", [0.001, 0.003]),
         ("data", "imagefolder:/a/b-3", ["imagefolder:/a/b-3"]),
+        ("classes", "20", ["20"]),
+        ("classes", "10,20,none", ["10", "20", None]),
+        ("classes", "dog, cat", ["cat+dog"]),
+        ("classes", "3+1,cat+dog", ["1+3", "cat+dog"]),
     ],
 )
 def test_text_becomes_typed_values(field, text, values):
@@ -92,10 +114,15 @@ def test_text_becomes_typed_values(field, text, values):
         ("epochs", "", "epochs: ''"),
         ("epochs", "5-2", "backwards"),
         ("drop_path", "1", "less than 1"),
-        ("lpi", "perhaps", "lpi: 'perhaps'"),
+        ("lpi", "perhaps", "lpi: 'perhaps' does not fit, .*boolean.*, or input should be 'bn_first'"),
+        ("change", "lpi", "change: 'lpi' does not fit"),
         ("precision", "fp8", "precision: 'fp8'"),
         ("epoch", "3", "did you mean 'epochs'"),
         ("smoke", "true", "unknown field 'smoke'"),
+        ("streamed", "on", "unknown field 'streamed'"),
+        ("classes", "0", "classes: '0'"),
+        ("classes", "cat", "classes: 'cat'"),
+        ("classes", "cat,", "classes: 'cat"),
     ],
 )
 def test_a_bad_value_is_named_in_one_line(field, text, message):
@@ -107,6 +134,37 @@ def test_a_bad_value_is_named_in_one_line(field, text, message):
 def test_warm_up_longer_than_training_is_refused():
     with pytest.raises(UsageError, match="warmup_epochs 9 exceeds epochs 8"):
         config(warmup_epochs=9)
+
+
+def test_fields_that_do_not_go_together_are_refused():
+    with pytest.raises(UsageError, match="batch_size 64 is no multiple of repeats 3"):
+        config(repeats=3)
+    with pytest.raises(UsageError, match=r"eval_crop 0\.9 is for streamed images"):
+        config(eval_crop=0.9)
+
+
+def test_a_change_is_made():
+    assert apply_change(config(change="lpi=off")) == config(lpi=False)
+    assert apply_change(config(change="depth=1")).depth == 1
+    assert apply_change(config()) == config()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("norm=l2", "unknown part of the net 'norm'. Valid: patch, patch_embed"),
+        ("lp=off", "unknown part of the net 'lp', did you mean 'lpi'"),
+        ("lpi=maybe", "lpi: 'maybe' does not fit"),
+        ("lpi=false", "change lpi=false: write it lpi=off"),
+        ("depth=1-3", "change depth=1-3: give one value of depth"),
+        ("depth=none", "change depth=none: give one value of depth"),
+        ("lpi=on", "ufo_vit_pico has lpi=on already; give another"),
+        ("class_attention=1", "ufo_vit_pico has class_attention=1 already; give another"),
+    ],
+)
+def test_a_change_that_is_none_is_refused(change, message):
+    with pytest.raises(UsageError, match=message):
+        config(change=change)
 
 
 @pytest.mark.parametrize(("text", "seeds"), [("3", [0, 1, 2]), ("0-2,7", [0, 1, 2, 7]), ("0,", [0]), ("4,1", [1, 4])])

@@ -19,7 +19,7 @@ from ablations.engine.cell import run_cell
 from ablations.engine.checkpoint import Checkpoints, trained_with
 from ablations.engine.options import CellOptions
 from ablations.engine.result import Result
-from ablations.study.cell import make_config
+from ablations.study.config import make_config
 from ablations.tasks.net import build_net
 
 CPU = torch.device("cpu")

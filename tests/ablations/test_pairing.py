@@ -14,7 +14,7 @@ import torch
 from ablations import recipes
 from ablations.data import DataInfo, Scale, TrainBatches, find_source, load_splits, prepare
 from ablations.streams import epoch_generator, forked_library, reseed_library
-from ablations.study.cell import make_config
+from ablations.study.config import make_config
 from ablations.tasks.classify import Classifier
 from ablations.tasks.net import build_net
 from ufo.init import shared_weights_hash

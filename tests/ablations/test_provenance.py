@@ -82,6 +82,16 @@ def test_a_plug_in_counts_for_its_own_normaliser_alone(here):
     assert after["mine"] != before["mine"] != before["xnorm"]
 
 
+@pytest.mark.parametrize(
+    ("name", "message"), [("xnorm", "'xnorm' is registered already, by ufo.norms.paper"), ("Mine", "lower snake case")]
+)
+def test_a_mistake_of_a_registration_is_one_line(here, name, message):
+    (here / "mistaken.py").write_text(NORM.format(name=name))
+    with pytest.raises(UsageError, match=f"--plugin mistaken: .*{message}") as error:
+        import_plugin("mistaken")
+    assert "\n" not in str(error.value)
+
+
 @pytest.mark.parametrize("init", [True, False], ids=["package", "folder without __init__"])
 def test_every_file_of_a_package_counts(here, init):
     package = here / "pack" / "deep"

@@ -99,7 +99,7 @@ def test_the_page_has_everything_and_needs_no_network(whole):
         "25 ended (22 ok, 2 diverged, 1 failed), 0 missing",
         "python -m ablations run",
         '"Single L2Norm" is not defined in the source',
-        "left to the model or the data set: image_size, train_limit",
+        "left to the model or the data set: image_size, classes, train_limit",
     ):
         assert words in page.text, words
     assert page.tags.count("img") == sum(file.suffix == ".pdf" for file in report.files)

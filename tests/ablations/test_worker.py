@@ -20,7 +20,7 @@ from ablations.engine.options import CellOptions
 from ablations.engine.result import Result
 from ablations.engine.worker import Task, Worker
 from ablations.provenance import import_plugin, plugin_hash
-from ablations.study.cell import make_config
+from ablations.study.config import make_config
 from ufo.norms import NORMS
 
 pytestmark = pytest.mark.slow

@@ -134,3 +134,52 @@ def softmax(norm, head, q, k, v):
         weights = [torch.exp(score) for score in scores]
         rows.append(sum(w * value for w, value in zip(weights, v, strict=True)) / sum(weights))
     return torch.stack(rows)
+
+
+@loop("efficient")
+def efficient(norm, head, q, k, v):
+    over_channels = torch.stack([torch.exp(row) / torch.exp(row).sum() for row in q])
+    over_tokens = torch.stack([torch.exp(c) / torch.exp(c).sum() for c in k.unbind(dim=1)], dim=1)
+    return contract(over_channels, context(over_tokens, v))
+
+
+@loop("elu")
+def elu(norm, head, q, k, v):
+    def phi(x: Tensor) -> Tensor:
+        return torch.where(x > 0, x + 1, torch.exp(x.clamp(max=0)))
+
+    rows = []
+    for row in q:
+        weights = [(phi(row) * phi(key)).sum() for key in k]
+        rows.append(sum(w * value for w, value in zip(weights, v, strict=True)) / (sum(weights) + EPS))
+    return torch.stack(rows)
+
+
+@loop("cosine")
+def cosine(norm, head, q, k, v):
+    rows = []
+    for row in q:
+        weights = [(row * key).sum() / (length(row) * length(key)) for key in k]
+        rows.append(sum(w * value for w, value in zip(weights, v, strict=True)) / len(k))
+    return torch.stack(rows)
+
+
+@loop("sima")
+def sima(norm, head, q, k, v):
+    def over_tokens(x: Tensor) -> Tensor:
+        return torch.stack([c / (sum(abs(entry) for entry in c) + EPS) for c in x.unbind(dim=1)], dim=1)
+
+    return contract(over_tokens(q), context(over_tokens(k), v))
+
+
+@loop("xca")
+def xca(norm, head, q, k, v):
+    columns = []
+    for i in range(q.shape[1]):
+        scores = [
+            norm.temperature[head, 0, 0] * (q[:, i] * k[:, j]).sum() / (length(q[:, i]) * length(k[:, j]))
+            for j in range(k.shape[1])
+        ]
+        weights = [torch.exp(score) for score in scores]
+        columns.append(sum(w * v[:, j] for j, w in enumerate(weights)) / sum(weights))
+    return torch.stack(columns, dim=1)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
+import torch.nn.functional as F
 from library.loops import OWN
+from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from ufo import SIZES, build
-from ufo.layers import build_patch_embed
+from ufo import SIZES, UFOViT, build
+from ufo.layers import LocalPatchInteraction, build_patch_embed, sincos_table
 from ufo.registry import UnknownNameError
 from ufo.testing import check_every_module_runs
 
@@ -125,6 +129,9 @@ def test_the_convolutional_stem_is_xcits():
         ({"img_size": 0}, "height is at least 1, not 0"),
         ({"class_attention": -1}, "class_attention is at least 0, not -1"),
         ({"num_classes": -1}, "num_classes is at least 0, not -1"),
+        ({"ff_ratio": -1}, "ff_ratio is at least 0, not -1"),
+        ({"lpi": "gelu_first"}, "lpi is True, False or 'bn_first', not 'gelu_first'"),
+        ({"pos_embed": "rope"}, "pos_embed is one of learned, sincos, none, not 'rope'"),
     ],
 )
 def test_sizes_that_do_not_fit_are_named(options, message):
@@ -242,17 +249,106 @@ def test_every_module_runs(norm, train):
     check_every_module_runs(pico(norm=norm, drop_path=0.1).train(train), draw_images(2, 3, 8, 8))
 
 
-@pytest.mark.parametrize("options", [{"class_attention": 0}, {"lpi": False}, {"patch_embed": "linear"}])
+VARIANTS = [
+    {"patch_embed": "linear"},
+    {"pos_embed": "none"},
+    {"pos_embed": "sincos"},
+    {"lpi": False},
+    {"lpi": "bn_first"},
+    {"ff_ratio": 0},
+    {"ff_ratio": 2},
+    {"lpi": False, "ff_ratio": 0},
+    {"class_attention": 0},
+    {"class_attention": 2},
+    {"class_norm": "softmax"},
+    {"layer_scale": 1e-5},
+    {"attn_dim": 16, "num_heads": 2},
+    {"depth": 1},
+    {"patch": 4},
+]
+
+
+@pytest.mark.parametrize("options", VARIANTS, ids=str)
 def test_every_module_of_a_variant_runs(options):
     check_every_module_runs(pico(**options), draw_images(2, 3, 8, 8))
 
 
+@pytest.mark.parametrize("options", VARIANTS, ids=str)
+def test_a_variant_shifts_no_weight_of_what_it_shares(options):
+    whole, part = dict(pico().named_parameters()), dict(pico(**options).named_parameters())
+    shared = [name for name in part if name in whole and part[name].shape == whole[name].shape]
+    assert "head.weight" in shared
+    assert any(".attn." in name for name in shared)
+    kept = [name for name in shared if "layer_scale" not in name or "layer_scale" not in options]
+    assert all(torch.equal(part[name], whole[name]) for name in kept)
+
+
+@pytest.mark.parametrize("options", VARIANTS, ids=str)
+def test_every_parameter_of_a_variant_receives_a_gradient(options):
+    check_gradients(pico(**options))
+
+
 @pytest.mark.parametrize("norm", OWN)
 def test_every_parameter_receives_a_gradient(norm):
-    model = pico(norm=norm).train()
+    check_gradients(pico(norm=norm))
+
+
+def check_gradients(model: UFOViT) -> None:
+    model.train()
     (model(draw_images(4, 3, 8, 8)) * draw_images(4, 10, seed=1)).sum().backward()
     idle = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()]
     assert not idle
+
+
+def test_batch_norm_comes_before_gelu_where_asked():
+    block = LocalPatchInteraction(embed_dim=8, bn_first=True).eval()
+    block.bn.running_mean.fill_(3.0)  # after it, GELU cuts off what lay below
+    plain = LocalPatchInteraction(embed_dim=8).eval()
+    plain.load_state_dict(block.state_dict())
+    x = draw_images(2, 16, 8)
+    image = block.conv1(x.view(2, 4, 4, 8).permute(0, 3, 1, 2))
+    expected = block.conv2(F.gelu(block.bn(image))).permute(0, 2, 3, 1).reshape(2, 16, 8)
+    torch.testing.assert_close(block(x, (4, 4)), expected)
+    assert not torch.allclose(plain(x, (4, 4)), expected, atol=1e-2)
+
+
+def test_the_fixed_table_is_a_grid_of_sines():
+    table = sincos_table((3, 5), 8)[0]
+    assert table.shape == (3, 5, 8)
+    for row in range(3):
+        for column in range(5):
+            waves = [function(side * rate) for side in (column, row) for function in (math.sin, math.cos)
+                     for rate in (1.0, 0.01)]  # fmt: skip
+            torch.testing.assert_close(table[row, column], torch.tensor(waves))
+    with pytest.raises(ValueError, match="pos_embed sincos needs an embed_dim divisible by 4, not 58"):
+        pico(pos_embed="sincos", embed_dim=58)
+
+
+def test_a_fixed_table_fits_any_input_exactly_and_is_no_weight():
+    small, large = pico(pos_embed="sincos"), pico(pos_embed="sincos", img_size=16)
+    assert small.state_dict().keys() == pico(pos_embed="none").state_dict().keys()
+    large.load_state_dict(small.state_dict())
+    images = draw_images(2, 3, 16, 16)
+    assert torch.equal(small(images), large(images))
+
+
+@pytest.mark.parametrize("name", list(SIZES))
+def test_weights_of_every_size_load_strictly_after_a_round_trip(name, tmp_path):
+    with torch.device("meta"):
+        blank = build(name)
+    weights = build(name, norm="xnorm").state_dict()
+    torch.save(weights, tmp_path / "w.pt")
+    save_file(weights, tmp_path / "w.safetensors")
+    for loaded in (torch.load(tmp_path / "w.pt", weights_only=True), load_file(tmp_path / "w.safetensors")):
+        blank.load_state_dict(loaded, strict=True, assign=True)
+        assert all(torch.equal(value, weights[key]) for key, value in blank.state_dict().items())
+
+
+@pytest.mark.slow  # compiling takes half a minute
+def test_a_compiled_net_agrees_with_an_eager_one():
+    model, images = pico(depth=2, class_attention=1), draw_images(4, 3, 8, 8)
+    compiled = torch.compile(model, fullgraph=True)
+    torch.testing.assert_close(compiled(images), model(images), rtol=1e-4, atol=1e-4)
 
 
 def test_no_classes_give_the_features_before_the_head():

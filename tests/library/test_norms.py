@@ -9,7 +9,7 @@ import torch
 from library.loops import LOOPS, OWN
 
 from ufo import CONTRASTS, NORMS, AttentionNorm, build, register
-from ufo.attention import ClassAttention
+from ufo.attention import ClassAttention, UFOAttention
 from ufo.norms import build_norm, l2_context, l2_normalise, scaled_context, token_scale
 from ufo.registry import UnknownNameError
 from ufo.testing import NORM_CHECKS, build_small, check_norm, draw_qkv
@@ -45,6 +45,33 @@ def test_check_norm_runs_the_checks_on_a_name():
         check_norm("l2", reference=LOOPS["xnorm_fixed"])
     with pytest.raises(UnknownNameError, match="did you mean 'xnorm'"):
         check_norm("xnrom", reference=LOOPS["xnorm"])
+
+
+def test_xca_is_timms_with_the_same_weights():
+    xcit = pytest.importorskip("timm.models.xcit")
+    theirs = xcit.XCA(24, num_heads=3, qkv_bias=True).double()
+    ours = UFOAttention(embed_dim=24, attn_dim=24, num_heads=3, norm="xca").double()
+    torch.manual_seed(0)
+    with torch.no_grad():
+        theirs.temperature.uniform_(0.5, 2.0)
+        for name, parameter in ours.named_parameters():
+            parameter.copy_(theirs.get_parameter(name.removeprefix("norm.")))
+    x = torch.randn(2, 11, 24, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(2, 11, 24, dtype=torch.float64)
+    outs = [net(x) for net in (ours, theirs)]
+    # timm adds no eps to the sums of squares, which are about 11 here, and ours 1e-6.
+    torch.testing.assert_close(*outs, rtol=0, atol=1e-7)
+    grads = [
+        torch.autograd.grad((out * weight).sum(), (x, *net.parameters()))
+        for out, net in zip(outs, (ours, theirs), strict=True)
+    ]
+    of_ours = dict(
+        zip(("x", *(name.removeprefix("norm.") for name, _ in ours.named_parameters())), grads[0], strict=True)
+    )
+    of_theirs = dict(zip(("x", *(name for name, _ in theirs.named_parameters())), grads[1], strict=True))
+    assert of_ours.keys() == of_theirs.keys()
+    for name, grad in of_ours.items():
+        torch.testing.assert_close(grad, of_theirs[name], rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("seed", range(10))

@@ -12,9 +12,9 @@ context over key channels, so that every output entry is a cosine times two gain
 
 from __future__ import annotations
 
-from ufo.norms import control, paper  # registered in the order of their groups: control builds upon paper
+from ufo.norms import control, paper, related  # registered in this order of their groups: control imports paper
 from ufo.norms.arithmetic import EPS, head_gain, l2_context, l2_normalise, scaled_context, token_scale
-from ufo.norms.contract import NORMS, AttentionNorm, Invariance, NormSpec, build_norm, register
+from ufo.norms.contract import NORMS, AttentionNorm, Invariance, NormSpec, RegistrationError, build_norm, register
 from ufo.norms.contrasts import CONTRASTS, INTERACTIONS
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "AttentionNorm",
     "Invariance",
     "NormSpec",
+    "RegistrationError",
     "build_norm",
     "control",
     "head_gain",
@@ -32,6 +33,7 @@ __all__ = [
     "l2_normalise",
     "paper",
     "register",
+    "related",
     "scaled_context",
     "token_scale",
 ]

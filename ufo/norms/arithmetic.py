@@ -18,8 +18,23 @@ def l2_normalise(x: Tensor, *, dim: int, gain: Tensor | float = 1.0, eps: float 
     >>> l2_normalise(torch.tensor([[3.0, 4.0], [0.0, 0.0]]), dim=-1).tolist()
     [[0.6000000238418579, 0.800000011920929], [0.0, 0.0]]
     """
-    wide = _at_least_float32(x)
+    wide = at_least_float32(x)
     return (wide * (gain * torch.rsqrt(wide.square().sum(dim, keepdim=True) + eps))).to(x.dtype)
+
+
+def l1_normalise(x: Tensor, *, dim: int, gain: float = 1.0) -> Tensor:
+    """Return gain x / (sum |x| + eps) along one axis, computed in at least float32, in x's type.
+
+    >>> l1_normalise(torch.tensor([[1.0, -3.0], [0.0, 0.0]]), dim=-1, gain=4.0).round(decimals=4).tolist()
+    [[1.0, -3.0], [0.0, 0.0]]
+    """
+    wide = at_least_float32(x)
+    return (wide * (gain / (wide.abs().sum(dim, keepdim=True) + EPS))).to(x.dtype)
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """Return half types as float32, and others as they are."""
+    return x if x.dtype == torch.float64 else x.float()
 
 
 def token_scale(num_keys: int) -> float:
@@ -59,10 +74,6 @@ class WideLayerNorm(nn.LayerNorm):
 
     def forward(self, x: Tensor, scale: float = 1.0) -> Tensor:
         """Normalise the last axis of x, which is ``scale`` times what eps is meant for."""
-        wide = _at_least_float32(x)
+        wide = at_least_float32(x)
         weight, bias = self.weight.to(wide.dtype), self.bias.to(wide.dtype)
         return F.layer_norm(wide, self.normalized_shape, weight, bias, self.eps * scale**2).to(x.dtype)
-
-
-def _at_least_float32(x: Tensor) -> Tensor:
-    return x if x.dtype == torch.float64 else x.float()

@@ -19,6 +19,11 @@ Invariance = Literal["q_scale", "k_channels", "v_channels", "token_repeat"]
 """A change of the input that may leave the output as it is: q times a factor; each channel of k, or of v, times a
 factor of its own; every key and value given twice."""
 
+
+class RegistrationError(ValueError):
+    """A normaliser that cannot be registered as it is written: its name, its group or its invariances."""
+
+
 Group = Literal["paper", "control", "related", "plug-in"]
 
 
@@ -96,13 +101,13 @@ def register(
     A class that comes again from the same module under the same name (a reloaded plug-in) takes the old one's place.
 
     Raises:
-        ValueError: the name is no lower snake case, another class has it, or a group or an invariance is none.
+        RegistrationError: the name is no lower snake case, another class has it, or a group or an invariance is none.
     """
     if not name.isidentifier() or name != name.lower():
-        raise ValueError(f"a normaliser's name is lower snake case, not '{name}'")
+        raise RegistrationError(f"a normaliser's name is lower snake case, not '{name}'")
     for what, given, valid in (("group", {group}, get_args(Group)), ("invariance", invariances, get_args(Invariance))):
         if unknown := sorted(set(given) - set(valid)):
-            raise ValueError(f"normaliser '{name}': unknown {what} '{unknown[0]}'. Valid: {', '.join(valid)}")
+            raise RegistrationError(f"normaliser '{name}': unknown {what} '{unknown[0]}'. Valid: {', '.join(valid)}")
 
     def add(cls: type[N]) -> type[N]:
         spec = NormSpec(
@@ -120,6 +125,8 @@ def register(
         )
         known = NORMS[name].cls if name in NORMS else None
         reloaded = known is not None and (known.__module__, known.__qualname__) == (cls.__module__, cls.__qualname__)
+        if known is not None and not reloaded:
+            raise RegistrationError(f"normaliser '{name}' is registered already, by {known.__module__}")
         (NORMS.replace if reloaded else NORMS.add)(name, spec)
         return cls
 

@@ -1,0 +1,194 @@
+"""Streamed loading beside what its processes could decode at most, by turns.
+
+The bound is as many processes, forked here, that read, crop and flip the same images and give nothing away; the loader
+is that of a streamed cell, to which each batch is handed. With no workers both are this process alone.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from ablations.data import find_source, prepare
+from ablations.data.info import DataInfo
+from ablations.data.splits import find_rows
+from ablations.data.streaming import Images, ImageStream, Request
+from ablations.data.transforms import Augmentation
+from ablations.study import UsageError
+
+CPU = torch.device("cpu")
+
+MADE_PX = (500, 375)
+"""Width and height of made-up images: the most common size in ImageNet."""
+
+MADE_IMAGES = 800
+
+
+class LoaderRow(NamedTuple):
+    """A rate: images a second of the ``bound`` or of the ``loader`` in a round; with some workers."""
+
+    round: int
+    workers: int
+    quantity: str
+    images_per_s: float
+
+
+def bench_loader(
+    spec: str | None,
+    *,
+    workers: Sequence[int],
+    rounds: int,
+    image_size: int,
+    batch_size: int,
+    num_images: int | None,
+    on_row: Callable[[LoaderRow], None],
+) -> list[LoaderRow]:
+    """Measure the loader and its bound, each once in a round for each number of workers.
+
+    Args:
+        spec: a folder of images as on the command line; None: made-up JPEGs of 500 x 375 px.
+        workers: numbers of workers to measure.
+        rounds: how often each is measured.
+        image_size: pixels of the crops.
+        batch_size: images of a batch.
+        num_images: training images that are loaded in each measurement; None: all of them.
+        on_row: is told each rate.
+
+    Raises:
+        UsageError: a data set that is not there or that is never streamed, or fewer images than a batch has.
+    """
+    with _made_images() if spec is None else _nothing() as made:
+        found = find_source(spec or f"imagefolder:{made}", data_root=Path(), download=False, image_size=image_size)
+        info = prepare(found, in_memory="off")
+        rows = find_rows(info, train_limit=None)["train"].rows
+        order = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))][:num_images]
+        order = order[: len(order) // batch_size * batch_size]
+        if not len(order):
+            raise UsageError(f"--batch-size {batch_size} exceeds the {len(rows)} training images; give a smaller one")
+        augmentation = Augmentation(augment="resized_crop_flip")
+        images = Images(info, side=image_size, augmentation=augmentation, eval_crop=1.0, seed=0)
+        return list(_measure(images, info, order, workers, rounds, batch_size, on_row))
+
+
+def describe_loader(rows: list[LoaderRow]) -> list[str]:
+    """Say in a line for each number of workers what share of the bound the loader delivers: medians over rounds.
+
+    >>> rows = [LoaderRow(1, 2, "bound", 200.0), LoaderRow(1, 2, "loader", 190.0)]
+    >>> describe_loader(rows)
+    ['2 workers: 190 images/s loaded, 200 images/s decoded at most: 95.0 % [95.0, 95.0] of it in 1 round']
+    """
+    lines = []
+    for workers in dict.fromkeys(row.workers for row in rows):
+        rates = {
+            quantity: [row.images_per_s for row in rows if (row.workers, row.quantity) == (workers, quantity)]
+            for quantity in ("bound", "loader")
+        }
+        shares = [100 * ours / most for ours, most in zip(rates["loader"], rates["bound"], strict=True)]
+        loaded, most = (statistics.median(rates[quantity]) for quantity in ("loader", "bound"))
+        lines.append(
+            f"{workers} worker{'s' * (workers != 1)}: {loaded:.0f} images/s loaded, {most:.0f} images/s decoded at "
+            f"most: {statistics.median(shares):.1f} % [{min(shares):.1f}, {max(shares):.1f}] of it in "
+            f"{len(shares)} round{'s' * (len(shares) != 1)}"
+        )
+    return lines
+
+
+def _measure(
+    images: Images,
+    info: DataInfo,
+    order: torch.Tensor,
+    workers: Sequence[int],
+    rounds: int,
+    batch_size: int,
+    on_row: Callable[[LoaderRow], None],
+) -> Iterator[LoaderRow]:
+    streams = {
+        count: ImageStream(images, workers=count, batch_size=batch_size, largest_batch=batch_size, device=CPU)
+        for count in workers
+    }
+    try:
+        for stream in streams.values():  # starts the workers, and brings the files into the system's cache
+            _drain(stream, order[: 2 * batch_size], batch_size)
+        rows: list[int] = order.tolist()
+        for number in range(1, rounds + 1):
+            for count, stream in streams.items():
+                for quantity in ("bound", "loader"):
+                    bound = quantity == "bound"
+                    seconds = _decode(images, rows, count) if bound else _drain(stream, order, batch_size)
+                    row = LoaderRow(number, count, quantity, len(order) / seconds)
+                    on_row(row)
+                    yield row
+    finally:
+        for stream in streams.values():
+            stream.close()
+
+
+def _drain(stream: ImageStream, order: torch.Tensor, batch_size: int) -> float:
+    """Return the seconds in which every batch is there."""
+    started = time.perf_counter()
+    for _ in stream.batches("train", order, batch_size=batch_size, epoch=0, whole=True):
+        pass
+    return time.perf_counter() - started
+
+
+def _decode(images: Images, rows: list[int], count: int) -> float:
+    """Return the seconds in which so many processes, or this one, have decoded all."""
+    # In turns of single images, so that all processes end at about the same time.
+    requests = [Request("train", [row], 0, position) for position, row in enumerate(rows)]
+    if not count:
+        started = time.perf_counter()
+        _answer(images, requests, None)
+        return time.perf_counter() - started
+    context = multiprocessing.get_context("fork")
+    barrier = context.Barrier(count + 1)
+    parts = [requests[i::count] for i in range(count)]
+    processes = [context.Process(target=_answer, args=(images, part, barrier), daemon=True) for part in parts]
+    for process in processes:
+        process.start()
+    barrier.wait()
+    started = time.perf_counter()
+    for process in processes:
+        process.join()
+    return time.perf_counter() - started
+
+
+def _answer(images: Images, requests: list[Request], barrier: Barrier | None) -> None:
+    if barrier is not None:
+        torch.set_num_threads(1)  # as a loader's worker does
+        barrier.wait()
+    for request in requests:
+        images.read(request)
+
+
+@contextmanager
+def _nothing() -> Iterator[None]:
+    yield None
+
+
+@contextmanager
+def _made_images() -> Iterator[Path]:
+    """Give a folder of two classes of JPEGs as large and as detailed as photographs, from a generator of their own."""
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    with tempfile.TemporaryDirectory() as name:
+        for part, count in (("train", MADE_IMAGES // 2), ("test", 1)):
+            for label in ("a", "b"):
+                folder = Path(name) / part / label
+                folder.mkdir(parents=True)
+                for i in range(count):
+                    coarse = Image.fromarray(rng.integers(0, 256, (30, 40, 3), dtype=np.uint8)).resize(MADE_PX)
+                    grain = rng.integers(-12, 13, (MADE_PX[1], MADE_PX[0], 1))
+                    pixels = np.clip(np.asarray(coarse).astype(int) + grain, 0, 255).astype(np.uint8)
+                    Image.fromarray(pixels).save(folder / f"{i}.jpg", quality=90)
+        yield Path(name)

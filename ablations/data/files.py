@@ -1,0 +1,117 @@
+"""The files of a part of a data set: a million of them in some tens of MB."""
+
+from __future__ import annotations
+
+import os
+import stat
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from ablations.study import UsageError
+
+
+@dataclass(frozen=True)
+class FileList:
+    """Files with their labels; memory-mapped where it comes from the cache.
+
+    Args:
+        names: bytes of all paths below the root, one after the other.
+        ends: (n,) where each path ends in them.
+        labels: (n,) of each file.
+        sizes: (n,) bytes of each file.
+    """
+
+    names: npt.NDArray[np.uint8]
+    ends: npt.NDArray[np.int64]
+    labels: npt.NDArray[np.int64]
+    sizes: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def path(self, row: int) -> str:
+        """Return the path of a file below the root."""
+        start = int(self.ends[row - 1]) if row else 0
+        return os.fsdecode(self.names[start : int(self.ends[row])].tobytes())
+
+    def paths(self) -> Iterator[str]:
+        """Give the path of each file below the root."""
+        return (self.path(row) for row in range(len(self)))
+
+    def save(self, folder: Path, part: str) -> None:
+        """Write it as ``<part>_{names,ends,labels,sizes}.npy``."""
+        for field in ("names", "ends", "labels", "sizes"):
+            np.save(folder / f"{part}_{field}.npy", getattr(self, field))
+
+    @classmethod
+    def load(cls, folder: Path, part: str) -> FileList:
+        """Map what `save` has written; processes that map it share its memory."""
+        names, ends, labels, sizes = (
+            np.load(folder / f"{part}_{field}.npy", mmap_mode="r") for field in ("names", "ends", "labels", "sizes")
+        )
+        return cls(names, ends, labels, sizes)
+
+
+class FileListBuilder:
+    """Gathers files one by one, in a few dozen bytes each."""
+
+    def __init__(self) -> None:
+        self._names = bytearray()
+        self._ends, self._labels, self._sizes = array("q"), array("q"), array("q")
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def add(self, path: str, *, label: int, size: int) -> None:
+        """Add a file.
+
+        Args:
+            path: below the root, with slashes.
+            label: of its class.
+            size: bytes.
+        """
+        self._names += os.fsencode(path)
+        self._ends.append(len(self._names))
+        self._labels.append(label)
+        self._sizes.append(size)
+
+    def build(self) -> FileList:
+        """Return the list of what was added."""
+        ends, labels, sizes = (np.array(column, dtype=np.int64) for column in (self._ends, self._labels, self._sizes))
+        return FileList(np.frombuffer(bytes(self._names), dtype=np.uint8), ends, labels, sizes)
+
+
+def walk(folder: str) -> Iterator[os.DirEntry[str]]:
+    """Give every file below a folder, by name, one folder after the other."""
+    with os.scandir(folder) as entries:
+        ordered = sorted(entries, key=lambda entry: entry.name)
+    for entry in ordered:
+        if entry.is_dir():
+            yield from walk(entry.path)
+        else:
+            yield entry
+
+
+def file_size(entry: os.DirEntry[str]) -> int:
+    """Return the bytes of a file.
+
+    Raises:
+        UsageError: it is no file, such as a pipe that would be waited for, or a link to nothing.
+    """
+    try:
+        status = entry.stat()
+    except OSError as error:
+        raise UsageError(f"{entry.path} cannot be read: {error.strerror}; repair or remove it") from error
+    if not stat.S_ISREG(status.st_mode):
+        raise UsageError(f"{entry.path} cannot be read: it is no file; repair or remove it")
+    return status.st_size
+
+
+def shown(path: str | Path) -> str:
+    """Write a path for people, a byte that is no character as a question mark."""
+    return os.fsencode(path).decode(errors="replace")

@@ -1,0 +1,123 @@
+"""What tells one set of image files from every other: their paths, with their contents or their sizes."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from ablations.data.files import FileList
+from ablations.data.location import cache_root
+from ablations.study import UsageError
+
+YOUNG_NS = 2 * 10**9
+"""A file changed this shortly before it was read might be changed again without a trace in its times, whose grain is
+some milliseconds (two seconds on FAT): its digest is not kept."""
+
+Stamp = tuple[int, int, int, int, int]
+"""Device, inode, size, times of change of the contents and of the status (ns): what a change of a file changes."""
+
+DIGEST_BYTES = 32
+
+
+def of_sizes(parts: Mapping[str, FileList], *, image_size: int | None) -> str:
+    """Hash paths and sizes: what can be told of a million files without reading them.
+
+    Two sets of equal paths and sizes and of other pixels are taken for one: compressed images that differ seldom
+    agree in every size.
+    """
+    digest = _begin(image_size)
+    for part, files in sorted(parts.items()):
+        for column in (files.names, files.ends, files.labels, files.sizes):
+            digest.update(f"{part} {len(column)} ".encode() + column.tobytes())
+    return digest.hexdigest()[:16]
+
+
+def of_contents(parts: Mapping[str, FileList], *, root: Path, image_size: int | None) -> str:
+    """Hash paths and contents. A file is read once: its digest is kept for as long as the file is not changed.
+
+    Raises:
+        UsageError: a file that cannot be read.
+    """
+    digest = _begin(image_size)
+    kept = _Digests(root)
+    for part, files in sorted(parts.items()):
+        for path, content in zip(files.paths(), kept.of_files(files), strict=True):
+            digest.update(f"{part} {path} ".encode(errors="surrogateescape") + content)
+    kept.save()
+    return digest.hexdigest()[:16]
+
+
+class _Digests:
+    """Digests of files, by what their status says: a file of which that is unchanged is not read again.
+
+    Args:
+        root: folder of the data set.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = os.fspath(root)
+        name = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:16]
+        self._place = cache_root() / "digests" / f"{name}.npz"
+        self._known = self._load()
+        self._used: dict[Stamp, bytes] = {}
+        self._now = time.time_ns()
+
+    def of_files(self, files: FileList) -> Iterator[bytes]:
+        """Give the digest of each file."""
+        paths = [f"{self._root}/{path}" for path in files.paths()]
+        stamps = [_stamp(path) for path in paths]
+        unread = [path for path, stamp in zip(paths, stamps, strict=True) if stamp not in self._known]
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            read = pool.map(_digest, unread)
+            for stamp in stamps:
+                content = self._known[stamp] if stamp in self._known else next(read)
+                self._used[stamp] = content
+                yield content
+
+    def save(self) -> None:
+        """Keep the digests, unless the cache cannot be written: then the files are read again next time."""
+        old = {stamp: digest for stamp, digest in self._used.items() if max(stamp[3:]) < self._now - YOUNG_NS}
+        if not old or old.keys() == self._known.keys():
+            return
+        stamps = np.array(list(old), dtype=np.uint64)
+        digests = np.frombuffer(b"".join(old.values()), dtype=np.uint8).reshape(-1, DIGEST_BYTES)
+        try:
+            self._place.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=self._place.parent, suffix=".npz", delete=False) as scratch:
+                np.savez(scratch, stamps=stamps, digests=digests)
+            Path(scratch.name).replace(self._place)
+        except OSError:
+            return
+
+    def _load(self) -> dict[Stamp, bytes]:
+        if not self._place.is_file():
+            return {}
+        with np.load(self._place) as kept:
+            stamps, digests = kept["stamps"].tolist(), kept["digests"]
+        return {tuple(stamp): digest.tobytes() for stamp, digest in zip(stamps, digests, strict=True)}
+
+
+def _begin(image_size: int | None) -> hashlib._Hash:
+    return hashlib.sha256(f"image_size {image_size}\n".encode())
+
+
+def _stamp(path: str) -> Stamp:
+    try:
+        status = os.stat(path)  # noqa: PTH116  # of a million paths, no objects
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}; repair or remove it") from error
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def _digest(path: str) -> bytes:
+    try:
+        return hashlib.sha256(Path(path).read_bytes()).digest()
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}; repair or remove it") from error

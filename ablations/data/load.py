@@ -1,0 +1,137 @@
+"""The batches of a cell, from memory or streamed: what differs between the two ends here."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+
+from ablations.data.batches import EVAL_BATCH, Batch, EpochBatches, EvalBatches, Scale, TrainBatches
+from ablations.data.info import DataInfo
+from ablations.data.splits import find_rows, load_splits, split_hash
+from ablations.data.streamed import StreamedEvalBatches, StreamedTrainBatches
+from ablations.data.streaming import Images, ImageStream, Request
+from ablations.data.transforms import Augmentation
+from ablations.study import CellConfig
+
+TIMED_IMAGES = 32
+"""Images whose decoding is timed for a plan."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellData:
+    """What a cell trains and is measured on.
+
+    Args:
+        train: drawn anew for each epoch.
+        val: looked at after each epoch.
+        test: looked at once.
+        split_hash: of which images are in which split.
+        close: ends the processes that decode, if there are any.
+    """
+
+    train: EpochBatches
+    val: Iterable[Batch]
+    test: Iterable[Batch]
+    split_hash: str
+    close: Callable[[], None]
+
+
+def load_data(config: CellConfig, info: DataInfo, *, device: torch.device, workers: int) -> CellData:
+    """Make the batches of a cell.
+
+    Args:
+        config: the cell.
+        info: its data set, in the cache.
+        device: of the batches.
+        workers: processes that decode streamed images; any number gives the same batches.
+    """
+    assert config.streamed == info.streamed, "the cell and its data set differ in where images come from"
+    scale = Scale(info.mean, info.std, device=device)
+    return (_load_streamed if info.streamed else _load_in_memory)(config, info, scale, device, workers)
+
+
+def make_images(config: CellConfig, info: DataInfo) -> Images:
+    """Return what decodes a cell's images where they are streamed."""
+    return Images(
+        info,
+        side=config.image_size,
+        augmentation=_augmentation(config),
+        eval_crop=config.eval_crop,
+        seed=config.seed,
+    )
+
+
+def time_images(config: CellConfig, info: DataInfo) -> float:
+    """Return the seconds in which one core decodes and augments a training image of a streamed data set.
+
+    Raises:
+        UsageError: one of those that are tried cannot be read.
+    """
+    images, rows = make_images(config, info), find_rows(info, train_limit=config.train_limit)["train"].rows
+    tried = rows[torch.linspace(0, len(rows) - 1, min(TIMED_IMAGES, len(rows))).long()].tolist()
+    started = time.perf_counter()
+    images.read(Request("train", tried, 0, 0))
+    return (time.perf_counter() - started) / len(tried)
+
+
+def _augmentation(config: CellConfig) -> Augmentation:
+    return Augmentation(
+        augment=config.augment,
+        policy=config.policy,
+        policy_magnitude=config.policy_magnitude,
+        policy_magnitude_std=config.policy_magnitude_std,
+        policy_ops=config.policy_ops,
+        color_jitter=config.color_jitter,
+    )
+
+
+def _load_in_memory(config: CellConfig, info: DataInfo, scale: Scale, device: torch.device, _workers: int) -> CellData:
+    if _augmentation(config).is_drawn_by_sample:
+        raise NotImplementedError("images in memory have no augment=resized_crop_flip, policy or color_jitter yet")
+    splits = load_splits(info, train_limit=config.train_limit, device=device)
+    train = TrainBatches(
+        splits["train"],
+        scale=scale,
+        batch_size=config.batch_size,
+        augment=config.augment,
+        seed=config.seed,
+        repeats=config.repeats,
+    )
+    return CellData(
+        train=train,
+        val=EvalBatches(splits["val"], scale=scale),
+        test=EvalBatches(splits["test"], scale=scale),
+        split_hash=split_hash({name: split.original_rows for name, split in splits.items()}),
+        close=lambda: None,
+    )
+
+
+def _load_streamed(config: CellConfig, info: DataInfo, scale: Scale, device: torch.device, workers: int) -> CellData:
+    splits = find_rows(info, train_limit=config.train_limit)
+    stream = ImageStream(
+        make_images(config, info),
+        workers=workers,
+        batch_size=config.batch_size,
+        largest_batch=EVAL_BATCH,
+        device=device,
+    )
+    train = StreamedTrainBatches(
+        stream=stream,
+        split=splits["train"],
+        scale=scale,
+        batch_size=config.batch_size,
+        augmentation=_augmentation(config),
+        image_side=min(info.image_shape[:2]),
+        seed=config.seed,
+        repeats=config.repeats,
+    )
+    return CellData(
+        train=train,
+        val=StreamedEvalBatches(stream=stream, split=splits["val"], scale=scale),
+        test=StreamedEvalBatches(stream=stream, split=splits["test"], scale=scale),
+        split_hash=split_hash({name: split.rows for name, split in splits.items()}),
+        close=stream.close,
+    )

@@ -1,0 +1,126 @@
+"""Tiny-ImageNet in the layout in which it is distributed.
+
+``wnids.txt`` has one class identifier a line; ``words.txt`` identifier, tab, words, for more classes than there are;
+``train/<wnid>/images/*.JPEG``; ``val/images/*.JPEG`` with ``val/val_annotations.txt``: file, tab, identifier, tab and
+the corners of a box. ``test/`` has no labels.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ablations.data.classes import choose_classes
+from ablations.data.files import FileList, FileListBuilder, file_size, walk
+from ablations.data.folder import check_root, is_image, note_classes, note_no_images
+from ablations.data.tree import ImageTree
+from ablations.study import UsageError
+
+KIND = "tiny-imagenet"
+
+
+def tiny_imagenet(root: Path, *, image_size: int | None, classes: str | None) -> ImageTree:
+    """Find Tiny-ImageNet: ``val/`` is the test split, and validation is cut from ``train/``.
+
+    Args:
+        root: the folder that holds ``wnids.txt``.
+        image_size: pixels of the side to which images are brought; None: as they are, 64.
+        classes: which classes are taken, by identifier, as `choose_classes` reads it.
+
+    Raises:
+        UsageError: a file or a folder of the layout is missing, an annotation does not fit, or there are not the
+            classes that are wanted.
+    """
+    check_root(root)
+    wnids = sorted(filter(None, (line.strip() for line in _lines(root / "wnids.txt"))))
+    if len(set(wnids)) < len(wnids) or len(wnids) < 2:
+        raise UsageError(f"{root / 'wnids.txt'} needs two classes or more, one a line and each once")
+    words = _words(root / "words.txt")
+    if nameless := [wnid for wnid in wnids if wnid not in words]:
+        raise UsageError(f"{root / 'words.txt'} has no words for {nameless[0]}, which is in wnids.txt")
+    chosen = choose_classes(wnids, classes)
+    notes = ["val/ is the test split, and validation is cut from train/"]
+    parts = {"train": _train(root, chosen, notes), "test": _val(root, wnids, chosen, notes)}
+    if (root / "test").is_dir():
+        notes.append("test/ has no labels, and is left out")
+    if classes is not None:
+        notes.append(note_classes([f"{wnid} {words[wnid]}" for wnid in chosen], of=len(wnids)))
+    return ImageTree(
+        kind=KIND,
+        root=root,
+        parts=parts,
+        classes=[f"{wnid} {words[wnid]}" for wnid in chosen],
+        image_size=image_size,
+        notes=notes,
+        by_contents=False,
+    )
+
+
+def _train(root: Path, wnids: list[str], notes: list[str]) -> FileList:
+    builder = FileListBuilder()
+    others: list[str] = []
+    for label, wnid in enumerate(wnids):
+        folder = root / "train" / wnid / "images"
+        if not folder.is_dir():
+            raise UsageError(f"no folder {folder}, of a class in {root / 'wnids.txt'}")
+        before = len(builder)
+        for entry in walk(os.fspath(folder)):
+            if is_image(entry.name):
+                builder.add(entry.path[len(os.fspath(root)) + 1 :], label=label, size=file_size(entry))
+            else:
+                others.append(entry.path)
+        if len(builder) == before:
+            raise UsageError(f"no images in {folder}")
+    note_no_images("train", others, notes)
+    return builder.build()
+
+
+def _val(root: Path, wnids: list[str], chosen: list[str], notes: list[str]) -> FileList:
+    folder, table = root / "val" / "images", root / "val" / "val_annotations.txt"
+    classes = _annotations(table, wnids)
+    if not folder.is_dir():
+        raise UsageError(f"no folder {folder}")
+    entries = {entry.name: entry for entry in walk(os.fspath(folder))}
+    if missing := sorted(set(classes) - set(entries)):
+        raise UsageError(f"{table} names {missing[0]}, which is not in {folder}")
+    images = {name for name in entries if is_image(name)}
+    if unlabelled := sorted(images - set(classes)):
+        raise UsageError(f"{folder / unlabelled[0]} has no line in {table}")
+    note_no_images("val", sorted(entries[name].path for name in set(entries) - images - set(classes)), notes)
+    builder = FileListBuilder()
+    labels = {wnid: label for label, wnid in enumerate(chosen)}
+    for name in sorted(classes):
+        if classes[name] in labels:
+            builder.add(f"val/images/{name}", label=labels[classes[name]], size=file_size(entries[name]))
+    if bare := sorted(set(chosen) - set(classes.values())):
+        raise UsageError(f"{table} has no image of class {bare[0]}")
+    return builder.build()
+
+
+def _annotations(path: Path, wnids: list[str]) -> dict[str, str]:
+    """Return the class of each file that the table names."""
+    known, classes = set(wnids), dict[str, str]()
+    for number, line in enumerate(_lines(path), start=1):
+        if not line.strip():
+            continue
+        name, *others = line.rstrip("\n").split("\t")
+        if not others or others[0] not in known:
+            raise UsageError(f"{path}, line {number}: '{line.strip()}' gives no class of wnids.txt; repair the line")
+        if name in classes:
+            raise UsageError(f"{path}, line {number}: {name} comes twice; repair the line")
+        classes[name] = others[0]
+    return classes
+
+
+def _words(path: Path) -> dict[str, str]:
+    pairs = (line.rstrip("\n").partition("\t") for line in _lines(path))
+    return {wnid: words for wnid, tab, words in pairs if tab}
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        raise UsageError(f"no file {path}: Tiny-ImageNet's own layout has wnids.txt, words.txt, train/, val/") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} cannot be read: {error}") from error

@@ -1,0 +1,82 @@
+"""What happens to one training image on its way to a batch, where it is decoded as it is needed.
+
+The library's transforms draw from torch's global generator: they run in a fork of it that is keyed by the sample.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from ablations.data.image import fit
+from ablations.streams import forked_sample
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+MAGNITUDE_BINS = 1001
+"""Steps of a policy's magnitude from 0 to 10, so that it can be drawn to a hundredth."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augmentation:
+    """How training images are augmented, one by one.
+
+    Args:
+        augment: ``resized_crop_flip``: a random part of the image brought to its size, mirrored for half of them; or
+            a kind of `ablations.data.augment.draw`, which moves the whole batch later.
+        policy: ``none``, ``rand_augment`` (arXiv 1909.13719) or ``auto_augment`` (arXiv 1805.09501, ImageNet's).
+        policy_magnitude: mean magnitude of RandAugment's operations, of 0 to 10.
+        policy_magnitude_std: its standard deviation, drawn for each operation.
+        policy_ops: operations of RandAugment for an image.
+        color_jitter: largest change of brightness, contrast and saturation, as a share; 0: none.
+    """
+
+    augment: str
+    policy: str = "none"
+    policy_magnitude: float = 9.0
+    policy_magnitude_std: float = 0.5
+    policy_ops: int = 2
+    color_jitter: float = 0.0
+
+    @property
+    def is_drawn_by_sample(self) -> bool:
+        """Whether any of it comes from a sample's own stream."""
+        return self.augment == "resized_crop_flip" or self.policy != "none" or self.color_jitter > 0
+
+    def __call__(self, image: Image, side: int | None, *, seed: int, epoch: int, position: int) -> Image:
+        """Augment an image.
+
+        Args:
+            image: RGB.
+            side: pixels of the result; None: as the image is.
+            seed: the cell's.
+            epoch: from 0.
+            position: of the sample in the epoch, from 0.
+        """
+        if not self.is_drawn_by_sample:
+            return image if side is None else fit(image, side)
+        with forked_sample(seed, "augment", epoch, position):
+            return self._draw(image, side)
+
+    def _draw(self, image: Image, side: int | None) -> Image:
+        from torchvision.transforms import v2
+
+        if self.augment == "resized_crop_flip":
+            size = (image.height, image.width) if side is None else (side, side)
+            image = v2.RandomResizedCrop(size, interpolation=v2.InterpolationMode.BICUBIC)(image)
+            image = v2.RandomHorizontalFlip()(image)
+        elif side is not None:
+            image = fit(image, side)
+        if self.policy == "auto_augment":
+            image = v2.AutoAugment()(image)
+        elif self.policy == "rand_augment":
+            for _ in range(self.policy_ops):
+                drawn = self.policy_magnitude + self.policy_magnitude_std * torch.randn(()).item()
+                level = round(min(10.0, max(0.0, drawn)) / 10 * (MAGNITUDE_BINS - 1))
+                image = v2.RandAugment(num_ops=1, magnitude=level, num_magnitude_bins=MAGNITUDE_BINS)(image)
+        if self.color_jitter:
+            image = v2.ColorJitter(self.color_jitter, self.color_jitter, self.color_jitter)(image)
+        return image

@@ -1,0 +1,34 @@
+"""From the values of its fields to a cell that can be run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import ValidationError
+
+from ablations.study.cell import CellConfig, first_error
+from ablations.study.change import check_change
+from ablations.study.errors import UsageError
+
+
+def make_config(values: dict[str, Any]) -> CellConfig:
+    """Validate a cell.
+
+    Raises:
+        UsageError: a field with a value that it cannot have, or values that do not go together.
+    """
+    try:
+        config = CellConfig(**values)
+    except ValidationError as error:
+        raise UsageError(first_error(error)) from None
+    if config.warmup_epochs > config.epochs:
+        raise UsageError(f"warmup_epochs {config.warmup_epochs} exceeds epochs {config.epochs}; give fewer")
+    if config.batch_size % config.repeats:
+        raise UsageError(f"batch_size {config.batch_size} is no multiple of repeats {config.repeats}; give one that is")
+    if config.eval_crop != 1 and not config.streamed:
+        raise UsageError(
+            f"eval_crop {config.eval_crop:g} is for streamed images: in memory they are cropped already; "
+            "give 1, or --in-memory off"
+        )
+    check_change(config)
+    return config

@@ -1,0 +1,113 @@
+"""The related group: what other linear attentions put in the place of softmax, as arms beside XNorm."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ufo.norms.arithmetic import (
+    EPS,
+    at_least_float32,
+    head_gain,
+    l1_normalise,
+    l2_normalise,
+    scaled_context,
+    token_scale,
+)
+from ufo.norms.contract import AttentionNorm, register
+
+
+@register(
+    name="efficient",
+    label="Efficient Attention",
+    formula="softmax_channel(q) (softmax_token(k)^T v)",
+    source="Efficient Attention, arXiv 1812.01243",
+    group="related",
+    invariances={"token_repeat"},
+)
+class Efficient(AttentionNorm):
+    """Softmax of q over its channels and of k over the tokens: each output is a mean of the values, weighted twice."""
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        scale = token_scale(k.shape[-2])
+        weights = (at_least_float32(k).softmax(-2) / scale).to(k.dtype)  # 1 / N alone would be rounded away in float16
+        context = weights.transpose(-2, -1) @ v * scale  # (B, h, key_dim, value_dim)
+        return at_least_float32(q).softmax(-1).to(q.dtype) @ context
+
+
+@register(
+    name="elu",
+    label="Linear Transformer",
+    formula="phi(q) (phi(k)^T v) / (phi(q) sum phi(k)), phi = elu + 1",
+    source="Linear Transformer, arXiv 2006.16236",
+    group="related",
+    invariances={"token_repeat"},
+)
+class Elu(AttentionNorm):
+    """A positive feature map in the place of exp, normalised by the sum of the weights."""
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        scale = token_scale(k.shape[-2])
+        phi_q, phi_k = (torch.nn.functional.elu(at_least_float32(x)) + 1 for x in (q, k))
+        phi_k = phi_k * scale
+        context = phi_k.to(k.dtype).transpose(-2, -1) @ v  # (B, h, key_dim, value_dim)
+        total = phi_q @ phi_k.sum(-2, keepdim=True).transpose(-2, -1)  # (B, h, M, 1), positive
+        return phi_q.to(q.dtype) @ context / (total + EPS * scale).to(q.dtype)
+
+
+@register(
+    name="cosine",
+    label="cosine (1/N)",
+    formula="L2_channel(q) (L2_channel(k)^T v) / N",
+    source="cosine similarity in the place of softmax, as in QK-Norm, arXiv 2010.04245, without its softmax",
+    group="related",
+    invariances={"q_scale", "token_repeat"},
+)
+class Cosine(AttentionNorm):
+    """Every value weighted by the cosine of query and key, divided by the number of keys."""
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        context, scale = scaled_context(l2_normalise(k, dim=-1), v)
+        return l2_normalise(q, dim=-1) @ (context / (k.shape[-2] * scale))
+
+
+@register(
+    name="sima",
+    label="SimA",
+    formula="l1_token(q) (l1_token(k)^T v)",
+    source="SimA, arXiv 2206.08898",
+    group="related",
+    cross=False,
+    invariances={"q_scale", "k_channels", "token_repeat"},
+)
+class SimA(AttentionNorm):
+    """l1 of q and of k over the tokens; q's own would be its sign where there is one query, so no cross attention."""
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        scale = token_scale(k.shape[-2])  # an entry is about 1 / N, too small for float16, and so scaled up
+        context = l1_normalise(k, dim=-2, gain=1 / scale).transpose(-2, -1) @ v  # (B, h, key_dim, value_dim)
+        return l1_normalise(q, dim=-2, gain=1 / scale**2) @ (context * scale) * scale**2
+
+
+@register(
+    name="xca",
+    label="XCA",
+    formula="v softmax_keychannel(t L2_token(q)^T L2_token(k))^T",
+    source="XCiT, arXiv 2106.09681",
+    group="related",
+    cross=False,
+    needs_dk_eq_dv=True,
+    invariances={"q_scale", "k_channels"},
+)
+class XCA(AttentionNorm):
+    """Cross-covariance attention: channels attend to channels, with a learnable temperature per head from 1."""
+
+    def __init__(self, *, num_heads: int, key_dim: int, value_dim: int) -> None:
+        super().__init__(num_heads=num_heads, key_dim=key_dim, value_dim=value_dim)
+        self.temperature = head_gain(num_heads)
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        scale = token_scale(k.shape[-2])  # 1 / sqrt(N) is small in float16, and so are the cosines' terms
+        k = l2_normalise(k, dim=-2, gain=1 / scale)
+        cosines = k.transpose(-2, -1) @ l2_normalise(q, dim=-2, gain=self.temperature)  # (B, h, key_dim, query channel)
+        return v @ (at_least_float32(cosines) * scale).softmax(-2).to(v.dtype)
