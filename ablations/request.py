@@ -12,7 +12,7 @@ from ablations.study import Study, UsageError
 from ablations.study.cell import NEVER_ASKED
 from ablations.study.claim import Claim
 from ablations.study.experiment import Experiment, load_experiment
-from ablations.study.timm import OWN_FIELDS, is_timm
+from ablations.study.timm import without_own_fields
 
 SMOKE_IMAGES = {"train_limit": [256], "batch_size": [64]}
 SMOKE: dict[str, list[Any]] = {"epochs": [1], "warmup_epochs": [0], "seed": [0, 1], **SMOKE_IMAGES}
@@ -128,9 +128,7 @@ def request_of(study: Study, *, folder: Path, data: list[str] | None, data_root:
         UsageError: a data set is a folder of images, and a study does not hold its place.
     """
     single = {field: [value] for field, value in study.fixed.items() if field not in NEVER_ASKED}
-    asked = {**single, **study.axes}
-    if all(map(is_timm, asked.get("model", [""]))):  # what UFO-ViT's defaults have put into the record
-        asked = {field: values for field, values in asked.items() if field not in OWN_FIELDS}
+    asked = without_own_fields({**single, **study.axes})
     if data is not None:
         asked["data"] = data
     elif placeless := [name for name in asked["data"] if ":" in name]:

@@ -13,6 +13,7 @@ from ablations.report.notes import pairing_text
 from ablations.results import Results
 from ablations.study import CellConfig, Study
 from ablations.study.cell import NEVER_ASKED
+from ablations.study.timm import without_own_fields
 from ablations.study.values import value_name
 
 FLAGS = ("norm", "data", "model", "lr", "epochs", "batch_size", "precision")
@@ -81,9 +82,10 @@ def command(study: Study, folder: Path) -> str:
         parts.append(f"--out {shlex.quote(str(folder.parent))}")
     asked: dict[str, list[Any]] = {field: [value] for field, value in study.fixed.items() if field not in NEVER_ASKED}
     asked |= {field: values for field, values in study.axes.items() if field != "seed"}
+    asked = without_own_fields(asked)
     for field in (*FLAGS, *(field for field in CellConfig.model_fields if field not in FLAGS)):
         if field in asked:
-            values = ",".join(_placeless(value_name(value)) for value in asked[field])
+            values = ",".join(map(_placeless if field == "data" else value_name, asked[field]))
             flag = f"--{field.replace('_', '-')} " if field in FLAGS else f"--set {field}="
             parts.append(flag + shlex.quote(values))
     parts.append(f"--seeds {_ranges(pd.Series(study.axes['seed']))}" + "," * (len(study.axes["seed"]) == 1))

@@ -60,3 +60,9 @@ def check_own_fields(asked: Mapping[str, list[Any]]) -> None:
             f"{field}={shown} means nothing to {foreign[0]}: leave it out (the models are arms with "
             f"--compare model), or give it in a study without nets of timm"
         )
+
+
+def without_own_fields(asked: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
+    """Leave out what UFO-ViT's defaults have put into the record of a study that has nets of timm's alone."""
+    alone = all(map(is_timm, asked.get("model", [""])))
+    return {field: values for field, values in asked.items() if not (alone and field in OWN_FIELDS)}
