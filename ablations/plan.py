@@ -14,6 +14,7 @@ import torch
 from ablations import recipes
 from ablations.data import OWN_SIZE, DataInfo
 from ablations.engine.capacity import Capacity
+from ablations.engine.devices import find_devices
 from ablations.engine.options import EngineOptions
 from ablations.provenance import import_plugin, source_hashes
 from ablations.request import DEFAULT_NORMS, DEFAULT_SEEDS, SMOKE_IMAGES, Request, Rerun
@@ -116,7 +117,7 @@ def make_plan(request: Request) -> Plan:
     for plugin in request.plugins:
         import_plugin(plugin)
     asked = _complete(request)
-    devices = _find_devices(request.devices)
+    devices = find_devices(request.devices)
     _check_precision(devices[0], asked)
     _check_engine(devices[0], request.engine)
     data = find_data(
@@ -288,32 +289,6 @@ def _check_engine(device: torch.device, engine: EngineOptions) -> None:
     can_limit = device.type == "cuda" or (device.type == "cpu" and sys.platform == "linux")
     if engine.memory_per_cell_mib is not None and not can_limit:
         raise UsageError(f"--memory-per-cell cannot be enforced on {device} under {sys.platform}")
-
-
-def _find_devices(names: tuple[str, ...]) -> tuple[torch.device, ...]:
-    devices = tuple(_find_device(name) for name in names)
-    if len(set(devices)) < len(devices):
-        raise UsageError(f"--devices: {', '.join(names)}: one is given twice")
-    return devices
-
-
-def _find_device(name: str) -> torch.device:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise UsageError(f"--device {name}: give auto, cpu, cuda, cuda:N or mps") from None
-    usable = {
-        "cpu": True,
-        "cuda": (device.index or 0) < torch.cuda.device_count(),
-        "mps": torch.backends.mps.is_available(),
-    }
-    if device.type not in usable:
-        raise UsageError(f"--device {name}: give auto, cpu, cuda, cuda:N or mps")
-    if not usable[device.type]:
-        raise UsageError(f"--device {name}: torch finds no such device here")
-    return torch.device("cuda", device.index or 0) if device.type == "cuda" else device
 
 
 def _check_access(store: Store) -> None:

@@ -43,7 +43,7 @@ ALLOWED = {
         *("caveats", "describe", "plan", "progress", "report", "request", "results"),
         *("data", "engine", "store", "provenance", "study"),
     },
-    "bench": {"bench", "plan", "request", "tasks", "data", "recipes", "signals", "streams", "study"},
+    "bench": {"bench", "figures", "plan", "request", "tasks", "data", "recipes", "signals", "streams", "study"},
     "cli": {
         *("cli", "api", "describe", "plan", "request", "report", "listing", "board", "progress", "clean", "bench"),
         *("engine", "store", "provenance", "signals", "study"),

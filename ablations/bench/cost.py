@@ -6,18 +6,14 @@ alone, at growing numbers of tokens: multiply-adds and time, which tell whether 
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
+from ablations.bench.measure import count_multiply_adds, threads, time_call
 from ablations.data import DataInfo
 from ablations.plan import Plan
 from ablations.recipes import build_optimizer
@@ -28,9 +24,6 @@ from ufo.norms import AttentionNorm
 
 TOKENS = (256, 512, 1024, 2048, 4096)
 """Numbers of tokens at which a normaliser is measured: where it is linear, the last takes 16 times the first."""
-
-SHORTEST_S = 0.05
-"""A time is that of as many calls as fill this, so that a clock's grain and a first call do not matter."""
 
 
 class Cost(NamedTuple):
@@ -85,17 +78,17 @@ def _subjects(plan: Plan) -> Iterator[tuple[str, str, CellConfig, DataInfo]]:
 def _count(condition: str, arm: str, cell: CellConfig, info: DataInfo) -> Iterator[Cost]:
     """Count the multiply-adds of matrix products and convolutions, half of what torch counts as operations."""
     net = _build(cell, info).eval()
-    yield Cost(condition, arm, "multiply_adds", None, 0, _multiply_adds(net, torch.zeros(1, *_image(info))))
+    yield Cost(condition, arm, "multiply_adds", None, 0, count_multiply_adds(net, torch.zeros(1, *_image(info))))
     if (norm := _normaliser(net)) is None:
         return
     for tokens in TOKENS:
-        yield Cost(condition, arm, "multiply_adds", tokens, 0, _multiply_adds(norm, *_qkv(norm, tokens)))
+        yield Cost(condition, arm, "multiply_adds", tokens, 0, count_multiply_adds(norm, *_qkv(norm, tokens)))
 
 
 def _time(
     condition: str, arm: str, cell: CellConfig, info: DataInfo, *, device: torch.device, number: int
 ) -> Iterator[Cost]:
-    with _threads(cell.threads_per_cell):
+    with threads(cell.threads_per_cell):
         yield from _time_alone(condition, arm, cell, info, device=device, number=number)
 
 
@@ -113,16 +106,16 @@ def _time_alone(
         optimizer.step()
 
     net.train()
-    yield Cost(condition, arm, "training_step_s", None, number, _seconds(step, device))
+    yield Cost(condition, arm, "training_step_s", None, number, time_call(step, device))
     net.eval()
     with torch.no_grad():
-        seconds = _seconds(lambda: net(images), device)
+        seconds = time_call(lambda: net(images), device)
         yield Cost(condition, arm, "inference_s", None, number, seconds / cell.batch_size)
         if (norm := _normaliser(net)) is None:
             return
         for tokens in TOKENS:
             q, k, v = (part.to(device) for part in _qkv(norm, tokens))
-            yield Cost(condition, arm, "time_s", tokens, number, _seconds(lambda: norm(q, k, v), device))  # noqa: B023
+            yield Cost(condition, arm, "time_s", tokens, number, time_call(lambda: norm(q, k, v), device))  # noqa: B023
 
 
 def _build(cell: CellConfig, info: DataInfo) -> nn.Module:
@@ -144,38 +137,3 @@ def _qkv(norm: AttentionNorm, tokens: int) -> tuple[torch.Tensor, ...]:
     generator = torch.Generator().manual_seed(0)
     widths = (norm.key_dim, norm.key_dim, norm.value_dim)
     return tuple(torch.randn(1, norm.num_heads, tokens, width, generator=generator) for width in widths)
-
-
-def _multiply_adds(module: nn.Module, *inputs: torch.Tensor) -> float:
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        module(*inputs)
-    return counter.get_total_flops() / 2
-
-
-def _seconds(call: Callable[[], object], device: torch.device) -> float:
-    """Return the seconds of a call: the median of three stretches, each as many calls as fill a while."""
-    call()
-    count, elapsed = 1, _stretch(call, 1, device)
-    while elapsed < SHORTEST_S:
-        count *= 2
-        elapsed = _stretch(call, count, device)
-    return statistics.median([elapsed, _stretch(call, count, device), _stretch(call, count, device)]) / count
-
-
-def _stretch(call: Callable[[], object], count: int, device: torch.device) -> float:
-    started = time.perf_counter()
-    for _ in range(count):
-        call()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - started
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

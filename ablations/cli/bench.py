@@ -37,10 +37,8 @@ def harness(
 
     from ablations.bench.harness import bench_harness
     from ablations.bench.summary import describe, ratios, summarise
-    from ablations.study import UsageError
 
-    if csv is not None and not csv.absolute().parent.is_dir():
-        raise UsageError(f"--csv {csv}: no folder {csv.parent}")
+    _check_folders(csv=csv)
     console = make_console(as_json)
 
     measured: list[Row] = []
@@ -137,3 +135,119 @@ def loader(
     if as_json:
         typer.echo(json.dumps([row._asdict() for row in rows]))
     return OK
+
+
+@bench.command()
+def attention(
+    norm: Annotated[str | None, typer.Option(help="Normalisers. [default: every one]")] = None,
+    tokens: Annotated[str, typer.Option(help="Numbers of tokens.")] = "196,784,1024,3136,4096,16384",
+    heads: Annotated[int, typer.Option(min=1, help="Heads.")] = 8,
+    head_dim: Annotated[int, typer.Option(min=1, help="Width of a head.")] = 16,
+    rounds: Annotated[int, typer.Option(min=1, help="Each is timed once in each.")] = 7,
+    threads: Annotated[int, typer.Option(min=1, help="Of a CPU.")] = 1,
+    device: Device = None,
+    csv: Annotated[Path | None, typer.Option(help="File for the measurements.")] = None,
+    figure: Annotated[Path | None, typer.Option(help="Draw them, as this file with .png and .pdf.")] = None,
+    as_json: Json = False,
+) -> int:
+    """Time the core of attention alone at growing numbers of tokens: which normaliser is linear in them."""
+    import pandas as pd
+
+    from ablations.bench.attention import bench_attention, describe_attention, draw_attention, per_token
+    from ablations.cli.options import parse_numbers
+    from ablations.engine.devices import find_device
+    from ufo.norms import NORMS
+
+    _check_folders(csv=csv, figure=figure)
+    console = make_console(as_json)
+    rows = bench_attention(
+        list(NORMS) if norm is None else [name.strip() for name in norm.split(",")],
+        tokens=parse_numbers("--tokens", tokens, least=1),
+        num_heads=heads,
+        head_dim=head_dim,
+        rounds=rounds,
+        num_threads=threads,
+        device=find_device(device or "auto"),
+        on_round=lambda number: print_lines(console, [f"round {number}/{rounds}"]),
+    )
+    costs = per_token(rows)
+    print_lines(console, describe_attention(costs))
+    if csv is not None:
+        pd.DataFrame(rows).to_csv(csv, index=False)
+    if figure is not None:
+        print_lines(console, [str(file) for file in draw_attention(costs, figure)])
+    if as_json:
+        typer.echo(costs.to_json(orient="records"))
+    return OK
+
+
+@bench.command()
+def model(
+    models: Annotated[str, typer.Option("--models", help="The first is compared with the others.")] = (
+        "ufo_vit_s,timm:xcit_small_12_p16_224,timm:deit_small_patch16_224"
+    ),
+    norm: Annotated[str, typer.Option(help="Normalisers of each UFO-ViT.")] = "xnorm",
+    sizes: Annotated[str, typer.Option(help="Pixels of square images.")] = "224,384,512,1024",
+    batch: Annotated[int | None, typer.Option(min=1, help="Images. [default: 8 of 224 px, fewer larger ones]")] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Each is timed once in each.")] = 5,
+    threads: Annotated[int | None, typer.Option(min=1, help="Of a CPU. [default: all cores]")] = None,
+    inference_only: Annotated[bool, typer.Option("--inference-only", help="No training steps.")] = False,
+    compiled: Annotated[bool, typer.Option("--compile", help="Through torch.compile.")] = False,
+    precision: Annotated[str, typer.Option(help="32-true or bf16-mixed.")] = "32-true",
+    device: Device = None,
+    csv: Annotated[Path | None, typer.Option(help="File for the measurements.")] = None,
+    as_json: Json = False,
+) -> int:
+    """Time inference and training steps of nets beside each other, by turns, with their peak memory."""
+    import pandas as pd
+    import torch
+
+    from ablations.bench.models import ModelBench, ModelRow, bench_models, describe_models
+    from ablations.cli.options import parse_numbers
+    from ablations.engine.devices import find_device
+    from ablations.study import UsageError
+
+    _check_folders(csv=csv)
+    if precision not in ("32-true", "bf16-mixed"):
+        raise UsageError(f"--precision {precision}: give 32-true or bf16-mixed")
+    console = make_console(as_json)
+
+    def on_row(row: ModelRow) -> None:
+        if row.quantity.endswith("_s"):
+            what = f"{row.px} px  {row.quantity.removesuffix('_s')}  {row.model}: {row.value:.3f} s"
+            print_lines(console, [f"round {row.round}/{rounds}  {what}"])
+
+    rows = bench_models(
+        ModelBench(
+            models=[name.strip() for name in models.split(",")],
+            norms=[name.strip() for name in norm.split(",")],
+            sizes=parse_numbers("--sizes", sizes, least=1),
+            batch=batch,
+            rounds=rounds,
+            compiled=compiled,
+            precision=precision,
+            num_threads=threads or torch.get_num_threads(),
+            device=find_device(device or "auto"),
+            training=not inference_only,
+        ),
+        on_row=on_row,
+    )
+    print_lines(console, describe_models(rows))
+    if csv is not None:
+        pd.DataFrame(rows).to_csv(csv, index=False)
+    if as_json:
+        typer.echo(json.dumps([row._asdict() for row in rows]))
+    return OK
+
+
+def _check_folders(**files: Path | None) -> None:
+    """Refuse a file whose folder is not there before hours of measuring, not after.
+
+    Raises:
+        UsageError: the option and the folder.
+    """
+    from ablations.study import UsageError
+
+    for option, file in files.items():
+        if file is not None and not file.absolute().parent.is_dir():
+            raise UsageError(f"--{option} {file}: no folder {file.parent}")

@@ -137,8 +137,8 @@ def parse_shard(text: str | None) -> tuple[int, int]:
     return number, parts
 
 
-def parse_numbers(option: str, text: str) -> list[int]:
-    """Read a comma list of numbers from 0 up.
+def parse_numbers(option: str, text: str, *, least: int = 0) -> list[int]:
+    """Read a comma list of numbers.
 
     Raises:
         UsageError: anything else, or one that comes twice.
@@ -146,9 +146,10 @@ def parse_numbers(option: str, text: str) -> list[int]:
     from ablations.study import UsageError
 
     parts = [part.strip() for part in text.split(",")]
-    if not all(re.fullmatch("[0-9]{1,4}", part) for part in parts) or len(set(map(int, parts))) < len(parts):
-        raise UsageError(f"{option} {text}: give numbers from 0 up, each once, as 0,1,2")
-    return [int(part) for part in parts]
+    numbers = [int(part) for part in parts if re.fullmatch("[0-9]{1,6}", part)]
+    if len(numbers) < len(parts) or min(numbers) < least or len(set(numbers)) < len(numbers):
+        raise UsageError(f"{option} {text}: give numbers from {least} up, each once, as {least},{least + 1}")
+    return numbers
 
 
 def parse_classes(text: str) -> str:

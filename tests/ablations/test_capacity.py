@@ -11,8 +11,9 @@ import torch
 from ablations.cli.options import Retry, parse_devices, parse_engine, parse_shard
 from ablations.engine import capacity
 from ablations.engine.capacity import CGROUP_FILES, Capacity, free_memory_mib
+from ablations.engine.devices import find_devices
 from ablations.engine.options import EngineOptions
-from ablations.plan import _find_devices, shard_numbers
+from ablations.plan import shard_numbers
 from ablations.study import CellConfig, UsageError
 
 CPU = (torch.device("cpu"),)
@@ -73,10 +74,10 @@ def test_the_first_cell_on_a_gpu_shows_how_many_fit():
 def test_a_gpu_has_a_number(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert _find_devices(("auto",)) == _find_devices(("cuda",)) == (torch.device("cuda:0"),)
-    assert _find_devices(("cuda:1",)) == (torch.device("cuda:1"),)
+    assert find_devices(("auto",)) == find_devices(("cuda",)) == (torch.device("cuda:0"),)
+    assert find_devices(("cuda:1",)) == (torch.device("cuda:1"),)
     with pytest.raises(UsageError, match="one is given twice"):
-        _find_devices(("cuda", "cuda:0"))
+        find_devices(("cuda", "cuda:0"))
 
 
 def test_a_containers_limit_counts(tmp_path):

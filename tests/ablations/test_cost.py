@@ -10,7 +10,7 @@ from conftest import cells
 from torch.utils.flop_counter import FlopCounterMode
 
 import ablations
-from ablations.bench import cost
+from ablations.bench import cost, measure
 from ablations.stats import cost_exponents
 from ufo.norms import build_norm
 
@@ -62,7 +62,7 @@ def test_the_counts_are_those_of_the_products():
     h, d, n = 2, 8, 32
     for name, expected in (("xnorm", 2 * h * n * d * d), ("softmax", 2 * h * n * n * d)):
         norm = build_norm(name, num_heads=h, key_dim=d, value_dim=d)
-        assert cost._multiply_adds(norm, *cost._qkv(norm, n)) == expected
+        assert measure.count_multiply_adds(norm, *cost._qkv(norm, n)) == expected
     with FlopCounterMode(display=False) as counter:
         torch.ones(3, 4) @ torch.ones(4, 5)
     assert counter.get_total_flops() == 2 * 60  # a multiply-add is two of torch's
@@ -86,13 +86,13 @@ def test_an_arm_that_raises_costs_the_others_nothing(cli, study, tmp_path, monke
 
 def test_a_time_is_that_of_one_call(monkeypatch):
     calls = []
-    monkeypatch.setattr(cost, "_stretch", lambda call, count, device: 0.02 * count)
-    assert cost._seconds(lambda: calls.append(1), torch.device("cpu")) == pytest.approx(0.02)
+    monkeypatch.setattr(measure, "time_calls", lambda call, count, device: 0.02 * count)
+    assert measure.time_call(lambda: calls.append(1), torch.device("cpu")) == pytest.approx(0.02)
 
 
 def test_threads_are_those_of_the_cells_and_come_back(study):
     before = torch.get_num_threads()
-    with cost._threads(before + 1):
+    with measure.threads(before + 1):
         assert torch.get_num_threads() == before + 1
     assert torch.get_num_threads() == before
     assert set(cells(study.parent)) == {"xnorm-s0", "softmax-s0"}

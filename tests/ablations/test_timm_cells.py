@@ -69,7 +69,7 @@ def test_nets_of_timm_are_arms_of_one_study(cli, pictures, out):
     _, printed, error = cli(*as_given(again, pictures), "--dry-run")
     assert "6 cells: 6 done; 0 to run" in printed, error
     code, printed, error = cli(
-        "bench", "cost", out / "model-pictures", "--data", f"imagefolder:{pictures}", "--rounds", 1
+        "bench", "cost", out / "model-pictures", "--data", f"imagefolder:{pictures}", "--rounds", 2
     )
     assert code == 0, error
     code, printed, error = cli("report", out / "model-pictures")

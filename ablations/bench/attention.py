@@ -1,0 +1,166 @@
+"""The core of attention alone, every normaliser at growing numbers of tokens: its time, its memory, its multiply-adds.
+
+A call has about as many tokens at each number N of them: fewer images where they are larger. So every call moves as
+much data, and a time per token that grows with N comes from the normaliser and not from a cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+import torch
+
+from ablations.bench.measure import count_multiply_adds, peak_bytes, threads, time_call
+from ablations.figures.scaling import cost_against_tokens
+from ufo.norms import NORMS, build_norm
+
+TOKENS = (196, 784, 1024, 3136, 4096, 16384)
+"""Of images of 224 px at a patch of 16 and of 8, and on to those of detection."""
+
+FLAT_FROM = 1024
+"""Tokens from which on the cost of a linear arm's token is to be the same; below, what a call costs at all shows."""
+
+FLAT_TIME_PCT, FLAT_BYTES_PCT = 15, 10
+"""By how much the costliest of these may exceed the cheapest."""
+
+
+class AttentionRow(NamedTuple):
+    """A measurement of a call: ``time_s``, ``peak_bytes`` beyond its inputs, or ``multiply_adds``."""
+
+    norm: str
+    tokens: int
+    images: int
+    quantity: str
+    round: int
+    value: float
+
+
+def bench_attention(
+    norms: Sequence[str],
+    *,
+    tokens: Sequence[int],
+    num_heads: int,
+    head_dim: int,
+    rounds: int,
+    num_threads: int,
+    device: torch.device,
+    on_round: Callable[[int], None],
+) -> list[AttentionRow]:
+    """Measure every normaliser at every number of tokens, each once in a round; inference, in float32.
+
+    Args:
+        norms: registry names.
+        tokens: numbers N of them.
+        num_heads: h.
+        head_dim: d, of keys and values.
+        rounds: how often each time is measured; a count and a peak are the same each time.
+        num_threads: of a CPU.
+        device: where.
+        on_round: is told that a round has ended.
+
+    Raises:
+        UnknownNameError: no such normaliser.
+    """
+    subjects = [(norm, count) for norm in norms for count in tokens]
+    rows = []
+    with threads(num_threads), torch.no_grad():
+        for number in range(1, rounds + 1):
+            for norm, count in subjects if number % 2 else reversed(subjects):
+                module = build_norm(norm, num_heads=num_heads, key_dim=head_dim, value_dim=head_dim).to(device)
+                images = max(1, round(max(tokens) / count))
+                q, k, v = _draw(images, num_heads, count, head_dim, device)
+                measured = {"time_s": time_call(lambda: module(q, k, v), device)}  # noqa: B023  # called at once
+                if number == 1:
+                    measured["peak_bytes"] = peak_bytes(lambda: module(q, k, v), device)  # noqa: B023
+                    one = (part[:1].cpu() for part in (q, k, v))
+                    measured["multiply_adds"] = images * count_multiply_adds(module.cpu(), *one)
+                rows += [AttentionRow(norm, count, images, what, number, value) for what, value in measured.items()]
+            on_round(number)
+    return rows
+
+
+def per_token(rows: list[AttentionRow]) -> pd.DataFrame:
+    """Return what a token costs: median and quartiles over the rounds.
+
+    Returns:
+        ``norm``, ``label``, ``arm_order``, ``tokens``, ``quantity``, ``median``, ``low``, ``high``; seconds, bytes or
+        multiply-adds per token.
+    """
+    frame = pd.DataFrame(rows, columns=list(AttentionRow._fields))
+    frame["value"] /= frame["tokens"] * frame["images"]
+    grouped = frame.groupby(["norm", "tokens", "quantity"], sort=False)["value"]
+    parts = {"median": grouped.median(), "low": grouped.quantile(0.25), "high": grouped.quantile(0.75)}
+    table = pd.DataFrame(parts).reset_index()
+    order = {norm: place for place, norm in enumerate(NORMS)}
+    table["label"], table["arm_order"] = table["norm"].map(lambda norm: NORMS[norm].label), table["norm"].map(order)
+    return table
+
+
+def spread_pct(costs: pd.DataFrame, norm: str, quantity: str) -> float:
+    """Return by how many per cent the costliest token exceeds the cheapest, of those from `FLAT_FROM` on.
+
+    Args:
+        costs: of `per_token`.
+        norm: one of them.
+        quantity: as in `AttentionRow`.
+
+    >>> rows = [AttentionRow("xnorm", n, 1, "time_s", 1, value) for n, value in ((1024, 1.0), (4096, 4.4))]
+    >>> round(spread_pct(per_token(rows), "xnorm", "time_s"))
+    10
+    """
+    own = costs[(costs["norm"] == norm) & (costs["quantity"] == quantity) & (costs["tokens"] >= FLAT_FROM)]["median"]
+    return 100 * (float(own.max() / own.min()) - 1)
+
+
+def describe_attention(costs: pd.DataFrame) -> list[str]:
+    """Say in a line for each normaliser what a token costs and whether that is the same at all numbers of tokens."""
+    lines = []
+    for norm in dict.fromkeys(costs["norm"]):
+        own = costs[(costs["norm"] == norm) & (costs["tokens"] >= FLAT_FROM)]
+        if own["tokens"].nunique() < 2:
+            continue
+        of_time, of_memory = (own[own["quantity"] == what]["median"] for what in ("time_s", "peak_bytes"))
+        time, memory = (spread_pct(costs, norm, what) for what in ("time_s", "peak_bytes"))
+        flat = time <= FLAT_TIME_PCT and memory <= FLAT_BYTES_PCT
+        kind = "quadratic" if not NORMS[norm].linear else "linear, flat" if flat else "linear, NOT FLAT"
+        lines.append(
+            f"{norm}: {1e9 * of_time.min():,.0f} to {1e9 * of_time.max():,.0f} ns a token, spread {time:,.1f} %; "
+            f"{of_memory.min():,.0f} to {of_memory.max():,.0f} bytes a token, spread {memory:,.1f} %: {kind}"
+        )
+    return lines
+
+
+def draw_attention(costs: pd.DataFrame, path: Path) -> list[Path]:
+    """Draw time and memory against tokens, as PNG and PDF.
+
+    Args:
+        costs: of `per_token`.
+        path: of the files, whose extension is replaced.
+
+    Returns:
+        The files.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 4.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2)
+    cost_against_tokens(costs[costs["quantity"] == "time_s"], left)
+    cost_against_tokens(costs[costs["quantity"] == "peak_bytes"], right)
+    handles: Any = left.get_legend_handles_labels()
+    figure.legend(*handles, loc="outside right center", fontsize="small", frameon=False)
+    files = [path.with_suffix(extension) for extension in (".png", ".pdf")]
+    for file in files:
+        figure.savefig(file, dpi=160)
+    return files
+
+
+def _draw(images: int, heads: int, tokens: int, width: int, device: torch.device) -> tuple[torch.Tensor, ...]:
+    generator = torch.Generator().manual_seed(0)
+    shape = (images, heads, tokens, width)
+    q, k, v = (torch.randn(shape, generator=generator).to(device) for _ in range(3))
+    return q, k, v

@@ -1,0 +1,74 @@
+"""Seconds, multiply-adds and memory of a call: what every benchmark of nets and of their parts measures."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+SHORTEST_S = 0.05
+"""A time is that of as many calls as fill this, so that a clock's grain and a first call do not matter."""
+
+
+def count_multiply_adds(module: nn.Module, *inputs: torch.Tensor) -> float:
+    """Count the multiply-adds of a call's matrix products and convolutions, half of what torch counts as operations."""
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        module(*inputs)
+    return counter.get_total_flops() / 2
+
+
+def time_call(call: Callable[[], object], device: torch.device) -> float:
+    """Return the seconds of a call: the median of three stretches, each as many calls as fill a while."""
+    call()
+    count, elapsed = 1, time_calls(call, 1, device)
+    while elapsed < SHORTEST_S:
+        count *= 2
+        elapsed = time_calls(call, count, device)
+    return statistics.median([elapsed, time_calls(call, count, device), time_calls(call, count, device)]) / count
+
+
+def time_calls(call: Callable[[], object], count: int, device: torch.device) -> float:
+    """Return the seconds of so many calls together."""
+    started = time.perf_counter()
+    for _ in range(count):
+        call()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - started
+
+
+def peak_bytes(call: Callable[[], object], device: torch.device) -> int:
+    """Return the most bytes that torch's allocator held at once during a call beyond what it held before."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        call()
+        return torch.cuda.max_memory_allocated(device) - before
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else the profiler prints that it finds no GPU
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        call()
+    held = peak = 0
+    assert profile.profiler is not None
+    for event in profile.profiler.kineto_results.events():
+        if event.name() == "[memory]":  # an allocation or, below 0, a release
+            held += event.nbytes()
+            peak = max(peak, held)
+    return peak
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Compute on so many CPU threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,70 @@
+"""What attention costs against the number of tokens."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from ablations.figures.palette import arm_style
+
+AXES = {"time_s": ("Time for an image (ms)", 1e3), "peak_bytes": ("Peak memory for an image (MiB)", 2**-20)}
+"""Quantity to the label of its axis and the factor to its unit."""
+
+GUIDES = {1: "as N", 2: "as N²"}
+"""Slope of a guide line to its name."""
+
+
+def cost_against_tokens(costs: pd.DataFrame, axes: Axes) -> Axes:
+    """Draw what attention costs for an image against its tokens, both logarithmic, with guides of slope 1 and 2.
+
+    Args:
+        costs: `norm`, `label`, `arm_order`, `tokens`, `quantity` (one of `AXES`, the same in all rows), `median`,
+            `low`, `high` per token.
+        axes: where to draw.
+
+    Returns:
+        The same axes; their legend is left to the caller.
+
+    Raises:
+        ValueError: several quantities, or one that there is not.
+    """
+    quantities = set(costs["quantity"])
+    if len(quantities) != 1 or not quantities <= AXES.keys():
+        raise ValueError(f"one quantity of {', '.join(AXES)} is drawn, got {', '.join(sorted(quantities))}")
+    label, factor = AXES[quantities.pop()]
+    axes.set(xscale="log", yscale="log", xlabel="Tokens N", ylabel=label)
+    for order, own in costs.sort_values("tokens").groupby("arm_order"):
+        style = arm_style(int(str(order)))
+        tokens = own["tokens"].to_numpy()
+        axes.plot(
+            tokens,
+            factor * tokens * own["median"].to_numpy(),
+            color=style.colour,
+            marker=style.marker,
+            linestyle=style.linestyle,
+            markersize=4,
+            linewidth=1.2,
+            label=own["label"].iloc[0],
+        )
+        low, high = (factor * tokens * own[bound].to_numpy() for bound in ("low", "high"))
+        axes.fill_between(tokens, low, high, color=style.colour, alpha=0.15, linewidth=0)
+    _draw_guides(costs, axes, factor)
+    ticks = sorted(set(costs["tokens"]))
+    axes.set_xticks([tick for i, tick in enumerate(ticks) if i == 0 or tick > 1.5 * ticks[i - 1]])
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.minorticks_off()
+    axes.grid(linewidth=0.4, alpha=0.5)
+    return axes
+
+
+def _draw_guides(costs: pd.DataFrame, axes: Axes, factor: float) -> None:
+    """Draw the guides below the cheapest arm, where they cross no line."""
+    tokens = np.array(sorted(set(costs["tokens"])), dtype=float)
+    start = 0.5 * factor * float((costs["tokens"] * costs["median"])[costs["tokens"] == tokens[0]].min())
+    for slope, name in GUIDES.items():
+        heights = start * (tokens / tokens[0]) ** slope
+        axes.plot(tokens, heights, color="0.6", linewidth=0.8, linestyle=(0, (6, 3)), zorder=0)
+        axes.annotate(
+            name, (tokens[-1], heights[-1]), xytext=(3, 0), textcoords="offset points", fontsize="small", color="0.4"
+        )
