@@ -57,6 +57,7 @@ def run(
     experiment: str | Path | None = None,
     compare: str | None = None,
     ref: str | None = None,
+    recipe: str | None = None,
     study: str | None = None,
     out: str | Path = "runs",
     data_root: str | Path = "data",
@@ -81,6 +82,7 @@ def run(
         experiment: as ``--experiment``.
         compare: as ``--compare``.
         ref: as ``--ref``.
+        recipe: as ``--recipe``.
         study: as ``--study``.
         out: as ``--out``.
         data_root: as ``--data-root``.
@@ -108,6 +110,7 @@ def run(
         smoke=smoke,
         compare=compare,
         ref=ref,
+        recipe=recipe,
         name=study,
         plugins=tuple(plugins),
         out=Path(out),

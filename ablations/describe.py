@@ -61,6 +61,9 @@ def describe_plan(plan: Plan) -> list[str]:
     unasked = {arm: None for claim in study.claims for arm in claim.arms if arm not in study.arm_names}
     if unasked:
         lines.append(f"no arm of this study, so that claims about it stay undecided: {', '.join(unasked)}")
+    grey = {info.fingerprint for info in infos if info.image_shape[2] == 1}
+    if any(cell.data_fingerprint in grey and (cell.policy != "none" or cell.color_jitter) for cell in plan.cells):
+        lines.append("the policy's Color, and colour jitter's saturation, change nothing in images of one channel")
     return lines + substitutions(plan.cells) + neighbours(study)
 
 

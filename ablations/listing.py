@@ -6,6 +6,7 @@ from pathlib import Path
 
 import ufo
 from ablations.data import DATA_SETS
+from ablations.recipes import RECIPES
 from ablations.store import Store
 from ablations.study import UsageError
 from ufo.norms import CONTRASTS, NORMS
@@ -18,10 +19,10 @@ def listing(what: str, *, out: Path) -> tuple[str, list[str], list[list[str]]]:
     """Return title, head and rows of a list.
 
     Args:
-        what: ``norms``, ``models``, ``data`` or ``studies``.
+        what: ``norms``, ``models``, ``data``, ``recipes`` or ``studies``.
         out: folder that holds the studies.
     """
-    tables = {"norms": norms, "models": models, "data": data}
+    tables = {"norms": norms, "models": models, "data": data, "recipes": recipes}
     head, rows = studies(out) if what == "studies" else tables[what]()
     return what, head, rows
 
@@ -52,6 +53,11 @@ def models() -> TextTable:
 def data() -> TextTable:
     """List every data set."""
     return ["name", "what it is"], [[name, what] for name, what in DATA_SETS.items()]
+
+
+def recipes() -> TextTable:
+    """List every recipe."""
+    return ["name", "what it is"], [[name, what] for name, what in RECIPES.items()]
 
 
 def studies(out: Path) -> TextTable:

@@ -185,7 +185,7 @@ def _take_from(stored: Study, request: Request) -> dict[str, list[Any]]:
 def _design(
     request: Request, asked: dict[str, list[Any]], data: StudyData, *, name: str, ref: str | None
 ) -> tuple[Study, list[CellConfig]]:
-    recipe = {field: [value] for field, value in recipes.RECIPE.items()}
+    recipe = {field: [value] for field, value in recipes.recipe_fields(request.recipe).items()}
     asked = {**recipe, **asked, "data": data.names, "smoke": [request.smoke]}
     if request.smoke:  # no more images than there are
         fewest = min(info.num_train for info in data.by_fingerprint.values())
@@ -198,7 +198,13 @@ def _design(
 
     def defaults(fields: Mapping[str, Any]) -> dict[str, Any]:
         info = data.info(fields["data"], fields.get("image_size"), fields.get("classes"))
-        values = recipes.defaults(image_side=min(info.image_shape[:2]), flips=info.flips)
+        values = recipes.defaults(
+            image_side=min(info.image_shape[:2]),
+            flips=info.flips,
+            recipe=request.recipe,
+            streamed=info.streamed,
+            batch_size=fields.get("batch_size"),
+        )
         return {**values, "data_fingerprint": info.fingerprint, "streamed": info.streamed}
 
     return design(

@@ -23,7 +23,7 @@ SOURCES = (
     "ufo/*.py",
     "ufo/norms/*.py",
     "ablations/streams.py",
-    "ablations/recipes.py",
+    "ablations/recipes/*.py",
     "ablations/callbacks.py",
     "ablations/data/*.py",
     "ablations/tasks/*.py",

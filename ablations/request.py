@@ -33,6 +33,7 @@ class Request:
         asked: values for each field that was named; ``data`` as on the command line.
         compare: the field whose values are the arms.
         ref: the reference arm; None: xnorm, or the first arm.
+        recipe: the values of fields that are not named.
         name: the study's; None: made from the compared field and the data.
         question: one sentence.
         claims: what the study's numbers are to support or to contradict.
@@ -52,6 +53,7 @@ class Request:
     asked: dict[str, list[Any]]
     compare: str = "norm"
     ref: str | None = None
+    recipe: str = "quick"
     name: str | None = None
     question: str = ""
     claims: tuple[Claim, ...] = ()
@@ -75,6 +77,7 @@ def make_request(
     smoke: bool,
     compare: str | None,
     ref: str | None,
+    recipe: str | None = None,
     name: str | None,
     plugins: tuple[str, ...],
     out: Path,
@@ -99,6 +102,7 @@ def make_request(
         asked={**loaded.asked, **shortened, **asked},
         compare=compare,
         ref=loaded.ref if ref is None else ref,
+        recipe=loaded.recipe if recipe is None else recipe,
         name=f"{name}-smoke" if smoke and name else name,
         question=loaded.question,
         claims=loaded.claims,

@@ -16,7 +16,7 @@ import torch
 
 from ufo.init import keyed_generator, keyed_seed
 
-Stream = Literal["order", "augment", "drop_path", "library"]
+Stream = Literal["order", "augment", "mixup", "erasing", "drop_path", "library"]
 
 SPLIT_SEED = 0
 """Seed of the cut of validation from train, and of a subset of train: the same for every cell."""

@@ -51,7 +51,11 @@ def make_study(
     def defaults(fields: Mapping[str, Any]) -> dict[str, Any]:
         return {**recipes.defaults(image_side=8, flips=False), "data_fingerprint": "f"}
 
-    asked = {**{field: [value] for field, value in recipes.RECIPE.items()}, "data": ["digits"], "epochs": [epochs]}
+    asked = {
+        **{field: [value] for field, value in recipes.recipe_fields("quick").items()},
+        "data": ["digits"],
+        "epochs": [epochs],
+    }
     asked |= {"warmup_epochs": [1], "norm": list(norms), "seed": list(range(seeds)), **axes}
     study, cells = design(
         name=name,

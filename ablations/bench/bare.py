@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 import ufo
 from ablations.data import DataInfo, EvalBatches, Scale, Split, TrainBatches, find_source, load_splits, prepare
+from ablations.data.load import make_augmentation
 from ablations.recipes import build_optimizer, lr_share
 from ablations.streams import epoch_generator
 from ablations.study import CellConfig
@@ -62,14 +63,21 @@ def train_bare(config: CellConfig, info: DataInfo, *, splits: dict[str, Split]) 
         splits: ``train``, ``val`` and ``test`` on the CPU, the first as the cell's ``train_limit`` has it.
 
     Raises:
-        ValueError: a cell in another precision than float32, or compiled.
+        ValueError: a cell in another precision than float32, compiled, or with what only the harness does.
     """
     if config.precision != "32-true" or config.compile:
         raise ValueError(f"the bare loop trains in 32-true, uncompiled, not {config.precision}, {config.compile=}")
+    if config.mixup or config.cutmix or config.erasing or config.ema_decay:
+        raise ValueError("the bare loop trains without mixup, CutMix, erasing and moving averages")
     started = time.perf_counter()
     scale = Scale(info.mean, info.std, device=CPU)
     train = TrainBatches(
-        splits["train"], scale=scale, batch_size=config.batch_size, augment=config.augment, seed=config.seed
+        splits["train"],
+        scale=scale,
+        batch_size=config.batch_size,
+        augmentation=make_augmentation(config),
+        seed=config.seed,
+        repeats=config.repeats,
     )
     val, test = (EvalBatches(splits[name], scale=scale) for name in ("val", "test"))
     net = build_ufo_net(config, image_shape=info.image_shape, num_classes=len(info.classes))
@@ -101,6 +109,7 @@ def _train_epoch(
             num_steps=config.epochs * len(train),
             num_warmup_steps=config.warmup_epochs * len(train),
             min_share=config.min_lr_share,
+            warmup_share=config.warmup_lr_share,
         )
         for group in optimizer.param_groups:
             group["lr"] = lr

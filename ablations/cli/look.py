@@ -25,6 +25,7 @@ class Listed(StrEnum):
     NORMS = "norms"
     MODELS = "models"
     DATA = "data"
+    RECIPES = "recipes"
     STUDIES = "studies"
 
 
@@ -132,7 +133,7 @@ def diff(
 
 @app.command("list")
 def list_(
-    what: Annotated[Listed, typer.Argument(help="norms, models, data or studies.")],
+    what: Annotated[Listed, typer.Argument(help="norms, models, data, recipes or studies.")],
     out: Out = Path("runs"),
     plugin: Plugin = None,
     as_markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")] = False,

@@ -49,6 +49,9 @@ def run(
     model: Annotated[str | None, typer.Option(help="Models. [default: by the size of the images]")] = None,
     seeds: Annotated[str | None, typer.Option(help="How many (8: 0 to 7), or which (0-3,7). [default: 8]")] = None,
     seed: Annotated[str | None, typer.Option(help="One seed.")] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="Values of fields that are not named: quick, deit, small_data. [default: quick]")
+    ] = None,
     lr: Annotated[str | None, typer.Option(help="Peak learning rates.")] = None,
     epochs: Annotated[str | None, typer.Option(help="Epochs.")] = None,
     batch_size: Annotated[str | None, typer.Option(help="Images of a batch.")] = None,
@@ -104,6 +107,7 @@ def run(
         smoke=smoke,
         compare=compare,
         ref=ref,
+        recipe=recipe,
         name=study,
         plugins=tuple(plugin or ()),
         out=out,

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from ablations.data.augment import Draws, draw, gather
 from ablations.data.order import epoch_order, num_batches
+from ablations.data.per_sample import SampleDraws
+from ablations.data.transforms import Augmentation
 from ablations.streams import epoch_generator
 
 Batch = tuple[Tensor, Tensor]
@@ -89,18 +91,18 @@ class TrainBatches:
         split: the training split.
         scale: normalisation.
         batch_size: samples of a batch, at most the split's.
-        augment: kind of augmentation.
+        augmentation: of each sample.
         seed: the cell's.
         repeats: how often each sample of an epoch comes in it, as in `epoch_order`.
     """
 
     def __init__(
-        self, split: Split, *, scale: Scale, batch_size: int, augment: str, seed: int, repeats: int = 1
+        self, split: Split, *, scale: Scale, batch_size: int, augmentation: Augmentation, seed: int, repeats: int = 1
     ) -> None:
         self.split = split
         self.scale = scale
         self.batch_size = batch_size
-        self.augment = augment
+        self.augmentation = augmentation
         self.seed = seed
         self.repeats = repeats
         self.hash = ""
@@ -109,9 +111,14 @@ class TrainBatches:
         """Draw the order and the augmentation of an epoch (from 0), and move them to the device once."""
         device = self.split.labels.device
         order = epoch_order(len(self.split), repeats=self.repeats, seed=self.seed, epoch=epoch)
+        H, W = self.split.images.shape[1:3]
         generator = epoch_generator(self.seed, "augment", epoch)
-        draws = draw(self.augment, len(order), image_side=min(self.split.images.shape[1:3]), generator=generator)
-        self.hash = epoch_hash(self.split.original_rows[order], draws, batch_size=self.batch_size)
+        draws = draw(self.augmentation.move, len(order), image_side=min(H, W), generator=generator)
+        self._by_sample: SampleDraws | None = None
+        if self.augmentation.is_drawn_by_sample:
+            self._by_sample = SampleDraws(self.augmentation, len(order), size=(H, W), seed=self.seed, epoch=epoch)
+        more = b"" if self._by_sample is None else self._by_sample.tobytes()
+        self.hash = epoch_hash(self.split.original_rows[order], draws, batch_size=self.batch_size, more=more)
         self._order, self._draws = order.to(device), draws.to(device)
 
     def __len__(self) -> int:
@@ -122,6 +129,8 @@ class TrainBatches:
             stop = start + self.batch_size
             picked = self._order[start:stop]
             images = gather(self.split.images, self.split.rows[picked], self._draws.part(start, stop))
+            if self._by_sample is not None:
+                images = self._by_sample.apply(images, start)
             yield self.scale(images), self.split.labels[picked]
 
 
@@ -143,7 +152,7 @@ class EvalBatches:
             yield self.scale(self.split.images[batch_rows]), batch_labels
 
 
-def epoch_hash(rows: Tensor, draws: Draws, *, batch_size: int, more: str = "") -> str:
+def epoch_hash(rows: Tensor, draws: Draws, *, batch_size: int, more: bytes = b"") -> str:
     """Hash what an epoch's batches hold: which images in which order, and what was drawn for each.
 
     Args:
@@ -152,5 +161,5 @@ def epoch_hash(rows: Tensor, draws: Draws, *, batch_size: int, more: str = "") -
         batch_size: samples of a batch.
         more: what decides what is drawn beside the draws.
     """
-    text = f"{batch_size} ".encode() + rows.numpy().tobytes() + draws.tobytes() + more.encode()
+    text = f"{batch_size} ".encode() + rows.numpy().tobytes() + draws.tobytes() + more
     return hashlib.sha256(text).hexdigest()[:12]

@@ -58,7 +58,7 @@ def make_images(config: CellConfig, info: DataInfo) -> Images:
     return Images(
         info,
         side=config.image_size,
-        augmentation=_augmentation(config),
+        augmentation=make_augmentation(config),
         eval_crop=config.eval_crop,
         seed=config.seed,
     )
@@ -77,7 +77,8 @@ def time_images(config: CellConfig, info: DataInfo) -> float:
     return (time.perf_counter() - started) / len(tried)
 
 
-def _augmentation(config: CellConfig) -> Augmentation:
+def make_augmentation(config: CellConfig) -> Augmentation:
+    """Return how a cell's training images are augmented, one by one."""
     return Augmentation(
         augment=config.augment,
         policy=config.policy,
@@ -89,14 +90,12 @@ def _augmentation(config: CellConfig) -> Augmentation:
 
 
 def _load_in_memory(config: CellConfig, info: DataInfo, scale: Scale, device: torch.device, _workers: int) -> CellData:
-    if _augmentation(config).is_drawn_by_sample:
-        raise NotImplementedError("images in memory have no augment=resized_crop_flip, policy or color_jitter yet")
     splits = load_splits(info, train_limit=config.train_limit, device=device)
     train = TrainBatches(
         splits["train"],
         scale=scale,
         batch_size=config.batch_size,
-        augment=config.augment,
+        augmentation=make_augmentation(config),
         seed=config.seed,
         repeats=config.repeats,
     )
@@ -123,7 +122,7 @@ def _load_streamed(config: CellConfig, info: DataInfo, scale: Scale, device: tor
         split=splits["train"],
         scale=scale,
         batch_size=config.batch_size,
-        augmentation=_augmentation(config),
+        augmentation=make_augmentation(config),
         image_side=min(info.image_shape[:2]),
         seed=config.seed,
         repeats=config.repeats,

@@ -48,10 +48,10 @@ class StreamedTrainBatches:
         """Draw the order and the augmentation of an epoch (from 0)."""
         self._epoch = epoch
         self._order = epoch_order(len(self.split.rows), repeats=self.repeats, seed=self.seed, epoch=epoch)
-        kind = "none" if self.augmentation.augment == "resized_crop_flip" else self.augmentation.augment
+        kind = self.augmentation.move
         generator = epoch_generator(self.seed, "augment", epoch)
         draws = draw(kind, len(self._order), image_side=self.image_side, generator=generator)
-        more = f"{self.augmentation} {self.seed} {epoch}" if self.augmentation.is_drawn_by_sample else ""
+        more = f"{self.augmentation} {self.seed} {epoch}".encode() if self.augmentation.is_drawn_by_sample else b""
         self.hash = epoch_hash(self.split.rows[self._order], draws, batch_size=self.batch_size, more=more)
         self._draws: Draws | None = None if kind == "none" else draws.to(self.stream.device)
 

@@ -16,6 +16,9 @@ from ablations.streams import forked_sample
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+AUTO_AUGMENT = {"auto_augment": "IMAGENET", "auto_augment_cifar": "CIFAR10"}
+"""Policy to torchvision's name of its table."""
+
 MAGNITUDE_BINS = 1001
 """Steps of a policy's magnitude from 0 to 10, so that it can be drawn to a hundredth."""
 
@@ -27,7 +30,8 @@ class Augmentation:
     Args:
         augment: ``resized_crop_flip``: a random part of the image brought to its size, mirrored for half of them; or
             a kind of `ablations.data.augment.draw`, which moves the whole batch later.
-        policy: ``none``, ``rand_augment`` (arXiv 1909.13719) or ``auto_augment`` (arXiv 1805.09501, ImageNet's).
+        policy: ``none``, ``rand_augment`` (arXiv 1909.13719), ``auto_augment`` (arXiv 1805.09501, ImageNet's table) or
+            ``auto_augment_cifar`` (CIFAR-10's).
         policy_magnitude: mean magnitude of RandAugment's operations, of 0 to 10.
         policy_magnitude_std: its standard deviation, drawn for each operation.
         policy_ops: operations of RandAugment for an image.
@@ -40,6 +44,11 @@ class Augmentation:
     policy_magnitude_std: float = 0.5
     policy_ops: int = 2
     color_jitter: float = 0.0
+
+    @property
+    def move(self) -> str:
+        """The kind of `ablations.data.augment.draw` that moves the whole batch."""
+        return "none" if self.augment == "resized_crop_flip" else self.augment
 
     @property
     def is_drawn_by_sample(self) -> bool:
@@ -70,8 +79,8 @@ class Augmentation:
             image = v2.RandomHorizontalFlip()(image)
         elif side is not None:
             image = fit(image, side)
-        if self.policy == "auto_augment":
-            image = v2.AutoAugment()(image)
+        if self.policy in AUTO_AUGMENT:
+            image = v2.AutoAugment(v2.AutoAugmentPolicy[AUTO_AUGMENT[self.policy]])(image)
         elif self.policy == "rand_augment":
             for _ in range(self.policy_ops):
                 drawn = self.policy_magnitude + self.policy_magnitude_std * torch.randn(()).item()

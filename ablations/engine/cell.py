@@ -113,6 +113,7 @@ class _Cell:
             net,
             config=config,
             num_classes=self.num_classes,
+            image_size=info.image_shape[:2],
             train=self.data.train,
             val=self.data.val,
             device=device,
@@ -169,7 +170,7 @@ class _Cell:
         correct = torch.cat(task.test_correct).cpu().numpy()
         np.save(self.folder / "correct.npy", correct)
         if self.options.save_weights:
-            _save_weights(self.training.net, self.folder / "weights.safetensors", self.config)
+            _save_weights(self.training.evaluated, self.folder / "weights.safetensors", self.config)
         tested = {
             "test_accuracy_pct": 100 * float(correct.mean()),
             "test_loss": task.test_loss.compute().item(),

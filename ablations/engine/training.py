@@ -19,6 +19,7 @@ from ablations.data import Batch, EpochBatches
 from ablations.engine.checkpoint import Checkpoints
 from ablations.recipes import build_optimizer, build_schedule
 from ablations.study import CellConfig
+from ablations.tasks.average import AveragedWeights
 from ablations.tasks.classify import Classifier
 from ablations.tasks.net import branches_of
 
@@ -33,6 +34,7 @@ class Training:
         net: with its first weights.
         config: the cell.
         num_classes: width of the output.
+        image_size: height and width of the images.
         train: drawn anew for each epoch, on the device.
         val: looked at after each epoch, on the device.
         device: to train on.
@@ -50,6 +52,7 @@ class Training:
         *,
         config: CellConfig,
         num_classes: int,
+        image_size: tuple[int, int],
         train: EpochBatches,
         val: Iterable[Batch],
         device: torch.device,
@@ -70,16 +73,19 @@ class Training:
             num_steps=config.epochs * len(train),
             num_warmup_steps=config.warmup_epochs * len(train),
             min_share=config.min_lr_share,
+            warmup_share=config.warmup_lr_share,
         )
         self._unwrapped_optimizer = optimizer
         self._parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         forward, self.optimizer = self.fabric.setup(net, optimizer, move_to_device=False)
+        self.average = AveragedWeights(net, decay=config.ema_decay) if config.ema_decay else None
         self.task = Classifier(
-            forward,
+            forward if self.average is None else self.fabric.setup_module(self.average.net, move_to_device=False),
             train_net=self._compiled(net) if config.compile else forward,
             branches=branches_of(net),
             config=config,
             num_classes=num_classes,
+            image_size=image_size,
             train_batches=train,
             device=device,
         )
@@ -90,6 +96,8 @@ class Training:
         Raises:
             Diverged: a callback has seen that it is of no use.
         """
+        if self.average is not None and not self.num_epochs:
+            self.average.restart(self.net)
         while self.num_epochs < self.config.epochs:
             for callback in self.callbacks:
                 callback.on_epoch_start()
@@ -100,11 +108,16 @@ class Training:
                 self.num_epochs,
                 self._unwrapped_optimizer.param_groups[0]["lr"],
                 self.task.epoch_metrics(),
-                self.train.hash,
+                self.task.epoch_hashes[-1],
             )
             for callback in self.callbacks:
                 callback.on_epoch_end(epoch)
             self.checkpoints.save_when_due(self.num_epochs, self.state_dict)
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """The net that is evaluated: with the averages of its weights where there are any."""
+        return self.net if self.average is None else self.average.net
 
     @torch.inference_mode()
     def evaluate(self, batches: Iterable[Batch], step: Callable[[Batch], None]) -> None:
@@ -122,6 +135,7 @@ class Training:
             "optimizer": self._unwrapped_optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "precision": self._precision.state_dict(),
+            "average": None if self.average is None else self.average.state_dict(),
             "epoch_hashes": self.task.epoch_hashes,
             "callbacks": {type(callback).__name__: callback.state_dict() for callback in self.callbacks},
         }
@@ -133,6 +147,9 @@ class Training:
         self._unwrapped_optimizer.load_state_dict(state_dict["optimizer"])
         self.schedule.load_state_dict(state_dict["schedule"])
         self._precision.load_state_dict(state_dict["precision"])
+        if self.average is not None:
+            self.average.restart(self.net)
+            self.average.load_state_dict(state_dict["average"])
         self.task.epoch_hashes = state_dict["epoch_hashes"]
         for callback in self.callbacks:
             callback.load_state_dict(state_dict["callbacks"][type(callback).__name__])
@@ -160,6 +177,8 @@ class Training:
                 nn.utils.clip_grad_norm_(self._parameters, self.config.grad_clip)
             self.optimizer.step()
             self.schedule.step()
+            if self.average is not None:
+                self.average.update(self.net)
             for callback in self.callbacks:
                 callback.on_step_end(self.num_epochs * len(self.train) + index + 1, loss)
 
@@ -168,7 +187,7 @@ class Training:
 
     def _validate(self) -> None:
         for callback in self.callbacks:
-            callback.on_validation_start(self.net)
+            callback.on_validation_start(self.evaluated)
         self.evaluate(self.val, self.task.validation_step)
         for callback in self.callbacks:
             callback.on_validation_end()

@@ -64,11 +64,21 @@ class CellConfig(BaseModel):
     train_limit: Count | None = None
     """Number of training images, drawn once with the split's own seed; None: all of them."""
     augment: Literal["crop_flip", "shift", "none", "resized_crop_flip"]
-    policy: Literal["none", "rand_augment", "auto_augment"] = "none"
+    policy: Literal["none", "rand_augment", "auto_augment", "auto_augment_cifar"] = "none"
+    """Operations on each training image: RandAugment's, or AutoAugment's by ImageNet's or CIFAR-10's table."""
     policy_magnitude: Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)] = 9.0
     policy_magnitude_std: NotNegative = 0.5
     policy_ops: Count = 2
     color_jitter: NotNegative = 0.0
+    """Largest change of brightness, contrast and saturation, as a share."""
+    mixup: NotNegative = 0.0
+    """Alpha of mixup's Beta distribution; 0: none."""
+    cutmix: NotNegative = 0.0
+    """Alpha of CutMix's; with mixup, each sample has one or the other."""
+    mix_probability: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 1.0
+    """Probability that a sample is mixed with another."""
+    erasing: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.0
+    """Probability that a rectangle of a training image becomes noise."""
     repeats: Count = 1
     """How often each sample of an epoch comes in it, augmented otherwise each time (arXiv 1901.09335)."""
     eval_crop: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 1.0
@@ -106,10 +116,14 @@ class CellConfig(BaseModel):
     min_lr_share: Annotated[float, Field(ge=0, le=1)]
     """Learning rate at the end of the cosine, as a share of the peak."""
     warmup_epochs: Annotated[int, Field(ge=0)]
+    warmup_lr_share: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Learning rate from which the warm-up rises, as a share of the peak."""
     weight_decay: NotNegative
     label_smoothing: Share
     grad_clip: NotNegative
     """Largest norm of the gradient; 0: not clipped."""
+    ema_decay: Share = 0.0
+    """Decay of the moving average of the weights that is evaluated in their place; 0: the weights themselves are."""
 
     # Run
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"

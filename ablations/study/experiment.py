@@ -16,7 +16,7 @@ from ablations.study.seeds import parse_seeds
 from ablations.study.values import check_values, parse_values
 from ufo.registry import unknown_name
 
-OPTIONS = ("study", "question", "compare", "ref", "plugins", "claims")
+OPTIONS = ("study", "question", "compare", "ref", "recipe", "plugins", "claims")
 """Keys of an experiment file beside the fields of a cell and ``seeds``."""
 
 
@@ -30,6 +30,7 @@ class Experiment:
         question: one sentence.
         compare: the field whose values are the arms.
         ref: the reference arm.
+        recipe: the values of fields that are not named.
         plugins: modules that register normalisers.
         claims: what the study's numbers are to support or to contradict.
     """
@@ -39,6 +40,7 @@ class Experiment:
     question: str = ""
     compare: str = "norm"
     ref: str | None = None
+    recipe: str = "quick"
     plugins: tuple[str, ...] = ()
     claims: tuple[Claim, ...] = ()
 
@@ -84,7 +86,7 @@ def load_experiment(path: Path) -> Experiment:
         raise UsageError(f"{path}: plugins is a list of module names, not {plugins!r}")
     if "seed" in content and "seeds" in content:
         raise UsageError(f"{path}: give seeds or seed, not both")
-    for key in ("study", "question", "compare", "ref"):
+    for key in ("study", "question", "compare", "ref", "recipe"):
         if not isinstance(options.get(key, ""), str):
             raise UsageError(f"{path}: {key} is a text, not {options[key]!r}")
     try:

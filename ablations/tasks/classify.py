@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 
 import torch
@@ -11,20 +12,22 @@ from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
 from ablations.data import Batch, EpochBatches
+from ablations.data.mixing import Mixing, MixingDraws
 from ablations.streams import epoch_generator, reseed_library
 from ablations.study import CellConfig
 
 
 class Classifier:
-    """Cross-entropy with label smoothing and drop path; nothing is synchronised or logged in a step.
+    """Cross-entropy with label smoothing, mixing and drop path; nothing is synchronised or logged in a step.
 
     Args:
-        net: maps images (B, C, H, W), and what each branch keeps (branches, B) where there are branches, to logits
-            (B, num_classes).
-        train_net: the same net for training steps, compiled perhaps; its evaluation is not, so that probes can listen.
+        net: maps images (B, C, H, W) to logits (B, num_classes), for evaluations.
+        train_net: for training steps, with the weights that are trained; maps images, and what each branch keeps
+            (branches, B) where there are branches. It may be compiled; evaluation is not, so that probes can listen.
         branches: of the net, by name, which drop path can leave out; none: the net draws its drop path itself.
         config: the cell.
         num_classes: width of the output.
+        image_size: height and width of the batches' images.
         train_batches: drawn anew for each epoch.
         device: of the batches.
     """
@@ -37,12 +40,17 @@ class Classifier:
         branches: Sequence[str],
         config: CellConfig,
         num_classes: int,
+        image_size: tuple[int, int],
         train_batches: EpochBatches,
         device: torch.device,
     ) -> None:
         self.net, self.train_net = net, train_net
         self.branches = branches
         self.config = config
+        self.num_classes, self.image_size = num_classes, image_size
+        self.mixing = Mixing(
+            mixup=config.mixup, cutmix=config.cutmix, mix_probability=config.mix_probability, erasing=config.erasing
+        )
         self.train_batches = train_batches
         self.device = device
         # Without looking at values, which would wait for the device and drop NaN from the mean.
@@ -53,11 +61,13 @@ class Classifier:
         self.epoch_hashes: list[str] = []
         self._train_loss = torch.zeros((), device=device)  # a sum: nothing of a metric's is needed
         self._keep: Tensor | None = None
+        self._mixing_draws: MixingDraws | None = None
 
     def start_epoch(self, epoch: int) -> None:
         """Draw what an epoch (from 0) needs, and start its means anew."""
         self.train_batches.set_epoch(epoch)
-        self.epoch_hashes.append(self.train_batches.hash)
+        self._mixing_draws = self._draw_mixing(epoch) if self.mixing else None
+        self.epoch_hashes.append(self._hash())
         reseed_library(self.config.seed, epoch)
         self._keep = self._draw_keep(epoch)
         self._train_loss.zero_()
@@ -66,9 +76,11 @@ class Classifier:
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         """Return the loss of the epoch's batch number ``index``: scalar, nats."""
-        images, labels = batch
+        images, targets = batch
+        if self._mixing_draws is not None:
+            images, targets = self._mixing_draws.apply(images, targets, index, num_classes=self.num_classes)
         logits = self.train_net(images) if self._keep is None else self.train_net(images, self._keep[index])
-        loss = F.cross_entropy(logits.float(), labels, label_smoothing=self.config.label_smoothing)
+        loss = F.cross_entropy(logits.float(), targets, label_smoothing=self.config.label_smoothing)
         self._train_loss += loss.detach()
         return loss
 
@@ -93,6 +105,24 @@ class Classifier:
             "val_loss": self.val_loss.compute().item(),
             "val_accuracy_pct": 100 * self.val_accuracy.compute().item(),
         }
+
+    def _hash(self) -> str:
+        """Hash what the epoch's steps see."""
+        if self._mixing_draws is None:
+            return self.train_batches.hash
+        text = f"{self.train_batches.hash} {self._mixing_draws.hash}"
+        return hashlib.sha256(text.encode()).hexdigest()[: len(self.train_batches.hash)]
+
+    def _draw_mixing(self, epoch: int) -> MixingDraws:
+        return MixingDraws(
+            self.mixing,
+            num_batches=len(self.train_batches),
+            batch_size=self.train_batches.batch_size,
+            size=self.image_size,
+            seed=self.config.seed,
+            epoch=epoch,
+            device=self.device,
+        )
 
     def _draw_keep(self, epoch: int) -> Tensor | None:
         if not (self.config.drop_path and self.branches):

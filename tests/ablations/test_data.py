@@ -18,6 +18,7 @@ from PIL import Image
 from ablations.data import EvalBatches, Scale, TrainBatches, find_source, load_splits, prepare
 from ablations.data.augment import Draws, draw, gather
 from ablations.data.location import VERSION, cache_root
+from ablations.data.transforms import Augmentation
 from ablations.data.tree import ImageTree
 from ablations.study import UsageError
 from ufo.init import keyed_generator
@@ -340,7 +341,13 @@ def test_draws_have_the_range_and_the_shares_that_their_kind_says():
 def test_an_epoch_shows_each_image_once_and_another_epoch_another_order():
     info = prepare(source("digits"))
     split = load_splits(info, train_limit=130, device=CPU)["train"]
-    batches = TrainBatches(split, scale=Scale(info.mean, info.std, device=CPU), batch_size=13, augment="none", seed=0)
+    batches = TrainBatches(
+        split,
+        scale=Scale(info.mean, info.std, device=CPU),
+        batch_size=13,
+        augmentation=Augmentation(augment="none"),
+        seed=0,
+    )
     batches.set_epoch(0)
     assert len(batches) == len(list(batches)) == 10
     seen = []

@@ -13,6 +13,7 @@ import torch
 
 from ablations import recipes
 from ablations.data import DataInfo, Scale, TrainBatches, find_source, load_splits, prepare
+from ablations.data.transforms import Augmentation
 from ablations.streams import epoch_generator, forked_library, reseed_library
 from ablations.study.config import make_config
 from ablations.tasks.classify import Classifier
@@ -22,6 +23,7 @@ from ufo.norms import NORMS, AttentionNorm
 
 ARMS = [spec.name for spec in NORMS.values() if spec.group in ("paper", "control")]
 CPU = torch.device("cpu")
+CROP_FLIP, SHIFT, STILL = (Augmentation(augment=kind) for kind in ("crop_flip", "shift", "none"))
 QUICK = ("--epochs", 2, "--set", "train_limit=128")
 
 
@@ -71,7 +73,11 @@ def epochs(seed: int, cache: Path) -> list[tuple[torch.Tensor, torch.Tensor]]:
     info = prepare(find_source("digits", data_root=cache, download=False, image_size=None))
     split = load_splits(info, train_limit=128, device=CPU)["train"]
     batches = TrainBatches(
-        split, scale=Scale(info.mean, info.std, device=CPU), batch_size=32, augment="crop_flip", seed=seed
+        split,
+        scale=Scale(info.mean, info.std, device=CPU),
+        batch_size=32,
+        augmentation=CROP_FLIP,
+        seed=seed,
     )
     seen = []
     for epoch in range(2):
@@ -92,7 +98,13 @@ def test_a_seed_gives_the_same_augmented_images_whatever_else_draws(cache):
 def test_an_epoch_can_be_replayed_alone(cache):
     info = prepare(find_source("digits", data_root=cache, download=False, image_size=None))
     split = load_splits(info, train_limit=None, device=CPU)["train"]
-    batches = TrainBatches(split, scale=Scale(info.mean, info.std, device=CPU), batch_size=64, augment="shift", seed=3)
+    batches = TrainBatches(
+        split,
+        scale=Scale(info.mean, info.std, device=CPU),
+        batch_size=64,
+        augmentation=SHIFT,
+        seed=3,
+    )
     for epoch in range(4):
         batches.set_epoch(epoch)
     after_others = next(iter(batches))[0]
@@ -117,8 +129,15 @@ def dropped(digits, **options) -> dict[str, torch.Tensor]:
     net = build_net(config, image_shape=digits.image_shape, num_classes=10)
     split = load_splits(digits, train_limit=128, device=CPU)["train"]
     scale = Scale(digits.mean, digits.std, device=CPU)
-    batches = TrainBatches(split, scale=scale, batch_size=32, augment="none", seed=0)
-    given = {"branches": net.branches, "config": config, "num_classes": 10, "train_batches": batches, "device": CPU}
+    batches = TrainBatches(split, scale=scale, batch_size=32, augmentation=STILL, seed=0)
+    given = {
+        "branches": net.branches,
+        "config": config,
+        "num_classes": 10,
+        "image_size": (8, 8),
+        "train_batches": batches,
+        "device": CPU,
+    }
     task = Classifier(net, train_net=net, **given)
     seen = []
     net.register_forward_pre_hook(lambda _net, inputs: seen.append(inputs[1]))
@@ -140,7 +159,7 @@ def test_another_batch_size_is_another_sequence_of_batches(digits):
     scale = Scale(digits.mean, digits.std, device=CPU)
     hashes = set()
     for size, seed in itertools.product((32, 64), (0, 1)):
-        batches = TrainBatches(split, scale=scale, batch_size=size, augment="shift", seed=seed)
+        batches = TrainBatches(split, scale=scale, batch_size=size, augmentation=SHIFT, seed=seed)
         batches.set_epoch(0)
         hashes.add(batches.hash)
     assert len(hashes) == 4

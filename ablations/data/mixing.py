@@ -1,0 +1,178 @@
+"""Mixup, CutMix and random erasing of a batch on its device, each sample by a draw of its own.
+
+Dimension letters: n samples of an epoch, B of a batch, C channels, H height, W width, K classes.
+
+A sample's partner is the one as far from the batch's end as it is from its beginning. Draws are made on the CPU for a
+whole epoch, mixing and erasing from streams of their own, and moved once; the noise of erasing is drawn on the device.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ablations.streams import epoch_generator
+from ufo.init import keyed_seed
+
+ERASED_AREA, ERASED_LOG_ASPECT = (0.02, 1 / 3), math.log(1 / 0.3)
+"""Share of the image's area that is erased, and the largest logarithm of its height by its width (timm 1.0, which DeiT
+uses; the source, arXiv 1708.04896, has 0.02 to 0.4)."""
+
+NUM_TRIES = 10
+"""Rectangles drawn for a sample; where none of them fits, nothing is erased."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mixing:
+    """How the samples of a batch are mixed and erased.
+
+    Args:
+        mixup: alpha of the Beta(alpha, alpha) from which a share is drawn (arXiv 1710.09412); 0: none.
+        cutmix: alpha of the Beta from which the area of a pasted rectangle is drawn (arXiv 1905.04899); 0: none. With
+            both, each sample has one or the other with probability 1/2.
+        mix_probability: that a sample is mixed at all.
+        erasing: probability that a rectangle of a sample becomes noise (arXiv 1708.04896).
+    """
+
+    mixup: float
+    cutmix: float
+    mix_probability: float
+    erasing: float
+
+    @property
+    def mixes(self) -> bool:
+        """Whether labels are mixed."""
+        return self.mixup > 0 or self.cutmix > 0
+
+    def __bool__(self) -> bool:
+        """Whether anything happens at all."""
+        return self.mixes or self.erasing > 0
+
+
+class MixingDraws:
+    """What happens to each sample of an epoch.
+
+    Args:
+        mixing: what is drawn.
+        num_batches: of the epoch.
+        batch_size: B.
+        size: of the images, (H, W).
+        seed: the cell's.
+        epoch: from 0.
+        device: of the batches.
+
+    Attributes:
+        hash: of the draws.
+    """
+
+    def __init__(
+        self,
+        mixing: Mixing,
+        *,
+        num_batches: int,
+        batch_size: int,
+        size: tuple[int, int],
+        seed: int,
+        epoch: int,
+        device: torch.device,
+    ) -> None:
+        n = num_batches * batch_size
+        self.mixing, self.batch_size = mixing, batch_size
+        digest = hashlib.sha256()
+        if mixing.mixes:
+            boxes, shares = _draw_mix(mixing, n, size, epoch_generator(seed, "mixup", epoch))
+            digest.update(boxes.numpy().tobytes() + shares.numpy().tobytes())
+            self._boxes, self._shares = boxes.to(device), shares.to(device)
+        if mixing.erasing:
+            erased = _draw_erased(mixing.erasing, n, size, epoch_generator(seed, "erasing", epoch))
+            digest.update(erased.numpy().tobytes())
+            self._erased = erased.to(device)
+            self._noise = torch.Generator(device).manual_seed(keyed_seed(seed, "erasing", epoch, "noise"))
+        self.hash = digest.hexdigest()[:12]
+
+    def apply(self, images: Tensor, labels: Tensor, index: int, *, num_classes: int) -> tuple[Tensor, Tensor]:
+        """Erase and mix a batch.
+
+        Args:
+            images: (B, C, H, W), normalised.
+            labels: (B,).
+            index: of the batch in the epoch; each must be asked for once, in order, for the noise goes on.
+            num_classes: K.
+
+        Returns:
+            Images, and (B, K) probabilities of the classes where labels are mixed, else the labels.
+        """
+        part = slice(index * self.batch_size, index * self.batch_size + len(images))
+        if self.mixing.erasing:  # before mixing, as timm's loader does
+            noise = torch.empty_like(images).normal_(generator=self._noise)
+            images = torch.where(inside(self._erased[part], images.shape[2:]), noise, images)
+        if not self.mixing.mixes:
+            return images, labels
+        shares = self._shares[part].to(images.dtype)
+        blended = torch.lerp(images.flip(0), images, shares[:, 1, None, None, None])
+        images = torch.where(inside(self._boxes[part], images.shape[2:]), images.flip(0), blended)
+        classes = torch.nn.functional.one_hot(labels, num_classes).to(torch.float32)
+        return images, torch.lerp(classes.flip(0), classes, shares[:, :1].float())
+
+
+def inside(boxes: Tensor, size: tuple[int, ...] | torch.Size) -> Tensor:
+    """Tell which pixels lie in a sample's box.
+
+    Args:
+        boxes: (B, 4) top, left, bottom and right in pixels, the last two excluded.
+        size: (H, W).
+
+    Returns:
+        (B, 1, H, W) bool.
+    """
+    H, W = size
+    top, left, bottom, right = boxes[:, :, None].unbind(1)  # each (B, 1)
+    y, x = torch.arange(H, device=boxes.device), torch.arange(W, device=boxes.device)
+    rows, columns = (y >= top) & (y < bottom), (x >= left) & (x < right)
+    return (rows[:, :, None] & columns[:, None, :])[:, None]
+
+
+def _draw_mix(mixing: Mixing, n: int, size: tuple[int, int], generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Return (n, 4) boxes that come from the partner, empty for mixup; (n, 2) own shares of the label and of pixels."""
+    H, W = size
+    mixed = torch.rand(n, generator=generator) < mixing.mix_probability
+    coins = torch.rand(n, generator=generator) < 0.5
+    cut = coins if mixing.mixup and mixing.cutmix else torch.full((n,), mixing.cutmix > 0)
+    of_mixup = _draw_beta(mixing.mixup or 1.0, n, generator)
+    of_cutmix = _draw_beta(mixing.cutmix or 1.0, n, generator)
+    side = (1 - of_cutmix).sqrt()
+    half_height, half_width = (H * side / 2).floor(), (W * side / 2).floor()
+    centre_y, centre_x = torch.randint(H, (n,), generator=generator), torch.randint(W, (n,), generator=generator)
+    top, bottom = (centre_y - half_height).clamp(0, H), (centre_y + half_height).clamp(0, H)
+    left, right = (centre_x - half_width).clamp(0, W), (centre_x + half_width).clamp(0, W)
+    boxes = torch.stack((top, left, bottom, right), dim=1) * (cut & mixed)[:, None]
+    kept = 1 - (bottom - top) * (right - left) / (H * W)  # by the pixels that there are
+    label, pixels = torch.where(cut, kept, of_mixup), torch.where(cut, torch.ones(n), of_mixup)
+    return boxes, torch.where(mixed[:, None], torch.stack((label, pixels), dim=1), 1.0)
+
+
+def _draw_beta(alpha: float, n: int, generator: torch.Generator) -> Tensor:
+    """Draw n shares from Beta(alpha, alpha), whose own class in torch takes no generator."""
+    gammas = torch._standard_gamma(torch.full((2, n), alpha, dtype=torch.float64), generator=generator)
+    return (gammas[0] / gammas.sum(0)).float()
+
+
+def _draw_erased(probability: float, n: int, size: tuple[int, int], generator: torch.Generator) -> Tensor:
+    """Return (n, 4) boxes that are erased; empty ones for samples that keep all."""
+    H, W = size
+    wanted = torch.rand(n, generator=generator) < probability
+    low, high = ERASED_AREA
+    area = H * W * (low + (high - low) * torch.rand(n, NUM_TRIES, generator=generator))
+    aspect = torch.exp(ERASED_LOG_ASPECT * (2 * torch.rand(n, NUM_TRIES, generator=generator) - 1))
+    height, width = (area * aspect).sqrt().round(), (area / aspect).sqrt().round()
+    fits = (height < H) & (width < W)
+    first = fits.int().argmax(dim=1, keepdim=True)
+    height, width = height.gather(1, first)[:, 0], width.gather(1, first)[:, 0]
+    places = torch.rand(n, 2, generator=generator)
+    top, left = (places[:, 0] * (H - height + 1)).floor(), (places[:, 1] * (W - width + 1)).floor()
+    boxes = torch.stack((top, left, top + height, left + width), dim=1)
+    return boxes * (wanted & fits.any(dim=1))[:, None]

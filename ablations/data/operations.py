@@ -1,0 +1,145 @@
+"""The operations of RandAugment and AutoAugment on a batch, each sample with a strength of its own.
+
+Dimension letters: m samples, C channels (1 or 3), H height, W width.
+
+They are torchvision's (torchvision/transforms/v2/_auto_augment.py of 0.29): what has no strength is its functional,
+what blends with a degenerate image takes that from its functional, and what moves pixels takes the nearest, as there.
+Its own classes draw once for a batch, which is another recipe. On one channel ``Color`` changes nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision.transforms.v2 import functional as tv
+
+LARGEST_SHEAR, LARGEST_SHIFT, LARGEST_ANGLE, LARGEST_BLEND = 0.3, 150 / 331, 30.0, 0.9
+"""At full strength: tangent; share of the side; degrees; distance of a factor from 1."""
+
+FEWEST_BITS = 4
+
+
+def apply_operation(name: str, images: Tensor, strength: Tensor, sign: Tensor) -> Tensor:
+    """Apply an operation to every sample of a batch.
+
+    Args:
+        name: one of `OPERATIONS`.
+        images: (m, C, H, W) uint8.
+        strength: (m,) from 0 to 1.
+        sign: (m,) 1 or -1, for operations that go both ways.
+
+    Returns:
+        (m, C, H, W) uint8.
+    """
+    return OPERATIONS[name](images, strength, sign)
+
+
+def blend(images: Tensor, degenerate: Tensor, factor: Tensor) -> Tensor:
+    """Return factor times the images and 1 - factor times what they degenerate to, cut to 0 to 255: uint8.
+
+    Args:
+        images: (m, C, H, W) uint8.
+        degenerate: of the same shape, or of one that broadcasts to it.
+        factor: (m,).
+    """
+    factor = factor.view(-1, 1, 1, 1)
+    return (images * factor + degenerate * (1 - factor)).clamp_(0, 255).to(torch.uint8)
+
+
+def brightness(images: Tensor, factor: Tensor) -> Tensor:
+    """Scale (m, C, H, W) uint8 by factors (m,)."""
+    return blend(images, torch.zeros_like(images), factor)
+
+
+def contrast(images: Tensor, factor: Tensor) -> Tensor:
+    """Scale the distance of (m, C, H, W) uint8 from each image's mean grey by factors (m,)."""
+    return blend(images, tv.adjust_contrast(images, 0.0), factor)
+
+
+def saturation(images: Tensor, factor: Tensor) -> Tensor:
+    """Scale the distance of (m, C, H, W) uint8 from their grey by factors (m,)."""
+    return blend(images, tv.adjust_saturation(images, 0.0), factor) if images.shape[1] == 3 else images
+
+
+def _sharpness(images: Tensor, factor: Tensor) -> Tensor:
+    return blend(images, tv.adjust_sharpness(images, 0.0), factor)
+
+
+def _blended(change: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    return lambda images, strength, sign: change(images, 1 + sign * LARGEST_BLEND * strength)
+
+
+def _posterize(images: Tensor, strength: Tensor, _: Tensor) -> Tensor:
+    bits = (8 - (8 - FEWEST_BITS) * strength).round()
+    return images & (256 - 2 ** (8 - bits)).to(torch.uint8).view(-1, 1, 1, 1)
+
+
+def _solarize(images: Tensor, strength: Tensor, _: Tensor) -> Tensor:
+    return torch.where(images >= 255 * (1 - strength).view(-1, 1, 1, 1), 255 - images, images)
+
+
+def _plain(change: Callable[[Tensor], Tensor]) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    return lambda images, _strength, _sign: change(images)
+
+
+def _moved(
+    by: Callable[[Tensor, Tensor, Tensor, tuple[int, int]], tuple[Tensor, Tensor]],
+) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    """Make an operation of a map from where a pixel is to where it comes from, both in pixels from the centre."""
+
+    def move(images: Tensor, strength: Tensor, sign: Tensor) -> Tensor:
+        H, W = images.shape[2:]
+        y = torch.arange(H, device=images.device)[:, None] - (H - 1) / 2  # (H, 1)
+        x = torch.arange(W, device=images.device)[None, :] - (W - 1) / 2  # (1, W)
+        amount = (sign * strength).view(-1, 1, 1)
+        from_x, from_y = by(x, y, amount, (H, W))
+        shape = (len(images), H, W)
+        grid = torch.stack(((from_x * (2 / W)).expand(shape), (from_y * (2 / H)).expand(shape)), dim=-1)
+        return F.grid_sample(images.float(), grid, mode="nearest", align_corners=False).to(torch.uint8)
+
+    return move
+
+
+def _shear_x(x: Tensor, y: Tensor, amount: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    return x + LARGEST_SHEAR * amount * (y + size[0] / 2), y
+
+
+def _shear_y(x: Tensor, y: Tensor, amount: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    return x, y + LARGEST_SHEAR * amount * (x + size[1] / 2)
+
+
+def _translate_x(x: Tensor, y: Tensor, amount: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    return x - (LARGEST_SHIFT * size[1] * amount).trunc(), y
+
+
+def _translate_y(x: Tensor, y: Tensor, amount: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    return x, y - (LARGEST_SHIFT * size[0] * amount).trunc()
+
+
+def _rotate(x: Tensor, y: Tensor, amount: Tensor, _: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    angle = math.radians(LARGEST_ANGLE) * amount  # counter-clockwise
+    return x * angle.cos() - y * angle.sin(), x * angle.sin() + y * angle.cos()
+
+
+OPERATIONS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+    "Identity": _plain(lambda images: images),
+    "ShearX": _moved(_shear_x),
+    "ShearY": _moved(_shear_y),
+    "TranslateX": _moved(_translate_x),
+    "TranslateY": _moved(_translate_y),
+    "Rotate": _moved(_rotate),
+    "Brightness": _blended(brightness),
+    "Color": _blended(saturation),
+    "Contrast": _blended(contrast),
+    "Sharpness": _blended(_sharpness),
+    "Posterize": _posterize,
+    "Solarize": _solarize,
+    "AutoContrast": _plain(tv.autocontrast),
+    "Equalize": _plain(tv.equalize),
+    "Invert": _plain(tv.invert),
+}
+"""By torchvision's names. RandAugment draws from all but the last."""
