@@ -90,7 +90,8 @@ class MixingDraws:
         if mixing.erasing:
             erased = _draw_erased(mixing.erasing, n, size, epoch_generator(seed, "erasing", epoch))
             digest.update(erased.numpy().tobytes())
-            self._erased = erased.to(device)
+            hit = (erased[:, 2] > erased[:, 0]).view(num_batches, batch_size)
+            self._erased, self._hit = erased.to(device), [rows.nonzero().flatten().to(device) for rows in hit]
             self._noise = torch.Generator(device).manual_seed(keyed_seed(seed, "erasing", epoch, "noise"))
         self.hash = digest.hexdigest()[:12]
 
@@ -108,13 +109,18 @@ class MixingDraws:
         """
         part = slice(index * self.batch_size, index * self.batch_size + len(images))
         if self.mixing.erasing:  # before mixing, as timm's loader does
-            noise = torch.empty_like(images).normal_(generator=self._noise)
-            images = torch.where(inside(self._erased[part], images.shape[2:]), noise, images)
+            rows = self._hit[index]
+            own = images[rows]
+            noise = torch.empty_like(own).normal_(generator=self._noise)
+            images = images.index_copy(
+                0, rows, torch.where(inside(self._erased[part][rows], own.shape[2:]), noise, own)
+            )
         if not self.mixing.mixes:
             return images, labels
         shares = self._shares[part].to(images.dtype)
-        blended = torch.lerp(images.flip(0), images, shares[:, 1, None, None, None])
-        images = torch.where(inside(self._boxes[part], images.shape[2:]), images.flip(0), blended)
+        partners = images.flip(0)
+        blended = torch.lerp(partners, images, shares[:, 1, None, None, None])
+        images = torch.where(inside(self._boxes[part], images.shape[2:]), partners, blended)
         classes = torch.nn.functional.one_hot(labels, num_classes).to(torch.float32)
         return images, torch.lerp(classes.flip(0), classes, shares[:, :1].float())
 

@@ -102,12 +102,10 @@ def defaults(
     large: dict[str, Any] = {"model": "ufo_vit_s", "epochs": 20, "batch_size": 128, "lr": 1e-3}
     sized = small if image_side <= 16 else middle if image_side <= 96 else large
     augment = "crop_flip" if flips else "shift"
-    own: dict[str, Any] = {}
-    if recipe != "quick" and streamed:
-        own = {"repeats": REPEATS, "batch_size": 126}  # a multiple of the repeats
+    own: dict[str, Any] = {"repeats": REPEATS} if recipe != "quick" and streamed else {}
     if recipe == "deit":
         augment = "resized_crop_flip" if flips else "shift"
-        own["lr"] = DEIT_LR * (batch_size or own.get("batch_size", sized["batch_size"])) / DEIT_LR_BATCH
+        own["lr"] = DEIT_LR * (batch_size or sized["batch_size"]) / DEIT_LR_BATCH
     elif recipe == "small_data":
         own["policy"] = "auto_augment_cifar" if image_side <= 32 else "auto_augment"
     return {**sized, **recipe_fields(recipe), **own, "patch": default_patch(image_side), "augment": augment}

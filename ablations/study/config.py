@@ -23,8 +23,6 @@ def make_config(values: dict[str, Any]) -> CellConfig:
         raise UsageError(first_error(error)) from None
     if config.warmup_epochs > config.epochs:
         raise UsageError(f"warmup_epochs {config.warmup_epochs} exceeds epochs {config.epochs}; give fewer")
-    if config.batch_size % config.repeats:
-        raise UsageError(f"batch_size {config.batch_size} is no multiple of repeats {config.repeats}; give one that is")
     if config.eval_crop != 1 and not config.streamed:
         raise UsageError(
             f"eval_crop {config.eval_crop:g} is for streamed images: in memory they are cropped already; "

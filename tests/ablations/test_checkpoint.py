@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import pytest
 import torch
-from conftest import FILES_OF_NUMBERS
+from conftest import FILES_OF_NUMBERS, write_images
 from safetensors import safe_open
 
 from ablations import recipes
@@ -63,6 +63,41 @@ def test_a_checkpoint_changes_no_number_and_loads_without_running_code(digits, p
     saved = torch.load(tmp_path / "saved" / "checkpoint.ckpt", weights_only=True)
     assert saved["made_by"] == {"source_hash": "now", "torch": torch.__version__, "device": "cpu"}
     assert not list((tmp_path / "saved").glob("*.partial"))
+
+
+RICH = {
+    "augment": "resized_crop_flip",
+    "policy": "rand_augment",
+    "color_jitter": 0.4,
+    "mixup": 0.8,
+    "cutmix": 1.0,
+    "erasing": 0.25,
+    "repeats": 2,
+    "ema_decay": 0.99,
+    "drop_path": 0.1,
+    "scale": "matched",
+    "norm": "l2",
+}
+
+
+@pytest.mark.parametrize("fields", [RICH, {"model": "timm:test_vit", "drop_path": 0.2}], ids=["rich", "timm"])
+def test_a_cell_with_every_augmentation_or_a_net_of_timm_goes_on_to_the_same_numbers(tmp_path, fields):
+    images = write_images(tmp_path / "images", {"train": 40, "test": 10})
+    info = prepare(find_source(f"imagefolder:{images}", data_root=tmp_path, download=False, image_size=None))
+    base = recipes.defaults(image_side=16, flips=True) | {"data": info.name, "data_fingerprint": info.fingerprint}
+    base |= {"epochs": 3, "batch_size": 16, "norm": "xnorm", "seed": 0}
+    config = make_config(base | fields)
+
+    def go(name: str, **options: object) -> Result:
+        folder, chosen = tmp_path / name, CellOptions(**options)
+        folder.mkdir(exist_ok=True)
+        return run_cell(config, info, folder=folder, device=CPU, options=chosen, source_hash="now")
+
+    go("whole")
+    go("parts", checkpoint_every=2)
+    (tmp_path / "parts" / "metrics.csv").unlink()
+    assert go("parts").fields["resumed_after_epochs"] == [2]
+    assert numbers(tmp_path / "parts") == numbers(tmp_path / "whole")
 
 
 @pytest.mark.parametrize(("every", "epochs"), [(1, [1, 2, 3]), (2, [2]), (0, []), (None, [])])
