@@ -8,7 +8,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from ufo.attention import ClassAttention, UFOAttention
-from ufo.layers import FeedForward, LayerScale, LocalPatchInteraction, Lpi, add_branch
+from ufo.layers import FeedForward, LayerScale, LocalPatchInteraction, Lpi
 
 LN_EPS = 1e-6
 """LayerNorm's eps (XCiT, arXiv 2106.09681)."""
@@ -33,18 +33,17 @@ class Block(nn.Module):
         drop_path_rate: float,
     ) -> None:
         super().__init__()
-        self.drop_path_rate = drop_path_rate
         self.attn_norm = nn.LayerNorm(embed_dim, eps=LN_EPS)
         self.attn = UFOAttention(embed_dim=embed_dim, attn_dim=attn_dim, num_heads=num_heads, norm=norm)
-        self.attn_scale = LayerScale(embed_dim=embed_dim, start=layer_scale)
+        self.attn_scale = LayerScale(embed_dim=embed_dim, start=layer_scale, drop_path_rate=drop_path_rate)
         self.lpi = LocalPatchInteraction(embed_dim=embed_dim, bn_first=lpi == "bn_first") if lpi else None
         if lpi:
             self.lpi_norm = nn.LayerNorm(embed_dim, eps=LN_EPS)
-            self.lpi_scale = LayerScale(embed_dim=embed_dim, start=layer_scale)
+            self.lpi_scale = LayerScale(embed_dim=embed_dim, start=layer_scale, drop_path_rate=drop_path_rate)
         self.ff = FeedForward(embed_dim=embed_dim, ratio=ff_ratio) if ff_ratio else None
         if ff_ratio:
             self.ff_norm = nn.LayerNorm(embed_dim, eps=LN_EPS)
-            self.ff_scale = LayerScale(embed_dim=embed_dim, start=layer_scale)
+            self.ff_scale = LayerScale(embed_dim=embed_dim, start=layer_scale, drop_path_rate=drop_path_rate)
 
     @property
     def branches(self) -> tuple[str, ...]:
@@ -54,12 +53,11 @@ class Block(nn.Module):
     def forward(self, x: Tensor, grid: tuple[int, int], keep: Tensor | None) -> Tensor:
         """Map (B, N, C) to (B, N, C); ``keep`` is (branches, B), None when nothing is dropped."""
         rows = [None] * len(self.branches) if keep is None else list(keep.unbind(0))
-        rate = self.drop_path_rate
-        x = add_branch(x, self.attn_scale(self.attn(self.attn_norm(x))), keep=rows[0], rate=rate)
+        x = self.attn_scale(x, self.attn(self.attn_norm(x)), rows[0])
         if self.lpi is not None:
-            x = add_branch(x, self.lpi_scale(self.lpi(self.lpi_norm(x), grid)), keep=rows[1], rate=rate)
+            x = self.lpi_scale(x, self.lpi(self.lpi_norm(x), grid), rows[1])
         if self.ff is not None:
-            x = add_branch(x, self.ff_scale(self.ff(self.ff_norm(x))), keep=rows[-1], rate=rate)
+            x = self.ff_scale(x, self.ff(self.ff_norm(x)), rows[-1])
         return x
 
 
@@ -78,14 +76,13 @@ class ClassBlock(nn.Module):
         drop_path_rate: float,
     ) -> None:
         super().__init__()
-        self.drop_path_rate = drop_path_rate
         self.attn_norm = nn.LayerNorm(embed_dim, eps=LN_EPS)
         self.attn = ClassAttention(embed_dim=embed_dim, attn_dim=attn_dim, num_heads=num_heads, norm=norm)
-        self.attn_scale = LayerScale(embed_dim=embed_dim, start=layer_scale)
+        self.attn_scale = LayerScale(embed_dim=embed_dim, start=layer_scale, drop_path_rate=drop_path_rate)
         self.ff = FeedForward(embed_dim=embed_dim, ratio=ff_ratio) if ff_ratio else None
         if ff_ratio:
             self.ff_norm = nn.LayerNorm(embed_dim, eps=LN_EPS)
-            self.ff_scale = LayerScale(embed_dim=embed_dim, start=layer_scale)
+            self.ff_scale = LayerScale(embed_dim=embed_dim, start=layer_scale, drop_path_rate=drop_path_rate)
 
     @property
     def branches(self) -> tuple[str, ...]:
@@ -95,8 +92,7 @@ class ClassBlock(nn.Module):
     def forward(self, cls: Tensor, patches: Tensor, keep: Tensor | None) -> Tensor:
         """Return the class token, (B, 1, C); ``keep`` is (branches, B), None when nothing is dropped."""
         rows = [None] * len(self.branches) if keep is None else list(keep.unbind(0))
-        update = self.attn(self.attn_norm(cls), self.attn_norm(patches))
-        cls = add_branch(cls, self.attn_scale(update), keep=rows[0], rate=self.drop_path_rate)
+        cls = self.attn_scale(cls, self.attn(self.attn_norm(cls), self.attn_norm(patches)), rows[0])
         if self.ff is not None:
-            cls = add_branch(cls, self.ff_scale(self.ff(self.ff_norm(cls))), keep=rows[1], rate=self.drop_path_rate)
+            cls = self.ff_scale(cls, self.ff(self.ff_norm(cls)), rows[1])
         return cls

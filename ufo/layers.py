@@ -136,35 +136,33 @@ class FeedForward(nn.Module):
 
 
 class LayerScale(nn.Module):
-    """A learnable factor for each channel of a residual branch (CaiT, arXiv 2103.17239).
+    """Adds a residual branch, each channel by a learnable factor (CaiT, arXiv 2103.17239), with stochastic depth.
 
     Args:
         embed_dim: C.
         start: value of every factor at the start.
+        drop_path_rate: share of samples for which the branch is dropped, below 1; the kept updates are divided by
+            1 - rate (arXiv 1603.09382).
     """
 
-    def __init__(self, *, embed_dim: int, start: float) -> None:
+    def __init__(self, *, embed_dim: int, start: float, drop_path_rate: float) -> None:
         super().__init__()
+        self.drop_path_rate = drop_path_rate
         self.layer_scale = nn.Parameter(torch.full((embed_dim,), start))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Scale (B, N, C)."""
-        return x * self.layer_scale
+    def forward(self, x: Tensor, update: Tensor, keep: Tensor | None) -> Tensor:
+        """Add an update to x, both (B, N, C), in one pass over memory.
 
+        Args:
+            x: what the branch has read.
+            update: what it has made of it.
+            keep: (B,), True for the samples that keep the branch; None: all of them, at its plain scale.
 
-def add_branch(x: Tensor, update: Tensor, *, keep: Tensor | None, rate: float) -> Tensor:
-    """Add a residual branch to x, dropping it for whole samples (stochastic depth, arXiv 1603.09382).
-
-    Args:
-        x: (B, N, C).
-        update: (B, N, C).
-        keep: (B,), True for the samples that keep the branch; None: all of them, at its plain scale.
-        rate: share of samples dropped, below 1; the kept updates are divided by 1 - rate.
-
-    >>> x, keep = torch.zeros(2, 1, 1), torch.tensor([True, False])
-    >>> add_branch(x, torch.ones(2, 1, 1), keep=keep, rate=0.5).flatten().tolist()
-    [2.0, 0.0]
-    """
-    if keep is None:
-        return x + update
-    return x + update * (keep.to(x.dtype) / (1 - rate)).view(-1, 1, 1)
+        >>> scale, keep = LayerScale(embed_dim=1, start=3.0, drop_path_rate=0.5), torch.tensor([True, False])
+        >>> scale(torch.zeros(2, 1, 1), torch.ones(2, 1, 1), keep).flatten().tolist()
+        [6.0, 0.0]
+        """
+        if keep is None:
+            return torch.addcmul(x, update, self.layer_scale)
+        kept = (keep.to(x.dtype) / (1 - self.drop_path_rate)).view(-1, 1, 1)
+        return torch.addcmul(x, update, self.layer_scale * kept)
