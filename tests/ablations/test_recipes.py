@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 import ufo
-from ablations.recipes import build_optimizer, lr_share, split_by_decay
+from ablations.recipes import RECIPES, build_optimizer, defaults, lr_share, split_by_decay
+from ablations.study.config import make_config
 from ufo.norms import NORMS
 
-OURS = [spec.name for spec in NORMS.values() if spec.group in ("paper", "control")]
+OURS = [spec.name for spec in NORMS.values() if spec.group in ("paper", "control", "related")]
 
 
 @pytest.mark.parametrize("norm", OURS)
@@ -18,7 +19,7 @@ def test_matrices_alone_are_decayed(norm):
     assert all(parameter.ndim in (2, 4) for parameter in decayed.values())
     assert not [name for name in decayed if not name.endswith(".weight")]
     assert {name.split(".")[-1] for name in exempt} <= {
-        *("weight", "bias", "layer_scale", "pos_embed", "cls_token", "gain_q", "gain_kv")
+        *("weight", "bias", "layer_scale", "pos_embed", "cls_token", "gain_q", "gain_kv", "temperature")
     }
     assert all(exempt[name].ndim == 1 for name in exempt if name.endswith(("weight", "bias")))
     for name in ("pos_embed", "cls_token", "blocks.1.attn_scale.layer_scale", "class_blocks.0.attn_norm.weight"):
@@ -45,3 +46,56 @@ def test_the_schedule_rises_falls_and_ends_at_its_share():
     assert shares[10:] == sorted(shares[10:], reverse=True)
     assert max(shares) == 1.0
     assert shares[100] == pytest.approx(0.01)
+
+
+@pytest.mark.parametrize("recipe", list(RECIPES))
+@pytest.mark.parametrize(("side", "flips", "streamed"), [(8, False, False), (32, True, False), (224, True, True)])
+def test_a_recipe_makes_cells_on_any_data(recipe, side, flips, streamed):
+    values = defaults(image_side=side, flips=flips, recipe=recipe, streamed=streamed)
+    own = {"data": "d", "data_fingerprint": "f", "norm": "xnorm", "seed": 0, "streamed": streamed}
+    config = make_config({**values, **own})
+    assert config.repeats == (3 if streamed and recipe != "quick" else 1)
+    assert not (flips is False and "flip" in config.augment)
+
+
+def test_deits_learning_rate_is_proportional_to_the_batch():
+    assert defaults(image_side=224, flips=True, recipe="deit", batch_size=1024)["lr"] == pytest.approx(1e-3)
+    assert defaults(image_side=224, flips=True, recipe="deit")["lr"] == pytest.approx(1.25e-4)
+
+
+def test_the_table_of_auto_augment_is_that_of_the_data():
+    assert defaults(image_side=32, flips=True, recipe="small_data")["policy"] == "auto_augment_cifar"
+    assert defaults(image_side=64, flips=True, recipe="small_data")["policy"] == "auto_augment"
+
+
+def test_a_warm_up_may_rise_from_above_zero():
+    given = {"num_steps": 100, "num_warmup_steps": 10, "min_share": 0.01}
+    shares = [lr_share(step, warmup_share=0.5, **given) for step in range(10)]
+    assert shares == pytest.approx([0.5 + 0.05 * step for step in range(1, 11)])
+    assert lr_share(50, warmup_share=0.5, **given) == lr_share(50, **given)
+
+
+@pytest.mark.slow  # a study for each recipe
+@pytest.mark.parametrize("streamed", ["on", "off"])
+@pytest.mark.parametrize("recipe", ["deit", "small_data"])
+def test_a_recipe_runs(cli, images, tmp_path, recipe, streamed):
+    quick = ("--norm", "xnorm,softmax", "--seeds", 1, "--smoke", "--set", "depth=1", "--batch-size", 16)
+    data = ("--data", f"imagefolder:{images}", "--in-memory", streamed, "--set", "train_limit=64")
+    code, _, error = cli("run", "--recipe", recipe, *quick, *data, "--out", tmp_path)
+    assert code == 0, error
+    code, _, error = cli("run", *quick, *data, "--out", tmp_path)
+    assert code == 2, "another recipe is another question"
+    assert "asks another question: its" in error
+
+
+def test_an_experiment_file_names_its_recipe_and_a_flag_wins(cli, tmp_path):
+    (tmp_path / "e.yaml").write_text("study: e\nrecipe: deit\nepochs: 6\n")
+    run = ("run", "--experiment", tmp_path / "e.yaml", "--dry-run", "--out", tmp_path)
+    _, out, _ = cli(*run)
+    assert "the policy's Color, and colour jitter's saturation, change nothing in images of one channel" in out
+    _, out, _ = cli(*run, "--recipe", "quick")
+    assert "colour jitter" not in out
+    (tmp_path / "e.yaml").write_text("study: e\nrecipe: diet\n")
+    code, _, error = cli(*run)
+    assert (code, error.count("\n")) == (2, 1)
+    assert "unknown recipe 'diet', did you mean 'deit'? Valid: quick, deit, small_data" in error
