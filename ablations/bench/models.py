@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -124,14 +124,14 @@ def describe_models(rows: list[ModelRow]) -> list[str]:
     return lines
 
 
-def _measure(bench: ModelBench, px: int) -> list[ModelRow]:
+def _measure(bench: ModelBench, px: int) -> Iterator[ModelRow]:
     images = torch.randn(bench.images(px), 3, px, px, generator=torch.Generator().manual_seed(0)).to(bench.device)
     contenders = [_Contender(name, net, bench, images) for name, net in _build(bench, px)]
-    rows = [row for contender in contenders for row in contender.sizes()]
+    for contender in contenders:
+        yield from contender.sizes()
     for number in range(bench.rounds + 1):
         for contender in contenders if number % 2 else reversed(contenders):
-            rows += [row for row in contender.times(number) if number]
-    return rows
+            yield from (row for row in contender.times(number) if number)
 
 
 def _build(bench: ModelBench, px: int) -> list[tuple[str, nn.Module]]:
@@ -173,6 +173,7 @@ class _Contender:
         if self.bench.training:
             self.net.train()
             self._train()  # makes the optimiser's moments, which stay
+            self.optimizer.zero_grad()  # what is released in the call would have to be allocated in it
             rows.append(self._row("training_peak_bytes", 0, peak_bytes(self._train, self.bench.device)))
         return rows
 
