@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import io
 import itertools
 import multiprocessing
@@ -94,7 +95,7 @@ def _write_all(jobs: Sequence[Job]) -> list[DrawnFigure]:
     # Forked, not started afresh: each figure takes half a second, and to load what draws it takes four. What is drawn
     # is in the memory that they share, and not sent.
     fork = multiprocessing.get_context("fork")
-    with ProcessPoolExecutor(num_processes, mp_context=fork, initializer=_begin, initargs=(jobs,)) as pool:
+    with ProcessPoolExecutor(num_processes, mp_context=fork, initializer=_begin, initargs=(jobs, os.getpid())) as pool:
         drawn = [pool.submit(_write_job, place) for place in range(len(jobs))]
         try:
             return [one.result() for one in drawn]
@@ -107,11 +108,22 @@ _shared: Sequence[Job] = ()
 """In a process of the pool, what there is to draw."""
 
 
-def _begin(jobs: Sequence[Job]) -> None:
-    """Take what there is to draw, and leave interrupts to the parent."""
+PR_SET_PDEATHSIG = 1
+"""Of Linux's prctl: the signal that comes when the parent has died."""
+
+
+def _begin(jobs: Sequence[Job], parent: int) -> None:
+    """Take what there is to draw, leave interrupts to the parent, and end with it.
+
+    Without that the process would wait for ever to hand over its figure when the parent is killed: it holds the reading
+    end of the pipe itself.
+    """
     global _shared
     _shared = jobs
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it was killed before
+        os._exit(1)
 
 
 def _write_job(place: int) -> DrawnFigure:

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
+import time
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
+from conftest import wait_for
 from studies import make_study
 
 import ablations
@@ -538,3 +544,25 @@ def test_results_draw_their_figures(whole):
         results.plot.lr_sensitivity()
     assert len(results.paired(ref="l2").query("arm == 'xnorm'")) == 5
     np.testing.assert_allclose(results.summary()["mean_pct"], results.table["mean_pct"])
+
+
+DRAWS_FOR_EVER = """
+import time
+from pathlib import Path
+from ablations.report import drawing
+drawing._write = lambda *_: time.sleep(600)
+drawing._write_all([(Path("x"), [], ())] * 8)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="figures are drawn by several processes on Linux alone")
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="one processor draws by itself")
+def test_what_draws_ends_with_a_report_that_is_killed():
+    process = subprocess.Popen([sys.executable, "-c", DRAWS_FOR_EVER])
+    parent = psutil.Process(process.pid)
+    wait_for(lambda: len(parent.children()) >= 2)
+    drawing = parent.children()
+    time.sleep(0.2)  # they begin
+    process.kill()
+    process.wait()
+    assert not psutil.wait_procs(drawing, timeout=10)[1]
