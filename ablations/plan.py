@@ -145,6 +145,11 @@ def make_plan(request: Request) -> Plan:
     _check_claims(request, asked)
     study, cells = _design(request, asked, data, name=store.folder.name, ref=ref if stored is None else None)
     infos = data.by_fingerprint
+    if request.engine.workers and not any(info.streamed for info in infos.values()):
+        raise UsageError(
+            f"--workers {request.engine.workers}: no data set is streamed, so there is nothing to decode; leave it out, "
+            "or give --in-memory off for a folder of images"
+        )
     _check_sizes(cells, infos)
     if stored is not None:
         num_results = sum(record.has_result for record in records.values())

@@ -222,6 +222,12 @@ def test_size_alone_decides_what_is_streamed(images, monkeypatch):
         prepare(find_source("digits", data_root=images, download=False, image_size=None), in_memory="off")
 
 
+def test_workers_without_streamed_data_are_refused(cli, tmp_path):
+    code, _, error = cli("run", "--workers", 2, "--out", tmp_path, "--dry-run")
+    assert code == 2
+    assert "--workers 2: no data set is streamed, so there is nothing to decode; leave it out" in error
+
+
 def test_a_change_of_size_makes_another_data_set(images):
     before = make_data(images)
     assert make_data(images).fingerprint == before.fingerprint
