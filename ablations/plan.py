@@ -147,8 +147,8 @@ def make_plan(request: Request) -> Plan:
     infos = data.by_fingerprint
     if request.engine.workers and not any(info.streamed for info in infos.values()):
         raise UsageError(
-            f"--workers {request.engine.workers}: no data set is streamed, so there is nothing to decode; leave it out, "
-            "or give --in-memory off for a folder of images"
+            f"--workers {request.engine.workers}: no data set is streamed, so there is nothing to decode; "
+            "leave it out, or give --in-memory off for a folder of images"
         )
     _check_sizes(cells, infos)
     if stored is not None:
