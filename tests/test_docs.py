@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from ablations.bench.attention import AttentionRow, per_token, spread_pct
 from ablations.bench.summary import ratios, summarise
 from ablations.engine.options import EngineOptions
 from ablations.listing import norms
@@ -17,6 +18,7 @@ from ablations.request import make_request
 from ablations.stats import coverage
 from ablations.study.claim import parse_claims
 from ablations.study.experiment import load_experiment
+from ufo.norms import NORMS
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
@@ -42,6 +44,30 @@ def test_the_table_of_speeds_is_the_benchmarks():
         assert f" | {rate:.0f} | " in README
     for line in ratios(rows).query("quantity != 'cell'").itertuples():
         assert f"{line.value:.2f} times [{line.low:.2f}, {line.high:.2f}]" in README
+
+
+def test_the_table_of_nets_is_the_benchmarks():
+    rows = pd.read_csv(ROOT / "results" / "bench_models.csv")
+    first, *others = rows["model"].unique()
+    for (px, images), own in rows.groupby(["px", "images"]):
+        for step in ("inference", "training"):
+            seconds = own[own["quantity"] == f"{step}_s"].pivot(index="round", columns="model", values="value")
+            times = [seconds[other] / seconds[first] for other in others]
+            cells = [f"{ratio.median():.2f} [{ratio.min():.2f}, {ratio.max():.2f}]" for ratio in times]
+            row = re.search(rf"^\| {images} of {px} px \| {step} \|.*$", README, re.MULTILINE)
+            assert row is not None
+            assert f" | {' | '.join(cells)} | " in row[0]
+
+
+def test_what_is_said_of_linear_attention_is_the_benchmarks():
+    rows = pd.read_csv(ROOT / "results" / "bench_attention.csv")
+    costs = per_token([AttentionRow(**row) for row in rows.to_dict("records")])
+    linear = [name for name in dict.fromkeys(costs["norm"]) if NORMS[name].linear]
+    times = [spread_pct(costs, name, "time_s") for name in linear]
+    memory = [spread_pct(costs, name, "peak_bytes") for name in costs["norm"].unique()]
+    assert f"it varies by {min(times):.1f} to {max(times):.1f} % for" in README
+    assert f"by a factor of {1 + spread_pct(costs, 'softmax', 'time_s') / 100:.1f} for softmax" in README
+    assert f"memory of a token by {min(memory):.1f} to {max(memory):.1f} %" in README.replace("\n", " ")
 
 
 def test_the_table_of_coverage_is_the_simulations():
