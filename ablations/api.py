@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from ablations.caveats import caveats, neighbours, substitutions
+from ablations.caveats import caveats, substitutions, unshared
 from ablations.data import InMemory
 from ablations.describe import describe_plan
 from ablations.engine.options import EngineOptions
@@ -249,7 +249,7 @@ def read_results(folders: Sequence[Path], *, ref: str | None = None) -> Results:
         for plugin in study.plugins:
             import_plugin(plugin)
         frames = read_frames(store, sources=source_hashes(study.axes["norm"]))
-        said = caveats(study) + substitutions(frames.configs) + neighbours(study)
+        said = caveats(study) + substitutions(frames.configs) + unshared(study)
         strata.append(Stratum(folder=folder, frames=frames, caveats=tuple(said)))
     return Results(strata, reference=ref)
 

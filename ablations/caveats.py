@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ablations.study import CellConfig, Study
-from ablations.study.change import apply_change
+from ablations.study.change import CHANGEABLE, apply_change
 from ablations.study.timm import is_timm
 from ufo.attention import ClassAttention
 from ufo.norms import NORMS
@@ -14,6 +14,11 @@ from ufo.sizes import SIZES
 MATCHED_CAVEAT = (
     "Matched scale: a fixed gain at each attention layer, set on the first training batch, gives every arm's output "
     "the RMS that xnorm's has at the start; training may part them again."
+)
+
+SHARED_PARTS = (
+    "Arms with different nets: a parameter that two of them have by the same name and in the same shape starts the "
+    "same in both; order, augmentation and split of the images are shared by all."
 )
 
 
@@ -35,12 +40,12 @@ def substitutions(cells: Iterable[CellConfig]) -> list[str]:
     return list(dict.fromkeys(lines))
 
 
-def neighbours(study: Study) -> list[str]:
-    """Say what the nets of timm in a study do not share with UFO-ViT."""
+def unshared(study: Study) -> list[str]:
+    """Say what the arms of a study cannot share, where their nets differ in more than the normaliser."""
     models = study.axes.get("model", [study.fixed.get("model", "")])
     foreign = [model for model in models if is_timm(model)]
     if not foreign:
-        return []
+        return [SHARED_PARTS] if study.compare in ("change", "model", *CHANGEABLE) and len(study.arms) > 1 else []
     lines = [
         f"{', '.join(foreign)}: pairs of different nets share order, augmentation and split of the images; initial "
         "weights cannot be shared, each net draws its own from the seed, and so it does its drop path"

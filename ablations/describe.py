@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 from ablations.board import duration
-from ablations.caveats import neighbours, substitutions
+from ablations.caveats import substitutions, unshared
 from ablations.contrasts import contrasts_of
 from ablations.data import DataInfo
 from ablations.plan import Plan
@@ -64,7 +64,7 @@ def describe_plan(plan: Plan) -> list[str]:
     grey = {info.fingerprint for info in infos if info.image_shape[2] == 1}
     if any(cell.data_fingerprint in grey and (cell.policy != "none" or cell.color_jitter) for cell in plan.cells):
         lines.append("the policy's Color, and colour jitter's saturation, change nothing in images of one channel")
-    return lines + substitutions(plan.cells) + neighbours(study)
+    return lines + substitutions(plan.cells) + unshared(study)
 
 
 def _devices(plan: Plan) -> str:

@@ -111,6 +111,21 @@ def test_what_means_nothing_is_refused_in_one_line(cli, pictures, tmp_path, opti
     assert error.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("compared", "is_said"),
+    [
+        (("change", "--set", "change=none,lpi=off"), True),
+        (("num_heads", "--set", "num_heads=2,4"), True),
+        (("model", "--model", "ufo_vit_pico,ufo_vit_nano"), True),
+        (("norm", "--norm", "xnorm,l2"), False),
+        (("lr", "--lr", "1e-3,2e-3"), False),
+    ],
+)
+def test_arms_with_different_nets_say_what_they_share(cli, tmp_path, compared, is_said):
+    _, printed, error = cli("run", "--compare", *compared, "--smoke", "--dry-run", "--out", tmp_path)
+    assert ("a parameter that two of them have by the same name" in printed) == is_said, error
+
+
 def test_one_normaliser_beside_a_net_of_timm_is_ufo_vits():
     check_own_fields({"model": ["ufo_vit_s", "timm:test_vit"], "norm": ["l2"], "patch": [8]})
     check_own_fields({"model": ["timm:test_vit"], "norm": ["xnorm"], "lpi": [True]})
