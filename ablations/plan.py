@@ -20,6 +20,7 @@ from ablations.provenance import import_plugin, source_hashes
 from ablations.request import DEFAULT_NORMS, DEFAULT_SEEDS, SMOKE_IMAGES, Request, Rerun
 from ablations.store import CellRecord, Store
 from ablations.study import CellConfig, Study, UsageError
+from ablations.study.effects import check_effects
 from ablations.study.grid import DATA_FIELDS, design, extend
 from ablations.study.timm import check_own_fields, is_timm
 from ablations.study.values import check_field, check_values, parse_values, value_name
@@ -150,6 +151,7 @@ def make_plan(request: Request) -> Plan:
             f"--workers {request.engine.workers}: no data set is streamed, so there is nothing to decode; "
             "leave it out, or give --in-memory off for a folder of images"
         )
+    check_effects(request.asked, cells)
     _check_sizes(cells, infos)
     if stored is not None:
         num_results = sum(record.has_result for record in records.values())

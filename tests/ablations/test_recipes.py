@@ -99,3 +99,23 @@ def test_an_experiment_file_names_its_recipe_and_a_flag_wins(cli, tmp_path):
     code, _, error = cli(*run)
     assert (code, error.count("\n")) == (2, 1)
     assert "unknown recipe 'diet', did you mean 'deit'? Valid: quick, deit, small_data" in error
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (("policy_ops=1",), "policy_ops=1 has no effect without policy=rand_augment; leave it out, or give that too"),
+        (
+            ("policy_magnitude=5", "policy=auto_augment"),
+            "policy_magnitude=5.0 has no effect without policy=rand_augment",
+        ),
+        (("mix_probability=0.5",), "mix_probability=0.5 has no effect without mixup or cutmix above 0"),
+        (("policy_ops=1", "policy=none,rand_augment"), ""),
+        (("policy_ops=2",), ""),
+        (("mix_probability=0.5", "cutmix=1"), ""),
+    ],
+)
+def test_a_field_without_effect_is_refused(cli, tmp_path, fields, message):
+    asked = [part for field in fields for part in ("--set", field)]
+    code, _, error = cli("run", *asked, "--seeds", 1, "--dry-run", "--out", tmp_path)
+    assert (code, message in error) == (2 if message else 0, True)
