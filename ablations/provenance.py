@@ -23,6 +23,7 @@ SOURCES = (
     "ufo/*.py",
     "ufo/norms/*.py",
     "ablations/streams.py",
+    "ablations/threads.py",
     "ablations/recipes/*.py",
     "ablations/callbacks.py",
     "ablations/data/*.py",

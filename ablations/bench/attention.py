@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 import pandas as pd
 import torch
 
-from ablations.bench.measure import count_multiply_adds, peak_bytes, threads, time_call
+from ablations.bench.measure import count_multiply_adds, peak_bytes, time_call
 from ablations.figures.scaling import cost_against_tokens
+from ablations.threads import cpu_threads
 from ufo.norms import NORMS, build_norm
 
 TOKENS = (196, 784, 1024, 3136, 4096, 16384)
@@ -66,7 +67,7 @@ def bench_attention(
     """
     subjects = [(norm, count) for norm in norms for count in tokens]
     rows = []
-    with threads(num_threads), torch.no_grad():
+    with cpu_threads(num_threads), torch.no_grad():
         for number in range(1, rounds + 1):
             for norm, count in subjects if number % 2 else reversed(subjects):
                 module = build_norm(norm, num_heads=num_heads, key_dim=head_dim, value_dim=head_dim).to(device)

@@ -13,13 +13,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ablations.bench.measure import count_multiply_adds, threads, time_call
+from ablations.bench.measure import count_multiply_adds, time_call
 from ablations.data import DataInfo
 from ablations.plan import Plan
 from ablations.recipes import build_optimizer
 from ablations.study import CellConfig
 from ablations.study.values import value_name
 from ablations.tasks.net import build_net
+from ablations.threads import cpu_threads
 from ufo.norms import AttentionNorm
 
 TOKENS = (256, 512, 1024, 2048, 4096)
@@ -88,7 +89,7 @@ def _count(condition: str, arm: str, cell: CellConfig, info: DataInfo) -> Iterat
 def _time(
     condition: str, arm: str, cell: CellConfig, info: DataInfo, *, device: torch.device, number: int
 ) -> Iterator[Cost]:
-    with threads(cell.threads_per_cell):
+    with cpu_threads(cell.threads_per_cell):
         yield from _time_alone(condition, arm, cell, info, device=device, number=number)
 
 

@@ -13,11 +13,12 @@ import torch.nn.functional as F
 from torch import nn
 
 import ufo
-from ablations.bench.measure import count_multiply_adds, peak_bytes, threads, time_calls
+from ablations.bench.measure import count_multiply_adds, peak_bytes, time_calls
 from ablations.recipes import build_optimizer
 from ablations.study import UsageError
 from ablations.study.timm import is_timm
 from ablations.tasks.timm_net import check_timm_name, make_timm_net
+from ablations.threads import cpu_threads
 from ufo.norms import NORMS
 from ufo.sizes import SIZES
 
@@ -89,7 +90,7 @@ def bench_models(bench: ModelBench, *, on_row: Callable[[ModelRow], None]) -> li
     for norm in bench.norms:
         NORMS[norm]
     rows: list[ModelRow] = []
-    with threads(bench.num_threads):
+    with cpu_threads(bench.num_threads):
         for px in bench.sizes:
             for row in _measure(bench, px):
                 on_row(row)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import tempfile
 import time
+import zipfile
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,6 +17,8 @@ import numpy as np
 from ablations.data.files import FileList
 from ablations.data.location import cache_root
 from ablations.study import UsageError
+
+LOG = logging.getLogger(__name__)
 
 YOUNG_NS = 2 * 10**9
 """A file changed this shortly before it was read might be changed again without a trace in its times, whose grain is
@@ -99,8 +103,12 @@ class _Digests:
     def _load(self) -> dict[Stamp, bytes]:
         if not self._place.is_file():
             return {}
-        with np.load(self._place) as kept:
-            stamps, digests = kept["stamps"].tolist(), kept["digests"]
+        try:
+            with np.load(self._place) as kept:
+                stamps, digests = kept["stamps"].tolist(), kept["digests"]
+        except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+            LOG.warning("%s cannot be read, so every image is read anew: %s", self._place, error)
+            return {}
         return {tuple(stamp): digest.tobytes() for stamp, digest in zip(stamps, digests, strict=True)}
 
 

@@ -15,15 +15,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ablations.data.boxes import draw_sides
 from ablations.streams import epoch_generator
 from ufo.init import keyed_seed
 
 ERASED_AREA, ERASED_LOG_ASPECT = (0.02, 1 / 3), math.log(1 / 0.3)
 """Share of the image's area that is erased, and the largest logarithm of its height by its width (timm 1.0, which DeiT
 uses; the source, arXiv 1708.04896, has 0.02 to 0.4)."""
-
-NUM_TRIES = 10
-"""Rectangles drawn for a sample; where none of them fits, nothing is erased."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,17 +166,13 @@ def _draw_beta(alpha: float, n: int, generator: torch.Generator) -> Tensor:
 
 
 def _draw_erased(probability: float, n: int, size: tuple[int, int], generator: torch.Generator) -> Tensor:
-    """Return (n, 4) boxes that are erased; empty ones for samples that keep all."""
+    """Return (n, 4) boxes that are erased; empty ones for samples that keep all, or that none of the tries fits."""
     H, W = size
     wanted = torch.rand(n, generator=generator) < probability
-    low, high = ERASED_AREA
-    area = H * W * (low + (high - low) * torch.rand(n, NUM_TRIES, generator=generator))
-    aspect = torch.exp(ERASED_LOG_ASPECT * (2 * torch.rand(n, NUM_TRIES, generator=generator) - 1))
-    height, width = (area * aspect).sqrt().round(), (area / aspect).sqrt().round()
-    fits = (height < H) & (width < W)
-    first = fits.int().argmax(dim=1, keepdim=True)
-    height, width = height.gather(1, first)[:, 0], width.gather(1, first)[:, 0]
+    height, width, fits = draw_sides(
+        n, size=size, most=(H - 1, W - 1), area=ERASED_AREA, log_aspect=ERASED_LOG_ASPECT, generator=generator
+    )
     places = torch.rand(n, 2, generator=generator)
     top, left = (places[:, 0] * (H - height + 1)).floor(), (places[:, 1] * (W - width + 1)).floor()
     boxes = torch.stack((top, left, top + height, left + width), dim=1)
-    return boxes * (wanted & fits.any(dim=1))[:, None]
+    return boxes * (wanted & fits)[:, None]

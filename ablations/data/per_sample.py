@@ -16,14 +16,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ablations.data.boxes import draw_sides
 from ablations.data.transforms import AUTO_AUGMENT, Augmentation
 from ablations.streams import epoch_generator
 
 AREA, LOG_ASPECT = (0.08, 1.0), math.log(4 / 3)
 """Share of the image's area that a crop takes, and the largest logarithm of its width by its height (torchvision's)."""
-
-NUM_TRIES = 10
-"""Crops drawn for a sample; where none of them fits, it keeps the whole image, as far as the aspect allows."""
 
 JITTER_ORDERS = list(itertools.permutations(("brightness", "contrast", "saturation")))
 
@@ -105,7 +103,7 @@ class SampleDraws:
 
 
 def draw_boxes(n: int, *, size: tuple[int, int], generator: torch.Generator) -> Tensor:
-    """Draw crops as torchvision's RandomResizedCrop does.
+    """Draw crops as torchvision's RandomResizedCrop does: where none fits, as much of the image as the aspect allows.
 
     Args:
         n: samples.
@@ -116,14 +114,8 @@ def draw_boxes(n: int, *, size: tuple[int, int], generator: torch.Generator) -> 
         (n, 4) top, left, height and width in pixels.
     """
     H, W = size
-    low, high = AREA
-    area = H * W * (low + (high - low) * torch.rand(n, NUM_TRIES, generator=generator))
-    aspect = torch.exp(LOG_ASPECT * (2 * torch.rand(n, NUM_TRIES, generator=generator) - 1))
-    height, width = (area / aspect).sqrt().round().clamp(min=1), (area * aspect).sqrt().round().clamp(min=1)
-    fits = (height <= H) & (width <= W)
-    first = fits.int().argmax(dim=1, keepdim=True)  # of the tries that fit
-    height, width = height.gather(1, first)[:, 0], width.gather(1, first)[:, 0]
-    fallback = ~fits.any(dim=1)
+    height, width, fits = draw_sides(n, size=size, most=size, area=AREA, log_aspect=LOG_ASPECT, generator=generator)
+    fallback = ~fits
     narrow = min(max(W / H, math.exp(-LOG_ASPECT)), math.exp(LOG_ASPECT))
     height = torch.where(fallback, torch.tensor(float(min(H, round(W / narrow)))), height)
     width = torch.where(fallback, torch.tensor(float(min(W, round(H * narrow)))), width)

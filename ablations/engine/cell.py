@@ -8,8 +8,6 @@ import resource
 import sys
 import time
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -31,6 +29,7 @@ from ablations.engine.training import Training
 from ablations.streams import forked_library, reseed_library
 from ablations.study import CellConfig
 from ablations.tasks.net import build_net, match_to_xnorm
+from ablations.threads import cpu_threads
 from ufo.init import shared_weights_hash
 from ufo.scale import UnmatchableError
 
@@ -61,7 +60,7 @@ def run_cell(
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     disk_full = False
-    with logged(folder / "log.txt"), _threads(config.threads_per_cell), forked_library(config.seed):
+    with logged(folder / "log.txt"), cpu_threads(config.threads_per_cell), forked_library(config.seed):
         cell: _Cell | None = None
         try:
             cell = _Cell(config, info, folder, device, options, source_hash, fields)
@@ -191,13 +190,3 @@ def _memory(device: torch.device) -> dict[str, float | None]:
         return {"peak_memory_mib": used / 2**20, "peak_reserved_mib": reserved / 2**20}
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {"peak_memory_mib": peak / 2**20 if sys.platform == "darwin" else peak / 2**10, "peak_reserved_mib": None}
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -16,9 +16,10 @@ from ablations.bench.attention import (
     per_token,
     spread_pct,
 )
-from ablations.bench.measure import count_multiply_adds, peak_bytes, threads, time_calls
+from ablations.bench.measure import count_multiply_adds, peak_bytes, time_calls
 from ablations.bench.models import ModelBench, ModelRow, bench_models, describe_models
 from ablations.figures.scaling import cost_against_tokens
+from ablations.threads import cpu_threads
 
 CPU = torch.device("cpu")
 
@@ -42,7 +43,7 @@ def test_time_and_threads():
     calls: list[int] = []
     assert time_calls(lambda: calls.append(torch.get_num_threads()), 3, CPU) > 0
     before = torch.get_num_threads()
-    with threads(1):
+    with cpu_threads(1):
         calls.append(torch.get_num_threads())
     assert calls == [before] * 3 + [1]
     assert torch.get_num_threads() == before

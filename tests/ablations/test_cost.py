@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import ablations
 from ablations.bench import cost, measure
 from ablations.stats import cost_exponents
+from ablations.threads import cpu_threads
 from ufo.norms import build_norm
 
 CLAIMS = """
@@ -92,7 +93,7 @@ def test_a_time_is_that_of_one_call(monkeypatch):
 
 def test_threads_are_those_of_the_cells_and_come_back(study):
     before = torch.get_num_threads()
-    with measure.threads(before + 1):
+    with cpu_threads(before + 1):
         assert torch.get_num_threads() == before + 1
     assert torch.get_num_threads() == before
     assert set(cells(study.parent)) == {"xnorm-s0", "softmax-s0"}

