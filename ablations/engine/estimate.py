@@ -15,8 +15,8 @@ from ablations.study import CellConfig
 from ablations.tasks.net import build_net
 from ablations.threads import cpu_threads
 
-WARM_S = 1.0
-"""A first call longer than this is taken as it is; a shorter one may be warming up, and is timed anew."""
+TIMED_S, MAX_TIMED = 5.0, 4
+"""A call is repeated until so many seconds or calls are spent, and the shortest counts: the first may be warming up."""
 
 
 @dataclass(frozen=True)
@@ -92,5 +92,7 @@ def _seconds(call: Callable[[], None], device: torch.device) -> float:
             torch.cuda.synchronize(device)
         return time.perf_counter() - started
 
-    first = once()
-    return first if first > WARM_S else min(once() for _ in range(3))
+    seconds = [once()]
+    while sum(seconds) < TIMED_S and len(seconds) < MAX_TIMED:
+        seconds.append(once())
+    return min(seconds)
