@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -12,6 +10,15 @@ from typing import Any, Literal
 import torch
 
 from ablations import recipes
+from ablations.checks import (
+    check_access,
+    check_claims,
+    check_engine,
+    check_nets,
+    check_precision,
+    check_sizes,
+    check_workers,
+)
 from ablations.data import OWN_SIZE, DataInfo
 from ablations.engine.capacity import Capacity
 from ablations.engine.devices import find_devices
@@ -25,8 +32,7 @@ from ablations.study.grid import DATA_FIELDS, design, extend
 from ablations.study.timm import check_own_fields, is_timm
 from ablations.study.values import check_field, check_values, parse_values, value_name
 from ablations.study_data import StudyData, find_data
-from ablations.tasks.net import build_net
-from ablations.tasks.timm_net import check_timm_name, try_timm_net
+from ablations.tasks.timm_net import check_timm_name
 from ufo.norms import NORMS
 from ufo.sizes import SIZES
 
@@ -119,8 +125,8 @@ def make_plan(request: Request) -> Plan:
         import_plugin(plugin)
     asked = _complete(request)
     devices = find_devices(request.devices)
-    _check_precision(devices[0], asked)
-    _check_engine(devices[0], request.engine)
+    check_precision(devices[0], asked)
+    check_engine(devices[0], request.engine)
     data = find_data(
         asked["data"],
         image_sizes=asked.get("image_size", [None]),
@@ -130,7 +136,7 @@ def make_plan(request: Request) -> Plan:
         in_memory=request.in_memory,
     )
     store = Store(request.out / _name(request, data))
-    _check_access(store)
+    check_access(store)
     study_text = store.study_text
     if store.exists:
         store.repair()
@@ -140,19 +146,15 @@ def make_plan(request: Request) -> Plan:
     stored = store.read_study() if is_begun else None
     taken = {} if stored is None else _take_from(stored, request)
     asked |= taken
-    _check_precision(devices[0], asked)
+    check_precision(devices[0], asked)
     data = data.as_called_by(stored)
     ref = _parse_ref(request)
-    _check_claims(request, asked)
+    check_claims(request, asked)
     study, cells = _design(request, asked, data, name=store.folder.name, ref=ref if stored is None else None)
     infos = data.by_fingerprint
-    if request.engine.workers and not any(info.streamed for info in infos.values()):
-        raise UsageError(
-            f"--workers {request.engine.workers}: no data set is streamed, so there is nothing to decode; "
-            "leave it out, or give --in-memory off for a folder of images"
-        )
+    check_workers(request.engine.workers, infos)
     check_effects(request.asked, cells)
-    _check_sizes(cells, infos)
+    check_sizes(cells, infos)
     if stored is not None:
         num_results = sum(record.has_result for record in records.values())
         study = extend(stored, study, named=request.asked.keys(), ref=ref, num_results=num_results)
@@ -172,7 +174,7 @@ def make_plan(request: Request) -> Plan:
         is_begun=is_begun,
         taken=taken,
     )
-    _check_nets(plan.todo, infos)
+    check_nets(plan.todo, infos)
     return plan
 
 
@@ -251,16 +253,6 @@ def _complete(request: Request) -> dict[str, list[Any]]:
     return asked
 
 
-def _check_claims(request: Request, asked: Mapping[str, list[Any]]) -> None:
-    """Refuse a claim about a normaliser that is none; an arm that is not asked for leaves its claim undecided."""
-    arms = [value_name(value) for value in asked.get(request.compare, [])]
-    for arm in (arm for claim in request.claims for arm in claim.arms):
-        if request.compare == "norm":
-            NORMS[arm]
-        elif arms and arm not in arms:
-            raise UsageError(f"a claim is about {arm}, which is none of the arms of {request.compare}")
-
-
 def _parse_ref(request: Request) -> str | None:
     if request.ref is None:
         return None
@@ -268,11 +260,6 @@ def _parse_ref(request: Request) -> str | None:
     if len(values) > 1:
         raise UsageError(f"--ref {request.ref}: give one arm")
     return value_name(values[0])
-
-
-def _check_precision(device: torch.device, asked: dict[str, list[Any]]) -> None:
-    if device.type == "cpu" and "16-mixed" in asked.get("precision", []):
-        raise UsageError("--precision 16-mixed needs a GPU; on a CPU give bf16-mixed or 32-true")
 
 
 def shard_numbers(cells: list[CellConfig], parts: int) -> dict[str, int]:
@@ -293,28 +280,6 @@ def shard_numbers(cells: list[CellConfig], parts: int) -> dict[str, int]:
     return {cell.id: 1 + seeds.index(cell.seed) % parts for cell in cells}
 
 
-def _check_engine(device: torch.device, engine: EngineOptions) -> None:
-    """Refuse what would be without effect."""
-    if engine.jobs is not None and device.type != "cpu":
-        raise UsageError(f"--jobs {engine.jobs} is for a CPU; on {device} give --jobs-per-gpu")
-    if engine.jobs_per_gpu is not None and device.type != "cuda":
-        raise UsageError(f"--jobs-per-gpu {engine.jobs_per_gpu} is for CUDA; on {device} give --jobs")
-    can_limit = device.type == "cuda" or (device.type == "cpu" and sys.platform == "linux")
-    if engine.memory_per_cell_mib is not None and not can_limit:
-        raise UsageError(f"--memory-per-cell cannot be enforced on {device} under {sys.platform}")
-
-
-def _check_access(store: Store) -> None:
-    try:
-        (store.folder / "study.yaml").exists()
-    except OSError as error:
-        raise UsageError(f"{store.folder} cannot be read: {error.strerror}; give another --out") from error
-    above = next(path for path in (store.folder, *store.folder.absolute().parents) if path.exists())
-    if not above.is_dir() or not os.access(above, os.W_OK):
-        reason = "is no folder" if not above.is_dir() else "may not be written"
-        raise UsageError(f"{store.folder} cannot be written: {above} {reason}; give another --out")
-
-
 def _name(request: Request, data: StudyData) -> str:
     if request.name is not None:
         if not re.fullmatch(r"\w[\w.+-]*", request.name):
@@ -325,18 +290,6 @@ def _name(request: Request, data: StudyData) -> str:
     sets = "-".join(name.partition(":")[2] or name for name in data.names)
     name = re.sub(r"[^\w.-]", "_", f"{request.compare}-{sets}")
     return f"{name}-smoke" if request.smoke else name
-
-
-def _check_sizes(cells: list[CellConfig], infos: dict[str, DataInfo]) -> None:
-    for cell in cells:
-        info = infos[cell.data_fingerprint]
-        if cell.train_limit is not None and cell.train_limit > info.num_train:
-            raise UsageError(
-                f"train_limit {cell.train_limit} exceeds the {info.num_train} training images of {info.name}"
-            )
-        if cell.batch_size > (cell.train_limit or info.num_train):
-            have = cell.train_limit or info.num_train
-            raise UsageError(f"batch_size {cell.batch_size} exceeds the {have} training images")
 
 
 def _states(cells: list[CellConfig], records: dict[str, CellRecord], sources: dict[str, str]) -> dict[str, State]:
@@ -350,18 +303,3 @@ def _states(cells: list[CellConfig], records: dict[str, CellRecord], sources: di
         else:
             states[cell.id] = "done" if record.outcome["source_hash"] == sources[cell.norm] else "stale"
     return states
-
-
-def _check_nets(todo: list[CellConfig], infos: dict[str, DataInfo]) -> None:
-    """Build each distinct net once, so that sizes that do not fit stop here and not in the night."""
-    distinct = {cell.model_copy(update={"seed": 0, "lr": 1.0}).id: cell for cell in todo}
-    for cell in distinct.values():
-        info = infos[cell.data_fingerprint]
-        try:
-            net = build_net(cell, image_shape=info.image_shape, num_classes=len(info.classes))
-            if is_timm(cell.model):
-                try_timm_net(net, image_shape=info.image_shape, num_classes=len(info.classes))
-        except (ValueError, RuntimeError) as error:  # the latter where torch cannot allocate it
-            reason = str(error).splitlines()[0]
-            norm = "" if is_timm(cell.model) else f" with {cell.norm}"
-            raise UsageError(f"{cell.model}{norm} on {info.name}: {reason}") from error

@@ -51,7 +51,8 @@ ALLOWED = {
     "clean": {"data", "store"},
     "request": {"data", "engine", "study"},
     "study_data": {"data", "study"},
-    "plan": {"request", "study_data", "tasks", "data", "engine", "store", "provenance", "recipes", "study"},
+    "checks": {"request", "tasks", "data", "engine", "store", "study"},
+    "plan": {"checks", "request", "study_data", "tasks", "data", "engine", "store", "provenance", "recipes", "study"},
     "api": {
         *("caveats", "describe", "plan", "progress", "report", "request", "results"),
         *("data", "engine", "store", "provenance", "study"),

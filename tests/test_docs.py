@@ -23,6 +23,7 @@ from ufo.norms import NORMS
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
 EXPERIMENTS = sorted((ROOT / "experiments").glob("*.yaml"))
+STUDIES = sorted((ROOT / "results").glob("*/study.yaml"))
 
 
 def test_the_table_of_normalisers_is_fresh():
@@ -32,8 +33,9 @@ def test_the_table_of_normalisers_is_fresh():
     assert f"<!-- python -m ablations list norms --markdown -->\n{table}<!-- end -->" in README
 
 
-def test_the_results_table_is_the_studys():
-    table = (ROOT / "results" / "norm_digits" / "tables" / "main.md").read_text().split("\n\n")[0]
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.parent.name)
+def test_a_results_table_is_the_studys(path):
+    table = (path.parent / "tables" / "main.md").read_text().split("\n\n")[0]
     assert table in README
 
 
