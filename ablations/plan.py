@@ -221,6 +221,7 @@ def _design(
         asked=asked,
         compare=request.compare,
         ref=ref,
+        recipe=request.recipe,
         defaults=defaults,
         question=request.question,
         plugins=request.plugins,

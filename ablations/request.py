@@ -142,6 +142,7 @@ def request_of(study: Study, *, folder: Path, data: list[str] | None, data_root:
         asked=asked,
         compare=study.compare,
         ref=study.ref,
+        recipe=study.recipe or "quick",
         name=folder.resolve().name,
         out=folder.parent if folder.name not in ("", "..") else folder.resolve().parent,
         data_root=data_root,

@@ -62,6 +62,7 @@ def make_study(
         asked=asked,
         compare=compare,
         ref=None,
+        recipe="quick",
         defaults=defaults,
         question=question,
         claims=parse_claims([dict(claim) for claim in claims]),

@@ -40,6 +40,7 @@ def checklist(results: Results) -> list[tuple[str, str]]:
         axes = [f"{field}: {_values(values)}" for field, values in study.axes.items() if field != "seed"]
         items += [
             (f"Axes{name}", "; ".join(axes)),
+            (f"Recipe{name}, of what was not named", study.recipe or "not recorded"),
             (f"Hyperparameters{name}, the same for every arm", held_fixed(study)),
         ]
         items += [(f"Decided by {point}{name}", _fields(own)) for point, own in study.per_data.items()]
@@ -93,6 +94,8 @@ def command(study: Study, folder: Path) -> str:
         parts.append(f"--compare {study.compare}")
     if study.ref is not None:
         parts.append(f"--ref {shlex.quote(study.ref)}")
+    if study.recipe not in (None, "quick"):
+        parts.append(f"--recipe {study.recipe}")
     parts += [f"--plugin {plugin}" for plugin in study.plugins]
     parts += ["--in-memory off"] if study.fixed.get("streamed") else []
     return " \\\n    ".join([*parts, *(["--smoke"] if study.fixed.get("smoke") else [])])

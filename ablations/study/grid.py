@@ -34,6 +34,7 @@ class Study(BaseModel):
         question: one sentence, from the experiment file; empty where there is none.
         compare: the field whose values are the arms.
         ref: the arm that every other is compared with; None where there is one arm only.
+        recipe: gave the values of fields that were not asked for; None: not recorded.
         axes: values of every field that varies, in the order of the expansion; ``seed`` is one of them.
         fixed: value of every field that neither varies nor is decided by the data set.
         per_data: where one of `DATA_FIELDS` is an axis, for each combination the fields that it decides and that were
@@ -51,6 +52,7 @@ class Study(BaseModel):
     question: str = ""
     compare: str = "norm"
     ref: str | None = None
+    recipe: str | None = None
     axes: dict[str, list[Any]]
     fixed: dict[str, Any]
     per_data: dict[str, dict[str, Any]] = {}
@@ -156,6 +158,7 @@ def design(
     asked: Mapping[str, list[Any]],
     compare: str,
     ref: str | None,
+    recipe: str,
     defaults: Defaults,
     question: str = "",
     plugins: tuple[str, ...] = (),
@@ -165,6 +168,7 @@ def design(
 
     Args:
         asked: values for each field that was named; several make an axis.
+        recipe: by which ``defaults`` gives the others.
 
     Raises:
         UsageError: a reference that is no arm, values that do not go together, or arms that differ in more than one
@@ -187,6 +191,7 @@ def design(
         question=question,
         compare=compare,
         ref=_choose_ref(ref, axes[compare]),
+        recipe=recipe,
         axes=axes,
         fixed=fixed,
         per_data=per_data,
@@ -234,6 +239,8 @@ def extend(stored: Study, asked: Study, *, named: Collection[str], ref: str | No
     """
     if asked.compare != stored.compare:
         raise _another_question(stored, "compare", stored.compare, [asked.compare])
+    if stored.recipe is not None and asked.recipe != stored.recipe:
+        raise _another_question(stored, "recipe", stored.recipe, [asked.recipe])
     axes = {field: list(values) for field, values in stored.axes.items()}
     per_data = dict(stored.per_data)
     added: list[str] = []
@@ -268,7 +275,8 @@ def extend(stored: Study, asked: Study, *, named: Collection[str], ref: str | No
     when = f"extended (cells with results: {num_results})" if num_results else "extended"
     history = (*stored.history, f"{when}: {', '.join(added)}") if added else stored.history
     update: dict[str, Any] = {"question": question, "axes": axes, "ref": ref, "per_data": per_data, "plugins": plugins}
-    return stored.model_copy(update=update | {"claims": claims, "history": history, "num_looks": num_looks})
+    update |= {"recipe": asked.recipe, "claims": claims, "history": history, "num_looks": num_looks}
+    return stored.model_copy(update=update)
 
 
 def _check_point(

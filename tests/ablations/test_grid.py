@@ -20,7 +20,7 @@ def defaults(fields):
 
 def make(compare: str = "norm", ref: str | None = None, **asked: list) -> tuple[Study, list]:
     base = {"data": ["digits"], "norm": ["xnorm", "l2"], "seed": [0, 1]}
-    return design(name="s", asked=base | asked, compare=compare, ref=ref, defaults=defaults)
+    return design(name="s", asked=base | asked, compare=compare, ref=ref, recipe="quick", defaults=defaults)
 
 
 def test_cells_come_seed_by_seed():

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 import ufo
+from ablations.plan import make_plan
 from ablations.recipes import RECIPES, build_optimizer, defaults, lr_share, split_by_decay
+from ablations.report.checklist import command
+from ablations.request import Request, request_of
 from ablations.study.config import make_config
+from ablations.study.grid import extend
 from ufo.norms import NORMS
 
 OURS = [spec.name for spec in NORMS.values() if spec.group in ("paper", "control", "related")]
@@ -85,7 +91,25 @@ def test_a_recipe_runs(cli, images, tmp_path, recipe, streamed):
     assert code == 0, error
     code, _, error = cli("run", *quick, *data, "--out", tmp_path)
     assert code == 2, "another recipe is another question"
-    assert "asks another question: its" in error
+    assert f"asks another question: its recipe is {recipe}, not quick" in error
+
+
+@pytest.mark.parametrize("recipe", list(RECIPES))
+def test_a_study_of_several_data_sets_is_asked_for_again_by_its_recipe(images, tmp_path, recipe):
+    data = ["digits", f"imagefolder:{images}"]
+    asked = {"data": data, "seed": [0], "batch_size": [16]}
+    plan = make_plan(Request(asked=asked, recipe=recipe, out=tmp_path, devices=("cpu",)))
+    folder = plan.store.folder
+    again = make_plan(replace(request_of(plan.study, folder=folder, data=data, data_root=tmp_path), devices=("cpu",)))
+    assert again.study == plan.study
+    assert [cell.id for cell in again.cells] == [cell.id for cell in plan.cells]
+    assert ("--recipe" in command(plan.study, folder)) == (recipe != "quick")
+
+
+def test_a_study_whose_recipe_is_not_recorded_takes_the_one_that_is_named(tmp_path):
+    study = make_plan(Request(asked={}, out=tmp_path, devices=("cpu",))).study
+    old = study.model_copy(update={"recipe": None})
+    assert extend(old, study, named=(), ref=None, num_results=3).recipe == "quick"
 
 
 def test_an_experiment_file_names_its_recipe_and_a_flag_wins(cli, tmp_path):

@@ -53,7 +53,7 @@ def fake(out: Path, outcomes: dict[tuple[str, int], dict], **asked: list) -> tup
         return {**recipes.defaults(image_side=8, flips=False), "data_fingerprint": "f"}
 
     base = {"data": ["digits"], "norm": ["xnorm", "l2"], "seed": [0, 1]}
-    study, cells = design(name="fake", asked=base | asked, compare="norm", ref=None, defaults=defaults)
+    study, cells = design(name="fake", asked=base | asked, compare="norm", ref=None, recipe="quick", defaults=defaults)
     store = Store(out / "fake")
     store.write_study(study)
     for cell in cells:
