@@ -1,28 +1,34 @@
-"""What there is: normalisers, models, data sets, studies, as text tables."""
+"""What there is: normalisers, models, data sets, recipes, fields, studies, as text tables."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import ufo
 from ablations.data import DATA_SETS
-from ablations.recipes import RECIPES
+from ablations.recipes import RECIPES, defaults
 from ablations.store import Store
-from ablations.study import UsageError
+from ablations.study import CellConfig, UsageError
+from ablations.study.cell import NEVER_ASKED
+from ablations.study.values import value_name
 from ufo.norms import CONTRASTS, NORMS
 from ufo.sizes import SIZES
 
 TextTable = tuple[list[str], list[list[str]]]
+
+NO_BOUND = 10**6
+"""From here on, a maximum only keeps mistakes out."""
 
 
 def listing(what: str, *, out: Path) -> tuple[str, list[str], list[list[str]]]:
     """Return title, head and rows of a list.
 
     Args:
-        what: ``norms``, ``models``, ``data``, ``recipes`` or ``studies``.
+        what: ``norms``, ``models``, ``data``, ``recipes``, ``fields`` or ``studies``.
         out: folder that holds the studies.
     """
-    tables = {"norms": norms, "models": models, "data": data, "recipes": recipes}
+    tables = {"norms": norms, "models": models, "data": data, "recipes": recipes, "fields": fields}
     head, rows = studies(out) if what == "studies" else tables[what]()
     return what, head, rows
 
@@ -58,6 +64,38 @@ def data() -> TextTable:
 def recipes() -> TextTable:
     """List every recipe."""
     return ["name", "what it is"], [[name, what] for name, what in RECIPES.items()]
+
+
+def fields() -> TextTable:
+    """List every field of a cell that can be asked for, with the values that it takes."""
+    from_recipe = defaults(image_side=32, flips=True)
+    schema = CellConfig.model_json_schema()["properties"]
+    rows = []
+    for name, info in CellConfig.model_fields.items():
+        if name not in NEVER_ASKED:
+            required = "by recipe and data" if name in from_recipe else "see run --help"
+            default = required if info.is_required() else value_name(info.get_default())
+            what = (info.description or "").replace("`", "").replace("None:", "none:")
+            rows.append([name, _values(schema[name]), default, what])
+    return ["field", "values", "default", "what it is"], rows
+
+
+def _values(schema: dict[str, Any]) -> str:
+    """Say which values a field takes, from its JSON schema.
+
+    >>> _values({"type": "number", "minimum": 0, "exclusiveMaximum": 1})
+    'a number from 0 below 1'
+    >>> _values({"anyOf": [{"type": "boolean"}, {"const": "bn_first"}]})
+    'on, off, bn_first'
+    """
+    if "anyOf" in schema:
+        return ", ".join(map(_values, schema["anyOf"]))
+    if "const" in schema or "enum" in schema:
+        return ", ".join(schema.get("enum") or [schema["const"]])
+    kinds = {"boolean": "on, off", "null": "none", "string": "text", "integer": "an integer", "number": "a number"}
+    words = {"minimum": "from", "exclusiveMinimum": "above", "maximum": "to", "exclusiveMaximum": "below"}
+    bounds = [f"{word} {schema[key]}" for key, word in words.items() if schema.get(key, NO_BOUND) < NO_BOUND]
+    return " ".join([kinds[schema["type"]], *bounds])
 
 
 def studies(out: Path) -> TextTable:

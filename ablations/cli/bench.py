@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ablations.cli.app import OK, SOME_FAILED, app
-from ablations.cli.options import DataRoot, Device, Json
+from ablations.cli.options import DataRoot, Device, Json, StudyData
 from ablations.cli.printing import make_console, print_lines
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def group() -> None:
 
 @bench.command()
 def harness(
-    rounds: Annotated[int, typer.Option(min=1, help="Each contender is timed once in each.")] = 5,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds; each way is timed once in each.")] = 5,
     fresh_cells: Annotated[int, typer.Option(min=1, help="Cells a round, of one fresh process a cell.")] = 4,
     csv: Annotated[Path | None, typer.Option(help="File for one row per round and contender.")] = None,
     as_json: Json = False,
@@ -63,10 +63,10 @@ def harness(
 @bench.command()
 def cost(
     study: Annotated[Path, typer.Argument(help="Folder of the study.")],
-    data: Annotated[str | None, typer.Option(help="Where its images are, if they are in folders.")] = None,
+    data: StudyData = None,
     data_root: DataRoot = Path("data"),
     device: Device = None,
-    rounds: Annotated[int, typer.Option(min=2, help="Each arm is timed once in each.")] = 15,
+    rounds: Annotated[int, typer.Option(min=2, help="Rounds; each arm is timed once in each.")] = 15,
 ) -> int:
     """Measure what each arm of a study costs, and write it to its cost.csv, which the report draws and judges.
 
@@ -106,7 +106,7 @@ def cost(
 def loader(
     data: Annotated[str | None, typer.Option(help="A folder of images. [default: 800 made-up JPEGs]")] = None,
     workers: Annotated[str, typer.Option(help="Numbers of workers.")] = "0,1,2",
-    rounds: Annotated[int, typer.Option(min=1, help="Each is timed once in each.")] = 5,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds; everything is timed once in each.")] = 5,
     image_size: Annotated[int, typer.Option(min=1, help="Pixels of the crops.")] = 224,
     batch_size: Annotated[int, typer.Option(min=1, help="Images of a batch.")] = 64,
     images: Annotated[int | None, typer.Option(min=1, help="Images of a measurement. [default: all]")] = None,
@@ -143,8 +143,8 @@ def attention(
     tokens: Annotated[str, typer.Option(help="Numbers of tokens.")] = "196,784,1024,3136,4096,16384",
     heads: Annotated[int, typer.Option(min=1, help="Heads.")] = 8,
     head_dim: Annotated[int, typer.Option(min=1, help="Width of a head.")] = 16,
-    rounds: Annotated[int, typer.Option(min=1, help="Each is timed once in each.")] = 7,
-    threads: Annotated[int, typer.Option(min=1, help="Of a CPU.")] = 1,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds; everything is timed once in each.")] = 7,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of a CPU.")] = 1,
     device: Device = None,
     csv: Annotated[Path | None, typer.Option(help="File for the measurements.")] = None,
     figure: Annotated[Path | None, typer.Option(help="Draw them, as this file with .png and .pdf.")] = None,
@@ -188,9 +188,11 @@ def model(
     ),
     norm: Annotated[str, typer.Option(help="Normalisers of each UFO-ViT.")] = "xnorm",
     sizes: Annotated[str, typer.Option(help="Pixels of square images.")] = "224,384,512,1024",
-    batch: Annotated[int | None, typer.Option(min=1, help="Images. [default: 8 of 224 px, fewer larger ones]")] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="Each is timed once in each.")] = 5,
-    threads: Annotated[int | None, typer.Option(min=1, help="Of a CPU. [default: all cores]")] = None,
+    batch: Annotated[
+        int | None, typer.Option(min=1, help="Images of a batch. [default: 8 of 224 px, fewer larger ones]")
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds; everything is timed once in each.")] = 5,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads of a CPU. [default: all cores]")] = None,
     inference_only: Annotated[bool, typer.Option("--inference-only", help="No training steps.")] = False,
     compiled: Annotated[bool, typer.Option("--compile", help="Through torch.compile.")] = False,
     precision: Annotated[str, typer.Option(help="32-true or bf16-mixed.")] = "32-true",

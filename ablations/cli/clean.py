@@ -18,7 +18,10 @@ def clean(
     yes: Annotated[bool, typer.Option("--yes", help="Remove without asking.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be removed, and end.")] = False,
 ) -> int:
-    """Remove cells that were cut short, checkpoints and decoded data; say what, and ask first. Results stay."""
+    """Remove cells that were cut short, checkpoints, and the study's decoded data from the machine's cache.
+
+    It says what, and asks first. Results stay.
+    """
     from ablations.clean import find_leftovers
     from ablations.store import Store
     from ablations.study import UsageError

@@ -26,6 +26,7 @@ class Listed(StrEnum):
     MODELS = "models"
     DATA = "data"
     RECIPES = "recipes"
+    FIELDS = "fields"
     STUDIES = "studies"
 
 
@@ -133,13 +134,13 @@ def diff(
 
 @app.command("list")
 def list_(
-    what: Annotated[Listed, typer.Argument(help="norms, models, data, recipes or studies.")],
+    what: Annotated[Listed, typer.Argument(help="norms, models, data, recipes, fields or studies.")],
     out: Out = Path("runs"),
     plugin: Plugin = None,
     as_markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")] = False,
     as_json: Json = False,
 ) -> int:
-    """List what there is."""
+    """List normalisers, models, data sets, recipes, fields of a cell, or studies."""
     from ablations.provenance import import_plugin
 
     for name in plugin or ():

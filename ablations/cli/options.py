@@ -35,14 +35,24 @@ class MemoryUse(StrEnum):
     OFF = "off"
 
 
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Print the plan and end; data are decoded and a few steps timed.")
+]
+StudyData = Annotated[
+    str | None, typer.Option(help="Its data sets as for run: a study does not hold the place of a folder.")
+]
 Out = Annotated[Path, typer.Option("--out", help="Folder that holds the studies.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, progress on stderr.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, progress on standard error.")]
 Plugin = Annotated[list[str] | None, typer.Option("--plugin", help="Module that registers normalisers; repeatable.")]
 DataRoot = Annotated[Path, typer.Option(help="Folder of torchvision's data.")]
-Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N or mps. [default: auto]")]
+Device = Annotated[
+    str | None, typer.Option(help="auto (the first GPU, else the CPU), cpu, cuda, cuda:N or mps. [default: auto]")
+]
 Devices = Annotated[str | None, typer.Option(help="Several GPUs: 0,1.")]
 Jobs = Annotated[str, typer.Option(help="Cells side by side on a CPU; auto: one a core, 8 at most.")]
-JobsPerGpu = Annotated[str, typer.Option(help="Cells side by side on each GPU; auto: as many as fit.")]
+JobsPerGpu = Annotated[
+    str, typer.Option(help="Cells side by side on each GPU; auto: as many as fit, at most one a core and 8.")
+]
 Timeout = Annotated[str | None, typer.Option(help="End a cell after this time: 90s, 30m, 2h.")]
 MemoryPerCell = Annotated[
     str | None, typer.Option(help="Most memory a cell may take: 800MiB, 4GiB. [default: what is free, shared out]")

@@ -38,7 +38,10 @@ class Kind(StrEnum):
 
 @app.command()
 def run(
-    norm: Annotated[str | None, typer.Option(help="Normalisers, a comma list. [default: xnorm,l2,single_l2]")] = None,
+    norm: Annotated[
+        str | None,
+        typer.Option(help="Normalisers, a comma list. [default: xnorm,l2,single_l2; xnorm where --compare is another]"),
+    ] = None,
     data: Annotated[
         str | None, typer.Option(help="As list data has them, with DIR for a folder. [default: digits]")
     ] = None,
@@ -52,19 +55,24 @@ def run(
     recipe: Annotated[
         str | None, typer.Option(help="Values of fields that are not named: quick, deit, small_data. [default: quick]")
     ] = None,
-    lr: Annotated[str | None, typer.Option(help="Peak learning rates.")] = None,
-    epochs: Annotated[str | None, typer.Option(help="Epochs.")] = None,
-    batch_size: Annotated[str | None, typer.Option(help="Images of a batch.")] = None,
-    scale: Annotated[
-        str | None, typer.Option(help="own, or matched: every attention output starts at the size of xnorm's.")
+    lr: Annotated[
+        str | None, typer.Option(help="Peak learning rates. [default: by recipe and size of the images]")
     ] = None,
-    precision: Annotated[str | None, typer.Option(help="32-true, bf16-mixed or 16-mixed.")] = None,
+    epochs: Annotated[str | None, typer.Option(help="Epochs. [default: by recipe and size of the images]")] = None,
+    batch_size: Annotated[
+        str | None, typer.Option(help="Images of a batch. [default: by the size of the images]")
+    ] = None,
+    scale: Annotated[
+        str | None,
+        typer.Option(help="own, or matched: every attention output starts at the size of xnorm's. [default: own]"),
+    ] = None,
+    precision: Annotated[str | None, typer.Option(help="32-true, bf16-mixed or 16-mixed. [default: 32-true]")] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Any other field: FIELD=VALUE[,VALUE...]; repeatable.")
     ] = None,
     compare: Annotated[str | None, typer.Option(help="Field whose values are the arms. [default: norm]")] = None,
     ref: Annotated[str | None, typer.Option(help="Arm to compare with. [default: xnorm, or the first]")] = None,
-    experiment: Annotated[Path | None, typer.Option(help="YAML file that gives all of it; flags win.")] = None,
+    experiment: Annotated[Path | None, typer.Option(help="YAML file with question and fields; flags win.")] = None,
     study: Annotated[str | None, typer.Option(help="Name of the study. [default: COMPARE-DATA]")] = None,
     out: options.Out = Path("runs"),
     data_root: options.DataRoot = Path("data"),
@@ -81,7 +89,9 @@ def run(
         options.Retry,
         typer.Option(help="Failed cells to run again: failed, oom, all (and diverged), none (nor a second try)."),
     ] = options.Retry.FAILED,
-    rerun: Annotated[Rerun | None, typer.Option(help="Run finished cells again.")] = None,
+    rerun: Annotated[
+        Rerun | None, typer.Option(help="Run finished cells again: stale (from other sources than these), or all.")
+    ] = None,
     fail_fast: options.FailFast = False,
     max_failures: options.MaxFailures = None,
     checkpoint_every: options.CheckpointEvery = "auto",
@@ -89,7 +99,7 @@ def run(
     log: options.Log = None,
     workers: options.Workers = "auto",
     smoke: Annotated[bool, typer.Option("--smoke", help="1 epoch, 256 images, 2 seeds, a study of its own.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and end.")] = False,
+    dry_run: options.DryRun = False,
     as_json: options.Json = False,
 ) -> int:
     """Run what is missing of a study, and print its table."""
@@ -142,7 +152,7 @@ def run(
 def retry(
     study: Annotated[Path, typer.Argument(help="Folder of the study.")],
     kind: Annotated[Kind, typer.Option(help="failed, oom, or all: diverged too.")] = Kind.FAILED,
-    data: Annotated[str | None, typer.Option(help="Where its images are, if they are in folders.")] = None,
+    data: options.StudyData = None,
     data_root: options.DataRoot = Path("data"),
     device: options.Device = None,
     devices: options.Devices = None,
@@ -156,7 +166,7 @@ def retry(
     save_weights: options.SaveWeights = "none",
     log: options.Log = None,
     workers: options.Workers = "auto",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and end.")] = False,
+    dry_run: options.DryRun = False,
     as_json: options.Json = False,
 ) -> int:
     """Run the failed cells of a study again, and nothing else."""

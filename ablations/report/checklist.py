@@ -53,7 +53,7 @@ def checklist(results: Results) -> list[tuple[str, str]]:
         ),
         ("Test images", _distinct(results.correct["correct"].map(len))),
         ("Parameters", _parameters(cells)),
-        ("Measure", "share of test images classified rightly; mean, sd and 95 % intervals are over seeds"),
+        ("Measure", "top-1 accuracy on the test images; mean, sd and 95 % intervals are over seeds"),
         ("Initial weights and batches", f"by the hashes in each outcome.json: {pairing_text(results)}"),
         ("Hours", _hours(cells)),
         ("Hardware", _distinct(cells["processor"].fillna("unknown") + ", " + cells["device"])),

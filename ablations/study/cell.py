@@ -50,10 +50,11 @@ class CellConfig(BaseModel):
     means "as before", leaves old ids as they are. None means the named size's own value.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     # Data
     data: Name
+    """Data set, as `list data` has it."""
     data_fingerprint: str
     image_size: Count | None = None
     """Pixels of the side to which images are resized and cropped; None: as they are."""
@@ -64,11 +65,15 @@ class CellConfig(BaseModel):
     train_limit: Count | None = None
     """Number of training images, drawn once with the split's own seed; None: all of them."""
     augment: Literal["crop_flip", "shift", "none", "resized_crop_flip"]
+    """Padded crops, or random resized crops, with flips; or half of the training images shifted by up to an eighth."""
     policy: Literal["none", "rand_augment", "auto_augment", "auto_augment_cifar"] = "none"
     """Operations on each training image: RandAugment's, or AutoAugment's by ImageNet's or CIFAR-10's table."""
     policy_magnitude: Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)] = 9.0
+    """Mean magnitude of RandAugment's operations, of 0 to 10."""
     policy_magnitude_std: NotNegative = 0.5
+    """Its standard deviation; a magnitude is drawn for each operation."""
     policy_ops: Count = 2
+    """Number of RandAugment's operations on an image."""
     color_jitter: NotNegative = 0.0
     """Largest change of brightness, contrast and saturation, as a share."""
     mixup: NotNegative = 0.0
@@ -86,40 +91,57 @@ class CellConfig(BaseModel):
 
     # Net
     model: Name
+    """Named size of UFO-ViT, as `list models` has it, or `timm:NAME`."""
     norm: Name
+    """Attention normaliser, as `list norms` has it."""
     patch: Count
+    """Pixels of a patch's side."""
     patch_embed: Literal["conv", "linear"] = "conv"
+    """Stem: a stack of strided convolutions, or one linear projection of each patch."""
     lpi: bool | Literal["bn_first"] = True
     """Local patch interaction; ``bn_first``: with BatchNorm before GELU."""
     ff_ratio: Annotated[int, Field(ge=0, le=64)] = 4
     """Hidden width of the feed-forwards as a multiple of the embedding's; 0: none."""
     pos_embed: Literal["learned", "sincos", "none"] = "learned"
+    """Positions: a learned table, fixed sines and cosines, or none."""
     class_attention: Annotated[int, Field(ge=0, le=1000)] | None = None
+    """Number of class attention blocks; 0: the mean of the tokens is classified; None: the model's own."""
     class_norm: Literal["same", "softmax"] = "same"
     """What normalises class attention: the cell's normaliser, or softmax."""
     layer_scale: NotNegative | None = None
+    """Initial value of LayerScale; None: the model's own."""
     scale: Literal["own", "matched"] = "own"
     """Whether every attention output starts with the RMS that xnorm's has (`ufo.scale`), or with its normaliser's."""
     drop_path: Share = 0.0
+    """Probability that a sample skips a residual branch."""
     depth: Layers | None = None
+    """Number of blocks over the patches; None: the model's own."""
     embed_dim: Count | None = None
+    """Width of the tokens; None: the model's own."""
     attn_dim: Count | None = None
+    """Width of queries, keys and values, over all heads; None: the model's own."""
     num_heads: Count | None = None
+    """Attention heads; None: the model's own."""
     change: Annotated[str, StringConstraints(pattern=r"^(none|[a-z_]+=[^,\s]+)$")] = "none"
     """``FIELD=VALUE``: one field of the net that this cell has otherwise (`ablations.study.change`)."""
 
     # Recipe
     epochs: Count
+    """Passes over the training images."""
     batch_size: Count
+    """Images of a batch."""
     lr: Positive
     """Peak learning rate of AdamW."""
     min_lr_share: Annotated[float, Field(ge=0, le=1)]
     """Learning rate at the end of the cosine, as a share of the peak."""
     warmup_epochs: Annotated[int, Field(ge=0)]
+    """Epochs in which the learning rate rises."""
     warmup_lr_share: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Learning rate from which the warm-up rises, as a share of the peak."""
     weight_decay: NotNegative
+    """AdamW's weight decay, of matrices alone."""
     label_smoothing: Share
+    """Share of each label that is spread over all classes."""
     grad_clip: NotNegative
     """Largest norm of the gradient; 0: not clipped."""
     ema_decay: Share = 0.0
@@ -127,6 +149,7 @@ class CellConfig(BaseModel):
 
     # Run
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    """float32, or autocast to bfloat16 or (on a GPU) float16."""
     compile: bool = False
     """Whether training steps go through torch.compile, which gives other last bits."""
     threads_per_cell: Annotated[int, Field(ge=1, le=1024)] = 1
@@ -134,6 +157,7 @@ class CellConfig(BaseModel):
     smoke: bool = False
     """A smoke run is never judged as not learning."""
     seed: Annotated[int, Field(ge=0)]
+    """Keys every random stream: weights, order, augmentation."""
 
     @property
     def id(self) -> str:

@@ -15,8 +15,10 @@ import pytest
 import yaml
 from conftest import ROOT, cells, start, workers_of, write_images
 
+from ablations import listing
 from ablations.engine import estimate
 from ablations.store import Store
+from ablations.study.values import check_field
 
 QUICK = ("--epochs", 1, "--set", "train_limit=128")
 
@@ -514,7 +516,14 @@ def test_show_prints_configuration_outcome_and_log(cli, tmp_path):
 
 @pytest.mark.parametrize(
     ("what", "expected"),
-    [("norms", "L2_keychannel"), ("models", "20.79 M"), ("data", "imagefolder:DIR"), ("studies", "norm-digits")],
+    [
+        ("norms", "L2_keychannel"),
+        ("models", "20.79 M"),
+        ("data", "imagefolder:DIR"),
+        ("recipes", "small_data"),
+        ("fields", "learned, sincos, none"),
+        ("studies", "norm-digits"),
+    ],
 )
 def test_list(cli, tmp_path, what, expected):
     if what == "studies":
@@ -523,6 +532,16 @@ def test_list(cli, tmp_path, what, expected):
     assert code == 0
     assert expected in out
     assert len(json.loads(cli("list", what, "--json", "--out", tmp_path)[1])) >= 1
+
+
+def test_every_field_is_explained():
+    rows = {name: rest for name, *rest in listing.fields()[1]}
+    assert rows["drop_path"][:2] == ["a number from 0 below 1", "0.0"]
+    assert rows["lpi"][:2] == ["on, off, bn_first", "on"]
+    assert rows["epochs"][:2] == ["an integer from 1", "by recipe and data"]
+    assert all(what for *_, what in rows.values())
+    for field in rows:
+        check_field(field)
 
 
 def test_list_refuses_what_it_would_ignore(cli, tmp_path):
