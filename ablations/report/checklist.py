@@ -94,7 +94,7 @@ def command(study: Study, folder: Path) -> str:
         parts.append(f"--compare {study.compare}")
     if study.ref is not None:
         parts.append(f"--ref {shlex.quote(study.ref)}")
-    if study.recipe not in (None, "quick"):
+    if study.recipe is not None:
         parts.append(f"--recipe {study.recipe}")
     parts += [f"--plugin {plugin}" for plugin in study.plugins]
     parts += ["--in-memory off"] if study.fixed.get("streamed") else []

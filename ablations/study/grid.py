@@ -275,8 +275,7 @@ def extend(stored: Study, asked: Study, *, named: Collection[str], ref: str | No
     when = f"extended (cells with results: {num_results})" if num_results else "extended"
     history = (*stored.history, f"{when}: {', '.join(added)}") if added else stored.history
     update: dict[str, Any] = {"question": question, "axes": axes, "ref": ref, "per_data": per_data, "plugins": plugins}
-    update |= {"recipe": asked.recipe, "claims": claims, "history": history, "num_looks": num_looks}
-    return stored.model_copy(update=update)
+    return stored.model_copy(update=update | {"claims": claims, "history": history, "num_looks": num_looks})
 
 
 def _check_point(
