@@ -27,14 +27,14 @@ class CellData:
     Args:
         train: drawn anew for each epoch.
         val: looked at after each epoch.
-        test: looked at once.
+        test: looked at once; None where the cell is scored on ``val``.
         split_hash: of which images are in which split.
         close: ends the processes that decode, if there are any.
     """
 
     train: EpochBatches
     val: Iterable[Batch]
-    test: Iterable[Batch]
+    test: Iterable[Batch] | None
     split_hash: str
     close: Callable[[], None]
 
@@ -70,7 +70,8 @@ def time_images(config: CellConfig, info: DataInfo) -> float:
     Raises:
         UsageError: one of those that are tried cannot be read.
     """
-    images, rows = make_images(config, info), find_rows(info, train_limit=config.train_limit)["train"].rows
+    splits = find_rows(info, train_limit=config.train_limit, with_test=False)
+    images, rows = make_images(config, info), splits["train"].rows
     tried = rows[torch.linspace(0, len(rows) - 1, min(TIMED_IMAGES, len(rows))).long()].tolist()
     started = time.perf_counter()
     images.read(Request("train", tried, 0, 0))
@@ -90,7 +91,8 @@ def make_augmentation(config: CellConfig) -> Augmentation:
 
 
 def _load_in_memory(config: CellConfig, info: DataInfo, scale: Scale, device: torch.device, _workers: int) -> CellData:
-    splits = load_splits(info, train_limit=config.train_limit, device=device)
+    with_test = config.scored_on == "test"
+    splits = load_splits(info, train_limit=config.train_limit, device=device, with_test=with_test)
     train = TrainBatches(
         splits["train"],
         scale=scale,
@@ -102,14 +104,15 @@ def _load_in_memory(config: CellConfig, info: DataInfo, scale: Scale, device: to
     return CellData(
         train=train,
         val=EvalBatches(splits["val"], scale=scale),
-        test=EvalBatches(splits["test"], scale=scale),
+        test=EvalBatches(splits["test"], scale=scale) if with_test else None,
         split_hash=split_hash({name: split.original_rows for name, split in splits.items()}),
         close=lambda: None,
     )
 
 
 def _load_streamed(config: CellConfig, info: DataInfo, scale: Scale, device: torch.device, workers: int) -> CellData:
-    splits = find_rows(info, train_limit=config.train_limit)
+    with_test = config.scored_on == "test"
+    splits = find_rows(info, train_limit=config.train_limit, with_test=with_test)
     stream = ImageStream(
         make_images(config, info),
         workers=workers,
@@ -130,7 +133,7 @@ def _load_streamed(config: CellConfig, info: DataInfo, scale: Scale, device: tor
     return CellData(
         train=train,
         val=StreamedEvalBatches(stream=stream, split=splits["val"], scale=scale),
-        test=StreamedEvalBatches(stream=stream, split=splits["test"], scale=scale),
+        test=StreamedEvalBatches(stream=stream, split=splits["test"], scale=scale) if with_test else None,
         split_hash=split_hash({name: split.rows for name, split in splits.items()}),
         close=stream.close,
     )

@@ -38,19 +38,21 @@ class Rows:
     labels: Tensor
 
 
-def find_rows(info: DataInfo, *, train_limit: int | None) -> dict[str, Rows]:
+def find_rows(info: DataInfo, *, train_limit: int | None, with_test: bool = True) -> dict[str, Rows]:
     """Return the samples of ``train``, ``val`` and ``test``.
 
     Args:
         info: of a prepared data set.
         train_limit: number of training images, drawn with the split's own seed; a smaller subset lies in a larger.
+        with_test: whether ``test`` is one of them; else no file of it is opened.
 
     Raises:
         UsageError: more training images are asked for than there are.
     """
     folder = data_folder(info.name, info.fingerprint, streamed=info.streamed)
-    rows = {"train": torch.arange(info.num_train), "test": torch.arange(info.num_test)}
-    parts = {"train": "train", "val": "val", "test": "test"}
+    rows, parts = {"train": torch.arange(info.num_train)}, {"train": "train", "val": "val"}
+    if with_test:
+        rows["test"], parts["test"] = torch.arange(info.num_test), "test"
     if (folder / VAL_ROWS).exists():
         rows["val"] = torch.from_numpy(np.load(folder / VAL_ROWS))
         is_train = torch.ones(info.num_train + info.num_val, dtype=torch.bool)
@@ -68,19 +70,22 @@ def find_rows(info: DataInfo, *, train_limit: int | None) -> dict[str, Rows]:
     return {name: Rows(part, rows[name], labels[part][rows[name]]) for name, part in parts.items()}
 
 
-def load_splits(info: DataInfo, *, train_limit: int | None, device: torch.device) -> dict[str, Split]:
+def load_splits(
+    info: DataInfo, *, train_limit: int | None, device: torch.device, with_test: bool = True
+) -> dict[str, Split]:
     """Load ``train``, ``val`` and ``test`` of decoded data; memory-mapped on a CPU, moved once to another device.
 
     Args:
         info: of a data set that is decoded.
         train_limit: as in `find_rows`.
         device: of the images.
+        with_test: as in `find_rows`.
 
     Raises:
         UsageError: more training images are asked for than there are.
     """
     folder = data_folder(info.name, info.fingerprint, streamed=False)
-    rows = find_rows(info, train_limit=train_limit)
+    rows = find_rows(info, train_limit=train_limit, with_test=with_test)
     return {name: _load_split(folder, split, device) for name, split in rows.items()}
 
 

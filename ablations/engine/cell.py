@@ -1,4 +1,4 @@
-"""One cell: build the data and the net from its own streams, train, test once, write its folder."""
+"""One cell: build the data and the net from its own streams, train, score once, write its folder."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def run_cell(
         cell: _Cell | None = None
         try:
             cell = _Cell(config, info, folder, device, options, source_hash, fields)
-            outcome, kind, detail = cell.train_and_test()
+            outcome, kind, detail = cell.train_and_score()
             lines: list[str] = []
         except Exception as error:
             logging.exception("the cell failed")
@@ -120,7 +120,7 @@ class _Cell:
             checkpoints=self.checkpoints,
         )
 
-    def train_and_test(self) -> tuple[str, str, str]:
+    def train_and_score(self) -> tuple[str, str, str]:
         """Return outcome, kind and detail."""
         tested: dict[str, float] = {}
         is_ended = False
@@ -131,6 +131,9 @@ class _Cell:
             self.loggers.attach(num_epochs=self.training.num_epochs)
             self.training.fit()
             tested = self._test()
+            self.fields |= tested | self._validated()
+            if self.options.save_weights:
+                _save_weights(self.training.evaluated, self.folder / "weights.safetensors", self.config)
             is_ended = True
         except Diverged as divergence:
             is_ended = True
@@ -162,20 +165,24 @@ class _Cell:
         if (begun := self.checkpoints.load()) is not None:
             self.training.load_state_dict(begun)
 
+    def _validated(self) -> dict[str, float]:
+        """Return what the last epoch came to on the validation split."""
+        last = self.history.rows[-1]
+        return {name: last[name] for name in ("val_accuracy_pct", "val_loss")}
+
     def _test(self) -> dict[str, float]:
+        """Look at the test images, once; a cell that is scored on the validation split has none."""
+        if self.data.test is None:
+            return {}
         task = self.training.task
         reseed_library(self.config.seed, self.config.epochs)  # also where no epoch has been trained in this attempt
         self.training.evaluate(self.data.test, task.test_step)
         correct = torch.cat(task.test_correct).cpu().numpy()
         np.save(self.folder / "correct.npy", correct)
-        if self.options.save_weights:
-            _save_weights(self.training.evaluated, self.folder / "weights.safetensors", self.config)
-        tested = {
+        return {
             "test_accuracy_pct": 100 * float(correct.mean()),
             "test_loss": task.test_loss.compute().item(),
         }
-        self.fields |= tested
-        return tested
 
 
 def _save_weights(net: torch.nn.Module, path: Path, config: CellConfig) -> None:

@@ -63,6 +63,8 @@ def blank_fields(*, chance_pct: float, started: str, device: str) -> dict[str, A
     return {
         "test_accuracy_pct": None,
         "test_loss": None,
+        "val_accuracy_pct": None,
+        "val_loss": None,
         "chance_pct": chance_pct,
         "init_hash": None,
         "split_hash": None,

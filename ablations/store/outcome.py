@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, model_validator
 
 RECORD_FORMAT = 1
 """Version of outcome.json."""
@@ -30,7 +30,10 @@ class Git(BaseModel):
 
 
 class Outcome(BaseModel):
-    """What every outcome.json has, and of what type it is; others may stand beside."""
+    """What every outcome.json has, and of what type it is; others may stand beside.
+
+    It is validated with ``scored_on`` of its cell as context.
+    """
 
     model_config = ConfigDict(strict=True)
 
@@ -45,6 +48,8 @@ class Outcome(BaseModel):
     peak_memory_mib: float | None
     test_accuracy_pct: Percent | None
     test_loss: float | None
+    val_accuracy_pct: Percent | None = None
+    val_loss: float | None = None
     chance_pct: Percent
     init_hash: str | None
     split_hash: str | None
@@ -56,7 +61,9 @@ class Outcome(BaseModel):
     resumed_after_epochs: list[int] = []
 
     @model_validator(mode="after")
-    def _is_scored(self) -> Outcome:
-        if self.test_accuracy_pct is None and (self.outcome == "ok" or self.kind == "no_learning"):
-            raise ValueError(f"it is {self.kind or 'ok'}, and has no test_accuracy_pct")
+    def _is_scored(self, info: ValidationInfo) -> Outcome:
+        assert info.context is not None, "validate with scored_on as context"
+        score = f"{info.context['scored_on']}_accuracy_pct"
+        if getattr(self, score) is None and (self.outcome == "ok" or self.kind == "no_learning"):
+            raise ValueError(f"it is {self.kind or 'ok'}, and has no {score}")
         return self

@@ -306,7 +306,7 @@ def _read_record(folder: Path) -> CellRecord:
         have = outcome.get("format") if isinstance(outcome, dict) else None
         raise _unreadable(folder, f"outcome.json has format {have}, not {RECORD_FORMAT}")
     try:
-        Outcome.model_validate(outcome)
+        Outcome.model_validate(outcome, context={"scored_on": config.scored_on})
     except ValidationError as error:
         raise _unreadable(folder, f"outcome.json: {first_error(error)}") from error
     return CellRecord(folder, config, outcome)

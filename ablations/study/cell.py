@@ -39,7 +39,7 @@ ID_LENGTH = 10
 """Hexadecimal digits of a cell's id: 40 bits, so that 10,000 cells collide with probability 5e-5."""
 
 
-NEVER_ASKED = ("data_fingerprint", "streamed", "smoke")
+NEVER_ASKED = ("data_fingerprint", "streamed", "smoke", "scored_on")
 """Fields that follow from what else is asked for."""
 
 
@@ -156,6 +156,8 @@ class CellConfig(BaseModel):
     """CPU threads: another count gives other last bits."""
     smoke: bool = False
     """A smoke run is never judged as not learning."""
+    scored_on: Literal["test", "val"] = "test"
+    """Split on which it is scored in the end; a tuning's trials have validation, and never read the test split."""
     seed: Annotated[int, Field(ge=0)]
     """Keys every random stream: weights, order, augmentation."""
 

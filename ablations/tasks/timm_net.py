@@ -121,5 +121,5 @@ def _timm(model: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name != "timm":
             raise
-        raise UsageError(f"model {model} needs timm: pip install 'ufo-ablations[timm]'") from None
+        raise UsageError(f"model {model} needs timm: pip install '.[timm]'") from None
     return timm

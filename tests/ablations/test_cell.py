@@ -19,6 +19,7 @@ from torch._dynamo.utils import counters
 
 from ablations import recipes
 from ablations.data import DataInfo, find_source, prepare
+from ablations.data.location import data_folder
 from ablations.engine import cell
 from ablations.engine.cell import Result, run_cell
 from ablations.engine.limits import is_disk_full
@@ -89,6 +90,27 @@ def test_outcomes(digits, tmp_path, norm, fields, outcome, kind, detail):
     measured = outcome == "ok" or kind == "no_learning"
     assert (result.fields["test_accuracy_pct"] is not None) == measured
     assert (tmp_path / "correct.npy").exists() == measured
+
+
+def test_a_cell_scored_on_validation_opens_no_file_of_the_test_split(digits, tmp_path, monkeypatch):
+    whole = run(digits, tmp_path / "whole")
+    monkeypatch.setenv("ABLATIONS_CACHE", str(without_test(digits, tmp_path / "cache")))
+    alone = run(digits, tmp_path / "alone", scored_on="val")
+    assert (alone.outcome, alone.fields["test_accuracy_pct"], alone.fields["test_loss"]) == ("ok", None, None)
+    assert not (tmp_path / "alone" / "correct.npy").exists()
+    assert metrics(tmp_path / "alone") == metrics(tmp_path / "whole")
+    last = pd.read_csv(tmp_path / "alone" / "metrics.csv").iloc[-1]
+    for name in ("val_accuracy_pct", "val_loss"):
+        assert alone.fields[name] == whole.fields[name] == pytest.approx(last[name], abs=1e-4)
+    tested = run(digits, tmp_path / "tested")  # as it should be able to fail
+    assert (tested.outcome, "/test_" in tested.detail) == ("failed", True)
+
+
+def without_test(info: DataInfo, cache: Path) -> Path:
+    """Copy a decoded data set into a cache of its own, without the files of its test split."""
+    folder = data_folder(info.name, info.fingerprint, streamed=False)
+    shutil.copytree(folder, cache / folder.name, ignore=shutil.ignore_patterns("test_*"))
+    return cache
 
 
 @pytest.mark.usefixtures("arms")
