@@ -28,7 +28,8 @@ from ablations.request import DEFAULT_NORMS, DEFAULT_SEEDS, SMOKE_IMAGES, Reques
 from ablations.store import CellRecord, Store
 from ablations.study import CellConfig, Study, UsageError
 from ablations.study.effects import check_effects
-from ablations.study.grid import DATA_FIELDS, design, extend
+from ablations.study.grid import DATA_FIELDS, design
+from ablations.study.growth import extend
 from ablations.study.timm import check_own_fields, is_timm
 from ablations.study.values import check_field, check_values, parse_values, value_name
 from ablations.study_data import StudyData, find_data

@@ -7,7 +7,8 @@ import pytest
 from ablations import recipes
 from ablations.study import Study, UsageError
 from ablations.study.claim import parse_claims
-from ablations.study.grid import design, extend
+from ablations.study.grid import design
+from ablations.study.growth import extend
 
 NAMED = {"data", "norm", "seed"}
 

@@ -12,7 +12,7 @@ from ablations.recipes import RECIPES, build_optimizer, defaults, lr_share, spli
 from ablations.report.checklist import command
 from ablations.request import Request, request_of
 from ablations.study.config import make_config
-from ablations.study.grid import extend
+from ablations.study.growth import extend
 from ufo.norms import NORMS
 
 OURS = [spec.name for spec in NORMS.values() if spec.group in ("paper", "control", "related")]
