@@ -1,6 +1,7 @@
 """The ablation harness: grids of paired training runs, and what their numbers support.
 
-``ablations.run(norm=["xnorm", "l2"], seeds=8)`` runs a study, ``ablations.load("runs/x")`` reads one.
+``ablations.run(norm=["xnorm", "l2"], seeds=8)`` runs a study, ``ablations.tune(...)`` tunes every arm first,
+``ablations.load("runs/x")`` reads one.
 """
 
 from __future__ import annotations
@@ -8,9 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ablations.api import IncompleteStudyWarning, load, run
+    from ablations.api import IncompleteStudyWarning, load, run, tune
 
-__all__ = ["IncompleteStudyWarning", "load", "run"]
+__all__ = ["IncompleteStudyWarning", "load", "run", "tune"]
 
 
 def __dir__() -> list[str]:

@@ -1,4 +1,4 @@
-"""What can be done with studies from Python, in notebooks and by the commands alike: run, load, report."""
+"""What can be done with studies from Python, in notebooks and by the commands alike: run, tune, load, report."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from ablations.engine.server import start_server
 from ablations.plan import Plan, make_plan
 from ablations.progress import watching
 from ablations.provenance import import_plugin, source_hashes
-from ablations.request import Rerun, make_request
-from ablations.store import Store
+from ablations.request import Rerun, make_request, make_tuning
+from ablations.store import TRIALS, Store
 from ablations.study import Interrupted, UsageError
 from ablations.study.seeds import parse_seeds
 from ablations.study.values import check_values, parse_values
@@ -100,8 +100,7 @@ def run(
         RunStopped: too much failed, or the disk is full; what is finished is kept.
         KeyboardInterrupt: the run was interrupted; what is finished is kept.
     """
-    named = {"norm": norm, "data": data, "lr": lr, "epochs": epochs, "model": model, **(fields or {})}
-    asked = {field: _values(field, value) for field, value in named.items() if value is not None}
+    asked = _asked({"norm": norm, "data": data, "lr": lr, "epochs": epochs, "model": model, **(fields or {})})
     if seeds is not None:
         asked["seed"] = parse_seeds(_seeds_text(seeds))
     request = make_request(
@@ -124,14 +123,145 @@ def run(
     )
     start_server()
     plan = make_plan(request)
-    console = Console(file=sys.stdout, force_jupyter=False, highlight=False, width=120)
-    for line in describe_plan(plan):
+    _print(describe_plan(plan))
+    _carry_out(plan)
+    return _reported(plan)
+
+
+def tune(
+    *,
+    search: str | Mapping[str, str] | None = None,
+    trials: int | None = None,
+    confirm: Values = None,
+    sampler: str | None = None,
+    sampler_seed: int | None = None,
+    storage: str | None = None,
+    norm: Values = None,
+    data: Values = None,
+    lr: Values = None,
+    epochs: Values = None,
+    model: Values = None,
+    fields: Mapping[str, Values] | None = None,
+    experiment: str | Path | None = None,
+    compare: str | None = None,
+    ref: str | None = None,
+    recipe: str | None = None,
+    study: str | None = None,
+    out: str | Path = "runs",
+    data_root: str | Path = "data",
+    download: bool = False,
+    in_memory: InMemory = "auto",
+    devices: Sequence[str] = ("auto",),
+    plugins: Sequence[str] = (),
+    engine: EngineOptions | None = None,
+    rerun: Rerun | None = None,
+    smoke: bool = False,
+) -> Results:
+    """Run what is missing of a tuning, as ``python -m ablations tune`` does, and return what it says.
+
+    Args:
+        search: as ``--search``, or by field: ``{"lr": "1e-4..1e-2:log"}``.
+        trials: as ``--trials``.
+        confirm: as ``--confirm``: a number of seeds, or a list of them.
+        sampler: as ``--sampler``.
+        sampler_seed: as ``--sampler-seed``.
+        storage: as ``--storage``.
+        norm: as ``--norm``, and all that follow as for `run`.
+        data: as ``--data``.
+        lr: as ``--lr``.
+        epochs: as ``--epochs``.
+        model: as ``--model``.
+        fields: any other field of a cell, as ``--set``.
+        experiment: as ``--experiment``.
+        compare: as ``--compare``.
+        ref: as ``--ref``.
+        recipe: as ``--recipe``.
+        study: as ``--study``.
+        out: as ``--out``.
+        data_root: as ``--data-root``.
+        download: as ``--download``.
+        in_memory: as ``--in-memory``.
+        devices: ``auto``, ``cpu``, ``mps``, or one or several of ``cuda:N``.
+        plugins: as ``--plugin``.
+        engine: how the cells are run; by default as the command does.
+        rerun: as ``--rerun``.
+        smoke: as ``--smoke``.
+
+    Returns:
+        Of the winners on their seeds, with the trials; of the trials alone where none is confirmed.
+
+    Raises:
+        UnknownNameError: a name that there is none of, with the nearest and all valid ones.
+        UsageError: anything else that does not fit, in one line.
+        RunStopped: too much failed, or the disk is full; what is finished is kept.
+        KeyboardInterrupt: the tuning was interrupted; what is finished is kept.
+    """
+    from ablations.tune import confirmation, trial_plans
+
+    tuning = make_tuning(
+        experiment=None if experiment is None else Path(experiment),
+        search=search,
+        sampler=sampler,
+        sampler_seed=sampler_seed,
+        trials=trials,
+        confirm=None if confirm is None else _seeds_text(confirm),
+        smoke=smoke,
+        storage=storage,
+    )
+    request = make_request(
+        experiment=None if experiment is None else Path(experiment),
+        asked=_asked({"norm": norm, "data": data, "lr": lr, "epochs": epochs, "model": model, **(fields or {})}),
+        smoke=smoke,
+        compare=compare,
+        ref=ref,
+        recipe=recipe,
+        name=study,
+        plugins=tuple(plugins),
+        out=Path(out),
+        data_root=Path(data_root),
+        download=download,
+        in_memory=in_memory,
+        devices=tuple(devices),
+        engine=engine or EngineOptions(),
+        shard=(1, 1),
+        rerun=rerun,
+        search=tuning.search,
+    )
+    start_server()
+    for number, plan in enumerate(trial_plans(request, num_trials=tuning.num_trials)):
+        _print(describe_plan(plan) if not number else [])
+        _carry_out(plan, storage=tuning.storage)
+    if tuning.confirm:
+        winners, lines = confirmation(request, plan.store, seeds=tuning.confirm)
+        plan = make_plan(winners)
+        _print([*lines, *describe_plan(plan)])
+        _carry_out(plan)
+    return _reported(plan)
+
+
+def _asked(named: Mapping[str, Values]) -> dict[str, list[Any]]:
+    return {field: _values(field, value) for field, value in named.items() if value is not None}
+
+
+def _console() -> Console:
+    return Console(file=sys.stdout, force_jupyter=False, highlight=False, width=120)
+
+
+def _print(lines: list[str]) -> None:
+    console = _console()
+    for line in lines:
         console.print(line, markup=False, soft_wrap=True)
+
+
+def _carry_out(plan: Plan, *, storage: str | None = None) -> None:
     try:
-        with watching(console, plan.study, plan.store, total=len(plan.todo)) as watcher:
-            execute(plan, watcher=watcher)
+        with watching(_console(), plan.study, plan.store, total=len(plan.todo)) as watcher:
+            execute(plan, watcher=watcher, storage=storage)
     except Interrupted:
         raise KeyboardInterrupt("what is finished is kept; the same call goes on") from None
+
+
+def _reported(plan: Plan) -> Results:
     results = make_report([plan.store.folder], full=False).results
     _warn(results)
     return results
@@ -176,11 +306,12 @@ def _seeds_text(seeds: Values) -> str:
     return ",".join(map(str, seeds)) + "," if isinstance(seeds, Sequence) and not isinstance(seeds, str) else str(seeds)
 
 
-def execute(plan: Plan, *, watcher: Watcher) -> None:
-    """Write the study and run what is to be run.
+def execute(plan: Plan, *, watcher: Watcher, storage: str | None = None) -> None:
+    """Write the study and run what is to be run; of trials, Optuna is told.
 
     Args:
         watcher: is told what happens.
+        storage: URL of the database in which Optuna keeps the studies of trials; None: a journal file in the folder.
 
     Raises:
         UsageError: the folder cannot be written, or was given another question since the plan was made.
@@ -189,6 +320,8 @@ def execute(plan: Plan, *, watcher: Watcher) -> None:
     """
     with plan.store.opened() as is_first:
         _write_study(plan, is_first=is_first)
+        if plan.study.is_tuning:
+            watcher = _telling_optuna(plan, watcher, storage)
         if plan.todo:
             _run(plan, watcher=watcher)
 
@@ -205,6 +338,14 @@ def _write_study(plan: Plan, *, is_first: bool) -> None:
         plan.store.write_study(plan.study)
     elif plan.store.read_study() != plan.study:
         raise UsageError(f"{plan.store.folder} was changed by another runner meanwhile: give the command again")
+
+
+def _telling_optuna(plan: Plan, watcher: Watcher, url: str | None) -> Watcher:
+    from ablations.tune import OptunaStudies, Telling
+
+    studies = OptunaStudies(plan.study, plan.cells, store=plan.store, url=url)
+    studies.sync()
+    return Telling(watcher, studies)
 
 
 def _run(plan: Plan, *, watcher: Watcher) -> None:
@@ -248,9 +389,13 @@ def read_results(folders: Sequence[Path], *, ref: str | None = None) -> Results:
         study = store.read_study()
         for plugin in study.plugins:
             import_plugin(plugin)
-        frames = read_frames(store, sources=source_hashes(study.axes["norm"]))
+        sources = source_hashes(study.axes["norm"])
+        frames = read_frames(store, sources=sources)
         said = caveats(study) + substitutions(frames.configs) + unshared(study)
-        strata.append(Stratum(folder=folder, frames=frames, caveats=tuple(said)))
+        trials = frames if study.is_tuning else None
+        if study.search is not None and not study.is_tuning:
+            trials = read_frames(Store(folder / TRIALS), sources=sources)
+        strata.append(Stratum(folder=folder, frames=frames, caveats=tuple(said), trials=trials))
     return Results(strata, reference=ref)
 
 

@@ -20,6 +20,9 @@ from ablations.tasks.net import build_net
 from ablations.tasks.timm_net import try_timm_net
 from ufo.norms import NORMS
 
+DECIDES_NO_NET = {"seed": 0, "lr": 1.0, "weight_decay": 0.0}
+"""Fields that often vary and on which the net does not depend, and a value for each."""
+
 
 def check_engine(device: torch.device, engine: EngineOptions) -> None:
     """Refuse what would be without effect."""
@@ -84,7 +87,7 @@ def check_sizes(cells: list[CellConfig], infos: Mapping[str, DataInfo]) -> None:
 
 def check_nets(todo: list[CellConfig], infos: Mapping[str, DataInfo]) -> None:
     """Build each distinct net once, so that sizes that do not fit stop here and not in the night."""
-    distinct = {cell.model_copy(update={"seed": 0, "lr": 1.0}).id: cell for cell in todo}
+    distinct = {cell.model_copy(update=DECIDES_NO_NET).id: cell for cell in todo}
     for cell in distinct.values():
         info = infos[cell.data_fingerprint]
         try:

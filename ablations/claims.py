@@ -35,6 +35,9 @@ Verdict = Literal["supported", "contradicted", "undecided"]
 COSTS = ("multiply_adds", "time_s")
 """What must have been measured at several numbers of tokens; the time, which is not exact, in several rounds."""
 
+BOUND_P, TRAINING_SHARE = 0.05, 0.2
+"""An arm fails wherever it was tried: with this p less than this share of the searched range trains."""
+
 COLUMNS = (
     *("claim", "source", "post_hoc", "condition", "verdict", "evidence", "num_pairs"),
     *("detectable_pct", "seeds_for_margin"),
@@ -63,6 +66,8 @@ class Case:
         cells: one row per cell, as `ablations.stats.summarise` takes them.
         costs: what `ablations bench cost` has measured: `condition`, `arm`, `quantity`, `tokens`, `round`, `value`; no
             rows where it has not.
+        trials: of the study's tuning, one row per trial; no rows where nothing was tuned.
+        sampler: of the tuning's points; None where nothing was tuned.
     """
 
     claims: Sequence[Claim]
@@ -70,6 +75,8 @@ class Case:
     conditions: Sequence[str]
     cells: pd.DataFrame
     costs: pd.DataFrame
+    trials: pd.DataFrame
+    sampler: str | None
 
 
 def judge(cases: Sequence[Case]) -> pd.DataFrame:
@@ -80,7 +87,10 @@ def judge(cases: Sequence[Case]) -> pd.DataFrame:
     *Better than every other* is so only if every other arm of the study has pairs. *Worse by at least m* is a one-sided
     test against -m at 0.05 each way; *equivalent within m* is TOST at 0.05, contradicted where the 95 % interval lies
     outside. Both are t tests, or sign-flip tests where chance scores have entered. *Fails to train* is about the share
-    of diverged cells among those that did not fail: its 95 % Wilson interval lies above one half, or below. *Cost
+    of diverged cells among those that did not fail: its 95 % Wilson interval lies above one half, or below. *Fails to
+    train at any learning rate in the range* is about the trials of a tuning: one that trains contradicts it; where none
+    does, and they are a Sobol sequence's, it is supported as soon as they bound the share of the searched range that
+    trains below one fifth with 95 % confidence (exactly, by 0.05^(1/n): 14 trials). *Cost
     linear in tokens* is about the exponents of multiply-adds and of time, both of which must have been measured.
 
     Args:
@@ -134,6 +144,8 @@ def _judge_case(case: Case, table: pd.DataFrame, alpha: float) -> list[dict[str,
 def _judge(claim: Claim, condition: str, *, case: Case, table: pd.DataFrame, alpha: float) -> _Finding:
     there = case.cells[case.cells["condition"] == condition]
     have = set(there["arm"])
+    if claim.kind == "fails_at_any_lr":
+        return _judge_trials(case.trials[case.trials["arm"] == claim.arm], sampler=case.sampler)
     if claim.kind == "cost_linear_in_tokens":
         return _judge_cost(case.costs[(case.costs["condition"] == condition) & (case.costs["arm"] == claim.arm)])
     if missing := [arm for arm in claim.arms if arm not in have]:
@@ -258,6 +270,27 @@ def _judge_failure(own: pd.DataFrame) -> _Finding:
     counts = {"failed and are left out": len(own) - n, "are stale": int(own["stale"].sum())}
     left = "".join(f"; {count} {what}" for what, count in counts.items() if count)
     return _Finding(verdict, f"{num_diverged} of {n} cells diverged{interval}{left}")
+
+
+def _judge_trials(own: pd.DataFrame, *, sampler: str | None) -> _Finding:
+    """Judge whether an arm fails to train wherever in the range it was tried."""
+    if sampler is None or "lr_place" not in own:
+        return _Finding("undecided", "the learning rate was not searched: python -m ablations tune")
+    ended = own[own["outcome"] != "failed"]
+    trained = ended[ended["outcome"] == "ok"]
+    counts = {"failed and are left out": len(own) - len(ended), "are stale": int(own["stale"].sum())}
+    left = "".join(f"; {count} {what}" for what, count in counts.items() if count)
+    if len(trained):
+        low, high = trained["lr"].min(), trained["lr"].max()
+        return _Finding("contradicted", f"{len(trained)} of {len(ended)} trials train, at lr {low:g} to {high:g}{left}")
+    if not len(ended):
+        return _Finding("undecided", f"no trial has a result{left}")
+    bound = BOUND_P ** (1 / len(ended))
+    text = f"all {len(ended)} trials diverged"
+    if sampler != "sobol":
+        return _Finding("undecided", f"{text}, but points by TPE bound no share of the range{left}")
+    text += f": at most {100 * bound:.0f} % of the searched range trains, with 95 % confidence"
+    return _Finding("supported" if bound < TRAINING_SHARE else "undecided", text + left)
 
 
 def _judge_cost(own: pd.DataFrame) -> _Finding:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ablations.data import cached
-from ablations.store import CHECKPOINT, Store
+from ablations.store import CHECKPOINT, TRIALS, Store, study_folders
 from ablations.store.leases import remove_tree
 
 
@@ -54,7 +54,8 @@ def find_leftovers(store: Store) -> list[Leftover]:
     ]
     fingerprints = {record.config.data_fingerprint for record in records}
     fingerprints |= {point["data_fingerprint"] for point in study.data_points.values()}
-    beside = [Store(path.parent) for path in store.folder.resolve().parent.glob("*/study.yaml")]
+    own = store.folder.resolve()
+    beside = [Store(folder) for folder in study_folders(own.parent.parent if own.name == TRIALS else own.parent)]
     if any(any(other.leases.running()) for other in beside):  # who loads the decoded data
         return begun + checkpoints
     decoded = [

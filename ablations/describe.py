@@ -38,7 +38,10 @@ def describe_plan(plan: Plan) -> list[str]:
     study, infos = plan.study, plan.infos.values()
     counts = [f"{plan.count(state)} {state}" for state in ("done", "stale", "failed", "missing") if plan.count(state)]
     lines = [f"study {study.name} in {plan.store.folder}", *filter(None, [study.question])]
-    lines += [f"{plural(len(plan.cells), 'cell')}: {', '.join(counts)}; {len(plan.todo)} to run on {_devices(plan)}"]
+    if study.search is not None and study.is_tuning:
+        lines += _of_search(study)
+    what = plural(len(plan.cells), "trial" if study.is_tuning else "cell")
+    lines += [f"{what}: {', '.join(counts)}; {len(plan.todo)} to run on {_devices(plan)}"]
     if plan.is_begun and study.history != plan.store.read_study().history:
         lines.append(study.history[-1])
     if plan.store.exists and not plan.is_begun:
@@ -52,7 +55,7 @@ def describe_plan(plan: Plan) -> list[str]:
         lines.append("stale cells come from other sources than these; --rerun stale runs them again")
     lines += [f"{info.name}: {note}" for info in infos for note in info.notes]
     num_seeds = len(study.axes["seed"])
-    for what, number in _num_comparisons(study).items():
+    for what, number in _num_comparisons(study).items() if not study.is_tuning else ():
         if number and not can_decide(num_seeds, number):
             lines.append(
                 f"{plural(num_seeds, 'seed')} cannot reach significance in {plural(number, what)}, "
@@ -65,6 +68,19 @@ def describe_plan(plan: Plan) -> list[str]:
     if any(cell.data_fingerprint in grey and (cell.policy != "none" or cell.color_jitter) for cell in plan.cells):
         lines.append("the policy's Color, and colour jitter's saturation, change nothing in images of one channel")
     return lines + substitutions(plan.cells) + unshared(study)
+
+
+def _of_search(study: Study) -> list[str]:
+    """Say what a tuning searches, and what of its points is worth knowing before."""
+    assert study.search is not None
+    num_trials = len(study.axes["seed"])
+    how = f"scrambled Sobol points, seed {study.search.seed}, the same for every arm"
+    lines = [f"{plural(num_trials, 'trial')} of every arm in {study.search}, scored on validation"]
+    if study.search.sampler == "tpe":
+        how = f"the first as {how}; then by TPE, from each arm's own results, so that the arms' points differ"
+    elif num_trials & (num_trials - 1):
+        lines.append(f"{num_trials} is no power of two: a Sobol sequence fills the range evenly with 8, 16, 32, ...")
+    return [f"{lines[0]}: {how}", *lines[1:]]
 
 
 def _devices(plan: Plan) -> str:

@@ -18,6 +18,7 @@ from ablations.figures.differences import contrasts, paired_differences
 from ablations.figures.failures import failures_by_kind
 from ablations.figures.probes import probe_name, probes_over_depth, probes_over_time
 from ablations.figures.sensitivity import lr_sensitivity
+from ablations.figures.trials import best_of_k, isolation, trials_over_range
 from ablations.results import Results
 
 DRAW: dict[str, Callable[[pd.DataFrame, Axes], Axes]] = {
@@ -32,10 +33,16 @@ DRAW: dict[str, Callable[[pd.DataFrame, Axes], Axes]] = {
     "probes_over_depth": probes_over_depth,
     "probes_over_time": probes_over_time,
     "lr_sensitivity": lr_sensitivity,
+    "tuning_sensitivity": trials_over_range,
+    "tuning_isolation": isolation,
+    "tuning_best_of_k": best_of_k,
 }
 """Name of a figure, of its files, and of the method of `Plot` that draws it, to what draws it."""
 
-CORE = ("test_accuracy", "paired_differences", "training_loss", "validation_accuracy", "failures")
+CORE = (
+    *("test_accuracy", "paired_differences", "training_loss", "validation_accuracy", "failures"),
+    *("tuning_sensitivity", "tuning_isolation"),
+)
 """Figures that every run ends with; the others take longer to draw than a short run, and come with `report`."""
 
 WIDTH, HEIGHT = 7.0, 4.2
@@ -82,7 +89,8 @@ class Picture:
 
 def core_pictures(results: Results) -> list[Picture]:
     """Return the figures of `CORE`, condition by condition."""
-    return [picture for condition in results.conditions for picture in _core(results, condition)]
+    own = [picture for condition in results.conditions for picture in _core(results, condition)]
+    return [picture for picture in (*own, *_trials(results)) if picture.name in CORE]
 
 
 def all_pictures(results: Results) -> list[Picture]:
@@ -90,9 +98,9 @@ def all_pictures(results: Results) -> list[Picture]:
     found = [
         picture
         for condition in results.conditions
-        for picture in (*_core(results, condition), *_more(results, condition))
+        for picture in (*_core(results, condition), *(_more(results, condition) if not results.is_tuning else ()))
     ]
-    return [*found, *_sensitivity(results)]
+    return [*found, *_sensitivity(results), *_trials(results)]
 
 
 def _at(frame: pd.DataFrame, condition: str) -> pd.DataFrame:
@@ -102,6 +110,10 @@ def _at(frame: pd.DataFrame, condition: str) -> pd.DataFrame:
 def _core(results: Results, condition: str) -> Iterator[Picture]:
     cells, curves = _at(results.cells, condition), _at(results.curves, condition)
     num_arms = cells["arm"].nunique()
+    if results.is_tuning:  # means over trials, which have a point each, would say nothing
+        if (cells["outcome"] != "ok").any():
+            yield Picture("failures", "", condition, "how the trials ended", cells, num_arms)
+        return
     yield Picture("test_accuracy", "", condition, "test accuracy", cells, num_arms)
     if len(pairs := _at(results.paired(), condition)):
         yield Picture("paired_differences", "", condition, f"differences to {results.reference}", pairs, num_arms)
@@ -109,6 +121,22 @@ def _core(results: Results, condition: str) -> Iterator[Picture]:
     yield Picture("validation_accuracy", "", condition, "validation accuracy", curves)
     if (cells["outcome"] != "ok").any():
         yield Picture("failures", "", condition, "how the runs ended", cells, num_arms)
+
+
+def _trials(results: Results) -> Iterator[Picture]:
+    """Give the figures of a tuning's trials, study by study."""
+    searches = {each.field: each for study in results.studies if study.search for each in study.search.ranges}
+    for name, own in results.trials.groupby("condition", sort=False):
+        condition, num_arms = str(name), own["arm"].nunique()
+        for field in results.searched:
+            frame = own.dropna(subset=field).assign(field=field, is_log=searches[field].log)
+            title = f"validation accuracy of the trials over {field}"
+            yield Picture("tuning_sensitivity", field, condition, title, frame.reset_index(drop=True), 1.3 * num_arms)
+        points = own[results.searched].apply(lambda row: ", ".join(f"{f} {v:g}" for f, v in row.items()), axis=1)
+        frame = own.assign(point=points).reset_index(drop=True)
+        title = "each arm's best trial beside the others"
+        yield Picture("tuning_isolation", "", condition, title, frame, num_arms * (1 + 0.4 * len(results.searched)))
+        yield Picture("tuning_best_of_k", "", condition, "what k trials come to", frame)
 
 
 def _more(results: Results, condition: str) -> Iterator[Picture]:

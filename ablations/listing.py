@@ -8,7 +8,7 @@ from typing import Any
 import ufo
 from ablations.data import DATA_SETS
 from ablations.recipes import RECIPES, defaults
-from ablations.store import Store
+from ablations.store import Store, study_folders
 from ablations.study import CellConfig, UsageError
 from ablations.study.cell import NEVER_ASKED
 from ablations.study.values import value_name
@@ -107,14 +107,14 @@ def studies(out: Path) -> TextTable:
     if not out.is_dir():
         raise UsageError(f"no folder {out}, and so no studies; --out names another")
     rows = []
-    for path in sorted(out.glob("*/study.yaml")):
-        store = Store(path.parent)
+    for folder in study_folders(out):
+        store, name = Store(folder), str(folder.relative_to(out))
         try:
             study = store.read_study()
             num_done = sum(record.has_result for record in store.records().values())
         except UsageError as error:  # one broken study hides no other
-            rows.append([path.parent.name, str(error), "", ""])
+            rows.append([name, str(error), "", ""])
             continue
         arms = ", ".join(study.arm_names)
-        rows.append([path.parent.name, f"{study.compare}: {arms}", str(len(study.axes["seed"])), str(num_done)])
-    return ["study", "arms", "seeds", "cells with a result"], rows
+        rows.append([name, f"{study.compare}: {arms}", str(len(study.axes["seed"])), str(num_done)])
+    return ["study", "arms", "seeds or trials", "cells with a result"], rows

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -25,11 +26,12 @@ from ablations.engine.devices import find_devices
 from ablations.engine.options import EngineOptions
 from ablations.provenance import import_plugin, source_hashes
 from ablations.request import DEFAULT_NORMS, DEFAULT_SEEDS, SMOKE_IMAGES, Request, Rerun
-from ablations.store import CellRecord, Store
+from ablations.store import TRIALS, CellRecord, Store
 from ablations.study import CellConfig, Study, UsageError
 from ablations.study.effects import check_effects
 from ablations.study.grid import DATA_FIELDS, design
 from ablations.study.growth import extend
+from ablations.study.search import check_search
 from ablations.study.timm import check_own_fields, is_timm
 from ablations.study.values import check_field, check_values, parse_values, value_name
 from ablations.study_data import StudyData, find_data
@@ -136,7 +138,7 @@ def make_plan(request: Request) -> Plan:
         download=request.download,
         in_memory=request.in_memory,
     )
-    store = Store(request.out / _name(request, data))
+    store = Store(_folder(request, data))
     check_access(store)
     study_text = store.study_text
     if store.exists:
@@ -146,12 +148,20 @@ def make_plan(request: Request) -> Plan:
     is_begun = bool(records) or any(store.leases.running()) or (store.exists and store.leases.is_opening)
     stored = store.read_study() if is_begun else None
     taken = {} if stored is None else _take_from(stored, request)
+    if stored is not None and request.search is None:
+        request = replace(request, search=stored.search, points=stored.points)
     asked |= taken
     check_precision(devices[0], asked)
     data = data.as_called_by(stored)
     ref = _parse_ref(request)
     check_claims(request, asked)
-    study, cells = _design(request, asked, data, name=store.folder.name, ref=ref if stored is None else None)
+    if request.search is not None:
+        check_search(request.search, compare=request.compare, asked=asked, models=asked.get("model", []))
+    study, cells = _design(request, asked, data, name=_title(request, store), ref=ref if stored is None else None)
+    if request.trials and study.conditions:
+        raise UsageError(
+            f"a tuning has one condition, and {', '.join(study.conditions)} has several values: tune one by one"
+        )
     infos = data.by_fingerprint
     check_workers(request.engine.workers, infos)
     check_effects(request.asked, cells)
@@ -196,7 +206,9 @@ def _design(
     request: Request, asked: dict[str, list[Any]], data: StudyData, *, name: str, ref: str | None
 ) -> tuple[Study, list[CellConfig]]:
     recipe = {field: [value] for field, value in recipes.recipe_fields(request.recipe).items()}
-    asked = {**recipe, **asked, "data": data.names, "smoke": [request.smoke]}
+    decided: dict[str, list[Any]] = {"smoke": [request.smoke], "scored_on": ["val" if request.trials else "test"]}
+    asked = {**recipe, **asked, "data": data.names, **decided}
+    asked = {field: values for field, values in asked.items() if field not in _searched(request)}
     if request.smoke:  # no more images than there are
         fewest = min(info.num_train for info in data.by_fingerprint.values())
         for field, values in SMOKE_IMAGES.items():
@@ -225,6 +237,8 @@ def _design(
         recipe=request.recipe,
         defaults=defaults,
         question=request.question,
+        search=request.search,
+        points=request.points,
         plugins=request.plugins,
         claims=request.claims,
     )
@@ -282,6 +296,21 @@ def shard_numbers(cells: list[CellConfig], parts: int) -> dict[str, int]:
     return {cell.id: 1 + seeds.index(cell.seed) % parts for cell in cells}
 
 
+def _searched(request: Request) -> list[str]:
+    return [] if request.search is None else request.search.fields
+
+
+def _folder(request: Request, data: StudyData) -> Path:
+    """Return the study's folder; that of a tuning's trials lies in the one that its winners will have."""
+    folder = request.out / _name(request, data)
+    return folder / TRIALS if request.trials else folder
+
+
+def _title(request: Request, store: Store) -> str:
+    """Return the study's name: its folder's, of trials together with the folder above."""
+    return f"{store.folder.parent.name}/{TRIALS}" if request.trials else store.folder.name
+
+
 def _name(request: Request, data: StudyData) -> str:
     if request.name is not None:
         if not re.fullmatch(r"\w[\w.+-]*", request.name):
@@ -290,7 +319,7 @@ def _name(request: Request, data: StudyData) -> str:
             )
         return request.name
     sets = "-".join(name.partition(":")[2] or name for name in data.names)
-    name = re.sub(r"[^\w.-]", "_", f"{request.compare}-{sets}")
+    name = re.sub(r"[^\w.-]", "_", f"{request.compare}-{sets}{'-tuned' if request.search else ''}")
     return f"{name}-smoke" if request.smoke else name
 
 

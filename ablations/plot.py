@@ -51,6 +51,18 @@ class Plot:
         """Draw the test accuracy over the learning rate; the condition is that of the other axes."""
         return self._draw("lr_sensitivity", "", condition, axes)
 
+    def tuning_sensitivity(self, field: str = "lr", condition: str | None = None, *, axes: Axes | None = None) -> Axes:
+        """Draw the validation accuracy of a tuning's trials over a searched field."""
+        return self._draw("tuning_sensitivity", field, condition, axes)
+
+    def tuning_isolation(self, condition: str | None = None, *, axes: Axes | None = None) -> Axes:
+        """Draw each arm's best trial beside the others'."""
+        return self._draw("tuning_isolation", "", condition, axes)
+
+    def tuning_best_of_k(self, condition: str | None = None, *, axes: Axes | None = None) -> Axes:
+        """Draw the best validation accuracy to be expected of k trials."""
+        return self._draw("tuning_best_of_k", "", condition, axes)
+
     def accuracy_against_cost(
         self, quantity: str = "parameters", condition: str | None = None, *, axes: Axes | None = None
     ) -> Axes:

@@ -16,6 +16,9 @@ from ablations.board import Board, fill_board
 from ablations.store import Store
 from ablations.study import CellConfig, Study
 
+SPLITS = {"test": "test", "val": "validation"}
+"""Value of ``scored_on`` to the split's name."""
+
 REDRAW_S = 0.5
 """Seconds between two looks at the cells that run."""
 
@@ -39,12 +42,12 @@ class Lines:
     def done(self, cell: CellConfig, outcome: Mapping[str, Any], *, ours: bool, remark: str) -> None:
         """Print the cell's line."""
         self._note_end(cell, outcome, ours=ours)
-        arm, condition = self.study.arm_of(cell), self.study.condition_of(cell)
-        where = f"{arm}{f' ({condition})' if condition else ''} seed {cell.seed}"
-        accuracy = outcome["test_accuracy_pct"]
-        what = "" if accuracy is None else f"test accuracy {accuracy:.2f} %"
+        accuracy = outcome[f"{cell.scored_on}_accuracy_pct"]
+        what = "" if accuracy is None else f"{SPLITS[cell.scored_on]} accuracy {accuracy:.2f} %"
         kind = f"{outcome['outcome']} {outcome['kind']}".strip()
-        line = f"[{len(self.ended)}/{self.total}] {where}: {kind}  {what}  {outcome['seconds']:.1f} s"
+        line = (
+            f"[{len(self.ended)}/{self.total}] {self.study.title_of(cell)}: {kind}  {what}  {outcome['seconds']:.1f} s"
+        )
         if outcome["detail"]:
             line += f"  {outcome['detail']} (python -m ablations show {cell.id}{self.show})"
         self.note(line + f"  {remark}" * bool(remark))

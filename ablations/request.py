@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -12,12 +13,18 @@ from ablations.study import Study, UsageError
 from ablations.study.cell import NEVER_ASKED
 from ablations.study.claim import Claim
 from ablations.study.experiment import Experiment, load_experiment
+from ablations.study.search import EXAMPLE, FIRST_TRIAL_SEED, Point, Search, parse_search
+from ablations.study.seeds import parse_seeds
 from ablations.study.timm import without_own_fields
 
 SMOKE_IMAGES = {"train_limit": [256], "batch_size": [64]}
 SMOKE: dict[str, list[Any]] = {"epochs": [1], "warmup_epochs": [0], "seed": [0, 1], **SMOKE_IMAGES}
 """Fields of a smoke run: they win over an experiment file and yield to flags; the arms stay as they are."""
 
+SMOKE_TRIALS = 2
+"""Trials of a smoke run of a tuning, and seeds of its winners."""
+
+DEFAULT_TRIALS = 16
 DEFAULT_NORMS = ("xnorm", "l2", "single_l2")
 DEFAULT_SEEDS = 8
 """Enough for six comparisons: 2 / 2^8 x 6 < 0.05."""
@@ -37,6 +44,9 @@ class Request:
         name: the study's; None: made from the compared field and the data.
         question: one sentence.
         claims: what the study's numbers are to support or to contradict.
+        search: of a tuning; its fields are not in ``asked``.
+        points: values of the searched fields.
+        trials: whether the cells are the tuning's trials, and not what its winners come to.
         out: folder that holds the studies.
         data_root: folder of torchvision's data.
         download: whether missing data may be fetched.
@@ -57,6 +67,9 @@ class Request:
     name: str | None = None
     question: str = ""
     claims: tuple[Claim, ...] = ()
+    search: Search | None = None
+    points: tuple[Point, ...] = ()
+    trials: bool = False
     out: Path = Path("runs")
     data_root: Path = Path("data")
     download: bool = False
@@ -88,13 +101,17 @@ def make_request(
     engine: EngineOptions,
     shard: tuple[int, int],
     rerun: Rerun | None,
+    search: Search | None = None,
 ) -> Request:
     """Merge an experiment file with what was asked for beside it, which wins; a smoke run stands between them.
 
     Raises:
-        UsageError: the experiment file cannot be read, or has a key or value that is none.
+        UsageError: the experiment file is a tuning and nothing is searched; or it cannot be read, or has a key or value
+            that is none.
     """
     loaded = Experiment() if experiment is None else load_experiment(experiment)
+    if loaded.search is not None and search is None:
+        raise UsageError(f"{experiment} is a tuning: run it with python -m ablations tune --experiment {experiment}")
     name = loaded.study if name is None else name
     compare = loaded.compare if compare is None else compare
     shortened = {field: values for field, values in SMOKE.items() if smoke and field != compare}
@@ -113,10 +130,64 @@ def make_request(
         in_memory=in_memory,
         devices=devices,
         smoke=smoke,
+        search=search,
         engine=engine,
         shard=shard,
         rerun=rerun,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tuning:
+    """What was asked for of a tuning, beside the fields of its cells.
+
+    Args:
+        search: what is searched.
+        num_trials: of every arm.
+        confirm: seeds on which each arm's winner is trained; none: the trials are all.
+        storage: of Optuna's studies, a database's URL; None: a journal file in the folder of the trials.
+    """
+
+    search: Search
+    num_trials: int
+    confirm: list[int]
+    storage: str | None
+
+
+def make_tuning(
+    *,
+    experiment: Path | None,
+    search: str | Mapping[str, Any] | None,
+    sampler: str | None,
+    sampler_seed: int | None,
+    trials: int | None,
+    confirm: str | None,
+    smoke: bool,
+    storage: str | None,
+) -> Tuning:
+    """Merge what an experiment file asks of a tuning with what was asked for beside it, which wins.
+
+    Raises:
+        UsageError: nothing is searched, or a value that is none.
+    """
+    loaded = Experiment() if experiment is None else load_experiment(experiment)
+    if search is None and loaded.search is None:
+        raise UsageError(f"a tuning needs something to search: give --search {EXAMPLE}, or lr alone")
+    held = loaded.search or parse_search(search or {})
+    found = parse_search(
+        str(held) if search is None else search,
+        sampler=held.sampler if sampler is None else sampler,
+        seed=held.seed if sampler_seed is None else sampler_seed,
+    )
+    num_trials = trials or (SMOKE_TRIALS if smoke else loaded.trials or DEFAULT_TRIALS)
+    seeds = loaded.confirm or []
+    if confirm is not None:
+        seeds = [] if confirm == "0" else parse_seeds(confirm, option="--confirm")
+    if smoke and confirm is None:
+        seeds = seeds[:SMOKE_TRIALS]
+    if late := [seed for seed in seeds if seed >= FIRST_TRIAL_SEED]:
+        raise UsageError(f"--confirm: seed {late[0]} is one of the trials', which begin at {FIRST_TRIAL_SEED:,}")
+    return Tuning(search=found, num_trials=num_trials, confirm=seeds, storage=storage)
 
 
 def request_of(study: Study, *, folder: Path, data: list[str] | None, data_root: Path) -> Request:
@@ -138,13 +209,18 @@ def request_of(study: Study, *, folder: Path, data: list[str] | None, data_root:
     elif placeless := [name for name in asked["data"] if ":" in name]:
         kind = placeless[0].partition(":")[0]
         raise UsageError(f"a study does not hold the place of {placeless[0]}: give it as --data {kind}:DIR")
+    own = folder if folder.name not in ("", "..") else folder.resolve()
+    own = own.parent if study.is_tuning else own
     return Request(
         asked=asked,
         compare=study.compare,
         ref=study.ref,
         recipe=study.recipe or "quick",
-        name=folder.resolve().name,
-        out=folder.parent if folder.name not in ("", "..") else folder.resolve().parent,
+        search=study.search,
+        points=study.points,
+        trials=study.is_tuning,
+        name=own.resolve().name,
+        out=own.parent,
         data_root=data_root,
         in_memory=_in_memory_of(study),
         plugins=study.plugins,

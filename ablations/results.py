@@ -14,7 +14,8 @@ from ablations import stats
 from ablations.claims import Case, judge
 from ablations.contrasts import contrasts_of
 from ablations.store.frames import Frames
-from ablations.study import Study, UsageError
+from ablations.study import CellConfig, Study, UsageError
+from ablations.study.claim import OF_TRIALS, Claim
 
 if TYPE_CHECKING:
     from ablations.plot import Plot
@@ -30,11 +31,13 @@ class Stratum:
         folder: of the study.
         frames: what is in it.
         caveats: sentences that stand wherever its arms are shown.
+        trials: of the tuning whose winners it trains, or that it is itself; None: nothing was tuned.
     """
 
     folder: Path
     frames: Frames
     caveats: tuple[str, ...]
+    trials: Frames | None = None
 
     @property
     def study(self) -> Study:
@@ -50,8 +53,8 @@ class Results:
         reference: the arm that the others are compared with; None: the studies' own.
 
     Raises:
-        UsageError: the studies compare different fields or with different references, two have one name, or the
-            reference is none of the arms.
+        UsageError: the studies compare different fields or with different references, two have one name, the reference
+            is none of the arms, or trials are to stand beside what is none.
     """
 
     def __init__(self, strata: Sequence[Stratum], *, reference: str | None = None) -> None:
@@ -66,6 +69,12 @@ class Results:
         self.cells, self.curves, self.probes = joined["cells"], joined["curves"], joined["probes"]
         self.correct, self.costs, self.missing = joined["correct"], joined["costs"], joined["missing"]
         self.problems = tuple(problem for frame in frames for problem in frame.problems)
+        self.problems += tuple(
+            f"{stratum.trials.study.name}: {problem}"
+            for stratum in strata
+            if stratum.trials is not None and stratum.trials is not stratum.frames
+            for problem in stratum.trials.problems
+        )
         self.caveats = tuple(dict.fromkeys(caveat for stratum in strata for caveat in stratum.caveats))
 
     def __repr__(self) -> str:
@@ -82,6 +91,34 @@ class Results:
     def compare(self) -> str:
         """The field whose values are the arms."""
         return self.studies[0].compare
+
+    @property
+    def is_tuning(self) -> bool:
+        """Whether the cells are trials, whose seeds are no replicates: then only what is said of trials means much."""
+        return self.studies[0].is_tuning
+
+    @property
+    def searched(self) -> list[str]:
+        """The fields that were searched, in the order of a cell's; none where nothing was tuned."""
+        fields = {field for study in self.studies for field in study.searched}
+        return [field for field in CellConfig.model_fields if field in fields]
+
+    @cached_property
+    def trials(self) -> pd.DataFrame:
+        """Every trial that has ended, as `ablations.stats.tuned` takes them; no rows where nothing was tuned."""
+        found = []
+        for stratum in self.strata:
+            if stratum.trials is not None:
+                cells = stratum.trials.cells
+                if len(self.strata) > 1:
+                    cells = cells.assign(condition=_in_stratum(stratum.study.name, ""))
+                found.append(_with_places(cells, stratum.trials.study))
+        return _join(found) if found else self.cells.iloc[:0]
+
+    @cached_property
+    def tuned(self) -> pd.DataFrame:
+        """What the trials say of each arm, from `ablations.stats.tuned`."""
+        return stats.tuned(self.trials, self.searched)
 
     @property
     def conditions(self) -> list[str]:
@@ -107,15 +144,21 @@ class Results:
         return judge(
             [
                 Case(
-                    claims=study.claims,
+                    claims=self._decidable(study),
                     arms=study.arm_names,
                     conditions=self._conditions_of(study),
                     cells=self.of_study(self.cells, study),
                     costs=self.of_study(self.costs, study),
+                    trials=self.of_study(self.trials, study),
+                    sampler=None if study.search is None else study.search.sampler,
                 )
                 for study in self.studies
             ]
         )
+
+    def _decidable(self, study: Study) -> list[Claim]:
+        """Return a study's claims, of a tuning those that its trials decide: the others wait for the winners."""
+        return [claim for claim in study.claims if not study.is_tuning or claim.kind in OF_TRIALS]
 
     @cached_property
     def pairing(self) -> pd.DataFrame:
@@ -205,10 +248,19 @@ class Results:
             if asked not in arms:
                 raise UsageError(f"{asked} is none of the arms: {', '.join(arms)}")
             return asked
+        if len({study.is_tuning for study in self.studies}) > 1:
+            raise UsageError("trials stand beside no other study: a report of the winners has its trials in it")
         references = sorted({study.ref for study in self.studies if study.ref is not None})
         if len(references) > 1:
             raise UsageError(f"these studies have different references: {', '.join(references)}; choose one with --ref")
         return references[0] if references else None
+
+
+def _with_places(cells: pd.DataFrame, study: Study) -> pd.DataFrame:
+    """Add where each searched value lies in its range."""
+    assert study.search is not None, "trials have a search"
+    places = {f"{each.field}_place": cells[each.field].astype(float).map(each.place) for each in study.search.ranges}
+    return cells.assign(**places)
 
 
 def _join(frames: list[pd.DataFrame]) -> pd.DataFrame:

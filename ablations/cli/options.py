@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -27,6 +27,13 @@ class Retry(StrEnum):
     NONE = "none"
 
 
+class Rerun(StrEnum):
+    """Which finished cells are run again."""
+
+    STALE = "stale"
+    ALL = "all"
+
+
 class MemoryUse(StrEnum):
     """Whether folders of images are decoded once or streamed."""
 
@@ -35,6 +42,41 @@ class MemoryUse(StrEnum):
     OFF = "off"
 
 
+Norm = Annotated[
+    str | None,
+    typer.Option(help="Normalisers, a comma list. [default: xnorm,l2,single_l2; xnorm where --compare is another]"),
+]
+Data = Annotated[str | None, typer.Option(help="As list data has them, with DIR for a folder. [default: digits]")]
+Classes = Annotated[
+    str | None, typer.Option(help="Of a folder, how many classes (drawn once), or which: a,b or @FILE.")
+]
+Model = Annotated[str | None, typer.Option(help="Models. [default: by the size of the images]")]
+Recipe = Annotated[
+    str | None, typer.Option(help="Values of fields that are not named: quick, deit, small_data. [default: quick]")
+]
+Lr = Annotated[str | None, typer.Option(help="Peak learning rates. [default: by recipe and size of the images]")]
+Epochs = Annotated[str | None, typer.Option(help="Epochs. [default: by recipe and size of the images]")]
+BatchSize = Annotated[str | None, typer.Option(help="Images of a batch. [default: by the size of the images]")]
+Scale = Annotated[
+    str | None,
+    typer.Option(help="own, or matched: every attention output starts at the size of xnorm's. [default: own]"),
+]
+Precision = Annotated[str | None, typer.Option(help="32-true, bf16-mixed or 16-mixed. [default: 32-true]")]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", help="Any other field: FIELD=VALUE[,VALUE...]; repeatable.")
+]
+Compare = Annotated[str | None, typer.Option(help="Field whose values are the arms. [default: norm]")]
+Ref = Annotated[str | None, typer.Option(help="Arm to compare with. [default: xnorm, or the first]")]
+Experiment = Annotated[Path | None, typer.Option(help="YAML file with question and fields; flags win.")]
+StudyName = Annotated[str | None, typer.Option(help="Name of the study. [default: COMPARE-DATA]")]
+Download = Annotated[bool, typer.Option("--download", help="Fetch data that is missing.")]
+RetryWhich = Annotated[
+    Retry, typer.Option(help="Failed cells to run again: failed, oom, all (and diverged), none (nor a second try).")
+]
+RerunWhich = Annotated[
+    Rerun | None, typer.Option(help="Run finished cells again: stale (from other sources than these), or all.")
+]
+Smoke = Annotated[bool, typer.Option("--smoke", help="1 epoch, 256 images, 2 seeds, a study of its own.")]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Print the plan and end; data are decoded and a few steps timed.")
 ]
@@ -110,6 +152,31 @@ def parse_engine(
         loggers=_loggers(log),
         workers=_count("--workers", workers, least=0),
     )
+
+
+def parse_fields(flags: dict[str, str | None], settings: list[str]) -> dict[str, list[Any]]:
+    """Read values of fields, from flags of their own and from ``--set``.
+
+    Raises:
+        UsageError: a field that is none, or comes twice, or a value that it cannot have.
+    """
+    from ablations.study import UsageError
+    from ablations.study.values import parse_values
+
+    given = {field: text for field, text in flags.items() if text is not None}
+    if "classes" in given:
+        given["classes"] = parse_classes(given["classes"])
+    asked = {field: parse_values(field, text) for field, text in given.items()}
+    for setting in settings:
+        field, equals, text = setting.partition("=")
+        if not equals:
+            raise UsageError(f"--set {setting}: write FIELD=VALUE or FIELD=VALUE,VALUE")
+        if field in asked:
+            raise UsageError(f"--set {setting}: {field} is given already")
+        if field == "seed":
+            raise UsageError(f"--set {setting}: give seeds as --seeds or --seed")
+        asked[field] = parse_values(field, text)
+    return asked
 
 
 def parse_devices(device: str | None, devices: str | None) -> tuple[str, ...]:

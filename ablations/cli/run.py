@@ -7,7 +7,7 @@ import sys
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -21,13 +21,6 @@ if TYPE_CHECKING:
     from ablations.plan import Plan
 
 
-class Rerun(StrEnum):
-    """Which finished cells ``run`` runs again."""
-
-    STALE = "stale"
-    ALL = "all"
-
-
 class Kind(StrEnum):
     """Which cells ``retry`` runs again."""
 
@@ -38,45 +31,27 @@ class Kind(StrEnum):
 
 @app.command()
 def run(
-    norm: Annotated[
-        str | None,
-        typer.Option(help="Normalisers, a comma list. [default: xnorm,l2,single_l2; xnorm where --compare is another]"),
-    ] = None,
-    data: Annotated[
-        str | None, typer.Option(help="As list data has them, with DIR for a folder. [default: digits]")
-    ] = None,
-    classes: Annotated[
-        str | None, typer.Option(help="Of a folder, how many classes (drawn once), or which: a,b or @FILE.")
-    ] = None,
+    norm: options.Norm = None,
+    data: options.Data = None,
+    classes: options.Classes = None,
     in_memory: options.InMemory = options.MemoryUse.AUTO,
-    model: Annotated[str | None, typer.Option(help="Models. [default: by the size of the images]")] = None,
+    model: options.Model = None,
     seeds: Annotated[str | None, typer.Option(help="How many (8: 0 to 7), or which (0-3,7). [default: 8]")] = None,
     seed: Annotated[str | None, typer.Option(help="One seed.")] = None,
-    recipe: Annotated[
-        str | None, typer.Option(help="Values of fields that are not named: quick, deit, small_data. [default: quick]")
-    ] = None,
-    lr: Annotated[
-        str | None, typer.Option(help="Peak learning rates. [default: by recipe and size of the images]")
-    ] = None,
-    epochs: Annotated[str | None, typer.Option(help="Epochs. [default: by recipe and size of the images]")] = None,
-    batch_size: Annotated[
-        str | None, typer.Option(help="Images of a batch. [default: by the size of the images]")
-    ] = None,
-    scale: Annotated[
-        str | None,
-        typer.Option(help="own, or matched: every attention output starts at the size of xnorm's. [default: own]"),
-    ] = None,
-    precision: Annotated[str | None, typer.Option(help="32-true, bf16-mixed or 16-mixed. [default: 32-true]")] = None,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", help="Any other field: FIELD=VALUE[,VALUE...]; repeatable.")
-    ] = None,
-    compare: Annotated[str | None, typer.Option(help="Field whose values are the arms. [default: norm]")] = None,
-    ref: Annotated[str | None, typer.Option(help="Arm to compare with. [default: xnorm, or the first]")] = None,
-    experiment: Annotated[Path | None, typer.Option(help="YAML file with question and fields; flags win.")] = None,
-    study: Annotated[str | None, typer.Option(help="Name of the study. [default: COMPARE-DATA]")] = None,
+    recipe: options.Recipe = None,
+    lr: options.Lr = None,
+    epochs: options.Epochs = None,
+    batch_size: options.BatchSize = None,
+    scale: options.Scale = None,
+    precision: options.Precision = None,
+    set_: options.Settings = None,
+    compare: options.Compare = None,
+    ref: options.Ref = None,
+    experiment: options.Experiment = None,
+    study: options.StudyName = None,
     out: options.Out = Path("runs"),
     data_root: options.DataRoot = Path("data"),
-    download: Annotated[bool, typer.Option("--download", help="Fetch data that is missing.")] = False,
+    download: options.Download = False,
     plugin: options.Plugin = None,
     device: options.Device = None,
     devices: options.Devices = None,
@@ -85,20 +60,15 @@ def run(
     timeout: options.Timeout = None,
     memory_per_cell: options.MemoryPerCell = None,
     shard: Annotated[str | None, typer.Option(help="Run part I of N only: I/N, for instance of a job array.")] = None,
-    retry: Annotated[
-        options.Retry,
-        typer.Option(help="Failed cells to run again: failed, oom, all (and diverged), none (nor a second try)."),
-    ] = options.Retry.FAILED,
-    rerun: Annotated[
-        Rerun | None, typer.Option(help="Run finished cells again: stale (from other sources than these), or all.")
-    ] = None,
+    retry: options.RetryWhich = options.Retry.FAILED,
+    rerun: options.RerunWhich = None,
     fail_fast: options.FailFast = False,
     max_failures: options.MaxFailures = None,
     checkpoint_every: options.CheckpointEvery = "auto",
     save_weights: options.SaveWeights = "none",
     log: options.Log = None,
     workers: options.Workers = "auto",
-    smoke: Annotated[bool, typer.Option("--smoke", help="1 epoch, 256 images, 2 seeds, a study of its own.")] = False,
+    smoke: options.Smoke = False,
     dry_run: options.DryRun = False,
     as_json: options.Json = False,
 ) -> int:
@@ -106,14 +76,11 @@ def run(
     from ablations.engine.server import start_server
     from ablations.request import make_request
 
-    flags = {"norm": norm, "data": data, "model": model, "lr": lr, "epochs": epochs}
+    flags = {"norm": norm, "data": data, "classes": classes, "model": model, "lr": lr, "epochs": epochs}
     flags |= {"batch_size": batch_size, "precision": precision, "scale": scale}
-    flags |= {"classes": None if classes is None else options.parse_classes(classes)}
     request = make_request(
         experiment=experiment,
-        asked=_parse_fields(
-            {field: text for field, text in flags.items() if text is not None}, set_ or [], seeds, seed
-        ),
+        asked=options.parse_fields(flags, set_ or []) | _parse_seeds(seeds, seed),
         smoke=smoke,
         compare=compare,
         ref=ref,
@@ -201,7 +168,6 @@ def retry(
 def _run_plan(plan: Plan, *, dry_run: bool, as_json: bool) -> int:
     """Print a plan, run it, and print what has come of it."""
     from ablations.describe import describe_plan
-    from ablations.study import UsageError
 
     console = make_console(as_json)
     print_lines(console, describe_plan(plan))
@@ -209,7 +175,13 @@ def _run_plan(plan: Plan, *, dry_run: bool, as_json: bool) -> int:
         if as_json:
             typer.echo(json.dumps({"study": plan.study.model_dump(mode="json"), "states": plan.states}, indent=2))
         return OK
-    code, is_stopped = _execute(plan, console)
+    return end(plan, console, *carry_out(plan, console), as_json=as_json)
+
+
+def end(plan: Plan, console: Console, code: int, is_stopped: bool, *, as_json: bool) -> int:
+    """Report what a plan has come to, and return the exit code; leave at once where it was interrupted."""
+    from ablations.study import UsageError
+
     try:
         code = finish([plan.store.folder], console, as_json=as_json, code=code, full=False)
     except UsageError as error:
@@ -221,8 +193,17 @@ def _run_plan(plan: Plan, *, dry_run: bool, as_json: bool) -> int:
     return code
 
 
-def _execute(plan: Plan, console: Console) -> tuple[int, bool]:
-    """Run the plan; return the exit code of what was run, and whether it was stopped before its end."""
+def carry_out(plan: Plan, console: Console, *, storage: str | None = None) -> tuple[int, bool]:
+    """Run a plan, and say how that went.
+
+    Args:
+        plan: what is run.
+        console: where to.
+        storage: of Optuna's studies, where the plan is of trials.
+
+    Returns:
+        The exit code of what was run, and whether it was stopped before its end.
+    """
     from ablations.api import execute
     from ablations.progress import watching
     from ablations.study import Interrupted, RunStopped
@@ -233,7 +214,7 @@ def _execute(plan: Plan, console: Console) -> tuple[int, bool]:
         console.print(done if plan.count("done") + plan.count("stale") == len(plan.cells) else "nothing to run")
     try:
         with watching(console, plan.study, plan.store, total=total) as watcher:
-            execute(plan, watcher=watcher)
+            execute(plan, watcher=watcher, storage=storage)
     except Interrupted:
         print_lines(console, ["interrupted: what is finished is kept; the same command goes on"])
         return INTERRUPTED, True
@@ -243,29 +224,16 @@ def _execute(plan: Plan, console: Console) -> tuple[int, bool]:
     return SOME_FAILED if watcher.failed else OK, False
 
 
-def _parse_fields(
-    flags: dict[str, str | None], settings: list[str], seeds: str | None, seed: str | None
-) -> dict[str, list[Any]]:
+def _parse_seeds(seeds: str | None, seed: str | None) -> dict[str, list[int]]:
     from ablations.study import UsageError
     from ablations.study.seeds import parse_seeds
     from ablations.study.values import parse_values
 
-    asked = {field: parse_values(field, text) for field, text in flags.items() if text is not None}
-    for setting in settings:
-        field, equals, text = setting.partition("=")
-        if not equals:
-            raise UsageError(f"--set {setting}: write FIELD=VALUE or FIELD=VALUE,VALUE")
-        if field in asked:
-            raise UsageError(f"--set {setting}: {field} is given already")
-        if field == "seed":
-            raise UsageError(f"--set {setting}: give seeds as --seeds or --seed")
-        asked[field] = parse_values(field, text)
     if seeds is not None and seed is not None:
         raise UsageError("give --seeds or --seed, not both")
     if seed is not None:
-        asked["seed"] = parse_values("seed", seed)
-        if len(asked["seed"]) > 1:
+        values = parse_values("seed", seed)
+        if len(values) > 1:
             raise UsageError(f"--seed {seed}: give one; several as --seeds {seed}")
-    if seeds is not None:
-        asked["seed"] = parse_seeds(seeds)
-    return asked
+        return {"seed": values}
+    return {} if seeds is None else {"seed": parse_seeds(seeds)}

@@ -403,8 +403,7 @@ class Runner:
             self._watcher.note(line)
 
     def _name(self, cell: CellConfig) -> str:
-        condition = self._study.condition_of(cell)
-        return f"{self._study.arm_of(cell)}{f' ({condition})' if condition else ''} seed {cell.seed}"
+        return self._study.title_of(cell)
 
     def _folder_name(self, cell: CellConfig) -> str:
         return cell_name(self._study.arm_of(cell), cell)

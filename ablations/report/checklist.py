@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from ablations.report.notes import pairing_text
+from ablations.report.notes import pairing_text, tuned_notes
 from ablations.results import Results
 from ablations.study import CellConfig, Study
 from ablations.study.cell import NEVER_ASKED
@@ -46,7 +46,7 @@ def checklist(results: Results) -> list[tuple[str, str]]:
         items += [(f"Decided by {point}{name}", _fields(own)) for point, own in study.per_data.items()]
     return [
         *items,
-        ("Selection", "none: every arm has the same values, and none was chosen by these results"),
+        *_selection(results),
         (
             "Which weights are tested",
             "those of the last epoch, once; the validation part draws the curves and tells who did not learn",
@@ -62,6 +62,19 @@ def checklist(results: Results) -> list[tuple[str, str]]:
     ]
 
 
+def _selection(results: Results) -> list[tuple[str, str]]:
+    """Say how the values of the arms were chosen."""
+    if not any(study.search for study in results.studies):
+        return [("Selection", "none: every arm has the same values, and none was chosen by these results")]
+    trials = results.trials
+    hours = f"{float(trials['seconds'].sum()) / 3600:.2f}"
+    seeds = _ranges(trials["seed"]) or "none yet"
+    return [
+        ("Selection", "; ".join(tuned_notes(results)) or "no trial has ended yet"),
+        ("Trials", f"{len(trials)} ended, seeds {seeds}, {hours} hours in them, which are no part of the hours below"),
+    ]
+
+
 def held_fixed(study: Study) -> str:
     """Return every field of a study that does not vary; those without a value are named last."""
     given = {field: value for field, value in study.fixed.items() if value is not None}
@@ -69,7 +82,7 @@ def held_fixed(study: Study) -> str:
     return _fields(given) + (f"; left to the model or the data set: {', '.join(left)}" if left else "")
 
 
-def command(study: Study, folder: Path) -> str:
+def command(study: Study, folder: Path, *, num_trials: int) -> str:
     """Return the command that runs a study again, complete: nothing is left to defaults, which may change.
 
     Fields that each of several data sets decides for itself, and places of image folders, are not in a study's record.
@@ -77,10 +90,13 @@ def command(study: Study, folder: Path) -> str:
     Args:
         study: which.
         folder: where it lies.
+        num_trials: of every arm, where it was tuned.
     """
-    parts = ["python -m ablations run", f"--study {shlex.quote(folder.name or study.name)}"]
-    if folder.parent != Path("runs"):
-        parts.append(f"--out {shlex.quote(str(folder.parent))}")
+    own = folder.parent if study.is_tuning else folder
+    verb = "run" if study.search is None else "tune"
+    parts = [f"python -m ablations {verb}", f"--study {shlex.quote(own.name or study.name)}"]
+    if own.parent != Path("runs"):
+        parts.append(f"--out {shlex.quote(str(own.parent))}")
     asked: dict[str, list[Any]] = {field: [value] for field, value in study.fixed.items() if field not in NEVER_ASKED}
     asked |= {field: values for field, values in study.axes.items() if field != "seed"}
     asked = without_own_fields(asked)
@@ -89,7 +105,12 @@ def command(study: Study, folder: Path) -> str:
             values = ",".join(map(_placeless if field == "data" else value_name, asked[field]))
             flag = f"--{field.replace('_', '-')} " if field in FLAGS else f"--set {field}="
             parts.append(flag + shlex.quote(values))
-    parts.append(f"--seeds {_ranges(pd.Series(study.axes['seed']))}" + "," * (len(study.axes["seed"]) == 1))
+    if study.search is not None:
+        parts += [f"--search {study.search}", f"--sampler {study.search.sampler}"]
+        parts += [f"--sampler-seed {study.search.seed}", f"--trials {num_trials}"]
+    if not study.is_tuning:
+        option = "--seeds" if study.search is None else "--confirm"
+        parts.append(f"{option} {_ranges(pd.Series(study.axes['seed']))}" + "," * (len(study.axes["seed"]) == 1))
     if study.compare != "norm":
         parts.append(f"--compare {study.compare}")
     if study.ref is not None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import pandas as pd
 
 from ablations.results import Results
 from ablations.stats import ALPHA, CHANCE_KINDS, MOST_EXACT, coverage
+from ablations.study import Study
 
 
 def main_notes(results: Results) -> list[str]:
@@ -23,7 +26,7 @@ def main_notes(results: Results) -> list[str]:
     if results.reference is not None and len(table):
         notes += [*_lacking(results), detectable_text(pairs["detectable_pct"]), *_coverage(pairs)]
         notes += [pairing_text(results)] if num_comparisons else []
-    notes += looks(results, table)
+    notes += looks(results, table) + tuned_notes(results)
     chance = ", ".join(f"{level:g} %" for level in sorted(cells["chance_pct"].unique()))
     counts = {
         "cells of this study without a readable result": len(results.missing),
@@ -43,6 +46,58 @@ def main_notes(results: Results) -> list[str]:
         if num_mixed := int((results.pairing["num_pairs"] - results.pairing[column]).sum()):
             notes.append(f"pairs of cells of different {what}: {num_mixed}")
     return notes + list(results.problems) + list(results.caveats)
+
+
+def tuned_notes(results: Results) -> list[str]:
+    """Say how the arms were tuned, where they were."""
+    if not len(results.trials):
+        return []
+    notes = []
+    for study in results.studies:
+        if study.search is None:
+            continue
+        own = results.of_study(results.tuned, study)
+        points = "; ".join(f"{p.arm} {_point(p.values)}" for p in study.points if p.arm in study.arm_names)
+        if points and not study.is_tuning:
+            notes.append(f"each arm has its own tuned values: {points}")
+        notes += [points_text(study, own), *edge_notes(own)]
+    return notes
+
+
+def points_text(study: Study, tuned: pd.DataFrame) -> str:
+    """Say where a tuning's points come from, and what the winner is chosen by.
+
+    Args:
+        study: the tuning, or that of its winners.
+        tuned: `Results.tuned` of it.
+    """
+    assert study.search is not None, "nothing was tuned"
+    counts = sorted({int(n) for n in tuned["num_trials"] - tuned["num_failed"]})
+    budget = f"{counts[0]} trials" if len(counts) == 1 else f"{counts[0]} to {counts[-1]} trials, no equal budget,"
+    how = f"at the same points (scrambled Sobol, seed {study.search.seed})"
+    if study.search.sampler == "tpe":
+        how = "at points of its own after the first (TPE), so that the arms are not compared at the same"
+    return (
+        f"tuning: {budget} of every arm {how} of {study.search}; each winner is the trial of the highest validation "
+        "accuracy at the last epoch, and no trial has read the test split"
+    )
+
+
+def edge_notes(tuned: pd.DataFrame) -> list[str]:
+    """Raise an alarm where a best value lies on the edge of its range."""
+    ends: dict[str, list[str]] = {}
+    for row in tuned.to_dict("records"):
+        for edge in filter(None, str(row["edges"]).split(", ")):
+            ends.setdefault(edge, []).append(str(row["arm"]))
+    return [
+        f"alarm: the best {edge.split()[0]} of {', '.join(arms)} lies at the {edge.split()[1]} end of its range; a "
+        "better one may lie beyond"
+        for edge, arms in ends.items()
+    ]
+
+
+def _point(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{field} {value:g}" for field, value in values.items())
 
 
 def sign_flip_text(num_pairs: pd.Series[int]) -> str:

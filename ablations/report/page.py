@@ -13,7 +13,7 @@ from ablations.gallery import undrawn_probes
 from ablations.report.checklist import command, held_fixed
 from ablations.report.drawing import DrawnFigure
 from ablations.report.text import TextTable, printable
-from ablations.results import Results
+from ablations.results import Results, Stratum
 
 LOG_LINES = 15
 """Last lines of a log that the page shows."""
@@ -92,9 +92,15 @@ def render(page: Page) -> str:
         ended=ended[:LOGS_SHOWN],
         num_left_out=max(0, len(ended) - LOGS_SHOWN),
         checklist=page.checklist,
-        commands=[(stratum.study.name, command(stratum.study, stratum.folder)) for stratum in results.strata],
+        commands=[(stratum.study.name, _command(stratum)) for stratum in results.strata],
+        is_tuning=results.is_tuning,
         again=_rebuild(results),
     )
+
+
+def _command(stratum: Stratum) -> str:
+    num_trials = 0 if stratum.trials is None else len(stratum.trials.study.axes["seed"])
+    return command(stratum.study, stratum.folder, num_trials=num_trials)
 
 
 def _rebuild(results: Results) -> str:

@@ -7,14 +7,25 @@ from collections.abc import Callable
 
 import pandas as pd
 
-from ablations.report.notes import detectable_text, looks, sign_flip_text
+from ablations.report.notes import detectable_text, looks, sign_flip_text, tuned_notes
 from ablations.report.text import TextTable, interval, number, p_text, printable
 from ablations.results import Results
 from ablations.stats import LINEAR
+from ablations.study.claim import OF_TRIALS
 
 Row = dict[str, str]
 
-TEXT_COLUMNS = ("condition", "claim", "verdict", "evidence", "source", "isolates", "difference", "outcome", "why")
+TEXT_COLUMNS = (
+    "condition",
+    "claim",
+    "verdict",
+    "evidence",
+    "source",
+    "isolates",
+    "difference",
+    "outcome",
+    "why",
+)
 """Columns that hold words, beside that of the arms."""
 
 
@@ -132,7 +143,9 @@ def claims_table(results: Results) -> TextTable:
     notes = [
         "better: sign-flip p below 0.05, Holm over every pair of arms whose order these claims are about, and the "
         "sign; worse by a margin: one-sided test against it at 0.05; equivalent: TOST at 0.05; fails to train: 95 % "
-        "Wilson interval of the diverged share above one half; linear cost: 95 % intervals of the exponents in N of "
+        "Wilson interval of the diverged share above one half; fails at any learning rate: no trial of a tuning "
+        "trains, and they are enough to bound what trains below one fifth of the range; linear cost: 95 % intervals of "
+        "the exponents in N of "
         f"multiply-adds and of time below {LINEAR} (a quadratic cost has 2); seeds needed: for the claim's margin (0.5 "
         "points where it has none) with 80 % power at the spread seen, never for the difference seen",
     ]
@@ -194,6 +207,72 @@ def power_table(results: Results, delta_pct: float) -> TextTable:
         "reach it",
     ]
     return _table("power", f"Seeds that a difference of {delta_pct:g} points takes", table, write, notes=notes)
+
+
+def tuning_table(results: Results) -> TextTable:
+    """Return each arm's best trial, and what it took."""
+
+    def write(row: pd.Series) -> Row:
+        return {
+            results.compare: str(row["arm"]),
+            "trials": str(row["num_trials"]),
+            "best %": number(row["best_pct"]),
+            **{field: _best_value(row, field) for field in results.searched},
+            "median %": number(row["median_pct"]),
+            "best of half": number(row["expected_half_pct"]),
+            "div.": str(row["num_diverged"]),
+            "95 % interval": interval(row["diverged_low_share"], row["diverged_high_share"]),
+            "fail": str(row["num_failed"]),
+            "seconds": f"{row['seconds']:.0f}",
+        }
+
+    notes = tuned_notes(results) if results.is_tuning else []
+    notes += [
+        "validation accuracy, and the values that gave the best; (low), (high): in the outer tenth of the range, or the "
+        "outermost that was tried; best of half: what half as many trials are expected to reach (mean over all "
+        "subsets, the unbiased estimator of Tang et al., arXiv 2004.13705); div.: trials that diverged, and Wilson's "
+        "interval of their share of those that did not fail; seconds: of all trials of the arm, one after the other",
+    ]
+    if results.is_tuning:
+        cells = results.cells
+        counts = {
+            "trials without a readable result": len(results.missing),
+            "stale trials, which come from other sources than these": int(cells["stale"].sum()),
+        }
+        notes += [f"{what}: {count}" for what, count in counts.items() if count]
+        waiting = sum(claim.kind not in OF_TRIALS for study in results.studies for claim in study.claims)
+        notes += [f"claims that wait for the winners: {waiting}"] if waiting else []
+        notes += [*results.problems, *results.caveats]
+    return _table("tuning", "Trials by arm", results.tuned, write, notes=notes)
+
+
+def _best_value(row: pd.Series, field: str) -> str:
+    """Write an arm's best value of a field, with the end of the range at which it lies."""
+    ends = [edge.split()[1] for edge in str(row["edges"]).split(", ") if edge.startswith(f"{field} ")]
+    return "" if pd.isna(row[field]) else " ".join([f"{row[field]:g}", *(f"({end})" for end in ends)])
+
+
+def stability_table(results: Results) -> TextTable:
+    """Return how much each arm depends on each searched field."""
+
+    def write(row: pd.Series) -> Row:
+        cells = {results.compare: str(row["arm"])}
+        for field in results.searched:
+            low, high = row[f"{field}_stable_low"], row[f"{field}_stable_high"]
+            is_known = not math.isnan(low) and low > 0
+            cells |= {
+                f"{field} sensitivity": number(row[f"{field}_sensitivity_pct"]),
+                f"{field} stable": "" if math.isnan(low) else f"{low:.3g} to {high:.3g}",
+                f"{field} decades": number(math.log10(high / low)) if is_known else "",
+            }
+        return cells
+
+    notes = [
+        "sensitivity: points by which the best trial within each part of the range falls short of the best of all, on "
+        "average over the parts (after the learning-rate sensitivity of Wortsman et al., arXiv 2309.14322); stable: "
+        "the widest range between trials of which none diverged",
+    ]
+    return _table("stability", "What each arm's result depends on", results.tuned, write, notes=notes)
 
 
 def failures_table(results: Results) -> TextTable:

@@ -55,19 +55,16 @@ def write_report(results: Results, folder: Path, *, full: bool) -> Report:
         ("probes.csv", results.probes),
     ):
         files.append(_write_csv(frame, folder / name))
-    main = tables.main_table(results, main_notes(results))
-    others = [
-        tables.details_table(results),
-        tables.success_table(results),
-        tables.contrasts_table(results),
-        tables.claims_table(results),
-        tables.pairing_table(results),
-        tables.power_table(results, MARGIN_PCT),
-        tables.failures_table(results),
-    ]
+    if results.is_tuning:
+        main = tables.tuning_table(results)
+        others = [tables.stability_table(results), tables.claims_table(results), tables.failures_table(results)]
+    else:
+        main, others = tables.main_table(results, main_notes(results)), _tables(results)
     files += _write_tables(folder / "tables", [main, *others])
     written = {table.name: table for table in (main, *others) if table.rows}
-    if full:
+    if len(results.trials) and not results.is_tuning:
+        files.append(_write_csv(results.trials.drop(columns=DROPPED), folder / "trials.csv"))
+    if full and not results.is_tuning:
         files.append(_write_csv(results.agreement, folder / "tables" / "agreement.csv"))
     items = checklist(results)
     write_text(folder / "checklist.md", "".join(f"- **{item}**: {what}\n" for item, what in items))
@@ -78,6 +75,20 @@ def write_report(results: Results, folder: Path, *, full: bool) -> Report:
     files.append(folder / "checklist.md")
     files += [*(file for figure in figures for file in figure.files), folder / "report.html"]
     return Report(results, main, files)
+
+
+def _tables(results: Results) -> list[TextTable]:
+    """Return what stands beside the main table."""
+    own = [
+        tables.details_table(results),
+        tables.success_table(results),
+        tables.contrasts_table(results),
+        tables.claims_table(results),
+        tables.pairing_table(results),
+        tables.power_table(results, MARGIN_PCT),
+        tables.failures_table(results),
+    ]
+    return [*own, tables.tuning_table(results), tables.stability_table(results)]
 
 
 def _write_tables(folder: Path, some: list[TextTable]) -> list[Path]:

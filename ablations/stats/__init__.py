@@ -29,6 +29,7 @@ from ablations.stats.power import (
 )
 from ablations.stats.scaling import LINEAR, cost_exponents
 from ablations.stats.table import summarise
+from ablations.stats.tuning import expected_best, profile, stable_range, tuned, winners
 
 __all__ = [
     "ALPHA",
@@ -47,6 +48,7 @@ __all__ = [
     "detectable_difference",
     "differences",
     "equivalence_p",
+    "expected_best",
     "holm",
     "one_sided_p",
     "paired",
@@ -54,15 +56,19 @@ __all__ = [
     "pairing_held",
     "pairs_with",
     "power_table",
+    "profile",
     "seeds_for",
     "seeds_needed",
     "sign_flip_one_sided_p",
     "sign_flip_p",
     "smallest_p",
+    "stable_range",
     "summarise",
     "t_detectable_difference",
     "t_interval",
+    "tuned",
     "welch_interval",
     "wilson_interval",
+    "winners",
     "with_reference",
 ]

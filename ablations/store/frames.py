@@ -45,7 +45,7 @@ class Frames:
     Args:
         study: its question.
         configs: of every finished cell.
-        cells: one row per finished cell.
+        cells: one row per finished cell; `score_pct` is its test accuracy, or a trial's validation accuracy.
         curves: one row per cell, epoch, split and metric.
         probes: one row per cell, epoch, layer and probe; `layer_order` counts the layers from 0.
         correct: one row per cell with a test: its keys, `stale`, and `correct`, a boolean array (images,).
@@ -129,20 +129,21 @@ def arm_columns(value: Any, study: Study) -> dict[str, Any]:
 
 def _columns(study: Study) -> list[str]:
     arm = ["arm", "arm_label", "arm_group", "arm_order"]
-    result = ["outcome", "kind", "detail", "test_accuracy_pct", "test_loss", "score_pct", "chance_pct", "stale"]
+    scores = ["test_accuracy_pct", "test_loss", "val_accuracy_pct", "val_loss", "score_pct", "chance_pct"]
+    result = ["outcome", "kind", "detail", *scores, "stale"]
     paired = ["init_hash", "split_hash", "batches", "epochs_run"]
     spent = ["seconds", "num_attempts", "attempts_seconds", "is_resumed", "peak_memory_mib", "num_parameters"]
     where = ["device", "processor", "torch", "software", "revision", "started", "folder"]
-    return ["cell", *arm, "condition", *study.axes, *result, *paired, *spent, *where]
+    return ["cell", *arm, "condition", *study.axes, *study.searched, *result, *paired, *spent, *where]
 
 
 def _cell_row(record: CellRecord, study: Study, sources: Mapping[str, str] | None) -> dict[str, Any]:
     outcome, config = record.outcome, record.config
-    measured = outcome["test_accuracy_pct"]
+    measured = outcome[f"{config.scored_on}_accuracy_pct"]
     score = outcome["chance_pct"] if outcome["kind"] in SCORED_AS_CHANCE else measured
     git = outcome.get("git") or {}
     return {
-        **{field: getattr(config, field) for field in study.axes},
+        **{field: getattr(config, field) for field in (*study.axes, *study.searched)},
         **arm_columns(getattr(config, study.compare), study),
         **{key: outcome[key] for key in _columns(study) if key in outcome},
         "batches": " ".join(outcome["epoch_hashes"]),

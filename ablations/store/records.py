@@ -36,6 +36,9 @@ from ablations.store.outcome import RECORD_FORMAT, Outcome
 from ablations.study import CellConfig, Study, UsageError
 from ablations.study.cell import first_error
 
+TRIALS = "tuning"
+"""Folder of a tuning's trials, a study of its own, in the folder of the study that confirms its winners."""
+
 LOOKS, LOOK_S = 3, 0.1
 """How often a record that cannot be read is looked at again, and after how many seconds."""
 
@@ -85,7 +88,9 @@ class Store:
         """
         path = self.folder / "study.yaml"
         if not path.is_file():
-            raise UsageError(f"no study in {self.folder}: it has no study.yaml")
+            trials = self.folder / TRIALS
+            hint = f"; the trials of its tuning are in {trials}" if (trials / "study.yaml").is_file() else ""
+            raise UsageError(f"no study in {self.folder}: it has no study.yaml{hint}")
         try:
             return Study.model_validate(yaml.safe_load(path.read_text()))
         except ValidationError as error:
@@ -244,6 +249,11 @@ class Store:
         return records, problems
 
 
+def study_folders(out: Path) -> list[Path]:
+    """Return the folders of the studies in a folder, each followed by that of its tuning's trials."""
+    return sorted(path.parent for pattern in ("*", f"*/{TRIALS}") for path in out.glob(f"{pattern}/study.yaml"))
+
+
 def find_cell(out: Path, name: str) -> CellRecord:
     """Find a finished cell by its folder, or in any study by its id, its folder's name, or the beginning of either.
 
@@ -253,7 +263,8 @@ def find_cell(out: Path, name: str) -> CellRecord:
     path = Path(name).resolve()
     if (path / "outcome.json").is_file():
         return _read_record(path)
-    folders = sorted(folder for folder in out.glob("*/cells/[!.]*") if folder.is_dir())
+    studies = study_folders(out)
+    folders = [folder for study in studies for folder in sorted(study.glob("cells/[!.]*")) if folder.is_dir()]
     start = _as_file_name(name)
     found = [f for f in folders if f.name.startswith(start) or f.name.rpartition("-")[2].startswith(start)]
     if not found:

@@ -179,5 +179,5 @@ def first_error(error: ValidationError) -> str:
 
 def message_of(error: ValidationError) -> str:
     """Say why a value does not fit: every reason, where it could be one of several things."""
-    messages = dict.fromkeys(each["msg"] for each in error.errors())
+    messages = dict.fromkeys(each["msg"].removeprefix("Value error, ") for each in error.errors())
     return ", or ".join(message[0].lower() + message[1:] for message in messages)

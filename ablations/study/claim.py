@@ -16,10 +16,14 @@ Kind = Literal[
     "better_than_every_other",
     "equivalent_within",
     "fails_to_train",
+    "fails_at_any_lr",
     "cost_linear_in_tokens",
 ]
 
 WITH_OTHER = ("greater_than", "worse_by", "equivalent_within")
+OF_TRIALS = ("fails_at_any_lr",)
+"""Kinds that the trials of a tuning decide; its winners decide the others."""
+
 WITH_MARGIN = ("worse_by", "equivalent_within")
 
 
@@ -73,6 +77,7 @@ class Claim(BaseModel):
             "better_than_every_other": f"{self.arm} is better than every other arm",
             "equivalent_within": f"{self.arm} and {self.than} are equivalent within {points}",
             "fails_to_train": f"{self.arm} fails to train",
+            "fails_at_any_lr": f"{self.arm} fails to train at any learning rate in the range",
             "cost_linear_in_tokens": f"the cost of {self.arm} is linear in the number of tokens",
         }[self.kind]
 

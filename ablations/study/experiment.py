@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,15 @@ import yaml
 from ablations.study.cell import CellConfig
 from ablations.study.claim import Claim, parse_claims
 from ablations.study.errors import UsageError
+from ablations.study.search import Search, parse_search
 from ablations.study.seeds import parse_seeds
 from ablations.study.values import check_values, parse_values
 from ufo.registry import unknown_name
 
-OPTIONS = ("study", "question", "compare", "ref", "recipe", "plugins", "claims")
+TUNING = ("search", "sampler", "sampler_seed", "trials", "confirm")
+"""Keys of an experiment file that is a tuning; ``search`` makes it one."""
+
+OPTIONS = ("study", "question", "compare", "ref", "recipe", "plugins", "claims", *TUNING)
 """Keys of an experiment file beside the fields of a cell and ``seeds``."""
 
 
@@ -33,6 +37,9 @@ class Experiment:
         recipe: the values of fields that are not named.
         plugins: modules that register normalisers.
         claims: what the study's numbers are to support or to contradict.
+        search: of a tuning; None: the file is none.
+        trials: of every arm.
+        confirm: seeds of the winners.
     """
 
     asked: dict[str, list[Any]] = field(default_factory=dict)
@@ -43,6 +50,9 @@ class Experiment:
     recipe: str = "quick"
     plugins: tuple[str, ...] = ()
     claims: tuple[Claim, ...] = ()
+    search: Search | None = None
+    trials: int | None = None
+    confirm: list[int] | None = None
 
 
 class _UniqueKeys(yaml.SafeLoader):
@@ -74,7 +84,7 @@ def load_experiment(path: Path) -> Experiment:
     asked: dict[str, list[Any]] = {}
     for key, value in content.items():
         if key == "seeds":
-            asked["seed"] = parse_seeds(",".join(map(str, value)) + "," if isinstance(value, list) else str(value))
+            asked["seed"] = _seeds(value)
         elif key in CellConfig.model_fields:
             values = value if isinstance(value, list) else [value]
             asked[key] = parse_values(key, value) if isinstance(value, str) else check_values(key, values)
@@ -93,4 +103,37 @@ def load_experiment(path: Path) -> Experiment:
         options["claims"] = parse_claims(options.get("claims", []))
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from None
-    return Experiment(asked=asked, **{**options, "plugins": tuple(options.get("plugins", ()))})
+    tuning = _tuning(path, {key: options.pop(key) for key in TUNING if key in options}, asked)
+    return Experiment(asked=asked, **{**options, **tuning, "plugins": tuple(options.get("plugins", ()))})
+
+
+def _seeds(value: Any) -> list[int]:
+    return parse_seeds(",".join(map(str, value)) + "," if isinstance(value, list) else str(value))
+
+
+def _tuning(path: Path, options: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
+    """Read the keys of a tuning.
+
+    Raises:
+        UsageError: a value that is none, or such a key in a file that searches nothing.
+    """
+    if "search" not in options:
+        if options:
+            raise UsageError(f"{path}: {next(iter(options))} is for a tuning: give search too")
+        return {}
+    if "seed" in asked:
+        raise UsageError(f"{path}: a tuning's trials have seeds of their own; give the winners' as confirm")
+    ranges = options["search"]
+    if not isinstance(ranges, (str, dict)):
+        raise UsageError(f"{path}: search is a field with its range a line, as lr: 1e-4..1e-2:log, not {ranges!r}")
+    for key in ("trials", "sampler_seed"):
+        value = options.get(key, 1)
+        if not isinstance(value, int) or isinstance(value, bool) or value < (key == "trials"):
+            raise UsageError(f"{path}: {key} is a whole number, not {value!r}")
+    try:
+        sampler, seed = str(options.get("sampler", "sobol")), options.get("sampler_seed", 0)
+        search = parse_search(ranges, sampler=sampler, seed=seed)
+        confirm = _seeds(options["confirm"]) if "confirm" in options else None
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from None
+    return {"search": search, "trials": options.get("trials"), "confirm": confirm}

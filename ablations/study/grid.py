@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from ablations.study.cell import CellConfig
+from ablations.study.cell import CellConfig, first_error
 from ablations.study.claim import Claim
 from ablations.study.config import make_config
 from ablations.study.errors import UsageError
+from ablations.study.search import FIRST_TRIAL_SEED, Point, Search, point_of
 from ablations.study.values import check_values, value_name
 
 FORMAT: Literal[1] = 1
@@ -39,6 +40,8 @@ class Study(BaseModel):
         fixed: value of every field that neither varies nor is decided by the data set.
         per_data: where one of `DATA_FIELDS` is an axis, for each combination the fields that it decides and that were
             not asked for; else they stand in ``fixed``.
+        search: of the tuning that this study is, or whose winners it trains; None: neither.
+        points: values of the searched fields: of a tuning for each trial, of the study of its winners for each arm.
         plugins: modules that were imported to register normalisers.
         claims: what its numbers are to support or to contradict.
         history: one line for each extension.
@@ -56,6 +59,8 @@ class Study(BaseModel):
     axes: dict[str, list[Any]]
     fixed: dict[str, Any]
     per_data: dict[str, dict[str, Any]] = {}
+    search: Search | None = None
+    points: tuple[Point, ...] = ()
     plugins: tuple[str, ...] = ()
     claims: tuple[Claim, ...] = ()
     history: tuple[str, ...] = ()
@@ -70,6 +75,16 @@ class Study(BaseModel):
     def arm_names(self) -> list[str]:
         """Each arm as files, tables and ``--ref`` have it."""
         return [value_name(value) for value in self.arms]
+
+    @property
+    def searched(self) -> list[str]:
+        """Fields whose values the points give: neither axes nor fixed."""
+        return [] if self.search is None else self.search.fields
+
+    @property
+    def is_tuning(self) -> bool:
+        """Whether its cells are trials, whose seeds are no replicates: each has a point of its own."""
+        return self.fixed.get("scored_on") == "val"
 
     @property
     def conditions(self) -> dict[str, list[Any]]:
@@ -100,6 +115,7 @@ class Study(BaseModel):
         values = cell.model_dump(mode="json")
         point = point_name(values, [field for field in DATA_FIELDS if field in self.axes])
         held = {**self.fixed, **self.per_data.get(point, {})}
+        held |= point_of(self.points, self.arm_of(cell), cell.seed) or {}
         is_held = all(values[field] == value for field, value in held.items() if field in values)
         return is_held and all(getattr(cell, field) in values for field, values in self.axes.items())
 
@@ -111,6 +127,14 @@ class Study(BaseModel):
         """Name a cell's point on every axis but the arms and the seeds; empty where there is one condition only."""
         return point_name(dict(cell), self.conditions)
 
+    def title_of(self, cell: CellConfig) -> str:
+        """Name a cell for people: its arm, condition and seed, or for a trial its number and point."""
+        condition = self.condition_of(cell)
+        arm = f"{self.arm_of(cell)} ({condition})" if condition else self.arm_of(cell)
+        if not self.is_tuning:
+            return f"{arm} seed {cell.seed}"
+        return f"{arm} trial {cell.seed - FIRST_TRIAL_SEED} at {point_name(dict(cell), self.searched)}"
+
     @model_validator(mode="after")
     def _is_complete(self) -> Study:
         for field in (self.compare, *ALWAYS_AXES):
@@ -121,11 +145,36 @@ class Study(BaseModel):
                 raise ValueError(f"axes has values of {field} of another type")
         for field, info in CellConfig.model_fields.items():
             points = self.data_points.values()
-            if info.is_required() and field not in self.axes and not (points and all(field in p for p in points)):
+            is_given = field in self.axes or field in self.searched or (points and all(field in p for p in points))
+            if info.is_required() and not is_given:
                 raise ValueError(f"fixed has no {field}")
+        self._check_points()
         if self.ref is not None:
             choose_ref(self.ref, self.arms)
         return self
+
+    def _check_points(self) -> None:
+        """Check that cells have points in all searched fields, and that no seed is both a trial's and a replicate's.
+
+        Raises:
+            ValueError: it is not so.
+        """
+        for point in self.points:
+            if sorted(point.values) != sorted(self.searched):
+                raise ValueError(f"a point has values of {', '.join(point.values)}, not of {', '.join(self.searched)}")
+        if self.search is None:
+            return
+        asked = itertools.product(self.arm_names, self.axes["seed"])
+        lacking = [(arm, seed) for arm, seed in asked if point_of(self.points, arm, seed) is None]
+        if lacking and not (self.is_tuning and self.search.sampler == "tpe"):
+            arm, seed = lacking[0]
+            raise ValueError(
+                f"{arm} has no tuned values{f' for seed {seed}' * self.is_tuning}: tune it with the others"
+            )
+        for seed in self.axes["seed"]:
+            if (seed >= FIRST_TRIAL_SEED) != self.is_tuning:
+                what = "trials have seeds from" if self.is_tuning else "replicates have seeds below"
+                raise ValueError(f"seed {seed}: {what} {FIRST_TRIAL_SEED:,}, so that none is both")
 
 
 def point_name(values: Mapping[str, Any], fields: Iterable[str]) -> str:
@@ -137,8 +186,24 @@ def point_name(values: Mapping[str, Any], fields: Iterable[str]) -> str:
     return ", ".join(f"{field}={value_name(values[field])}" for field in fields)
 
 
-def expand(axes: Mapping[str, list[Any]], fixed: Mapping[str, Any], defaults: Defaults) -> list[CellConfig]:
+def expand(
+    axes: Mapping[str, list[Any]],
+    fixed: Mapping[str, Any],
+    defaults: Defaults,
+    *,
+    compare: str = "norm",
+    points: Collection[Point] | None = None,
+) -> list[CellConfig]:
     """Expand the product of the axes, seed by seed, so that an interrupted grid compares equal numbers.
+
+    Cells whose point is still to be drawn are none yet.
+
+    Args:
+        axes: values of every field that varies.
+        fixed: of others that were asked for.
+        defaults: for the rest.
+        compare: the field whose values are the arms.
+        points: values of searched fields; None: nothing is searched.
 
     Raises:
         UsageError: values that do not go together.
@@ -148,6 +213,10 @@ def expand(axes: Mapping[str, list[Any]], fixed: Mapping[str, Any], defaults: De
     for seed in axes["seed"]:
         for point in itertools.product(*others.values()):
             asked = {**fixed, **dict(zip(others, point, strict=True)), "seed": seed}
+            if points is not None:
+                if (values := point_of(points, value_name(asked[compare]), seed)) is None:
+                    continue
+                asked |= values
             cells.append(make_config({**defaults(asked), **asked}))
     return cells
 
@@ -161,6 +230,8 @@ def design(
     recipe: str,
     defaults: Defaults,
     question: str = "",
+    search: Search | None = None,
+    points: tuple[Point, ...] = (),
     plugins: tuple[str, ...] = (),
     claims: tuple[Claim, ...] = (),
 ) -> tuple[Study, list[CellConfig]]:
@@ -169,6 +240,8 @@ def design(
     Args:
         asked: values for each field that was named; several make an axis.
         recipe: by which ``defaults`` gives the others.
+        search: as in `Study`; its fields are asked for by the points alone.
+        points: as in `Study`; those that depend on results come as results do.
 
     Raises:
         UsageError: a reference that is no arm, values that do not go together, or arms that differ in more than one
@@ -179,37 +252,44 @@ def design(
     if compare not in axes:
         raise UsageError(f"--compare {compare}: give the values to compare, for instance --set {compare}=a,b")
     single = {field: asked[field][0] for field in asked if field not in axes}
-    cells = expand(axes, single, defaults)
-    per_data = _decided_by_data(axes, single, defaults)
-    decided = {field for own in per_data.values() for field in own}
+    cells = expand(axes, single, defaults, compare=compare, points=points if search else None)
+    searched = [] if search is None else search.fields
+    per_data = _decided_by_data(axes, single, defaults, searched=searched)
+    decided = {field for own in per_data.values() for field in own} | {*searched}
     first = cells[0].model_dump(mode="json")
     fixed = {field: value for field, value in first.items() if field not in axes and field not in decided}
     if compare in DATA_FIELDS:
         _check_one_difference(compare, per_data)
-    study = Study(
-        name=name,
-        question=question,
-        compare=compare,
-        ref=choose_ref(ref, axes[compare]),
-        recipe=recipe,
-        axes=axes,
-        fixed=fixed,
-        per_data=per_data,
-        plugins=plugins,
-        claims=claims,
-    )
+    try:
+        study = Study(
+            name=name,
+            question=question,
+            compare=compare,
+            ref=choose_ref(ref, axes[compare]),
+            recipe=recipe,
+            axes=axes,
+            fixed=fixed,
+            per_data=per_data,
+            search=search,
+            points=points,
+            plugins=plugins,
+            claims=claims,
+        )
+    except ValidationError as error:
+        raise UsageError(first_error(error)) from None
     return study, cells
 
 
 def _decided_by_data(
-    axes: Mapping[str, list[Any]], single: Mapping[str, Any], defaults: Defaults
+    axes: Mapping[str, list[Any]], single: Mapping[str, Any], defaults: Defaults, *, searched: Collection[str]
 ) -> dict[str, dict[str, Any]]:
     """Return what each data set at each image size decides, of what was not asked for; nothing where there is one."""
     data_axes = {field: axes[field] for field in DATA_FIELDS if field in axes}
     per_data = {}
     for values in itertools.product(*data_axes.values()) if data_axes else ():
         point = {**single, **dict(zip(data_axes, values, strict=True))}
-        own = {field: value for field, value in defaults(point).items() if field not in (single.keys() | axes.keys())}
+        given = {*single, *axes, *searched}
+        own = {field: value for field, value in defaults(point).items() if field not in given}
         per_data[point_name(point, data_axes)] = own
     return per_data
 

@@ -9,6 +9,7 @@ from ablations.study.cell import CellConfig
 from ablations.study.claim import merge_claims
 from ablations.study.errors import UsageError
 from ablations.study.grid import DATA_FIELDS, Study, choose_ref, point_name
+from ablations.study.search import Point
 from ablations.study.values import value_name
 
 
@@ -30,12 +31,15 @@ def extend(stored: Study, asked: Study, *, named: Collection[str], ref: str | No
         raise _another_question(stored, "compare", stored.compare, [asked.compare])
     if stored.recipe is not None and asked.recipe != stored.recipe:
         raise _another_question(stored, "recipe", stored.recipe, [asked.recipe])
+    if asked.search != stored.search:
+        raise _another_question(stored, "search", stored.search or "none", [asked.search or "none"])
+    points = _merge_points(stored, asked)
     axes = {field: list(values) for field, values in stored.axes.items()}
     per_data = dict(stored.per_data)
     added: list[str] = []
     for field, have in axes.items():
-        points = asked.data_points.values()
-        values = asked.axes.get(field) or list(dict.fromkeys(point[field] for point in points))
+        held = asked.data_points.values()
+        values = asked.axes.get(field) or list(dict.fromkeys(point[field] for point in held))
         new = [value for value in values if value not in have]
         if new and field not in named:
             raise UsageError(
@@ -64,7 +68,29 @@ def extend(stored: Study, asked: Study, *, named: Collection[str], ref: str | No
     when = f"extended (cells with results: {num_results})" if num_results else "extended"
     history = (*stored.history, f"{when}: {', '.join(added)}") if added else stored.history
     update: dict[str, Any] = {"question": question, "axes": axes, "ref": ref, "per_data": per_data, "plugins": plugins}
-    return stored.model_copy(update=update | {"claims": claims, "history": history, "num_looks": num_looks})
+    update |= {"claims": claims, "history": history, "num_looks": num_looks, "points": points}
+    return stored.model_copy(update=update)
+
+
+def _merge_points(stored: Study, asked: Study) -> tuple[Point, ...]:
+    """Return the points of a stored study and those that come with what is asked.
+
+    Raises:
+        UsageError: some cells would have other values than they have.
+    """
+    have = {point.key: point for point in stored.points}
+    for point in asked.points:
+        if have.setdefault(point.key, point) != point:
+            arm = point.arm or "every arm"
+            where = arm if point.seed is None else f"{arm} seed {point.seed}"
+            raise _another_question(
+                stored, "point", _written(have[point.key].values), [_written(point.values)], where=where
+            )
+    return tuple(have.values())
+
+
+def _written(values: Mapping[str, Any]) -> str:
+    return point_name(values, values)
 
 
 def _check_point(
@@ -79,7 +105,9 @@ def _check_point(
     own = stored.per_data.get(name)
     known = {**stored.fixed, **(own or {})}
     for field in CellConfig.model_fields:
-        if field in stored.axes or (own is None and field in decided and field not in named):
+        if field in stored.axes or field in stored.searched:
+            continue
+        if own is None and field in decided and field not in named:
             continue
         default = "the data set's own" if field in decided else CellConfig.model_fields[field].get_default()
         have = known.get(field, default)

@@ -6,8 +6,8 @@ from ablations.study.errors import UsageError
 from ablations.study.values import parse_values
 
 
-def parse_seeds(text: str) -> list[int]:
-    """Read ``--seeds``: a number is how many, a list or a range says which.
+def parse_seeds(text: str, *, option: str = "--seeds") -> list[int]:
+    """Read ``--seeds``, or another option like it: a number is how many, a list or a range says which.
 
     Raises:
         UsageError: anything else.
@@ -18,10 +18,10 @@ def parse_seeds(text: str) -> list[int]:
     text = text.strip()
     if text.isdecimal():
         if int(text) == 0:
-            raise UsageError("--seeds 0: at least one seed is needed; --seed 0 is the seed 0")
+            raise UsageError(f"{option} 0: at least one seed is needed; the seed 0 is {option} 0,")
         text = f"0-{int(text) - 1}"
     try:
         seeds = parse_values("seed", text.removesuffix(","))
     except UsageError as error:
-        raise UsageError(f"--seeds {text}: give how many (8), or which (0-3,7); {error}") from None
+        raise UsageError(f"{option} {text}: give how many (8), or which (0-3,7); {error}") from None
     return sorted(seeds)

@@ -1,0 +1,209 @@
+"""The trials of a tuning: over a searched field, each arm's best beside the others, and what k trials come to.
+
+A frame `trials` is one condition's rows of what `ablations.stats.tuned` takes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from ablations.figures.canvas import counted, is_drawable, legend_above, seed_heights, write_beside
+from ablations.figures.palette import arm_style
+from ablations.stats import expected_best, profile, tuned, winners
+
+NAMES = {"lr": "Learning rate", "weight_decay": "Weight decay"}
+"""Field to its name on an axis."""
+
+DODGED = 0.5
+"""Of all arms at one point together, as a share of the way to the next one were they evenly spread."""
+
+ROOM = 0.08
+"""Of what is in view, left and right of it."""
+
+
+def trials_over_range(trials: pd.DataFrame, axes: Axes) -> Axes:
+    """Draw each arm's validation accuracy over a searched field: its trials, and the best in each part of the range.
+
+    The line is `ablations.stats.profile`: the best over the other searched fields. A trial that diverged is a cross at
+    its score. Arms at the same point are dodged, so that they can be told apart. The legend has the sensitivity and the
+    widest range without divergence.
+
+    Args:
+        trials: one condition's, and `field`, the searched field that is drawn, with `is_log`, its scale.
+        axes: where to draw; the legend stands to their right: give the figure `layout="constrained"`, or it is cut off.
+
+    Returns:
+        The same axes.
+
+    Raises:
+        ValueError: the frame holds several conditions.
+    """
+    axes.set_ylabel("Validation accuracy (%)")
+    if not is_drawable(trials, axes):
+        return axes
+    field, is_log = str(trials["field"].iloc[0]), bool(trials["is_log"].iloc[0])
+    axes.set_xlabel(NAMES.get(field, field))
+    if is_log:
+        axes.set_xscale("log")
+    table = tuned(trials, [field]).set_index("arm")
+    arms = [own for _, own in trials.groupby(["arm_order", "arm"])]
+    num_trials = max(len(own) for own in arms)
+    step = DODGED * _span(trials[field], is_log) / max(1, num_trials * len(arms))
+    for place, own in enumerate(arms):
+        shift = step * (place - (len(arms) - 1) / 2)
+        row = table.loc[[str(own["arm"].iloc[0])]].iloc[0]
+        text = f"{own['arm_label'].iloc[0]}\nsensitivity {row[f'{field}_sensitivity_pct']:.1f}"
+        text += _stable_text(row, field, is_log)
+        _draw_trials(own, field, shift, is_log, text, axes)
+    each = sorted({len(own) for own in arms})
+    count = f"{each[0]}" if len(each) == 1 else f"{each[0]} to {each[-1]}"
+    axes.set_title(
+        f"n = {count} trials per arm. Faint: a trial. Line: the best in each part of the range. x: diverged.",
+        loc="left",
+        fontsize="small",
+    )
+    axes.grid(axis="y", linewidth=0.4, alpha=0.5)
+    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize="x-small", frameon=False)
+    return axes
+
+
+def isolation(trials: pd.DataFrame, axes: Axes) -> Axes:
+    """Draw each arm's best trial beside the others': what the arm comes to, the searched fields at their best.
+
+    The isolation plot of V. Godbole et al., "Deep Learning Tuning Playbook" (2023), with the trials behind it. The axis
+    spans what half as many trials could be expected to reach and what the best did; how many trials lie to the left of
+    it is said beside.
+
+    Args:
+        trials: one condition's, and `point`, the values of the searched fields in words.
+        axes: where to draw; the legend stands above them: give the figure `layout="constrained"`, or it is cut off.
+
+    Returns:
+        The same axes.
+
+    Raises:
+        ValueError: the frame holds several conditions.
+    """
+    axes.set_xlabel("Validation accuracy (%)")
+    if not is_drawable(trials, axes):
+        return axes
+    best = winners(trials).sort_values("arm_order", kind="stable")
+    ends = _ends(trials, best)
+    heights, texts, labels = seed_heights(trials["seed"]), [], []
+    for row, won in enumerate(best.to_dict("records")):
+        own = trials[trials["arm"] == won["arm"]]
+        style, diverged = arm_style(int(won["arm_order"])), own["outcome"] == "diverged"
+        at = row + heights[own.index]
+        dots: dict[str, Any] = {"color": style.colour, "linestyle": "", "alpha": 0.5}
+        axes.plot(own.loc[~diverged, "score_pct"], at[~diverged], marker=style.marker, markersize=3.5, **dots)
+        axes.plot(own.loc[diverged, "score_pct"], at[diverged], marker="x", markersize=4, **dots)
+        axes.plot(won["score_pct"], row + 0.32, marker=style.marker, color=style.colour, markersize=7)
+        num_left = int((own["score_pct"] < ends[0]).sum())
+        texts.append(
+            "\n".join([f"{won['score_pct']:.2f} % at", *str(won["point"]).split(", "), f"{num_left} to the left"])
+        )
+        labels.append("\n".join(filter(None, [str(won["arm_label"]), f"n = {len(own)}", counted(own["outcome"])])))
+    axes.set_xlim(*ends)
+    axes.set_yticks(range(len(best)), labels, fontsize="small")
+    spare = max(5 - len(best), 0) / 2
+    axes.set_ylim(len(best) - 0.4 + spare, -0.6 - spare)
+    axes.grid(axis="x", linewidth=0.4, alpha=0.5)
+    handles = [
+        Line2D([], [], color="grey", marker="o", markersize=3.5, alpha=0.5, linestyle="", label="a trial"),
+        Line2D([], [], color="grey", marker="o", markersize=7, linestyle="", label="the best"),
+    ]
+    if (trials["outcome"] == "diverged").any():
+        handles.append(Line2D([], [], color="grey", marker="x", linestyle="", label="diverged"))
+    legend_above(axes, side="right", num_columns=3, handles=handles)
+    write_beside(axes, texts, below="", bold=[False] * len(texts))
+    return axes
+
+
+def best_of_k(trials: pd.DataFrame, axes: Axes) -> Axes:
+    """Draw the best validation accuracy to be expected of k trials, arm by arm.
+
+    Args:
+        trials: one condition's.
+        axes: where to draw; the legend stands to their right: give the figure `layout="constrained"`, or it is cut off.
+
+    Returns:
+        The same axes.
+
+    Raises:
+        ValueError: the frame holds several conditions.
+    """
+    axes.set(xlabel="Trials", ylabel="Expected best validation accuracy (%)")
+    if not is_drawable(trials, axes):
+        return axes
+    for _, own in expected_best(trials).groupby(["arm_order", "arm"]):
+        style = arm_style(int(own["arm_order"].iloc[0]))
+        axes.plot(
+            own["k"],
+            own["expected_pct"],
+            color=style.colour,
+            linestyle=style.linestyle,
+            marker=style.marker,
+            markersize=4,
+            label=own["arm_label"].iloc[0],
+        )
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(linewidth=0.4, alpha=0.5)
+    axes.set_title(
+        "Mean over all subsets of the trials (the unbiased estimator of Tang et al. 2020).",
+        loc="left",
+        fontsize="small",
+    )
+    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize="small", frameon=False)
+    return axes
+
+
+def _span(values: pd.Series[float], is_log: bool) -> float:
+    low, high = float(values.min()), float(values.max())
+    return float(np.log(high / low)) if is_log else high - low
+
+
+def _stable_text(row: pd.Series, field: str, is_log: bool) -> str:
+    low, high = row[f"{field}_stable_low"], row[f"{field}_stable_high"]
+    if np.isnan(low):
+        return "\nnowhere stable"
+    decades = f" ({np.log10(high / low):.1f} decades)" if is_log else ""
+    return f"\nstable {low:.2g} to {high:.2g}{decades}"
+
+
+def _draw_trials(own: pd.DataFrame, field: str, shift: float, is_log: bool, text: str, axes: Axes) -> None:
+    def moved(values: pd.Series[float]) -> pd.Series[float]:
+        return values * np.exp(shift) if is_log else values + shift
+
+    style, diverged = arm_style(int(own["arm_order"].iloc[0])), own["outcome"] == "diverged"
+    x = moved(own[field])
+    faint: dict[str, Any] = {"color": style.colour, "linestyle": ""}
+    axes.plot(x[~diverged], own.loc[~diverged, "score_pct"], marker=style.marker, markersize=3.5, alpha=0.4, **faint)
+    axes.plot(x[diverged], own.loc[diverged, "score_pct"], marker="x", markersize=5, markeredgewidth=1.4, **faint)
+    curve = profile(own, field)
+    axes.plot(
+        moved(curve["value"]),
+        curve["score_pct"],
+        color=style.colour,
+        linestyle=style.linestyle,
+        marker=style.marker,
+        markersize=5,
+        linewidth=1.5,
+        label=text,
+    )
+
+
+def _ends(trials: pd.DataFrame, best: pd.DataFrame) -> tuple[float, float]:
+    """Return what an axis of scores spans: from the lowest expected best of half the trials to the best of all."""
+    halves = [
+        own["expected_pct"].iloc[max(0, len(own) // 2 - 1)]
+        for _, own in expected_best(trials).groupby("arm", sort=False)
+    ]
+    low, high = min(map(float, halves)), float(best["score_pct"].max())
+    room = ROOM * max(high - low, 1.0)
+    return max(low - room, -2.0), min(high + room, 102.0)

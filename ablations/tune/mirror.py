@@ -1,0 +1,203 @@
+"""Optuna's studies of a tuning, one for each arm: made from the cells, which are the truth, and made again from them.
+
+A trial of Optuna's is a cell of ours, known by its id. All points that are drawn are enqueued; what has ended is told
+in the order of the points, so that Optuna's trial k is always point k.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import optuna
+from optuna.storages import BaseStorage, JournalStorage, get_storage
+from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
+from optuna.trial import FrozenTrial, TrialState
+
+from ablations.engine.watcher import Watcher
+from ablations.store import Store
+from ablations.study import CellConfig, Study, UsageError
+from ablations.tune.propose import DIVERGED, Ended, distributions
+
+JOURNAL = "optuna_journal.log"
+"""Optuna's journal file, in the folder of the trials."""
+
+STATES = {"ok": TrialState.COMPLETE, "diverged": TrialState.COMPLETE, "failed": TrialState.FAIL}
+"""Outcome of a cell to the state of Optuna's trial: what diverged is a result."""
+
+
+class OptunaStudies:
+    """Optuna's studies of a tuning.
+
+    Args:
+        study: the tuning.
+        cells: its trials that are to be run; those that have a record are its trials too.
+        store: its folder.
+        url: of a database that Optuna keeps the studies in; None: a journal file in the folder.
+
+    Raises:
+        UsageError: the database cannot be opened, or has a study of one of these names that is another's.
+    """
+
+    def __init__(self, study: Study, cells: list[CellConfig], *, store: Store, url: str | None) -> None:
+        assert study.search is not None, "the study is no tuning"
+        self._study, self._search, self._url = study, study.search, url
+        self._journal = store.folder / JOURNAL
+        self._lock = JournalFileSymlinkLock(str(store.folder / f"{JOURNAL}.ours"))
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        records = {id_: record for id_, record in store.records().items() if study.has(record.config)}
+        known = {id_: record.config for id_, record in records.items()} | {cell.id: cell for cell in cells}
+        self._cells: dict[str, list[CellConfig]] = {}
+        for cell in sorted(known.values(), key=lambda cell: cell.seed):
+            self._cells.setdefault(study.arm_of(cell), []).append(cell)
+        self._outcomes = {id_: record.outcome for id_, record in records.items()}
+        self._storage = self._open()
+        if url is not None:
+            self._check_names()
+
+    def sync(self) -> None:
+        """Bring every arm's study up to what the cells say; one that does not agree with them is made anew."""
+        with self._alone():
+            for arm in self._cells:
+                self._sync(arm)
+
+    def tell(self, cell: CellConfig, outcome: Mapping[str, Any]) -> None:
+        """Take a trial that has ended."""
+        self._outcomes[cell.id] = dict(outcome)
+        with self._alone():
+            self._sync(self._study.arm_of(cell))
+
+    def name_of(self, arm: str) -> str:
+        """Return the name of an arm's study."""
+        return f"{self._study.name}: {arm}"
+
+    def _open(self) -> BaseStorage:
+        if self._url is None:
+            return JournalStorage(JournalFileBackend(str(self._journal)))
+        try:
+            return get_storage(self._url)
+        except Exception as error:  # whatever the database's driver raises
+            raise UsageError(f"--storage {self._url} cannot be opened: {_line(error)}") from error
+
+    def _check_names(self) -> None:
+        known = {summary.study_name for summary in optuna.get_all_study_summaries(self._storage)}
+        for arm, cells in self._cells.items():
+            if self.name_of(arm) in known:
+                trials = self._load(arm).get_trials(deepcopy=False)
+                ours = {cell.id for cell in cells}
+                if any(trial.user_attrs.get("cell") not in ours for trial in trials):
+                    raise UsageError(
+                        f"--storage {self._url} has a study '{self.name_of(arm)}' of other trials; "
+                        "choose another name with --study"
+                    )
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Let no other runner of the same tuning write at the same time."""
+        self._lock.acquire()
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+    def _load(self, arm: str) -> optuna.Study:
+        return optuna.create_study(
+            storage=self._storage, study_name=self.name_of(arm), direction="maximize", load_if_exists=True
+        )
+
+    def _sync(self, arm: str) -> None:
+        study = self._readable(arm)
+        cells = self._cells[arm]
+        trials = study.get_trials(deepcopy=False)
+        if not all(map(self._agrees, trials, cells[: len(trials)])) or len(trials) > len(cells):
+            optuna.delete_study(study_name=self.name_of(arm), storage=self._storage)
+            study, trials = self._load(arm), []
+        if not trials:
+            study.set_user_attr("searched", str(self._search))
+            study.set_user_attr("value", "validation accuracy of the last epoch, %; chance where it diverged before")
+        for cell in cells[len(trials) :]:
+            study.enqueue_trial(self._values(cell), user_attrs={"cell": cell.id, "seed": cell.seed})
+        num_told = sum(trial.state != TrialState.WAITING for trial in trials)
+        for cell in cells[num_told:]:
+            if cell.id not in self._outcomes:
+                break
+            self._tell(study, self._outcomes[cell.id])
+
+    def _readable(self, arm: str) -> optuna.Study:
+        """Return an arm's study; a journal that was cut short is made anew, with all that is in it."""
+        try:
+            return self._load(arm)
+        except (ValueError, KeyError):
+            if self._url is not None:
+                raise
+            self._journal.unlink()
+            self._storage = self._open()
+            for other in self._cells:
+                if other != arm:
+                    self._sync(other)
+            return self._load(arm)
+
+    def _tell(self, study: optuna.Study, outcome: Mapping[str, Any]) -> None:
+        """Tell what the next trial that waits has come to."""
+        trial = study.ask(distributions(self._search))
+        for key in ("outcome", "kind", "val_loss", "seconds"):
+            trial.set_user_attr(key, outcome[key])
+        ended = Ended.of(outcome, trial.params)
+        if ended.outcome == "failed":
+            study.tell(trial, state=TrialState.FAIL)
+            return
+        trial.set_constraint(DIVERGED, float(ended.outcome == "diverged"))
+        study.tell(trial, ended.score_pct)
+
+    def _agrees(self, trial: FrozenTrial, cell: CellConfig) -> bool:
+        """Whether a trial says what its cell does."""
+        outcome = self._outcomes.get(cell.id)
+        if trial.user_attrs.get("cell") != cell.id:
+            return False
+        if trial.state == TrialState.WAITING:
+            return True
+        if outcome is None or trial.state != STATES[outcome["outcome"]] or trial.params != self._values(cell):
+            return False
+        ended = Ended.of(outcome, trial.params)
+        return trial.user_attrs.get("outcome") == ended.outcome and trial.value == ended.score_pct
+
+    def _values(self, cell: CellConfig) -> dict[str, Any]:
+        return {field: getattr(cell, field) for field in self._search.fields}
+
+
+class Telling:
+    """Passes on what happens in a run, and tells Optuna; what goes wrong there stops no trial.
+
+    Args:
+        watcher: who is told beside.
+        studies: Optuna's.
+    """
+
+    def __init__(self, watcher: Watcher, studies: OptunaStudies) -> None:
+        self._watcher, self._studies = watcher, studies
+        self._is_said = False
+
+    def done(self, cell: CellConfig, outcome: Mapping[str, Any], *, ours: bool, remark: str) -> None:
+        """Take a trial that has ended."""
+        self._watcher.done(cell, outcome, ours=ours, remark=remark)
+        try:
+            self._studies.tell(cell, outcome)
+        except Exception as error:  # whatever a database's driver raises: the cells are the truth
+            if not self._is_said:
+                self._watcher.note(
+                    f"Optuna's storage cannot be written: {_line(error)}; trials go on, the next run fills it"
+                )
+            self._is_said = True
+
+    def note(self, line: str) -> None:
+        """Pass it on."""
+        self._watcher.note(line)
+
+    def tick(self) -> None:
+        """Pass it on."""
+        self._watcher.tick()
+
+
+def _line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,79 @@
+"""The next point of an arm, by Optuna's tree-structured Parzen estimator."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from ablations.study.search import Search
+
+DIVERGED = "diverged"
+"""Name of the constraint that a diverged trial violates: Optuna counts it as infeasible, and TPE keeps away."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ended:
+    """A trial that has an outcome.
+
+    Args:
+        values: of the searched fields.
+        outcome: ``ok``, ``diverged`` or ``failed``.
+        score_pct: validation accuracy, chance where it diverged without one; None where it failed.
+    """
+
+    values: Mapping[str, Any]
+    outcome: str
+    score_pct: float | None
+
+    @classmethod
+    def of(cls, outcome: Mapping[str, Any], values: Mapping[str, Any]) -> Ended:
+        """Read it from the content of outcome.json."""
+        score = outcome["val_accuracy_pct"]
+        if outcome["outcome"] == "diverged" and score is None:
+            score = outcome["chance_pct"]
+        return cls(values=values, outcome=outcome["outcome"], score_pct=score)
+
+
+def propose(search: Search, ended: Sequence[Ended], *, number: int) -> dict[str, int | float]:
+    """Propose the next point of an arm; the same results give the same point.
+
+    Args:
+        search: what is searched.
+        ended: trials of the arm, in the order of their numbers.
+        number: of the trial, from 0; with the search's seed it keys the sampler.
+    """
+    seed = int(np.random.SeedSequence([search.seed, number]).generate_state(1)[0])
+    study = optuna.create_study(
+        direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed, n_startup_trials=1, constant_liar=False)
+    )
+    study.add_trials([as_trial(search, trial) for trial in ended])
+    params = study.ask(distributions(search)).params
+    return {each.field: each.rounded(params[each.field]) for each in search.ranges}
+
+
+def as_trial(search: Search, ended: Ended) -> FrozenTrial:
+    """Return a trial as Optuna has it: a failed one is no result, a diverged one is a result and infeasible."""
+    is_failed = ended.outcome == "failed"
+    return create_trial(
+        state=TrialState.FAIL if is_failed else TrialState.COMPLETE,
+        value=None if is_failed else ended.score_pct,
+        params=dict(ended.values),
+        distributions=distributions(search),
+        constraints={} if is_failed else {DIVERGED: float(ended.outcome == "diverged")},
+    )
+
+
+def distributions(search: Search) -> dict[str, BaseDistribution]:
+    """Return the ranges of a search as Optuna has them."""
+    return {
+        each.field: IntDistribution(int(each.low), int(each.high), log=each.log)
+        if each.is_integer
+        else FloatDistribution(each.low, each.high, log=each.log)
+        for each in search.ranges
+    }

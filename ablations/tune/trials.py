@@ -1,0 +1,112 @@
+"""Which trials a tuning runs, and what its winners are trained with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from ablations.plan import Plan, make_plan
+from ablations.request import Request
+from ablations.store import CellRecord, Store
+from ablations.study import UsageError
+from ablations.study.grid import point_name
+from ablations.study.search import FIRST_TRIAL_SEED, Point, Search, point_of
+from ablations.tune.propose import Ended, propose
+
+STARTUP = 8
+"""Trials of the TPE sampler whose points are the same for every arm, from the Sobol sequence."""
+
+
+def trial_plans(request: Request, *, num_trials: int) -> Iterator[Plan]:
+    """Give the plans of a tuning's trials; each is to be carried out before the next is asked for.
+
+    With the Sobol sampler there is one. With TPE the first has the points that are known, and each after it one more
+    trial of every arm, whose point follows from that arm's results so far, and from nothing else: a tuning that was
+    interrupted goes on to the same points.
+
+    Args:
+        request: for everything but seeds and points.
+        num_trials: of every arm.
+
+    Raises:
+        UsageError: anything that the user got wrong, in one line.
+    """
+    search = _search_of(request)
+    seeds = [FIRST_TRIAL_SEED + k for k in range(num_trials)]
+    drawn = seeds if search.sampler == "sobol" else seeds[:STARTUP]
+    points = tuple(Point(values=v, seed=seed) for seed, v in zip(drawn, search.points(len(drawn)), strict=True))
+    trials = replace(request, asked={**request.asked, "seed": seeds}, points=points, trials=True)
+    plan = make_plan(trials)
+    if search.sampler == "tpe" and plan.study.points != points:  # the study has points of its own by now
+        plan = make_plan(replace(trials, points=plan.study.points))
+    yield plan
+    while search.sampler == "tpe" and (new := _next_points(search, plan)):
+        plan = make_plan(replace(trials, points=(*plan.study.points, *new)))
+        keys = {point.key for point in new}
+        yield replace(plan, cells=[cell for cell in plan.cells if (plan.study.arm_of(cell), cell.seed) in keys])
+
+
+def confirmation(request: Request, store: Store, *, seeds: list[int]) -> tuple[Request, list[str]]:
+    """Ask for each arm's winner on fresh seeds.
+
+    Args:
+        request: of the tuning.
+        store: of its trials.
+        seeds: of the replicates.
+
+    Returns:
+        The request, and sentences that say which point each arm has won with, and what is to be known of that.
+
+    Raises:
+        UsageError: a trial is missing, or an arm has none with a result.
+    """
+    from ablations.stats import winners
+    from ablations.store.frames import read_frames
+
+    frames = read_frames(store, sources=None)
+    study, trials = frames.study, frames.cells
+    if frames.problems:
+        raise UsageError(frames.problems[0])
+    if num_missing := len(frames.missing):
+        raise UsageError(f"{num_missing} trials of {study.name} have no outcome yet: finish them first")
+    best = winners(trials)
+    if without := [arm for arm in study.arm_names if arm not in set(best["arm"])]:
+        raise UsageError(f"every trial of {without[0]} has failed, so it has no winner: python -m ablations status")
+    points, lines = [], []
+    for row in best.to_dict("records"):
+        values = {field: row[field] for field in study.searched}
+        points.append(Point(values=values, arm=row["arm"]))
+        how = f"{row['score_pct']:.2f} % on validation"
+        if row["outcome"] == "diverged":
+            how = "every trial diverged, so it is the one that came furthest"
+        lines.append(f"{row['arm']}: {point_name(values, values)} ({how})")
+    if num_failed := int((trials["outcome"] == "failed").sum()):
+        lines.append(f"failed trials, so that the arms had not the same budget: {num_failed}")
+    asked = {**request.asked, study.compare: study.arms, "seed": seeds}
+    confirmed = replace(request, asked=asked, points=tuple(points), trials=False, claims=study.claims)
+    return replace(confirmed, name=store.folder.resolve().parent.name, ref=request.ref or study.ref), lines
+
+
+def _search_of(request: Request) -> Search:
+    if request.search is None:
+        raise UsageError("a tuning needs what to search: give --search lr=1e-4..1e-2:log, or more")
+    return request.search
+
+
+def _next_points(search: Search, plan: Plan) -> list[Point]:
+    """Return the next point of every arm that has not had all its trials, from its results so far."""
+    study, records = plan.study, plan.store.records()
+    points = []
+    for arm in dict.fromkeys(study.arm_of(cell) for cell in plan.cells):
+        seeds = study.axes["seed"]
+        lacking = [seed for seed in seeds if point_of(study.points, arm, seed) is None]
+        if lacking:
+            own = [r for r in records.values() if study.has(r.config) and study.arm_of(r.config) == arm]
+            ended = [_ended(record, search.fields) for record in sorted(own, key=lambda record: record.config.seed)]
+            number = lacking[0] - FIRST_TRIAL_SEED
+            points.append(Point(values=propose(search, ended, number=number), arm=arm, seed=lacking[0]))
+    return points
+
+
+def _ended(record: CellRecord, fields: list[str]) -> Ended:
+    return Ended.of(record.outcome, {field: getattr(record.config, field) for field in fields})
