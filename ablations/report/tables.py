@@ -15,17 +15,7 @@ from ablations.study.claim import OF_TRIALS
 
 Row = dict[str, str]
 
-TEXT_COLUMNS = (
-    "condition",
-    "claim",
-    "verdict",
-    "evidence",
-    "source",
-    "isolates",
-    "difference",
-    "outcome",
-    "why",
-)
+TEXT_COLUMNS = ("condition", "claim", "verdict", "evidence", "source", "isolates", "difference", "outcome", "why")
 """Columns that hold words, beside that of the arms."""
 
 
@@ -228,8 +218,8 @@ def tuning_table(results: Results) -> TextTable:
 
     notes = tuned_notes(results) if results.is_tuning else []
     notes += [
-        "validation accuracy, and the values that gave the best; (low), (high): in the outer tenth of the range, or the "
-        "outermost that was tried; best of half: what half as many trials are expected to reach (mean over all "
+        "validation accuracy, and the values that gave the best; (low), (high): in the outer tenth of the range, or "
+        "the outermost that was tried; best of half: what half as many trials are expected to reach (mean over all "
         "subsets, the unbiased estimator of Tang et al., arXiv 2004.13705); div.: trials that diverged, and Wilson's "
         "interval of their share of those that did not fail; seconds: of all trials of the arm, one after the other",
     ]

@@ -137,8 +137,8 @@ def expected_best(trials: pd.DataFrame) -> pd.DataFrame:
 def profile(trials: pd.DataFrame, field: str) -> pd.DataFrame:
     """Return the best score within each part of a range: the curve over one field, at the best of the others.
 
-    The parts are of equal width on the range's scale, 2^(m/2) of them for 2^m trials (m even, else of m + 1), which a Sobol sequence fills
-    evenly.
+    The parts are of equal width on the range's scale, about as many as there are trials in each: 4 for 8 trials and for
+    16, 8 for 32 and for 64. A Sobol sequence fills them evenly.
 
     Args:
         trials: one row per trial.
