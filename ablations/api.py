@@ -196,7 +196,7 @@ def tune(
         RunStopped: too much failed, or the disk is full; what is finished is kept.
         KeyboardInterrupt: the tuning was interrupted; what is finished is kept.
     """
-    from ablations.tune import confirmation, trial_plans
+    from ablations.tuning import confirmation, trial_plans
 
     tuning = make_tuning(
         experiment=None if experiment is None else Path(experiment),
@@ -341,10 +341,11 @@ def _write_study(plan: Plan, *, is_first: bool) -> None:
 
 
 def _telling_optuna(plan: Plan, watcher: Watcher, url: str | None) -> Watcher:
-    from ablations.tune import OptunaStudies, Telling
+    from ablations.tuning import OptunaStudies, Telling
 
     studies = OptunaStudies(plan.study, plan.cells, store=plan.store, url=url)
-    studies.sync()
+    for line in studies.sync():
+        watcher.note(line)
     return Telling(watcher, studies)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -75,8 +75,8 @@ class Case:
     conditions: Sequence[str]
     cells: pd.DataFrame
     costs: pd.DataFrame
-    trials: pd.DataFrame
-    sampler: str | None
+    trials: pd.DataFrame = field(default_factory=pd.DataFrame)
+    sampler: str | None = None
 
 
 def judge(cases: Sequence[Case]) -> pd.DataFrame:
@@ -145,7 +145,7 @@ def _judge(claim: Claim, condition: str, *, case: Case, table: pd.DataFrame, alp
     there = case.cells[case.cells["condition"] == condition]
     have = set(there["arm"])
     if claim.kind == "fails_at_any_lr":
-        return _judge_trials(case.trials[case.trials["arm"] == claim.arm], sampler=case.sampler)
+        return _judge_trials(claim.arm, case)
     if claim.kind == "cost_linear_in_tokens":
         return _judge_cost(case.costs[(case.costs["condition"] == condition) & (case.costs["arm"] == claim.arm)])
     if missing := [arm for arm in claim.arms if arm not in have]:
@@ -272,10 +272,11 @@ def _judge_failure(own: pd.DataFrame) -> _Finding:
     return _Finding(verdict, f"{num_diverged} of {n} cells diverged{interval}{left}")
 
 
-def _judge_trials(own: pd.DataFrame, *, sampler: str | None) -> _Finding:
+def _judge_trials(arm: str, case: Case) -> _Finding:
     """Judge whether an arm fails to train wherever in the range it was tried."""
-    if sampler is None or "lr_place" not in own:
+    if case.sampler is None or "lr_place" not in case.trials:
         return _Finding("undecided", "the learning rate was not searched: python -m ablations tune")
+    own = case.trials[case.trials["arm"] == arm]
     ended = own[own["outcome"] != "failed"]
     trained = ended[ended["outcome"] == "ok"]
     counts = {"failed and are left out": len(own) - len(ended), "are stale": int(own["stale"].sum())}
@@ -287,7 +288,7 @@ def _judge_trials(own: pd.DataFrame, *, sampler: str | None) -> _Finding:
         return _Finding("undecided", f"no trial has a result{left}")
     bound = BOUND_P ** (1 / len(ended))
     text = f"all {len(ended)} trials diverged"
-    if sampler != "sobol":
+    if case.sampler != "sobol":
         return _Finding("undecided", f"{text}, but points by TPE bound no share of the range{left}")
     text += f": at most {100 * bound:.0f} % of the searched range trains, with 95 % confidence"
     return _Finding("supported" if bound < TRAINING_SHARE else "undecided", text + left)

@@ -39,14 +39,19 @@ def full(request: pytest.FixtureRequest) -> bool:
 
 
 def start(
-    *arguments: object, out: Path, cwd: Path = ROOT, new_group: bool = False, **environment: str
+    *arguments: object,
+    out: Path,
+    command: str = "run",
+    cwd: Path = ROOT,
+    new_group: bool = False,
+    **environment: str,
 ) -> subprocess.Popen[str]:
-    """Start ``run`` in a process of its own."""
-    command = [sys.executable, "-m", "ablations", "run", *map(str, arguments), "--out", str(out)]
+    """Start ``run``, or another command, in a process of its own."""
+    line = [sys.executable, "-m", "ablations", command, *map(str, arguments), "--out", str(out)]
     path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
     env = os.environ | {"PYTHONPATH": path} | environment
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "start_new_session": new_group}
-    return subprocess.Popen(command, cwd=cwd, env=env, text=True, **pipes)
+    return subprocess.Popen(line, cwd=cwd, env=env, text=True, **pipes)
 
 
 def cells(out: Path, study: str = "norm-digits") -> dict[str, Path]:

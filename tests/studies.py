@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,13 @@ import numpy as np
 from ablations import recipes
 from ablations.callbacks import write_rows
 from ablations.provenance import source_hashes
+from ablations.stats import winners
 from ablations.store import Store, cell_name
+from ablations.store.frames import read_frames
 from ablations.study import CellConfig
 from ablations.study.claim import parse_claims
 from ablations.study.grid import design
+from ablations.study.search import FIRST_TRIAL_SEED, Point, Search, parse_search
 
 NUM_IMAGES = 200
 LAYERS = ("blocks.0.attn", "blocks.1.attn", "class_blocks.0.attn")
@@ -44,6 +48,8 @@ def make_study(
     question: str = "Which one trains?",
     log: str = "2026-01-01 INFO: epoch 1",
     sources: str | None = None,
+    search: Search | None = None,
+    points: tuple[Point, ...] = (),
     **axes: list[Any],
 ) -> Path:
     """Write a study; cells by (arm, seed) may have other stories than ok, or be missing."""
@@ -57,6 +63,7 @@ def make_study(
         "epochs": [epochs],
     }
     asked |= {"warmup_epochs": [1], "norm": list(norms), "seed": list(range(seeds)), **axes}
+    asked = {field: values for field, values in asked.items() if search is None or field not in search.fields}
     study, cells = design(
         name=name,
         asked=asked,
@@ -66,6 +73,8 @@ def make_study(
         defaults=defaults,
         question=question,
         claims=parse_claims([dict(claim) for claim in claims]),
+        search=search,
+        points=points,
     )
     store = Store(out / name)
     store.write_study(study)
@@ -76,6 +85,44 @@ def make_study(
             story = (stories or {}).get((arm, cell.seed), "ok")
             _write_cell(store.cells / cell_name(arm, cell), cell, story, sources or known[cell.norm], log)
     return store.folder
+
+
+SEARCH = "lr=1e-4..1e-1:log,weight_decay=0.01..0.2:log"
+
+
+def make_tuned(
+    out: Path,
+    *,
+    name: str = "tuned",
+    norms: Sequence[str] = ("xnorm", "l2", "single_l2"),
+    trials: int = 8,
+    seeds: int = 4,
+    stories: Mapping[tuple[str, int], str] | None = None,
+    confirmed: bool = True,
+    claims: Sequence[Mapping[str, Any]] = (),
+    search: Search | None = None,
+    **options: Any,
+) -> Path:
+    """Write a tuning, whose trials by (arm, number) may have other stories than ok, and the study of its winners."""
+    search = search or parse_search(SEARCH)
+    numbers = [FIRST_TRIAL_SEED + k for k in range(trials)]
+    drawn = zip(numbers, search.points(trials), strict=True)
+    told = {(arm, FIRST_TRIAL_SEED + k): story for (arm, k), story in (stories or {}).items()}
+    more = {"norms": norms, "claims": claims, "search": search, **options}
+    tuning = make_study(
+        out / name,
+        name="tuning",
+        seed=numbers,
+        scored_on=["val"],
+        stories=told,
+        points=tuple(Point(values=values, seed=seed) for seed, values in drawn),
+        **more,
+    )
+    if not confirmed:
+        return tuning
+    best = winners(read_frames(Store(tuning), sources=None).cells)
+    points = tuple(Point(values={f: row[f] for f in search.fields}, arm=row["arm"]) for row in best.to_dict("records"))
+    return make_study(out, name=name, seeds=seeds, points=points, **more)
 
 
 def _write_cell(folder: Path, cell: CellConfig, story: str, source: str, log: str) -> None:
@@ -105,7 +152,7 @@ def _write_cell(folder: Path, cell: CellConfig, story: str, source: str, log: st
     write_rows(folder / "probes.csv", probes)
     write_rows(folder / "timing.csv", [{"epoch": epoch + 1, "seconds": 12.0} for epoch in range(num_epochs)])
     accuracy = None
-    if story in ("ok", "stuck"):
+    if cell.scored_on == "test" and story in ("ok", "stuck"):
         share = 0.1 if story == "stuck" else 0.93 - 0.01 * len(cell.norm)
         correct = np.random.default_rng(cell.seed).random(NUM_IMAGES) < share + 0.02 * rng.normal()
         np.save(folder / "correct.npy", correct)
@@ -120,6 +167,8 @@ def _write_cell(folder: Path, cell: CellConfig, story: str, source: str, log: st
         "attempts": [],
         "test_accuracy_pct": accuracy,
         "test_loss": None if accuracy is None else 0.3,
+        "val_accuracy_pct": _validated(cell, story),
+        "val_loss": 0.3 if story in ("ok", "stuck") else None,
         "chance_pct": 10.0,
         "init_hash": f"i{cell.seed}",
         "split_hash": "s",
@@ -139,3 +188,10 @@ def _write_cell(folder: Path, cell: CellConfig, story: str, source: str, log: st
     (folder / "outcome.json").write_text(json.dumps(record))
     (folder / "config.json").write_text(cell.model_dump_json())
     (folder / "log.txt").write_text(log + "\n")
+
+
+def _validated(cell: CellConfig, story: str) -> float | None:
+    """Return a validation accuracy that is best at a learning rate of 3e-3."""
+    if story == "stuck":
+        return 11.0
+    return 92.0 - len(cell.norm) - 12 * math.log10(cell.lr / 3e-3) ** 2 if story == "ok" else None

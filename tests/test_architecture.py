@@ -53,9 +53,9 @@ ALLOWED = {
     "study_data": {"data", "study"},
     "checks": {"request", "tasks", "data", "engine", "store", "study"},
     "plan": {"checks", "request", "study_data", "tasks", "data", "engine", "store", "provenance", "recipes", "study"},
-    "tune": {"tune", "plan", "request", "engine", "stats", "store", "study"},
+    "tuning": {"tuning", "plan", "request", "engine", "stats", "store", "study"},
     "api": {
-        *("caveats", "describe", "plan", "progress", "report", "request", "results", "tune"),
+        *("caveats", "describe", "plan", "progress", "report", "request", "results", "tuning"),
         *("data", "engine", "store", "provenance", "study"),
     },
     "bench": {
@@ -73,7 +73,7 @@ ALLOWED = {
     },
     "cli": {
         *("cli", "api", "describe", "plan", "request", "report", "listing", "board", "progress", "clean", "bench"),
-        "tune",
+        "tuning",
         *("engine", "store", "provenance", "signals", "study"),
     },
     "__main__": {"cli"},

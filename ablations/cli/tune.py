@@ -135,7 +135,7 @@ def tune(
         start_server()
     from ablations.describe import describe_plan
     from ablations.plan import make_plan
-    from ablations.tune import confirmation, trial_plans
+    from ablations.tuning import confirmation, trial_plans
 
     console, code = make_console(as_json), OK
     for number, plan in enumerate(trial_plans(request, num_trials=tuning.num_trials)):

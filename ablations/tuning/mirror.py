@@ -6,19 +6,21 @@ in the order of the points, so that Optuna's trial k is always point k.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from typing import Any
 
 import optuna
 from optuna.storages import BaseStorage, JournalStorage, get_storage
-from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
+from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from ablations.engine.watcher import Watcher
 from ablations.store import Store
 from ablations.study import CellConfig, Study, UsageError
-from ablations.tune.propose import DIVERGED, Ended, distributions
+from ablations.tuning.propose import DIVERGED, Ended, distributions
 
 JOURNAL = "optuna_journal.log"
 """Optuna's journal file, in the folder of the trials."""
@@ -44,7 +46,6 @@ class OptunaStudies:
         assert study.search is not None, "the study is no tuning"
         self._study, self._search, self._url = study, study.search, url
         self._journal = store.folder / JOURNAL
-        self._lock = JournalFileSymlinkLock(str(store.folder / f"{JOURNAL}.ours"))
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         records = {id_: record for id_, record in store.records().items() if study.has(record.config)}
         known = {id_: record.config for id_, record in records.items()} | {cell.id: cell for cell in cells}
@@ -52,15 +53,22 @@ class OptunaStudies:
         for cell in sorted(known.values(), key=lambda cell: cell.seed):
             self._cells.setdefault(study.arm_of(cell), []).append(cell)
         self._outcomes = {id_: record.outcome for id_, record in records.items()}
+        self._said: list[str] = []
         self._storage = self._open()
         if url is not None:
             self._check_names()
 
-    def sync(self) -> None:
-        """Bring every arm's study up to what the cells say; one that does not agree with them is made anew."""
+    def sync(self) -> list[str]:
+        """Bring every arm's study up to what the cells say; one that does not agree with them is made anew.
+
+        Returns:
+            A sentence for what was made anew.
+        """
         with self._alone():
             for arm in self._cells:
                 self._sync(arm)
+        said, self._said = self._said, []
+        return said
 
     def tell(self, cell: CellConfig, outcome: Mapping[str, Any]) -> None:
         """Take a trial that has ended."""
@@ -74,11 +82,21 @@ class OptunaStudies:
 
     def _open(self) -> BaseStorage:
         if self._url is None:
-            return JournalStorage(JournalFileBackend(str(self._journal)))
+            return self._open_journal()
         try:
             return get_storage(self._url)
         except Exception as error:  # whatever the database's driver raises
             raise UsageError(f"--storage {self._url} cannot be opened: {_line(error)}") from error
+
+    def _open_journal(self) -> BaseStorage:
+        """Open the journal file; one that is cut short or damaged is begun anew."""
+        content = self._journal.read_bytes() if self._journal.exists() else b""
+        if not content or content.endswith(b"\n"):
+            with contextlib.suppress(ValueError, KeyError, TypeError):  # what Optuna raises for lines that are none
+                return JournalStorage(JournalFileBackend(str(self._journal)))
+        self._journal.unlink()
+        self._said.append(f"{self._journal} was damaged: it is made anew from the cells")
+        return JournalStorage(JournalFileBackend(str(self._journal)))
 
     def _check_names(self) -> None:
         known = {summary.study_name for summary in optuna.get_all_study_summaries(self._storage)}
@@ -92,14 +110,16 @@ class OptunaStudies:
                         "choose another name with --study"
                     )
 
-    @contextmanager
+    @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
-        """Let no other runner of the same tuning write at the same time."""
-        self._lock.acquire()
+        """Let no other runner of the same tuning write at the same time; a lock goes with the process that has it."""
+        folder = os.open(self._journal.parent, os.O_RDONLY)
         try:
+            with contextlib.suppress(OSError):  # a file system without locks: what disagrees is made anew the next time
+                fcntl.flock(folder, fcntl.LOCK_EX)
             yield
         finally:
-            self._lock.release()
+            os.close(folder)
 
     def _load(self, arm: str) -> optuna.Study:
         return optuna.create_study(
@@ -107,10 +127,11 @@ class OptunaStudies:
         )
 
     def _sync(self, arm: str) -> None:
-        study = self._readable(arm)
+        study = self._load(arm)
         cells = self._cells[arm]
         trials = study.get_trials(deepcopy=False)
         if not all(map(self._agrees, trials, cells[: len(trials)])) or len(trials) > len(cells):
+            self._said.append(f"Optuna's study '{self.name_of(arm)}' did not agree with the cells: it is made anew")
             optuna.delete_study(study_name=self.name_of(arm), storage=self._storage)
             study, trials = self._load(arm), []
         if not trials:
@@ -123,20 +144,6 @@ class OptunaStudies:
             if cell.id not in self._outcomes:
                 break
             self._tell(study, self._outcomes[cell.id])
-
-    def _readable(self, arm: str) -> optuna.Study:
-        """Return an arm's study; a journal that was cut short is made anew, with all that is in it."""
-        try:
-            return self._load(arm)
-        except (ValueError, KeyError):
-            if self._url is not None:
-                raise
-            self._journal.unlink()
-            self._storage = self._open()
-            for other in self._cells:
-                if other != arm:
-                    self._sync(other)
-            return self._load(arm)
 
     def _tell(self, study: optuna.Study, outcome: Mapping[str, Any]) -> None:
         """Tell what the next trial that waits has come to."""

@@ -11,7 +11,7 @@ from ablations.store import CellRecord, Store
 from ablations.study import UsageError
 from ablations.study.grid import point_name
 from ablations.study.search import FIRST_TRIAL_SEED, Point, Search, point_of
-from ablations.tune.propose import Ended, propose
+from ablations.tuning.propose import Ended, propose
 
 STARTUP = 8
 """Trials of the TPE sampler whose points are the same for every arm, from the Sobol sequence."""
