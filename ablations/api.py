@@ -125,7 +125,9 @@ def run(
     plan = make_plan(request)
     _print(describe_plan(plan))
     _carry_out(plan)
-    return _reported(plan)
+    results = make_report([plan.store.folder], full=False).results
+    _warn(results)
+    return results
 
 
 def tune(
@@ -236,7 +238,9 @@ def tune(
         plan = make_plan(winners)
         _print([*lines, *describe_plan(plan)])
         _carry_out(plan)
-    return _reported(plan)
+    results = make_report([plan.store.folder], full=False).results
+    _warn(results)
+    return results
 
 
 def _asked(named: Mapping[str, Values]) -> dict[str, list[Any]]:
@@ -259,12 +263,6 @@ def _carry_out(plan: Plan, *, storage: str | None = None) -> None:
             execute(plan, watcher=watcher, storage=storage)
     except Interrupted:
         raise KeyboardInterrupt("what is finished is kept; the same call goes on") from None
-
-
-def _reported(plan: Plan) -> Results:
-    results = make_report([plan.store.folder], full=False).results
-    _warn(results)
-    return results
 
 
 def load(*studies: str | Path, ref: str | None = None) -> Results:

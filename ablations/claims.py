@@ -90,7 +90,7 @@ def judge(cases: Sequence[Case]) -> pd.DataFrame:
     of diverged cells among those that did not fail: its 95 % Wilson interval lies above one half, or below. *Fails to
     train at any learning rate in the range* is about the trials of a tuning: one that trains contradicts it; where none
     does, and they are a Sobol sequence's, it is supported as soon as they bound the share of the searched range that
-    trains below one fifth with 95 % confidence (exactly, by 0.05^(1/n): 14 trials). *Cost
+    trains below one fifth with 95 % confidence (exactly, 1 - 0.05^(1/n): 14 trials). *Cost
     linear in tokens* is about the exponents of multiply-adds and of time, both of which must have been measured.
 
     Args:
@@ -286,7 +286,7 @@ def _judge_trials(arm: str, case: Case) -> _Finding:
         return _Finding("contradicted", f"{len(trained)} of {len(ended)} trials train, at lr {low:g} to {high:g}{left}")
     if not len(ended):
         return _Finding("undecided", f"no trial has a result{left}")
-    bound = BOUND_P ** (1 / len(ended))
+    bound = 1 - BOUND_P ** (1 / len(ended))
     text = f"all {len(ended)} trials diverged"
     if case.sampler != "sobol":
         return _Finding("undecided", f"{text}, but points by TPE bound no share of the range{left}")

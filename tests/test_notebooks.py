@@ -9,7 +9,7 @@ from nbclient import NotebookClient
 
 FOLDER = Path(__file__).resolve().parent.parent / "notebooks"
 READING = ("read_a_study", "did_the_pairing_help")
-TRAINING = ("a_new_normaliser",)
+TRAINING = ("a_new_normaliser", "tune_every_arm")
 
 
 def read(name: str) -> nbformat.NotebookNode:
@@ -63,12 +63,32 @@ def test_reading_gives_the_numbers_that_are_committed(name):
     assert {path: path.stat().st_mtime_ns for path in FOLDER.parent.glob("results/**/*")} == before
 
 
-@pytest.mark.parametrize("name", TRAINING)
-def test_a_new_normaliser_is_run_compared_and_leaves_nothing_behind(name):
+@pytest.mark.parametrize(
+    ("name", "patterns"),
+    [
+        (
+            "a_new_normaliser",
+            [
+                "12 cells: 12 missing; 12 to run",
+                r"xnorm_l1 - xnorm_fixed: [-+]\d\.\d\d points .*, p = \d\.\d{3}, 6 pairs",
+            ],
+        ),
+        (
+            "tune_every_arm",
+            [
+                "16 trials: 16 missing; 16 to run",
+                "12 cells: 12 missing; 12 to run",
+                r"softmax - xnorm, each at its own learning rate: [-+]\d\.\d\d points .*, p = \d\.\d{3}, 6 pairs",
+                r"norm-digits-tuned/tuning: softmax: 8 trials, best \d\d\.\d\d % at lr 0\.\d+",
+            ],
+        ),
+    ],
+)
+def test_training_is_run_compared_and_leaves_nothing_behind(name, patterns):
     before = sorted(FOLDER.iterdir())
     printed = "\n".join(
         output["text"] for cell in execute(name).cells for output in cell.get("outputs", []) if "text" in output
     )
-    assert "12 cells: 12 missing; 12 to run" in printed
-    assert re.search(r"xnorm_l1 - xnorm_fixed: [-+]\d\.\d\d points .*, p = \d\.\d{3}, 6 pairs", printed)
+    for pattern in patterns:
+        assert re.search(pattern, printed), pattern
     assert sorted(FOLDER.iterdir()) == before

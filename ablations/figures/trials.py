@@ -93,11 +93,16 @@ def isolation(trials: pd.DataFrame, axes: Axes) -> Axes:
     axes.set_xlabel("Validation accuracy (%)")
     if not is_drawable(trials, axes):
         return axes
-    best = winners(trials).sort_values("arm_order", kind="stable")
-    ends = _ends(trials, best)
+    arms = trials.sort_values("arm_order", kind="stable").drop_duplicates("arm")["arm"].tolist()
+    best, ends = winners(trials).set_index("arm"), _ends(trials)
     heights, texts, labels = seed_heights(trials["seed"]), [], []
-    for row, won in enumerate(best.to_dict("records")):
-        own = trials[trials["arm"] == won["arm"]]
+    for row, arm in enumerate(arms):
+        own = trials[trials["arm"] == arm]
+        labels.append("\n".join(filter(None, [own["arm_label"].iloc[0], f"n = {len(own)}", counted(own["outcome"])])))
+        if arm not in best.index:
+            texts.append("every trial failed")
+            continue
+        won = best.loc[[arm]].iloc[0]
         style, diverged = arm_style(int(won["arm_order"])), own["outcome"] == "diverged"
         at = row + heights[own.index]
         dots: dict[str, Any] = {"color": style.colour, "linestyle": "", "alpha": 0.5}
@@ -105,14 +110,12 @@ def isolation(trials: pd.DataFrame, axes: Axes) -> Axes:
         axes.plot(own.loc[diverged, "score_pct"], at[diverged], marker="x", markersize=4, **dots)
         axes.plot(won["score_pct"], row + 0.32, marker=style.marker, color=style.colour, markersize=7)
         num_left = int((own["score_pct"] < ends[0]).sum())
-        texts.append(
-            "\n".join([f"{won['score_pct']:.2f} % at", *str(won["point"]).split(", "), f"{num_left} to the left"])
-        )
-        labels.append("\n".join(filter(None, [str(won["arm_label"]), f"n = {len(own)}", counted(own["outcome"])])))
+        values = str(won["point"]).split(", ")
+        texts.append("\n".join([f"{won['score_pct']:.2f} % at", *values, f"{num_left} to the left"]))
     axes.set_xlim(*ends)
-    axes.set_yticks(range(len(best)), labels, fontsize="small")
-    spare = max(5 - len(best), 0) / 2
-    axes.set_ylim(len(best) - 0.4 + spare, -0.6 - spare)
+    axes.set_yticks(range(len(arms)), labels, fontsize="small")
+    spare = max(5 - len(arms), 0) / 2
+    axes.set_ylim(len(arms) - 0.4 + spare, -0.6 - spare)
     axes.grid(axis="x", linewidth=0.4, alpha=0.5)
     handles = [
         Line2D([], [], color="grey", marker="o", markersize=3.5, alpha=0.5, linestyle="", label="a trial"),
@@ -141,7 +144,11 @@ def best_of_k(trials: pd.DataFrame, axes: Axes) -> Axes:
     axes.set(xlabel="Trials", ylabel="Expected best validation accuracy (%)")
     if not is_drawable(trials, axes):
         return axes
-    for _, own in expected_best(trials).groupby(["arm_order", "arm"]):
+    expected = expected_best(trials)
+    if expected.empty:
+        axes.text(0.5, 0.5, "every trial failed", transform=axes.transAxes, ha="center", va="center")
+        return axes
+    for _, own in expected.groupby(["arm_order", "arm"]):
         style = arm_style(int(own["arm_order"].iloc[0]))
         axes.plot(
             own["k"],
@@ -198,12 +205,12 @@ def _draw_trials(own: pd.DataFrame, field: str, shift: float, is_log: bool, text
     )
 
 
-def _ends(trials: pd.DataFrame, best: pd.DataFrame) -> tuple[float, float]:
+def _ends(trials: pd.DataFrame) -> tuple[float, float]:
     """Return what an axis of scores spans: from the lowest expected best of half the trials to the best of all."""
-    halves = [
-        own["expected_pct"].iloc[max(0, len(own) // 2 - 1)]
-        for _, own in expected_best(trials).groupby("arm", sort=False)
-    ]
-    low, high = min(map(float, halves)), float(best["score_pct"].max())
+    expected = expected_best(trials)
+    if expected.empty:
+        return 0.0, 100.0
+    halves = [float(own["expected_pct"].iloc[max(0, len(own) // 2 - 1)]) for _, own in expected.groupby("arm")]
+    low, high = min(halves), float(expected["expected_pct"].max())
     room = ROOM * max(high - low, 1.0)
     return max(low - room, -2.0), min(high + room, 102.0)

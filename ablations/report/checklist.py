@@ -82,7 +82,7 @@ def held_fixed(study: Study) -> str:
     return _fields(given) + (f"; left to the model or the data set: {', '.join(left)}" if left else "")
 
 
-def command(study: Study, folder: Path, *, num_trials: int) -> str:
+def command(study: Study, folder: Path, *, num_trials: int = 0) -> str:
     """Return the command that runs a study again, complete: nothing is left to defaults, which may change.
 
     Fields that each of several data sets decides for itself, and places of image folders, are not in a study's record.

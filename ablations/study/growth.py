@@ -81,6 +81,12 @@ def _merge_points(stored: Study, asked: Study) -> tuple[Point, ...]:
     have = {point.key: point for point in stored.points}
     for point in asked.points:
         if have.setdefault(point.key, point) != point:
+            if point.arm is not None and not stored.is_tuning:
+                raise UsageError(
+                    f"study '{stored.name}' has tested the winners as they were, {_written(have[point.key].values)} "
+                    f"for {point.arm}, and the trials have another now, {_written(point.values)}: for a study of those "
+                    f"copy {stored.name}/tuning into a folder of another name, and give that name as --study"
+                )
             arm = point.arm or "every arm"
             where = arm if point.seed is None else f"{arm} seed {point.seed}"
             raise _another_question(

@@ -55,7 +55,7 @@ def test_what_there_is_can_be_seen():
     ("seeds", "expected"), [(2, [0, 1]), ([3], [3]), ([0, 5], [0, 5]), (range(2), [0, 1]), ("1-2,7", [1, 2, 7])]
 )
 def test_seeds_are_a_number_a_list_or_a_text(monkeypatch, tmp_path, seeds, expected):
-    def stop(plan, *, watcher):
+    def stop(plan, *, watcher, storage):
         raise UsageError(str(plan.study.axes["seed"]))
 
     monkeypatch.setattr(api, "execute", stop)
@@ -73,7 +73,7 @@ def test_what_the_command_refuses_run_refuses_in_one_line(tmp_path):
 
 
 def test_an_interrupted_run_is_a_keyboard_interrupt(monkeypatch, tmp_path):
-    def interrupt(plan, *, watcher):
+    def interrupt(plan, *, watcher, storage):
         raise Interrupted
 
     monkeypatch.setattr(api, "execute", interrupt)

@@ -1,6 +1,7 @@
 """Claims: how they are written down, and every verdict of every kind by hand-made numbers."""
 
 import math
+import re
 
 import numpy as np
 import pandas as pd
@@ -322,3 +323,50 @@ def test_every_other_arm_is_another_claim_where_arms_are_added():
     claims = parse_claims([{"kind": "better_than_every_other", "arm": "l2"}, {"kind": "fails_to_train", "arm": "l2"}])
     assert [c.post_hoc for c in merge_claims(claims, claims, has_new_arms=True)] == [True, False]
     assert [c.post_hoc for c in merge_claims(claims, claims, has_new_arms=False)] == [False, False]
+
+
+def trials(outcomes: str, arm: str = "l2") -> pd.DataFrame:
+    """Return trials of an arm over the learning rate: ``.`` ended ok, ``x`` diverged, ``f`` failed."""
+    names = {".": "ok", "x": "diverged", "f": "failed"}
+    rates = 10 ** np.linspace(-4, -1, len(outcomes))
+    rows = [{"arm": arm, "outcome": names[letter], "stale": False} for letter in outcomes]
+    return pd.DataFrame(rows).assign(condition="", lr=rates, lr_place=np.linspace(0, 1, len(outcomes)))
+
+
+def judged_by(own: pd.DataFrame, sampler: str | None = "sobol") -> pd.Series:
+    claim = Claim(kind="fails_at_any_lr", arm="l2")
+    frame = cells(xnorm=BASE, l2=BASE)
+    case = Case(
+        claims=[claim], arms=["xnorm", "l2"], conditions=[""], cells=frame, costs=NO_COSTS, trials=own, sampler=sampler
+    )
+    return judge([case]).iloc[0]
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "expected", "evidence"),
+    [
+        ("x" * 16, "supported", "all 16 trials diverged: at most 17 % of the searched range trains"),
+        ("x" * 14, "supported", "at most 19 %"),
+        ("x" * 13, "undecided", "at most 21 %"),
+        ("x" * 15 + ".", "contradicted", "1 of 16 trials train, at lr 0.1 to 0.1"),
+        ("..." + "x" * 13, "contradicted", "3 of 16 trials train, at lr 0.0001 to 0.000251"),
+        ("x" * 14 + "ff", "supported", "all 14 trials diverged.*; 2 failed and are left out"),
+        ("ff", "undecided", "no trial has a result; 2 failed"),
+    ],
+)
+def test_fails_at_any_lr(outcomes, expected, evidence):
+    row = judged_by(trials(outcomes))
+    assert row["verdict"] == expected
+    assert re.search(evidence, row["evidence"]), row["evidence"]
+    assert row["claim"] == "l2 fails to train at any learning rate in the range"
+
+
+def test_points_that_follow_from_results_bound_no_share_of_the_range():
+    assert judged_by(trials("x" * 16), sampler="tpe")["verdict"] == "undecided"
+    assert judged_by(trials("x" * 15 + "."), sampler="tpe")["verdict"] == "contradicted"
+
+
+def test_without_a_search_of_the_learning_rate_the_claim_is_undecided():
+    assert "was not searched" in judged_by(pd.DataFrame(), sampler=None)["evidence"]
+    other = trials("x" * 16).drop(columns=["lr", "lr_place"])
+    assert judged_by(other)["verdict"] == "undecided"

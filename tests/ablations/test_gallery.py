@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from studies import LAYERS, make_study
+from studies import LAYERS, make_study, make_tuned
 
 from ablations.api import read_results
 from ablations.figures.agreement import agreement
@@ -57,12 +57,25 @@ STUDIES = {
     },
     "two learning rates": {"lr": [1e-3, 3e-3], "seeds": 4, "stories": {("l2", 0): "exploded", ("l2", 1): "oom"}},
     "seven learning rates": {"lr": [1e-4 * 2**i for i in range(7)], "seeds": 2},
+    "tuned": {
+        "norms": TEN[:5],
+        "trials": 16,
+        "stories": {("l2", k): "nan" for k in range(16)} | {("xnorm", 2): "exploded", ("softmax", 3): "oom"},
+    },
+    "one arm, one trial": {"norms": ("xnorm",), "trials": 1, "seeds": 1},
+    "trials that all failed": {
+        "norms": ("xnorm",),
+        "trials": 2,
+        "confirmed": False,
+        "stories": {("xnorm", k): "oom" for k in range(2)},
+    },
 }
+TUNED = ("tuned", "one arm, one trial", "trials that all failed")
 
 
 @cache
 def results(name: str) -> Results:
-    folder = make_study(Path(mkdtemp()), **STUDIES[name])
+    folder = (make_tuned if name in TUNED else make_study)(Path(mkdtemp()), **STUDIES[name])
     costs = [
         {"condition": "", "arm": arm, "quantity": quantity, "tokens": None, "round": number, "value": value * (1 + i)}
         for i, arm in enumerate(STUDIES[name].get("norms", ("xnorm", "l2")))
@@ -143,6 +156,7 @@ def test_one_condition_is_drawn_and_an_empty_frame_says_so(figure):
 @pytest.mark.parametrize("figure", [name for name in DRAW if name not in ("agreement", "failures", "contrasts")])
 def test_an_arm_looks_the_same_in_any_company(figure):
     study = "two learning rates" if figure == "lr_sensitivity" else "three arms"
+    study = "tuned" if figure.startswith("tuning") else study
     one = next(one for one in all_pictures(results(study)) if one.name == figure)
     style = arm_style(list(NORMS).index("l2"))
 
@@ -154,6 +168,39 @@ def test_an_arm_looks_the_same_in_any_company(figure):
     alone = looks(one.frame[one.frame["arm"] == "l2"])
     assert style.marker in {marker for _, marker, _ in alone}
     assert looks(one.frame) == alone
+
+
+def test_trials_are_drawn_over_the_range_with_the_best_of_each_part_and_what_diverged():
+    axes = draw(picture("tuned", "tuning_sensitivity", "lr"))
+    colour = arm_style(list(NORMS).index("xnorm")).colour
+    own = [line for line in axes.lines if to_hex(line.get_color()) == colour]
+    dots, diverged, best = (len(line.get_xdata()) for line in own)
+    assert (dots, diverged, best) == (15, 1, 4)
+    assert axes.get_xscale() == "log"
+    legend = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert legend[0].startswith("XNorm\nsensitivity ")
+    assert "decades)" in legend[0]
+    assert legend[1].endswith("nowhere stable")
+    assert axes.get_title(loc="left").startswith("n = 16 trials per arm.")
+
+
+def test_the_isolation_plot_has_each_arms_best_and_says_what_lies_outside():
+    one = picture("tuned", "tuning_isolation")
+    axes = draw(one)
+    best = [line for line in axes.lines if line.get_markersize() == 7]
+    assert len(best) == 5
+    row = results("tuned").tuned.iloc[0]
+    assert best[0].get_xdata() == row["best_pct"]
+    beside = texts(axes)[0].split("\n")
+    assert beside[:2] == [f"{row['best_pct']:.2f} % at", f"lr {row['lr']:g}"]
+    outside = (one.frame.query("arm == 'xnorm'")["score_pct"] < axes.get_xlim()[0]).sum()
+    assert beside[-1] == f"{outside} to the left"
+
+
+def test_the_expected_best_reaches_the_best():
+    axes = draw(picture("tuned", "tuning_best_of_k"))
+    assert [len(line.get_xdata()) for line in axes.lines] == [16, 16, 16, 16, 15]
+    assert axes.lines[0].get_ydata()[-1] == results("tuned").tuned["best_pct"].iloc[0]
 
 
 def test_differences_show_every_pair_the_mean_and_the_test():

@@ -18,11 +18,14 @@ from studies import make_study, make_tuned
 
 import ablations
 from ablations.data.location import cache_root
+from ablations.report.checklist import command
+from ablations.request import Request
 from ablations.store import Store
 from ablations.study import UsageError
 from ablations.study.experiment import load_experiment
+from ablations.study.growth import extend
 from ablations.study.search import FIRST_TRIAL_SEED, Range, parse_search
-from ablations.tuning import JOURNAL, OptunaStudies
+from ablations.tuning import JOURNAL, OptunaStudies, confirmation
 from ablations.tuning.propose import Ended, propose
 
 SEARCH = "lr=1e-3..1e-1:log,weight_decay=0.01..0.2:log"
@@ -173,6 +176,16 @@ def test_the_report_has_the_trials_beside_the_winners(run_once, cli):
     }
     assert (study / "tables" / "tuning.md").exists()
     assert (study / "trials.csv").exists()
+
+
+def test_the_command_of_a_report_runs_the_same_trials_and_winners(run_once, cli):
+    study, _ = run_once
+    for folder in (study, study / "tuning"):
+        again = command(Store(folder).read_study(), folder, num_trials=4).replace("\\\n", " ").split()[3:]
+        code, out, err = cli(*again, "--dry-run")
+        assert code == 0, err
+        assert "8 trials: 8 done; 0 to run" in out
+    assert "--confirm 0-1" in command(Store(study).read_study(), study, num_trials=4)
 
 
 def test_a_report_of_the_trials_alone_has_their_table(tmp_path, cli):
@@ -442,19 +455,23 @@ def test_the_winners_grow_by_seeds_and_not_by_arms_without_tuned_values(run_once
     assert (code, "replicates have seeds below 10,000" in err) == (2, True)
 
 
+def test_a_winner_that_was_tested_is_replaced_by_no_other(tmp_path):
+    stored = Store(make_tuned(tmp_path, name="tuned")).read_study()
+    first, *others = stored.points
+    changed = first.model_copy(update={"values": first.values | {"lr": 0.05}})
+    asked = stored.model_copy(update={"points": (changed, *others)})
+    with pytest.raises(UsageError, match=r"has tested the winners as they were, lr=0\.0") as error:
+        extend(stored, asked, named={"norm", "seed"}, ref=None, num_results=12)
+    assert "copy tuned/tuning into a folder of another name" in str(error.value)
+
+
 def test_winners_are_not_confirmed_before_every_trial_has_an_outcome(tmp_path):
     tuning = make_tuned(tmp_path, confirmed=False, missing=[("l2", FIRST_TRIAL_SEED + 5)])
-    from ablations.request import Request
-    from ablations.tuning import confirmation
-
     with pytest.raises(UsageError, match="1 trials of tuning have no outcome yet"):
         confirmation(Request(asked={}), Store(tuning), seeds=[0])
 
 
 def test_failed_trials_are_said_where_winners_are_chosen(tmp_path):
-    from ablations.request import Request
-    from ablations.tuning import confirmation
-
     tuning = make_tuned(tmp_path, confirmed=False, stories={("l2", 0): "oom"})
     request, lines = confirmation(Request(asked={}), Store(tuning), seeds=[0])
     assert "failed trials, so that the arms had not the same budget: 1" in lines
