@@ -94,7 +94,10 @@ def command(study: Study, folder: Path, *, num_trials: int = 0) -> str:
     """
     own = folder.parent if study.is_tuning else folder
     verb = "run" if study.search is None else "tune"
-    parts = [f"python -m ablations {verb}", f"--study {shlex.quote(own.name or study.name)}"]
+    name = own.name or study.name
+    if study.fixed.get("smoke"):
+        name = name.removesuffix("-smoke")  # which --smoke adds
+    parts = [f"python -m ablations {verb}", f"--study {shlex.quote(name)}"]
     if own.parent != Path("runs"):
         parts.append(f"--out {shlex.quote(str(own.parent))}")
     asked: dict[str, list[Any]] = {field: [value] for field, value in study.fixed.items() if field not in NEVER_ASKED}
