@@ -7,6 +7,7 @@ import sys
 import time
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from ablations.engine.watcher import Watcher
     from ablations.report import Report
     from ablations.results import Results
+    from ablations.tuning import OptunaStudies
 
 OPENING_S = 5.0
 """Seconds that another runner, who is about to begin the same study, gets to write its question."""
@@ -316,10 +318,11 @@ def execute(plan: Plan, *, watcher: Watcher, storage: str | None = None) -> None
         Interrupted: the run was stopped; what is finished is kept.
         RunStopped: too much failed, or the disk is full; what is finished is kept.
     """
+    studies = _optuna_studies(plan, storage) if plan.study.is_tuning else None
     with plan.store.opened() as is_first:
         _write_study(plan, is_first=is_first)
-        if plan.study.is_tuning:
-            watcher = _telling_optuna(plan, watcher, storage)
+        if studies is not None:
+            watcher = studies.telling(watcher)
         if plan.todo:
             _run(plan, watcher=watcher)
 
@@ -338,13 +341,10 @@ def _write_study(plan: Plan, *, is_first: bool) -> None:
         raise UsageError(f"{plan.store.folder} was changed by another runner meanwhile: give the command again")
 
 
-def _telling_optuna(plan: Plan, watcher: Watcher, url: str | None) -> Watcher:
-    from ablations.tuning import OptunaStudies, Telling
+def _optuna_studies(plan: Plan, url: str | None) -> OptunaStudies:
+    from ablations.tuning import OptunaStudies
 
-    studies = OptunaStudies(plan.study, plan.cells, store=plan.store, url=url)
-    for line in studies.sync():
-        watcher.note(line)
-    return Telling(watcher, studies)
+    return OptunaStudies(plan.study, plan.cells, store=plan.store, url=url)
 
 
 def _run(plan: Plan, *, watcher: Watcher) -> None:
@@ -393,7 +393,12 @@ def read_results(folders: Sequence[Path], *, ref: str | None = None) -> Results:
         said = caveats(study) + substitutions(frames.configs) + unshared(study)
         trials = frames if study.is_tuning else None
         if study.search is not None and not study.is_tuning:
-            trials = read_frames(Store(folder / TRIALS), sources=sources)
+            of_trials = Store(folder / TRIALS)
+            if of_trials.exists:
+                trials = read_frames(of_trials, sources=sources)
+            else:
+                lost = f"there is no {of_trials.folder}, and so nothing to be said of the trials"
+                frames = replace(frames, problems=(*frames.problems, lost))
         strata.append(Stratum(folder=folder, frames=frames, caveats=tuple(said), trials=trials))
     return Results(strata, reference=ref)
 

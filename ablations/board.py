@@ -148,7 +148,8 @@ class Board:
         counts, total = self.counts, len(self.states)
         left = self.seconds_left
         time_left = "" if left is None else f", about {duration(left)} left"
-        head = f"{self.study.name}: {total - counts['waiting'] - counts['running']} of {total} cells done{time_left}"
+        what = "trials" if self.study.is_tuning else "cells"
+        head = f"{self.study.name}: {total - counts['waiting'] - counts['running']} of {total} {what} done{time_left}"
         parts = []
         for state in (state for state, count in counts.items() if count):
             ways = [f"{n} {kind.partition(': ')[2]}" for kind, n in self.kinds_seen.items() if kind.startswith(state)]
@@ -185,12 +186,13 @@ class Board:
         seeds = self.study.axes["seed"]
         rows = list(dict.fromkeys((condition, arm) for arm, condition, _ in self.states))
         label_width = max(len(_label(arm, condition)) for condition, arm in rows)
-        column_width = max(len(str(seed)) for seed in seeds) + 1
+        names = [str(self.study.number_of(seed)) for seed in seeds]
+        column_width = max(map(len, names)) + 1
         fits = label_width + 2 + column_width * len(seeds) <= width
         table = Table(box=None, padding=(0, 1, 0, 0), show_header=fits, pad_edge=False, header_style="dim")
-        table.add_column("seed", no_wrap=True)
-        for seed in seeds if fits else [""]:
-            table.add_column(str(seed), justify="right", no_wrap=True)
+        table.add_column(self.study.unit, no_wrap=True)
+        for name in names if fits else [""]:
+            table.add_column(name, justify="right", no_wrap=True)
         for condition, arm in rows:
             states = [self.states[arm, condition, seed] for seed in seeds]
             if fits:
@@ -208,7 +210,7 @@ class Board:
             table.add_column(head, no_wrap=True, justify="left" if head in ("running", "on") else "right")
         for progress in self.running:
             table.add_row(
-                f"{_label(progress.arm, progress.condition)} seed {progress.seed}",
+                f"{_label(progress.arm, progress.condition)} {self.study.unit} {self.study.number_of(progress.seed)}",
                 f"{progress.epoch}/{progress.epochs}",
                 "" if progress.train_loss is None else f"{progress.train_loss:.3f}",
                 "" if progress.val_accuracy_pct is None else f"{progress.val_accuracy_pct:.1f}",

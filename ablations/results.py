@@ -69,12 +69,7 @@ class Results:
         self.cells, self.curves, self.probes = joined["cells"], joined["curves"], joined["probes"]
         self.correct, self.costs, self.missing = joined["correct"], joined["costs"], joined["missing"]
         self.problems = tuple(problem for frame in frames for problem in frame.problems)
-        self.problems += tuple(
-            f"{stratum.trials.study.name}: {problem}"
-            for stratum in strata
-            if stratum.trials is not None and stratum.trials is not stratum.frames
-            for problem in stratum.trials.problems
-        )
+        self.problems += tuple(problem for stratum in strata for problem in _problems_of_trials(stratum))
         self.caveats = tuple(dict.fromkeys(caveat for stratum in strata for caveat in stratum.caveats))
 
     def __repr__(self) -> str:
@@ -254,6 +249,16 @@ class Results:
         if len(references) > 1:
             raise UsageError(f"these studies have different references: {', '.join(references)}; choose one with --ref")
         return references[0] if references else None
+
+
+def _problems_of_trials(stratum: Stratum) -> list[str]:
+    """Say what of the trials behind a study could not be read, or is still to come."""
+    trials = stratum.trials
+    if trials is None or trials is stratum.frames:
+        return []
+    unread = [f"{trials.study.name}: {problem}" for problem in trials.problems]
+    missing = f"{trials.study.name}: trials without an outcome: {len(trials.missing)}"
+    return [*unread, *([missing] if len(trials.missing) else [])]
 
 
 def _with_places(cells: pd.DataFrame, study: Study) -> pd.DataFrame:

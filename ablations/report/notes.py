@@ -61,6 +61,8 @@ def tuned_notes(results: Results) -> list[str]:
         if points and not study.is_tuning:
             notes.append(f"each arm has its own tuned values: {points}")
         notes += [points_text(study, own), *edge_notes(own)]
+        if num_stale := int(results.of_study(results.trials, study)["stale"].sum()):
+            notes.append(f"stale trials, which come from other sources than these: {num_stale}")
         lost = own.loc[own["num_diverged"] + own["num_failed"] == own["num_trials"], "arm"]
         if len(lost):
             notes.append(f"every trial of {', '.join(lost)} diverged or failed: its best is the one that came furthest")

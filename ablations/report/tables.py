@@ -224,12 +224,7 @@ def tuning_table(results: Results) -> TextTable:
         "interval of their share of those that did not fail; seconds: of all trials of the arm, one after the other",
     ]
     if results.is_tuning:
-        cells = results.cells
-        counts = {
-            "trials without a readable result": len(results.missing),
-            "stale trials, which come from other sources than these": int(cells["stale"].sum()),
-        }
-        notes += [f"{what}: {count}" for what, count in counts.items() if count]
+        notes += [f"trials without a readable result: {len(results.missing)}"] if len(results.missing) else []
         waiting = sum(claim.kind not in OF_TRIALS for study in results.studies for claim in study.claims)
         notes += [f"claims that wait for the winners: {waiting}"] if waiting else []
         notes += [*results.problems, *results.caveats]

@@ -131,9 +131,17 @@ class Study(BaseModel):
         """Name a cell for people: its arm, condition and seed, or for a trial its number and point."""
         condition = self.condition_of(cell)
         arm = f"{self.arm_of(cell)} ({condition})" if condition else self.arm_of(cell)
-        if not self.is_tuning:
-            return f"{arm} seed {cell.seed}"
-        return f"{arm} trial {cell.seed - FIRST_TRIAL_SEED} at {point_name(dict(cell), self.searched)}"
+        title = f"{arm} {self.unit} {self.number_of(cell.seed)}"
+        return f"{title} at {point_name(dict(cell), self.searched)}" if self.is_tuning else title
+
+    @property
+    def unit(self) -> str:
+        """What the cells of an arm differ in: ``seed``, or in a tuning ``trial``."""
+        return "trial" if self.is_tuning else "seed"
+
+    def number_of(self, seed: int) -> int:
+        """Return a seed as people see it: that of a trial is its number, from 0."""
+        return seed - FIRST_TRIAL_SEED if self.is_tuning else seed
 
     @model_validator(mode="after")
     def _is_complete(self) -> Study:

@@ -44,7 +44,7 @@ class OptunaStudies:
 
     def __init__(self, study: Study, cells: list[CellConfig], *, store: Store, url: str | None) -> None:
         assert study.search is not None, "the study is no tuning"
-        self._study, self._search, self._url = study, study.search, url
+        self._study, self._search = study, study.search
         self._journal = store.folder / JOURNAL
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         records = {id_: record for id_, record in store.records().items() if study.has(record.config)}
@@ -54,9 +54,20 @@ class OptunaStudies:
             self._cells.setdefault(study.arm_of(cell), []).append(cell)
         self._outcomes = {id_: record.outcome for id_, record in records.items()}
         self._said: list[str] = []
-        self._storage = self._open()
+        self._storage: BaseStorage | None = None  # a journal is opened when its folder is there
         if url is not None:
-            self._check_names()
+            self._storage = _open_database(url)
+            self._check_names(url)
+
+    def telling(self, watcher: Watcher) -> Telling:
+        """Bring every study up to what the cells say, and return who tells what follows.
+
+        Args:
+            watcher: is told what was made anew, and passed on what follows.
+        """
+        for line in self.sync():
+            watcher.note(line)
+        return Telling(watcher, self)
 
     def sync(self) -> list[str]:
         """Bring every arm's study up to what the cells say; one that does not agree with them is made anew.
@@ -65,6 +76,8 @@ class OptunaStudies:
             A sentence for what was made anew.
         """
         with self._alone():
+            if self._storage is None:
+                self._storage = self._open_journal()
             for arm in self._cells:
                 self._sync(arm)
         said, self._said = self._said, []
@@ -80,14 +93,6 @@ class OptunaStudies:
         """Return the name of an arm's study."""
         return f"{self._study.name}: {arm}"
 
-    def _open(self) -> BaseStorage:
-        if self._url is None:
-            return self._open_journal()
-        try:
-            return get_storage(self._url)
-        except Exception as error:  # whatever the database's driver raises
-            raise UsageError(f"--storage {self._url} cannot be opened: {_line(error)}") from error
-
     def _open_journal(self) -> BaseStorage:
         """Open the journal file; one that is cut short or damaged is begun anew."""
         content = self._journal.read_bytes() if self._journal.exists() else b""
@@ -98,15 +103,16 @@ class OptunaStudies:
         self._said.append(f"{self._journal} was damaged: it is made anew from the cells")
         return JournalStorage(JournalFileBackend(str(self._journal)))
 
-    def _check_names(self) -> None:
-        known = {summary.study_name for summary in optuna.get_all_study_summaries(self._storage)}
+    def _check_names(self, url: str) -> None:
+        assert self._storage is not None, "a database is opened at once"
+        known = set(optuna.get_all_study_names(self._storage))
         for arm, cells in self._cells.items():
             if self.name_of(arm) in known:
                 trials = self._load(arm).get_trials(deepcopy=False)
                 ours = {cell.id for cell in cells}
                 if any(trial.user_attrs.get("cell") not in ours for trial in trials):
                     raise UsageError(
-                        f"--storage {self._url} has a study '{self.name_of(arm)}' of other trials; "
+                        f"--storage {url} has a study '{self.name_of(arm)}' of other trials; "
                         "choose another name with --study"
                     )
 
@@ -132,6 +138,7 @@ class OptunaStudies:
         trials = study.get_trials(deepcopy=False)
         if not all(map(self._agrees, trials, cells[: len(trials)])) or len(trials) > len(cells):
             self._said.append(f"Optuna's study '{self.name_of(arm)}' did not agree with the cells: it is made anew")
+            assert self._storage is not None, "the study is in it"
             optuna.delete_study(study_name=self.name_of(arm), storage=self._storage)
             study, trials = self._load(arm), []
         if not trials:
@@ -204,6 +211,13 @@ class Telling:
     def tick(self) -> None:
         """Pass it on."""
         self._watcher.tick()
+
+
+def _open_database(url: str) -> BaseStorage:
+    try:
+        return get_storage(url)
+    except Exception as error:  # whatever the database's driver raises
+        raise UsageError(f"--storage {url} cannot be opened: {_line(error)}") from error
 
 
 def _line(error: Exception) -> str:

@@ -31,7 +31,8 @@ def trial_plans(request: Request, *, num_trials: int) -> Iterator[Plan]:
     Raises:
         UsageError: anything that the user got wrong, in one line.
     """
-    search = _search_of(request)
+    search = request.search
+    assert search is not None, "a tuning searches something"
     seeds = [FIRST_TRIAL_SEED + k for k in range(num_trials)]
     drawn = seeds if search.sampler == "sobol" else seeds[:STARTUP]
     points = tuple(Point(values=v, seed=seed) for seed, v in zip(drawn, search.points(len(drawn)), strict=True))
@@ -68,10 +69,12 @@ def confirmation(request: Request, store: Store, *, seeds: list[int]) -> tuple[R
     if frames.problems:
         raise UsageError(frames.problems[0])
     if num_missing := len(frames.missing):
-        raise UsageError(f"{num_missing} trials of {study.name} have no outcome yet: finish them first")
+        raise UsageError(f"trials of {study.name} that have no outcome yet: {num_missing}; finish them first")
     best = winners(trials)
     if without := [arm for arm in study.arm_names if arm not in set(best["arm"])]:
-        raise UsageError(f"every trial of {without[0]} has failed, so it has no winner: python -m ablations status")
+        raise UsageError(
+            f"every trial of {without[0]} has failed, so it has no winner: python -m ablations retry {store.folder}"
+        )
     points, lines = [], []
     for row in best.to_dict("records"):
         values = {field: row[field] for field in study.searched}
@@ -85,12 +88,6 @@ def confirmation(request: Request, store: Store, *, seeds: list[int]) -> tuple[R
     asked = {**request.asked, study.compare: study.arms, "seed": seeds}
     confirmed = replace(request, asked=asked, points=tuple(points), trials=False, claims=study.claims)
     return replace(confirmed, name=store.folder.resolve().parent.name, ref=request.ref or study.ref), lines
-
-
-def _search_of(request: Request) -> Search:
-    if request.search is None:
-        raise UsageError("a tuning needs what to search: give --search lr=1e-4..1e-2:log, or more")
-    return request.search
 
 
 def _next_points(search: Search, plan: Plan) -> list[Point]:

@@ -153,7 +153,8 @@ def test_more_trials_keep_those_that_there_are(run_once, cli, tmp_path):
 
 def test_the_status_and_the_cells_of_trials_can_be_looked_at(run_once, cli):
     study, _ = run_once
-    assert cli("status", study / "tuning")[0] == 0
+    code, out, _ = cli("status", study / "tuning")
+    assert (code, "8 of 8 trials done" in out, "trial  0 1 2 3" in out) == (0, True, True)
     name = folders(study / "tuning")[0]
     code, out, _ = cli("show", name, "--out", study.parent)
     assert (code, name in out) == (0, True)
@@ -309,6 +310,7 @@ def test_a_database_that_cannot_be_opened_is_one_line(cli, tmp_path, url):
     assert code == 2
     assert err.count("\n") == 1
     assert f"--storage {url} cannot be opened" in err
+    assert not list(tmp_path.rglob("study.yaml"))
 
 
 def test_the_next_point_of_tpe_follows_from_the_results_alone():
@@ -467,7 +469,7 @@ def test_a_winner_that_was_tested_is_replaced_by_no_other(tmp_path):
 
 def test_winners_are_not_confirmed_before_every_trial_has_an_outcome(tmp_path):
     tuning = make_tuned(tmp_path, confirmed=False, missing=[("l2", FIRST_TRIAL_SEED + 5)])
-    with pytest.raises(UsageError, match="1 trials of tuning have no outcome yet"):
+    with pytest.raises(UsageError, match="trials of tuning that have no outcome yet: 1"):
         confirmation(Request(asked={}), Store(tuning), seeds=[0])
 
 
@@ -479,6 +481,17 @@ def test_failed_trials_are_said_where_winners_are_chosen(tmp_path):
     lost = make_tuned(tmp_path / "lost", confirmed=False, stories={("l2", k): "oom" for k in range(8)})
     with pytest.raises(UsageError, match="every trial of l2 has failed"):
         confirmation(request, Store(lost), seeds=[0])
+
+
+def test_a_study_whose_trials_are_gone_or_unfinished_says_so(tmp_path, cli):
+    study = make_tuned(tmp_path)
+    shutil.rmtree(next((study / "tuning" / "cells").glob("l2-s10003-*")))
+    code, out, _ = cli("report", study)
+    assert (code, "tuning: trials without an outcome: 1" in out) == (1, True)
+    shutil.rmtree(study / "tuning")
+    code, out, _ = cli("report", study)
+    assert (code, f"there is no {study / 'tuning'}" in out) == (1, True)
+    assert "tuning_" not in (study / "report.html").read_text()
 
 
 def test_trials_stand_beside_no_other_study(tmp_path):
