@@ -112,8 +112,12 @@ class Results:
 
     @cached_property
     def tuned(self) -> pd.DataFrame:
-        """What the trials say of each arm, from `ablations.stats.tuned`."""
-        return stats.tuned(self.trials, self.searched)
+        """What the trials say of each arm, from `ablations.stats.tuned`, and what came of each winner (`confirmed`)."""
+        table = stats.tuned(self.trials, self.searched)
+        if self.is_tuning:
+            return table.assign(confirmed_pct=float("nan"), is_short=False)
+        parts = [stats.confirmed(self.of_study(table, s), self.of_study(self.cells, s)) for s in self.studies]
+        return pd.concat(parts, ignore_index=True)
 
     @property
     def conditions(self) -> list[str]:

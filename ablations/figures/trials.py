@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 
 from ablations.figures.canvas import counted, is_drawable, legend_above, seed_heights, write_beside
 from ablations.figures.palette import arm_style
-from ablations.stats import expected_best, profile, tuned, winners
+from ablations.stats import STABLE_OVER, expected_best, profile, tuned, winners
 
 NAMES = {"lr": "Learning rate", "weight_decay": "Weight decay"}
 """Field to its name on an axis."""
@@ -31,8 +31,8 @@ def trials_over_range(trials: pd.DataFrame, axes: Axes) -> Axes:
     """Draw each arm's validation accuracy over a searched field: its trials, and the best in each part of the range.
 
     The line is `ablations.stats.profile`: the best over the other searched fields. A trial that diverged is a cross at
-    its score. Arms at the same point are dodged, so that they can be told apart. The legend has the sensitivity and the
-    widest range without divergence.
+    its score. Arms at the same point are dodged, so that they can be told apart. The legend has the sensitivity and,
+    over the learning rate, the widest range without divergence.
 
     Args:
         trials: one condition's, and `field`, the searched field that is drawn, with `is_log`, its scale.
@@ -59,7 +59,7 @@ def trials_over_range(trials: pd.DataFrame, axes: Axes) -> Axes:
         shift = step * (place - (len(arms) - 1) / 2)
         row = table.loc[[str(own["arm"].iloc[0])]].iloc[0]
         text = f"{own['arm_label'].iloc[0]}\nsensitivity {row[f'{field}_sensitivity_pct']:.1f}"
-        text += _stable_text(row, field, is_log)
+        text += _stable_text(row, field, is_log) if field in STABLE_OVER else ""
         _draw_trials(own, field, shift, is_log, text, axes)
     each = sorted({len(own) for own in arms})
     count = f"{each[0]}" if len(each) == 1 else f"{each[0]} to {each[-1]}"

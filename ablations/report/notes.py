@@ -63,6 +63,11 @@ def tuned_notes(results: Results) -> list[str]:
         notes += [points_text(study, own), *edge_notes(own)]
         if num_stale := int(results.of_study(results.trials, study)["stale"].sum()):
             notes.append(f"stale trials, which come from other sources than these: {num_stale}")
+        notes += [
+            f"alarm: on its own seeds {row['arm']} comes to {row['confirmed_pct']:.2f} % on validation, where its "
+            f"winning trial had {row['best_pct']:.2f} %: a lucky trial, or one at the edge of what trains"
+            for row in own[own["is_short"]].to_dict("records")
+        ]
         lost = own.loc[own["num_diverged"] + own["num_failed"] == own["num_trials"], "arm"]
         if len(lost):
             notes.append(f"every trial of {', '.join(lost)} diverged or failed: its best is the one that came furthest")

@@ -10,7 +10,7 @@ import pandas as pd
 from ablations.report.notes import detectable_text, looks, sign_flip_text, tuned_notes
 from ablations.report.text import TextTable, interval, number, p_text, printable
 from ablations.results import Results
-from ablations.stats import LINEAR
+from ablations.stats import LINEAR, STABLE_OVER
 from ablations.study.claim import OF_TRIALS
 
 Row = dict[str, str]
@@ -207,6 +207,7 @@ def tuning_table(results: Results) -> TextTable:
             results.compare: str(row["arm"]),
             "trials": str(row["num_trials"]),
             "best %": number(row["best_pct"]),
+            **({} if results.is_tuning else {"on its seeds %": number(row["confirmed_pct"])}),
             **{field: _best_value(row, field) for field in results.searched},
             "median %": number(row["median_pct"]),
             "best of half": number(row["expected_half_pct"]),
@@ -218,10 +219,11 @@ def tuning_table(results: Results) -> TextTable:
 
     notes = tuned_notes(results) if results.is_tuning else []
     notes += [
-        "validation accuracy, and the values that gave the best; (low), (high): in the outer tenth of the range, or "
-        "the outermost that was tried; best of half: what half as many trials are expected to reach (mean over all "
-        "subsets, the unbiased estimator of Tang et al., arXiv 2004.13705); div.: trials that diverged, and Wilson's "
-        "interval of their share of those that did not fail; seconds: of all trials of the arm, one after the other",
+        "validation accuracy, and the values that gave the best; on its seeds: the mean of the winner's own; (low), "
+        "(high): in the outer tenth of the range, or the outermost that was tried; best of half: what half as many "
+        "trials are expected to reach (mean over all subsets, the unbiased estimator of arXiv 2004.13705); "
+        "div.: trials that diverged, and Wilson's interval of their share of those that did not fail; seconds: of all "
+        "trials of the arm, one after the other",
     ]
     if results.is_tuning:
         notes += [f"trials without a readable result: {len(results.missing)}"] if len(results.missing) else []
@@ -242,13 +244,12 @@ def stability_table(results: Results) -> TextTable:
 
     def write(row: pd.Series) -> Row:
         cells = {results.compare: str(row["arm"])}
-        for field in results.searched:
+        cells |= {f"{field} sensitivity": number(row[f"{field}_sensitivity_pct"]) for field in results.searched}
+        for field in (field for field in results.searched if field in STABLE_OVER):
             low, high = row[f"{field}_stable_low"], row[f"{field}_stable_high"]
-            is_known = not math.isnan(low) and low > 0
             cells |= {
-                f"{field} sensitivity": number(row[f"{field}_sensitivity_pct"]),
-                f"{field} stable": "" if math.isnan(low) else f"{low:.3g} to {high:.3g}",
-                f"{field} decades": number(math.log10(high / low)) if is_known else "",
+                f"{field} stable": "nowhere" if math.isnan(low) else f"{low:.3g} to {high:.3g}",
+                "decades": "" if math.isnan(low) else number(math.log10(high / low)),
             }
         return cells
 

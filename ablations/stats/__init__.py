@@ -29,7 +29,7 @@ from ablations.stats.power import (
 )
 from ablations.stats.scaling import LINEAR, cost_exponents
 from ablations.stats.table import summarise
-from ablations.stats.tuning import expected_best, profile, stable_range, tuned, winners
+from ablations.stats.tuning import STABLE_OVER, confirmed, expected_best, profile, stable_range, tuned, winners
 
 __all__ = [
     "ALPHA",
@@ -37,11 +37,13 @@ __all__ = [
     "LINEAR",
     "MARGIN_PCT",
     "MOST_EXACT",
+    "STABLE_OVER",
     "Comparison",
     "Detectable",
     "agreement",
     "can_decide",
     "compare",
+    "confirmed",
     "correlation_interval",
     "cost_exponents",
     "coverage",

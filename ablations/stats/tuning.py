@@ -29,6 +29,12 @@ TUNED = (
 )
 """Columns of `tuned`, before those of the searched fields."""
 
+STABLE_OVER = ("lr",)
+"""Fields whose widest range without divergence means something beside others that are searched: those that cause it."""
+
+SHORTFALL_PCT = 5.0
+"""Points by which a winner's seeds may fall short of its trial before that raises an alarm."""
+
 BY_ARM = ["condition", "arm"]
 
 
@@ -103,6 +109,32 @@ def tuned(trials: pd.DataFrame, fields: Sequence[str]) -> pd.DataFrame:
     measures = ("sensitivity_pct", "stable_low", "stable_high")
     columns = [*TUNED, *fields, *(f"{field}_{what}" for field in fields for what in measures)]
     return pd.DataFrame(rows, columns=columns)
+
+
+def confirmed(table: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
+    """Set what each winner came to on its own seeds beside what it had in its trial.
+
+    The best of many trials flatters an arm: it was chosen for its score, at one seed.
+
+    Args:
+        table: from `tuned`.
+        cells: of the winners, one row per cell: `condition`, `arm`, `outcome`, `val_accuracy_pct`, `chance_pct`.
+
+    Returns:
+        The table with `confirmed_pct`, the mean validation accuracy over the seeds, where a cell that diverged without
+        one has chance; and `is_short`, whether it lies more than `SHORTFALL_PCT` below the trial's.
+    """
+    scores = (
+        cells["val_accuracy_pct"]
+        .astype(np.float64)
+        .where(
+            cells["val_accuracy_pct"].notna() | (cells["outcome"] != "diverged"), cells["chance_pct"].astype(np.float64)
+        )
+    )
+    means = cells.assign(confirmed_pct=scores).groupby("arm", sort=False)["confirmed_pct"].mean()
+    joined = table.assign(confirmed_pct=table["arm"].map(means).astype(np.float64))
+    shortfall = joined["best_pct"].astype(np.float64) - joined["confirmed_pct"]
+    return joined.assign(is_short=shortfall > SHORTFALL_PCT)
 
 
 def expected_best(trials: pd.DataFrame) -> pd.DataFrame:

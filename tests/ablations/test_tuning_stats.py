@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ablations.stats import expected_best, profile, stable_range, tuned, winners
+from ablations.stats import confirmed, expected_best, profile, stable_range, tuned, winners
 from ablations.stats.tuning import sensitivity_pct
 
 RATES = [10 ** (-4 + 2 * (k + 0.5) / 8) for k in range(8)]
@@ -136,6 +136,16 @@ def test_a_best_value_on_the_edge_raises_an_alarm(best, edge):
 def test_the_outermost_trial_is_the_edge_also_where_it_lies_further_in():
     frame = trials({"a": [50.0, 40.0, 30.0]}).assign(lr_place=[0.2, 0.5, 0.6])
     assert tuned(frame, ["lr"])["edges"].tolist() == ["lr low"]
+
+
+def test_winners_that_fall_short_of_their_trials_are_told_from_those_that_hold():
+    table = tuned(trials({"holds": [90.0, 80.0], "lucky": [90.0, 80.0], "none": [90.0, 80.0]}), ["lr"])
+    rows = [("holds", 88.0, "ok"), ("holds", 86.0, "ok"), ("lucky", 90.0, "ok"), ("lucky", None, "diverged")]
+    cells = pd.DataFrame(rows, columns=["arm", "val_accuracy_pct", "outcome"]).assign(condition="", chance_pct=10.0)
+    beside = confirmed(table, cells).set_index("arm")
+    assert beside["confirmed_pct"].tolist()[:2] == [87, 50]
+    assert beside["is_short"].tolist() == [False, True, False]
+    assert math.isnan(beside.loc["none", "confirmed_pct"])
 
 
 def test_the_table_counts_and_bounds_what_diverged():
