@@ -107,6 +107,7 @@ def contrasts_table(results: Results) -> TextTable:
     family = f"the {len(tested)} contrasts of this table"
     notes = [f"p: {sign_flip_text(tested['num_pairs'])}, Holm over {family}; in bold: below 0.05"]
     notes += [detectable_text(tested["detectable_pct"]), *looks(results, table)]
+    notes += ["each arm at its own tuned values, which may differ too"] if results.searched else []
     counts = {
         "pairs left out, since a cell of them failed or is missing": "num_pairs_left_out",
         "pairs with a score by chance, whose mean carries no interval": "num_pairs_chance",
