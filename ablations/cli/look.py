@@ -71,7 +71,10 @@ def power(
     from ablations.report import power_table
     from ablations.study import UsageError
 
-    table = power_table(read_results(studies, ref=ref), delta)
+    results = read_results(studies, ref=ref)
+    if results.is_tuning:
+        raise UsageError("trials are no replicates: their spread says nothing of seeds; name the study of the winners")
+    table = power_table(results, delta)
     if as_json:
         comparisons = json.loads(table.frame.to_json(orient="records"))
         typer.echo(json.dumps({"delta_pct": delta, "comparisons": comparisons}, indent=2))

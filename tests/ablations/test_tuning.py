@@ -198,6 +198,8 @@ def test_a_report_of_the_trials_alone_has_their_table(tmp_path, cli):
     page = (tuning / "report.html").read_text()
     assert '<h2 id="main">Trials</h2>' in page
     assert not (tuning / "tables" / "main.md").exists()
+    code, _, err = cli("power", tuning)
+    assert (code, "trials are no replicates" in err) == (2, True)
 
 
 # Optuna
