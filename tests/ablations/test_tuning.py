@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import time
 from pathlib import Path
@@ -154,7 +155,8 @@ def test_more_trials_keep_those_that_there_are(run_once, cli, tmp_path):
 def test_the_status_and_the_cells_of_trials_can_be_looked_at(run_once, cli):
     study, _ = run_once
     code, out, _ = cli("status", study / "tuning")
-    assert (code, "8 of 8 trials done" in out, "trial  0 1 2 3" in out) == (0, True, True)
+    assert (code, "8 of 8 trials done" in out) == (0, True)
+    assert re.search(r"^trial +0 +1 +2 +3 *$", out, re.MULTILINE)
     name = folders(study / "tuning")[0]
     code, out, _ = cli("show", name, "--out", study.parent)
     assert (code, name in out) == (0, True)
