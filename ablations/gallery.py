@@ -136,7 +136,8 @@ def _trials(results: Results) -> Iterator[Picture]:
         frame = own.assign(point=points).reset_index(drop=True)
         title = "each arm's best trial beside the others"
         yield Picture("tuning_isolation", "", condition, title, frame, num_arms * (1 + 0.4 * len(results.searched)))
-        yield Picture("tuning_best_of_k", "", condition, "what k trials come to", frame)
+        if results.has_drawn_points:
+            yield Picture("tuning_best_of_k", "", condition, "what k trials come to", frame)
 
 
 def _more(results: Results, condition: str) -> Iterator[Picture]:

@@ -98,6 +98,11 @@ class Results:
         fields = {field for study in self.studies for field in study.searched}
         return [field for field in CellConfig.model_fields if field in fields]
 
+    @property
+    def has_drawn_points(self) -> bool:
+        """Whether no trial's point follows from results: else nothing is to be expected of k of them."""
+        return all(study.search is None or study.search.sampler == "sobol" for study in self.studies)
+
     @cached_property
     def trials(self) -> pd.DataFrame:
         """Every trial that has ended, as `ablations.stats.tuned` takes them; no rows where nothing was tuned."""
@@ -114,6 +119,8 @@ class Results:
     def tuned(self) -> pd.DataFrame:
         """What the trials say of each arm, from `ablations.stats.tuned`, and what came of each winner (`confirmed`)."""
         table = stats.tuned(self.trials, self.searched)
+        if not self.has_drawn_points:
+            table = table.assign(expected_half_pct=float("nan"))
         if self.is_tuning:
             return table.assign(confirmed_pct=float("nan"), is_short=False)
         parts = [stats.confirmed(self.of_study(table, s), self.of_study(self.cells, s)) for s in self.studies]

@@ -90,7 +90,7 @@ def command(study: Study, folder: Path, *, num_trials: int = 0) -> str:
     Args:
         study: which.
         folder: where it lies.
-        num_trials: of every arm, where it was tuned.
+        num_trials: of every arm, where it was tuned; 0: not known, the trials are gone.
     """
     own = folder.parent if study.is_tuning else folder
     verb = "run" if study.search is None else "tune"
@@ -110,7 +110,8 @@ def command(study: Study, folder: Path, *, num_trials: int = 0) -> str:
             parts.append(flag + shlex.quote(values))
     if study.search is not None:
         parts += [f"--search {study.search}", f"--sampler {study.search.sampler}"]
-        parts += [f"--sampler-seed {study.search.seed}", f"--trials {num_trials}"]
+        parts += [f"--sampler-seed {study.search.seed}"]
+        parts += [f"--trials {num_trials}"] if num_trials else []
     if not study.is_tuning:
         option = "--seeds" if study.search is None else "--confirm"
         parts.append(f"{option} {_ranges(pd.Series(study.axes['seed']))}" + "," * (len(study.axes["seed"]) == 1))

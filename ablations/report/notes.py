@@ -86,7 +86,10 @@ def points_text(study: Study, tuned: pd.DataFrame) -> str:
     budget = f"{counts[0]} trials" if len(counts) == 1 else f"{counts[0]} to {counts[-1]} trials, no equal budget,"
     how = f"at the same points (scrambled Sobol, seed {study.search.seed})"
     if study.search.sampler == "tpe":
-        how = "at points of its own after the first (TPE), so that the arms are not compared at the same"
+        how = (
+            "at points of its own after the first (TPE), so that the arms are not compared at the same, shares and "
+            "sensitivities are of points that follow from results, and nothing is to be expected of fewer,"
+        )
     return (
         f"tuning: {budget} of every arm {how} of {study.search}; each winner is the trial of the highest validation "
         "accuracy at the last epoch, and no trial has read the test split"

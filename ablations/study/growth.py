@@ -9,7 +9,7 @@ from ablations.study.cell import CellConfig
 from ablations.study.claim import merge_claims
 from ablations.study.errors import UsageError
 from ablations.study.grid import DATA_FIELDS, Study, choose_ref, point_name
-from ablations.study.search import Point
+from ablations.study.search import Point, Search
 from ablations.study.values import value_name
 
 
@@ -32,7 +32,7 @@ def extend(stored: Study, asked: Study, *, named: Collection[str], ref: str | No
     if stored.recipe is not None and asked.recipe != stored.recipe:
         raise _another_question(stored, "recipe", stored.recipe, [asked.recipe])
     if asked.search != stored.search:
-        raise _another_question(stored, "search", stored.search or "none", [asked.search or "none"])
+        raise _another_question(stored, "search", _search_text(stored.search), [_search_text(asked.search)])
     points = _merge_points(stored, asked)
     axes = {field: list(values) for field, values in stored.axes.items()}
     per_data = dict(stored.per_data)
@@ -93,6 +93,10 @@ def _merge_points(stored: Study, asked: Study) -> tuple[Point, ...]:
                 stored, "point", _written(have[point.key].values), [_written(point.values)], where=where
             )
     return tuple(have.values())
+
+
+def _search_text(search: Search | None) -> str:
+    return "none" if search is None else f"{search} ({search.sampler}, seed {search.seed})"
 
 
 def _written(values: Mapping[str, Any]) -> str:

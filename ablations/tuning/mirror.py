@@ -110,7 +110,7 @@ class OptunaStudies:
             if self.name_of(arm) in known:
                 trials = self._load(arm).get_trials(deepcopy=False)
                 ours = {cell.id for cell in cells}
-                if any(trial.user_attrs.get("cell") not in ours for trial in trials):
+                if trials and not any(trial.user_attrs.get("cell") in ours for trial in trials):
                     raise UsageError(
                         f"--storage {url} has a study '{self.name_of(arm)}' of other trials; "
                         "choose another name with --study"
