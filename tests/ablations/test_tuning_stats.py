@@ -133,6 +133,14 @@ def test_a_best_value_on_the_edge_raises_an_alarm(best, edge):
     assert tuned(frame, ["lr"])["edges"].tolist() == [edge]
 
 
+@pytest.mark.parametrize(
+    ("places", "edge"), [([0.02, 0.09, 0.5], "lr low"), ([0.98, 0.91, 0.5], "lr high"), ([0.02, 0.11, 0.5], "")]
+)
+def test_the_outer_tenth_is_the_edge_also_where_others_lie_further_out(places, edge):
+    frame = trials({"a": [40.0, 50.0, 30.0]}).assign(lr_place=places)
+    assert tuned(frame, ["lr"])["edges"].tolist() == [edge]
+
+
 def test_the_outermost_trial_is_the_edge_also_where_it_lies_further_in():
     frame = trials({"a": [50.0, 40.0, 30.0]}).assign(lr_place=[0.2, 0.5, 0.6])
     assert tuned(frame, ["lr"])["edges"].tolist() == ["lr low"]
