@@ -1,0 +1,27 @@
+"""UFO-ViT, or any other body, under a feature pyramid and torchvision's Mask R-CNN."""
+
+from ufo.detection.backbone import (
+    BATCH_NORMS,
+    STRIDES,
+    Body,
+    PyramidBackbone,
+    UFOBody,
+    freeze_batch_norms,
+    tap_blocks,
+)
+from ufo.detection.mask_rcnn import Heads, build_mask_rcnn
+from ufo.detection.weights import Loaded, load_classifier
+
+__all__ = [
+    "BATCH_NORMS",
+    "STRIDES",
+    "Body",
+    "Heads",
+    "Loaded",
+    "PyramidBackbone",
+    "UFOBody",
+    "build_mask_rcnn",
+    "freeze_batch_norms",
+    "load_classifier",
+    "tap_blocks",
+]
