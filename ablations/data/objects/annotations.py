@@ -1,0 +1,210 @@
+"""What a part of a detection data set holds: images, and objects with boxes and outlines, as arrays.
+
+Arrays, because COCO's 860,000 training objects take gigabytes as Python's dictionaries, in every process. Numbers stay
+as the annotation file has them, in float64, so that a score against these is one against the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectRecord:
+    """An object as it is read.
+
+    Args:
+        id: of the annotation.
+        label: of its category, from 1; 0 is the background.
+        box: left, top, width, height, pixels.
+        area: of its outline, square pixels, as the file has it.
+        is_crowd: whether it stands for many objects that nobody told apart.
+        outline: polygons, each x, y, x, y, ...; or the run lengths of a mask, column by column, from background.
+        is_mask: whether the outline is run lengths.
+    """
+
+    id: int
+    label: int
+    box: Sequence[float]
+    area: float
+    is_crowd: bool
+    outline: Sequence[Sequence[float]]
+    is_mask: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Annotations:
+    """Images and objects of a part; n images, m objects, p outlines, c numbers of outlines.
+
+    Args:
+        image_ids: (n,) as the file has them.
+        names: (n,) of the files, relative to the part's folder; empty where images are drawn.
+        heights: (n,) pixels.
+        widths: (n,) pixels.
+        first_object: (n + 1,) objects of image i are those from ``first_object[i]`` up to ``first_object[i + 1]``.
+        ids: (m,) of the annotations.
+        labels: (m,) from 1.
+        boxes: (m, 4) left, top, width, height, pixels.
+        areas: (m,) square pixels.
+        is_crowd: (m,).
+        is_mask: (m,) whether the outline is run lengths and not polygons.
+        first_outline: (m + 1,) as ``first_object``, of an object's outlines.
+        first_number: (p + 1,) as ``first_object``, of an outline's numbers.
+        numbers: (c,) of all outlines.
+        category_ids: (K,) of label 1, 2, ..., as the file has them.
+        category_names: (K,).
+    """
+
+    image_ids: Ints
+    names: npt.NDArray[np.str_]
+    heights: Ints
+    widths: Ints
+    first_object: Ints
+    ids: Ints
+    labels: Ints
+    boxes: Floats
+    areas: Floats
+    is_crowd: Bools
+    is_mask: Bools
+    first_outline: Ints
+    first_number: Ints
+    numbers: Floats
+    category_ids: Ints
+    category_names: npt.NDArray[np.str_]
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def objects(self, image: int) -> range:
+        """Return the rows of an image's objects."""
+        return range(int(self.first_object[image]), int(self.first_object[image + 1]))
+
+    def outlines(self, obj: int) -> list[Floats]:
+        """Return an object's polygons, or its one list of run lengths, as views."""
+        rows = range(int(self.first_outline[obj]), int(self.first_outline[obj + 1]))
+        return [self.numbers[self.first_number[row] : self.first_number[row + 1]] for row in rows]
+
+    def as_coco(self, images: Iterable[int]) -> dict[str, Any]:
+        """Return some images, and their objects, as a file of COCO's format holds them."""
+        kept = list(images)
+        return {
+            "images": [
+                {
+                    "id": int(self.image_ids[i]),
+                    "file_name": str(self.names[i]),
+                    "height": int(self.heights[i]),
+                    "width": int(self.widths[i]),
+                }
+                for i in kept
+            ],
+            "annotations": [
+                {
+                    "id": int(self.ids[row]),
+                    "image_id": int(self.image_ids[i]),
+                    "category_id": int(self.category_ids[self.labels[row] - 1]),
+                    "bbox": self.boxes[row].tolist(),
+                    "area": float(self.areas[row]),
+                    "iscrowd": int(self.is_crowd[row]),
+                    "segmentation": self._segmentation(i, row),
+                }
+                for i in kept
+                for row in self.objects(i)
+            ],
+            "categories": [
+                {"id": int(number), "name": str(name)}
+                for number, name in zip(self.category_ids, self.category_names, strict=True)
+            ],
+        }
+
+    def save(self, path: Path) -> None:
+        """Write every array into one file."""
+        np.savez(path, **{field.name: getattr(self, field.name) for field in fields(self)})
+
+    @classmethod
+    def load(cls, path: Path) -> Annotations:
+        """Read what `save` wrote."""
+        with np.load(path) as arrays:
+            return cls(**{field.name: arrays[field.name] for field in fields(cls)})
+
+    def _segmentation(self, image: int, obj: int) -> Any:
+        outlines = [numbers.tolist() for numbers in self.outlines(obj)]
+        if not self.is_mask[obj]:
+            return outlines
+        size = [int(self.heights[image]), int(self.widths[image])]
+        return {"size": size, "counts": [int(count) for count in outlines[0]]}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageRecord:
+    """An image as it is read.
+
+    Args:
+        id: of the image.
+        name: of its file, relative to the part's folder; empty where it is drawn.
+        height: pixels.
+        width: pixels.
+        objects: in it.
+    """
+
+    id: int
+    name: str
+    height: int
+    width: int
+    objects: Sequence[ObjectRecord]
+
+
+def pack(images: Sequence[ImageRecord], *, categories: dict[int, str]) -> Annotations:
+    """Put images and their objects into arrays.
+
+    Args:
+        images: in the order that their rows shall have.
+        categories: id to name, in the order of their labels.
+
+    >>> square = ObjectRecord(
+    ...     id=7, label=1, box=[1, 1, 2, 2], area=4, is_crowd=False, outline=[[1, 1, 3, 1, 3, 3, 1, 3]], is_mask=False
+    ... )
+    >>> image = ImageRecord(id=5, name="a.jpg", height=4, width=6, objects=[square])
+    >>> packed = pack([image], categories={18: "dog"})
+    >>> packed.as_coco([0])["annotations"][0]["category_id"]
+    18
+    """
+    objects = [obj for image in images for obj in image.objects]
+    outlines = [outline for obj in objects for outline in obj.outline]
+    numbers = [np.asarray(outline, dtype=np.float64) for outline in outlines]
+    return Annotations(
+        image_ids=np.array([image.id for image in images], dtype=np.int64),
+        names=np.array([image.name for image in images], dtype=np.str_),
+        heights=np.array([image.height for image in images], dtype=np.int64),
+        widths=np.array([image.width for image in images], dtype=np.int64),
+        first_object=_starts(len(image.objects) for image in images),
+        ids=np.array([obj.id for obj in objects], dtype=np.int64),
+        labels=np.array([obj.label for obj in objects], dtype=np.int64),
+        boxes=np.array([obj.box for obj in objects], dtype=np.float64).reshape(len(objects), 4),
+        areas=np.array([obj.area for obj in objects], dtype=np.float64),
+        is_crowd=np.array([obj.is_crowd for obj in objects], dtype=np.bool_),
+        is_mask=np.array([obj.is_mask for obj in objects], dtype=np.bool_),
+        first_outline=_starts(len(obj.outline) for obj in objects),
+        first_number=_starts(len(outline) for outline in outlines),
+        numbers=np.concatenate(numbers) if numbers else np.empty(0),
+        category_ids=np.array(list(categories), dtype=np.int64),
+        category_names=np.array(list(categories.values()), dtype=np.str_),
+    )
+
+
+def _starts(counts: Iterable[int]) -> Ints:
+    """Return where each of some runs begins, and where the last ends.
+
+    >>> _starts([2, 0, 3]).tolist()
+    [0, 2, 2, 5]
+    """
+    return np.concatenate([[0], np.cumsum(np.fromiter(counts, dtype=np.int64))]).astype(np.int64)

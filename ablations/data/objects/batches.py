@@ -1,0 +1,176 @@
+"""The batches of a detector's training: images of like aspect together, at scales drawn by (seed, epoch)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from ablations.data.objects.annotations import Annotations, Ints
+from ablations.data.objects.sample import Pictures, Target, View, see, whole_batch
+from ablations.data.order import epoch_order
+from ablations.streams import epoch_generator
+
+ObjectBatch = tuple[list[Tensor], list[Target]]
+"""Images (3, H, W) float32 of 0 to 1, each of its own size; the objects of each."""
+
+
+class ObjectTrainBatches:
+    """The batches of an epoch: order, scales and mirroring from streams keyed by (seed, epoch).
+
+    Upright images are batched with upright ones, others with others, in the order drawn; what is left of the two at the
+    end is put together. The samples that do not fill a last batch are left out of that epoch; each epoch leaves out
+    others.
+
+    Args:
+        annotations: of the part.
+        pictures: of the part.
+        rows: (n,) of the part that are trained on.
+        batch_size: images of a batch, at most n.
+        sides: pixels, of which each image's shorter side gets one.
+        longest: pixels that a longer side may have.
+        seed: the cell's.
+        workers: processes that decode; any number gives the same batches.
+        device: of the batches.
+
+    Attributes:
+        hash: of what the epoch's batches hold.
+    """
+
+    def __init__(
+        self,
+        *,
+        annotations: Annotations,
+        pictures: Pictures,
+        rows: Ints,
+        batch_size: int,
+        sides: Sequence[int],
+        longest: int,
+        seed: int,
+        workers: int,
+        device: torch.device,
+    ) -> None:
+        self.rows, self.batch_size, self.sides, self.seed = rows, batch_size, tuple(sides), seed
+        self.device = device
+        self.hash = ""
+        self._is_upright = annotations.heights[rows] > annotations.widths[rows]
+        self._views: list[list[View]] = []
+        self._loader = _load(_Views(annotations, pictures, longest), _Drawn(self), whole_batch, workers=workers)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw the order, scales and mirroring of an epoch (from 0)."""
+        n = len(self.rows)
+        order = epoch_order(n, repeats=1, seed=self.seed, epoch=epoch).tolist()
+        generator = epoch_generator(self.seed, "augment", epoch)
+        sides = torch.randint(len(self.sides), (n,), generator=generator).tolist()  # of each sample of the part
+        mirrored = (torch.rand(n, generator=generator) < 0.5).tolist()
+        batches = by_aspect(order, self._is_upright.tolist(), batch_size=self.batch_size)
+        self._views = [[View(int(self.rows[i]), self.sides[sides[i]], mirrored[i]) for i in batch] for batch in batches]
+        self.hash = hashlib.sha256(repr(self._views).encode()).hexdigest()[:12]
+
+    def __len__(self) -> int:
+        return len(self.rows) // self.batch_size
+
+    def __iter__(self) -> Iterator[ObjectBatch]:
+        for images, targets in self._loader:
+            yield (
+                [image.to(self.device, non_blocking=True) for image in images],
+                [{name: x.to(self.device, non_blocking=True) for name, x in target.items()} for target in targets],
+            )
+
+
+class ObjectEvalBatches:
+    """Images of a split in their order, one by one and as they are, so that none is padded to its neighbours' size.
+
+    Args:
+        annotations: of the part.
+        pictures: of the part.
+        rows: (n,) of the part that are looked at.
+        workers: processes that decode.
+        device: of the images.
+    """
+
+    def __init__(
+        self, *, annotations: Annotations, pictures: Pictures, rows: Ints, workers: int, device: torch.device
+    ) -> None:
+        self.annotations, self.pictures, self.rows = annotations, pictures, rows
+        self.device = device
+        self._loader = _load(_Plain(pictures), [[int(row)] for row in rows], _only, workers=workers)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[tuple[int, Tensor]]:
+        for row, image in self._loader:
+            yield row, image.to(self.device, non_blocking=True)
+
+
+def by_aspect(order: Sequence[int], is_upright: Sequence[bool], *, batch_size: int) -> list[list[int]]:
+    """Part an order into full batches of one aspect, each where its last image comes; at the end, of what is left.
+
+    >>> by_aspect([0, 1, 2, 3, 4, 5], [True, False, True, True, False, False], batch_size=2)
+    [[0, 2], [1, 4], [3, 5]]
+    """
+    waiting: dict[bool, list[int]] = {True: [], False: []}
+    batches = []
+    for i in order:
+        group = waiting[is_upright[i]]
+        group.append(i)
+        if len(group) == batch_size:
+            batches.append(group.copy())
+            group.clear()
+    left = waiting[True] + waiting[False]
+    return batches + ([left[:batch_size]] if len(left) >= batch_size else [])
+
+
+class _Views(Dataset[Any]):
+    """Gives samples by their views."""
+
+    def __init__(self, annotations: Annotations, pictures: Pictures, longest: int) -> None:
+        self.annotations, self.pictures, self.longest = annotations, pictures, longest
+
+    def __getitem__(self, view: View) -> tuple[Tensor, Target]:
+        return see(view, self.pictures, self.annotations, longest=self.longest)
+
+
+class _Plain(Dataset[Any]):
+    """Gives images by their rows, as they are."""
+
+    def __init__(self, pictures: Pictures) -> None:
+        self.pictures = pictures
+
+    def __getitem__(self, row: int) -> tuple[int, Tensor]:
+        return row, torch.from_numpy(self.pictures(row).copy()).permute(2, 0, 1).float() / 255
+
+
+class _Drawn:
+    """The views that have been drawn for the epoch, batch by batch."""
+
+    def __init__(self, batches: ObjectTrainBatches) -> None:
+        self._batches = batches
+
+    def __iter__(self) -> Iterator[list[View]]:
+        return iter(self._batches._views)
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+
+def _load(dataset: Dataset[Any], batches: Any, collate: Callable[[list[Any]], Any], *, workers: int) -> DataLoader[Any]:
+    return DataLoader(
+        dataset,
+        batch_sampler=batches,
+        num_workers=workers,
+        collate_fn=collate,
+        persistent_workers=workers > 0,
+        multiprocessing_context="forkserver" if workers else None,
+        generator=torch.Generator(),  # of seeds for the workers, who draw nothing; else the global one would be moved
+    )
+
+
+def _only(samples: list[Any]) -> Any:
+    return samples[0]

@@ -1,0 +1,235 @@
+"""COCO's files of instances: read whole, and checked record by record before the first step.
+
+What COCO's own files hold is taken as COCO takes it: crowds are no examples and excuse what is found in them, an image
+without objects is one of background, and a box without width or height is no example. What no tool could make sense of
+stops the command, with the record's name.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ablations.data.objects.annotations import Annotations, ImageRecord, ObjectRecord, pack
+from ablations.study import UsageError
+
+LEAST_POLYGON = 6
+"""Numbers of a polygon: three points."""
+
+
+def read_coco(path: Path, *, folder: Path) -> Annotations:
+    """Read a file of COCO's instances.
+
+    Args:
+        path: of the JSON file.
+        folder: of its images; each of them is looked for.
+
+    Raises:
+        UsageError: the file is not there or is no JSON, or a record in it makes no sense; a line with its name.
+
+    Returns:
+        Images by their id, and each one's objects in the file's order.
+    """
+    data = _read(path)
+    where = path.name
+    categories = _categories(data, where)
+    labels = {number: label for label, number in enumerate(categories, start=1)}
+    images = _images(data, where, folder)
+    objects: dict[int, list[ObjectRecord]] = {number: [] for number in images}
+    seen: set[int] = set()
+    for record in data["annotations"]:
+        obj, image = _object(record, where, images, labels)
+        if obj.id in seen:
+            raise UsageError(f"{where}: annotation {obj.id} comes twice")
+        seen.add(obj.id)
+        objects[image].append(obj)
+    rows = [
+        ImageRecord(
+            id=number,
+            name=image["file_name"],
+            height=image["height"],
+            width=image["width"],
+            objects=objects[number],
+        )
+        for number, image in sorted(images.items())
+    ]
+    return pack(rows, categories=categories)
+
+
+def notes_on(annotations: Annotations, part: str) -> list[str]:
+    """Say what of a part is no example of its category, and why.
+
+    Args:
+        annotations: of the part.
+        part: its name.
+    """
+    notes = []
+    counts = np.diff(annotations.first_object)
+    if num := int((counts == 0).sum()):
+        name = annotations.image_ids[np.argmin(counts)]
+        notes.append(f"{part}: {_of(num, 'image')} without objects (the first is {name}), trained on as background")
+    if num := int(annotations.is_crowd.sum()):
+        first = annotations.ids[np.argmax(annotations.is_crowd)]
+        notes.append(f"{part}: {_of(num, 'crowd')} (the first is annotation {first}), no examples, as COCO has it")
+    flat = (annotations.boxes[:, 2:] <= 0).any(axis=1) & ~annotations.is_crowd
+    if num := int(flat.sum()):
+        first = annotations.ids[np.argmax(flat)]
+        notes.append(
+            f"{part}: {_of(num, 'box')} without width or height (the first is annotation {first}), no examples"
+        )
+    return notes
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UsageError(f"no annotations at {path}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} cannot be read: {error}") from error
+    try:
+        data = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UsageError(f"{path} is no JSON: {error.msg} in line {error.lineno}, column {error.colno}") from None
+    for key in ("images", "annotations", "categories"):
+        if not isinstance(data, dict) or not isinstance(data.get(key), list):
+            raise UsageError(f"{path} is none of COCO's instances: it has no list of {key}")
+    return data
+
+
+def _categories(data: Mapping[str, Any], where: str) -> dict[int, str]:
+    """Return the names of the categories by id, in the ids' order, which is that of the labels."""
+    found: dict[int, str] = {}
+    for index, record in enumerate(data["categories"]):
+        name = f"{where}: category number {index + 1} of the list"
+        _check(record, {"id": int, "name": str}, name)
+        if record["id"] in found:
+            raise UsageError(f"{where}: category {record['id']} comes twice")
+        found[record["id"]] = record["name"]
+    if not found:
+        raise UsageError(f"{where} has no categories")
+    return dict(sorted(found.items()))
+
+
+def _images(data: Mapping[str, Any], where: str, folder: Path) -> dict[int, dict[str, Any]]:
+    found: dict[int, dict[str, Any]] = {}
+    for index, record in enumerate(data["images"]):
+        _check(record, {"id": int}, f"{where}: image number {index + 1} of the list")
+        name = f"{where}: image {record['id']}"
+        _check(record, {"file_name": str, "height": int, "width": int}, name)
+        if record["id"] in found:
+            raise UsageError(f"{name} comes twice")
+        if min(record["height"], record["width"]) < 1:
+            raise UsageError(f"{name} has no pixels: {record['height']} x {record['width']}")
+        found[record["id"]] = record
+    if not found:
+        raise UsageError(f"{where} has no images")
+    missing = [record for record in found.values() if not (folder / record["file_name"]).is_file()]
+    if missing:
+        more = f", and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise UsageError(
+            f"{where}: image {missing[0]['id']} is not there: no file {folder / missing[0]['file_name']}{more}"
+        )
+    return found
+
+
+def _object(
+    record: Any, where: str, images: Mapping[int, Mapping[str, Any]], labels: Mapping[int, int]
+) -> tuple[ObjectRecord, int]:
+    """Check one annotation; return it, and the id of its image."""
+    _check(record, {"id": int}, f"{where}: an annotation")
+    name = f"{where}: annotation {record['id']}"
+    _check(record, {"image_id": int, "category_id": int, "bbox": list, "segmentation": (list, dict)}, name)
+    if record["image_id"] not in images:
+        raise UsageError(f"{name}: no image {record['image_id']} in the list")
+    if record["category_id"] not in labels:
+        raise UsageError(f"{name}: no category {record['category_id']} in the list")
+    box = record["bbox"]
+    if len(box) != 4 or not all(_is_number(side) for side in box) or min(box[2:]) < 0:
+        raise UsageError(f"{name}: bbox {box} is no left, top, width and height")
+    area = record.get("area", box[2] * box[3])
+    if not _is_number(area):
+        raise UsageError(f"{name}: area {area} is no number")
+    outline, is_mask = _outline(record["segmentation"], name, images[record["image_id"]])
+    obj = ObjectRecord(
+        id=record["id"],
+        label=labels[record["category_id"]],
+        box=box,
+        area=area,
+        is_crowd=bool(record.get("iscrowd", 0)),
+        outline=outline,
+        is_mask=is_mask,
+    )
+    return obj, record["image_id"]
+
+
+def _outline(segmentation: Any, name: str, image: Mapping[str, Any]) -> tuple[list[list[float]], bool]:
+    """Return polygons, or one list of run lengths, and which of them it is."""
+    if isinstance(segmentation, dict):
+        return [_run_lengths(segmentation, name, image)], True
+    if not segmentation:
+        raise UsageError(f"{name} has no outline: its segmentation is empty")
+    for polygon in segmentation:
+        if not isinstance(polygon, list) or not all(_is_number(number) for number in polygon):
+            raise UsageError(f"{name}: a polygon is no list of numbers")
+        if len(polygon) < LEAST_POLYGON or len(polygon) % 2:
+            raise UsageError(f"{name}: a polygon of {len(polygon) / 2:g} points, where three are needed at least")
+    return segmentation, False
+
+
+def _run_lengths(segmentation: Mapping[str, Any], name: str, image: Mapping[str, Any]) -> list[float]:
+    """Return the run lengths of a mask, uncompressed."""
+    size = [image["height"], image["width"]]
+    counts = segmentation.get("counts")
+    if segmentation.get("size") != size:
+        raise UsageError(f"{name}: its mask is {segmentation.get('size')}, and its image {size}")
+    if isinstance(counts, str):
+        from faster_coco_eval.core import mask
+
+        bits = mask.decode({"size": size, "counts": counts.encode()})
+        return run_lengths(bits)
+    if not isinstance(counts, list) or not all(_is_number(count) and count >= 0 for count in counts):
+        raise UsageError(f"{name}: its mask has no counts")
+    if sum(counts) != math.prod(size):
+        raise UsageError(f"{name}: its mask has {sum(counts)} pixels, and its image {math.prod(size)}")
+    return counts
+
+
+def run_lengths(bits: Any) -> list[float]:
+    """Return a mask's run lengths, column by column, the first of background.
+
+    >>> run_lengths(np.array([[0, 1], [1, 1]]))
+    [1, 3]
+    >>> run_lengths(np.array([[1, 0], [1, 0]]))
+    [0, 2, 2]
+    """
+    flat = np.asarray(bits).astype(bool).flatten(order="F")
+    edges = np.flatnonzero(np.diff(flat)) + 1
+    lengths = np.diff(np.concatenate([[0], edges, [len(flat)]])).tolist()
+    return [0, *lengths] if flat[0] else lengths
+
+
+def _check(record: Any, wanted: Mapping[str, Any], name: str) -> None:
+    """Check that a record has some keys, of some types."""
+    if not isinstance(record, dict):
+        raise UsageError(f"{name} is no record: {record!r:.60}")
+    for key, kind in wanted.items():
+        value = record.get(key)
+        if key not in record:
+            raise UsageError(f"{name} has no {key}")
+        if isinstance(value, bool) or not isinstance(value, kind):
+            raise UsageError(f"{name}: {key} is {value!r:.60}")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _of(count: int, noun: str) -> str:
+    plural = "boxes" if noun == "box" else f"{noun}s"
+    return f"{count:,} {noun if count == 1 else plural}"

@@ -1,0 +1,153 @@
+"""One image and its objects as a step sees them: at a drawn scale, mirrored or not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from ablations.data.objects.annotations import Annotations
+from ablations.study import UsageError
+
+Target = dict[str, Tensor]
+"""What torchvision's detectors train on. Of an image's m objects: ``boxes`` (m, 4) left, top, right, bottom, pixels;
+``labels`` (m,); ``masks`` (m, H, W) uint8."""
+
+
+class Pictures(Protocol):
+    """Where a part's images come from."""
+
+    def __call__(self, row: int) -> npt.NDArray[np.uint8]:
+        """Return an image, (H, W, 3)."""
+
+
+@dataclass(frozen=True)
+class Files:
+    """Images in a folder.
+
+    Args:
+        folder: of the part.
+        annotations: of it.
+    """
+
+    folder: Path
+    annotations: Annotations
+
+    def __call__(self, row: int) -> npt.NDArray[np.uint8]:
+        """Decode an image, as it lies in its file: boxes are of the pixels, whatever the camera noted.
+
+        Raises:
+            UsageError: it cannot be read, or has another size than its annotations say.
+        """
+        path = self.folder / str(self.annotations.names[row])
+        try:
+            with Image.open(path) as file:
+                pixels = np.asarray(file.convert("RGB"))
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            raise UsageError(f"{path} cannot be read: {error}") from error
+        wanted = int(self.annotations.heights[row]), int(self.annotations.widths[row])
+        if pixels.shape[:2] != wanted:
+            got = " x ".join(str(side) for side in pixels.shape[:2])
+            raise UsageError(f"{path} has {got} pixels, and its annotations say {wanted[0]} x {wanted[1]}")
+        return pixels
+
+
+@dataclass(frozen=True)
+class View:
+    """How a step sees an image.
+
+    Args:
+        row: of the part.
+        side: pixels of the shorter side, unless the longer would become too long.
+        mirrored: left and right.
+    """
+
+    row: int
+    side: int
+    mirrored: bool
+
+
+def scaled_size(height: int, width: int, *, side: int, longest: int) -> tuple[int, int]:
+    """Return the size of an image whose shorter side becomes ``side``, and the longer at most ``longest``.
+
+    >>> scaled_size(480, 640, side=800, longest=1333), scaled_size(100, 400, side=800, longest=1333)
+    ((800, 1067), (333, 1333))
+    """
+    factor = min(side / min(height, width), longest / max(height, width))
+    return max(1, round(height * factor)), max(1, round(width * factor))
+
+
+def see(view: View, pictures: Pictures, annotations: Annotations, *, longest: int) -> tuple[Tensor, Target]:
+    """Load an image and its objects as a view has them.
+
+    Scaled between the four nearest pixels, as torchvision's detectors do when they evaluate. Crowds, and boxes without
+    width or height, are no examples.
+
+    Args:
+        view: of the image.
+        pictures: of its part.
+        annotations: of its part.
+        longest: pixels that the longer side may have.
+
+    Returns:
+        The image (3, H, W) float32 of 0 to 1, and its objects.
+
+    Raises:
+        UsageError: the image cannot be read.
+    """
+    pixels = torch.from_numpy(pictures(view.row).copy()).permute(2, 0, 1)  # (3, H, W)
+    old_height, old_width = pixels.shape[1:]
+    height, width = scaled_size(old_height, old_width, side=view.side, longest=longest)
+    # In whole levels: interpolated as float32, the last bits would hang on how many threads a process has.
+    image = F.interpolate(pixels[None], size=(height, width), mode="bilinear", align_corners=False)[0].float() / 255
+    factors = width / old_width, height / old_height
+    examples = [row for row in annotations.objects(view.row) if not annotations.is_crowd[row]]
+    boxes = torch.from_numpy(annotations.boxes[examples]).reshape(-1, 4)  # (m, 4) float64
+    boxes = torch.cat((boxes[:, :2], boxes[:, :2] + boxes[:, 2:]), dim=1) * torch.tensor(factors * 2)
+    boxes = torch.minimum(boxes.clamp(min=0), torch.tensor((width, height) * 2)).float()
+    kept = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
+    rows = [row for row, is_kept in zip(examples, kept.tolist(), strict=True) if is_kept]
+    masks = [_mask(annotations, row, (old_height, old_width), (height, width)) for row in rows]
+    target = {
+        "boxes": boxes[kept],
+        "labels": torch.from_numpy(annotations.labels[rows]),
+        "masks": torch.from_numpy(np.stack(masks) if masks else np.zeros((0, height, width), dtype=np.uint8)),
+    }
+    return _mirror(image, target) if view.mirrored else (image, target)
+
+
+def _mask(annotations: Annotations, obj: int, size: tuple[int, int], scaled: tuple[int, int]) -> npt.NDArray[np.uint8]:
+    """Return an object's mask, (H, W), in a scaled image; polygons are scaled before they are filled."""
+    from faster_coco_eval.core import mask
+
+    outlines = annotations.outlines(obj)
+    if annotations.is_mask[obj]:
+        counts = [int(count) for count in outlines[0]]
+        runs = mask.frPyObjects({"size": list(size), "counts": counts}, *size)
+        whole = torch.from_numpy(np.ascontiguousarray(mask.decode(runs)))[None, None]
+        return F.interpolate(whole, size=scaled, mode="nearest-exact")[0, 0].numpy()
+    factors = np.array([scaled[1] / size[1], scaled[0] / size[0]])
+    polygons = [(outline.reshape(-1, 2) * factors).flatten().tolist() for outline in outlines]
+    bits: Any = mask.decode(mask.merge(mask.frPyObjects(polygons, *scaled)))
+    return np.ascontiguousarray(bits)
+
+
+def _mirror(image: Tensor, target: Target) -> tuple[Tensor, Target]:
+    width = image.shape[2]
+    left, top, right, bottom = target["boxes"].unbind(1)
+    boxes = torch.stack((width - right, top, width - left, bottom), dim=1)
+    return image.flip(2), {**target, "boxes": boxes, "masks": target["masks"].flip(2)}
+
+
+def whole_batch(samples: Sequence[tuple[Tensor, Target]]) -> tuple[list[Tensor], list[Target]]:
+    """Put samples side by side; their images differ in size."""
+    images, targets = zip(*samples, strict=True)
+    return list(images), list(targets)

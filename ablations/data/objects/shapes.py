@@ -1,0 +1,147 @@
+"""Shapes: circles, rectangles and triangles that overlap, drawn on the fly from a seed; nothing to download.
+
+An image depends on (its part, its row) alone. What covers another hides it: outlines, boxes and areas are of what can
+be seen, as COCO's are.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image, ImageDraw
+
+from ablations.data.objects.annotations import Annotations, ImageRecord, ObjectRecord, pack
+from ablations.data.objects.coco import run_lengths
+from ufo.init import keyed_generator
+
+Part = Literal["train", "val", "test"]
+
+CATEGORIES = {1: "circle", 2: "rectangle", 3: "triangle"}
+"""Id to name."""
+
+SIDE = 128
+"""Pixels of an image's side, unless asked otherwise."""
+
+PARTS: dict[Part, int] = {"train": 1000, "val": 100, "test": 200}
+"""Images of each part."""
+
+MOST_SHAPES = 6
+"""Shapes of an image; there is one at least."""
+
+RADII = (0.08, 0.3)
+"""Least and largest radius of the circle around a shape, as a share of the image's side; uniform in its logarithm."""
+
+LEAST_SEEN = 0.4
+"""Share of a shape that can be seen at least: one that would hide more of another is drawn anew."""
+
+TRIES = 20
+"""Draws of a shape, after which the image does without it."""
+
+VERSION = 1
+"""Of what is drawn: another one is another data set."""
+
+
+class Shapes:
+    """The data set of shapes.
+
+    Args:
+        side: pixels of an image's side.
+    """
+
+    name = "shapes"
+    classes: ClassVar[list[str]] = list(CATEGORIES.values())
+
+    def __init__(self, side: int = SIDE) -> None:
+        self.side = side
+
+    @property
+    def fingerprint(self) -> str:
+        """What tells these images from others."""
+        return f"shapes-v{VERSION}-{self.side}"
+
+    def image(self, part: Part, row: int) -> npt.NDArray[np.uint8]:
+        """Draw an image: (side, side, 3)."""
+        return _draw(self.side, part, row)[0]
+
+    def annotations(self, part: Part) -> Annotations:
+        """Draw every image of a part and return what is in it."""
+        images, number = [], 0
+        for row in range(PARTS[part]):
+            objects = []
+            for label, mask in _draw(self.side, part, row)[1]:
+                number += 1
+                objects.append(_record(number, label, mask))
+            images.append(ImageRecord(id=row + 1, name="", height=self.side, width=self.side, objects=objects))
+        return pack(images, categories=CATEGORIES)
+
+
+def _record(number: int, label: int, mask: npt.NDArray[np.bool_]) -> ObjectRecord:
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    left, top = float(columns[0]), float(rows[0])
+    return ObjectRecord(
+        id=number,
+        label=label,
+        box=[left, top, float(columns[-1]) + 1 - left, float(rows[-1]) + 1 - top],
+        area=float(mask.sum()),
+        is_crowd=False,
+        outline=[run_lengths(mask)],
+        is_mask=True,
+    )
+
+
+def _draw(side: int, part: Part, row: int) -> tuple[npt.NDArray[np.uint8], list[tuple[int, npt.NDArray[np.bool_]]]]:
+    """Draw an image; return it, and the label and the visible mask of each shape."""
+    generator = keyed_generator(0, "shapes", VERSION, part, row)
+    seen: list[tuple[int, npt.NDArray[np.bool_]]] = []
+    colors: list[npt.NDArray[np.float64]] = []
+    whole: list[int] = []
+    background = _numbers(generator, 3)
+    for _ in range(1 + int(torch.randint(MOST_SHAPES, (), generator=generator))):
+        for _ in range(TRIES):
+            label = 1 + int(torch.randint(len(CATEGORIES), (), generator=generator))
+            mask, color = _shape(side, label, generator), _numbers(generator, 3)
+            left = [old & ~mask for _, old in seen]
+            is_covering = any(old.sum() < LEAST_SEEN * size for old, size in zip(left, whole, strict=True))
+            if not is_covering and mask.any() and np.abs(color - background).max() > 0.25:
+                seen = [(old_label, old) for (old_label, _), old in zip(seen, left, strict=True)]
+                seen.append((label, mask))
+                colors.append(color)
+                whole.append(int(mask.sum()))
+                break
+    noise = 0.05 * torch.randn((side, side, 3), generator=generator, dtype=torch.float64).numpy()
+    image = np.broadcast_to(background, (side, side, 3)) + noise
+    for (_, mask), color in zip(seen, colors, strict=True):
+        image[mask] += color - background
+    return (255 * image.clip(0, 1)).round().astype(np.uint8), seen
+
+
+def _shape(side: int, label: int, generator: torch.Generator) -> npt.NDArray[np.bool_]:
+    """Draw one shape's mask, wholly within the image."""
+    size, turn, aspect, *place = _numbers(generator, 5).tolist()
+    low, high = (math.log(radius) for radius in RADII)
+    radius = side * math.exp(low + (high - low) * size)
+    x, y = (radius + (side - 2 * radius) * share for share in place)
+    canvas = Image.new("1", (side, side))
+    pen = ImageDraw.Draw(canvas)
+    if label == 1:
+        pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=1)
+        return np.asarray(canvas)
+    if label == 2:
+        half = math.radians(25 + 40 * aspect)  # of the angle between the diagonals: sides of 1 : 0.47 to 1 : 2.1
+        angles = [half, math.pi - half, math.pi + half, -half]
+    else:
+        angles = [0, math.radians(120), math.radians(240)]
+    corners = [
+        (x + radius * math.cos(angle + 2 * math.pi * turn), y + radius * math.sin(angle + 2 * math.pi * turn))
+        for angle in angles
+    ]
+    pen.polygon(corners, fill=1)
+    return np.asarray(canvas)
+
+
+def _numbers(generator: torch.Generator, count: int) -> npt.NDArray[np.float64]:
+    return torch.rand(count, generator=generator, dtype=torch.float64).numpy()

@@ -1,0 +1,125 @@
+"""Average precision as COCO computes it: detections in its format, and what they come to against annotations.
+
+Lin et al., "Microsoft COCO" (arXiv 1405.0312), and its evaluation code; run by ``faster-coco-eval``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from ablations.data.objects.annotations import Annotations
+
+Kind = Literal["bbox", "segm"]
+
+KINDS: dict[Kind, str] = {"bbox": "box", "segm": "mask"}
+"""COCO's name of what is matched to how columns name it."""
+
+FIGURES = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")
+"""Average over IoU 0.5 to 0.95; at 0.5; at 0.75; over the same for objects below 32^2, up to 96^2, above, in pixels."""
+
+MASK_LEVEL = 0.5
+"""Probability from which a pixel is of the object (torchvision's reference, ``coco_eval.py``)."""
+
+IOUS = (0.5, 0.75)
+"""Intersections over unions at which precision is kept for every recall."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What detections come to.
+
+    Args:
+        figures: per cent, by name: ``box_ap``, ``mask_ap50``, ...; None where there is no object to find.
+        precision: of ``box`` and ``mask``, (len(IOUS), 101): at recalls 0, 0.01, ..., 1, the mean over categories; NaN
+            where there is no object to find.
+    """
+
+    figures: dict[str, float | None]
+    precision: dict[str, npt.NDArray[np.float64]]
+
+
+def detections_of(found: dict[str, Tensor], *, image_id: int, category_ids: Sequence[int]) -> list[dict[str, Any]]:
+    """Write what torchvision's detector found in an image in COCO's format.
+
+    Args:
+        found: ``boxes`` (m, 4) left, top, right, bottom; ``labels`` (m,) from 1; ``scores`` (m,); ``masks``
+            (m, 1, H, W), probabilities.
+        image_id: as the annotation file has it.
+        category_ids: of label 1, 2, ...
+    """
+    from faster_coco_eval.core import mask
+
+    if not len(found["scores"]):
+        return []
+    boxes = found["boxes"].double().cpu().numpy()
+    boxes[:, 2:] -= boxes[:, :2]
+    bits = (found["masks"][:, 0] >= MASK_LEVEL).byte().cpu().numpy()  # (m, H, W)
+    runs = mask.encode(np.asfortranarray(bits.transpose(1, 2, 0)))
+    rows = zip(found["labels"].tolist(), found["scores"].tolist(), boxes.tolist(), runs, strict=True)
+    return [
+        {
+            "image_id": image_id,
+            "category_id": int(category_ids[label - 1]),
+            "bbox": box,
+            "score": score,
+            "segmentation": {"size": [int(side) for side in run["size"]], "counts": _text(run["counts"])},
+        }
+        for label, score, box, run in rows
+    ]
+
+
+def score(detections: list[dict[str, Any]], annotations: Annotations, images: Iterable[int]) -> Scores:
+    """Compute the average precision of detections.
+
+    Args:
+        detections: in COCO's format.
+        annotations: of the part.
+        images: rows of the part that were looked at.
+    """
+    from faster_coco_eval import COCO, COCOeval_faster
+
+    figures: dict[str, float | None] = {}
+    precision: dict[str, npt.NDArray[np.float64]] = {}
+    held = annotations.as_coco(images)
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does
+        truth = COCO(held)
+        for kind, name in KINDS.items():
+            found = truth.loadRes(_copied(detections)) if detections else COCO({**held, "annotations": []})
+            evaluation = COCOeval_faster(truth, found, kind)
+            evaluation.evaluate()
+            evaluation.accumulate()
+            evaluation.summarize()
+            values = [float(value) for value in evaluation.stats[: len(FIGURES)]]
+            figures |= {
+                f"{name}_{figure}": None if value < 0 else 100 * value
+                for figure, value in zip(FIGURES, values, strict=True)
+            }
+            precision[name] = _precision(evaluation)
+    return Scores(figures, precision)
+
+
+def _precision(evaluation: Any) -> npt.NDArray[np.float64]:
+    """Return precision by recall, (len(IOUS), 101), of all sizes and up to 100 detections, meaned over categories."""
+    every = np.asarray(evaluation.eval["precision"])  # (IoUs, recalls, categories, sizes, most detections)
+    at = [int(np.argmin(np.abs(np.asarray(evaluation.params.iouThrs) - iou))) for iou in IOUS]
+    chosen = every[at, :, :, 0, -1]  # (len(IOUS), 101, K)
+    is_there = chosen > -1
+    count = is_there.sum(axis=2)
+    return np.where(count > 0, np.where(is_there, chosen, 0).sum(axis=2) / np.maximum(count, 1), np.nan)
+
+
+def _copied(detections: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Copy detections, to which the evaluation adds fields of its own."""
+    return [dict(detection) for detection in detections]
+
+
+def _text(counts: bytes | str) -> str:
+    return counts.decode() if isinstance(counts, bytes) else counts

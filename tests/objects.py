@@ -1,0 +1,35 @@
+"""Shapes as files of COCO's format, for tests of what reads them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from ablations.data.objects.shapes import Shapes
+
+COCO_IDS = {1: 4, 2: 9, 3: 17}
+"""A shape's category to an id as COCO's, with gaps."""
+
+
+def shapes_as_coco(folder: Path, *, images: int, part: str = "val", side: int = 64) -> tuple[Path, dict[str, Any]]:
+    """Write shapes as PNG files and COCO's JSON; return the JSON's path and what it holds."""
+    shapes = Shapes(side)
+    data = shapes.annotations(part).as_coco(range(images))
+    (folder / "images").mkdir(parents=True)
+    for image in data["images"]:
+        image["file_name"] = f"{image['id']:012}.png"
+        Image.fromarray(shapes.image(part, image["id"] - 1)).save(folder / "images" / image["file_name"])
+    for obj in data["annotations"]:
+        obj["category_id"] = COCO_IDS[obj["category_id"]]
+    for category in data["categories"]:
+        category["id"] = COCO_IDS[category["id"]]
+    return write(folder / "instances.json", data), data
+
+
+def write(path: Path, data: Any) -> Path:
+    """Write JSON and return its path."""
+    path.write_text(json.dumps(data))
+    return path
