@@ -143,10 +143,11 @@ class TestReading:
 
     def test_what_is_no_example_is_said(self, tmp_path):
         crowd = square(id=6, iscrowd=1, segmentation={"size": [6, 8], "counts": [0, 48]})
-        path, data = one_image(tmp_path, square(), crowd, square(id=7, bbox=[1, 2, 0, 3]))
+        outside = square(id=8, bbox=[9, 2, 4, 3])
+        path, data = one_image(tmp_path, square(), crowd, square(id=7, bbox=[1, 2, 0, 3]), outside)
         assert notes_on(read_coco(path, folder=tmp_path), "train") == [
             "train: 1 crowd (the first is annotation 6), no examples, as COCO has it",
-            "train: 1 box without width or height (the first is annotation 7), no examples",
+            "train: 2 boxes without width or height in the image (the first is annotation 7), no examples",
         ]
         write(path, {**data, "annotations": []})
         (note,) = notes_on(read_coco(path, folder=tmp_path), "train")
@@ -185,7 +186,8 @@ class TestSeeing:
 
     def test_what_is_no_example_is_not_seen(self, tmp_path):
         crowd = square(id=6, iscrowd=1, segmentation={"size": [6, 8], "counts": [0, 48]})
-        target = self.see(tmp_path, crowd, square(), square(id=7, bbox=[1, 2, 0, 3]))[1]
+        flat, outside = square(id=7, bbox=[1, 2, 0, 3]), square(id=8, bbox=[9, 2, 4, 3])
+        target = self.see(tmp_path, crowd, square(), flat, outside)[1]
         assert target["boxes"].tolist() == [[1, 2, 5, 5]]
         empty = self.see(tmp_path)[1]
         assert empty["boxes"].shape == (0, 4)

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+LEAST_SIDE_PX = 0.01
+"""Of a box within its image: what is smaller is no example, since in float32 it might have no side at all."""
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -84,6 +88,15 @@ class Annotations:
 
     def __len__(self) -> int:
         return len(self.image_ids)
+
+    @cached_property
+    def is_flat(self) -> Bools:
+        """(m,) whether an object's box has no width or no height within its image."""
+        image = np.repeat(np.arange(len(self)), np.diff(self.first_object))
+        ends = np.stack((self.widths[image], self.heights[image]), axis=1)  # (m, 2)
+        low = self.boxes[:, :2].clip(0, ends)
+        high = (self.boxes[:, :2] + self.boxes[:, 2:]).clip(0, ends)
+        return ((high - low) < LEAST_SIDE_PX).any(axis=1)
 
     def objects(self, image: int) -> range:
         """Return the rows of an image's objects."""

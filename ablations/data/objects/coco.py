@@ -76,12 +76,11 @@ def notes_on(annotations: Annotations, part: str) -> list[str]:
     if num := int(annotations.is_crowd.sum()):
         first = annotations.ids[np.argmax(annotations.is_crowd)]
         notes.append(f"{part}: {_of(num, 'crowd')} (the first is annotation {first}), no examples, as COCO has it")
-    flat = (annotations.boxes[:, 2:] <= 0).any(axis=1) & ~annotations.is_crowd
+    flat = annotations.is_flat & ~annotations.is_crowd
     if num := int(flat.sum()):
         first = annotations.ids[np.argmax(flat)]
-        notes.append(
-            f"{part}: {_of(num, 'box')} without width or height (the first is annotation {first}), no examples"
-        )
+        what = f"without width or height in the image (the first is annotation {first})"
+        notes.append(f"{part}: {_of(num, 'box')} {what}, no examples")
     return notes
 
 

@@ -89,7 +89,7 @@ def see(view: View, pictures: Pictures, annotations: Annotations, *, longest: in
     """Load an image and its objects as a view has them.
 
     Scaled between the four nearest pixels, as torchvision's detectors do when they evaluate. Crowds, and boxes without
-    width or height, are no examples.
+    width or height in the image, are no examples.
 
     Args:
         view: of the image.
@@ -109,15 +109,14 @@ def see(view: View, pictures: Pictures, annotations: Annotations, *, longest: in
     # In whole levels: interpolated as float32, the last bits would hang on how many threads a process has.
     image = F.interpolate(pixels[None], size=(height, width), mode="bilinear", align_corners=False)[0].float() / 255
     factors = width / old_width, height / old_height
-    examples = [row for row in annotations.objects(view.row) if not annotations.is_crowd[row]]
-    boxes = torch.from_numpy(annotations.boxes[examples]).reshape(-1, 4)  # (m, 4) float64
+    objects = annotations.objects(view.row)
+    rows = [row for row in objects if not (annotations.is_crowd[row] or annotations.is_flat[row])]
+    boxes = torch.from_numpy(annotations.boxes[rows]).reshape(-1, 4)  # (m, 4) float64
     boxes = torch.cat((boxes[:, :2], boxes[:, :2] + boxes[:, 2:]), dim=1) * torch.tensor(factors * 2)
     boxes = torch.minimum(boxes.clamp(min=0), torch.tensor((width, height) * 2)).float()
-    kept = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
-    rows = [row for row, is_kept in zip(examples, kept.tolist(), strict=True) if is_kept]
     masks = [_mask(annotations, row, (old_height, old_width), (height, width)) for row in rows]
     target = {
-        "boxes": boxes[kept],
+        "boxes": boxes,
         "labels": torch.from_numpy(annotations.labels[rows]),
         "masks": torch.from_numpy(np.stack(masks) if masks else np.zeros((0, height, width), dtype=np.uint8)),
     }
