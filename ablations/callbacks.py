@@ -20,10 +20,7 @@ from ufo.scale import attention_layers, rms
 LOG = logging.getLogger(__name__)
 
 EXPLODED = 10.0
-"""An epoch's mean training loss, as a multiple of ln(classes), above which a cell has exploded."""
-
-NO_LEARNING = 0.95
-"""Validation cross-entropy, as a share of ln(classes), that a cell must go below to count as learning."""
+"""An epoch's mean training loss, as a multiple of that of guessing, above which a cell has exploded."""
 
 CHECK_EVERY = 100
 """Steps between two looks at the loss: each waits for the device."""
@@ -142,12 +139,14 @@ class DivergenceGuard(Callback):
     """Ends a cell whose loss is no number, or has exploded after its warm-up.
 
     Args:
-        num_classes: of the data set.
+        chance: training loss of a net that guesses.
+        losses: names of the epoch's means that must be numbers.
         warmup_epochs: before their end a large loss is not judged.
     """
 
-    def __init__(self, *, num_classes: int, warmup_epochs: int) -> None:
-        self.limit = EXPLODED * math.log(num_classes)
+    def __init__(self, *, chance: float, losses: Sequence[str], warmup_epochs: int) -> None:
+        self.limit = EXPLODED * chance
+        self.losses = losses
         self.warmup_epochs = warmup_epochs
 
     def on_step_end(self, step: int, loss: Tensor) -> None:
@@ -157,22 +156,12 @@ class DivergenceGuard(Callback):
 
     def on_epoch_end(self, epoch: Epoch) -> None:
         """Judge the epoch's means."""
-        for name in ("train_loss", "val_loss"):
+        for name in self.losses:
             if not math.isfinite(epoch.means[name]):
                 raise Diverged("nan", f"{name} is no number in epoch {epoch.number}")
         loss = epoch.means["train_loss"]
         if epoch.number > self.warmup_epochs and loss > self.limit:
             raise Diverged("exploded", f"train_loss {loss:.4g} in epoch {epoch.number}, above {self.limit:.4g}")
-
-
-def has_not_learned(rows: list[dict[str, Any]], *, num_classes: int, warmup_epochs: int) -> bool:
-    """Tell whether validation cross-entropy stayed at chance in every epoch after the warm-up; False if there is none.
-
-    >>> has_not_learned([{"epoch": 1, "val_loss": 2.3}, {"epoch": 2, "val_loss": 2.2}], num_classes=10, warmup_epochs=1)
-    True
-    """
-    judged = [row["val_loss"] for row in rows if row["epoch"] > warmup_epochs]
-    return bool(judged) and min(judged) >= NO_LEARNING * math.log(num_classes)
 
 
 class Probes(Callback):

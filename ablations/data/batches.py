@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -18,6 +18,8 @@ from ablations.streams import epoch_generator
 
 Batch = tuple[Tensor, Tensor]
 """Images (B, C, H, W), normalised, channels last in memory; labels (B,)."""
+
+AnyBatch_co = TypeVar("AnyBatch_co", covariant=True)
 
 
 EVAL_BATCH = 500
@@ -63,7 +65,7 @@ class Scale:
         return (images * self.factor - self.shift).permute(0, 3, 1, 2)
 
 
-class EpochBatches(Protocol):
+class EpochBatches(Protocol[AnyBatch_co]):
     """The batches of a training, drawn anew for each epoch, wherever the images come from.
 
     Attributes:
@@ -79,7 +81,7 @@ class EpochBatches(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __iter__(self) -> Iterator[Batch]: ...
+    def __iter__(self) -> Iterator[AnyBatch_co]: ...
 
 
 class TrainBatches:

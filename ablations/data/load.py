@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import torch
 
@@ -20,8 +21,12 @@ TIMED_IMAGES = 32
 """Images whose decoding is timed for a plan."""
 
 
+AnyBatch = TypeVar("AnyBatch")
+AnyEvalBatch = TypeVar("AnyEvalBatch")
+
+
 @dataclass(frozen=True, kw_only=True)
-class CellData:
+class CellData(Generic[AnyBatch, AnyEvalBatch]):
     """What a cell trains and is measured on.
 
     Args:
@@ -32,14 +37,14 @@ class CellData:
         close: ends the processes that decode, if there are any.
     """
 
-    train: EpochBatches
-    val: Iterable[Batch]
-    test: Iterable[Batch] | None
+    train: EpochBatches[AnyBatch]
+    val: Iterable[AnyEvalBatch]
+    test: Iterable[AnyEvalBatch] | None
     split_hash: str
     close: Callable[[], None]
 
 
-def load_data(config: CellConfig, info: DataInfo, *, device: torch.device, workers: int) -> CellData:
+def load_data(config: CellConfig, info: DataInfo, *, device: torch.device, workers: int) -> CellData[Batch, Batch]:
     """Make the batches of a cell.
 
     Args:
@@ -90,7 +95,9 @@ def make_augmentation(config: CellConfig) -> Augmentation:
     )
 
 
-def _load_in_memory(config: CellConfig, info: DataInfo, scale: Scale, device: torch.device, _workers: int) -> CellData:
+def _load_in_memory(
+    config: CellConfig, info: DataInfo, scale: Scale, device: torch.device, _workers: int
+) -> CellData[Batch, Batch]:
     with_test = config.scored_on == "test"
     splits = load_splits(info, train_limit=config.train_limit, device=device, with_test=with_test)
     train = TrainBatches(
@@ -110,7 +117,9 @@ def _load_in_memory(config: CellConfig, info: DataInfo, scale: Scale, device: to
     )
 
 
-def _load_streamed(config: CellConfig, info: DataInfo, scale: Scale, device: torch.device, workers: int) -> CellData:
+def _load_streamed(
+    config: CellConfig, info: DataInfo, scale: Scale, device: torch.device, workers: int
+) -> CellData[Batch, Batch]:
     with_test = config.scored_on == "test"
     splits = find_rows(info, train_limit=config.train_limit, with_test=with_test)
     stream = ImageStream(

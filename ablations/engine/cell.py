@@ -12,12 +12,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from ablations.callbacks import Diverged, DivergenceGuard, History, Probes, has_not_learned
-from ablations.data import DataInfo, load_data
+from ablations.callbacks import Diverged, DivergenceGuard, History, Probes
+from ablations.data import DataInfo
 from ablations.engine.capacity import device_name
 from ablations.engine.checkpoint import Checkpoints, trained_with
 from ablations.engine.limits import is_disk_full, is_oom
@@ -26,9 +25,9 @@ from ablations.engine.loggers import Loggers
 from ablations.engine.options import CellOptions
 from ablations.engine.result import TRACEBACK_LINES, Result, blank_fields
 from ablations.engine.training import Training
-from ablations.streams import forked_library, reseed_library
+from ablations.streams import forked_library
 from ablations.study import CellConfig
-from ablations.tasks.net import build_net, match_to_xnorm
+from ablations.tasks.make import make_workload
 from ablations.threads import cpu_threads
 from ufo.init import shared_weights_hash
 from ufo.scale import UnmatchableError
@@ -75,7 +74,7 @@ def run_cell(
             disk_full = is_disk_full(error, folder)
         finally:
             if cell is not None:
-                cell.data.close()
+                cell.work.data.close()
     fields["seconds"] += time.perf_counter() - clock
     fields |= _memory(device)
     return Result(outcome, kind, detail, lines, fields, disk_full)
@@ -95,26 +94,19 @@ class _Cell:
         fields: dict[str, Any],
     ) -> None:
         self.config, self.info, self.folder, self.options, self.fields = config, info, folder, options, fields
-        self.num_classes = len(info.classes)
-        self.data = load_data(config, info, device=device, workers=options.workers)
-        net = build_net(config, image_shape=info.image_shape, num_classes=self.num_classes)
-        fields["init_hash"] = shared_weights_hash(net)
-        fields["split_hash"] = self.data.split_hash
-        if config.classes is not None:
-            fields["classes"] = info.classes
-        fields["num_parameters"] = sum(parameter.numel() for parameter in net.parameters())
+        self.work = work = make_workload(config, info, device=device, workers=options.workers)
+        fields["init_hash"] = shared_weights_hash(work.net)
+        fields["split_hash"] = work.data.split_hash
+        fields |= work.facts
+        fields["num_parameters"] = sum(parameter.numel() for parameter in work.net.parameters())
         self.history = History(folder)
         self.loggers = Loggers(options.loggers, folder=Path(options.log_folder), config=config)
-        guard = DivergenceGuard(num_classes=self.num_classes, warmup_epochs=config.warmup_epochs)
+        guard = DivergenceGuard(chance=work.chance_loss, losses=work.losses, warmup_epochs=config.warmup_epochs)
         made_by = trained_with(source_hash=source_hash, device=device)
         self.checkpoints = Checkpoints(folder, every=options.checkpoint_every, made_by=made_by)
         self.training = Training(
-            net,
+            work,
             config=config,
-            num_classes=self.num_classes,
-            image_size=info.image_shape[:2],
-            train=self.data.train,
-            val=self.data.val,
             device=device,
             callbacks=[self.history, Probes(folder), self.loggers, guard],  # the guard may end it, so the others first
             checkpoints=self.checkpoints,
@@ -130,8 +122,8 @@ class _Cell:
             self._go_on()
             self.loggers.attach(num_epochs=self.training.num_epochs)
             self.training.fit()
-            tested = self._test()
-            self.fields |= tested | self._validated()
+            tested = self.work.test(self.training.steps, self.training.evaluate, self.folder)
+            self.fields |= tested | self.work.validated(self.history.rows[-1])
             if self.options.save_weights:
                 _save_weights(self.training.evaluated, self.folder / "weights.safetensors", self.config)
             is_ended = True
@@ -141,20 +133,17 @@ class _Cell:
         finally:
             self.loggers.finish(tested, status="success" if is_ended else "failed")
             self.fields["epochs_run"] = len(self.history.rows)
-            self.fields["epoch_hashes"] = self.training.task.epoch_hashes
+            self.fields["epoch_hashes"] = self.training.steps.epoch_hashes
             self.fields["resumed_after_epochs"] = self.checkpoints.resumed_after
             self.fields["seconds"] = self.checkpoints.seconds_before
-        config = self.config
-        if not config.smoke and has_not_learned(
-            self.history.rows, num_classes=self.num_classes, warmup_epochs=config.warmup_epochs
-        ):
+        if not self.config.smoke and self.work.has_not_learned(self.history.rows):
             return "diverged", "no_learning", "validation cross-entropy stayed at chance"
         return "ok", "", ""
 
     def _match_scale(self) -> None:
-        """Match the attention outputs' scale to xnorm's; a checkpoint to go on from holds the same gains."""
+        """Match the attention outputs' scale to xnorm's, where that can be done."""
         try:
-            match_to_xnorm(self.training.net, self.config, self.info, self.training.train)
+            self.work.match_scale()
         except UnmatchableError as error:
             if math.isfinite(error.rms):
                 raise
@@ -164,25 +153,6 @@ class _Cell:
         """Take up the training of an attempt that was cut short, if there was one."""
         if (begun := self.checkpoints.load()) is not None:
             self.training.load_state_dict(begun)
-
-    def _validated(self) -> dict[str, float]:
-        """Return what the last epoch came to on the validation split."""
-        last = self.history.rows[-1]
-        return {name: last[name] for name in ("val_accuracy_pct", "val_loss")}
-
-    def _test(self) -> dict[str, float]:
-        """Look at the test images, once; a cell that is scored on the validation split has none."""
-        if self.data.test is None:
-            return {}
-        task = self.training.task
-        reseed_library(self.config.seed, self.config.epochs)  # also where no epoch has been trained in this attempt
-        self.training.evaluate(self.data.test, task.test_step)
-        correct = torch.cat(task.test_correct).cpu().numpy()
-        np.save(self.folder / "correct.npy", correct)
-        return {
-            "test_accuracy_pct": 100 * float(correct.mean()),
-            "test_loss": task.test_loss.compute().item(),
-        }
 
 
 def _save_weights(net: torch.nn.Module, path: Path, config: CellConfig) -> None:

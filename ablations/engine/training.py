@@ -15,13 +15,11 @@ from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from torch import nn
 
 from ablations.callbacks import Callback, Epoch
-from ablations.data import Batch, EpochBatches
 from ablations.engine.checkpoint import Checkpoints
 from ablations.recipes import build_optimizer, build_schedule
 from ablations.study import CellConfig
 from ablations.tasks.average import AveragedWeights
-from ablations.tasks.classify import Classifier
-from ablations.tasks.net import branches_of
+from ablations.tasks.task import Workload
 
 MOST_GRAPHS = 1000
 """Compiled nets that a process keeps, one for each arm and shape; torch's own limit, 8, is a mistake's alarm."""
@@ -31,35 +29,28 @@ class Training:
     """A net and all that it is trained with.
 
     Args:
-        net: with its first weights.
+        work: the net with its first weights, and what it is trained on.
         config: the cell.
-        num_classes: width of the output.
-        image_size: height and width of the images.
-        train: drawn anew for each epoch, on the device.
-        val: looked at after each epoch, on the device.
         device: to train on.
         callbacks: are told how it goes, in their order.
         checkpoints: kept at the ends of epochs, after the callbacks.
 
     Attributes:
         num_epochs: that are finished.
-        task: the loss and the measures.
+        steps: the loss and the measures.
     """
 
     def __init__(
         self,
-        net: nn.Module,
+        work: Workload[Any],
         *,
         config: CellConfig,
-        num_classes: int,
-        image_size: tuple[int, int],
-        train: EpochBatches,
-        val: Iterable[Batch],
         device: torch.device,
         callbacks: Sequence[Callback],
         checkpoints: Checkpoints,
     ) -> None:
-        self.net, self.config, self.train, self.val = net, config, train, val
+        net, train = work.net, work.data.train
+        self.net, self.config, self.train, self.val = net, config, train, work.data.val
         self.callbacks, self.checkpoints = callbacks, checkpoints
         self.num_epochs = 0
         self.fabric = _fabric(device, config)
@@ -79,16 +70,8 @@ class Training:
         self._parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         forward, self.optimizer = self.fabric.setup(net, optimizer, move_to_device=False)
         self.average = AveragedWeights(net, decay=config.ema_decay) if config.ema_decay else None
-        self.task = Classifier(
-            forward if self.average is None else self.fabric.setup_module(self.average.net, move_to_device=False),
-            train_net=self._compiled(net) if config.compile else forward,
-            branches=branches_of(net),
-            config=config,
-            num_classes=num_classes,
-            image_size=image_size,
-            train_batches=train,
-            device=device,
-        )
+        averaged = self.average and self.fabric.setup_module(self.average.net, move_to_device=False)
+        self.steps = work.steps(net=averaged or forward, train_net=self._compiled(net) if config.compile else forward)
 
     def fit(self) -> None:
         """Train the epochs that are missing.
@@ -107,8 +90,8 @@ class Training:
             epoch = Epoch(
                 self.num_epochs,
                 self._unwrapped_optimizer.param_groups[0]["lr"],
-                self.task.epoch_metrics(),
-                self.task.epoch_hashes[-1],
+                self.steps.epoch_metrics(),
+                self.steps.epoch_hashes[-1],
             )
             for callback in self.callbacks:
                 callback.on_epoch_end(epoch)
@@ -120,8 +103,8 @@ class Training:
         return self.net if self.average is None else self.average.net
 
     @torch.inference_mode()
-    def evaluate(self, batches: Iterable[Batch], step: Callable[[Batch], None]) -> None:
-        """Take every batch through a step of the task, with the net in evaluation mode."""
+    def evaluate(self, batches: Iterable[Any], step: Callable[[Any], None]) -> None:
+        """Take every batch through a step, with the net in evaluation mode."""
         self.net.eval()
         for batch in batches:
             step(batch)
@@ -136,7 +119,7 @@ class Training:
             "schedule": self.schedule.state_dict(),
             "precision": self._precision.state_dict(),
             "average": None if self.average is None else self.average.state_dict(),
-            "epoch_hashes": self.task.epoch_hashes,
+            "epoch_hashes": self.steps.epoch_hashes,
             "callbacks": {type(callback).__name__: callback.state_dict() for callback in self.callbacks},
         }
 
@@ -150,7 +133,7 @@ class Training:
         if self.average is not None:
             self.average.restart(self.net)
             self.average.load_state_dict(state_dict["average"])
-        self.task.epoch_hashes = state_dict["epoch_hashes"]
+        self.steps.epoch_hashes = state_dict["epoch_hashes"]
         for callback in self.callbacks:
             callback.load_state_dict(state_dict["callbacks"][type(callback).__name__])
 
@@ -164,9 +147,9 @@ class Training:
         return self.fabric.setup_module(compiled, move_to_device=False)
 
     def _train_epoch(self) -> None:
-        self.task.start_epoch(self.num_epochs)
+        self.steps.start_epoch(self.num_epochs)
         for index, batch in enumerate(self.train):
-            loss = self.task.training_step(batch, index)
+            loss = self.steps.training_step(batch, index)
             self.optimizer.zero_grad()
             self.fabric.backward(loss)
             self._precision.unscale_gradients(self._unwrapped_optimizer)
@@ -188,7 +171,7 @@ class Training:
     def _validate(self) -> None:
         for callback in self.callbacks:
             callback.on_validation_start(self.evaluated)
-        self.evaluate(self.val, self.task.validation_step)
+        self.evaluate(self.val, self.steps.validation_step)
         for callback in self.callbacks:
             callback.on_validation_end()
 

@@ -3,18 +3,93 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
-from ablations.data import Batch, EpochBatches
+from ablations.data import Batch, DataInfo, EpochBatches, load_data
 from ablations.data.mixing import Mixing, MixingDraws
 from ablations.streams import epoch_generator, reseed_library
 from ablations.study import CellConfig
+from ablations.tasks.net import branches_of, build_net, match_to_xnorm
+from ablations.tasks.task import Evaluate
+
+NO_LEARNING = 0.95
+"""Validation cross-entropy, as a share of ln(classes), that a cell must go below to count as learning."""
+
+
+class Classification:
+    """A cell that classifies images; see `ablations.tasks.task.Workload`.
+
+    Args:
+        config: the cell.
+        info: its data set, in the cache.
+        device: of the batches.
+        workers: processes that decode streamed images.
+    """
+
+    losses: tuple[str, ...] = ("train_loss", "val_loss")
+
+    def __init__(self, config: CellConfig, info: DataInfo, *, device: torch.device, workers: int) -> None:
+        self.config, self.info, self.device = config, info, device
+        self.num_classes = len(info.classes)
+        self.chance_loss = math.log(self.num_classes)
+        self.data = load_data(config, info, device=device, workers=workers)
+        self.net = build_net(config, image_shape=info.image_shape, num_classes=self.num_classes)
+        self.facts: dict[str, Any] = {} if config.classes is None else {"classes": info.classes}
+
+    def steps(self, *, net: Callable[..., Tensor], train_net: Callable[..., Tensor]) -> Classifier:
+        """Return the steps of its training."""
+        return Classifier(
+            net,
+            train_net=train_net,
+            branches=branches_of(self.net),
+            config=self.config,
+            num_classes=self.num_classes,
+            image_size=self.info.image_shape[:2],
+            train_batches=self.data.train,
+            device=self.device,
+        )
+
+    def match_scale(self) -> None:
+        """Match the attention outputs' scale to xnorm's; a checkpoint to go on from holds the same gains."""
+        match_to_xnorm(self.net, self.config, self.info, self.data.train)
+
+    def has_not_learned(self, rows: list[dict[str, Any]]) -> bool:
+        """Tell whether validation cross-entropy stayed at chance."""
+        return has_not_learned(rows, num_classes=self.num_classes, warmup_epochs=self.config.warmup_epochs)
+
+    def validated(self, last: dict[str, Any]) -> dict[str, float]:
+        """Return accuracy and cross-entropy of the last epoch."""
+        return {name: last[name] for name in ("val_accuracy_pct", "val_loss")}
+
+    def test(self, steps: Classifier, evaluate: Evaluate, folder: Path) -> dict[str, float]:
+        """Test once, and note in ``correct.npy`` which images are right."""
+        if self.data.test is None:
+            return {}
+        reseed_library(self.config.seed, self.config.epochs)  # also where no epoch has been trained in this attempt
+        evaluate(self.data.test, steps.test_step)
+        correct = torch.cat(steps.test_correct).cpu().numpy()
+        np.save(folder / "correct.npy", correct)
+        return {"test_accuracy_pct": 100 * float(correct.mean()), "test_loss": steps.test_loss.compute().item()}
+
+
+def has_not_learned(rows: list[dict[str, Any]], *, num_classes: int, warmup_epochs: int) -> bool:
+    """Tell whether validation cross-entropy stayed at chance in every epoch after the warm-up; False if there is none.
+
+    >>> has_not_learned([{"epoch": 1, "val_loss": 2.3}, {"epoch": 2, "val_loss": 2.2}], num_classes=10, warmup_epochs=1)
+    True
+    """
+    judged = [row["val_loss"] for row in rows if row["epoch"] > warmup_epochs]
+    return bool(judged) and min(judged) >= NO_LEARNING * math.log(num_classes)
 
 
 class Classifier:
@@ -41,7 +116,7 @@ class Classifier:
         config: CellConfig,
         num_classes: int,
         image_size: tuple[int, int],
-        train_batches: EpochBatches,
+        train_batches: EpochBatches[Batch],
         device: torch.device,
     ) -> None:
         self.net, self.train_net = net, train_net

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from torch import nn
 
 import ufo
-from ablations.data import DataInfo, EpochBatches
+from ablations.data import Batch, DataInfo, EpochBatches
 from ablations.study import CellConfig
 from ablations.study.change import apply_change
 from ablations.study.timm import is_timm
@@ -65,7 +65,7 @@ def branches_of(net: nn.Module) -> Sequence[str]:
     return net.branches if isinstance(net, ufo.UFOViT) else ()
 
 
-def match_to_xnorm(net: nn.Module, config: CellConfig, info: DataInfo, train: EpochBatches) -> None:
+def match_to_xnorm(net: nn.Module, config: CellConfig, info: DataInfo, train: EpochBatches[Batch]) -> None:
     """Match the scale of a net's attention outputs to that of its twin with xnorm, on the first batch of training.
 
     Args:

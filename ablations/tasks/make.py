@@ -1,0 +1,27 @@
+"""From a cell to what it trains: its task's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from ablations.data import DataInfo
+from ablations.study import CellConfig
+from ablations.tasks.classify import Classification
+from ablations.tasks.task import Workload
+
+
+def make_workload(config: CellConfig, info: DataInfo, *, device: torch.device, workers: int) -> Workload[Any]:
+    """Make a cell's data and net.
+
+    Args:
+        config: the cell.
+        info: its data set, in the cache.
+        device: of the batches.
+        workers: processes that decode images that are not in memory; any number gives the same batches.
+
+    Raises:
+        ValueError: sizes that do not fit each other.
+    """
+    return Classification(config, info, device=device, workers=workers)
