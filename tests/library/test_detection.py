@@ -16,8 +16,8 @@ from ufo.detection import (
     PyramidBackbone,
     UFOBody,
     build_mask_rcnn,
-    freeze_batch_norms,
     load_classifier,
+    replace_batch_norms,
     tap_blocks,
 )
 from ufo.init import shared_weights_hash
@@ -128,14 +128,16 @@ def test_a_map_comes_from_its_own_place():
         assert (bright == wanted).all()
 
 
-def test_frozen_batch_norms_keep_statistics_and_factors():
-    backbone = make_backbone(patch=4).train()
+def test_frozen_batch_norms_keep_statistics_and_factors_and_those_of_the_neck_are_new():
+    backbone = make_backbone(patch=16).train()  # of four transposed convolutions
     before = {name: tensor.clone() for name, tensor in backbone.state_dict().items() if "running" in name}
-    assert before
     backbone(torch.rand(2, 3, 64, 64))["0"].sum().backward()
-    assert all((backbone.state_dict()[name] == tensor).all() for name, tensor in before.items())
-    assert not any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in backbone.modules())
-    assert not [name for name, _ in backbone.named_parameters() if ".bn." in name]
+    moved = {name for name, tensor in before.items() if (backbone.state_dict()[name] != tensor).any()}
+    assert moved
+    assert all(name.startswith("neck.") for name in moved)
+    assert len(moved) < len(before)
+    assert not any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in backbone.body.modules())
+    assert not [name for name, _ in backbone.body.named_parameters() if ".bn." in name]
 
 
 def test_synchronised_batch_norms_take_the_statistics_of_the_batch():
@@ -152,16 +154,39 @@ def test_a_frozen_batch_norm_computes_what_an_evaluating_one_does():
     plain(torch.rand(4, 3, 5, 5))
     images = torch.rand(2, 3, 5, 5)
     wanted = plain.eval()(images)
-    freeze_batch_norms(plain)
+    replace_batch_norms(plain, "frozen")
     torch.testing.assert_close(plain.train()(images), wanted)
 
 
-def test_a_batch_norm_with_more_in_it_is_refused():
-    class WithActivation(nn.BatchNorm2d):
+class NormAct(nn.BatchNorm2d):
+    """As timm's BatchNormAct2d: a dropout and an activation in one module with the BatchNorm."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width)
+        self.drop, self.act = nn.Identity(), nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(self.drop(super().forward(x)))
+
+
+@pytest.mark.parametrize("batch_norm", ["frozen", "sync"])
+def test_an_activation_within_a_batch_norm_stays(batch_norm):
+    net = nn.Sequential(NormAct(3))
+    net(torch.randn(4, 3, 5, 5))
+    images = torch.randn(2, 3, 5, 5)
+    wanted = net.eval()(images)
+    replace_batch_norms(net, batch_norm)
+    torch.testing.assert_close(net.eval()(images), wanted)
+    assert wanted.min() == 0
+
+
+@pytest.mark.parametrize("batch_norm", ["frozen", "sync"])
+def test_a_batch_norm_with_more_in_it_is_refused(batch_norm):
+    class Shifted(nn.BatchNorm2d):
         pass
 
-    with pytest.raises(ValueError, match="WithActivation cannot be frozen: use batch_norm=sync"):
-        freeze_batch_norms(nn.Sequential(WithActivation(3)))
+    with pytest.raises(ValueError, match="a Shifted does more than to normalise"):
+        replace_batch_norms(nn.Sequential(Shifted(3)), batch_norm)
 
 
 def test_the_seed_decides_every_weight_and_the_global_generator_none():

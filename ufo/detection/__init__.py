@@ -6,7 +6,7 @@ from ufo.detection.backbone import (
     Body,
     PyramidBackbone,
     UFOBody,
-    freeze_batch_norms,
+    replace_batch_norms,
     tap_blocks,
 )
 from ufo.detection.mask_rcnn import Heads, build_mask_rcnn
@@ -21,7 +21,7 @@ __all__ = [
     "PyramidBackbone",
     "UFOBody",
     "build_mask_rcnn",
-    "freeze_batch_norms",
     "load_classifier",
+    "replace_batch_norms",
     "tap_blocks",
 ]

@@ -26,7 +26,8 @@ STRIDES = (4, 8, 16, 32)
 BatchNorms = Literal["frozen", "sync"]
 
 BATCH_NORMS: tuple[BatchNorms, ...] = ("frozen", "sync")
-"""What becomes of a body's BatchNorms: they keep their statistics and factors, or take those of the batch."""
+"""What becomes of a body's BatchNorms: they keep their statistics and factors, or take those of the batch, of all
+devices together."""
 
 
 class Body(nn.Module):
@@ -56,6 +57,9 @@ class UFOBody(Body):
     Args:
         net: with ``class_attention=0`` and ``num_classes=0``; its last LayerNorm, which nothing reads, is taken away.
 
+    Attributes:
+        start: what its weights were taken from, in words; empty where its seed gave them.
+
     Raises:
         ValueError: the net has a class token or a head; or its patch is no power of two, or above 32.
     """
@@ -69,6 +73,7 @@ class UFOBody(Body):
             widths=[block.attn_norm.normalized_shape[0]] * len(STRIDES), strides=[net.patch] * len(STRIDES)
         )
         net.norm = nn.Identity()  # type: ignore[assignment]  # parameters that would get no gradient
+        self.start = ""
         self.net = net
         self.taps = tap_blocks(len(net.blocks))
 
@@ -105,11 +110,15 @@ class PyramidBackbone(nn.Module):
     Args:
         body: with its first weights.
         fpn_dim: F.
-        batch_norm: ``frozen`` or ``sync``, of the body and of what stands between it and the pyramid.
+        batch_norm: ``frozen`` or ``sync``, of the body; what stands between it and the pyramid is new, and takes the
+            batch's statistics (XCiT's detection code).
         seed: of the first weights of all that is not the body; the global generator is left alone.
 
     Attributes:
         out_channels: F.
+
+    Raises:
+        ValueError: no such way with BatchNorms, or one of the body that does more than to normalise.
     """
 
     def __init__(self, body: Body, *, fpn_dim: int, batch_norm: BatchNorms, seed: int) -> None:
@@ -123,10 +132,8 @@ class PyramidBackbone(nn.Module):
             self.fpn = FeaturePyramidNetwork(list(body.widths), fpn_dim, extra_blocks=LastLevelMaxPool())
         self.body, self.neck = body, nn.ModuleList(neck)
         self.out_channels = fpn_dim
-        if batch_norm == "frozen":
-            freeze_batch_norms(self)
-        else:
-            nn.SyncBatchNorm.convert_sync_batchnorm(self)  # type: ignore[no-untyped-call]
+        replace_batch_norms(self.body, batch_norm)
+        replace_batch_norms(self.neck, "sync")
 
     def forward(self, images: Tensor) -> OrderedDict[str, Tensor]:
         """Map (B, in_chans, H, W) to the pyramid's maps by name: ``0`` to ``3`` of stride 4 to 32, ``pool`` of 64.
@@ -140,21 +147,35 @@ class PyramidBackbone(nn.Module):
         return pyramid
 
 
-def freeze_batch_norms(module: nn.Module) -> None:
-    """Put a BatchNorm that keeps its statistics and factors in the place of each one below a module.
+def replace_batch_norms(module: nn.Module, batch_norm: BatchNorms) -> None:
+    """Put a BatchNorm that is frozen, or synchronised, in the place of each one below a module.
+
+    Of timm's BatchNorms with a dropout and an activation in them, these stay behind it.
 
     Raises:
-        ValueError: one that does more than normalise, as timm's with an activation in it.
+        ValueError: one that does more, and would do it no longer.
     """
     for name, child in module.named_children():
-        if type(child) is nn.BatchNorm2d:
-            frozen = FrozenBatchNorm2d(child.num_features, eps=child.eps)
-            frozen.load_state_dict(child.state_dict())
-            setattr(module, name, frozen)
-        elif isinstance(child, nn.BatchNorm2d):
-            raise ValueError(f"a {type(child).__name__} cannot be frozen: use batch_norm=sync")
-        else:
-            freeze_batch_norms(child)
+        if not isinstance(child, nn.BatchNorm2d):
+            replace_batch_norms(child, batch_norm)
+            continue
+        norm = _replaced(child, batch_norm)
+        if type(child) is not nn.BatchNorm2d:
+            after = [getattr(child, part, None) for part in ("drop", "act")]  # in this order in timm's
+            if not all(isinstance(part, nn.Module) for part in after):
+                raise ValueError(f"a {type(child).__name__} does more than to normalise: it can be no {batch_norm} one")
+            norm = nn.Sequential(norm, *after)  # type: ignore[arg-type]
+        setattr(module, name, norm)
+
+
+def _replaced(norm: nn.BatchNorm2d, batch_norm: BatchNorms) -> nn.Module:
+    if batch_norm == "sync":
+        converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(norm)  # type: ignore[no-untyped-call]
+        return converted
+    frozen = FrozenBatchNorm2d(norm.num_features, eps=norm.eps)
+    held = {name: tensor for name, tensor in norm.state_dict().items() if name in frozen.state_dict()}
+    frozen.load_state_dict(held)
+    return frozen
 
 
 @contextlib.contextmanager

@@ -30,13 +30,15 @@ class Heads:
         box_dim: width of the box head's two layers.
         mask_dim: width of the mask head's four convolutions.
         anchor_scale: side of an anchor as a multiple of its map's stride.
-        rois: proposals of an image that the heads are trained on.
+        proposals: kept of an image in evaluation; in training twice as many.
+        rois: of these the ones that the heads are trained on.
         detections: of an image, at most.
     """
 
     box_dim: int = 1024
     mask_dim: int = 256
     anchor_scale: float = 8.0
+    proposals: int = 1000
     rois: int = 512
     detections: int = 100
 
@@ -90,6 +92,10 @@ def build_mask_rcnn(
         rpn_head=rpn_head,
         box_head=box_head,
         box_predictor=box_predictor,
+        rpn_pre_nms_top_n_train=2 * heads.proposals,
+        rpn_pre_nms_top_n_test=heads.proposals,
+        rpn_post_nms_top_n_train=2 * heads.proposals,
+        rpn_post_nms_top_n_test=heads.proposals,
         box_batch_size_per_image=heads.rois,
         box_detections_per_img=heads.detections,
         mask_head=mask_head,
