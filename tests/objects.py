@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,3 +36,28 @@ def write(path: Path, data: Any) -> Path:
     """Write JSON and return its path."""
     path.write_text(json.dumps(data))
     return path
+
+
+def of_pycocotools(
+    path: Path, detections: list[dict[str, Any]], kind: str, *, images: Sequence[int] | None = None
+) -> list[float | None]:
+    """Score detections by pycocotools against an annotation file, on all or some of its images, in per cent.
+
+    Masks are given without their boxes, by whose areas pycocotools would tell small ones from large ones.
+    """
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        held = COCO(str(path))
+        evaluation = COCOeval(held, held.loadRes(_of_kind(detections, kind)), kind)
+        if images is not None:
+            evaluation.params.imgIds = sorted(images)
+        for step in (evaluation.evaluate, evaluation.accumulate, evaluation.summarize):
+            step()
+    return [100 * float(value) if value >= 0 else None for value in evaluation.stats[:6]]
+
+
+def _of_kind(detections: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
+    left_out = {"bbox"} if kind == "segm" else set()
+    return [{key: value for key, value in found.items() if key not in left_out} for found in detections]

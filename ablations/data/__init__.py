@@ -2,10 +2,11 @@
 
 from ablations.data.batches import EVAL_BATCH, Batch, EpochBatches, EvalBatches, Scale, Split, TrainBatches
 from ablations.data.cache import prepare
-from ablations.data.find import DATA_SETS, FOLDERS, OWN_SIZE, find_source
+from ablations.data.find import DATA_SETS, FOLDERS, OWN_SIZE, find_objects, find_source
 from ablations.data.info import DataInfo
 from ablations.data.load import CellData, load_data, time_images
 from ablations.data.location import cached
+from ablations.data.objects.source import ObjectSource, prepare_objects
 from ablations.data.order import num_batches
 from ablations.data.placement import InMemory
 from ablations.data.sources import Source
@@ -22,16 +23,19 @@ __all__ = [
     "EpochBatches",
     "EvalBatches",
     "InMemory",
+    "ObjectSource",
     "Scale",
     "Source",
     "Split",
     "TrainBatches",
     "cached",
+    "find_objects",
     "find_source",
     "load_data",
     "load_splits",
     "num_batches",
     "prepare",
+    "prepare_objects",
     "split_hash",
     "time_images",
 ]

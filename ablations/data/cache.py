@@ -8,10 +8,7 @@ is streamed the folder ends in ``-streamed`` and holds the list of files in the 
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -19,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ablations.data.info import DataInfo
-from ablations.data.location import data_folder
+from ablations.data.location import data_folder, filled
 from ablations.data.placement import InMemory, place
 from ablations.data.sources import Source
 from ablations.data.splits import VAL_ROWS
@@ -64,11 +61,11 @@ def prepare(source: Source, *, in_memory: InMemory = "auto") -> DataInfo:
 def _write(folder: Path, source: Source, *, streamed: bool) -> None:
     if streamed:
         assert isinstance(source, ImageTree)
-        with _scratch(folder) as scratch:
+        with filled(folder) as scratch:
             _list(scratch, source)
         return
     decoded = source.decode()
-    with _scratch(folder) as scratch:
+    with filled(folder) as scratch:
         for name, (images, labels) in decoded.parts.items():
             np.save(scratch / f"{name}_images.npy", images)
             np.save(scratch / f"{name}_labels.npy", labels)
@@ -116,24 +113,6 @@ def _list(scratch: Path, tree: ImageTree) -> None:
         streamed=True,
     )
     (scratch / "info.json").write_text(json.dumps(asdict(info), indent=1))
-
-
-@contextmanager
-def _scratch(folder: Path) -> Iterator[Path]:
-    """Give a folder to be filled, which then takes its place whole, or is removed."""
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder.parent))
-    except OSError as error:
-        raise UsageError(f"the cache {folder.parent} cannot be written: {error}; set ABLATIONS_CACHE") from error
-    try:
-        yield scratch
-        scratch.rename(folder)
-    except OSError as error:
-        if not (folder / "info.json").exists():  # else another process wrote the same data first
-            raise UsageError(f"the cache {folder} cannot be written: {error}; set ABLATIONS_CACHE") from error
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _cut(scratch: Path, labels: Mapping[str, npt.NDArray[np.int64]]) -> dict[str, int]:

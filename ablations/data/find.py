@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from ablations.data.folder import image_folder
+from ablations.data.objects.shapes import SIDE, Shapes
+from ablations.data.objects.source import Coco, ObjectSource
 from ablations.data.sources import Cifar, Digits, Source
 from ablations.data.tiny_imagenet import tiny_imagenet
 from ablations.study import UsageError
+from ablations.study.cell import Task
 from ufo.registry import unknown_name
 
 DATA_SETS = {
@@ -16,12 +19,19 @@ DATA_SETS = {
     "cifar100": "CIFAR-100 as torchvision stores it, under --data-root: 32 x 32 px, 100 classes",
     "imagefolder:DIR": "a folder with train/ and val/ or test/, one folder of images for each class",
     "imagenet:DIR": "ImageNet-1k, or as large: train/ and val/ with class folders; 224 px; streamed, unless it fits",
+    "coco:DIR": "for --task detect: COCO in its own layout, annotations/instances_*.json and folders of images",
+    "shapes": "for --task detect: circles, rectangles and triangles that overlap; 1,300 images of 128 x 128 px, drawn",
     "tiny-imagenet:DIR": "Tiny-ImageNet in its own layout: wnids.txt, words.txt, train/, val/; 64 x 64 px, 200 classes",
 }
 """Name on the command line to what it is."""
 
 FOLDERS = tuple(name.partition(":")[0] for name in DATA_SETS if ":" in name)
-"""Kinds that are followed by a folder, and that may be streamed."""
+"""Kinds that are followed by a folder."""
+
+TORCHVISION = "; torchvision's files are looked for under --data-root"
+
+OBJECTS = ("coco", "shapes")
+"""Kinds of images with objects in them."""
 
 OWN_SIZE = {"imagenet": 224}
 """Pixels to which images of a kind are brought unless asked otherwise; others are left as they are."""
@@ -40,27 +50,61 @@ def find_source(
         classes: which classes are taken, as `choose_classes` reads it; None: all.
 
     Raises:
-        UsageError: an unknown name, or data that is not there.
+        UsageError: an unknown name, data that is not there, or data of objects.
+    """
+    kind, root = _parse(spec, task="classify")
+    if root is not None:
+        if kind == "tiny-imagenet":
+            return tiny_imagenet(root, image_size=image_size, classes=classes)
+        by_contents = kind == "imagefolder"
+        return image_folder(root, kind=kind, image_size=image_size, classes=classes, by_contents=by_contents)
+    for field, value in (("image_size", image_size), ("classes", classes)):
+        if value is not None:
+            what = "images have a size of their own" if field == "image_size" else "classes are taken as they are"
+            folders = [name for name in FOLDERS if name not in OBJECTS]
+            raise UsageError(f"{field} is for {', '.join(folders)}; of '{kind}' the {what}")
+    return Digits() if kind == "digits" else Cifar(kind, root=data_root, download=download)
+
+
+def find_objects(spec: str, *, image_size: int | None) -> ObjectSource:
+    """Find a data set of images with objects in them by its name on the command line.
+
+    Args:
+        spec: a name of `OBJECTS`; ``coco`` is followed by its folder.
+        image_size: pixels of the side of drawn images; None: as many as they have by default.
+
+    Raises:
+        UsageError: an unknown name, data that is not there, or data without objects.
+    """
+    _, root = _parse(spec, task="detect")
+    if root is None:
+        return Shapes(SIDE if image_size is None else image_size)
+    if image_size is not None:
+        raise UsageError("image_size is not for coco, whose images differ in size: give train_sides and eval_side")
+    return Coco(root)
+
+
+def _parse(spec: str, *, task: Task) -> tuple[str, Path | None]:
+    """Return the kind of a data set, and its folder where it has one.
+
+    Raises:
+        UsageError: there is none of the name, it is for another task, or it lacks its folder.
     """
     kind, colon, place = spec.partition(":")
     valid = [name.partition(":")[0] for name in DATA_SETS]
     if kind not in valid:
         raise UsageError(str(unknown_name("data set", kind, valid)))
-    if kind in FOLDERS:
-        if not place:
-            raise UsageError(f"{kind} needs a folder: --data {kind}:DIR")
-        try:
-            root = Path(place).expanduser()
-        except RuntimeError as error:  # ~name of a user that there is not
-            raise UsageError(f"no folder {place}: {error}") from error
-        if kind == "tiny-imagenet":
-            return tiny_imagenet(root, image_size=image_size, classes=classes)
-        by_contents = kind == "imagefolder"
-        return image_folder(root, kind=kind, image_size=image_size, classes=classes, by_contents=by_contents)
-    if colon:
-        raise UsageError(f"data set '{kind}' takes no folder; torchvision's files are looked for under --data-root")
-    for field, value in (("image_size", image_size), ("classes", classes)):
-        if value is not None:
-            what = "images have a size of their own" if field == "image_size" else "classes are taken as they are"
-            raise UsageError(f"{field} is for {', '.join(FOLDERS)}; of '{kind}' the {what}")
-    return Digits() if kind == "digits" else Cifar(kind, root=data_root, download=download)
+    if (kind in OBJECTS) != (task == "detect"):
+        other = "detect" if kind in OBJECTS else "classify"
+        fitting = [name for name in valid if (name in OBJECTS) == (task == "detect")]
+        raise UsageError(f"--data {kind} is for --task {other}; for --task {task} there are {', '.join(fitting)}")
+    if kind not in FOLDERS:
+        if colon:
+            raise UsageError(f"data set '{kind}' takes no folder{'' if kind in OBJECTS else TORCHVISION}")
+        return kind, None
+    if not place:
+        raise UsageError(f"{kind} needs a folder: --data {kind}:DIR")
+    try:
+        return kind, Path(place).expanduser()
+    except RuntimeError as error:  # ~name of a user that there is not
+        raise UsageError(f"no folder {place}: {error}") from error

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ablations.study.cell import Task
+
 
 @dataclass(frozen=True)
 class DataInfo:
@@ -24,6 +26,7 @@ class DataInfo:
         streamed: whether its images are decoded as they are needed, and not in the cache.
         root: folder of the images, where they are streamed.
         placement: whether it is streamed, and why; empty where that was never the question.
+        task: that it is for.
     """
 
     name: str
@@ -40,8 +43,9 @@ class DataInfo:
     streamed: bool = False
     root: str = ""
     placement: str = ""
+    task: Task = "classify"
 
     @property
     def chance_pct(self) -> float:
-        """Accuracy of guessing, in per cent."""
-        return 100 / len(self.classes)
+        """What guessing is scored, in per cent: an accuracy, or the average precision of a net that finds nothing."""
+        return 100 / len(self.classes) if self.task == "classify" else 0.0

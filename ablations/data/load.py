@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 
@@ -21,12 +21,12 @@ TIMED_IMAGES = 32
 """Images whose decoding is timed for a plan."""
 
 
-AnyBatch = TypeVar("AnyBatch")
-AnyEvalBatch = TypeVar("AnyEvalBatch")
+Train = TypeVar("Train", bound=EpochBatches[Any])
+Eval = TypeVar("Eval", bound=Iterable[Any])
 
 
 @dataclass(frozen=True, kw_only=True)
-class CellData(Generic[AnyBatch, AnyEvalBatch]):
+class CellData(Generic[Train, Eval]):
     """What a cell trains and is measured on.
 
     Args:
@@ -37,14 +37,17 @@ class CellData(Generic[AnyBatch, AnyEvalBatch]):
         close: ends the processes that decode, if there are any.
     """
 
-    train: EpochBatches[AnyBatch]
-    val: Iterable[AnyEvalBatch]
-    test: Iterable[AnyEvalBatch] | None
+    train: Train
+    val: Eval
+    test: Eval | None
     split_hash: str
     close: Callable[[], None]
 
 
-def load_data(config: CellConfig, info: DataInfo, *, device: torch.device, workers: int) -> CellData[Batch, Batch]:
+ImageData = CellData[EpochBatches[Batch], Iterable[Batch]]
+
+
+def load_data(config: CellConfig, info: DataInfo, *, device: torch.device, workers: int) -> ImageData:
     """Make the batches of a cell.
 
     Args:
@@ -95,9 +98,7 @@ def make_augmentation(config: CellConfig) -> Augmentation:
     )
 
 
-def _load_in_memory(
-    config: CellConfig, info: DataInfo, scale: Scale, device: torch.device, _workers: int
-) -> CellData[Batch, Batch]:
+def _load_in_memory(config: CellConfig, info: DataInfo, scale: Scale, device: torch.device, _workers: int) -> ImageData:
     with_test = config.scored_on == "test"
     splits = load_splits(info, train_limit=config.train_limit, device=device, with_test=with_test)
     train = TrainBatches(
@@ -117,9 +118,7 @@ def _load_in_memory(
     )
 
 
-def _load_streamed(
-    config: CellConfig, info: DataInfo, scale: Scale, device: torch.device, workers: int
-) -> CellData[Batch, Batch]:
+def _load_streamed(config: CellConfig, info: DataInfo, scale: Scale, device: torch.device, workers: int) -> ImageData:
     with_test = config.scored_on == "test"
     splits = find_rows(info, train_limit=config.train_limit, with_test=with_test)
     stream = ImageStream(

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from ablations.study import UsageError
 
 VERSION = 2
 """Of decoding and of the cut of validation: another one decodes anew. It does not enter a cell's id, since a change
@@ -31,3 +37,25 @@ def data_folder(name: str, fingerprint: str, *, streamed: bool) -> Path:
         streamed: whether it holds the list of files instead of the images.
     """
     return cache_root() / f"{name.partition(':')[0]}-{fingerprint}-v{VERSION}{'-streamed' * streamed}"
+
+
+@contextmanager
+def filled(folder: Path) -> Iterator[Path]:
+    """Give a folder to be filled, which then takes the place of the one that is wanted, whole, or is removed.
+
+    Raises:
+        UsageError: it cannot be written.
+    """
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder.parent))
+    except OSError as error:
+        raise UsageError(f"the cache {folder.parent} cannot be written: {error}; set ABLATIONS_CACHE") from error
+    try:
+        yield scratch
+        scratch.rename(folder)
+    except OSError as error:
+        if not (folder / "info.json").exists():  # else another process wrote the same data first
+            raise UsageError(f"the cache {folder} cannot be written: {error}; set ABLATIONS_CACHE") from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)

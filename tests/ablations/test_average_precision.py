@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 
 import numpy as np
 import pytest
 import torch
-from objects import COCO_IDS, shapes_as_coco, write
+from objects import COCO_IDS, of_pycocotools, shapes_as_coco, write
 
 from ablations.data.objects.coco import read_coco
 from ablations.data.objects.sample import Files, View, see
-from ablations.tasks.detect.scores import FIGURES, detections_of, score
+from ablations.study.task import AP_FIGURES
+from ablations.tasks.detect.scores import detections_of, score
 
 IMAGES = 8
 
@@ -55,48 +54,34 @@ def detect(truth, *, blur):
     return found
 
 
-def of_pycocotools(path, detections, kind):
-    from pycocotools.coco import COCO
-    from pycocotools.cocoeval import COCOeval
-
-    with contextlib.redirect_stdout(io.StringIO()):
-        held = COCO(str(path))
-        evaluation = COCOeval(held, held.loadRes(json.loads(json.dumps(detections))), kind)
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    return [float(value) for value in evaluation.stats[:6]]
-
-
 @pytest.mark.parametrize("blur", [0.0, 1.0, 2.5])
 def test_scores_are_those_of_pycocotools_against_the_file(truth, blur):
     path, annotations, _ = truth
     detections = detect(truth, blur=blur)
     figures = score(detections, annotations, range(IMAGES)).figures
     for kind, name in (("bbox", "box"), ("segm", "mask")):
-        for figure, wanted in zip(FIGURES, of_pycocotools(path, detections, kind), strict=True):
+        for figure, wanted in zip(AP_FIGURES, of_pycocotools(path, detections, kind), strict=True):
             ours = figures[f"{name}_{figure}"]
-            assert (ours is None) == (wanted < 0)
-            assert ours is None or ours == pytest.approx(100 * wanted, abs=1e-6)
-    assert 0 < figures["box_ap"] <= 100
+            assert ours == (wanted if wanted is None else pytest.approx(wanted, abs=1e-6))
+    assert 0 < figures["box_ap_pct"] <= 100
 
 
 def test_everything_found_in_its_place_is_a_hundred(truth):
     _, annotations, _ = truth
     figures = score(detect(truth, blur=0.0), annotations, range(IMAGES)).figures
-    assert figures["box_ap50"] < 100, "the box without width is an object that nobody can find"
+    assert figures["box_ap50_pct"] < 100, "the box without width is an object that nobody can find"
     whole = annotations.as_coco(range(2, 5))
     assert not any(obj["area"] == 0 for obj in whole["annotations"])
     figures = score(
         [d for d in detect(truth, blur=0.0) if d["image_id"] in (3, 4, 5)], annotations, range(2, 5)
     ).figures
-    assert figures["box_ap"] == figures["mask_ap"] == pytest.approx(100)
+    assert figures["box_ap_pct"] == figures["mask_ap_pct"] == pytest.approx(100)
 
 
 def test_nothing_found_is_nothing_and_no_error(truth):
     scores = score([], truth[1], range(IMAGES))
-    assert scores.figures["mask_ap"] == scores.figures["box_ap50"] == 0
-    assert scores.figures["box_ap_large"] is None, "there is no large object in 96 pixels"
+    assert scores.figures["mask_ap_pct"] == scores.figures["box_ap50_pct"] == 0
+    assert scores.figures["box_ap_large_pct"] is None, "there is no large object in 96 pixels"
     assert scores.precision["mask"].max() == 0
 
 
@@ -104,7 +89,7 @@ def test_precision_at_every_recall_averages_to_average_precision(truth):
     scores = score(detect(truth, blur=2.5), truth[1], range(IMAGES))
     assert scores.precision["box"].shape == (2, 101)
     means = scores.precision["box"].mean(axis=1)
-    assert 100 * means == pytest.approx([scores.figures["box_ap50"], scores.figures["box_ap75"]])
+    assert 100 * means == pytest.approx([scores.figures["box_ap50_pct"], scores.figures["box_ap75_pct"]])
 
 
 def test_a_detection_is_written_as_coco_writes_it():

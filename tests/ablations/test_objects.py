@@ -96,6 +96,12 @@ class TestReading:
                 "annotation 5: its mask has 40 pixels, and its image 48",
             ),
             ({"segmentation": {"size": [6, 8]}}, "annotation 5: its mask has no counts"),
+            ({"segmentation": {"size": [6, 8], "counts": [0.5, 47.5]}}, "annotation 5: its mask has no counts"),
+            (
+                {"segmentation": {"size": [6, 8], "counts": "zzz"}},
+                "annotation 5: the counts of its mask cannot be read",
+            ),
+            ({"id": 2**70}, f"annotation {2**70}: id is {2**70}|an annotation: id is {2**70}"),
             ({"segmentation": None}, "annotation 5 has no segmentation"),
             ({"bbox": [1, 2, -4, 3]}, r"annotation 5: bbox \[1, 2, -4, 3\] is no left, top, width and height"),
             ({"bbox": [1, 2, 4]}, r"annotation 5: bbox \[1, 2, 4\] is no left"),
@@ -152,6 +158,8 @@ class TestReading:
         write(path, {**data, "annotations": []})
         (note,) = notes_on(read_coco(path, folder=tmp_path), "train")
         assert note == "train: 1 image without objects (the first is 1), trained on as background"
+        (note,) = notes_on(read_coco(path, folder=tmp_path), "test")
+        assert note.endswith("in which all that is found is wrong")
 
 
 class TestSeeing:
@@ -211,16 +219,17 @@ class TestSeeing:
 
 
 class TestBatches:
-    def make(self, coco, *, seed=0, batch_size=2, workers=0, sides=(48, 64, 80), rows=None):
+    def make(self, coco, *, seed=0, batch_size=2, workers=0, sides=(48, 64, 80), mirrors=True):
         path, _, folder = coco
         annotations = read_coco(path, folder=folder)
         return ObjectTrainBatches(
             annotations=annotations,
             pictures=Files(folder, annotations),
-            rows=np.arange(len(annotations)) if rows is None else rows,
+            rows=np.arange(len(annotations)),
             batch_size=batch_size,
             sides=sides,
             longest=100,
+            mirrors=mirrors,
             seed=seed,
             workers=workers,
             device=CPU,

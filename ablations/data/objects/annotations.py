@@ -89,6 +89,11 @@ class Annotations:
     def __len__(self) -> int:
         return len(self.image_ids)
 
+    @property
+    def classes(self) -> list[str]:
+        """Names of the categories, by label less 1."""
+        return [str(name) for name in self.category_names]
+
     @cached_property
     def is_flat(self) -> Bools:
         """(m,) whether an object's box has no width or no height within its image."""

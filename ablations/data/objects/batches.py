@@ -33,6 +33,7 @@ class ObjectTrainBatches:
         batch_size: images of a batch, at most n.
         sides: pixels, of which each image's shorter side gets one.
         longest: pixels that a longer side may have.
+        mirrors: whether half of the images are mirrored, left and right.
         seed: the cell's.
         workers: processes that decode; any number gives the same batches.
         device: of the batches.
@@ -50,12 +51,13 @@ class ObjectTrainBatches:
         batch_size: int,
         sides: Sequence[int],
         longest: int,
+        mirrors: bool,
         seed: int,
         workers: int,
         device: torch.device,
     ) -> None:
         self.rows, self.batch_size, self.sides, self.seed = rows, batch_size, tuple(sides), seed
-        self.device = device
+        self.mirrors, self.device = mirrors, device
         self.hash = ""
         self._is_upright = annotations.heights[rows] > annotations.widths[rows]
         self._views: list[list[View]] = []
@@ -67,7 +69,7 @@ class ObjectTrainBatches:
         order = epoch_order(n, repeats=1, seed=self.seed, epoch=epoch).tolist()
         generator = epoch_generator(self.seed, "augment", epoch)
         sides = torch.randint(len(self.sides), (n,), generator=generator).tolist()  # of each sample of the part
-        mirrored = (torch.rand(n, generator=generator) < 0.5).tolist()
+        mirrored = (torch.rand(n, generator=generator) < (0.5 if self.mirrors else 0.0)).tolist()
         batches = by_aspect(order, self._is_upright.tolist(), batch_size=self.batch_size)
         self._views = [[View(int(self.rows[i]), self.sides[sides[i]], mirrored[i]) for i in batch] for batch in batches]
         self.hash = hashlib.sha256(repr(self._views).encode()).hexdigest()[:12]
@@ -166,8 +168,7 @@ def _load(dataset: Dataset[Any], batches: Any, collate: Callable[[list[Any]], An
         batch_sampler=batches,
         num_workers=workers,
         collate_fn=collate,
-        persistent_workers=workers > 0,
-        multiprocessing_context="forkserver" if workers else None,
+        multiprocessing_context="fork" if workers else None,  # whose children know when the cell is gone
         generator=torch.Generator(),  # of seeds for the workers, who draw nothing; else the global one would be moved
     )
 

@@ -18,6 +18,9 @@ import numpy as np
 from ablations.data.objects.annotations import Annotations, ImageRecord, ObjectRecord, pack
 from ablations.study import UsageError
 
+LARGEST = 2**63
+"""Of a number that has to fit into 64 bits."""
+
 LEAST_POLYGON = 6
 """Numbers of a polygon: three points."""
 
@@ -72,7 +75,8 @@ def notes_on(annotations: Annotations, part: str) -> list[str]:
     counts = np.diff(annotations.first_object)
     if num := int((counts == 0).sum()):
         name = annotations.image_ids[np.argmin(counts)]
-        notes.append(f"{part}: {_of(num, 'image')} without objects (the first is {name}), trained on as background")
+        what = "trained on as background" if part == "train" else "in which all that is found is wrong"
+        notes.append(f"{part}: {_of(num, 'image')} without objects (the first is {name}), {what}")
     if num := int(annotations.is_crowd.sum()):
         first = annotations.ids[np.argmax(annotations.is_crowd)]
         notes.append(f"{part}: {_of(num, 'crowd')} (the first is annotation {first}), no examples, as COCO has it")
@@ -190,9 +194,11 @@ def _run_lengths(segmentation: Mapping[str, Any], name: str, image: Mapping[str,
     if isinstance(counts, str):
         from faster_coco_eval.core import mask
 
-        bits = mask.decode({"size": size, "counts": counts.encode()})
-        return run_lengths(bits)
-    if not isinstance(counts, list) or not all(_is_number(count) and count >= 0 for count in counts):
+        try:
+            return run_lengths(mask.decode({"size": size, "counts": counts.encode()}))
+        except ValueError as error:
+            raise UsageError(f"{name}: the counts of its mask cannot be read: {error}") from error
+    if not isinstance(counts, list) or not all(type(count) is int and count >= 0 for count in counts):
         raise UsageError(f"{name}: its mask has no counts")
     if sum(counts) != math.prod(size):
         raise UsageError(f"{name}: its mask has {sum(counts)} pixels, and its image {math.prod(size)}")
@@ -221,7 +227,8 @@ def _check(record: Any, wanted: Mapping[str, Any], name: str) -> None:
         value = record.get(key)
         if key not in record:
             raise UsageError(f"{name} has no {key}")
-        if isinstance(value, bool) or not isinstance(value, kind):
+        is_large = isinstance(value, int) and abs(value) >= LARGEST
+        if isinstance(value, bool) or not isinstance(value, kind) or is_large:
             raise UsageError(f"{name}: {key} is {value!r:.60}")
 
 

@@ -7,7 +7,8 @@ be seen, as COCO's are.
 from __future__ import annotations
 
 import math
-from typing import ClassVar, Literal
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,9 +17,8 @@ from PIL import Image, ImageDraw
 
 from ablations.data.objects.annotations import Annotations, ImageRecord, ObjectRecord, pack
 from ablations.data.objects.coco import run_lengths
+from ablations.study import UsageError
 from ufo.init import keyed_generator
-
-Part = Literal["train", "val", "test"]
 
 CATEGORIES = {1: "circle", 2: "rectangle", 3: "triangle"}
 """Id to name."""
@@ -26,7 +26,10 @@ CATEGORIES = {1: "circle", 2: "rectangle", 3: "triangle"}
 SIDE = 128
 """Pixels of an image's side, unless asked otherwise."""
 
-PARTS: dict[Part, int] = {"train": 1000, "val": 100, "test": 200}
+LEAST_SIDE = 32
+"""Pixels below which a small triangle is a few dots."""
+
+PARTS = {"train": 1000, "val": 100, "test": 200}
 """Images of each part."""
 
 MOST_SHAPES = 6
@@ -45,6 +48,7 @@ VERSION = 1
 """Of what is drawn: another one is another data set."""
 
 
+@dataclass(frozen=True)
 class Shapes:
     """The data set of shapes.
 
@@ -52,22 +56,28 @@ class Shapes:
         side: pixels of an image's side.
     """
 
-    name = "shapes"
-    classes: ClassVar[list[str]] = list(CATEGORIES.values())
+    side: int = SIDE
+    name: ClassVar[str] = "shapes"
+    root: ClassVar[str] = ""
 
-    def __init__(self, side: int = SIDE) -> None:
-        self.side = side
+    def __post_init__(self) -> None:
+        if self.side < LEAST_SIDE:
+            raise UsageError(f"image_size {self.side}: shapes of less than {LEAST_SIDE} px cannot be told apart")
 
     @property
     def fingerprint(self) -> str:
         """What tells these images from others."""
         return f"shapes-v{VERSION}-{self.side}"
 
-    def image(self, part: Part, row: int) -> npt.NDArray[np.uint8]:
+    def read(self) -> dict[str, Annotations]:
+        """Draw every image and return what is in each part."""
+        return {part: self.annotations(part) for part in PARTS}
+
+    def image(self, part: str, row: int) -> npt.NDArray[np.uint8]:
         """Draw an image: (side, side, 3)."""
         return _draw(self.side, part, row)[0]
 
-    def annotations(self, part: Part) -> Annotations:
+    def annotations(self, part: str) -> Annotations:
         """Draw every image of a part and return what is in it."""
         images, number = [], 0
         for row in range(PARTS[part]):
@@ -77,6 +87,23 @@ class Shapes:
                 objects.append(_record(number, label, mask))
             images.append(ImageRecord(id=row + 1, name="", height=self.side, width=self.side, objects=objects))
         return pack(images, categories=CATEGORIES)
+
+
+@dataclass(frozen=True)
+class DrawnShapes:
+    """The images of a part.
+
+    Args:
+        shapes: the data set.
+        part: of it.
+    """
+
+    shapes: Shapes
+    part: str
+
+    def __call__(self, row: int) -> npt.NDArray[np.uint8]:
+        """Draw an image: (side, side, 3)."""
+        return self.shapes.image(self.part, row)
 
 
 def _record(number: int, label: int, mask: npt.NDArray[np.bool_]) -> ObjectRecord:
@@ -93,7 +120,7 @@ def _record(number: int, label: int, mask: npt.NDArray[np.bool_]) -> ObjectRecor
     )
 
 
-def _draw(side: int, part: Part, row: int) -> tuple[npt.NDArray[np.uint8], list[tuple[int, npt.NDArray[np.bool_]]]]:
+def _draw(side: int, part: str, row: int) -> tuple[npt.NDArray[np.uint8], list[tuple[int, npt.NDArray[np.bool_]]]]:
     """Draw an image; return it, and the label and the visible mask of each shape."""
     generator = keyed_generator(0, "shapes", VERSION, part, row)
     seen: list[tuple[int, npt.NDArray[np.bool_]]] = []

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterable, Sequence
+import logging
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,14 +17,12 @@ import numpy.typing as npt
 from torch import Tensor
 
 from ablations.data.objects.annotations import Annotations
+from ablations.study.task import AP_FIGURES
 
 Kind = Literal["bbox", "segm"]
 
 KINDS: dict[Kind, str] = {"bbox": "box", "segm": "mask"}
 """COCO's name of what is matched to how columns name it."""
-
-FIGURES = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")
-"""Average over IoU 0.5 to 0.95; at 0.5; at 0.75; over the same for objects below 32^2, up to 96^2, above, in pixels."""
 
 MASK_LEVEL = 0.5
 """Probability from which a pixel is of the object (torchvision's reference, ``coco_eval.py``)."""
@@ -37,7 +36,7 @@ class Scores:
     """What detections come to.
 
     Args:
-        figures: per cent, by name: ``box_ap``, ``mask_ap50``, ...; None where there is no object to find.
+        figures: per cent, by name: ``box_ap_pct``, ``mask_ap50_pct``, ...; None where there is no object to find.
         precision: of ``box`` and ``mask``, (len(IOUS), 101): at recalls 0, 0.01, ..., 1, the mean over categories; NaN
             where there is no object to find.
     """
@@ -89,21 +88,34 @@ def score(detections: list[dict[str, Any]], annotations: Annotations, images: It
     figures: dict[str, float | None] = {}
     precision: dict[str, npt.NDArray[np.float64]] = {}
     held = annotations.as_coco(images)
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does
+    with _quiet():
         truth = COCO(held)
         for kind, name in KINDS.items():
-            found = truth.loadRes(_copied(detections)) if detections else COCO({**held, "annotations": []})
+            found = truth.loadRes(_copied(detections, kind)) if detections else COCO({**held, "annotations": []})
             evaluation = COCOeval_faster(truth, found, kind)
             evaluation.evaluate()
             evaluation.accumulate()
             evaluation.summarize()
-            values = [float(value) for value in evaluation.stats[: len(FIGURES)]]
+            values = [float(value) for value in evaluation.stats[: len(AP_FIGURES)]]
             figures |= {
                 f"{name}_{figure}": None if value < 0 else 100 * value
-                for figure, value in zip(FIGURES, values, strict=True)
+                for figure, value in zip(AP_FIGURES, values, strict=True)
             }
             precision[name] = _precision(evaluation)
     return Scores(figures, precision)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Let the evaluation not tell what it does, in print and in the cell's log."""
+    log = logging.getLogger("faster_coco_eval")
+    level = log.level
+    log.setLevel(logging.WARNING)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        log.setLevel(level)
 
 
 def _precision(evaluation: Any) -> npt.NDArray[np.float64]:
@@ -116,9 +128,13 @@ def _precision(evaluation: Any) -> npt.NDArray[np.float64]:
     return np.where(count > 0, np.where(is_there, chosen, 0).sum(axis=2) / np.maximum(count, 1), np.nan)
 
 
-def _copied(detections: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Copy detections, to which the evaluation adds fields of its own."""
-    return [dict(detection) for detection in detections]
+def _copied(detections: list[dict[str, Any]], kind: Kind) -> list[dict[str, Any]]:
+    """Copy detections, to which the evaluation adds fields of its own.
+
+    Of masks without their boxes, by whose areas it would tell small objects from large ones (as Detectron2 does).
+    """
+    left_out = {"bbox"} if kind == "segm" else set[str]()
+    return [{key: value for key, value in found.items() if key not in left_out} for found in detections]
 
 
 def _text(counts: bytes | str) -> str:

@@ -1,0 +1,52 @@
+"""The batches of a cell that detects."""
+
+from __future__ import annotations
+
+import torch
+
+from ablations.data.info import DataInfo
+from ablations.data.load import CellData
+from ablations.data.objects.batches import ObjectEvalBatches, ObjectTrainBatches
+from ablations.data.objects.source import split_objects
+from ablations.data.splits import split_hash
+from ablations.study import CellConfig
+from ablations.study.cell import JOINT
+
+ObjectData = CellData[ObjectTrainBatches, ObjectEvalBatches]
+
+
+def load_objects(config: CellConfig, info: DataInfo, *, device: torch.device, workers: int) -> ObjectData:
+    """Make the batches of a cell.
+
+    Args:
+        config: the cell.
+        info: its data set, in the cache.
+        device: of the batches.
+        workers: processes that decode; any number gives the same batches.
+    """
+    found = split_objects(info, train_limit=config.train_limit, with_test=config.scored_on == "test")
+    annotations, pictures, rows = found["train"]
+    train = ObjectTrainBatches(
+        annotations=annotations,
+        pictures=pictures,
+        rows=rows,
+        batch_size=config.batch_size,
+        sides=[int(side) for side in config.train_sides.split(JOINT)],
+        longest=config.longest_side,
+        mirrors=config.augment == "flip",
+        seed=config.seed,
+        workers=workers,
+        device=device,
+    )
+    looked_at = {
+        split: ObjectEvalBatches(annotations=held, pictures=seen, rows=which, workers=workers, device=device)
+        for split, (held, seen, which) in found.items()
+        if split != "train"
+    }
+    return CellData(
+        train=train,
+        val=looked_at["val"],
+        test=looked_at.get("test"),
+        split_hash=split_hash({split: torch.from_numpy(which) for split, (_, _, which) in found.items()}),
+        close=lambda: None,
+    )
