@@ -49,6 +49,7 @@ class IncompleteStudyWarning(UserWarning):
 
 def run(
     *,
+    task: str | None = None,
     norm: Values = None,
     data: Values = None,
     seeds: Values = None,
@@ -69,11 +70,13 @@ def run(
     plugins: Sequence[str] = (),
     engine: EngineOptions | None = None,
     rerun: Rerun | None = None,
+    init: Sequence[str | Path] = (),
     smoke: bool = False,
 ) -> Results:
     """Run what is missing of a study, as ``python -m ablations run`` does, and return what it says.
 
     Args:
+        task: as ``--task``.
         norm: as ``--norm``.
         data: as ``--data``.
         seeds: as ``--seeds``: a number of seeds, or a list of them.
@@ -94,6 +97,7 @@ def run(
         plugins: as ``--plugin``.
         engine: how the cells are run; by default as the command does.
         rerun: as ``--rerun``.
+        init: as ``--init``: folders of cells.
         smoke: as ``--smoke``.
 
     Raises:
@@ -102,7 +106,9 @@ def run(
         RunStopped: too much failed, or the disk is full; what is finished is kept.
         KeyboardInterrupt: the run was interrupted; what is finished is kept.
     """
-    asked = _asked({"norm": norm, "data": data, "lr": lr, "epochs": epochs, "model": model, **(fields or {})})
+    asked = _asked(
+        {"task": task, "norm": norm, "data": data, "lr": lr, "epochs": epochs, "model": model, **(fields or {})}
+    )
     if seeds is not None:
         asked["seed"] = parse_seeds(_seeds_text(seeds))
     request = make_request(
@@ -122,6 +128,7 @@ def run(
         engine=engine or EngineOptions(),
         shard=(1, 1),
         rerun=rerun,
+        init=tuple(Path(folder) for folder in init),
     )
     start_server()
     plan = make_plan(request)
@@ -140,6 +147,7 @@ def tune(
     sampler: str | None = None,
     sampler_seed: int | None = None,
     storage: str | None = None,
+    task: str | None = None,
     norm: Values = None,
     data: Values = None,
     lr: Values = None,
@@ -159,6 +167,7 @@ def tune(
     plugins: Sequence[str] = (),
     engine: EngineOptions | None = None,
     rerun: Rerun | None = None,
+    init: Sequence[str | Path] = (),
     smoke: bool = False,
 ) -> Results:
     """Run what is missing of a tuning, as ``python -m ablations tune`` does, and return what it says.
@@ -170,7 +179,8 @@ def tune(
         sampler: as ``--sampler``.
         sampler_seed: as ``--sampler-seed``.
         storage: as ``--storage``.
-        norm: as ``--norm``, and all that follow as for `run`.
+        task: as ``--task``, and all that follow as for `run`.
+        norm: as ``--norm``.
         data: as ``--data``.
         lr: as ``--lr``.
         epochs: as ``--epochs``.
@@ -189,6 +199,7 @@ def tune(
         plugins: as ``--plugin``.
         engine: how the cells are run; by default as the command does.
         rerun: as ``--rerun``.
+        init: as ``--init``: folders of cells.
         smoke: as ``--smoke``.
 
     Returns:
@@ -214,7 +225,9 @@ def tune(
     )
     request = make_request(
         experiment=None if experiment is None else Path(experiment),
-        asked=_asked({"norm": norm, "data": data, "lr": lr, "epochs": epochs, "model": model, **(fields or {})}),
+        asked=_asked(
+            {"task": task, "norm": norm, "data": data, "lr": lr, "epochs": epochs, "model": model, **(fields or {})}
+        ),
         smoke=smoke,
         compare=compare,
         ref=ref,
@@ -229,6 +242,7 @@ def tune(
         engine=engine or EngineOptions(),
         shard=(1, 1),
         rerun=rerun,
+        init=tuple(Path(folder) for folder in init),
         search=tuning.search,
     )
     start_server()
@@ -388,7 +402,7 @@ def read_results(folders: Sequence[Path], *, ref: str | None = None) -> Results:
         study = store.read_study()
         for plugin in study.plugins:
             import_plugin(plugin)
-        sources = source_hashes(study.axes["norm"])
+        sources = source_hashes(study.axes["norm"], task=study.task)
         frames = read_frames(store, sources=sources)
         said = caveats(study) + substitutions(frames.configs) + unshared(study)
         trials = frames if study.is_tuning else None

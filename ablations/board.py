@@ -24,6 +24,7 @@ from rich.text import Text
 from ablations.store import Store
 from ablations.store.leases import LEASE
 from ablations.study import CellConfig, Study
+from ablations.study.task import MEASURES
 
 State = Literal["ok", "diverged", "failed", "running", "waiting"]
 
@@ -51,7 +52,7 @@ class Progress:
         epoch: epochs behind it.
         epochs: epochs in all.
         train_loss: of the last epoch, in nats; None before the first has ended.
-        val_accuracy_pct: of the last epoch.
+        val_score_pct: of the last epoch.
         seconds: since it was begun.
         host: the machine that runs it.
     """
@@ -62,7 +63,7 @@ class Progress:
     epoch: int
     epochs: int
     train_loss: float | None
-    val_accuracy_pct: float | None
+    val_score_pct: float | None
     seconds: float
     host: str
 
@@ -213,7 +214,7 @@ class Board:
                 f"{_label(progress.arm, progress.condition)} {self.study.unit} {self.study.number_of(progress.seed)}",
                 f"{progress.epoch}/{progress.epochs}",
                 "" if progress.train_loss is None else f"{progress.train_loss:.3f}",
-                "" if progress.val_accuracy_pct is None else f"{progress.val_accuracy_pct:.1f}",
+                "" if progress.val_score_pct is None else f"{progress.val_score_pct:.1f}",
                 duration(progress.seconds),
                 *([progress.host] if len(hosts) > 1 else []),
             )
@@ -270,7 +271,7 @@ def _progress(folder: Path, cell: CellConfig, place: Place) -> Progress:
         epoch=len(rows),
         epochs=cell.epochs,
         train_loss=float(last["train_loss"]) if last else None,
-        val_accuracy_pct=float(last["val_accuracy_pct"]) if last else None,
+        val_score_pct=float(last[MEASURES[cell.task].columns[1]]) if last else None,
         seconds=max(0.0, time.time() - begun),
         host=host,
     )

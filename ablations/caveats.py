@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from ablations.study import CellConfig, Study
 from ablations.study.change import CHANGEABLE, apply_change
-from ablations.study.timm import is_timm
+from ablations.study.foreign import is_foreign
 from ufo.attention import ClassAttention
 from ufo.norms import NORMS
 from ufo.sizes import SIZES
@@ -22,18 +22,27 @@ SHARED_PARTS = (
 )
 
 
+ONE_START = (
+    "Every run of an arm starts from the same classifier's weights: the seeds' spread, the intervals and the tests "
+    "leave out how far another training of that classifier would have come."
+)
+
+
 def caveats(study: Study) -> list[str]:
     """Return what must be known of a study's normalisers and of their scale."""
     said = [NORMS[norm].caveat for norm in study.axes["norm"] if NORMS[norm].caveat]
     if "matched" in study.axes.get("scale", [study.fixed.get("scale")]):
         said.append(MATCHED_CAVEAT)
+    if study.fixed.get("init", "none") != "none":
+        said.append(ONE_START)
     return list(dict.fromkeys(said))
 
 
 def substitutions(cells: Iterable[CellConfig]) -> list[str]:
     """Say where class attention has another normaliser than the arm."""
     lines = []
-    for cell in map(apply_change, (cell for cell in cells if not is_timm(cell.model))):
+    classifiers = (cell for cell in cells if cell.task == "classify" and not is_foreign(cell.model))
+    for cell in map(apply_change, classifiers):
         blocks = SIZES[cell.model].class_attention if cell.class_attention is None else cell.class_attention
         if blocks and cell.class_norm == "same" and (used := ClassAttention.uses(cell.norm)) != cell.norm:
             lines.append(f"{cell.norm} cannot serve one query against many keys: class attention uses {used} there")
@@ -43,7 +52,7 @@ def substitutions(cells: Iterable[CellConfig]) -> list[str]:
 def unshared(study: Study) -> list[str]:
     """Say what the arms of a study cannot share, where their nets differ in more than the normaliser."""
     models = study.axes.get("model", [study.fixed.get("model", "")])
-    foreign = [model for model in models if is_timm(model)]
+    foreign = [model for model in models if is_foreign(model)]
     if not foreign:
         return [SHARED_PARTS] if study.compare in ("change", "model", *CHANGEABLE) and len(study.arms) > 1 else []
     lines = [

@@ -10,13 +10,15 @@ from typing import Any
 import torch
 
 from ablations.data import DataInfo
+from ablations.engine.estimate import num_steps
 from ablations.engine.options import EngineOptions
 from ablations.request import Request
 from ablations.store import Store
 from ablations.study import CellConfig, UsageError
-from ablations.study.timm import is_timm
+from ablations.study.cell import COSINE, JOINT
+from ablations.study.foreign import is_foreign
 from ablations.study.values import value_name
-from ablations.tasks.net import build_net
+from ablations.tasks.net import make_net, start_of
 from ablations.tasks.timm_net import try_timm_net
 from ufo.norms import NORMS
 
@@ -85,16 +87,37 @@ def check_sizes(cells: list[CellConfig], infos: Mapping[str, DataInfo]) -> None:
             raise UsageError(f"batch_size {cell.batch_size} exceeds the {have} training images")
 
 
-def check_nets(todo: list[CellConfig], infos: Mapping[str, DataInfo]) -> None:
-    """Build each distinct net once, so that sizes that do not fit stop here and not in the night."""
+def check_schedules(cells: list[CellConfig], infos: Mapping[str, DataInfo]) -> None:
+    """Refuse a warm-up that ends after the first fall of the learning rate, or after the training."""
+    for cell in cells:
+        total = num_steps(cell, infos[cell.data_fingerprint])
+        falls = [] if cell.schedule == COSINE else [int(epoch) for epoch in cell.schedule.split(JOINT)]
+        per_epoch = total // cell.epochs
+        risen = cell.warmup_epochs * per_epoch + cell.warmup_steps
+        first = min(total, falls[0] * per_epoch) if falls else total
+        if (falls or cell.warmup_steps) and risen >= first:
+            when = "falls" if first < total else "ends"
+            raise UsageError(f"a warm-up of {risen} steps, and the learning rate {when} after {first}: shorten it")
+
+
+def check_nets(todo: list[CellConfig], infos: Mapping[str, DataInfo], *, weights: Mapping[str, str]) -> list[str]:
+    """Build each distinct net once, so that sizes that do not fit stop here and not in the night.
+
+    Returns:
+        What the nets start from, where that is not their seeds.
+    """
+    starts: dict[str, None] = {}
     distinct = {cell.model_copy(update=DECIDES_NO_NET).id: cell for cell in todo}
     for cell in distinct.values():
         info = infos[cell.data_fingerprint]
         try:
-            net = build_net(cell, image_shape=info.image_shape, num_classes=len(info.classes))
-            if is_timm(cell.model):
+            net = make_net(cell, info, weights=weights.get(cell.norm, ""))
+            if cell.task == "detect":
+                starts[start_of(net)] = None
+            elif is_foreign(cell.model):
                 try_timm_net(net, image_shape=info.image_shape, num_classes=len(info.classes))
         except (ValueError, RuntimeError) as error:  # the latter where torch cannot allocate it
             reason = str(error).splitlines()[0]
-            norm = "" if is_timm(cell.model) else f" with {cell.norm}"
+            norm = "" if is_foreign(cell.model) else f" with {cell.norm}"
             raise UsageError(f"{cell.model}{norm} on {info.name}: {reason}") from error
+    return [start for start in starts if start]

@@ -16,7 +16,7 @@ from ablations.stats import can_decide, seeds_needed
 from ablations.study import CellConfig, Study
 from ablations.study.change import apply_change
 from ablations.study.claim import ordered_pairs
-from ablations.study.timm import is_timm
+from ablations.study.foreign import is_foreign
 from ablations.study.values import value_name
 from ufo.norms import NORMS
 from ufo.sizes import SIZES
@@ -27,8 +27,12 @@ TIMING_S = 20.0
 NUM_FILES, DISK_BLOCK = 8, 4096
 """Files of a cell, and the bytes in which a disk gives its room away."""
 
+DETECTION_BYTES = 500
+"""Of an object that was found, in COCO's format, its mask included; a ragged mask takes more, few objects are found."""
+
 DECIDES_NO_STEP = frozenset(
-    {"norm", "seed", "epochs", "train_limit", "lr", "min_lr_share", "warmup_epochs", "weight_decay", "label_smoothing"}
+    {"norm", "seed", "epochs", "train_limit", "lr", "min_lr_share", "warmup_epochs", "warmup_steps", "schedule"}
+    | {"weight_decay", "label_smoothing"}
 )
 """Fields of a cell on which the time of a step does not depend; for the normaliser it does, but little."""
 
@@ -48,6 +52,7 @@ def describe_plan(plan: Plan) -> list[str]:
         lines.append("no cell of this study has been run yet, so its question is written anew")
     if plan.taken:
         lines.append(f"not asked for, so as the study has it: {_values(plan.taken)}")
+    lines += plan.starts
     if plan.todo:
         lines += [_cost(plan), *_lack_of_room(plan)]
     lines += [f"{info.name}: {info.placement}{_decoding(plan, info)}" for info in infos if info.placement]
@@ -164,9 +169,11 @@ def _disk_mib(plan: Plan) -> float:
 
 
 def _disk_bytes(cell: CellConfig, info: DataInfo) -> int:
-    """Bytes of a cell's folder: a byte for each test image, a row for each epoch, the records; in blocks of a disk."""
-    depth = 0 if is_timm(cell.model) else apply_change(cell).depth or SIZES[cell.model].depth
-    return info.num_test + cell.epochs * (150 + 200 * depth) + 8192 + NUM_FILES * DISK_BLOCK // 2
+    """Bytes of a cell's folder, in blocks of a disk: a byte for each test image or what may be found in it, a row for
+    each epoch, the records."""
+    depth = 0 if is_foreign(cell.model) else apply_change(cell).depth or SIZES[cell.model].depth
+    tested = info.num_test * (cell.most_found * DETECTION_BYTES if cell.task == "detect" else 1)
+    return tested + cell.epochs * (150 + 200 * depth) + 8192 + NUM_FILES * DISK_BLOCK // 2
 
 
 def _values(axes: dict[str, list[Any]]) -> str:

@@ -17,6 +17,7 @@ from ablations.checks import (
     check_engine,
     check_nets,
     check_precision,
+    check_schedules,
     check_sizes,
     check_workers,
 )
@@ -24,18 +25,20 @@ from ablations.data import OWN_SIZE, DataInfo
 from ablations.engine.capacity import Capacity
 from ablations.engine.devices import find_devices
 from ablations.engine.options import EngineOptions
+from ablations.initial import InitialWeights, find_weights
 from ablations.provenance import import_plugin, source_hashes
-from ablations.request import DEFAULT_NORMS, DEFAULT_SEEDS, SMOKE_IMAGES, Request, Rerun
+from ablations.request import DEFAULT_NORMS, DEFAULT_SEEDS, SMOKE_IMAGES, SMOKE_OBJECTS, Request, Rerun
 from ablations.store import TRIALS, CellRecord, Store
 from ablations.study import CellConfig, Study, UsageError
 from ablations.study.effects import check_effects
+from ablations.study.foreign import check_own_fields, is_foreign
 from ablations.study.grid import DATA_FIELDS, design
 from ablations.study.growth import extend
 from ablations.study.search import check_search
-from ablations.study.timm import check_own_fields, is_timm
+from ablations.study.task import check_meaning, task_of
 from ablations.study.values import check_field, check_values, parse_values, value_name
 from ablations.study_data import StudyData, find_data
-from ablations.tasks.timm_net import check_timm_name
+from ablations.tasks.net import check_foreign_name
 from ufo.norms import NORMS
 from ufo.sizes import SIZES
 
@@ -61,6 +64,7 @@ class Plan:
         study_text: what study.yaml held as the plan was made.
         is_begun: whether the study's question stands: cells have been run, or are about to be.
         taken: values of axes that were not asked for and are the stored study's.
+        starts: what the nets that are to be trained start from, where that is not their seeds.
     """
 
     study: Study
@@ -77,6 +81,7 @@ class Plan:
     study_text: str
     is_begun: bool
     taken: dict[str, list[Any]]
+    starts: tuple[str, ...] = ()
 
     @property
     def todo(self) -> list[CellConfig]:
@@ -127,6 +132,9 @@ def make_plan(request: Request) -> Plan:
     for plugin in request.plugins:
         import_plugin(plugin)
     asked = _complete(request)
+    task = task_of(asked)
+    usual = recipes.recipe_fields(request.recipe, task)
+    check_meaning(task, asked, usual=usual, searched=_searched(request))
     devices = find_devices(request.devices)
     check_precision(devices[0], asked)
     check_engine(devices[0], request.engine)
@@ -137,6 +145,7 @@ def make_plan(request: Request) -> Plan:
         data_root=request.data_root,
         download=request.download,
         in_memory=request.in_memory,
+        task=task,
     )
     store = Store(_folder(request, data))
     check_access(store)
@@ -153,31 +162,34 @@ def make_plan(request: Request) -> Plan:
     asked |= taken
     check_precision(devices[0], asked)
     data = data.as_called_by(stored)
+    weights = _find_weights(request, asked, stored)
     ref = _parse_ref(request)
     check_claims(request, asked)
     if request.search is not None:
         check_search(request.search, compare=request.compare, asked=asked, models=asked.get("model", []))
-    study, cells = _design(request, asked, data, name=_title(request, store), ref=ref if stored is None else None)
+    title = _title(request, store)
+    study, cells = _design(request, asked, data, weights, name=title, ref=ref if stored is None else None)
     if request.trials and study.conditions:
         raise UsageError(
             f"a tuning has one condition, and {', '.join(study.conditions)} has several values: tune one by one"
         )
     infos = data.by_fingerprint
     check_workers(request.engine.workers, infos)
-    check_effects(request.asked, cells)
+    check_effects(request.asked, cells, usual=usual)
     check_sizes(cells, infos)
+    check_schedules(cells, infos)
     if stored is not None:
         num_results = sum(record.has_result for record in records.values())
         study = extend(stored, study, named=request.asked.keys(), ref=ref, num_results=num_results)
     plan = Plan(
         study=study,
         cells=cells,
-        states=_states(cells, records, source_hashes(cell.norm for cell in cells)),
+        states=_states(cells, records, source_hashes((cell.norm for cell in cells), task=task)),
         records=records,
         store=store,
         infos=infos,
         devices=devices,
-        engine=request.engine,
+        engine=replace(request.engine, weights=weights.paths),
         shard=request.shard,
         missing=request.missing,
         rerun=request.rerun,
@@ -185,8 +197,27 @@ def make_plan(request: Request) -> Plan:
         is_begun=is_begun,
         taken=taken,
     )
-    check_nets(plan.todo, infos)
-    return plan
+    return replace(plan, starts=tuple(check_nets(plan.todo, infos, weights=dict(weights.paths))))
+
+
+def _find_weights(request: Request, asked: Mapping[str, list[Any]], stored: Study | None) -> InitialWeights:
+    """Find what nets start from, and check that it is what those of a stored study did.
+
+    Raises:
+        UsageError: it is something else, or a task or nets that start from their seeds alone.
+    """
+    if request.init and task_of(asked) != "detect":
+        raise UsageError("--init is for --task detect: a classifier starts from its seed")
+    if request.init and "matched" in asked.get("scale", []):
+        raise UsageError("--init and --scale matched: trained weights have a scale of their own; leave one out")
+    if request.init and (foreign := [model for model in asked.get("model", []) if is_foreign(model)]):
+        raise UsageError(f"--init is for UFO-ViT, and means nothing to {foreign[0]}")
+    weights = find_weights(request.init, norms=asked["norm"])
+    held = weights.hash if stored is None else stored.fixed.get("init", "none")
+    if held != weights.hash:
+        what = "starts from its seeds" if held == "none" else "starts from weights: give the same ones with --init"
+        raise UsageError(f"study {stored.name if stored else ''} {what} (init {held}, not {weights.hash})")
+    return weights
 
 
 def _take_from(stored: Study, request: Request) -> dict[str, list[Any]]:
@@ -203,15 +234,23 @@ def _take_from(stored: Study, request: Request) -> dict[str, list[Any]]:
 
 
 def _design(
-    request: Request, asked: dict[str, list[Any]], data: StudyData, *, name: str, ref: str | None
+    request: Request,
+    asked: dict[str, list[Any]],
+    data: StudyData,
+    weights: InitialWeights,
+    *,
+    name: str,
+    ref: str | None,
 ) -> tuple[Study, list[CellConfig]]:
-    recipe = {field: [value] for field, value in recipes.recipe_fields(request.recipe).items()}
+    task = task_of(asked)
+    recipe = {field: [value] for field, value in recipes.recipe_fields(request.recipe, task).items()}
     decided: dict[str, list[Any]] = {"smoke": [request.smoke], "scored_on": ["val" if request.trials else "test"]}
+    decided["init"] = [weights.hash]
     asked = {**recipe, **asked, "data": data.names, **decided}
     asked = {field: values for field, values in asked.items() if field not in _searched(request)}
     if request.smoke:  # no more images than there are
         fewest = min(info.num_train for info in data.by_fingerprint.values())
-        for field, values in SMOKE_IMAGES.items():
+        for field, values in (SMOKE_OBJECTS if task == "detect" else SMOKE_IMAGES).items():
             if asked.get(field) == values:
                 asked[field] = [min(fewest, *values)]
                 fewest = asked[field][0]  # a batch is no larger than the images taken
@@ -223,9 +262,11 @@ def _design(
         values = recipes.defaults(
             image_side=min(info.image_shape[:2]),
             flips=info.flips,
+            task=task,
             recipe=request.recipe,
             streamed=info.streamed,
             batch_size=fields.get("batch_size"),
+            from_weights=weights.hash != "none",
         )
         return {**values, "data_fingerprint": info.fingerprint, "streamed": info.streamed}
 
@@ -251,7 +292,8 @@ def _complete(request: Request) -> dict[str, list[Any]]:
         raise UsageError(f"--compare {request.compare}: seeds are replicates and cannot be arms; choose another field")
     check_field(request.compare)
     norms = list(DEFAULT_NORMS) if request.compare == "norm" else ["xnorm"]
-    asked: dict[str, list[Any]] = {"data": ["digits"], "norm": norms, "seed": list(range(DEFAULT_SEEDS))}
+    data = "shapes" if request.asked.get("task") == ["detect"] else "digits"
+    asked: dict[str, list[Any]] = {"data": [data], "norm": norms, "seed": list(range(DEFAULT_SEEDS))}
     asked |= request.asked
     own_sizes = {OWN_SIZE.get(str(spec).partition(":")[0]) for spec in asked["data"]}
     if len(own_sizes) == 1 and own_sizes != {None}:
@@ -261,8 +303,8 @@ def _complete(request: Request) -> dict[str, list[Any]]:
     for name in asked["norm"]:
         NORMS[name]
     for model in asked.get("model", []):
-        if is_timm(model):
-            check_timm_name(model)
+        if is_foreign(model):
+            check_foreign_name(model, task_of(asked))
         else:
             SIZES[model]
     check_own_fields(asked)

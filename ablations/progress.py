@@ -15,6 +15,7 @@ from rich.live import Live
 from ablations.board import Board, fill_board
 from ablations.store import Store
 from ablations.study import CellConfig, Study
+from ablations.study.task import MEASURES, score_column
 
 SPLITS = {"test": "test", "val": "validation"}
 """Value of ``scored_on`` to the split's name."""
@@ -42,8 +43,8 @@ class Lines:
     def done(self, cell: CellConfig, outcome: Mapping[str, Any], *, ours: bool, remark: str) -> None:
         """Print the cell's line."""
         self._note_end(cell, outcome, ours=ours)
-        accuracy = outcome[f"{cell.scored_on}_accuracy_pct"]
-        what = "" if accuracy is None else f"{SPLITS[cell.scored_on]} accuracy {accuracy:.2f} %"
+        score = outcome.get(score_column(cell))
+        what = "" if score is None else f"{SPLITS[cell.scored_on]} {MEASURES[cell.task].name} {score:.2f} %"
         kind = f"{outcome['outcome']} {outcome['kind']}".strip()
         line = (
             f"[{len(self.ended)}/{self.total}] {self.study.title_of(cell)}: {kind}  {what}  {outcome['seconds']:.1f} s"

@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import Any
 
 from ablations.study import UsageError
+from ablations.study.cell import Task
 from ufo.norms import NORMS, RegistrationError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -34,18 +35,32 @@ SOURCES = (
 )
 """Files that can change any cell's numbers."""
 
-PACKAGES = ("torch", "torchvision", "pytorch-lightning", "torchmetrics", "numpy", "scikit-learn", "timm")
+OF_TASK: dict[Task, tuple[str, ...]] = {
+    "classify": (),
+    "detect": ("ufo/detection/*.py", "ablations/data/objects/*.py", "ablations/tasks/detect/*.py"),
+}
+"""Task to the files that can change the numbers of its cells alone."""
+
+PACKAGES = (
+    *("torch", "torchvision", "pytorch-lightning", "torchmetrics", "numpy", "scikit-learn", "timm"),
+    "faster-coco-eval",
+)
 
 
-def source_hashes(norms: Iterable[str]) -> dict[str, str]:
+def source_hashes(norms: Iterable[str], *, task: Task = "classify") -> dict[str, str]:
     """Hash the sources that can change the numbers of a cell with each normaliser; one with another hash is stale.
 
     A plug-in counts for its own normalisers alone: its file, or every Python file of its package.
 
+    Args:
+        norms: of the cells.
+        task: of the cells.
+
     Raises:
         UnknownNameError: no such normaliser; a plug-in must have been imported.
     """
-    paths = [path for pattern in SOURCES for path in sorted(ROOT.glob(pattern)) if path.name != "testing.py"]
+    patterns = (*SOURCES, *OF_TASK[task])
+    paths = [path for pattern in patterns for path in sorted(ROOT.glob(pattern)) if path.name != "testing.py"]
     ours = [(path.relative_to(ROOT).as_posix(), path) for path in paths]
     return {norm: _hash_files(ours + _plugin_files(NORMS[norm].cls.__module__)) for norm in dict.fromkeys(norms)}
 

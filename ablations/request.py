@@ -13,13 +13,16 @@ from ablations.study import Study, UsageError
 from ablations.study.cell import NEVER_ASKED
 from ablations.study.claim import Claim
 from ablations.study.experiment import Experiment, load_experiment
+from ablations.study.foreign import without_own_fields
 from ablations.study.search import EXAMPLE, FIRST_TRIAL_SEED, Point, Search, parse_search
 from ablations.study.seeds import parse_seeds
-from ablations.study.timm import without_own_fields
 
 SMOKE_IMAGES = {"train_limit": [256], "batch_size": [64]}
 SMOKE: dict[str, list[Any]] = {"epochs": [1], "warmup_epochs": [0], "seed": [0, 1], **SMOKE_IMAGES}
 """Fields of a smoke run: they win over an experiment file and yield to flags; the arms stay as they are."""
+
+SMOKE_OBJECTS = {"train_limit": [16], "batch_size": [4], "warmup_steps": [0]}
+"""In their place, of a smoke run that detects, whose images take a hundred times longer."""
 
 SMOKE_TRIALS = 2
 """Trials of a smoke run of a tuning, and seeds of its winners."""
@@ -47,6 +50,7 @@ class Request:
         search: of a tuning; its fields are not in ``asked``.
         points: values of the searched fields.
         trials: whether the cells are the tuning's trials, and not what its winners come to.
+        init: folders of cells of classifiers, whose weights the backbones of detectors start from.
         out: folder that holds the studies.
         data_root: folder of torchvision's data.
         download: whether missing data may be fetched.
@@ -70,6 +74,7 @@ class Request:
     search: Search | None = None
     points: tuple[Point, ...] = ()
     trials: bool = False
+    init: tuple[Path, ...] = ()
     out: Path = Path("runs")
     data_root: Path = Path("data")
     download: bool = False
@@ -102,6 +107,7 @@ def make_request(
     shard: tuple[int, int],
     rerun: Rerun | None,
     search: Search | None = None,
+    init: tuple[Path, ...] = (),
 ) -> Request:
     """Merge an experiment file with what was asked for beside it, which wins; a smoke run stands between them.
 
@@ -114,7 +120,9 @@ def make_request(
         raise UsageError(f"{experiment} is a tuning: run it with python -m ablations tune --experiment {experiment}")
     name = loaded.study if name is None else name
     compare = loaded.compare if compare is None else compare
-    shortened = {field: values for field, values in SMOKE.items() if smoke and field != compare}
+    task = asked.get("task", loaded.asked.get("task"))
+    short = {**SMOKE, **(SMOKE_OBJECTS if task == ["detect"] else {})}
+    shortened = {field: values for field, values in short.items() if smoke and field != compare}
     return Request(
         asked={**loaded.asked, **shortened, **asked},
         compare=compare,
@@ -131,6 +139,7 @@ def make_request(
         devices=devices,
         smoke=smoke,
         search=search,
+        init=init,
         engine=engine,
         shard=shard,
         rerun=rerun,

@@ -16,11 +16,12 @@ from ablations.contrasts import contrasts_of
 from ablations.store.frames import Frames
 from ablations.study import CellConfig, Study, UsageError
 from ablations.study.claim import OF_TRIALS, Claim
+from ablations.study.task import MEASURES
 
 if TYPE_CHECKING:
     from ablations.plot import Plot
 
-FRAMES = ("cells", "curves", "probes", "correct", "costs", "missing")
+FRAMES = ("cells", "curves", "probes", "correct", "precision", "examples", "costs", "missing")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +55,7 @@ class Results:
 
     Raises:
         UsageError: the studies compare different fields or with different references, two have one name, the reference
-            is none of the arms, or trials are to stand beside what is none.
+            is none of the arms, trials are to stand beside what is none, or two studies have different tasks.
     """
 
     def __init__(self, strata: Sequence[Stratum], *, reference: str | None = None) -> None:
@@ -68,6 +69,7 @@ class Results:
         joined = {name: _join([getattr(frame, name) for frame in frames]) for name in FRAMES}
         self.cells, self.curves, self.probes = joined["cells"], joined["curves"], joined["probes"]
         self.correct, self.costs, self.missing = joined["correct"], joined["costs"], joined["missing"]
+        self.precision, self.examples = joined["precision"], joined["examples"]
         self.problems = tuple(problem for frame in frames for problem in frame.problems)
         self.problems += tuple(problem for stratum in strata for problem in _problems_of_trials(stratum))
         self.caveats = tuple(dict.fromkeys(caveat for stratum in strata for caveat in stratum.caveats))
@@ -86,6 +88,11 @@ class Results:
     def compare(self) -> str:
         """The field whose values are the arms."""
         return self.studies[0].compare
+
+    @property
+    def measure(self) -> str:
+        """What runs are compared by: accuracy, or the average precision of masks."""
+        return MEASURES[self.studies[0].task].name
 
     @property
     def is_tuning(self) -> bool:
@@ -218,6 +225,7 @@ class Results:
         labels = dict(zip(self.cells["arm"], self.cells["arm_label"], strict=True))
         names = {f"{arm} - {reference}": (arm, label) for arm, label in labels.items()}
         return rows.assign(
+            measure=self.measure,
             arm=rows["comparison"].map(lambda name: names[name][0]),
             label=rows["comparison"].map(lambda name: names[name][1]),
         )
@@ -227,7 +235,7 @@ class Results:
         """The contrasts seed by seed, as `paired` has the differences."""
         isolates = {comparison.name: what for comparison, what in self._isolates.items()}
         rows = stats.paired(self.cells, list(self._isolates))
-        return rows.assign(label=[f"{name}\n{isolates[name]}" for name in rows["comparison"]])
+        return rows.assign(measure=self.measure, label=[f"{name}\n{isolates[name]}" for name in rows["comparison"]])
 
     @property
     def plot(self) -> Plot:
@@ -254,6 +262,8 @@ class Results:
             if asked not in arms:
                 raise UsageError(f"{asked} is none of the arms: {', '.join(arms)}")
             return asked
+        if len({study.task for study in self.studies}) > 1:
+            raise UsageError("a study that classifies and one that detects are compared by different measures")
         if len({study.is_tuning for study in self.studies}) > 1:
             raise UsageError("trials stand beside no other study: a report of the winners has its trials in it")
         references = sorted({study.ref for study in self.studies if study.ref is not None})
@@ -307,7 +317,7 @@ def _with_common_order(frames: list[Frames], studies: Sequence[Study]) -> list[F
     arms = list(dict.fromkeys(arm for study in studies for arm in study.arm_names))
     changed = []
     for frame in frames:
-        parts = {field: getattr(frame, field) for field in ("cells", "curves", "probes", "correct")}
+        parts = {field: getattr(frame, field) for field in FRAMES if "arm_order" in getattr(frame, field)}
         ordered = {field: part.assign(arm_order=part["arm"].map(arms.index)) for field, part in parts.items()}
         changed.append(replace(frame, **ordered))
     return changed

@@ -32,9 +32,12 @@ def epoch_generator(seed: int, stream: Stream, epoch: int, *part: str) -> torch.
     return keyed_generator(seed, stream, epoch, *part)
 
 
-def reseed_library(seed: int, epoch: int) -> None:
-    """Key the global generators for an epoch, inside `forked_library` only: for library code that can use no other."""
-    _seed_globals(keyed_seed(seed, "library", epoch))
+def reseed_library(seed: int, epoch: int, *step: int) -> None:
+    """Key the global generators for an epoch, or a step of it, inside `forked_library` only.
+
+    For library code that can use no other generator.
+    """
+    _seed_globals(keyed_seed(seed, "library", epoch, *step))
 
 
 @contextlib.contextmanager

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ablations.data import DataInfo, InMemory, find_source, prepare
+from ablations.data import DataInfo, InMemory, find_objects, find_source, prepare, prepare_objects
 from ablations.study import Study, UsageError
+from ablations.study.cell import Task
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,7 @@ def find_data(
     data_root: Path,
     download: bool,
     in_memory: InMemory,
+    task: Task = "classify",
 ) -> StudyData:
     """Find and prepare data sets; all are looked for before the first is decoded.
 
@@ -91,6 +94,7 @@ def find_data(
         data_root: folder of torchvision's data.
         download: whether missing data may be fetched.
         in_memory: which of them are decoded once, and which are streamed.
+        task: that they are for.
 
     Raises:
         UsageError: one that is unknown, is not there, cannot be read, or has one class alone.
@@ -98,16 +102,26 @@ def find_data(
     sources = []
     for spec, size, chosen in itertools.product(specs, image_sizes, classes):
         with _reading(spec):
-            source = find_source(spec, data_root=data_root, download=download, image_size=size, classes=chosen)
-            sources.append((source, spec, size, chosen))
+            if task == "detect":
+                to_prepare = _objects(spec, size, in_memory)
+            else:
+                source = find_source(spec, data_root=data_root, download=download, image_size=size, classes=chosen)
+                to_prepare = functools.partial(prepare, source, in_memory=in_memory)
+            sources.append((to_prepare, spec, size, chosen))
     points = []
-    for source, spec, size, chosen in sources:
+    for to_prepare, spec, size, chosen in sources:
         with _reading(spec):
-            info = prepare(source, in_memory=in_memory)
-        if len(info.classes) < 2:
+            info = to_prepare()
+        if len(info.classes) < 2 and task == "classify":
             raise UsageError(f"--data {spec} has one class alone, {info.classes[0]}: there is nothing to tell apart")
         points.append(DataPoint(info, size, chosen))
     return StudyData(tuple(points))
+
+
+def _objects(spec: str, image_size: int | None, in_memory: InMemory) -> Callable[[], DataInfo]:
+    if in_memory == "on":
+        raise UsageError(f"--in-memory on: images of {spec} are decoded or drawn as they are needed; leave it out")
+    return functools.partial(prepare_objects, find_objects(spec, image_size=image_size))
 
 
 def _called(info: DataInfo, name: str) -> DataInfo:

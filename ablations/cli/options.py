@@ -42,17 +42,20 @@ class MemoryUse(StrEnum):
     OFF = "off"
 
 
+TaskName = Annotated[str | None, typer.Option(help="classify, or detect: boxes and masks. [default: classify]")]
 Norm = Annotated[
     str | None,
     typer.Option(help="Normalisers, a comma list. [default: xnorm,l2,single_l2; xnorm where --compare is another]"),
 ]
-Data = Annotated[str | None, typer.Option(help="As list data has them, with DIR for a folder. [default: digits]")]
+Data = Annotated[
+    str | None, typer.Option(help="As list data has them, with DIR for a folder. [default: digits; of detect, shapes]")
+]
 Classes = Annotated[
     str | None, typer.Option(help="Of a folder, how many classes (drawn once), or which: a,b or @FILE.")
 ]
 Model = Annotated[str | None, typer.Option(help="Models. [default: by the size of the images]")]
 Recipe = Annotated[
-    str | None, typer.Option(help="Values of fields that are not named: quick, deit, small_data. [default: quick]")
+    str | None, typer.Option(help="Values of fields that are not named, as list recipes has them. [default: quick]")
 ]
 Lr = Annotated[str | None, typer.Option(help="Peak learning rates. [default: by recipe and size of the images]")]
 Epochs = Annotated[str | None, typer.Option(help="Epochs. [default: by recipe and size of the images]")]
@@ -68,6 +71,10 @@ Settings = Annotated[
 Compare = Annotated[str | None, typer.Option(help="Field whose values are the arms. [default: norm]")]
 Ref = Annotated[str | None, typer.Option(help="Arm to compare with. [default: xnorm, or the first]")]
 Experiment = Annotated[Path | None, typer.Option(help="YAML file with question and fields; flags win.")]
+Init = Annotated[
+    str | None,
+    typer.Option(help="Cells of classifiers, a comma list of folders: each norm's detectors start from its weights."),
+]
 StudyName = Annotated[str | None, typer.Option(help="Name of the study. [default: COMPARE-DATA]")]
 Download = Annotated[bool, typer.Option("--download", help="Fetch data that is missing.")]
 RetryWhich = Annotated[
@@ -112,6 +119,22 @@ Workers = Annotated[
     str, typer.Option(help="Processes of each cell that decode streamed images; auto: the cores that are left.")
 ]
 Log = Annotated[str | None, typer.Option(help="Lightning's loggers to attach: tensorboard,wandb.")]
+
+
+def parse_init(init: str | None) -> tuple[Path, ...]:
+    """Read the folders of ``--init``.
+
+    Raises:
+        UsageError: there is no name between two commas.
+    """
+    if init is None:
+        return ()
+    from ablations.study import UsageError
+
+    folders = [folder.strip() for folder in init.split(",")]
+    if not all(folders):
+        raise UsageError(f"--init '{init}': give folders of cells, with commas between them")
+    return tuple(map(Path, folders))
 
 
 def parse_engine(
@@ -227,6 +250,25 @@ def parse_numbers(option: str, text: str, *, least: int = 0) -> list[int]:
     if len(numbers) < len(parts) or min(numbers) < least or len(set(numbers)) < len(numbers):
         raise UsageError(f"{option} {text}: give numbers from {least} up, each once, as {least},{least + 1}")
     return numbers
+
+
+def parse_sizes(option: str, text: str) -> list[tuple[int, int]]:
+    """Read a comma list of image sizes, in pixels: a square's side, or HEIGHTxWIDTH.
+
+    Raises:
+        UsageError: anything else, or one that comes twice.
+
+    >>> parse_sizes("--sizes", "224,800x1333")
+    [(224, 224), (800, 1333)]
+    """
+    from ablations.study import UsageError
+
+    parts = [part.strip() for part in text.split(",")]
+    matches = [re.fullmatch(r"([1-9][0-9]{0,5})(?:x([1-9][0-9]{0,5}))?", part) for part in parts]
+    found = [(int(match[1]), int(match[2] or match[1])) for match in matches if match]
+    if len(found) < len(parts) or len(set(found)) < len(found):
+        raise UsageError(f"{option} {text}: give sides or HEIGHTxWIDTH from 1 up, each once, as 224,800x1333")
+    return found
 
 
 def parse_classes(text: str) -> str:

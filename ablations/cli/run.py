@@ -31,6 +31,7 @@ class Kind(StrEnum):
 
 @app.command()
 def run(
+    task: options.TaskName = None,
     norm: options.Norm = None,
     data: options.Data = None,
     classes: options.Classes = None,
@@ -68,6 +69,7 @@ def run(
     save_weights: options.SaveWeights = "none",
     log: options.Log = None,
     workers: options.Workers = "auto",
+    init: options.Init = None,
     smoke: options.Smoke = False,
     dry_run: options.DryRun = False,
     as_json: options.Json = False,
@@ -76,7 +78,7 @@ def run(
     from ablations.engine.server import start_server
     from ablations.request import make_request
 
-    flags = {"norm": norm, "data": data, "classes": classes, "model": model, "lr": lr, "epochs": epochs}
+    flags = {"task": task, "norm": norm, "data": data, "classes": classes, "model": model, "lr": lr, "epochs": epochs}
     flags |= {"batch_size": batch_size, "precision": precision, "scale": scale}
     request = make_request(
         experiment=experiment,
@@ -107,6 +109,7 @@ def run(
         ),
         shard=options.parse_shard(shard),
         rerun=rerun.value if rerun else None,
+        init=options.parse_init(init),
     )
     if not dry_run:
         start_server()
@@ -120,6 +123,7 @@ def retry(
     study: Annotated[Path, typer.Argument(help="Folder of the study.")],
     kind: Annotated[Kind, typer.Option(help="failed, oom, or all: diverged too.")] = Kind.FAILED,
     data: options.StudyData = None,
+    init: options.Init = None,
     data_root: options.DataRoot = Path("data"),
     device: options.Device = None,
     devices: options.Devices = None,
@@ -147,6 +151,7 @@ def retry(
     request = replace(
         request,
         missing=False,
+        init=options.parse_init(init),
         devices=options.parse_devices(device, devices),
         engine=options.parse_engine(
             jobs=jobs,

@@ -41,6 +41,7 @@ def tune(
     storage: Annotated[
         str | None, typer.Option(help="URL of a database for Optuna's studies. [default: a journal file in the folder]")
     ] = None,
+    task: options.TaskName = None,
     norm: options.Norm = None,
     data: options.Data = None,
     classes: options.Classes = None,
@@ -75,6 +76,7 @@ def tune(
     save_weights: options.SaveWeights = "none",
     log: options.Log = None,
     workers: options.Workers = "auto",
+    init: options.Init = None,
     smoke: Annotated[
         bool, typer.Option("--smoke", help="1 epoch, 256 images, 2 trials, 2 seeds, a study of its own.")
     ] = False,
@@ -98,7 +100,7 @@ def tune(
         smoke=smoke,
         storage=storage,
     )
-    flags = {"norm": norm, "data": data, "classes": classes, "model": model, "lr": lr, "epochs": epochs}
+    flags = {"task": task, "norm": norm, "data": data, "classes": classes, "model": model, "lr": lr, "epochs": epochs}
     flags |= {"batch_size": batch_size, "precision": precision, "scale": scale}
     request = make_request(
         experiment=experiment,
@@ -129,6 +131,7 @@ def tune(
         ),
         shard=(1, 1),
         rerun=rerun.value if rerun else None,
+        init=options.parse_init(init),
         search=tuning.search,
     )
     if not dry_run:

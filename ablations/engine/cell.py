@@ -94,7 +94,8 @@ class _Cell:
         fields: dict[str, Any],
     ) -> None:
         self.config, self.info, self.folder, self.options, self.fields = config, info, folder, options, fields
-        self.work = work = make_workload(config, info, device=device, workers=options.workers)
+        workers, weights = options.workers, options.weights
+        self.work = work = make_workload(config, info, device=device, workers=workers, weights=weights)
         fields["init_hash"] = shared_weights_hash(work.net)
         fields["split_hash"] = work.data.split_hash
         fields |= work.facts
@@ -136,8 +137,8 @@ class _Cell:
             self.fields["epoch_hashes"] = self.training.steps.epoch_hashes
             self.fields["resumed_after_epochs"] = self.checkpoints.resumed_after
             self.fields["seconds"] = self.checkpoints.seconds_before
-        if not self.config.smoke and self.work.has_not_learned(self.history.rows):
-            return "diverged", "no_learning", "validation cross-entropy stayed at chance"
+        if not self.config.smoke and (seen := self.work.no_learning(self.history.rows)):
+            return "diverged", "no_learning", seen
         return "ok", "", ""
 
     def _match_scale(self) -> None:

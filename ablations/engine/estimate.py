@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from ablations.data import EVAL_BATCH, DataInfo, num_batches, time_images
 from ablations.streams import forked_library
 from ablations.study import CellConfig
+from ablations.tasks.make import make_workload
 from ablations.tasks.net import build_net
 from ablations.threads import cpu_threads
 
@@ -21,15 +22,22 @@ TIMED_S, MAX_TIMED = 5.0, 4
 
 @dataclass(frozen=True)
 class StepTimes:
-    """What a training step and an evaluation batch take, with the decoding of what is streamed, in seconds."""
+    """What a training step and an evaluation batch take, with the decoding of what is streamed, in seconds.
+
+    Args:
+        train_s: of a step.
+        eval_s: of a batch.
+        eval_batch: images of one.
+    """
 
     train_s: float
     eval_s: float
+    eval_batch: int = EVAL_BATCH
 
     def cell_seconds(self, config: CellConfig, info: DataInfo) -> float:
         """Return the seconds of a cell's steps and evaluations."""
         num_evaluated = config.epochs * info.num_val + info.num_test
-        return num_steps(config, info) * self.train_s + num_evaluated / EVAL_BATCH * self.eval_s
+        return num_steps(config, info) * self.train_s + num_evaluated / self.eval_batch * self.eval_s
 
 
 def num_steps(config: CellConfig, info: DataInfo) -> int:
@@ -51,6 +59,8 @@ def time_steps(config: CellConfig, info: DataInfo, *, device: torch.device, work
     first made, which takes longer than all of this. So is what augments and mixes images in memory: under DeiT's recipe
     a fifth of a step of `ufo_vit_nano` at 64 px on one core, a thirtieth of `ufo_vit_micro`'s.
     """
+    if config.task == "detect":
+        return _time_detector(config, info, device)
     height, width, channels = info.image_shape
     net = build_net(config, image_shape=info.image_shape, num_classes=len(info.classes)).to(device)
     labels = torch.zeros(config.batch_size, dtype=torch.long, device=device)
@@ -77,6 +87,36 @@ def time_steps(config: CellConfig, info: DataInfo, *, device: torch.device, work
         _with_decoding(train_s, image_s * config.batch_size, workers),
         _with_decoding(eval_s, image_s * EVAL_BATCH, workers),
     )
+
+
+def _time_detector(config: CellConfig, info: DataInfo, device: torch.device) -> StepTimes:
+    """Time a detector on images of its first batch and on its first image of validation, which this process decodes.
+
+    On a CPU, where a batch takes the time of its images one by one, it trains on the first of them alone: a batch may
+    need more memory than there is, which is for the cells to find out.
+    """
+    with cpu_threads(config.threads_per_cell), forked_library(config.seed):
+        from_seed = config.model_copy(update={"init": "none"})
+        work = make_workload(from_seed, info, device=device, workers=0)
+        net = work.net.to(device)
+        work.data.train.set_epoch(0)
+        started = time.perf_counter()
+        images, targets = next(iter(work.data.train))
+        loaded_s = time.perf_counter() - started
+        trained_on = 1 if device.type == "cpu" else len(images)
+
+        def train_step() -> None:
+            losses = net.train()(images[:trained_on], targets[:trained_on])
+            torch.autograd.backward(list(losses.values()))
+            net.zero_grad()
+
+        def eval_step() -> None:
+            _, image = next(iter(work.data.val))
+            with torch.no_grad():
+                net.eval()([image])
+
+        train_s = loaded_s + _seconds(train_step, device) * len(images) / trained_on
+        return StepTimes(train_s, _seconds(eval_step, device), eval_batch=1)
 
 
 def _with_decoding(step_s: float, decode_s: float, workers: int) -> float:

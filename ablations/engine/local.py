@@ -91,7 +91,7 @@ class Runner:
         self._options, self._watcher = options, watcher
         self._records = dict(records)
         self._provenance = {"plugins": list(study.plugins), **describe()}
-        self._sources = source_hashes(cell.norm for cell in todo)
+        self._sources = source_hashes((cell.norm for cell in todo), task=study.task)
         self._plugin_hashes = {norm: plugin_hash(norm) for norm in self._sources}
         self._pending = deque(todo)
         self._held: deque[CellConfig] = deque()  # by other runners
@@ -255,6 +255,7 @@ class Runner:
             log_folder=str(self._store.folder.resolve() / "logs" / self._folder_name(cell)),
             memory_mib=self._capacity.limit_mib(slot.device, alone=self._alone is not None),
             workers=self._capacity.workers,
+            weights=dict(self._options.weights).get(cell.norm, ""),
         )
         return Task(
             config=cell,

@@ -21,6 +21,7 @@ class CellOptions:
         log_folder: where loggers write; its name is the run's, and that two levels above it the project's.
         memory_mib: limit of the memory that the cell allocates, of the device's on a GPU; None: none.
         workers: processes that decode streamed images; 0: the cell's own does.
+        weights: file of the weights that its net starts from; empty: from its seed's.
     """
 
     checkpoint_every: int | None = None
@@ -29,6 +30,7 @@ class CellOptions:
     log_folder: str = ""
     memory_mib: float | None = None
     workers: int = 0
+    weights: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +48,7 @@ class EngineOptions:
         save_weights: whether the last weights are kept.
         loggers: names of Lightning's loggers to attach.
         workers: processes of a cell that decode streamed images; None: the cores that the cells themselves leave.
+        weights: normaliser, and file of the weights that its nets start from.
     """
 
     jobs: int | None = None
@@ -58,3 +61,4 @@ class EngineOptions:
     save_weights: bool = False
     loggers: tuple[str, ...] = ()
     workers: int | None = None
+    weights: tuple[tuple[str, str], ...] = ()

@@ -18,6 +18,7 @@ from ablations.callbacks import Callback, Epoch
 from ablations.engine.checkpoint import Checkpoints
 from ablations.recipes import build_optimizer, build_schedule
 from ablations.study import CellConfig
+from ablations.study.cell import COSINE, JOINT
 from ablations.tasks.average import AveragedWeights
 from ablations.tasks.task import Workload
 
@@ -62,9 +63,10 @@ class Training:
         self.schedule = build_schedule(
             optimizer,
             num_steps=config.epochs * len(train),
-            num_warmup_steps=config.warmup_epochs * len(train),
+            num_warmup_steps=config.warmup_epochs * len(train) + config.warmup_steps,
             min_share=config.min_lr_share,
             warmup_share=config.warmup_lr_share,
+            decay_steps=_decay_steps(config, len(train)),
         )
         self._unwrapped_optimizer = optimizer
         self._parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
@@ -174,6 +176,13 @@ class Training:
         self.evaluate(self.val, self.steps.validation_step)
         for callback in self.callbacks:
             callback.on_validation_end()
+
+
+def _decay_steps(config: CellConfig, num_batches: int) -> list[int] | None:
+    """Return the steps from which the learning rate is lower; None: it follows a cosine."""
+    if config.schedule == COSINE:
+        return None
+    return [int(epoch) * num_batches for epoch in config.schedule.split(JOINT)]
 
 
 def _fabric(device: torch.device, config: CellConfig) -> Fabric:

@@ -4,24 +4,33 @@ from __future__ import annotations
 
 import fnmatch
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import nn
+
+DECAY = 0.1
+"""Factor by which the learning rate falls where it falls in steps (arXiv 1703.06870)."""
 
 
 def split_by_decay(model: nn.Module) -> tuple[dict[str, nn.Parameter], dict[str, nn.Parameter]]:
     """Split a net's parameters, by name, into those that are decayed and those that are exempt.
 
     Decayed are the weights of linear layers and convolutions. Biases, gains, LayerNorm, BatchNorm, LayerScale, the
-    positional table and the class token are exempt, whatever their number of axes; so is what a net's own
-    ``no_weight_decay()`` names, as timm's nets have it, by name or pattern.
+    positional table and the class token are exempt, whatever their number of axes; so is what the own
+    ``no_weight_decay()`` of a net, or of one within it, names, as timm's nets have it, by name or pattern.
     """
-    named = model.no_weight_decay() if hasattr(model, "no_weight_decay") else ()  # type: ignore[operator]
+    named = [
+        f"{prefix}.{pattern}".lstrip(".")
+        for prefix, module in model.named_modules()
+        if hasattr(module, "no_weight_decay")
+        for pattern in module.no_weight_decay()
+    ]
     matrices = {
         f"{name}.weight".lstrip(".")
         for name, module in model.named_modules()
-        if isinstance(module, (nn.Linear, nn.Conv2d))
+        if isinstance(module, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d))
         and not any(fnmatch.fnmatch(f"{name}.weight", pattern) for pattern in named)
     }
     parameters = dict(model.named_parameters())
@@ -50,6 +59,7 @@ def build_schedule(
     num_warmup_steps: int,
     min_share: float,
     warmup_share: float = 0.0,
+    decay_steps: Sequence[int] | None = None,
 ) -> torch.optim.lr_scheduler.LambdaLR:
     """Build the schedule of `lr_share`, which is stepped after every step of the optimiser."""
     return torch.optim.lr_scheduler.LambdaLR(
@@ -60,12 +70,21 @@ def build_schedule(
             num_warmup_steps=num_warmup_steps,
             min_share=min_share,
             warmup_share=warmup_share,
+            decay_steps=decay_steps,
         ),
     )
 
 
-def lr_share(step: int, *, num_steps: int, num_warmup_steps: int, min_share: float, warmup_share: float = 0.0) -> float:
-    """Return the learning rate of a step (from 0) as a share of its peak: linear warm-up, then a cosine.
+def lr_share(
+    step: int,
+    *,
+    num_steps: int,
+    num_warmup_steps: int,
+    min_share: float,
+    warmup_share: float = 0.0,
+    decay_steps: Sequence[int] | None = None,
+) -> float:
+    """Return the learning rate of a step (from 0) as a share of its peak: linear warm-up, then a cosine or falls.
 
     Args:
         step: from 0.
@@ -73,11 +92,17 @@ def lr_share(step: int, *, num_steps: int, num_warmup_steps: int, min_share: flo
         num_warmup_steps: of them.
         min_share: at the end of the cosine.
         warmup_share: from which the warm-up rises; its first step is above it already.
+        decay_steps: from each of which on it is a tenth of what it was; None: a cosine.
 
     >>> [round(lr_share(s, num_steps=10, num_warmup_steps=2, min_share=0.0), 3) for s in (0, 1, 2, 6, 10)]
     [0.5, 1.0, 1.0, 0.5, 0.0]
+    >>> falls = {"num_steps": 10, "num_warmup_steps": 2, "min_share": 0.0, "decay_steps": [6, 9]}
+    >>> [round(lr_share(s, **falls), 3) for s in (0, 2, 5, 6, 9)]
+    [0.5, 1.0, 1.0, 0.1, 0.01]
     """
     if step < num_warmup_steps:
         return warmup_share + (1 - warmup_share) * (step + 1) / num_warmup_steps
+    if decay_steps is not None:
+        return DECAY ** sum(step >= decayed for decayed in decay_steps)
     progress = (step - num_warmup_steps) / max(1, num_steps - num_warmup_steps)
     return min_share + (1 - min_share) * 0.5 * (1 + math.cos(math.pi * progress))

@@ -118,17 +118,17 @@ def confirmed(table: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
 
     Args:
         table: from `tuned`.
-        cells: of the winners, one row per cell: `condition`, `arm`, `outcome`, `val_accuracy_pct`, `chance_pct`.
+        cells: of the winners, one row per cell: `condition`, `arm`, `outcome`, `val_score_pct`, `chance_pct`.
 
     Returns:
         The table with `confirmed_pct`, the mean validation accuracy over the seeds, where a cell that diverged without
         one has chance; and `is_short`, whether it lies more than `SHORTFALL_PCT` below the trial's.
     """
     scores = (
-        cells["val_accuracy_pct"]
+        cells["val_score_pct"]
         .astype(np.float64)
         .where(
-            cells["val_accuracy_pct"].notna() | (cells["outcome"] != "diverged"), cells["chance_pct"].astype(np.float64)
+            cells["val_score_pct"].notna() | (cells["outcome"] != "diverged"), cells["chance_pct"].astype(np.float64)
         )
     )
     means = cells.assign(confirmed_pct=scores).groupby("arm", sort=False)["confirmed_pct"].mean()

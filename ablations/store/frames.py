@@ -14,24 +14,33 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from ablations.store.objects import read_examples, read_precision
 from ablations.store.records import CellRecord, Store
 from ablations.study import CellConfig, Study
+from ablations.study.cell import Task
+from ablations.study.foreign import is_foreign
 from ablations.study.grid import point_name
-from ablations.study.timm import is_timm
+from ablations.study.task import AVERAGE_PRECISIONS, MEASURES, score_column
 from ablations.study.values import value_name
 from ufo.norms import NORMS
 
 SCORED_AS_CHANCE = ("nan", "exploded")
 """Kinds of divergence that have no accuracy of their own."""
 
-CURVE_METRICS = {
-    "train_loss": ("train", "loss"),
-    "val_loss": ("val", "loss"),
-    "val_accuracy_pct": ("val", "accuracy_pct"),
+CURVE_METRICS: Mapping[Task, Mapping[str, tuple[str, str]]] = {
+    "classify": {
+        "train_loss": ("train", "loss"),
+        "val_loss": ("val", "loss"),
+        "val_accuracy_pct": ("val", "accuracy_pct"),
+    },
+    "detect": {
+        "train_loss": ("train", "loss"),
+        **{f"val_{figure}": ("val", figure) for figure in ("box_ap_pct", "mask_ap_pct")},
+    },
 }
-"""Column of metrics.csv to split and metric of curves.csv."""
+"""Task, and column of metrics.csv, to split and metric of curves.csv."""
 
-KEYS = ("cell", "arm", "arm_label", "arm_order", "condition", "seed", "outcome", "kind")
+KEYS = ("cell", "arm", "arm_label", "arm_order", "condition", "seed", "outcome", "kind", "measure")
 """Columns that a cell's curves and probes carry too."""
 
 COSTS = ("condition", "arm", "quantity", "tokens", "round", "value")
@@ -45,10 +54,14 @@ class Frames:
     Args:
         study: its question.
         configs: of every finished cell.
-        cells: one row per finished cell; `score_pct` is its test accuracy, or a trial's validation accuracy.
+        cells: one row per finished cell; `score_pct` is what it is compared by, on the test or for a trial on the
+            validation split, and `measure` its name.
         curves: one row per cell, epoch, split and metric.
         probes: one row per cell, epoch, layer and probe; `layer_order` counts the layers from 0.
         correct: one row per cell with a test: its keys, `stale`, and `correct`, a boolean array (images,).
+        precision: of detectors, one row per cell with a test, kind, IoU and recall; no rows of classifiers.
+        examples: of detectors, a few test images of each arm's first seed: what was found in them and what is annotated
+            (`is_truth`), one row an object, or one without a category where there is none.
         costs: what `bench cost` has measured; no rows where it has not.
         missing: `condition`, `arm`, `seed` of every cell of the study that has no readable record.
         problems: one sentence for each thing that could not be read, or not in full; nothing is left out without one.
@@ -60,6 +73,8 @@ class Frames:
     curves: pd.DataFrame
     probes: pd.DataFrame
     correct: pd.DataFrame
+    precision: pd.DataFrame
+    examples: pd.DataFrame
     costs: pd.DataFrame
     missing: pd.DataFrame
     problems: tuple[str, ...]
@@ -111,6 +126,8 @@ def read_frames(store: Store, *, sources: Mapping[str, str] | None) -> Frames:
         curves=curves,
         probes=probes.assign(layer_order=probes["layer"].map(layers)),
         correct=cells[[*KEYS, "stale"]].merge(correct, on="cell", validate="one_to_one"),
+        precision=read_precision(cells, ordered, problems),
+        examples=read_examples(cells, ordered, problems),
         costs=_costs(store.folder / "cost.csv", study, problems),
         missing=_missing(study, cells),
         problems=tuple(problems),
@@ -129,7 +146,10 @@ def arm_columns(value: Any, study: Study) -> dict[str, Any]:
 
 def _columns(study: Study) -> list[str]:
     arm = ["arm", "arm_label", "arm_group", "arm_order"]
-    scores = ["test_accuracy_pct", "test_loss", "val_accuracy_pct", "val_loss", "score_pct", "chance_pct"]
+    scores = ["test_accuracy_pct", "test_loss", "val_accuracy_pct", "val_loss"]
+    if study.task == "detect":
+        scores += [f"test_{figure}" for figure in AVERAGE_PRECISIONS]
+    scores += ["val_score_pct", "score_pct", "chance_pct", "measure"]
     result = ["outcome", "kind", "detail", *scores, "stale"]
     paired = ["init_hash", "split_hash", "batches", "epochs_run"]
     spent = ["seconds", "num_attempts", "attempts_seconds", "is_resumed", "peak_memory_mib", "num_parameters"]
@@ -139,7 +159,7 @@ def _columns(study: Study) -> list[str]:
 
 def _cell_row(record: CellRecord, study: Study, sources: Mapping[str, str] | None) -> dict[str, Any]:
     outcome, config = record.outcome, record.config
-    measured = outcome[f"{config.scored_on}_accuracy_pct"]
+    measured = outcome.get(score_column(config))
     score = outcome["chance_pct"] if outcome["kind"] in SCORED_AS_CHANCE else measured
     git = outcome.get("git") or {}
     return {
@@ -149,6 +169,8 @@ def _cell_row(record: CellRecord, study: Study, sources: Mapping[str, str] | Non
         "batches": " ".join(outcome["epoch_hashes"]),
         "cell": config.id,
         "condition": study.condition_of(config),
+        "measure": MEASURES[config.task].name,
+        "val_score_pct": outcome.get(MEASURES[config.task].columns[1]),
         "score_pct": None if outcome["outcome"] == "failed" else score,
         "stale": sources is not None and outcome["source_hash"] != sources[config.norm],
         "num_attempts": 1 + len(outcome["attempts"]),
@@ -172,9 +194,10 @@ def _with_keys(cells: pd.DataFrame, parts: list[pd.DataFrame], columns: list[str
 def _curves(record: CellRecord, problems: list[str]) -> pd.DataFrame:
     """Return a cell's curves; one that ended before its first epoch did has that epoch without values."""
     hashes, num_epochs = record.outcome["epoch_hashes"], record.outcome["epochs_run"]
-    wide = pd.DataFrame({"epoch": [1], **dict.fromkeys(CURVE_METRICS, "")})
+    metrics = CURVE_METRICS[record.config.task]
+    wide = pd.DataFrame({"epoch": [1], **dict.fromkeys(metrics, "")})
     if num_epochs:
-        if (read := _read_csv(record, "metrics.csv", ["epoch", *CURVE_METRICS, "batches"], problems)) is None:
+        if (read := _read_csv(record, "metrics.csv", ["epoch", *metrics, "batches"], problems)) is None:
             return pd.DataFrame()
         trained = pd.Series(hashes, dtype=str).reindex(read.index)
         is_next = pd.to_numeric(read["epoch"], errors="coerce") == np.arange(len(read)) + 1
@@ -182,13 +205,13 @@ def _curves(record: CellRecord, problems: list[str]) -> pd.DataFrame:
         if len(read) != num_epochs:
             problems.append(f"{record.folder.name}: metrics.csv has {len(read)} whole epochs of {num_epochs}")
         wide = read
-    values = {column: _numbers(wide[column], record, "metrics.csv", problems) for column in CURVE_METRICS}
+    values = {column: _numbers(wide[column], record, "metrics.csv", problems) for column in metrics}
     numbers = pd.DataFrame({"epoch": np.arange(len(wide)) + 1, **values})
-    long = numbers.melt("epoch", list(CURVE_METRICS), "column")
+    long = numbers.melt("epoch", list(metrics), "column")
     return long.assign(
         cell=record.config.id,
-        split=long["column"].map(lambda column: CURVE_METRICS[column][0]),
-        metric=long["column"].map(lambda column: CURVE_METRICS[column][1]),
+        split=long["column"].map(lambda column: metrics[column][0]),
+        metric=long["column"].map(lambda column: metrics[column][1]),
     )
 
 
@@ -199,7 +222,7 @@ def _probes(record: CellRecord, problems: list[str]) -> pd.DataFrame:
         return pd.DataFrame()
     if (read := _read_csv(record, "probes.csv", ["epoch", "layer", "probe", "value"], problems)) is None:
         return pd.DataFrame()
-    if read.empty and is_timm(record.config.model):  # a net without normalisers
+    if read.empty and is_foreign(record.config.model):  # a net without normalisers
         return pd.DataFrame()
     epochs = pd.to_numeric(read["epoch"], errors="coerce")
     counts = epochs[epochs % 1 == 0].value_counts().sort_index()

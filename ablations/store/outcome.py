@@ -32,7 +32,7 @@ class Git(BaseModel):
 class Outcome(BaseModel):
     """What every outcome.json has, and of what type it is; others may stand beside.
 
-    It is validated with ``scored_on`` of its cell as context.
+    It is validated with the ``score`` of its cell, the field that it is compared by, as context.
     """
 
     model_config = ConfigDict(strict=True)
@@ -50,6 +50,8 @@ class Outcome(BaseModel):
     test_loss: float | None
     val_accuracy_pct: Percent | None = None
     val_loss: float | None = None
+    test_mask_ap_pct: Percent | None = None
+    val_mask_ap_pct: Percent | None = None
     chance_pct: Percent
     init_hash: str | None
     split_hash: str | None
@@ -62,8 +64,8 @@ class Outcome(BaseModel):
 
     @model_validator(mode="after")
     def _is_scored(self, info: ValidationInfo) -> Outcome:
-        assert info.context is not None, "validate with scored_on as context"
-        score = f"{info.context['scored_on']}_accuracy_pct"
+        assert info.context is not None, "validate with score as context"
+        score = info.context["score"]
         if getattr(self, score) is None and (self.outcome == "ok" or self.kind == "no_learning"):
             raise ValueError(f"it is {self.kind or 'ok'}, and has no {score}")
         return self

@@ -35,6 +35,7 @@ from ablations.store.leases import (
 from ablations.store.outcome import RECORD_FORMAT, Outcome
 from ablations.study import CellConfig, Study, UsageError
 from ablations.study.cell import first_error
+from ablations.study.task import score_column
 
 TRIALS = "tuning"
 """Folder of a tuning's trials, a study of its own, in the folder of the study that confirms its winners."""
@@ -317,7 +318,7 @@ def _read_record(folder: Path) -> CellRecord:
         have = outcome.get("format") if isinstance(outcome, dict) else None
         raise _unreadable(folder, f"outcome.json has format {have}, not {RECORD_FORMAT}")
     try:
-        Outcome.model_validate(outcome, context={"scored_on": config.scored_on})
+        Outcome.model_validate(outcome, context={"score": score_column(config)})
     except ValidationError as error:
         raise _unreadable(folder, f"outcome.json: {first_error(error)}") from error
     return CellRecord(folder, config, outcome)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import reprlib
 from typing import Annotated, Any, Literal
 
@@ -15,6 +16,33 @@ Layers = Annotated[int, Field(ge=1, le=1000)]
 Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+Task = Literal["classify", "detect"]
+
+JOINT = "+"
+"""Joins numbers that are one value; a comma parts the values of an axis."""
+
+
+def _as_numbers(value: Any) -> Any:
+    """Write one number as the one text that means it, and several in their order."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if not isinstance(value, str) or not re.fullmatch(r" *[0-9]+ *(\+ *[0-9]+ *)*", value):
+        return value
+    return JOINT.join(str(number) for number in sorted({int(part) for part in value.split(JOINT)}))
+
+
+Numbers = Annotated[
+    str, BeforeValidator(_as_numbers), StringConstraints(pattern=r"^[1-9][0-9]{0,8}(\+[1-9][0-9]{0,8})*$")
+]
+"""Whole numbers above 0 in their order, joined by plus signs."""
+
+COSINE = "cosine"
+
+Schedule = Annotated[
+    str, BeforeValidator(_as_numbers), StringConstraints(pattern=r"^(cosine|[1-9][0-9]{0,8}(\+[1-9][0-9]{0,8})*)$")
+]
+"""``cosine``, or epochs joined by plus signs."""
 
 CLASS_JOINT = "+"
 """Joins the names of several classes; a comma parts the values of an axis."""
@@ -39,7 +67,7 @@ ID_LENGTH = 10
 """Hexadecimal digits of a cell's id: 40 bits, so that 10,000 cells collide with probability 5e-5."""
 
 
-NEVER_ASKED = ("data_fingerprint", "streamed", "smoke", "scored_on")
+NEVER_ASKED = ("data_fingerprint", "streamed", "smoke", "scored_on", "init")
 """Fields that follow from what else is asked for."""
 
 
@@ -52,20 +80,24 @@ class CellConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
+    task: Task = "classify"
+    """What is learnt of an image: its class, or the boxes, masks and classes of the objects in it."""
+
     # Data
     data: Name
     """Data set, as `list data` has it."""
     data_fingerprint: str
     image_size: Count | None = None
-    """Pixels of the side to which images are resized and cropped; None: as they are."""
+    """Pixels of the side to which images are resized and cropped, or shapes are drawn; None: as they are."""
     classes: Classes | None = None
     """Classes that are taken: how many, drawn with the split's own seed, or which; None: all of them."""
     streamed: bool = False
     """Whether images are decoded and cropped as they are needed, which gives other pixels than images in memory."""
     train_limit: Count | None = None
     """Number of training images, drawn once with the split's own seed; None: all of them."""
-    augment: Literal["crop_flip", "shift", "none", "resized_crop_flip"]
-    """Padded crops, or random resized crops, with flips; or half of the training images shifted by up to an eighth."""
+    augment: Literal["crop_flip", "shift", "none", "resized_crop_flip", "flip"]
+    """Padded crops, or random resized crops, with flips; or half of the training images shifted by up to an eighth; or
+    flips alone, as of images with objects."""
     policy: Literal["none", "rand_augment", "auto_augment", "auto_augment_cifar"] = "none"
     """Operations on each training image: RandAugment's, or AutoAugment's by ImageNet's or CIFAR-10's table."""
     policy_magnitude: Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)] = 9.0
@@ -125,6 +157,32 @@ class CellConfig(BaseModel):
     change: Annotated[str, StringConstraints(pattern=r"^(none|[a-z_]+=[^,\s]+)$")] = "none"
     """``FIELD=VALUE``: one field of the net that this cell has otherwise (`ablations.study.change`)."""
 
+    # Detection
+    train_sides: Numbers = "800"
+    """Pixels of a training image's shorter side; of several each image is given one, drawn anew in each epoch."""
+    eval_side: Count = 800
+    """Pixels of an evaluated image's shorter side."""
+    longest_side: Count = 1333
+    """Most pixels of a longer side, for which the shorter yields."""
+    batch_norm: Literal["frozen", "sync"] = "frozen"
+    """BatchNorms of the backbone: they keep their statistics and factors, or take those of the batch."""
+    fpn_dim: Count = 256
+    """Width of the feature pyramid."""
+    box_dim: Count = 1024
+    """Width of the box head."""
+    mask_dim: Count = 256
+    """Width of the mask head."""
+    anchor_scale: Positive = 8.0
+    """Side of an anchor as a multiple of its map's stride."""
+    proposals: Count = 1000
+    """Proposals kept of an image; in training twice as many."""
+    rois: Count = 512
+    """Of these the ones that the heads are trained on."""
+    most_found: Count = 100
+    """Most objects that are found in an image."""
+    init: Name = "none"
+    """Hash of the classifier's weights that the backbone starts from."""
+
     # Recipe
     epochs: Count
     """Passes over the training images."""
@@ -136,8 +194,12 @@ class CellConfig(BaseModel):
     """Learning rate at the end of the cosine, as a share of the peak."""
     warmup_epochs: Annotated[int, Field(ge=0)]
     """Epochs in which the learning rate rises."""
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    """Steps, after those epochs, in which it still rises."""
     warmup_lr_share: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Learning rate from which the warm-up rises, as a share of the peak."""
+    schedule: Schedule = COSINE
+    """How the learning rate falls after the warm-up: a cosine, or to a tenth after each of these epochs."""
     weight_decay: NotNegative
     """AdamW's weight decay, of matrices alone."""
     label_smoothing: Share

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ablations.study.cell import CellConfig, first_error
+from ablations.study.cell import COSINE, JOINT, CellConfig, first_error
 from ablations.study.change import check_change
 from ablations.study.errors import UsageError
 
@@ -27,6 +27,10 @@ def make_config(values: dict[str, Any]) -> CellConfig:
         raise UsageError(
             f"eval_crop {config.eval_crop:g} is for streamed images: in memory they are cropped already; "
             "give 1, or --in-memory off"
+        )
+    if config.schedule != COSINE and int(config.schedule.rpartition(JOINT)[2]) >= config.epochs:
+        raise UsageError(
+            f"schedule {config.schedule} falls after the last of {config.epochs} epochs; give earlier ones"
         )
     check_change(config)
     return config

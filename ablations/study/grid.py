@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from ablations.study.cell import CellConfig, first_error
+from ablations.study.cell import CellConfig, Task, first_error
 from ablations.study.claim import Claim
 from ablations.study.config import make_config
 from ablations.study.errors import UsageError
@@ -85,6 +85,12 @@ class Study(BaseModel):
     def is_tuning(self) -> bool:
         """Whether its cells are trials, whose seeds are no replicates: each has a point of its own."""
         return self.fixed.get("scored_on") == "val"
+
+    @property
+    def task(self) -> Task:
+        """What its cells learn."""
+        task: Task = self.fixed.get("task", "classify")
+        return task
 
     @property
     def conditions(self) -> dict[str, list[Any]]:

@@ -240,14 +240,14 @@ def check_search(search: Search, *, compare: str, asked: Collection[str], models
     Raises:
         UsageError: a field that is compared, is given already, or means nothing to these nets.
     """
-    from ablations.study.timm import OWN_FIELDS, is_timm
+    from ablations.study.foreign import OWN_FIELDS, is_foreign
 
     for field in search.fields:
         if field == compare:
             raise UsageError(f"--search {field}: its values are the arms; compare another field")
         if field in asked:
             raise UsageError(f"--search {field}: it is given a value already; leave one of the two out")
-        if field in OWN_FIELDS and (foreign := [model for model in models if is_timm(model)]):
+        if field in OWN_FIELDS and (foreign := [model for model in models if is_foreign(model)]):
             raise UsageError(f"--search {field}: it means nothing to {foreign[0]}")
 
 

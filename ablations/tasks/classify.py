@@ -63,9 +63,10 @@ class Classification:
         """Match the attention outputs' scale to xnorm's; a checkpoint to go on from holds the same gains."""
         match_to_xnorm(self.net, self.config, self.info, self.data.train)
 
-    def has_not_learned(self, rows: list[dict[str, Any]]) -> bool:
-        """Tell whether validation cross-entropy stayed at chance."""
-        return has_not_learned(rows, num_classes=self.num_classes, warmup_epochs=self.config.warmup_epochs)
+    def no_learning(self, rows: list[dict[str, Any]]) -> str:
+        """Say whether validation cross-entropy stayed at chance."""
+        at_chance = has_not_learned(rows, num_classes=self.num_classes, warmup_epochs=self.config.warmup_epochs)
+        return "validation cross-entropy stayed at chance" if at_chance else ""
 
     def validated(self, last: dict[str, Any]) -> dict[str, float]:
         """Return accuracy and cross-entropy of the last epoch."""

@@ -9,13 +9,58 @@ from torch import nn
 
 import ufo
 from ablations.data import Batch, DataInfo, EpochBatches
-from ablations.study import CellConfig
+from ablations.study import CellConfig, UsageError
+from ablations.study.cell import Task
 from ablations.study.change import apply_change
-from ablations.study.timm import is_timm
-from ablations.tasks.timm_net import build_timm_net
+from ablations.study.foreign import TIMM, is_timm
+from ablations.tasks.detect.resnet import check_resnet_name
+from ablations.tasks.timm_net import build_timm_net, check_timm_name
 from ufo.scale import match_scale
 
 LOG = logging.getLogger(__name__)
+
+
+def check_foreign_name(model: str, task: Task) -> None:
+    """Check that a net of another library is known, and one of which the task can make something.
+
+    Args:
+        model: with its prefix.
+        task: that it is for.
+
+    Raises:
+        UsageError: it is not, or its library is not installed.
+    """
+    if model.startswith(TIMM):
+        check_timm_name(model)
+        return
+    check_resnet_name(model)
+    if task != "detect":
+        raise UsageError(f"model {model} is a backbone for --task detect; as a classifier give timm's")
+
+
+def make_net(config: CellConfig, info: DataInfo, *, weights: str = "") -> nn.Module:
+    """Build a cell's net from its own seed.
+
+    Args:
+        config: the cell.
+        info: its data set.
+        weights: file of a classifier's, from which a detector's backbone starts; empty: from its seed's.
+
+    Raises:
+        ValueError: sizes that do not fit each other, or weights that do not fit.
+    """
+    if config.task == "detect":
+        from ablations.tasks.detect.detector import build_detector
+
+        return build_detector(config, info, weights=weights)
+    return build_net(config, image_shape=info.image_shape, num_classes=len(info.classes))
+
+
+def start_of(net: nn.Module) -> str:
+    """Say which weights a detector's backbone starts from, and what of them was not taken; empty: its seed's."""
+    from ufo.detection import UFOBody
+
+    return next((module.start for module in net.modules() if isinstance(module, UFOBody)), "")
 
 
 def build_net(config: CellConfig, *, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:

@@ -74,8 +74,8 @@ class Workload(Protocol[S]):
             UnmatchableError: an attention output is zero throughout or no number.
         """
 
-    def has_not_learned(self, rows: list[dict[str, Any]]) -> bool:
-        """Tell from the rows of metrics.csv whether it has learned nothing."""
+    def no_learning(self, rows: list[dict[str, Any]]) -> str:
+        """Say what in the rows of metrics.csv shows that it has learned nothing; empty where it has learned."""
 
     def validated(self, last: dict[str, Any]) -> dict[str, float]:
         """Return what the last row of metrics.csv says of validation, as the record has it."""

@@ -10,7 +10,7 @@ from torch import nn
 
 from ablations.streams import forked_library
 from ablations.study import CellConfig, UsageError
-from ablations.study.timm import PREFIX
+from ablations.study.foreign import TIMM
 from ufo.registry import unknown_name
 from ufo.sizes import SIZES
 
@@ -24,7 +24,7 @@ def check_timm_name(model: str) -> None:
     Raises:
         UsageError: it does not, or it is not installed; or the net is our own, and has a name without prefix.
     """
-    name, timm = model.removeprefix(PREFIX), _timm(model)
+    name, timm = model.removeprefix(TIMM), import_timm(model)
     if name in SIZES:
         raise UsageError(f"model {model}: give {name}, which is this package's own")
     known = timm.list_models()
@@ -80,7 +80,7 @@ def make_timm_net(
         ValueError: the net does not take these sizes.
         UsageError: timm is not installed.
     """
-    timm, name = _timm(model), model.removeprefix(PREFIX)
+    timm, name = import_timm(model), model.removeprefix(TIMM)
     options: dict[str, Any] = {"in_chans": in_chans, "num_classes": num_classes}
     if timm.get_pretrained_cfg(name).fixed_input_size:
         options["img_size"] = img_size
@@ -92,9 +92,18 @@ def make_timm_net(
         except (TypeError, AssertionError, RuntimeError, ValueError) as error:  # each net of timm has its own way
             given = ", ".join(f"{option}={value}" for option, value in options.items())
             raise ValueError(f"timm cannot build {name} with {given}: {error}") from error
+    check_drop_path(net, name, drop_path)
+    return net
+
+
+def check_drop_path(net: nn.Module, name: str, drop_path: float) -> None:
+    """Check that a net has taken its rate of drop path.
+
+    Raises:
+        ValueError: it has no drop path, and one was asked for.
+    """
     if drop_path and not any(getattr(module, "drop_prob", 0) for module in net.modules()):
         raise ValueError(f"{name} has no drop path: leave drop_path at 0")
-    return net
 
 
 def try_timm_net(net: nn.Module, *, image_shape: tuple[int, int, int], num_classes: int) -> None:
@@ -115,7 +124,12 @@ def try_timm_net(net: nn.Module, *, image_shape: tuple[int, int, int], num_class
         raise ValueError(f"it is no classifier of {num_classes} classes: for one image it gives {shape}")
 
 
-def _timm(model: str) -> ModuleType:
+def import_timm(model: str) -> ModuleType:
+    """Import timm for a model that needs it.
+
+    Raises:
+        UsageError: it is not installed.
+    """
     try:
         import timm
     except ModuleNotFoundError as error:

@@ -20,6 +20,7 @@ from optuna.trial import FrozenTrial, TrialState
 from ablations.engine.watcher import Watcher
 from ablations.store import Store
 from ablations.study import CellConfig, Study, UsageError
+from ablations.study.task import MEASURES
 from ablations.tuning.propose import DIVERGED, Ended, distributions
 
 JOURNAL = "optuna_journal.log"
@@ -143,21 +144,23 @@ class OptunaStudies:
             study, trials = self._load(arm), []
         if not trials:
             study.set_user_attr("searched", str(self._search))
-            study.set_user_attr("value", "validation accuracy of the last epoch, %; chance where it diverged before")
+            measure = MEASURES[cells[0].task].name
+            study.set_user_attr("value", f"validation {measure} of the last epoch, %; chance where it diverged before")
         for cell in cells[len(trials) :]:
             study.enqueue_trial(self._values(cell), user_attrs={"cell": cell.id, "seed": cell.seed})
         num_told = sum(trial.state != TrialState.WAITING for trial in trials)
         for cell in cells[num_told:]:
             if cell.id not in self._outcomes:
                 break
-            self._tell(study, self._outcomes[cell.id])
+            self._tell(study, cell)
 
-    def _tell(self, study: optuna.Study, outcome: Mapping[str, Any]) -> None:
-        """Tell what the next trial that waits has come to."""
+    def _tell(self, study: optuna.Study, cell: CellConfig) -> None:
+        """Tell what the next trial that waits, a cell's, has come to."""
+        outcome = self._outcomes[cell.id]
         trial = study.ask(distributions(self._search))
         for key in ("outcome", "kind", "val_loss", "seconds"):
             trial.set_user_attr(key, outcome[key])
-        ended = Ended.of(outcome, trial.params)
+        ended = Ended.of(outcome, trial.params, task=cell.task)
         if ended.outcome == "failed":
             study.tell(trial, state=TrialState.FAIL)
             return
@@ -173,7 +176,7 @@ class OptunaStudies:
             return True
         if outcome is None or trial.state != STATES[outcome["outcome"]] or trial.params != self._values(cell):
             return False
-        ended = Ended.of(outcome, trial.params)
+        ended = Ended.of(outcome, trial.params, task=cell.task)
         return trial.user_attrs.get("outcome") == ended.outcome and trial.value == ended.score_pct
 
     def _values(self, cell: CellConfig) -> dict[str, Any]:

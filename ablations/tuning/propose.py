@@ -11,7 +11,9 @@ import optuna
 from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from ablations.study.cell import Task
 from ablations.study.search import Search
+from ablations.study.task import MEASURES
 
 DIVERGED = "diverged"
 """Name of the constraint that a diverged trial violates: Optuna counts it as infeasible, and TPE keeps away."""
@@ -32,9 +34,9 @@ class Ended:
     score_pct: float | None
 
     @classmethod
-    def of(cls, outcome: Mapping[str, Any], values: Mapping[str, Any]) -> Ended:
+    def of(cls, outcome: Mapping[str, Any], values: Mapping[str, Any], *, task: Task) -> Ended:
         """Read it from the content of outcome.json."""
-        score = outcome["val_accuracy_pct"]
+        score = outcome.get(MEASURES[task].columns[1])
         if outcome["outcome"] == "diverged" and score is None:
             score = outcome["chance_pct"]
         return cls(values=values, outcome=outcome["outcome"], score_pct=score)

@@ -1,4 +1,4 @@
-"""Nets of timm among the models: their names, and the fields of a cell that mean nothing to them."""
+"""Nets of other libraries among the models: their names, and the fields of a cell that mean nothing to them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from typing import Any
 from ablations.study.cell import CellConfig
 from ablations.study.errors import UsageError
 
-PREFIX = "timm:"
+TIMM = "timm:"
 """What the name of a net from timm's registry begins with, as a value of ``model``."""
+
+TORCHVISION = "torchvision:"
+"""What the name of one of torchvision's ResNets begins with; they are backbones of detectors alone."""
 
 OWN_FIELDS = frozenset(
     {
@@ -25,12 +28,17 @@ SHARED_OUT = frozenset({"norm", "patch"})
 
 
 def is_timm(model: str) -> bool:
-    """Tell whether a model is a net of timm's.
+    """Tell whether a model is a net of timm's."""
+    return model.startswith(TIMM)
 
-    >>> is_timm("timm:xcit_small_12_p16_224"), is_timm("ufo_vit_s")
-    (True, False)
+
+def is_foreign(model: str) -> bool:
+    """Tell whether a model is another library's.
+
+    >>> is_foreign("timm:xcit_small_12_p16_224"), is_foreign("torchvision:resnet50"), is_foreign("ufo_vit_s")
+    (True, True, False)
     """
-    return model.startswith(PREFIX)
+    return model.startswith((TIMM, TORCHVISION))
 
 
 def check_own_fields(asked: Mapping[str, list[Any]]) -> None:
@@ -45,7 +53,7 @@ def check_own_fields(asked: Mapping[str, list[Any]]) -> None:
         UsageError: such a field, and what to do.
     """
     models = asked.get("model", [])
-    foreign = [model for model in models if is_timm(model)]
+    foreign = [model for model in models if is_foreign(model)]
     if not foreign:
         return
     has_own = len(foreign) < len(models)
@@ -64,5 +72,5 @@ def check_own_fields(asked: Mapping[str, list[Any]]) -> None:
 
 def without_own_fields(asked: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
     """Leave out what UFO-ViT's defaults have put into the record of a study that has nets of timm's alone."""
-    alone = all(map(is_timm, asked.get("model", [""])))
+    alone = all(map(is_foreign, asked.get("model", [""])))
     return {field: values for field, values in asked.items() if not (alone and field in OWN_FIELDS)}

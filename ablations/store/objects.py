@@ -1,0 +1,102 @@
+"""What detectors left in their cells' folders, as tidy DataFrames."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from ablations.store.records import CellRecord
+
+PRECISION = ("kind", "iou", "recall", "precision")
+"""Columns of precision.csv; ``kind`` becomes ``kind_of_ap``, since a cell has a kind of outcome too."""
+
+EXAMPLES = (
+    *("cell", "path", "image_id", "height", "width", "is_truth", "category", "category_order", "score"),
+    *("left", "top", "box_width", "box_height", "outline"),
+)
+
+KEYS = ("cell", "arm", "arm_label", "arm_order", "condition", "seed")
+
+
+def read_precision(cells: pd.DataFrame, records: Sequence[CellRecord], problems: list[str]) -> pd.DataFrame:
+    """Return precision by recall of every cell that has been tested; what cannot be read is said.
+
+    Args:
+        cells: one row per cell, with the keys of all frames.
+        records: of detectors and others.
+        problems: to which a sentence is added for what cannot be read.
+    """
+    parts = []
+    for record in _tested(records):
+        path = record.folder / "precision.csv"
+        try:
+            part = pd.read_csv(path)[list(PRECISION)].rename(columns={"kind": "kind_of_ap"})
+        except (OSError, ValueError, KeyError) as error:
+            problems.append(f"{record.folder.name}: precision.csv cannot be read: {' '.join(str(error).split())}")
+            continue
+        parts.append(part.assign(cell=record.config.id))
+    columns = ["cell", "kind_of_ap", *PRECISION[1:]]
+    read = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
+    return cells[list(KEYS)].merge(read, on="cell", validate="one_to_many")
+
+
+def read_examples(cells: pd.DataFrame, records: Sequence[CellRecord], problems: list[str]) -> pd.DataFrame:
+    """Return what was found in the example images of each arm's first seed, and what is annotated in them.
+
+    Args:
+        cells: as in `read_precision`.
+        records: in the order of the cells.
+        problems: as in `read_precision`.
+    """
+    first = cells.drop_duplicates(["condition", "arm"])["cell"].tolist() if len(cells) else []
+    rows: list[dict[str, Any]] = []
+    for record in _tested(records):
+        if record.config.id not in first:
+            continue
+        try:
+            truth = json.loads((record.folder / "examples" / "truth.json").read_text())
+            found = json.loads((record.folder / "detections.json").read_text())
+            rows += [{"cell": record.config.id, **row} for row in _objects(record, truth, found)]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            problems.append(f"{record.folder.name}: its examples cannot be read: {' '.join(str(error).split())}")
+    read = pd.DataFrame(rows, columns=list(EXAMPLES))
+    return cells[list(KEYS)].merge(read, on="cell", validate="one_to_many")
+
+
+def _objects(record: CellRecord, truth: dict[str, Any], found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the objects of each example image, annotated ones and found ones."""
+    names = {category["id"]: category["name"] for category in truth["categories"]}
+    orders = {number: place for place, number in enumerate(names)}
+    rows: list[dict[str, Any]] = []
+    for image in truth["images"]:
+        common = {
+            "path": str(record.folder / "examples" / f"{image['id']}.jpg"),
+            "image_id": image["id"],
+            "height": image["height"],
+            "width": image["width"],
+        }
+        for is_truth, objects in ((True, truth["annotations"]), (False, found)):
+            own = [each for each in objects if each["image_id"] == image["id"]]
+            rows += [
+                {
+                    **common,
+                    "is_truth": is_truth,
+                    "category": names[each["category_id"]],
+                    "category_order": orders[each["category_id"]],
+                    "score": each.get("score"),
+                    **dict(zip(("left", "top", "box_width", "box_height"), each["bbox"], strict=True)),
+                    "outline": each["segmentation"],
+                }
+                for each in own
+            ]
+            if not own:
+                rows.append({**common, "is_truth": is_truth})
+    return rows
+
+
+def _tested(records: Sequence[CellRecord]) -> list[CellRecord]:
+    """Return the detectors that have been tested."""
+    return [record for record in records if record.outcome.get("test_mask_ap_pct") is not None]

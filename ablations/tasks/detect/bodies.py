@@ -1,0 +1,142 @@
+"""What a detector's features come from: UFO-ViT, a net of timm's, or one of torchvision's ResNets."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchvision import models
+
+import ufo
+from ablations.streams import forked_library
+from ablations.study import CellConfig
+from ablations.study.change import apply_change
+from ablations.study.foreign import TIMM, TORCHVISION, is_foreign
+from ablations.tasks.timm_net import check_drop_path, import_timm
+from ufo.detection import STRIDES, Body, UFOBody, tap_blocks
+
+TRIED = (64, 96)
+"""Height and width of the image that shows whether a net of timm's takes images of any size."""
+
+STAGES = ("layer1", "layer2", "layer3", "layer4")
+"""Of torchvision's ResNets, of the strides 4, 8, 16 and 32."""
+
+
+def build_body(config: CellConfig, *, in_chans: int = 3, img_size: tuple[int, int] | None = None) -> Body:
+    """Build a cell's body from its own seed.
+
+    Args:
+        config: the cell.
+        in_chans: image channels.
+        img_size: pixels, (height, width), for which UFO-ViT's positions are laid out; None: the size's own.
+
+    Raises:
+        ValueError: the net has not the maps that a pyramid needs, or does not take these sizes.
+        UsageError: timm is not installed.
+    """
+    if is_foreign(config.model):
+        return build_foreign_body(config.model, in_chans=in_chans, drop_path=config.drop_path, seed=config.seed)
+    config = apply_change(config)
+    net = ufo.build(
+        config.model,
+        norm=config.norm,
+        num_classes=0,
+        in_chans=in_chans,
+        img_size=img_size,
+        patch=config.patch,
+        embed_dim=config.embed_dim,
+        attn_dim=config.attn_dim,
+        depth=config.depth,
+        num_heads=config.num_heads,
+        patch_embed=config.patch_embed,
+        lpi=config.lpi,
+        ff_ratio=config.ff_ratio,
+        pos_embed=config.pos_embed,
+        class_attention=0,
+        layer_scale=config.layer_scale,
+        drop_path=config.drop_path,
+        seed=config.seed,
+    )
+    return UFOBody(net)
+
+
+def build_foreign_body(model: str, *, in_chans: int, drop_path: float, seed: int) -> Body:
+    """Build a net of timm's, or one of torchvision's ResNets, as a body.
+
+    Args:
+        model: its name, with the prefix.
+        in_chans: image channels.
+        drop_path: rate, 0 <= rate < 1; 0 for a ResNet of torchvision's.
+        seed: of the first weights.
+
+    Raises:
+        ValueError: the net has not the maps that a pyramid needs, or does not take these sizes.
+        UsageError: timm is not installed.
+    """
+    if model.startswith(TIMM):
+        return _timm_body(model.removeprefix(TIMM), import_timm(model), in_chans, drop_path, seed)
+    return _resnet_body(model.removeprefix(TORCHVISION), in_chans, drop_path, seed)
+
+
+class _Maps(Body):
+    """A net that gives maps, and which of them are the four; a shallow net's may come twice."""
+
+    def __init__(self, net: nn.Module, order: list[int], *, widths: list[int], strides: list[int]) -> None:
+        super().__init__(widths=widths, strides=strides)
+        self.net, self.order = net, order
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Map (B, in_chans, H, W) to the four maps."""
+        found = self.net(images)
+        maps = list(found.values()) if isinstance(found, dict) else found
+        return [maps[place] for place in self.order]
+
+
+def _timm_body(name: str, timm: ModuleType, in_chans: int, drop_path: float, seed: int) -> Body:
+    """Build a net of timm's as features: a pyramid of its own, or four taps of its blocks."""
+    options: dict[str, Any] = {"features_only": True, "in_chans": in_chans}
+    if drop_path:
+        options["drop_path_rate"] = drop_path
+    try:
+        with forked_library(seed, "init"):
+            probe = timm.create_model(name, **options)
+        strides = list(probe.feature_info.reduction())
+        if len(set(strides)) == 1:
+            taps = [number - 1 for number in tap_blocks(len(probe.model.blocks))]
+        else:
+            taps = [len(strides) - 1 - strides[::-1].index(stride) for stride in STRIDES]
+        wanted = sorted(set(taps))
+        with forked_library(seed, "init"):
+            net = timm.create_model(name, **options, out_indices=tuple(wanted))
+        with torch.no_grad():
+            net.eval()(torch.zeros(1, in_chans, *TRIED))
+    except (TypeError, AssertionError, RuntimeError, ValueError, AttributeError) as error:  # each net has its own way
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"timm's {name} gives no maps of images of any size, as a detector needs: {reason}") from error
+    check_drop_path(net, name, drop_path)
+    order = [wanted.index(tap) for tap in taps]
+    widths, strides = list(net.feature_info.channels()), list(net.feature_info.reduction())
+    return _Maps(net, order, widths=[widths[i] for i in order], strides=[strides[i] for i in order])
+
+
+def _resnet_body(name: str, in_chans: int, drop_path: float, seed: int) -> Body:
+    """Build one of torchvision's ResNets without its head."""
+    from torchvision.models._utils import IntermediateLayerGetter
+
+    if drop_path:
+        raise ValueError(f"torchvision's {name} has no drop path: leave drop_path at 0")
+    with forked_library(seed, "init"):
+        net = models.get_model(name, weights=None)
+    if in_chans != net.conv1.in_channels:
+        raise ValueError(f"torchvision's {name} takes images of {net.conv1.in_channels} channels, not {in_chans}")
+    widths = [_width(getattr(net, stage)[-1]) for stage in STAGES]
+    getter = IntermediateLayerGetter(net, {stage: stage for stage in STAGES})
+    return _Maps(getter, [0, 1, 2, 3], widths=widths, strides=list(STRIDES))
+
+
+def _width(block: nn.Module) -> int:
+    """Return the width of a residual block of torchvision's."""
+    convolutions = [module for module in block.modules() if isinstance(module, nn.Conv2d)]
+    return convolutions[-1].out_channels

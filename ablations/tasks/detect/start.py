@@ -1,0 +1,57 @@
+"""A classifier's weights as the start of a detector's backbone: read, and put into the same net."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+
+from ablations.study import CellConfig
+from ablations.study.change import CHANGEABLE, apply_change
+from ablations.study.values import value_name
+from ablations.tasks.detect.bodies import build_body
+from ufo.detection import UFOBody, load_classifier
+
+LOG = logging.getLogger(__name__)
+
+READ_BY_BACKBONE = tuple(field for field in CHANGEABLE if field not in ("class_attention", "class_norm", "layer_scale"))
+"""Fields of a net by which the same weights are another function; LayerScale's are among the weights."""
+
+
+def read_classifier(path: Path) -> CellConfig:
+    """Return the cell that left a file of weights.
+
+    Raises:
+        ValueError: it is no such file, or the cell is no classifier.
+        OSError: it cannot be read.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            held = CellConfig.model_validate_json((file.metadata() or {}).get("config", ""))
+    except SafetensorError as error:
+        raise ValueError(f"{path.name} cannot be read as a cell's: {error}") from error
+    if held.task != "classify":
+        raise ValueError(f"{path.name} is no classifier's")
+    return held
+
+
+def start_body(config: CellConfig, path: Path) -> UFOBody:
+    """Build a cell's body and put a classifier's weights into it, its positions laid out for the classifier's images.
+
+    Raises:
+        ValueError: the classifier is another net, or its tensors are not the body's.
+    """
+    own, held = apply_change(config), apply_change(read_classifier(path))
+    for field in ("model", "norm", *READ_BY_BACKBONE, "scale"):
+        if (wanted := getattr(own, field)) != (has := getattr(held, field)):
+            raise ValueError(f"{path} was trained with {field}={value_name(has)}, not {value_name(wanted)}")
+    tensors = load_file(path)
+    table = tensors.get("pos_embed")  # (1, H, W, C)
+    size = None if table is None else (table.shape[1] * config.patch, table.shape[2] * config.patch)
+    body = build_body(config, img_size=size)
+    assert isinstance(body, UFOBody), "nets of other libraries start from their seeds"
+    body.start = f"{config.norm} starts from {path}: {load_classifier(body, tensors)}"
+    LOG.info("%s", body.start)
+    return body
