@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -11,15 +12,18 @@ from matplotlib.axes import Axes
 
 from ablations.figures.agreement import agreement
 from ablations.figures.arms import accuracy_per_arm
+from ablations.figures.canvas import measure_of
 from ablations.figures.cost import AXES as COSTS
 from ablations.figures.cost import accuracy_against_cost
 from ablations.figures.curves import accuracy_curves, loss_curves
+from ablations.figures.detection import found_objects, precision_by_size, precision_recall
 from ablations.figures.differences import contrasts, paired_differences
 from ablations.figures.failures import failures_by_kind
 from ablations.figures.probes import probe_name, probes_over_depth, probes_over_time
 from ablations.figures.sensitivity import lr_sensitivity
 from ablations.figures.trials import best_of_k, isolation, trials_over_range
 from ablations.results import Results
+from ablations.study.cell import Task
 
 DRAW: dict[str, Callable[[pd.DataFrame, Axes], Axes]] = {
     "test_accuracy": accuracy_per_arm,
@@ -27,9 +31,15 @@ DRAW: dict[str, Callable[[pd.DataFrame, Axes], Axes]] = {
     "contrasts": contrasts,
     "training_loss": loss_curves,
     "validation_accuracy": accuracy_curves,
+    "test_ap": accuracy_per_arm,
+    "validation_ap": accuracy_curves,
+    "found_objects": found_objects,
+    "precision_recall": precision_recall,
+    "ap_by_size": precision_by_size,
     "failures": failures_by_kind,
     "agreement": agreement,
     "accuracy_against_cost": accuracy_against_cost,
+    "ap_against_cost": accuracy_against_cost,
     "probes_over_depth": probes_over_depth,
     "probes_over_time": probes_over_time,
     "lr_sensitivity": lr_sensitivity,
@@ -40,10 +50,28 @@ DRAW: dict[str, Callable[[pd.DataFrame, Axes], Axes]] = {
 """Name of a figure, of its files, and of the method of `Plot` that draws it, to what draws it."""
 
 CORE = (
-    *("test_accuracy", "paired_differences", "training_loss", "validation_accuracy", "failures"),
-    *("tuning_sensitivity", "tuning_isolation"),
+    *("test_accuracy", "test_ap", "paired_differences", "training_loss", "validation_accuracy", "validation_ap"),
+    "failures",
+    *("found_objects", "precision_recall", "ap_by_size", "tuning_sensitivity", "tuning_isolation"),
 )
 """Figures that every run ends with; the others take longer to draw than a short run, and come with `report`."""
+
+
+PLURALS = {"box": "boxes", "mask": "masks"}
+
+
+class Names(NamedTuple):
+    """Names of the figures of what runs are compared by."""
+
+    test: str
+    validation: str
+    cost: str
+
+
+NAMES: dict[Task, Names] = {
+    "classify": Names("test_accuracy", "validation_accuracy", "accuracy_against_cost"),
+    "detect": Names("test_ap", "validation_ap", "ap_against_cost"),
+}
 
 WIDTH, HEIGHT = 7.0, 4.2
 """Inches."""
@@ -108,19 +136,36 @@ def _at(frame: pd.DataFrame, condition: str) -> pd.DataFrame:
 
 
 def _core(results: Results, condition: str) -> Iterator[Picture]:
+    names = NAMES[results.studies[0].task]
     cells, curves = _at(results.cells, condition), _at(results.curves, condition)
     num_arms = cells["arm"].nunique()
     if results.is_tuning:  # means over trials, which have a point each, would say nothing
         if (cells["outcome"] != "ok").any():
             yield Picture("failures", "", condition, "how the trials ended", cells, num_arms)
         return
-    yield Picture("test_accuracy", "", condition, "test accuracy", cells, num_arms)
+    yield Picture(names.test, "", condition, f"test {results.measure}", cells, num_arms)
     if len(pairs := _at(results.paired(), condition)):
         yield Picture("paired_differences", "", condition, f"differences to {results.reference}", pairs, num_arms)
     yield Picture("training_loss", "", condition, "training loss", curves)
-    yield Picture("validation_accuracy", "", condition, "validation accuracy", curves)
+    yield Picture(names.validation, "", condition, f"validation {results.measure}", curves)
+    yield from _of_detectors(results, condition)
     if (cells["outcome"] != "ok").any():
         yield Picture("failures", "", condition, "how the runs ended", cells, num_arms)
+
+
+def _of_detectors(results: Results, condition: str) -> Iterator[Picture]:
+    """Give what detectors found in a few images, their precision by recall, and by the size of objects."""
+    precision, cells = _at(results.precision, condition), _at(results.cells, condition)
+    for kind, own in precision.groupby("kind_of_ap", sort=False):
+        yield Picture("precision_recall", str(kind), condition, f"precision and recall of {PLURALS[str(kind)]}", own)
+        sized = cells.assign(kind_of_ap=kind)
+        yield Picture("ap_by_size", str(kind), condition, f"average precision of {PLURALS[str(kind)]} by size", sized)
+    for image, own in _at(results.examples, condition).groupby("image_id", sort=False):
+        title = f"what is in test image {image}, and what each arm's first seed finds with a score of one half or more"
+        annotated = own[own["is_truth"] & (own["cell"] == own["cell"].iloc[0])]
+        yield Picture("found_objects", str(image), condition, title, annotated, panel="annotated")
+        for label, of_arm in own[~own["is_truth"].astype(bool)].groupby("arm_label", sort=False):
+            yield Picture("found_objects", str(image), condition, title, of_arm, panel=str(label))
 
 
 def _trials(results: Results) -> Iterator[Picture]:
@@ -130,7 +175,7 @@ def _trials(results: Results) -> Iterator[Picture]:
         condition, num_arms = str(name), own["arm"].nunique()
         for field in results.searched:
             frame = own.dropna(subset=field).assign(field=field, is_log=searches[field].log)
-            title = f"validation accuracy of the trials over {field}"
+            title = f"validation {results.measure} of the trials over {field}"
             yield Picture("tuning_sensitivity", field, condition, title, frame.reset_index(drop=True), 1.3 * num_arms)
         points = own[results.searched].apply(lambda row: ", ".join(f"{f} {v:g}" for f, v in row.items()), axis=1)
         frame = own.assign(point=points).reset_index(drop=True)
@@ -144,7 +189,7 @@ def _more(results: Results, condition: str) -> Iterator[Picture]:
     def here(frame: pd.DataFrame) -> pd.DataFrame:
         return _at(frame, condition)
 
-    cells = here(results.cells)
+    names, cells = NAMES[results.studies[0].task], here(results.cells)
     num_arms = cells["arm"].nunique()
     if len(pairs := here(results.contrast_pairs)):
         yield Picture("contrasts", "", condition, "contrasts", pairs, 1.3 * pairs["comparison"].nunique())
@@ -152,7 +197,7 @@ def _more(results: Results, condition: str) -> Iterator[Picture]:
         yield Picture("agreement", "", condition, "images on which two runs differ", agreed, num_arms)
     for quantity, frame in _costs(here(results.table), cells, here(results.costs)).groupby("quantity", sort=False):
         words = COSTS[str(quantity)].lower()
-        yield Picture("accuracy_against_cost", str(quantity), condition, f"accuracy against {words}", frame)
+        yield Picture(names.cost, str(quantity), condition, f"{results.measure} against {words}", frame)
     for probe, own in here(results.probes).groupby("probe", sort=False):
         if probe in undrawn_probes(results):
             continue
@@ -180,7 +225,7 @@ def _costs(table: pd.DataFrame, cells: pd.DataFrame, costs: pd.DataFrame) -> pd.
     is_counted = ~summary["quantity"].str.endswith("_s")
     summary.loc[is_counted, ["cost_low", "cost_high"]] = np.nan
     columns = ["condition", "arm", "arm_label", "arm_order", "mean_pct", "low_pct", "high_pct"]
-    return summary.merge(table[columns].dropna(subset="mean_pct"), on="arm")
+    return summary.merge(table[columns].dropna(subset="mean_pct"), on="arm").assign(measure=measure_of(cells))
 
 
 def _spread(layers: list[str]) -> list[str]:

@@ -39,6 +39,28 @@ class Plot:
         """Draw the validation accuracy over the epochs."""
         return self._draw("validation_accuracy", "", condition, axes)
 
+    def test_ap(self, condition: str | None = None, *, axes: Axes | None = None) -> Axes:
+        """Draw the mask AP of every seed on the test images, arm below arm, with means and intervals."""
+        return self._draw("test_ap", "", condition, axes)
+
+    def validation_ap(self, condition: str | None = None, *, axes: Axes | None = None) -> Axes:
+        """Draw the mask AP on validation over the epochs."""
+        return self._draw("validation_ap", "", condition, axes)
+
+    def precision_recall(self, kind: str = "mask", condition: str | None = None, *, axes: Axes | None = None) -> Axes:
+        """Draw precision over recall, of ``box`` or ``mask``."""
+        return self._draw("precision_recall", kind, condition, axes)
+
+    def ap_by_size(self, kind: str = "mask", condition: str | None = None, *, axes: Axes | None = None) -> Axes:
+        """Draw the AP of small, medium and large objects, of ``box`` or ``mask``."""
+        return self._draw("ap_by_size", kind, condition, axes)
+
+    def found_objects(
+        self, image: str, panel: str = "annotated", condition: str | None = None, *, axes: Axes | None = None
+    ) -> Axes:
+        """Draw a test image with what is annotated in it, or with what an arm's first seed found."""
+        return self._draw("found_objects", image, condition, axes, panel=panel)
+
     def failures(self, condition: str | None = None, *, axes: Axes | None = None) -> Axes:
         """Draw how the runs ended, arm below arm."""
         return self._draw("failures", "", condition, axes)
@@ -68,6 +90,12 @@ class Plot:
     ) -> Axes:
         """Draw the test accuracy against parameters, multiply_adds, inference_s or training_step_s."""
         return self._draw("accuracy_against_cost", quantity, condition, axes)
+
+    def ap_against_cost(
+        self, quantity: str = "parameters", condition: str | None = None, *, axes: Axes | None = None
+    ) -> Axes:
+        """Draw the mask AP on the test images against the same."""
+        return self._draw("ap_against_cost", quantity, condition, axes)
 
     def probes_over_depth(
         self, probe: str = "output_rms", condition: str | None = None, *, axes: Axes | None = None

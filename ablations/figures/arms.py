@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from ablations.figures.canvas import counted, is_drawable, legend_above, seed_heights
+from ablations.figures.canvas import counted, is_drawable, legend_above, measure_of, seed_heights
 from ablations.figures.palette import arm_style
 from ablations.stats import summarise
 
@@ -29,7 +29,7 @@ def accuracy_per_arm(cells: pd.DataFrame, axes: Axes) -> Axes:
     Raises:
         ValueError: the frame holds several conditions, or two cells of one arm and seed.
     """
-    axes.set_xlabel("Test accuracy (%)")
+    axes.set_xlabel(f"Test {measure_of(cells)} (%)")
     if not is_drawable(cells, axes):
         return axes
     table = summarise(cells, None)

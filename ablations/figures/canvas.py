@@ -31,6 +31,19 @@ def is_drawable(frame: pd.DataFrame, axes: Axes) -> bool:
     return not frame.empty
 
 
+METRICS = {"accuracy": "accuracy_pct", "mask AP": "mask_ap_pct"}
+"""What runs are compared by to its `metric` in frames of curves."""
+
+
+def measure_of(frame: pd.DataFrame) -> str:
+    """Name what the runs of a figure are compared by: its column `measure`, or accuracy where it has none.
+
+    >>> measure_of(pd.DataFrame({"measure": ["mask AP"]})), measure_of(pd.DataFrame())
+    ('mask AP', 'accuracy')
+    """
+    return str(frame["measure"].iloc[0]) if "measure" in frame and len(frame) else "accuracy"
+
+
 def seed_heights(seeds: pd.Series[int]) -> pd.Series[float]:
     """Return where each seed stands within a row of a figure, whose middle is 0: the same in every row.
 

@@ -7,7 +7,7 @@ import math
 import pandas as pd
 from matplotlib.axes import Axes
 
-from ablations.figures.canvas import is_drawable
+from ablations.figures.canvas import is_drawable, measure_of
 from ablations.figures.palette import arm_style
 
 AXES = {
@@ -46,7 +46,7 @@ def accuracy_against_cost(costs: pd.DataFrame, axes: Axes) -> Axes:
     quantities = sorted(set(costs["quantity"]))
     if len(quantities) > 1 or not set(quantities) <= AXES.keys():
         raise ValueError(f"one quantity of {', '.join(AXES)} is drawn, got {', '.join(quantities)}")
-    axes.set(xlabel="Cost", ylabel="Test accuracy (%)")
+    axes.set(xlabel="Cost", ylabel=f"Test {measure_of(costs)} (%)")
     if not is_drawable(costs, axes):
         return axes
     unit, factor = _unit(quantities[0], costs["cost"].max())

@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from ablations.figures.canvas import CROSSES, counted, draw_mean, is_drawable
+from ablations.figures.canvas import CROSSES, METRICS, counted, draw_mean, is_drawable, measure_of
 from ablations.figures.palette import ArmStyle, arm_style
 from ablations.stats import CHANCE_KINDS, t_interval
 
@@ -62,11 +62,12 @@ def accuracy_curves(curves: pd.DataFrame, axes: Axes) -> Axes:
     Raises:
         ValueError: the frame holds several conditions.
     """
-    axes.set(xlabel="Epoch", ylabel="Validation accuracy (%)")
+    measure = measure_of(curves)
+    axes.set(xlabel="Epoch", ylabel=f"Validation {measure} (%)")
     if not is_drawable(curves, axes):
         return axes
     cells = curves.drop_duplicates("cell").set_index("cell")
-    values = _values(curves, cells.index, "val", "accuracy_pct")
+    values = _values(curves, cells.index, "val", METRICS[measure])
     _draw_arms(values, cells, axes)
     _set_limits(values, axes)
     _draw_crosses(values, cells, axes, unseen=axes.get_ylim()[0])

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from ablations.figures.canvas import is_drawable, legend_above, seed_heights, write_beside
+from ablations.figures.canvas import is_drawable, legend_above, measure_of, seed_heights, write_beside
 from ablations.figures.palette import arm_style
 
 
@@ -31,7 +31,8 @@ def paired_differences(pairs: pd.DataFrame, axes: Axes) -> Axes:
         ValueError: the frame holds several conditions.
     """
     references = {name.rpartition(" - ")[2] for name in pairs["comparison"]}
-    axes.set_xlabel(f"Difference in test accuracy to {' and '.join(sorted(references)) or 'the reference'} (points)")
+    to = " and ".join(sorted(references)) or "the reference"
+    axes.set_xlabel(f"Difference in test {measure_of(pairs)} to {to} (points)")
     return _draw(pairs, axes)
 
 
@@ -48,7 +49,7 @@ def contrasts(pairs: pd.DataFrame, axes: Axes) -> Axes:
     Raises:
         ValueError: the frame holds several conditions.
     """
-    axes.set_xlabel("Difference in test accuracy (points)")
+    axes.set_xlabel(f"Difference in test {measure_of(pairs)} (points)")
     return _draw(pairs, axes)
 
 

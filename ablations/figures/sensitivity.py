@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from ablations.figures.canvas import counted, is_drawable
+from ablations.figures.canvas import counted, is_drawable, measure_of
 from ablations.figures.palette import arm_style
 from ablations.stats import CHANCE_KINDS, t_interval
 
@@ -39,7 +39,7 @@ def lr_sensitivity(cells: pd.DataFrame, axes: Axes) -> Axes:
     Raises:
         ValueError: the frame holds several conditions of the other axes.
     """
-    axes.set(xlabel="Learning rate", ylabel="Test accuracy (%)")
+    axes.set(xlabel="Learning rate", ylabel=f"Test {measure_of(cells)} (%)")
     if not is_drawable(cells, axes):
         return axes
     axes.set_xscale("log")

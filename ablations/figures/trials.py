@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from ablations.figures.canvas import counted, is_drawable, legend_above, seed_heights, write_beside
+from ablations.figures.canvas import counted, is_drawable, legend_above, measure_of, seed_heights, write_beside
 from ablations.figures.palette import arm_style
 from ablations.stats import STABLE_OVER, expected_best, profile, tuned, winners
 
@@ -44,7 +44,7 @@ def trials_over_range(trials: pd.DataFrame, axes: Axes) -> Axes:
     Raises:
         ValueError: the frame holds several conditions.
     """
-    axes.set_ylabel("Validation accuracy (%)")
+    axes.set_ylabel(f"Validation {measure_of(trials)} (%)")
     if not is_drawable(trials, axes):
         return axes
     field, is_log = str(trials["field"].iloc[0]), bool(trials["is_log"].iloc[0])
@@ -90,7 +90,7 @@ def isolation(trials: pd.DataFrame, axes: Axes) -> Axes:
     Raises:
         ValueError: the frame holds several conditions.
     """
-    axes.set_xlabel("Validation accuracy (%)")
+    axes.set_xlabel(f"Validation {measure_of(trials)} (%)")
     if not is_drawable(trials, axes):
         return axes
     arms = trials.sort_values("arm_order", kind="stable").drop_duplicates("arm")["arm"].tolist()
@@ -141,7 +141,7 @@ def best_of_k(trials: pd.DataFrame, axes: Axes) -> Axes:
     Raises:
         ValueError: the frame holds several conditions.
     """
-    axes.set(xlabel="Trials", ylabel="Expected best validation accuracy (%)")
+    axes.set(xlabel="Trials", ylabel=f"Expected best validation {measure_of(trials)} (%)")
     if not is_drawable(trials, axes):
         return axes
     expected = expected_best(trials)

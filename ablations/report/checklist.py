@@ -13,8 +13,15 @@ from ablations.report.notes import pairing_text, tuned_notes
 from ablations.results import Results
 from ablations.study import CellConfig, Study
 from ablations.study.cell import NEVER_ASKED
-from ablations.study.timm import without_own_fields
+from ablations.study.foreign import without_own_fields
+from ablations.study.task import FOREIGN
 from ablations.study.values import value_name
+
+MEASURED = {
+    "classify": "top-1 accuracy on the test images",
+    "detect": "average precision of masks on the test images, as COCO computes it",
+}
+"""Task to what its runs are compared by."""
 
 FLAGS = ("norm", "data", "model", "lr", "epochs", "batch_size", "precision")
 """Fields with a flag of their own."""
@@ -51,9 +58,9 @@ def checklist(results: Results) -> list[tuple[str, str]]:
             "Which weights are tested",
             "those of the last epoch, once; the validation part draws the curves and tells who did not learn",
         ),
-        ("Test images", _distinct(results.correct["correct"].map(len))),
+        *([("Test images", _distinct(results.correct["correct"].map(len)))] if len(results.correct) else []),
         ("Parameters", _parameters(cells)),
-        ("Measure", "top-1 accuracy on the test images; mean, sd and 95 % intervals are over seeds"),
+        ("Measure", f"{MEASURED[results.studies[0].task]}; mean, sd and 95 % intervals are over seeds"),
         ("Initial weights and batches", f"by the hashes in each outcome.json: {pairing_text(results)}"),
         ("Hours", _hours(cells)),
         ("Hardware", _distinct(cells["processor"].fillna("unknown") + ", " + cells["device"])),
@@ -102,12 +109,14 @@ def command(study: Study, folder: Path, *, num_trials: int = 0) -> str:
         parts.append(f"--out {shlex.quote(str(own.parent))}")
     asked: dict[str, list[Any]] = {field: [value] for field, value in study.fixed.items() if field not in NEVER_ASKED}
     asked |= {field: values for field, values in study.axes.items() if field != "seed"}
-    asked = without_own_fields(asked)
+    asked = {f: values for f, values in without_own_fields(asked).items() if f not in FOREIGN[study.task]}
     for field in (*FLAGS, *(field for field in CellConfig.model_fields if field not in FLAGS)):
         if field in asked:
             values = ",".join(map(_placeless if field == "data" else value_name, asked[field]))
             flag = f"--{field.replace('_', '-')} " if field in FLAGS else f"--set {field}="
             parts.append(flag + shlex.quote(values))
+    if study.fixed.get("init", "none") != "none":
+        parts.append("--init CELL,...")
     if study.search is not None:
         parts += [f"--search {study.search}", f"--sampler {study.search.sampler}"]
         parts += [f"--sampler-seed {study.search.seed}"]

@@ -11,12 +11,16 @@ import pandas as pd
 from ablations.results import Results
 from ablations.stats import ALPHA, CHANCE_KINDS, MOST_EXACT, coverage
 from ablations.study import Study
+from ablations.study.task import MEASURES
 
 
 def main_notes(results: Results) -> list[str]:
     """Return what must be read with the main table, the caveats of its arms last."""
     table, cells = results.table, results.cells
-    notes = ["accuracy: mean over seeds at the last epoch; brackets: 95 % t intervals; differences are paired by seed"]
+    measure = results.measure
+    notes = [
+        f"{measure}: mean over seeds at the last epoch; brackets: 95 % t intervals; differences are paired by seed"
+    ]
     pairs = table.loc[table["p"].notna()]
     if num_comparisons := len(pairs):
         family = f"{num_comparisons} comparison{'s' * (num_comparisons > 1)}"
@@ -34,7 +38,7 @@ def main_notes(results: Results) -> list[str]:
         f"diverged cells scored as chance ({chance}), whose means carry no interval": int(
             cells["kind"].isin(CHANCE_KINDS).sum()
         ),
-        "cells that did not learn, which keep the accuracy measured": int((cells["kind"] == "no_learning").sum()),
+        f"cells that did not learn, which keep the {measure} measured": int((cells["kind"] == "no_learning").sum()),
         "stale cells, which come from other sources than these": int(cells["stale"].sum()),
         "pairs of a stale cell and a fresh one": int(table["num_pairs_mixed"].sum()),
     }
@@ -92,7 +96,7 @@ def points_text(study: Study, tuned: pd.DataFrame) -> str:
         )
     return (
         f"tuning: {budget} of every arm {how} of {study.search}; each winner is the trial of the highest validation "
-        "accuracy at the last epoch, and no trial has read the test split"
+        f"{MEASURES[study.task].name} at the last epoch, and no trial has read the test split"
     )
 
 

@@ -12,6 +12,7 @@ from ablations.report.text import TextTable, interval, number, p_text, printable
 from ablations.results import Results
 from ablations.stats import LINEAR, STABLE_OVER
 from ablations.study.claim import OF_TRIALS
+from ablations.study.task import AVERAGE_PRECISIONS
 
 Row = dict[str, str]
 
@@ -27,7 +28,7 @@ def main_table(results: Results, notes: list[str]) -> TextTable:
         own = {
             results.compare: str(row["arm"]),
             "n": str(row["n"]),
-            "test %": number(row["mean_pct"]),
+            _test_column(results): number(row["mean_pct"]),
             "95 % interval": interval(row["low_pct"], row["high_pct"]),
         }
         against = {
@@ -37,7 +38,31 @@ def main_table(results: Results, notes: list[str]) -> TextTable:
         }
         return own | (against if ref else {}) | {"div.": str(row["num_diverged"]), "fail": str(row["num_failed"])}
 
-    return _table("main", "Test accuracy by arm", results.table, write, bold=f"- {ref}", notes=notes)
+    return _table("main", f"Test {results.measure} by arm", results.table, write, bold=f"- {ref}", notes=notes)
+
+
+def _test_column(results: Results) -> str:
+    """Name the column of what was measured on the test images."""
+    return "test %" if results.measure == "accuracy" else f"test {results.measure}"
+
+
+def precisions_table(results: Results) -> TextTable:
+    """Return every average precision of detectors, as means over seeds."""
+    cells = results.cells[results.cells["outcome"] != "failed"]
+    names = {figure: figure.removesuffix("_pct").replace("_", " ").replace("ap", "AP") for figure in AVERAGE_PRECISIONS}
+    columns = {f"test_{figure}": name for figure, name in names.items()}
+    means = cells.groupby(["condition", "arm"], sort=False)[list(columns)].mean(numeric_only=False).reset_index()
+
+    def write(row: pd.Series) -> Row:
+        known = {head: number(row[column]) for column, head in columns.items()}
+        return {results.compare: str(row["arm"]), **known}
+
+    notes = [
+        "AP: average precision over IoU 0.50 to 0.95, mean over categories and seeds, as COCO computes it; AP50, AP75: "
+        "at one IoU; small, medium, large: of objects of up to 32 x 32, up to 96 x 96 and more px; empty where there "
+        "are none; cells that ended before their test have none"
+    ]
+    return _table("precisions", "Average precisions", means, write, notes=notes)
 
 
 def details_table(results: Results) -> TextTable:
@@ -76,7 +101,7 @@ def success_table(results: Results) -> TextTable:
         return {
             results.compare: str(row["arm"]),
             "n ok": str(row["success_n"]),
-            "test %": number(row["success_mean_pct"]),
+            _test_column(results): number(row["success_mean_pct"]),
             "95 % interval": interval(row["success_low_pct"], row["success_high_pct"]),
             "pairs ok": "" if is_reference else str(row["success_num_pairs"]),
             f"- {results.reference}": "ref" if is_reference else number(row["success_difference_pct"], sign="+"),
@@ -220,9 +245,9 @@ def tuning_table(results: Results) -> TextTable:
 
     notes = tuned_notes(results) if results.is_tuning else []
     notes += [
-        "validation accuracy, and the values that gave the best; on its seeds: the mean of the winner's own; (low), "
-        "(high): in the outer tenth of the range, or the outermost that was tried; best of half: what half as many "
-        "trials are expected to reach (mean over all subsets, the unbiased estimator of arXiv 2004.13705); "
+        f"validation {results.measure}, and the values that gave the best; on its seeds: the mean of the winner's own; "
+        "(low), (high): in the outer tenth of the range, or the outermost that was tried; best of half: what half as "
+        "many trials are expected to reach (mean over all subsets, the unbiased estimator of arXiv 2004.13705); "
         "div.: trials that diverged, and Wilson's interval of their share of those that did not fail; seconds: of all "
         "trials of the arm, one after the other",
     ]

@@ -80,6 +80,7 @@ def write_report(results: Results, folder: Path, *, full: bool) -> Report:
 def _tables(results: Results) -> list[TextTable]:
     """Return what stands beside the main table."""
     own = [
+        *([tables.precisions_table(results)] if results.studies[0].task == "detect" else []),
         tables.details_table(results),
         tables.success_table(results),
         tables.contrasts_table(results),

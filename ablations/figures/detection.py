@@ -1,0 +1,167 @@
+"""What detectors found: beside what is there, as precision over recall, and by the objects' size."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
+from PIL import Image
+
+from ablations.figures.canvas import counted, is_drawable, legend_above
+from ablations.figures.palette import arm_style
+from ablations.stats import t_interval
+
+LEAST_SCORE = 0.5
+"""Of what is drawn into an image: with all that is found no image could be seen."""
+
+CATEGORY_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#f0e442", "#8c564b")
+"""Of categories, in their order, again from the first where there are more (Okabe and Ito's, and a brown)."""
+
+MASK_OPACITY = 0.45
+
+IOU_STYLES: tuple[Literal["-", "--", ":"], ...] = ("-", "--", ":")
+"""Of intersections over unions, in their order."""
+
+SIZES = {"small": "small\nup to 32 x 32 px", "medium": "medium\nup to 96 x 96 px", "large": "large\nabove 96 x 96 px"}
+
+
+def found_objects(objects: pd.DataFrame, axes: Axes) -> Axes:
+    """Draw an image with the boxes, masks and classes of objects in it.
+
+    What was found with a score below one half is left out.
+
+    Args:
+        objects: one image's, of one arm or of the annotations, one row at least: `condition`, `path` (of the image),
+            `height`, `width` (pixels of the image that the boxes are of), `category`, `category_order`, `score` (NaN
+            for what is annotated), `left`, `top`, `box_width`, `box_height`, `outline` (as COCO has it); a row without
+            a category stands for an image in which there is nothing.
+        axes: where to draw.
+
+    Returns:
+        The same axes.
+
+    Raises:
+        ValueError: the frame holds several conditions.
+    """
+    axes.set_axis_off()
+    if not is_drawable(objects, axes):
+        return axes
+    height, width = int(objects["height"].iloc[0]), int(objects["width"].iloc[0])
+    with Image.open(Path(str(objects["path"].iloc[0]))) as file:
+        pixels = np.asarray(file.convert("RGB").resize((width, height))) / 255
+    shown = objects[objects["category"].notna() & ~(objects["score"] < LEAST_SCORE)]
+    for row in shown.to_dict("records"):
+        colour = CATEGORY_COLOURS[int(row["category_order"]) % len(CATEGORY_COLOURS)]
+        mask = _bits(row["outline"], height, width)
+        pixels[mask] = (1 - MASK_OPACITY) * pixels[mask] + MASK_OPACITY * np.array(to_rgb(colour))
+        corner = row["left"], row["top"]
+        axes.add_patch(Rectangle(corner, row["box_width"], row["box_height"], fill=False, edgecolor=colour))
+        text = row["category"] if np.isnan(row["score"]) else f"{row['category']} {row['score']:.2f}"
+        axes.text(*corner, text, fontsize=5, color="white", backgroundcolor=colour, va="bottom", clip_on=True).set_bbox(
+            {"facecolor": colour, "edgecolor": "none", "pad": 0.6}
+        )
+    axes.imshow(pixels, extent=(0, width, height, 0), interpolation="nearest")
+    return axes
+
+
+def precision_recall(curves: pd.DataFrame, axes: Axes) -> Axes:
+    """Draw precision over recall, the mean over an arm's seeds, for each intersection over union.
+
+    Args:
+        curves: one condition's and one kind's rows, one per cell, IoU and recall: `arm`, `arm_label`, `arm_order`,
+            `cell`, `iou`, `recall`, `precision`.
+        axes: where to draw; the legend stands above them: give the figure `layout="constrained"`, or it is cut off.
+
+    Returns:
+        The same axes.
+
+    Raises:
+        ValueError: the frame holds several conditions.
+    """
+    axes.set(xlabel="Recall", ylabel="Precision, mean over categories", xlim=(0, 1), ylim=(0, 1.02))
+    if not is_drawable(curves, axes):
+        return axes
+    axes.grid(linewidth=0.4, alpha=0.5)
+    ious = sorted(curves["iou"].unique())
+    handles = []
+    for _, own in curves.groupby(["arm_order", "arm"]):
+        style = arm_style(int(own["arm_order"].iloc[0]))
+        for iou, line in zip(ious, IOU_STYLES, strict=False):
+            means = own[own["iou"] == iou].groupby("recall")["precision"].mean()
+            axes.plot(means.index, means, line, color=style.colour, linewidth=1.5)
+        label = f"{own['arm_label'].iloc[0]} (n = {own['cell'].nunique()})"
+        handles.append(Line2D([], [], color=style.colour, linewidth=1.5, label=label))
+    handles += [
+        Line2D([], [], color="grey", linestyle=line, label=f"IoU {iou:g}")
+        for iou, line in zip(ious, IOU_STYLES, strict=False)
+    ]
+    legend_above(axes, side="right", num_columns=4, handles=handles)
+    return axes
+
+
+def precision_by_size(cells: pd.DataFrame, axes: Axes) -> Axes:
+    """Draw average precision of small, medium and large objects, arm beside arm, with 95 % t intervals over seeds.
+
+    Cells without a test are left out, and counted in the legend.
+
+    Args:
+        cells: one condition's rows, one per cell, with `kind_of_ap`, the same in all: ``box`` or ``mask``; its columns
+            are ``test_<kind>_ap_<size>_pct``.
+        axes: where to draw; the legend stands above them: give the figure `layout="constrained"`, or it is cut off.
+
+    Returns:
+        The same axes.
+
+    Raises:
+        ValueError: the frame holds several conditions.
+    """
+    axes.set_ylabel("Test AP (%)")
+    if not is_drawable(cells, axes):
+        return axes
+    kind = str(cells["kind_of_ap"].iloc[0])
+    arms = [own for _, own in cells.groupby(["arm_order", "arm"])]
+    handles = []
+    for place, own in enumerate(arms):
+        style = arm_style(int(own["arm_order"].iloc[0]))
+        shift = 0.6 * ((place + 0.5) / len(arms) - 0.5)
+        for x, size in enumerate(SIZES):
+            values = own[f"test_{kind}_ap_{size}_pct"].astype(float).dropna().to_numpy()
+            if not len(values):
+                continue
+            low, high = t_interval(values)
+            dots = np.full(len(values), x + shift)
+            axes.plot(dots, values, style.marker, color=style.colour, markersize=3, alpha=0.4, markeredgewidth=0)
+            mean = float(values.mean())
+            error = None if np.isnan(low) else [[mean - low], [high - mean]]
+            axes.errorbar(
+                x + shift + 0.05, mean, yerr=error, fmt=style.marker, color=style.colour, markersize=5, capsize=3
+            )
+        tested = int(own[f"test_{kind}_ap_pct"].notna().sum())
+        label = ", ".join(filter(None, [f"n = {tested}", counted(own["outcome"])]))
+        handles.append(
+            Line2D([], [], color=style.colour, marker=style.marker, label=f"{own['arm_label'].iloc[0]} ({label})")
+        )
+    axes.set_xticks(range(len(SIZES)), list(SIZES.values()))
+    axes.set_xlim(-0.5, len(SIZES) - 0.5)
+    axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
+    axes.grid(axis="y", linewidth=0.4, alpha=0.5)
+    legend_above(axes, side="right", num_columns=3, handles=handles)
+    return axes
+
+
+def _bits(outline: Any, height: int, width: int) -> npt.NDArray[np.bool_]:
+    """Return the mask of an outline, polygons or run lengths as COCO has them, (height, width)."""
+    from faster_coco_eval.core import mask
+
+    if isinstance(outline, dict) and isinstance(outline["counts"], str):
+        return mask.decode({"size": outline["size"], "counts": outline["counts"].encode()}).astype(bool)
+    if isinstance(outline, dict):
+        return mask.decode(mask.frPyObjects(outline, height, width)).astype(bool)
+    return mask.decode(mask.merge(mask.frPyObjects(outline, height, width))).astype(bool)
