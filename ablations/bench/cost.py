@@ -7,7 +7,7 @@ alone, at growing numbers of tokens: multiply-adds and time, which tell whether 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +19,7 @@ from ablations.plan import Plan
 from ablations.recipes import build_optimizer
 from ablations.study import CellConfig
 from ablations.study.values import value_name
+from ablations.tasks.make import make_workload
 from ablations.tasks.net import build_net
 from ablations.threads import cpu_threads
 from ufo.norms import AttentionNorm
@@ -78,9 +79,9 @@ def _subjects(plan: Plan) -> Iterator[tuple[str, str, CellConfig, DataInfo]]:
 
 def _count(condition: str, arm: str, cell: CellConfig, info: DataInfo) -> Iterator[Cost]:
     """Count the multiply-adds of matrix products and convolutions, half of what torch counts as operations."""
-    net = _build(cell, info).eval()
-    yield Cost(condition, arm, "multiply_adds", None, 0, count_multiply_adds(net, torch.zeros(1, *_image(info))))
-    if (norm := _normaliser(net)) is None:
+    net = _Net(cell, info, torch.device("cpu"))
+    yield Cost(condition, arm, "multiply_adds", None, 0, count_multiply_adds(net.module.eval(), net.one))
+    if (norm := _normaliser(net.module)) is None:
         return
     for tokens in TOKENS:
         yield Cost(condition, arm, "multiply_adds", tokens, 0, count_multiply_adds(norm, *_qkv(norm, tokens)))
@@ -96,36 +97,57 @@ def _time(
 def _time_alone(
     condition: str, arm: str, cell: CellConfig, info: DataInfo, *, device: torch.device, number: int
 ) -> Iterator[Cost]:
-    net = _build(cell, info).to(device)
-    images = torch.rand(cell.batch_size, *_image(info), device=device)
-    labels = torch.zeros(cell.batch_size, dtype=torch.long, device=device)
-    optimizer = build_optimizer(net, lr=1e-9, weight_decay=0.0, fused=device.type == "cuda")
+    net = _Net(cell, info, device)
+    optimizer = build_optimizer(net.module, lr=1e-9, weight_decay=0.0, fused=device.type == "cuda")
 
     def step() -> None:
         optimizer.zero_grad()
-        torch.autograd.backward(F.cross_entropy(net(images), labels))
+        torch.autograd.backward(net.loss())
         optimizer.step()
 
-    net.train()
+    net.module.train()
     yield Cost(condition, arm, "training_step_s", None, number, time_call(step, device))
-    net.eval()
+    net.module.eval()
     with torch.no_grad():
-        seconds = time_call(lambda: net(images), device)
-        yield Cost(condition, arm, "inference_s", None, number, seconds / cell.batch_size)
-        if (norm := _normaliser(net)) is None:
+        seconds = time_call(lambda: net.module(net.evaluated), device)
+        yield Cost(condition, arm, "inference_s", None, number, seconds / len(net.evaluated))
+        if (norm := _normaliser(net.module)) is None:
             return
         for tokens in TOKENS:
             q, k, v = (part.to(device) for part in _qkv(norm, tokens))
             yield Cost(condition, arm, "time_s", tokens, number, time_call(lambda: norm(q, k, v), device))  # noqa: B023
 
 
-def _build(cell: CellConfig, info: DataInfo) -> nn.Module:
-    return build_net(cell, image_shape=info.image_shape, num_classes=len(info.classes))
+class _Net:
+    """A cell's net as its seed makes it, with what it is measured on: noise, or a detector's first images.
 
+    Attributes:
+        module: the net.
+        one: an image in the form that it takes.
+        evaluated: images of an evaluation.
+    """
 
-def _image(info: DataInfo) -> tuple[int, int, int]:
-    height, width, channels = info.image_shape
-    return channels, height, width
+    def __init__(self, cell: CellConfig, info: DataInfo, device: torch.device) -> None:
+        self.one: Any
+        self.evaluated: Any
+        if cell.task == "detect":
+            work = make_workload(cell.model_copy(update={"init": "none"}), info, device=device, workers=0)
+            work.data.train.set_epoch(0)
+            _, image = next(iter(work.data.val))
+            self._images, self._targets = next(iter(work.data.train))
+            self.module, self.one, self.evaluated = work.net.to(device), [image], [image]
+            return
+        height, width, channels = info.image_shape
+        self.module = build_net(cell, image_shape=info.image_shape, num_classes=len(info.classes)).to(device)
+        self._images = self.evaluated = torch.rand(cell.batch_size, channels, height, width, device=device)
+        self._targets = torch.zeros(cell.batch_size, dtype=torch.long, device=device)
+        self.one = torch.zeros(1, channels, height, width, device=device)
+
+    def loss(self) -> torch.Tensor:
+        """Return the loss of a batch of training."""
+        if isinstance(self._targets, torch.Tensor):
+            return F.cross_entropy(self.module(self._images), self._targets)
+        return torch.stack([loss.float() for loss in self.module(self._images, self._targets).values()]).sum()
 
 
 def _normaliser(net: nn.Module) -> AttentionNorm | None:

@@ -6,6 +6,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
@@ -16,7 +17,7 @@ SHORTEST_S = 0.05
 """A time is that of as many calls as fill this, so that a clock's grain and a first call do not matter."""
 
 
-def count_multiply_adds(module: nn.Module, *inputs: torch.Tensor) -> float:
+def count_multiply_adds(module: nn.Module, *inputs: Any) -> float:
     """Count the multiply-adds of a call's matrix products and convolutions, half of what torch counts as operations."""
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         module(*inputs)

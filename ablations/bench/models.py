@@ -1,12 +1,12 @@
-"""Whole nets beside each other, by turns: inference, training steps and their memory."""
+"""Whole nets, or backbones of detectors, beside each other by turns: inference, training steps and their memory."""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -16,23 +16,31 @@ import ufo
 from ablations.bench.measure import count_multiply_adds, peak_bytes, time_calls
 from ablations.recipes import build_optimizer
 from ablations.study import UsageError
-from ablations.study.timm import is_timm
-from ablations.tasks.timm_net import check_timm_name, make_timm_net
+from ablations.study.cell import Task
+from ablations.study.foreign import is_foreign
+from ablations.tasks.net import check_foreign_name
+from ablations.tasks.timm_net import make_timm_net
 from ablations.threads import cpu_threads
 from ufo.norms import NORMS
 from ufo.sizes import SIZES
 
 NUM_CLASSES = 1000
 
+FPN_DIM = 256
+"""Width of a backbone's feature pyramid (XCiT's detectors, arXiv 2106.09681)."""
+
 BASE_PX, BASE_BATCH = 224, 8
 """A batch has as many pixels at every size: 8 images of 224 px, or one larger one."""
 
 
 class ModelRow(NamedTuple):
-    """A measurement: seconds or peak bytes of a batch in ``inference`` or a ``training`` step, or a net's own size."""
+    """A measurement: seconds or peak bytes of a batch in ``inference`` or a ``training`` step, or a net's own size.
+
+    ``px`` is a square image's side, or height x width.
+    """
 
     model: str
-    px: int
+    px: str
     images: int
     quantity: str
     round: int
@@ -46,7 +54,7 @@ class ModelBench:
     Args:
         models: names of UFO-ViT's sizes, or of timm's with their prefix; the first is compared with the others.
         norms: normalisers that each UFO-ViT is measured with.
-        sizes: pixels of the side of square images.
+        sizes: pixels, (height, width), of the images.
         batch: images; None: as many as have the pixels of `BASE_BATCH` images of `BASE_PX`, one at least.
         rounds: how often each time is measured, after a first round that is not counted.
         compiled: whether nets go through torch.compile.
@@ -54,11 +62,12 @@ class ModelBench:
         num_threads: of a CPU.
         device: where.
         training: whether training steps are measured too.
+        task: ``classify``, or ``detect``: nets with a feature pyramid, as `ufo.detection` builds them, and no heads.
     """
 
     models: Sequence[str]
     norms: Sequence[str]
-    sizes: Sequence[int]
+    sizes: Sequence[tuple[int, int]]
     batch: int | None
     rounds: int
     compiled: bool
@@ -66,10 +75,11 @@ class ModelBench:
     num_threads: int
     device: torch.device
     training: bool
+    task: Task = "classify"
 
-    def images(self, px: int) -> int:
+    def images(self, size: tuple[int, int]) -> int:
         """Return the images of a batch at a size."""
-        return self.batch or max(1, round(BASE_BATCH * (BASE_PX / px) ** 2))
+        return self.batch or max(1, round(BASE_BATCH * BASE_PX**2 / (size[0] * size[1])))
 
 
 def bench_models(bench: ModelBench, *, on_row: Callable[[ModelRow], None]) -> list[ModelRow]:
@@ -83,16 +93,16 @@ def bench_models(bench: ModelBench, *, on_row: Callable[[ModelRow], None]) -> li
         UsageError: a model that there is not, or that does not take such images.
     """
     for model in bench.models:
-        if is_timm(model):
-            check_timm_name(model)
+        if is_foreign(model):
+            check_foreign_name(model, bench.task)
         else:
             SIZES[model]
     for norm in bench.norms:
         NORMS[norm]
     rows: list[ModelRow] = []
     with cpu_threads(bench.num_threads):
-        for px in bench.sizes:
-            for row in _measure(bench, px):
+        for size in bench.sizes:
+            for row in _measure(bench, size):
                 on_row(row)
                 rows.append(row)
     return rows
@@ -101,7 +111,7 @@ def bench_models(bench: ModelBench, *, on_row: Callable[[ModelRow], None]) -> li
 def describe_models(rows: list[ModelRow]) -> list[str]:
     """Say for each size and kind of step how fast each net is, in medians, and how the first one compares.
 
-    >>> rows = [ModelRow(m, 224, 8, "inference_s", 1, s) for m, s in (("ours", 0.2), ("other", 0.3))]
+    >>> rows = [ModelRow(m, "224", 8, "inference_s", 1, s) for m, s in (("ours", 0.2), ("other", 0.3))]
     >>> for line in describe_models(rows):
     ...     print(line)
     224 px, 8 images, inference: ours 40.0 images/s
@@ -125,9 +135,10 @@ def describe_models(rows: list[ModelRow]) -> list[str]:
     return lines
 
 
-def _measure(bench: ModelBench, px: int) -> Iterator[ModelRow]:
-    images = torch.randn(bench.images(px), 3, px, px, generator=torch.Generator().manual_seed(0)).to(bench.device)
-    contenders = [_Contender(name, net, bench, images) for name, net in _build(bench, px)]
+def _measure(bench: ModelBench, size: tuple[int, int]) -> Iterator[ModelRow]:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(bench.images(size), 3, *size, generator=generator).to(bench.device)
+    contenders = [_Contender(name, net, bench, images) for name, net in _build(bench, size)]
     for contender in contenders:
         yield from contender.sizes()
     for number in range(bench.rounds + 1):
@@ -135,21 +146,40 @@ def _measure(bench: ModelBench, px: int) -> Iterator[ModelRow]:
             yield from (row for row in contender.times(number) if number)
 
 
-def _build(bench: ModelBench, px: int) -> list[tuple[str, nn.Module]]:
+def _build(bench: ModelBench, size: tuple[int, int]) -> list[tuple[str, nn.Module]]:
     """Build every net at a size, by the name that it has in the rows."""
     nets: list[tuple[str, nn.Module]] = []
-    size = {"img_size": (px, px), "num_classes": NUM_CLASSES}
     for model in bench.models:
-        try:
-            if is_timm(model):
-                nets.append((model, make_timm_net(model, in_chans=3, drop_path=0.0, seed=0, **size)))  # type: ignore[arg-type]
-                continue
-            for norm in bench.norms:
-                name = model if len(bench.norms) == 1 else f"{model} {norm}"
-                nets.append((name, ufo.build(model, norm=norm, **size)))  # type: ignore[arg-type]
-        except ValueError as error:
-            raise UsageError(f"{model} at {px} px: {error}") from error
+        norms = [""] if is_foreign(model) else bench.norms
+        for norm in norms:
+            try:
+                net = _build_backbone(model, norm) if bench.task == "detect" else _build_classifier(model, norm, size)
+            except ValueError as error:
+                raise UsageError(f"{model} at {_px(size)} px: {error}") from error
+            nets.append((model if len(norms) == 1 else f"{model} {norm}", net))
     return nets
+
+
+def _build_classifier(model: str, norm: str, size: tuple[int, int]) -> nn.Module:
+    if is_foreign(model):
+        return make_timm_net(model, img_size=size, in_chans=3, num_classes=NUM_CLASSES, drop_path=0.0, seed=0)
+    return ufo.build(model, norm=norm, img_size=size, num_classes=NUM_CLASSES)
+
+
+def _build_backbone(model: str, norm: str) -> nn.Module:
+    """Build a net with its pyramid; its positions are laid out for the size's own images, and interpolated."""
+    from ablations.tasks.detect.bodies import build_foreign_body
+    from ufo.detection import PyramidBackbone, UFOBody
+
+    if is_foreign(model):
+        body = build_foreign_body(model, in_chans=3, drop_path=0.0, seed=0)
+    else:
+        body = UFOBody(ufo.build(model, norm=norm, class_attention=0, num_classes=0))
+    return PyramidBackbone(body, fpn_dim=FPN_DIM, batch_norm="frozen", seed=0)
+
+
+def _px(size: tuple[int, int]) -> str:
+    return str(size[0]) if size[0] == size[1] else f"{size[0]} x {size[1]}"
 
 
 class _Contender:
@@ -159,7 +189,7 @@ class _Contender:
         self.name, self.bench, self.images = name, bench, images
         self.net = net.to(bench.device)
         self.optimizer = build_optimizer(net, lr=1e-9, weight_decay=0.0, fused=True)
-        self.call: Callable[[torch.Tensor], torch.Tensor] = torch.compile(net) if bench.compiled else net
+        self.call: Callable[[torch.Tensor], Any] = torch.compile(net) if bench.compiled else net
         self.labels = torch.zeros(len(images), dtype=torch.long, device=bench.device)
 
     def sizes(self) -> list[ModelRow]:
@@ -194,9 +224,16 @@ class _Contender:
     def _train(self) -> None:
         self.optimizer.zero_grad()
         with self._autocast():
-            loss = F.cross_entropy(self.call(self.images), self.labels)
+            loss = self._loss()
         torch.autograd.backward(loss)
         self.optimizer.step()
+
+    def _loss(self) -> torch.Tensor:
+        """Return something that every output has a gradient in."""
+        if self.bench.task == "detect":
+            maps: Mapping[str, torch.Tensor] = self.call(self.images)
+            return torch.stack([x.float().mean() for x in maps.values()]).sum()
+        return F.cross_entropy(self.call(self.images), self.labels)
 
     def _autocast(self) -> AbstractContextManager[None]:
         return torch.autocast(
@@ -204,18 +241,19 @@ class _Contender:
         )
 
     def _row(self, quantity: str, number: int, value: float) -> ModelRow:
-        return ModelRow(self.name, self.images.shape[-1], len(self.images), quantity, number, value)
+        height, width = self.images.shape[2:]
+        return ModelRow(self.name, _px((height, width)), len(self.images), quantity, number, value)
 
 
 def _models(rows: list[ModelRow]) -> list[str]:
     return list(dict.fromkeys(row.model for row in rows))
 
 
-def _values(rows: list[ModelRow], px: int, model: str, quantity: str) -> list[float]:
+def _values(rows: list[ModelRow], px: str, model: str, quantity: str) -> list[float]:
     return [row.value for row in rows if (row.px, row.model, row.quantity) == (px, model, quantity)]
 
 
-def _rate(rows: list[ModelRow], px: int, model: str, step: str, images: int) -> str:
+def _rate(rows: list[ModelRow], px: str, model: str, step: str, images: int) -> str:
     rate = images / statistics.median(_values(rows, px, model, f"{step}_s"))
     peak = _values(rows, px, model, f"{step}_peak_bytes")
     return f"{model} {rate:.1f} images/s" + (f", {peak[0] / 2**20:,.0f} MiB" if peak else "")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ablations.cli.app import OK, SOME_FAILED, app
-from ablations.cli.options import DataRoot, Device, Json, StudyData
+from ablations.cli.options import DataRoot, Device, Init, Json, StudyData
 from ablations.cli.printing import make_console, print_lines
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ def cost(
     data: StudyData = None,
     data_root: DataRoot = Path("data"),
     device: Device = None,
+    init: Init = None,
     rounds: Annotated[int, typer.Option(min=2, help="Rounds; each arm is timed once in each.")] = 15,
 ) -> int:
     """Measure what each arm of a study costs, and write it to its cost.csv, which the report draws and judges.
@@ -77,7 +78,7 @@ def cost(
     import pandas as pd
 
     from ablations.bench.cost import Cost, measure_costs
-    from ablations.cli.options import parse_devices
+    from ablations.cli.options import parse_devices, parse_init
     from ablations.plan import make_plan
     from ablations.request import request_of
     from ablations.store import Store, replacing
@@ -85,7 +86,7 @@ def cost(
 
     asked = None if data is None else parse_values("data", data)
     request = request_of(Store(study).read_study(), folder=study, data=asked, data_root=data_root)
-    plan = make_plan(replace(request, devices=parse_devices(device, None)))
+    plan = make_plan(replace(request, devices=parse_devices(device, None), init=parse_init(init)))
     console = make_console(False)
     failures: list[str] = []
     costs = measure_costs(
@@ -181,13 +182,30 @@ def attention(
     return OK
 
 
+CLASSIFIERS = "ufo_vit_s,timm:xcit_small_12_p16_224,timm:deit_small_patch16_224"
+BACKBONES = "ufo_vit_s,timm:xcit_small_12_p16_224"
+
+
 @bench.command()
 def model(
-    models: Annotated[str, typer.Option("--models", help="The first is compared with the others.")] = (
-        "ufo_vit_s,timm:xcit_small_12_p16_224,timm:deit_small_patch16_224"
-    ),
-    norm: Annotated[str, typer.Option(help="Normalisers of each UFO-ViT.")] = "xnorm",
-    sizes: Annotated[str, typer.Option(help="Pixels of square images.")] = "224,384,512,1024",
+    task: Annotated[str, typer.Option(help="classify, or detect: backbones with a feature pyramid.")] = "classify",
+    models: Annotated[
+        str | None,
+        typer.Option(
+            "--models",
+            help="The first is compared with the others. "
+            f"[default: {CLASSIFIERS}; of backbones ufo_vit_s and timm's XCiT]",
+        ),
+    ] = None,
+    norm: Annotated[
+        str | None, typer.Option(help="Normalisers of each UFO-ViT. [default: xnorm; of backbones softmax too]")
+    ] = None,
+    sizes: Annotated[
+        str | None,
+        typer.Option(
+            help="Pixels of images, HEIGHTxWIDTH or a side. [default: 224,384,512,1024; of backbones 800x1333]"
+        ),
+    ] = None,
     batch: Annotated[
         int | None, typer.Option(min=1, help="Images of a batch. [default: 8 of 224 px, fewer larger ones]")
     ] = None,
@@ -205,13 +223,19 @@ def model(
     import torch
 
     from ablations.bench.models import ModelBench, ModelRow, bench_models, describe_models
-    from ablations.cli.options import parse_numbers
+    from ablations.cli.options import parse_sizes
     from ablations.engine.devices import find_device
     from ablations.study import UsageError
+    from ablations.study.task import TASKS
 
     _check_folders(csv=csv)
     if precision not in ("32-true", "bf16-mixed"):
         raise UsageError(f"--precision {precision}: give 32-true or bf16-mixed")
+    if task not in TASKS:
+        raise UsageError(f"--task {task}: give {' or '.join(TASKS)}")
+    detects = task == "detect"
+    models = models or (BACKBONES if detects else CLASSIFIERS)
+    norm = norm or ("xnorm,softmax" if detects else "xnorm")
     console = make_console(as_json)
 
     def on_row(row: ModelRow) -> None:
@@ -223,7 +247,7 @@ def model(
         ModelBench(
             models=[name.strip() for name in models.split(",")],
             norms=[name.strip() for name in norm.split(",")],
-            sizes=parse_numbers("--sizes", sizes, least=1),
+            sizes=parse_sizes("--sizes", sizes or ("800x1333" if detects else "224,384,512,1024")),
             batch=batch,
             rounds=rounds,
             compiled=compiled,
@@ -231,6 +255,7 @@ def model(
             num_threads=threads or torch.get_num_threads(),
             device=find_device(device or "auto"),
             training=not inference_only,
+            task=task,
         ),
         on_row=on_row,
     )
