@@ -30,6 +30,7 @@ FILES_OF_NUMBERS = ("metrics.csv", "probes.csv", "correct.npy")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--full", action="store_true", help="run the proofs at full length")
+    parser.addoption("--coco", metavar="DIR", help="COCO, or a part of it, for the proofs that need photographs")
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from ablations import recipes
 from ablations.callbacks import write_rows
@@ -53,12 +54,14 @@ def make_study(
     **axes: list[Any],
 ) -> Path:
     """Write a study; cells by (arm, seed) may have other stories than ok, or be missing."""
+    task = axes.get("task", ["classify"])[0]
 
     def defaults(fields: Mapping[str, Any]) -> dict[str, Any]:
-        return {**recipes.defaults(image_side=8, flips=False), "data_fingerprint": "f"}
+        own = recipes.defaults(image_side=64 if task == "detect" else 8, flips=False, task=task)
+        return {**own, "data_fingerprint": "f"}
 
     asked = {
-        **{field: [value] for field, value in recipes.recipe_fields("quick").items()},
+        **{field: [value] for field, value in recipes.recipe_fields("quick", task).items()},
         "data": ["digits"],
         "epochs": [epochs],
     }
@@ -78,7 +81,7 @@ def make_study(
     )
     store = Store(out / name)
     store.write_study(study)
-    known = source_hashes(norms)
+    known = source_hashes(norms, task=task)
     for cell in cells:
         arm = study.arm_of(cell)
         if (arm, cell.seed) not in missing:
@@ -185,9 +188,58 @@ def _write_cell(folder: Path, cell: CellConfig, story: str, source: str, log: st
         "versions": {"python": "3.11.0", "torch": "2.15.0"},
         "machine": {"system": "Linux", "processor": "a processor", "cores": 2},
     }
+    if cell.task == "detect":
+        record |= {"test_accuracy_pct": None, "val_accuracy_pct": None, "val_loss": None, "chance_pct": 0.0}
+        record |= _detected(folder, cell, story)
     (folder / "outcome.json").write_text(json.dumps(record))
     (folder / "config.json").write_text(cell.model_dump_json())
     (folder / "log.txt").write_text(log + "\n")
+
+
+def _detected(folder: Path, cell: CellConfig, story: str) -> dict[str, float]:
+    """Write what a detector leaves, and return its average precisions; there is no large object."""
+    rng = np.random.default_rng([cell.seed, len(cell.norm)])
+    (folder / "correct.npy").unlink(missing_ok=True)
+    rows = [
+        {
+            "epoch": epoch + 1,
+            "lr_after": cell.lr,
+            "train_loss": 3 / (epoch + 1),
+            "val_box_ap_pct": 40 - 20 / (epoch + 1),
+            "val_mask_ap_pct": 38 - 20 / (epoch + 1),
+            "batches": f"{cell.seed:02d}{epoch:04d}",
+        }
+        for epoch in range(cell.epochs if story in ("ok", "stuck") else 1)
+    ]
+    write_rows(folder / "metrics.csv", rows)
+    if story not in ("ok", "stuck"):
+        return {}
+    precision = [
+        {"kind": kind, "iou": iou, "recall": place / 100, "precision": max(0.0, 1 - place / 100 - iou / 4)}
+        for kind in ("box", "mask")
+        for iou in (0.5, 0.75)
+        for place in range(101)
+    ]
+    write_rows(folder / "precision.csv", precision)
+    box = {"image_id": 7, "category_id": 3, "bbox": [4.0, 5.0, 20.0, 10.0]}
+    outline = [[4.0, 5.0, 24.0, 5.0, 24.0, 15.0, 4.0, 15.0]]
+    truth = {
+        "images": [{"id": 7, "height": 30, "width": 40, "file_name": ""}, {"id": 8, "height": 30, "width": 40}],
+        "annotations": [{**box, "id": 1, "iscrowd": 0, "area": 200.0, "segmentation": outline}],
+        "categories": [{"id": 3, "name": "kite"}],
+    }
+    found = [{**box, "score": score, "segmentation": outline} for score in (0.9, 0.3)]
+    (folder / "examples").mkdir()
+    (folder / "examples" / "truth.json").write_text(json.dumps(truth))
+    (folder / "detections.json").write_text(json.dumps(found))
+    for image in (7, 8):
+        Image.new("RGB", (40, 30), "teal").save(folder / "examples" / f"{image}.jpg")
+    figures = {
+        f"{kind}_ap{at}_pct": 30 + level + rng.normal()
+        for kind in ("box", "mask")
+        for at, level in (("", 0), ("50", 20), ("75", -5), ("_small", -10), ("_medium", 5))
+    }
+    return {f"test_{name}": value for name, value in figures.items()} | {"val_mask_ap_pct": 31.0}
 
 
 def _validated(cell: CellConfig, story: str) -> float | None:

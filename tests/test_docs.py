@@ -117,10 +117,13 @@ def test_an_experiment_says_what_it_is_and_loads(path):
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
 def test_an_experiment_runs(path, cli, images, tmp_path):
-    """A smoke run; data that would have to be downloaded are replaced by a folder of images."""
+    """A smoke run; data that would have to be downloaded are replaced by a folder of images, or by small shapes."""
     experiment = load_experiment(path)
     is_here = experiment.asked["data"] == ["digits"]
     other = () if is_here else ("--data", f"imagefolder:{images}", "--set", "train_limit=64")
+    if experiment.asked.get("task") == ["detect"]:
+        sides = ("train_sides=64", "eval_side=64", "longest_side=64", "most_found=5", "proposals=20", "rois=16")
+        other = ("--data", "shapes", "--set", "image_size=64", *(part for side in sides for part in ("--set", side)))
     seeds = ("--seeds", 1) if experiment.search is None else ("--trials", 1, "--confirm", 1)
     code, out, err = cli(verb(experiment), "--experiment", path, "--smoke", *seeds, *other, "--out", tmp_path)
     assert code == 0, out + err

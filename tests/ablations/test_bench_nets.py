@@ -110,7 +110,13 @@ def test_the_figure_shows_an_image_against_its_tokens(rows, tmp_path):
 
 
 def make_bench(**options: object) -> ModelBench:
-    base = {"models": ["ufo_vit_pico", "timm:test_vit"], "norms": ["xnorm"], "sizes": [32], "batch": 2, "rounds": 2}
+    base = {
+        "models": ["ufo_vit_pico", "timm:test_vit"],
+        "norms": ["xnorm"],
+        "sizes": [(32, 32)],
+        "batch": 2,
+        "rounds": 2,
+    }
     base |= {"compiled": False, "precision": "32-true", "num_threads": 1, "device": CPU, "training": True}
     return ModelBench(**(base | options))
 
@@ -139,7 +145,7 @@ def test_a_net_is_measured_with_several_normalisers():
 
 def test_larger_images_come_in_smaller_batches():
     bench = make_bench(batch=None)
-    assert [bench.images(px) for px in (224, 384, 512, 1024)] == [8, 3, 2, 1]
+    assert [bench.images((px, px)) for px in (224, 384, 512, 1024)] == [8, 3, 2, 1]
     assert make_bench(batch=5).images(1024) == 5
 
 
@@ -150,7 +156,7 @@ def test_larger_images_come_in_smaller_batches():
         (("model", "--models", "timm:test_vot"), "unknown model of timm 'test_vot', did you mean 'test_vit'?"),
         (("model", "--models", "ufo_vit_pico", "--sizes", "31"), "ufo_vit_pico at 31 px: images of 31 x 31 px are no"),
         (("model", "--models", "ufo_vit_pico", "--norm", "l3"), "unknown normaliser 'l3'"),
-        (("model", "--sizes", "0"), "--sizes 0: give numbers from 1 up"),
+        (("model", "--sizes", "0"), "--sizes 0: give sides or HEIGHTxWIDTH from 1 up"),
         (("model", "--precision", "fp8"), "--precision fp8: give 32-true or bf16-mixed"),
         (("model", "--device", "tpu"), "--device tpu: give auto, cpu, cuda, cuda:N or mps"),
         (("model", "--csv", "nowhere/rows.csv"), "--csv nowhere/rows.csv: no folder nowhere"),

@@ -20,10 +20,10 @@ from torch._dynamo.utils import counters
 from ablations import recipes
 from ablations.data import DataInfo, find_source, prepare
 from ablations.data.location import data_folder
-from ablations.engine import cell
 from ablations.engine.cell import Result, run_cell
 from ablations.engine.limits import is_disk_full
 from ablations.study.config import make_config
+from ablations.tasks import classify
 from ablations.tasks.net import build_net
 
 HOT = {"lr": 10.0, "grad_clip": 0, "warmup_epochs": 0, "train_limit": None}
@@ -262,7 +262,7 @@ def test_a_compiled_net_is_compiled_once_for_all_cells_of_an_arm(digits, tmp_pat
         assert result.outcome == "ok", result.detail
         return metrics(tmp_path / folder), counters["stats"]["unique_graphs"]
 
-    monkeypatch.setattr(cell, "build_net", build)
+    monkeypatch.setattr(classify, "build_net", build)
     before = counters["stats"]["unique_graphs"]
     first, after_first = compiled("a", "xnorm")
     assert after_first == before + 1

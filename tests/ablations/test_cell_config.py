@@ -75,6 +75,21 @@ def test_everything_that_can_change_the_result_changes_the_id():
         "seed": 1,
         "streamed": True,
         "eval_crop": 0.875,
+        "task": "detect",
+        "train_sides": "480+800",
+        "eval_side": 640,
+        "longest_side": 1000,
+        "batch_norm": "sync",
+        "fpn_dim": 64,
+        "box_dim": 128,
+        "mask_dim": 64,
+        "anchor_scale": 4.0,
+        "proposals": 100,
+        "rois": 64,
+        "most_found": 20,
+        "init": "0123456789ab",
+        "schedule": "5+7",
+        "warmup_steps": 500,
     }
     assert set(other) == set(CellConfig.model_fields), "a field is missing from this test"
     needed = {"eval_crop": {"streamed": True}}

@@ -8,7 +8,7 @@ import pytest
 
 import ufo
 from ablations.plan import make_plan
-from ablations.recipes import RECIPES, build_optimizer, defaults, lr_share, split_by_decay
+from ablations.recipes import FOR_TASK, build_optimizer, defaults, lr_share, split_by_decay
 from ablations.report.checklist import command
 from ablations.request import Request, request_of
 from ablations.study.config import make_config
@@ -54,7 +54,28 @@ def test_the_schedule_rises_falls_and_ends_at_its_share():
     assert shares[100] == pytest.approx(0.01)
 
 
-@pytest.mark.parametrize("recipe", list(RECIPES))
+@pytest.mark.parametrize(
+    ("recipe", "side", "wanted"),
+    [
+        ("1x", 480, {"epochs": 12, "schedule": "8+11", "train_sides": "800", "warmup_steps": 500, "lr": 1e-4}),
+        ("3x", 480, {"epochs": 36, "schedule": "27+33", "weight_decay": 0.05, "batch_size": 16}),
+        ("1x", 128, {"epochs": 12, "schedule": "8+11", "train_sides": "112+128", "eval_side": 128}),
+        ("quick", 480, {"model": "ufo_vit_s", "train_sides": "800", "eval_side": 800, "schedule": "cosine"}),
+    ],
+)
+def test_a_detectors_recipe_has_its_schedule_and_the_data_its_scales(recipe, side, wanted):
+    values = defaults(image_side=side, flips=True, task="detect", recipe=recipe)
+    own = {"task": "detect", "data": "coco:x", "data_fingerprint": "", "norm": "xnorm", "seed": 0}
+    config = make_config(values | own)
+    assert {field: getattr(config, field) for field in wanted} == wanted
+    assert config.batch_norm == "sync"
+    trained = defaults(image_side=side, flips=True, task="detect", recipe=recipe, from_weights=True)
+    assert trained["batch_norm"] == "frozen"
+    if recipe == "3x":
+        assert config.train_sides.split("+") == [str(s) for s in range(480, 801, 32)]
+
+
+@pytest.mark.parametrize("recipe", FOR_TASK["classify"])
 @pytest.mark.parametrize(("side", "flips", "streamed"), [(8, False, False), (32, True, False), (224, True, True)])
 def test_a_recipe_makes_cells_on_any_data(recipe, side, flips, streamed):
     values = defaults(image_side=side, flips=flips, recipe=recipe, streamed=streamed)
@@ -94,7 +115,7 @@ def test_a_recipe_runs(cli, images, tmp_path, recipe, streamed):
     assert f"asks another question: its recipe is {recipe}, not quick" in error
 
 
-@pytest.mark.parametrize("recipe", list(RECIPES))
+@pytest.mark.parametrize("recipe", FOR_TASK["classify"])
 def test_a_study_of_several_data_sets_is_asked_for_again_by_its_recipe(images, tmp_path, recipe):
     data = ["digits", f"imagefolder:{images}"]
     asked = {"data": data, "seed": [0], "batch_size": [16]}

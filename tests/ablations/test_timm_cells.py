@@ -16,7 +16,7 @@ from ablations import recipes
 from ablations.report.checklist import command
 from ablations.study import CellConfig, UsageError
 from ablations.study.config import make_config
-from ablations.study.timm import check_own_fields
+from ablations.study.foreign import check_own_fields
 from ablations.tasks.net import build_net
 from ablations.tasks.timm_net import check_timm_name, make_timm_net
 

@@ -149,7 +149,7 @@ def test_the_outermost_trial_is_the_edge_also_where_it_lies_further_in():
 def test_winners_that_fall_short_of_their_trials_are_told_from_those_that_hold():
     table = tuned(trials({"holds": [90.0, 80.0], "lucky": [90.0, 80.0], "none": [90.0, 80.0]}), ["lr"])
     rows = [("holds", 88.0, "ok"), ("holds", 86.0, "ok"), ("lucky", 90.0, "ok"), ("lucky", None, "diverged")]
-    cells = pd.DataFrame(rows, columns=["arm", "val_accuracy_pct", "outcome"]).assign(condition="", chance_pct=10.0)
+    cells = pd.DataFrame(rows, columns=["arm", "val_score_pct", "outcome"]).assign(condition="", chance_pct=10.0)
     beside = confirmed(table, cells).set_index("arm")
     assert beside["confirmed_pct"].tolist()[:2] == [87, 50]
     assert beside["is_short"].tolist() == [False, True, False]
