@@ -19,6 +19,9 @@ from ablations.threads import cpu_threads
 TIMED_S, MAX_TIMED = 5.0, 4
 """A call is repeated until so many seconds or calls are spent, and the shortest counts: the first may be warming up."""
 
+PHOTOGRAPH = 800 * 1333
+"""Pixels of an image as detectors see it."""
+
 
 @dataclass(frozen=True)
 class StepTimes:
@@ -92,8 +95,8 @@ def time_steps(config: CellConfig, info: DataInfo, *, device: torch.device, work
 def _time_detector(config: CellConfig, info: DataInfo, device: torch.device) -> StepTimes:
     """Time a detector on images of its first batch and on its first image of validation, which this process decodes.
 
-    On a CPU, where a batch takes the time of its images one by one, it trains on the first of them alone: a batch may
-    need more memory than there is, which is for the cells to find out.
+    On a CPU, where a batch takes the time of its images one by one, it trains on as many as have the pixels of a large
+    photograph: a batch may need more memory than there is, which is for the cells to find out.
     """
     with cpu_threads(config.threads_per_cell), forked_library(config.seed):
         from_seed = config.model_copy(update={"init": "none"})
@@ -103,7 +106,8 @@ def _time_detector(config: CellConfig, info: DataInfo, device: torch.device) -> 
         started = time.perf_counter()
         images, targets = next(iter(work.data.train))
         loaded_s = time.perf_counter() - started
-        trained_on = 1 if device.type == "cpu" else len(images)
+        largest = max(image[0].numel() for image in images)
+        trained_on = min(len(images), max(1, PHOTOGRAPH // largest)) if device.type == "cpu" else len(images)
 
         def train_step() -> None:
             losses = net.train()(images[:trained_on], targets[:trained_on])
