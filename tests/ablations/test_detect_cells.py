@@ -16,10 +16,11 @@ from ablations.data import DataInfo, find_objects, prepare_objects
 from ablations.engine.cell import Result, run_cell
 from ablations.engine.options import CellOptions
 from ablations.figures.canvas import METRICS
-from ablations.study import UsageError
+from ablations.study import CellConfig, UsageError
 from ablations.study.config import make_config
 from ablations.study.task import AP_FIGURES, MEASURES
-from ablations.tasks.detect.detector import Detector
+from ablations.tasks.detect.detector import Detection, Detector
+from ufo.scale import attention_layers, rms
 
 FILES = {"metrics.csv", "probes.csv", "timing.csv", "log.txt", "detections.json", "precision.csv", "examples"}
 TINY = {"fpn_dim": 16, "box_dim": 32, "mask_dim": 16, "rois": 16, "proposals": 40, "most_found": 10, "patch": 8}
@@ -39,13 +40,16 @@ def coco(tmp_path_factory, cache: Path) -> DataInfo:
     return prepare_objects(find_objects(f"coco:{root}", image_size=None))
 
 
-def run(info: DataInfo, folder: Path, *, options: CellOptions = CellOptions(), **fields: object) -> Result:  # noqa: B008
-    folder.mkdir(parents=True, exist_ok=True)
+def make_cell(info: DataInfo, **fields: object) -> CellConfig:
     base = recipes.defaults(image_side=SIDE, flips=True, task="detect")
     own = {"task": "detect", "data": info.name, "data_fingerprint": info.fingerprint, "streamed": True}
     short = {"epochs": 2, "batch_size": 4, "norm": "xnorm", "seed": 0, "smoke": True}
-    config = make_config(base | own | short | TINY | fields)
-    return run_cell(config, info, folder=folder, device=torch.device("cpu"), options=options)
+    return make_config(base | own | short | TINY | fields)
+
+
+def run(info: DataInfo, folder: Path, *, options: CellOptions = CellOptions(), **fields: object) -> Result:  # noqa: B008
+    folder.mkdir(parents=True, exist_ok=True)
+    return run_cell(make_cell(info, **fields), info, folder=folder, device=torch.device("cpu"), options=options)
 
 
 def metrics(folder: Path) -> bytes:
@@ -128,6 +132,37 @@ def test_proposals_are_sampled_alike_in_two_arms(coco, tmp_path, monkeypatch):
         run(coco, tmp_path / norm, norm=norm, epochs=1)
     assert len(drawn["xnorm"]) == len(drawn["l2"]) > 4
     assert all((a == b).all() for a, b in zip(drawn["xnorm"], drawn["l2"], strict=True))
+
+
+def test_matched_scale_starts_every_attention_at_xnorms(coco):
+    """On the image that it is matched on, with the layers before it matched already."""
+
+    def start(norm: str, scale: str) -> tuple[Detection, dict[str, float]]:
+        work = Detection(
+            make_cell(coco, norm=norm, scale=scale), coco, device=torch.device("cpu"), workers=0, weights=""
+        )
+        if scale == "matched":
+            work.match_scale()
+        work.data.train.set_epoch(0)
+        images, _ = next(iter(work.data.train))
+        body = work.net.backbone.body.net
+        seen: dict[str, float] = {}
+        for name, attention in attention_layers(body).items():
+            gain = 1.0 if attention.matched_gain is None else attention.matched_gain.item()
+            attention.norm.register_forward_hook(
+                lambda _, __, output, name=name, gain=gain: seen.update({name: gain * rms(output).item()})
+            )
+        body.train()(work.net.transform.train()(images[:1])[0].tensors)
+        return work, seen
+
+    (_, wanted), (_, own), (_, matched) = (
+        start("xnorm", "own"),
+        start("single_l2", "own"),
+        start("single_l2", "matched"),
+    )
+    assert own.keys() == wanted.keys() == matched.keys()
+    assert all(own[layer] != pytest.approx(wanted[layer], rel=0.1) for layer in wanted), (own, wanted)
+    assert matched == pytest.approx(wanted, rel=1e-4)
 
 
 @pytest.mark.usefixtures("arms")
