@@ -148,6 +148,9 @@ def precision_by_size(cells: pd.DataFrame, axes: Axes) -> Axes:
         handles.append(
             Line2D([], [], color=style.colour, marker=style.marker, label=f"{own['arm_label'].iloc[0]} ({label})")
         )
+    for x, size in enumerate(SIZES):
+        if not cells[f"test_{kind}_ap_{size}_pct"].notna().any():
+            axes.text(x, 0.5, "none to be found", ha="center", color="grey", transform=axes.get_xaxis_transform())
     axes.set_xticks(range(len(SIZES)), list(SIZES.values()))
     axes.set_xlim(-0.5, len(SIZES) - 0.5)
     axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
