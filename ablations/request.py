@@ -10,7 +10,7 @@ from typing import Any, Literal
 from ablations.data import InMemory
 from ablations.engine.options import EngineOptions
 from ablations.study import Study, UsageError
-from ablations.study.cell import NEVER_ASKED
+from ablations.study.cell import COSINE, NEVER_ASKED
 from ablations.study.claim import Claim
 from ablations.study.experiment import Experiment, load_experiment
 from ablations.study.foreign import without_own_fields
@@ -18,10 +18,17 @@ from ablations.study.search import EXAMPLE, FIRST_TRIAL_SEED, Point, Search, par
 from ablations.study.seeds import parse_seeds
 
 SMOKE_IMAGES = {"train_limit": [256], "batch_size": [64]}
-SMOKE: dict[str, list[Any]] = {"epochs": [1], "warmup_epochs": [0], "seed": [0, 1], **SMOKE_IMAGES}
+SMOKE: dict[str, list[Any]] = {
+    "epochs": [1],
+    "warmup_epochs": [0],
+    "warmup_steps": [0],
+    "schedule": [COSINE],
+    "seed": [0, 1],
+    **SMOKE_IMAGES,
+}
 """Fields of a smoke run: they win over an experiment file and yield to flags; the arms stay as they are."""
 
-SMOKE_OBJECTS = {"train_limit": [16], "batch_size": [4], "warmup_steps": [0]}
+SMOKE_OBJECTS = {"train_limit": [16], "batch_size": [4]}
 """In their place, of a smoke run that detects, whose images take a hundred times longer."""
 
 SMOKE_TRIALS = 2

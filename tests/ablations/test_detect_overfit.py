@@ -33,7 +33,7 @@ PHOTOGRAPHS = {
     "side": 256,
     "fields": {
         "patch": 8,
-        "epochs": 150,
+        "epochs": 120,
         "batch_size": 2,
         "box_dim": 256,
         "rois": 128,
