@@ -62,6 +62,19 @@ def test_the_table_of_nets_is_the_benchmarks():
             assert f" | {' | '.join(cells)} | " in row[0]
 
 
+def test_the_table_of_backbones_is_the_benchmarks():
+    rows = pd.read_csv(ROOT / "results" / "bench_backbones.csv")
+    first, *others = rows["model"].unique()
+    for step in ("inference", "training"):
+        seconds = rows[rows["quantity"] == f"{step}_s"].pivot(index="round", columns="model", values="value")
+        peaks = rows[rows["quantity"] == f"{step}_peak_bytes"].set_index("model")["value"] / 2**20
+        cells = [f"{seconds[name].median():.1f}" for name in (first, *others)]
+        ratios = [seconds[other] / seconds[first] for other in others]
+        cells += [f"{ratio.median():.2f} [{ratio.min():.2f}, {ratio.max():.2f}]" for ratio in ratios]
+        memory = ", ".join(f"{peaks[name]:,.0f}" for name in (first, *others))
+        assert f"| {step} | {' | '.join(cells)} | {memory} |" in README
+
+
 def test_what_is_said_of_linear_attention_is_the_benchmarks():
     rows = pd.read_csv(ROOT / "results" / "bench_attention.csv")
     costs = per_token([AttentionRow(**row) for row in rows.to_dict("records")])

@@ -256,4 +256,4 @@ def _values(rows: list[ModelRow], px: str, model: str, quantity: str) -> list[fl
 def _rate(rows: list[ModelRow], px: str, model: str, step: str, images: int) -> str:
     rate = images / statistics.median(_values(rows, px, model, f"{step}_s"))
     peak = _values(rows, px, model, f"{step}_peak_bytes")
-    return f"{model} {rate:.1f} images/s" + (f", {peak[0] / 2**20:,.0f} MiB" if peak else "")
+    return f"{model} {rate:.{1 if rate >= 10 else 3}f} images/s" + (f", {peak[0] / 2**20:,.0f} MiB" if peak else "")
