@@ -234,8 +234,9 @@ def model(
     if task not in TASKS:
         raise UsageError(f"--task {task}: give {' or '.join(TASKS)}")
     detects = task == "detect"
-    models = models or (BACKBONES if detects else CLASSIFIERS)
-    norm = norm or ("xnorm,softmax" if detects else "xnorm")
+    models = (BACKBONES if detects else CLASSIFIERS) if models is None else models
+    norm = ("xnorm,softmax" if detects else "xnorm") if norm is None else norm
+    sizes = ("800x1333" if detects else "224,384,512,1024") if sizes is None else sizes
     console = make_console(as_json)
 
     def on_row(row: ModelRow) -> None:
@@ -247,7 +248,7 @@ def model(
         ModelBench(
             models=[name.strip() for name in models.split(",")],
             norms=[name.strip() for name in norm.split(",")],
-            sizes=parse_sizes("--sizes", sizes or ("800x1333" if detects else "224,384,512,1024")),
+            sizes=parse_sizes("--sizes", sizes),
             batch=batch,
             rounds=rounds,
             compiled=compiled,
