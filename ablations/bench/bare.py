@@ -26,7 +26,7 @@ from ablations.data.load import make_augmentation
 from ablations.recipes import build_optimizer, lr_share
 from ablations.streams import epoch_generator
 from ablations.study import CellConfig
-from ablations.tasks.net import build_ufo_net
+from ablations.tasks.ufo_net import build_ufo_net
 
 CPU = torch.device("cpu")
 
@@ -80,7 +80,8 @@ def train_bare(config: CellConfig, info: DataInfo, *, splits: dict[str, Split]) 
         repeats=config.repeats,
     )
     val, test = (EvalBatches(splits[name], scale=scale) for name in ("val", "test"))
-    net = build_ufo_net(config, image_shape=info.image_shape, num_classes=len(info.classes))
+    shape = info.image_shape
+    net = build_ufo_net(config, img_size=shape[:2], in_chans=shape[2], num_classes=len(info.classes))
     optimizer = build_optimizer(net, lr=config.lr, weight_decay=config.weight_decay, fused=True)
     train_losses, val_losses, val_accuracies_pct, epochs_s = [], [], [], []
     for epoch in range(config.epochs):

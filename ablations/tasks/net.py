@@ -11,10 +11,10 @@ import ufo
 from ablations.data import Batch, DataInfo, EpochBatches
 from ablations.study import CellConfig, UsageError
 from ablations.study.cell import Task
-from ablations.study.change import apply_change
 from ablations.study.foreign import TIMM, is_timm
 from ablations.tasks.detect.resnet import check_resnet_name
 from ablations.tasks.timm_net import build_timm_net, check_timm_name
+from ablations.tasks.ufo_net import build_ufo_net
 from ufo.scale import match_scale
 
 LOG = logging.getLogger(__name__)
@@ -74,35 +74,9 @@ def build_net(config: CellConfig, *, image_shape: tuple[int, int, int], num_clas
     Raises:
         ValueError: sizes that do not fit each other.
     """
-    build = build_timm_net if is_timm(config.model) else build_ufo_net
-    return build(config, image_shape=image_shape, num_classes=num_classes)
-
-
-def build_ufo_net(config: CellConfig, *, image_shape: tuple[int, int, int], num_classes: int) -> ufo.UFOViT:
-    """Build a cell's UFO-ViT, with its change made; arguments and errors as `build_net`'s."""
-    config = apply_change(config)
-    height, width, channels = image_shape
-    return ufo.build(
-        config.model,
-        norm=config.norm,
-        num_classes=num_classes,
-        in_chans=channels,
-        img_size=(height, width),
-        patch=config.patch,
-        embed_dim=config.embed_dim,
-        attn_dim=config.attn_dim,
-        depth=config.depth,
-        num_heads=config.num_heads,
-        patch_embed=config.patch_embed,
-        lpi=config.lpi,
-        ff_ratio=config.ff_ratio,
-        pos_embed=config.pos_embed,
-        class_attention=config.class_attention,
-        class_norm=config.class_norm,
-        layer_scale=config.layer_scale,
-        drop_path=config.drop_path,
-        seed=config.seed,
-    )
+    if is_timm(config.model):
+        return build_timm_net(config, image_shape=image_shape, num_classes=num_classes)
+    return build_ufo_net(config, img_size=image_shape[:2], in_chans=image_shape[2], num_classes=num_classes)
 
 
 def branches_of(net: nn.Module) -> Sequence[str]:
@@ -123,9 +97,9 @@ def match_to_xnorm(net: nn.Module, config: CellConfig, info: DataInfo, train: Ep
         UnmatchableError: an attention output is zero throughout or no number.
     """
     assert isinstance(net, ufo.UFOViT), "nets of timm have no scale to match"
-    twin = build_ufo_net(
-        config.model_copy(update={"norm": "xnorm"}), image_shape=info.image_shape, num_classes=len(info.classes)
-    )
+    same = config.model_copy(update={"norm": "xnorm"})
+    shape = info.image_shape
+    twin = build_ufo_net(same, img_size=shape[:2], in_chans=shape[2], num_classes=len(info.classes))
     train.set_epoch(0)
     images, _ = next(iter(train))
     gains = match_scale(net, twin.to(images.device), images)

@@ -184,6 +184,8 @@ def test_detectors_start_from_the_weights_of_their_own_normaliser(cli, cache, tm
         body = build_detector(config, info, weights=str(weights)).backbone.body.net.state_dict()
         held = load_file(weights)
         assert all(torch.equal(tensor, held[name]) for name, tensor in body.items())
+        changed = config.model_copy(update={"patch": 8, "change": "patch=4"})
+        build_detector(changed, info, weights=str(weights))
         with pytest.raises(ValueError, match=r"init is .*, and no weights to start from"):
             build_detector(config, info)
     page = (study / "report.html").read_text()

@@ -9,12 +9,11 @@ import torch
 from torch import Tensor, nn
 from torchvision import models
 
-import ufo
 from ablations.streams import forked_library
 from ablations.study import CellConfig
-from ablations.study.change import apply_change
 from ablations.study.foreign import TIMM, TORCHVISION, is_foreign
 from ablations.tasks.timm_net import check_drop_path, import_timm
+from ablations.tasks.ufo_net import build_ufo_net
 from ufo.detection import STRIDES, Body, UFOBody, tap_blocks
 
 TRIED = (64, 96)
@@ -38,28 +37,8 @@ def build_body(config: CellConfig, *, in_chans: int = 3, img_size: tuple[int, in
     """
     if is_foreign(config.model):
         return build_foreign_body(config.model, in_chans=in_chans, drop_path=config.drop_path, seed=config.seed)
-    config = apply_change(config)
-    net = ufo.build(
-        config.model,
-        norm=config.norm,
-        num_classes=0,
-        in_chans=in_chans,
-        img_size=img_size,
-        patch=config.patch,
-        embed_dim=config.embed_dim,
-        attn_dim=config.attn_dim,
-        depth=config.depth,
-        num_heads=config.num_heads,
-        patch_embed=config.patch_embed,
-        lpi=config.lpi,
-        ff_ratio=config.ff_ratio,
-        pos_embed=config.pos_embed,
-        class_attention=0,
-        layer_scale=config.layer_scale,
-        drop_path=config.drop_path,
-        seed=config.seed,
-    )
-    return UFOBody(net)
+    headless = config.model_copy(update={"class_attention": 0})
+    return UFOBody(build_ufo_net(headless, img_size=img_size, in_chans=in_chans, num_classes=0))
 
 
 def build_foreign_body(model: str, *, in_chans: int, drop_path: float, seed: int) -> Body:

@@ -49,7 +49,7 @@ def start_body(config: CellConfig, path: Path) -> UFOBody:
             raise ValueError(f"{path} was trained with {field}={value_name(has)}, not {value_name(wanted)}")
     tensors = load_file(path)
     table = tensors.get("pos_embed")  # (1, H, W, C)
-    size = None if table is None else (table.shape[1] * config.patch, table.shape[2] * config.patch)
+    size = None if table is None else (table.shape[1] * own.patch, table.shape[2] * own.patch)
     body = build_body(config, img_size=size)
     assert isinstance(body, UFOBody), "nets of other libraries start from their seeds"
     body.start = f"{config.norm} starts from {path}: {load_classifier(body, tensors)}"
