@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import numpy as np
@@ -95,21 +97,23 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Cli:
-    """Run ``python -m ablations`` in this process: exit code, standard output, standard error."""
+def run_here(*arguments: object) -> tuple[int, str, str]:
+    """Run ``python -m ablations`` in this process, whose fork server has loaded all: exit code, output, errors."""
     from ablations.cli import main
 
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["ablations", *map(str, arguments)])
-        monkeypatch.setenv("COLUMNS", "200")
-        capsys.readouterr()
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.setattr(sys, "argv", ["ablations", *map(str, arguments)])
+        patch.setenv("COLUMNS", "200")
         with pytest.raises(SystemExit) as end:
             main()
-        captured = capsys.readouterr()
-        return int(end.value.code or 0), captured.out, captured.err
+    return int(end.value.code or 0), out.getvalue(), err.getvalue()
 
-    return run
+
+@pytest.fixture
+def cli() -> Cli:
+    """Run ``python -m ablations`` in this process: exit code, standard output, standard error."""
+    return run_here
 
 
 def write_images(

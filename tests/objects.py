@@ -32,6 +32,17 @@ def shapes_as_coco(folder: Path, *, images: int, part: str = "val", side: int = 
     return write(folder / "instances.json", data), data
 
 
+def coco_folder(root: Path, *, train: int, test: int, side: int = 64) -> Path:
+    """Write shapes in COCO's own layout, so many to train and to test on; return the folder."""
+    (root / "annotations").mkdir(parents=True)
+    for part, year, images in (("val", "train2017", train), ("test", "val2017", test)):
+        path, _ = shapes_as_coco(root / year, images=images, part=part, side=side)
+        path.rename(root / "annotations" / f"instances_{year}.json")
+        for image in (root / year / "images").iterdir():
+            image.rename(root / year / image.name)
+    return root
+
+
 def write(path: Path, data: Any) -> Path:
     """Write JSON and return its path."""
     path.write_text(json.dumps(data))

@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
+from objects import coco_folder
 
 from ablations.bench.attention import AttentionRow, per_token, spread_pct
 from ablations.bench.summary import ratios, summarise
@@ -128,15 +129,20 @@ def test_an_experiment_says_what_it_is_and_loads(path):
     assert experiment.question == yaml.safe_load(path.read_text())["question"]
 
 
+@pytest.fixture(scope="module")
+def objects(tmp_path_factory):
+    return coco_folder(tmp_path_factory.mktemp("data") / "little", train=14, test=2)
+
+
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
-def test_an_experiment_runs(path, cli, images, tmp_path):
-    """A smoke run; data that would have to be downloaded are replaced by a folder of images, or by small shapes."""
+def test_an_experiment_runs(path, cli, images, objects, tmp_path):
+    """A smoke run; data that would have to be downloaded are replaced by small folders."""
     experiment = load_experiment(path)
     is_here = experiment.asked["data"] == ["digits"]
     other = () if is_here else ("--data", f"imagefolder:{images}", "--set", "train_limit=64")
     if experiment.asked.get("task") == ["detect"]:
-        sides = ("train_sides=64", "eval_side=64", "longest_side=64", "most_found=5", "proposals=20", "rois=16")
-        other = ("--data", "shapes", "--set", "image_size=64", *(part for side in sides for part in ("--set", side)))
+        small = ("train_limit=12", "train_sides=64", "eval_side=64", "longest_side=64", "most_found=5", "proposals=20")
+        other = ("--data", f"coco:{objects}", *(part for field in (*small, "rois=16") for part in ("--set", field)))
     seeds = ("--seeds", 1) if experiment.search is None else ("--trials", 1, "--confirm", 1)
     code, out, err = cli(verb(experiment), "--experiment", path, "--smoke", *seeds, *other, "--out", tmp_path)
     assert code == 0, out + err

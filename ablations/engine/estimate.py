@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from ablations.data import EVAL_BATCH, DataInfo, num_batches, time_images
 from ablations.streams import forked_library
 from ablations.study import CellConfig
-from ablations.tasks.make import make_workload
 from ablations.tasks.net import build_net
 from ablations.threads import cpu_threads
 
@@ -66,6 +65,7 @@ def time_steps(config: CellConfig, info: DataInfo, *, device: torch.device, work
         return _time_detector(config, info, device)
     height, width, channels = info.image_shape
     net = build_net(config, image_shape=info.image_shape, num_classes=len(info.classes)).to(device)
+    eval_batch = min(EVAL_BATCH, max(info.num_val, info.num_test))
     labels = torch.zeros(config.batch_size, dtype=torch.long, device=device)
 
     def train_step() -> None:
@@ -75,7 +75,7 @@ def time_steps(config: CellConfig, info: DataInfo, *, device: torch.device, work
 
     def eval_step() -> None:
         with torch.no_grad():
-            net.eval()(torch.rand(EVAL_BATCH, channels, height, width, device=device))
+            net.eval()(torch.rand(eval_batch, channels, height, width, device=device))
 
     try:
         with cpu_threads(config.threads_per_cell), forked_library(config.seed):
@@ -84,11 +84,12 @@ def time_steps(config: CellConfig, info: DataInfo, *, device: torch.device, work
         if device.type == "cuda":
             torch.cuda.empty_cache()  # the cells need it
     if not info.streamed:
-        return StepTimes(train_s, eval_s)
+        return StepTimes(train_s, eval_s, eval_batch)
     image_s = time_images(config, info)
     return StepTimes(
         _with_decoding(train_s, image_s * config.batch_size, workers),
-        _with_decoding(eval_s, image_s * EVAL_BATCH, workers),
+        _with_decoding(eval_s, image_s * eval_batch, workers),
+        eval_batch,
     )
 
 
@@ -98,9 +99,11 @@ def _time_detector(config: CellConfig, info: DataInfo, device: torch.device) -> 
     On a CPU, where a batch takes the time of its images one by one, it trains on as many as have the pixels of a large
     photograph: a batch may need more memory than there is, which is for the cells to find out.
     """
+    from ablations.tasks.detect.detector import Detection  # it takes torchvision's detectors half a second
+
     with cpu_threads(config.threads_per_cell), forked_library(config.seed):
         from_seed = config.model_copy(update={"init": "none"})
-        work = make_workload(from_seed, info, device=device, workers=0)
+        work = Detection(from_seed, info, device=device, workers=0, weights="")
         net = work.net.to(device)
         work.data.train.set_epoch(0)
         started = time.perf_counter()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from objects import of_pycocotools, shapes_as_coco, write
+from objects import coco_folder, of_pycocotools, write
 
 from ablations import recipes
 from ablations.data import DataInfo, find_objects, prepare_objects
@@ -30,13 +30,7 @@ SIDE = 64
 @pytest.fixture(scope="module")
 def coco(tmp_path_factory, cache: Path) -> DataInfo:
     """Twenty images of shapes to train on and four to test on, as COCO's files."""
-    root = tmp_path_factory.mktemp("data") / "little"
-    for part, year, images in (("val", "train2017", 20), ("test", "val2017", 4)):
-        path, _ = shapes_as_coco(root / year, images=images, part=part, side=SIDE)
-        (root / "annotations").mkdir(exist_ok=True)
-        shutil.move(path, root / "annotations" / f"instances_{year}.json")
-        for image in (root / year / "images").iterdir():
-            image.rename(root / year / image.name)
+    root = coco_folder(tmp_path_factory.mktemp("data") / "little", train=20, test=4, side=SIDE)
     return prepare_objects(find_objects(f"coco:{root}", image_size=None))
 
 
@@ -200,14 +194,10 @@ def test_a_cell_scored_on_validation_opens_no_file_of_the_test_split(coco, tmp_p
 
 
 def test_images_without_objects_are_nothing_to_be_scored_by(tmp_path, cache):
-    root = tmp_path / "empty"
-    for part, year, images in (("val", "train2017", 12), ("test", "val2017", 2)):
-        _, data = shapes_as_coco(root / year, images=images, part=part)
-        (root / "annotations").mkdir(exist_ok=True)
-        objects = [{**obj, "iscrowd": 1} for obj in data["annotations"]] if part == "test" else data["annotations"]
-        write(root / "annotations" / f"instances_{year}.json", {**data, "annotations": objects})
-        for image in (root / year / "images").iterdir():
-            image.rename(root / year / image.name)
+    root = coco_folder(tmp_path / "empty", train=12, test=2)
+    path = root / "annotations" / "instances_val2017.json"
+    data = json.loads(path.read_text())
+    write(path, {**data, "annotations": [{**obj, "iscrowd": 1} for obj in data["annotations"]]})
     with pytest.raises(UsageError, match=r"coco:empty: test has no objects but crowds in 2 images"):
         prepare_objects(find_objects(f"coco:{root}", image_size=None))
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from objects import shapes_as_coco, write
+from objects import coco_folder, write
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -29,14 +29,7 @@ from ablations.tasks.detect.detector import build_detector
 @pytest.fixture
 def coco(tmp_path: Path, cache: Path) -> Path:
     """Twelve images to train on and two to test on, as COCO's files."""
-    root = tmp_path / "little"
-    for part, year, images in (("val", "train2017", 12), ("test", "val2017", 2)):
-        path, _ = shapes_as_coco(root / year, images=images, part=part)
-        (root / "annotations").mkdir(exist_ok=True)
-        path.rename(root / "annotations" / f"instances_{year}.json")
-        for image in (root / year / "images").iterdir():
-            image.rename(root / year / image.name)
-    return root
+    return coco_folder(tmp_path / "little", train=12, test=2)
 
 
 @pytest.mark.parametrize(
@@ -158,29 +151,29 @@ def classifier(folder: Path, images: Path, *, norm: str, channels: int = 3, **fi
 
 
 DETECT_FROM_WEIGHTS = (
-    *("run", "--task", "detect", "--data", "shapes", "--set", "image_size=32", "--model", "ufo_vit_pico"),
-    *("--smoke", "--seed", 0, "--set", "train_limit=8"),
+    *("run", "--task", "detect", "--model", "ufo_vit_pico"),
+    *("--smoke", "--seed", 0, "--set", "train_limit=8", "--set", "patch=4"),
 )
 
 
 @pytest.mark.slow
-def test_detectors_start_from_the_weights_of_their_own_normaliser(cli, cache, tmp_path):
+def test_detectors_start_from_the_weights_of_their_own_normaliser(cli, coco, tmp_path):
     cells = [classifier(tmp_path / norm, tmp_path / "images", norm=norm) for norm in ("xnorm", "l2")]
     names = ",".join(map(str, cells))
-    run = (*DETECT_FROM_WEIGHTS, "--norm", "xnorm,l2", "--init", names, "--out", tmp_path / "runs", "--set", "patch=4")
-    code, out, error = cli(*run)
+    run = (*DETECT_FROM_WEIGHTS, "--data", f"coco:{coco}", "--norm", "xnorm,l2", "--out", tmp_path / "runs")
+    code, out, error = cli(*run, "--init", names)
     assert code == 0, error
     for cell in cells:
         assert f"{cell.name} starts from {cell / 'weights.safetensors'}: " in out
     assert "left out (class_blocks, cls_token, head, norm)" in out
-    study = tmp_path / "runs" / "norm-shapes-smoke"
+    study = tmp_path / "runs" / "norm-little-smoke"
     for folder in (study / "cells").glob("[!.]*"):
         config = CellConfig.model_validate_json((folder / "config.json").read_text())
         assert config.init != "none"
         assert config.batch_norm == "frozen", "statistics that have been trained are kept"
         assert "starts from" in (folder / "log.txt").read_text()
         weights = tmp_path / config.norm / "weights.safetensors"
-        info = prepare_objects(find_objects("shapes", image_size=32))
+        info = prepare_objects(find_objects(f"coco:{coco}", image_size=None))
         body = build_detector(config, info, weights=str(weights)).backbone.body.net.state_dict()
         held = load_file(weights)
         assert all(torch.equal(tensor, held[name]) for name, tensor in body.items())
@@ -191,15 +184,15 @@ def test_detectors_start_from_the_weights_of_their_own_normaliser(cli, cache, tm
     page = (study / "report.html").read_text()
     assert "starts from the same classifier" in page
     assert "--init CELL,..." in page
-    code, _, error = cli(*run[:-2], "--set", "patch=4", "--init", names.split(",")[0])
+    code, _, error = cli(*run, "--init", names.split(",")[0])
     assert code == 2
-    code, _, error = cli("retry", study)
+    code, _, error = cli("retry", study, "--data", f"coco:{coco}")
     assert code == 2
     assert "starts from weights: give the same ones with --init" in error
 
 
 @pytest.mark.slow
-def test_weights_of_another_net_are_refused_and_named(cli, cache, tmp_path):
+def test_weights_of_another_net_are_refused_and_named(cli, coco, tmp_path):
     own, other, grey = (
         classifier(tmp_path / "own", tmp_path / "images", norm="xnorm"),
         classifier(tmp_path / "other", tmp_path / "images", norm="xnorm", num_heads=1),
@@ -211,7 +204,7 @@ def test_weights_of_another_net_are_refused_and_named(cli, cache, tmp_path):
         find_weights([own, own], norms=["xnorm"])
     with pytest.raises(UsageError, match=r"xnorm is none of the normalisers asked for"):
         find_weights([own], norms=[])
-    run = (*DETECT_FROM_WEIGHTS, "--norm", "xnorm", "--out", tmp_path / "runs", "--dry-run", "--set", "patch=4")
+    run = (*DETECT_FROM_WEIGHTS, "--data", f"coco:{coco}", "--norm", "xnorm", "--out", tmp_path / "runs", "--dry-run")
     for cell, message in (
         (other, "was trained with num_heads=1, not none"),
         (grey, "patch_embed.0.weight is (28, 1, 3, 3) in the weights and (28, 3, 3, 3) here"),

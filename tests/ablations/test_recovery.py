@@ -19,7 +19,7 @@ from typing import Any
 
 import psutil
 import pytest
-from conftest import cells, numbers, start, wait_for, workers_of
+from conftest import cells, numbers, run_here, start, wait_for, workers_of
 
 from ablations.engine import local
 from ablations.store import files
@@ -52,7 +52,7 @@ def check_nothing_is_half(out: Path) -> None:
 def undisturbed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """The numbers of the study that nobody disturbs."""
     out = tmp_path_factory.mktemp("undisturbed")
-    code, _, err = finish(start(*(FULL if request.config.getoption("--full") else SHORT), out=out))
+    code, _, err = run_here("run", *(FULL if request.config.getoption("--full") else SHORT), "--out", out)
     assert code == 0, err
     return numbers(out)
 
@@ -69,7 +69,7 @@ def test_a_runner_that_is_killed_again_and_again(full, undisturbed, tmp_path):
         print(f"killed with {len(partials(tmp_path))} on their way, {len(cells(tmp_path))} done")
         process.kill()
         process.wait()
-    code, _, err = finish(start(*study, out=tmp_path))
+    code, _, err = run_here("run", *study, "--out", tmp_path)
     assert code == 0, err
     assert numbers(tmp_path) == undisturbed
     check_nothing_is_half(tmp_path)
@@ -90,7 +90,7 @@ def test_workers_that_are_killed_again_and_again(full, undisturbed, tmp_path):
     print(out)
     assert err == ""
     assert "failed killed" in out
-    code, _, err = finish(start(*study, out=tmp_path))  # a cell may have been killed in its second try as well
+    code, _, err = run_here("run", *study, "--out", tmp_path)  # a cell may have been killed in its second try as well
     assert code == 0, err
     assert numbers(tmp_path) == undisturbed
     check_nothing_is_half(tmp_path)
@@ -129,7 +129,7 @@ def test_another_runner_takes_over_what_a_dead_one_held(undisturbed, full, tmp_p
 
 @pytest.mark.slow
 def test_a_runner_that_lost_a_cell_discards_it_and_says_so(tmp_path):
-    process = start("--norm", "xnorm", "--seeds", 1, "--epochs", 40, out=tmp_path)
+    process = start("--norm", "xnorm", "--seeds", 1, "--epochs", 30, "--set", "train_limit=256", out=tmp_path)
     wait_for(lambda: any((folder / "metrics.csv").exists() for folder in partials(tmp_path)))
     (folder,) = partials(tmp_path)
     taken = folder.rename(folder.with_name(folder.name.replace(".1", ".2")))
@@ -145,7 +145,7 @@ def test_a_runner_that_lost_a_cell_discards_it_and_says_so(tmp_path):
 @pytest.mark.slow
 def test_a_cell_that_was_cut_short_goes_on_to_the_same_numbers(tmp_path):
     study = ("--norm", "xnorm", "--seeds", 1, "--epochs", 6, "--set", "drop_path=0.1", "--save-weights", "last")
-    code, _, err = finish(start(*study, out=tmp_path / "whole"))
+    code, _, err = run_here("run", *study, "--out", tmp_path / "whole")
     assert code == 0, err
     process = start(*study, "--checkpoint-every", 3, out=tmp_path / "cut")
     wait_for(lambda: any((folder / "checkpoint.ckpt").exists() for folder in partials(tmp_path / "cut")))
@@ -153,7 +153,7 @@ def test_a_cell_that_was_cut_short_goes_on_to_the_same_numbers(tmp_path):
     process.wait()
     (folder,) = partials(tmp_path / "cut")
     assert 3 <= len((folder / "metrics.csv").read_text().splitlines()) - 1 < 6
-    code, _, err = finish(start(*study, out=tmp_path / "cut"))
+    code, _, err = run_here("run", *study, "--out", tmp_path / "cut")
     assert code == 0, err
     (whole,), (cut,) = cells(tmp_path / "whole").values(), cells(tmp_path / "cut").values()
     for name in ("metrics.csv", "probes.csv", "correct.npy", "weights.safetensors"):
@@ -262,7 +262,7 @@ def test_a_worker_that_is_asked_to_end_was_killed(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_full_disk_stops_the_run_and_what_is_missing_runs_when_there_is_room(full, undisturbed, cli, tmp_path):
+def test_a_full_disk_stops_the_run_and_what_is_missing_runs_when_there_is_room(full, undisturbed, tmp_path):
     """At full length on a file system of 400 KiB, of which the study needs more than twice as much."""
     study = FULL if full else SHORT
     out = tmp_path / "small"
@@ -271,11 +271,11 @@ def test_a_full_disk_stops_the_run_and_what_is_missing_runs_when_there_is_room(f
         if full:
             subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", out], check=True)
             stack.callback(subprocess.run, ["umount", out], check=True)
-            code, printed, err = finish(start(*study, out=out))
+            code, printed, err = run_here("run", *study, "--out", out)
         else:
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(files, "sync", no_room_from(cell=3))
-                code, printed, err = cli("run", *study, "--out", out)
+                code, printed, err = run_here("run", *study, "--out", out)
         print(printed)
         assert (code, err) == (1, "")
         assert "stopped: no room is left on the disk of" in printed
@@ -285,7 +285,7 @@ def test_a_full_disk_stops_the_run_and_what_is_missing_runs_when_there_is_room(f
         assert partials(out) == []
         if full:
             subprocess.run(["mount", "-o", "remount,size=8m", out], check=True)
-        code, printed, err = finish(start(*study, out=out))
+        code, printed, err = run_here("run", *study, "--out", out)
         assert (code, err) == (0, "")
         assert f"{num_kept} done, {len(undisturbed) - num_kept} missing" in printed
         assert numbers(out) == undisturbed

@@ -11,7 +11,7 @@ from pathlib import Path
 import optuna
 import pytest
 import yaml
-from conftest import start
+from conftest import run_here, start
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
@@ -61,9 +61,8 @@ def described(tuning: Path) -> dict[str, list[tuple]]:
 def run_once(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """Tune two arms by 4 trials each and confirm on 2 seeds; return the study and what was printed."""
     out = tmp_path_factory.mktemp("tuned")
-    process = start(*ARMS, *SMALL, "--trials", 4, "--confirm", 2, out=out, command="tune")
-    printed, error = process.communicate(timeout=300)
-    assert process.returncode == 0, error
+    code, printed, error = run_here("tune", *ARMS, *SMALL, "--trials", 4, "--confirm", 2, "--out", out)
+    assert code == 0, error
     return out / NAME, printed
 
 
@@ -373,9 +372,8 @@ def test_a_tuning_that_is_killed_goes_on_without_repeating_or_skipping_a_point(t
         process.kill()
         process.communicate()
     seen = {path: path.stat().st_mtime_ns for path in outcomes(study)}
-    process = start(*arguments, out=tmp_path, command="tune")
-    _, error = process.communicate(timeout=300)
-    assert process.returncode == 0, error
+    code, _, error = run_here("tune", *arguments, "--out", tmp_path)
+    assert code == 0, error
     assert len(folders(study / "tuning")) == 8
     assert len(folders(study)) == 4
     assert {path: path.stat().st_mtime_ns for path in seen} == seen
