@@ -21,7 +21,7 @@ from ablations.study.values import value_name
 from ufo.norms import NORMS
 from ufo.sizes import SIZES
 
-TIMING_S = 20.0
+TIMING_S = 10.0
 """After this long no further kind of cell is timed for the plan."""
 
 NUM_FILES, DISK_BLOCK = 8, 4096

@@ -11,9 +11,9 @@ from ablations.engine import estimate
 @pytest.mark.parametrize(
     ("calls_s", "seconds", "num_calls"),
     [
-        ((0.9, 0.3, 0.3, 0.2, 0.1), 0.2, 4),  # short ones: four
-        ((3.0, 0.4, 0.5, 0.3, 0.1), 0.3, 4),  # a first that loads libraries from a cold disk counts for nothing
-        ((2.0, 2.5, 2.0, 0.1), 2.0, 3),  # no more than fits in the time
+        ((0.05, 0.03, 0.03, 0.02, 0.01), 0.02, 4),  # short ones: four
+        ((3.0, 0.4, 0.3), 0.4, 2),  # a first that loads libraries from a cold disk counts for nothing
+        ((0.2, 0.2, 0.3, 0.1), 0.2, 3),  # no more than fits in the time
         ((30.0, 1.0), 30.0, 1),  # a long one is not repeated
     ],
 )
