@@ -22,8 +22,9 @@ setup: .venv/.ready ## Make the .venv and install what is needed.
 run: setup ## Train xnorm, l2 and single_l2 on digits, 8 seeds each, and print the table.
 	$(BIN)/python -m ablations run --norm xnorm,l2,single_l2
 
+# The tests start a hundred processes, each of which would compile the code anew where nothing keeps it.
 test: setup ## Run every test.
-	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 
 check: setup ## Lint, check the format and the types.
 	$(BIN)/ruff check .

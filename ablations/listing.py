@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
+
 import ufo
 from ablations.data import DATA_SETS
 from ablations.recipes import RECIPES, defaults
@@ -50,7 +52,8 @@ def models() -> TextTable:
     head = ["name", "embed_dim", "attn_dim", "depth", "heads", "images", "patch", "parameters", "checked against"]
     rows = []
     for s in SIZES.values():
-        count = sum(parameter.numel() for parameter in ufo.build(s.name).parameters())
+        with torch.device("meta"):  # weights that are counted need not be drawn
+            count = sum(parameter.numel() for parameter in ufo.build(s.name).parameters())
         dims = [str(d) for d in (s.embed_dim, s.attn_dim, s.depth, s.num_heads)]
         rows.append([s.name, *dims, f"{s.img_size} px", f"{s.patch} px", f"{count / 1e6:.2f} M", s.checked])
     return head, rows

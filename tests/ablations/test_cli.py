@@ -13,7 +13,7 @@ import pandas as pd
 import psutil
 import pytest
 import yaml
-from conftest import ROOT, cells, start, workers_of, write_images
+from conftest import ROOT, cells, numbers, start, workers_of, write_images
 
 from ablations import listing
 from ablations.engine import estimate
@@ -402,7 +402,7 @@ BAD = {
     "study's name": (("--study", "../x"), "--study ../x: a name has letters"),
     "reference": (("--ref", "softmax"), "--ref softmax is none of the arms"),
     "two references": (("--ref", "l2,xnorm"), "--ref l2,xnorm: give one arm"),
-    "more than there is memory for": (("--set", "embed_dim=100000000"), "ufo_vit_pico with xnorm on digits"),
+    "more than there is memory for": (("--set", "embed_dim=1000000000"), "ufo_vit_pico with xnorm on digits"),
     "more seeds than a range may have": (("--seeds", "99999999999"), "has more than 10,000 values"),
     "more layers than can be built": (("--set", "depth=99999999999"), "depth: '99999999999' does not fit"),
     "empty reference": (("--ref", ""), "norm: '' does not fit"),
@@ -696,7 +696,7 @@ def test_a_log_of_any_bytes_is_shown(cli, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("after_s", [0.0, 1.0, 4.0])
+@pytest.mark.parametrize("after_s", [0.0, 3.0])
 def test_an_interrupt_before_the_first_cell_is_one_word_and_no_traceback(tmp_path, after_s):
     process = start("--norm", "xnorm,l2", "--seeds", 3, out=tmp_path, new_group=True)
     assert "study norm-digits" in process.stdout.readline()  # the plan stands, and the workers are being started
@@ -768,15 +768,13 @@ def test_a_killed_worker_costs_its_cell_a_second_try_and_nothing_else(tmp_path):
     assert [[attempt["kind"] for attempt in record["attempts"]] for record in records].count(["killed"]) == 1
 
 
-@pytest.mark.parametrize("jobs", [1, 2, 3])
-def test_the_number_of_jobs_changes_no_number(cli, tmp_path, jobs):
-    for name, count in (("one", 1), ("other", jobs)):
-        cli("run", "--norm", "xnorm,l2", "--seeds", 2, *QUICK, "--jobs", count, "--out", tmp_path / name)
-    one, other = cells(tmp_path / "one"), cells(tmp_path / "other")
-    assert one.keys() == other.keys()
+def test_the_number_of_jobs_changes_no_number(cli, tmp_path):
+    for name, jobs in (("one", 1), ("again", 1), ("two", 2), ("three", 3)):
+        cli("run", "--norm", "xnorm,l2", "--seeds", 2, *QUICK, "--jobs", jobs, "--out", tmp_path / name)
+    one = numbers(tmp_path / "one")
     assert len(one) == 4
-    for name in one:
-        assert (one[name] / "metrics.csv").read_bytes() == (other[name] / "metrics.csv").read_bytes()
+    for name in ("again", "two", "three"):
+        assert numbers(tmp_path / name) == one
 
 
 @pytest.mark.slow
