@@ -41,10 +41,13 @@ OF_TASK: dict[Task, tuple[str, ...]] = {
 }
 """Task to the files that can change the numbers of its cells alone."""
 
+DISTRIBUTION = "ufo-ablations"
+
 PACKAGES = (
-    *("torch", "torchvision", "pytorch-lightning", "torchmetrics", "numpy", "scikit-learn", "timm"),
-    "faster-coco-eval",
+    *(DISTRIBUTION, "torch", "torchvision", "pytorch-lightning", "torchmetrics", "numpy", "scikit-learn"),
+    *("faster-coco-eval", "timm"),
 )
+"""Packages whose versions a cell's record holds; an absent one is left out."""
 
 
 def source_hashes(norms: Iterable[str], *, task: Task = "classify") -> dict[str, str]:
@@ -103,11 +106,20 @@ def import_plugin(name: str) -> ModuleType:
 
 def describe() -> dict[str, Any]:
     """Return revision, versions and machine, as a cell's record holds them."""
+    versions = {name: package_version(name) for name in PACKAGES}
     return {
         "git": _git(),
-        "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
+        "versions": {"python": platform.python_version()} | {name: v for name, v in versions.items() if v is not None},
         "machine": {"system": platform.platform(), "processor": _processor(), "cores": os.cpu_count()},
     }
+
+
+def package_version(name: str) -> str | None:
+    """Return the version of an installed package; None if there is none by that name."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def _hash_files(files: list[tuple[str, Path]]) -> str:
@@ -131,23 +143,18 @@ def _plugin_files(module: str) -> list[tuple[str, Path]]:
     return [(f"{top}/{p.relative_to(path.parent).as_posix()}", p) for p in sorted(path.parent.rglob("*.py"))]
 
 
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
 def _git() -> dict[str, Any] | None:
-    """Return revision and whether tracked files of the code differ from it; None outside a checkout.
+    """Return revision and whether tracked files of the code differ from it; None outside a checkout of this project.
 
-    What a run writes, which may be under version control too, is no change of the code.
+    What a run writes, which may be under version control too, is no change of the code. An environment that lies in
+    the checkout of another project has that project's revision, which says nothing of this code.
     """
 
     def ask(*arguments: str) -> str:
         return subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=True).stdout
 
     try:
+        ask("ls-files", "--error-unmatch", "ablations")
         changed = ask("status", "--porcelain", "-uno", "--", "ufo", "ablations")
         return {"revision": ask("rev-parse", "HEAD").strip(), "dirty": bool(changed)}
     except (OSError, subprocess.CalledProcessError):

@@ -162,6 +162,7 @@ def _cell_row(record: CellRecord, study: Study, sources: Mapping[str, str] | Non
     measured = outcome.get(score_column(config))
     score = outcome["chance_pct"] if outcome["kind"] in SCORED_AS_CHANCE else measured
     git = outcome.get("git") or {}
+    versions = {name: version for name, version in outcome["versions"].items() if version is not None}
     return {
         **{field: getattr(config, field) for field in (*study.axes, *study.searched)},
         **arm_columns(getattr(config, study.compare), study),
@@ -177,8 +178,8 @@ def _cell_row(record: CellRecord, study: Study, sources: Mapping[str, str] | Non
         "attempts_seconds": sum(attempt["seconds"] for attempt in outcome["attempts"]),
         "is_resumed": bool(outcome.get("resumed_after_epochs")),
         "processor": outcome.get("machine", {}).get("processor"),
-        "torch": outcome["versions"].get("torch", "unknown"),
-        "software": ", ".join(f"{name} {version}" for name, version in outcome["versions"].items()),
+        "torch": versions.get("torch", "unknown"),
+        "software": ", ".join(f"{name} {version}" for name, version in versions.items()),
         "revision": f"{git['revision'][:10]}{'+' * git['dirty']}" if git else None,
         "folder": record.folder.name,
     }

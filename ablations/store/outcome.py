@@ -42,7 +42,7 @@ class Outcome(BaseModel):
     detail: str
     attempts: list[Attempt]
     source_hash: str
-    versions: dict[str, str]
+    versions: dict[str, str | None]  # None: an absent optional package, in records of versions up to 0.1
     device: str
     seconds: Annotated[float, Field(ge=0)]
     peak_memory_mib: float | None

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import subprocess
 import sys
 
 import pytest
 from test_architecture import imports
 
-from ablations.provenance import OF_TASK, ROOT, SOURCES, describe, import_plugin, source_hashes
+from ablations.provenance import OF_TASK, PACKAGES, ROOT, SOURCES, describe, import_plugin, source_hashes
 from ablations.study import UsageError
 from ufo.norms import NORMS
 
@@ -136,3 +137,28 @@ def test_a_change_of_the_code_is_recorded_and_one_of_its_results_is_not(tmp_path
     (tmp_path / "ablations" / "file").write_text("a change")
     assert describe()["git"]["dirty"] is True
     assert len(describe()["git"]["revision"]) == 40
+
+
+def test_an_environment_inside_another_projects_checkout_has_no_revision(tmp_path, monkeypatch):
+    subprocess.run(["git", "-C", str(tmp_path), "init"], check=True, capture_output=True)
+    (tmp_path / "site-packages" / "ablations").mkdir(parents=True)
+    (tmp_path / "site-packages" / "ablations" / "file").write_text("installed, and under no version control")
+    monkeypatch.setattr("ablations.provenance.ROOT", tmp_path / "site-packages")
+    (tmp_path / "file").write_text("theirs")
+    who = ("-c", "user.name=a", "-c", "user.email=a@b.c")
+    subprocess.run(["git", "-C", str(tmp_path), "add", "file"], check=True)
+    subprocess.run(["git", "-C", str(tmp_path), *who, "commit", "-m", "theirs"], check=True, capture_output=True)
+    assert describe()["git"] is None
+
+
+def test_a_record_has_the_versions_of_what_is_installed_and_of_nothing_else(monkeypatch):
+    def version(name):
+        if name == "timm":
+            raise importlib.metadata.PackageNotFoundError(name)
+        return "1.2.3"
+
+    monkeypatch.setattr("importlib.metadata.version", version)
+    versions = describe()["versions"]
+    assert "timm" not in versions
+    assert set(versions) == {"python", *PACKAGES} - {"timm"}
+    assert all(isinstance(version, str) for version in versions.values())

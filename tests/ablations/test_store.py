@@ -15,7 +15,7 @@ import pytest
 from ablations import recipes
 from ablations.listing import studies
 from ablations.stats import CHANCE_KINDS
-from ablations.store import CHECKPOINT, RESUMED, LeaseLost, Store, cell_name, find_cell, write_text
+from ablations.store import CHECKPOINT, RESUMED, LeaseLost, Store, cell_name, compare_cells, find_cell, write_text
 from ablations.store.frames import SCORED_AS_CHANCE, read_frames
 from ablations.store.leases import LEASE
 from ablations.study import CellConfig, Study, UsageError
@@ -436,6 +436,7 @@ def test_a_text_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
         ("git", "x"),
         ("epoch_hashes", None),
         ("versions", ["torch"]),
+        ("versions", {"torch": 2.11}),
         ("machine", None),
         ("seconds", "two"),
         ("epochs_run", "2"),
@@ -453,3 +454,25 @@ def test_a_record_of_another_type_is_no_record_and_named(tmp_path, field, value)
     assert folder.name in problem
     assert field in problem
     assert "\n" not in problem
+
+
+def test_a_study_that_was_run_partly_without_an_optional_package_is_read_whole(tmp_path):
+    store, cells = fake(tmp_path, ALL_OK)
+    versions = [
+        {"torch": "2.11", "timm": "1.0.31"},
+        {"torch": "2.11", "timm": None},  # as versions up to 0.1 recorded an absent package
+        {"torch": "2.11"},
+    ]
+    records, _ = store.read_records()
+    folders = [record.folder for record in records.values()]
+    for folder, own in zip(folders, versions, strict=False):
+        outcome = json.loads((folder / "outcome.json").read_text())
+        (folder / "outcome.json").write_text(json.dumps(outcome | {"versions": own}))
+    frames = read_frames(store, sources=None)
+    assert not frames.problems
+    assert len(frames.cells) == len(cells)
+    assert set(frames.cells["software"]) == {"torch 2.11, timm 1.0.31", "torch 2.11"}
+    assert set(frames.cells["torch"]) == {"2.11"}
+    with_timm, with_null, without = (find_cell(tmp_path, folder.name) for folder in folders[:3])
+    assert ("outcome.versions.timm", "1.0.31", None) in compare_cells(with_timm, without)
+    assert "outcome.versions.timm" not in {field for field, _, _ in compare_cells(with_null, without)}
