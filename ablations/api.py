@@ -112,7 +112,7 @@ def run(
     if seeds is not None:
         asked["seed"] = parse_seeds(_seeds_text(seeds))
     request = make_request(
-        experiment=None if experiment is None else Path(experiment),
+        experiment=experiment,
         asked=asked,
         smoke=smoke,
         compare=compare,
@@ -214,7 +214,7 @@ def tune(
     from ablations.tuning import confirmation, trial_plans
 
     tuning = make_tuning(
-        experiment=None if experiment is None else Path(experiment),
+        experiment=experiment,
         search=search,
         sampler=sampler,
         sampler_seed=sampler_seed,
@@ -224,7 +224,7 @@ def tune(
         storage=storage,
     )
     request = make_request(
-        experiment=None if experiment is None else Path(experiment),
+        experiment=experiment,
         asked=_asked(
             {"task": task, "norm": norm, "data": data, "lr": lr, "epochs": epochs, "model": model, **(fields or {})}
         ),

@@ -11,27 +11,33 @@ import torch
 
 from ablations.data import DataInfo
 from ablations.engine.estimate import num_steps
-from ablations.engine.options import EngineOptions
+from ablations.engine.options import LOGGERS, EngineOptions
 from ablations.request import Request
 from ablations.store import Store
 from ablations.study import CellConfig, UsageError
 from ablations.study.cell import COSINE, JOINT
 from ablations.study.foreign import is_foreign
+from ablations.study.packages import require_package
 from ablations.study.values import value_name
 from ablations.tasks.net import make_net, start_of
 from ablations.tasks.timm_net import try_timm_net
 from ufo.norms import NORMS
+from ufo.registry import unknown_name
 
 DECIDES_NO_NET = {"seed": 0, "lr": 1.0, "weight_decay": 0.0}
 """Fields that often vary and on which the net does not depend, and a value for each."""
 
 
 def check_engine(device: torch.device, engine: EngineOptions) -> None:
-    """Refuse what would be without effect."""
+    """Refuse what would be without effect, and loggers that are unknown or whose package is not installed."""
     if engine.jobs is not None and device.type != "cpu":
         raise UsageError(f"--jobs {engine.jobs} is for a CPU; on {device} give --jobs-per-gpu")
     if engine.jobs_per_gpu is not None and device.type != "cuda":
         raise UsageError(f"--jobs-per-gpu {engine.jobs_per_gpu} is for CUDA; on {device} give --jobs")
+    for name in engine.loggers:
+        if name not in LOGGERS:
+            raise unknown_name("logger", name, LOGGERS)
+        require_package(name, f"--log {name}")
     can_limit = device.type == "cuda" or (device.type == "cpu" and sys.platform == "linux")
     if engine.memory_per_cell_mib is not None and not can_limit:
         raise UsageError(f"--memory-per-cell cannot be enforced on {device} under {sys.platform}")

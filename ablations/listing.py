@@ -13,6 +13,7 @@ from ablations.recipes import RECIPES, defaults
 from ablations.store import Store, study_folders
 from ablations.study import CellConfig, UsageError
 from ablations.study.cell import NEVER_ASKED
+from ablations.study.experiment import load_experiment, named_experiments
 from ablations.study.values import value_name
 from ufo.norms import CONTRASTS, NORMS
 from ufo.sizes import SIZES
@@ -27,10 +28,11 @@ def listing(what: str, *, out: Path) -> tuple[str, list[str], list[list[str]]]:
     """Return title, head and rows of a list.
 
     Args:
-        what: ``norms``, ``models``, ``data``, ``recipes``, ``fields`` or ``studies``.
+        what: ``norms``, ``models``, ``data``, ``recipes``, ``fields``, ``experiments`` or ``studies``.
         out: folder that holds the studies.
     """
     tables = {"norms": norms, "models": models, "data": data, "recipes": recipes, "fields": fields}
+    tables["experiments"] = experiments
     head, rows = studies(out) if what == "studies" else tables[what]()
     return what, head, rows
 
@@ -69,6 +71,16 @@ def recipes() -> TextTable:
     return ["name", "what it is"], [[name, what] for name, what in RECIPES.items()]
 
 
+def experiments() -> TextTable:
+    """List the experiments that come with the package."""
+    rows = []
+    for name, path in named_experiments().items():
+        experiment = load_experiment(path)
+        command = "run" if experiment.search is None else "tune"
+        rows.append([name, command, experiment.question, experiment.cost])
+    return ["name", "command", "question", "cost"], rows
+
+
 def fields() -> TextTable:
     """List every field of a cell that can be asked for, with the values that it takes."""
     from_recipe = defaults(image_side=32, flips=True)
@@ -97,7 +109,7 @@ def _values(schema: dict[str, Any]) -> str:
         return ", ".join(schema.get("enum") or [schema["const"]])
     kinds = {"boolean": "on, off", "null": "none", "string": "text", "integer": "an integer", "number": "a number"}
     words = {"minimum": "from", "exclusiveMinimum": "above", "maximum": "to", "exclusiveMaximum": "below"}
-    bounds = [f"{word} {schema[key]}" for key, word in words.items() if schema.get(key, NO_BOUND) < NO_BOUND]
+    bounds = [f"{word} {schema[key]:g}" for key, word in words.items() if schema.get(key, NO_BOUND) < NO_BOUND]
     return " ".join([kinds[schema["type"]], *bounds])
 
 

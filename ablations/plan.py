@@ -31,9 +31,10 @@ from ablations.request import DEFAULT_NORMS, DEFAULT_SEEDS, SMOKE_IMAGES, SMOKE_
 from ablations.store import TRIALS, CellRecord, Store
 from ablations.study import CellConfig, Study, UsageError
 from ablations.study.effects import check_effects
-from ablations.study.foreign import check_own_fields, is_foreign
+from ablations.study.foreign import check_own_fields, is_foreign, is_timm
 from ablations.study.grid import DATA_FIELDS, design
 from ablations.study.growth import extend
+from ablations.study.packages import require_package
 from ablations.study.search import check_search
 from ablations.study.task import check_meaning, task_of
 from ablations.study.values import check_field, check_values, parse_values, value_name
@@ -303,6 +304,8 @@ def _complete(request: Request) -> dict[str, list[Any]]:
     for name in asked["norm"]:
         NORMS[name]
     for model in asked.get("model", []):
+        if is_timm(model):
+            require_package("timm", f"model {model}")
         if is_foreign(model):
             check_foreign_name(model, task_of(asked))
         else:

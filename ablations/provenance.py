@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import importlib.metadata
 import os
 import platform
 import subprocess
@@ -16,6 +15,7 @@ from typing import Any
 
 from ablations.study import UsageError
 from ablations.study.cell import Task
+from ablations.study.packages import DISTRIBUTION, package_version
 from ufo.norms import NORMS, RegistrationError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -40,8 +40,6 @@ OF_TASK: dict[Task, tuple[str, ...]] = {
     "detect": ("ufo/detection/*.py", "ablations/data/objects/*.py", "ablations/tasks/detect/*.py"),
 }
 """Task to the files that can change the numbers of its cells alone."""
-
-DISTRIBUTION = "ufo-ablations"
 
 PACKAGES = (
     *(DISTRIBUTION, "torch", "torchvision", "pytorch-lightning", "torchmetrics", "numpy", "scikit-learn"),
@@ -112,14 +110,6 @@ def describe() -> dict[str, Any]:
         "versions": {"python": platform.python_version()} | {name: v for name, v in versions.items() if v is not None},
         "machine": {"system": platform.platform(), "processor": _processor(), "cores": os.cpu_count()},
     }
-
-
-def package_version(name: str) -> str | None:
-    """Return the version of an installed package; None if there is none by that name."""
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def _hash_files(files: list[tuple[str, Path]]) -> str:

@@ -97,7 +97,7 @@ class Request:
 
 def make_request(
     *,
-    experiment: Path | None,
+    experiment: str | Path | None,
     asked: dict[str, list[Any]],
     smoke: bool,
     compare: str | None,
@@ -172,7 +172,7 @@ class Tuning:
 
 def make_tuning(
     *,
-    experiment: Path | None,
+    experiment: str | Path | None,
     search: str | Mapping[str, Any] | None,
     sampler: str | None,
     sampler_seed: int | None,

@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 ALLOWED = {
     "study": {"study"},
+    "platforms": set(),
     "signals": set(),
     "streams": set(),
     "threads": set(),
@@ -87,10 +88,10 @@ ALLOWED = {
     "cli": {
         *("cli", "api", "describe", "plan", "request", "report", "listing", "board", "progress", "clean", "bench"),
         "tuning",
-        *("engine", "store", "provenance", "signals", "study"),
+        *("engine", "platforms", "store", "provenance", "signals", "study"),
     },
     "__main__": {"cli"},
-    "__init__": {"api"},
+    "__init__": {"api", "platforms"},
 }
 """Room to the rooms that it may import. `stats` and `figures` know DataFrames alone."""
 

@@ -17,7 +17,8 @@ from ablations.bench.measure import count_multiply_adds, peak_bytes, time_calls
 from ablations.recipes import build_optimizer
 from ablations.study import UsageError
 from ablations.study.cell import Task
-from ablations.study.foreign import is_foreign
+from ablations.study.foreign import is_foreign, is_timm
+from ablations.study.packages import require_package
 from ablations.tasks.net import check_foreign_name
 from ablations.tasks.timm_net import make_timm_net
 from ablations.threads import cpu_threads
@@ -93,6 +94,8 @@ def bench_models(bench: ModelBench, *, on_row: Callable[[ModelRow], None]) -> li
         UsageError: a model that there is not, or that does not take such images.
     """
     for model in bench.models:
+        if is_timm(model):
+            require_package("timm", f"model {model}")
         if is_foreign(model):
             check_foreign_name(model, bench.task)
         else:

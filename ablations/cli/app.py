@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import platform
 import sys
+from typing import Annotated
 
 import typer
 
+from ablations.platforms import UNSUPPORTED, is_supported
 from ablations.signals import remember_interrupts
 
 OK, SOME_FAILED, USAGE, NO_OUTCOME, INTERRUPTED = 0, 1, 2, 3, 130
 
 app = typer.Typer(
-    help="Train a vision transformer under every attention normaliser, paired, and say how sure the result is.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -20,8 +22,31 @@ app = typer.Typer(
 )
 
 
+def _print_version(asked: bool) -> None:
+    if not asked:
+        return
+    from ablations.study.packages import DISTRIBUTION, package_version
+
+    ours = package_version(DISTRIBUTION) or "(not installed: run from its sources)"
+    torch = package_version("torch") or "(not installed)"
+    typer.echo(f"{DISTRIBUTION} {ours}, torch {torch}, Python {platform.python_version()}")
+    raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the versions and exit.")
+    ] = False,
+) -> None:
+    """Train a vision transformer under every attention normaliser, paired, and say how sure the result is."""
+
+
 def main() -> None:
     """Run the command line and leave with its exit code; a usage error is one line on stderr."""
+    if not is_supported():
+        print(f"error: {UNSUPPORTED}", file=sys.stderr)
+        sys.exit(USAGE)
     if len(sys.argv) == 1:
         sys.argv.append("--help")
     remember_interrupts()

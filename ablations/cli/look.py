@@ -27,6 +27,7 @@ class Listed(StrEnum):
     DATA = "data"
     RECIPES = "recipes"
     FIELDS = "fields"
+    EXPERIMENTS = "experiments"
     STUDIES = "studies"
 
 
@@ -137,13 +138,13 @@ def diff(
 
 @app.command("list")
 def list_(
-    what: Annotated[Listed, typer.Argument(help="norms, models, data, recipes, fields or studies.")],
+    what: Annotated[Listed, typer.Argument(help="norms, models, data, recipes, fields, experiments or studies.")],
     out: Out = Path("runs"),
     plugin: Plugin = None,
     as_markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")] = False,
     as_json: Json = False,
 ) -> int:
-    """List normalisers, models, data sets, recipes, fields of a cell, or studies."""
+    """List normalisers, models, data sets, recipes, fields of a cell, experiments, or studies."""
     from ablations.provenance import import_plugin
 
     for name in plugin or ():

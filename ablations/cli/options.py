@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
 UNITS_S = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 UNITS_MIB = {"": 1.0, "MiB": 1.0, "GiB": 1024.0, "MB": 1e6 / 2**20, "GB": 1e9 / 2**20}
-LOGGERS = {"tensorboard": "tensorboard", "wandb": "wandb"}
-"""Name of each logger to the package that it needs."""
 
 
 class Retry(StrEnum):
@@ -70,7 +68,9 @@ Settings = Annotated[
 ]
 Compare = Annotated[str | None, typer.Option(help="Field whose values are the arms. [default: norm]")]
 Ref = Annotated[str | None, typer.Option(help="Arm to compare with. [default: xnorm, or the first]")]
-Experiment = Annotated[Path | None, typer.Option(help="YAML file with question and fields; flags win.")]
+Experiment = Annotated[
+    str | None, typer.Option(help="One of list experiments, or a YAML file with question and fields; flags win.")
+]
 Init = Annotated[
     str | None,
     typer.Option(help="Cells of classifiers, a comma list of folders: each norm's detectors start from its weights."),
@@ -313,15 +313,4 @@ def _quantity(option: str, text: str | None, units: dict[str, float], examples: 
 
 
 def _loggers(text: str | None) -> tuple[str, ...]:
-    import importlib.util
-
-    from ablations.study import UsageError
-    from ufo.registry import unknown_name
-
-    names = tuple(dict.fromkeys(name.strip() for name in text.split(","))) if text else ()
-    for name in names:
-        if name not in LOGGERS:
-            raise UsageError(str(unknown_name("logger", name, LOGGERS)))
-        if importlib.util.find_spec(LOGGERS[name]) is None:
-            raise UsageError(f"--log {name}: the package is not installed; pip install {LOGGERS[name]}")
-    return names
+    return tuple(dict.fromkeys(name.strip() for name in text.split(","))) if text else ()

@@ -10,6 +10,10 @@ Retry = Literal["failed", "oom", "all", "none"]
 diverged too, or none. With ``none`` a cell gets no second attempt within a run either."""
 
 
+LOGGERS = ("tensorboard", "wandb")
+"""Lightning's loggers that can be attached; each is named as the package that it needs."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class CellOptions:
     """How one cell is run.

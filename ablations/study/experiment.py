@@ -17,10 +17,13 @@ from ablations.study.seeds import parse_seeds
 from ablations.study.values import check_values, parse_values
 from ufo.registry import unknown_name
 
+FOLDER = Path(__file__).resolve().parent.parent / "experiments"
+"""Of the experiment files that come with the package."""
+
 TUNING = ("search", "sampler", "sampler_seed", "trials", "confirm")
 """Keys of an experiment file that is a tuning; ``search`` makes it one."""
 
-OPTIONS = ("study", "question", "compare", "ref", "recipe", "plugins", "claims", *TUNING)
+OPTIONS = ("study", "question", "cost", "compare", "ref", "recipe", "plugins", "claims", *TUNING)
 """Keys of an experiment file beside the fields of a cell and ``seeds``."""
 
 
@@ -32,6 +35,7 @@ class Experiment:
         asked: values for each field that is named.
         study: name of the study.
         question: one sentence.
+        cost: cells and time, in a sentence.
         compare: the field whose values are the arms.
         ref: the reference arm.
         recipe: the values of fields that are not named.
@@ -45,6 +49,7 @@ class Experiment:
     asked: dict[str, list[Any]] = field(default_factory=dict)
     study: str | None = None
     question: str = ""
+    cost: str = ""
     compare: str = "norm"
     ref: str | None = None
     recipe: str = "quick"
@@ -66,16 +71,52 @@ class _UniqueKeys(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def load_experiment(path: Path) -> Experiment:
+def named_experiments() -> dict[str, Path]:
+    """Return the experiment files that come with the package, by name.
+
+    >>> "norm_digits" in named_experiments()
+    True
+    """
+    return {path.stem: path for path in sorted(FOLDER.glob("*.yaml"))}
+
+
+def find_experiment(given: str | Path) -> Path:
+    """Return the file of an experiment: the path as it is if there is such a file, or else that of a named experiment.
+
+    Args:
+        given: a path, or one of `named_experiments`.
+
+    Raises:
+        UsageError: there is no such file.
+        UnknownNameError: it is no path, and there is no experiment of that name.
+    """
+    path, named = Path(given), named_experiments()
+    if path.is_file():
+        return path
+    if len(path.parts) == 1 and not path.suffix and not path.exists():
+        if path.name not in named:
+            raise unknown_name("experiment", path.name, named)
+        return named[path.name]
+    if path.stem in named:
+        raise UsageError(f"experiment file {path} is no file; give {path.stem}, which comes with the package")
+    raise UsageError(f"experiment file {path} is no file; give its path, or one of {', '.join(named)}")
+
+
+def load_experiment(given: str | Path) -> Experiment:
     """Read an experiment file.
+
+    Args:
+        given: its path, or the name of one that comes with the package.
 
     Raises:
         UsageError: it cannot be read, or has a key or a value that is none.
+        UnknownNameError: there is no experiment of that name.
     """
     try:
+        path = find_experiment(given)
         content = yaml.load(path.read_text(), _UniqueKeys)  # a safe loader
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"experiment file {path} cannot be read: {error}") from error
+        raise UsageError(f"experiment file {given} cannot be read: {error}") from error
     except yaml.YAMLError as error:
         raise UsageError(f"experiment file {path} is no YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
@@ -96,7 +137,7 @@ def load_experiment(path: Path) -> Experiment:
         raise UsageError(f"{path}: plugins is a list of module names, not {plugins!r}")
     if "seed" in content and "seeds" in content:
         raise UsageError(f"{path}: give seeds or seed, not both")
-    for key in ("study", "question", "compare", "ref", "recipe"):
+    for key in ("study", "question", "cost", "compare", "ref", "recipe"):
         if not isinstance(options.get(key, ""), str):
             raise UsageError(f"{path}: {key} is a text, not {options[key]!r}")
     try:

@@ -147,7 +147,6 @@ def test_options_are_read():
         ({"checkpoint_every": "-1"}, "--checkpoint-every -1: give auto or a number from 0 up"),
         ({"jobs_per_gpu": "0"}, "--jobs-per-gpu 0: give auto or a number from 1 up"),
         ({"save_weights": "best"}, "--save-weights best: give none or last"),
-        ({"log": "tensorbord"}, "unknown logger 'tensorbord', did you mean 'tensorboard'?"),
         ({"fail_fast": True, "max_failures": 2}, "--fail-fast or --max-failures, not both"),
     ],
 )
@@ -168,9 +167,3 @@ def test_devices_that_are_none_are_refused():
         parse_devices("cpu", "0")
     with pytest.raises(UsageError, match="give numbers of GPUs"):
         parse_devices(None, "cpu")
-
-
-def test_a_logger_whose_package_is_missing_is_named(monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
-    with pytest.raises(UsageError, match="--log wandb: the package is not installed; pip install wandb"):
-        engine(log="wandb")

@@ -425,7 +425,7 @@ BAD = {
     "precision": (("--precision", "16-mixed", "--device", "cpu"), "16-mixed needs a GPU"),
     "option": (("--nrom", "l2"), "--nrom"),
     "plug-in": (("--plugin", "no_such_module"), "--plugin no_such_module: no such module"),
-    "experiment": (("--experiment", "none.yaml"), "experiment file none.yaml cannot be read"),
+    "experiment": (("--experiment", "none.yaml"), "experiment file none.yaml is no file; give its path, or one of"),
     "superscript seeds": (("--seeds", "\N{SUPERSCRIPT TWO}"), "give how many"),
     "relative plug-in": (("--plugin", ".foo"), "--plugin .foo: give the module's full name"),
     "one data set missing": (("--data", "digits,cifar10"), "cifar10 is not there"),
