@@ -91,7 +91,7 @@ def tuned(trials: pd.DataFrame, fields: Sequence[str]) -> pd.DataFrame:
             "diverged_share": num_diverged / n if n else math.nan,
             "diverged_low_share": low,
             "diverged_high_share": high,
-            "median_pct": own["score_pct"].median(),
+            "median_pct": own["score_pct"].median() if n else math.nan,
             "seconds": own["seconds"].sum(),
             "edges": "",
         }

@@ -29,7 +29,9 @@ def torchvisions(name: str, image: torch.Tensor, strength: float, sign: float) -
     magnitudes, signed = whole._AUGMENTATION_SPACE[name]
     table = magnitudes(STEPS, *image.shape[-2:])
     magnitude = 0.0 if table is None else float(table[round(strength * (STEPS - 1))]) * (sign if signed else 1)
-    return whole._apply_image_or_video_transform(image, name, magnitude, interpolation="nearest", fill=whole._fill)
+    return whole._apply_image_or_video_transform(
+        image, name, magnitude, interpolation=v2.InterpolationMode.NEAREST, fill=whole._fill
+    )
 
 
 @pytest.mark.parametrize("channels", [1, 3])

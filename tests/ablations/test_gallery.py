@@ -285,8 +285,8 @@ def test_sensitivity_has_a_mean_per_arm_and_learning_rate():
     axes = draw(one)
     for container, (arm, own) in zip(axes.containers, one.frame.groupby("arm", sort=False), strict=True):
         means = own.groupby("lr")["score_pct"].mean()
-        assert container.lines[0].get_ydata() == pytest.approx(means.to_numpy()), arm
-        assert container.lines[0].get_xdata() == pytest.approx(means.index, rel=0.02)
+        assert container.lines[0].get_ydata().astype(float) == pytest.approx(means.to_numpy()), arm
+        assert container.lines[0].get_xdata().astype(float) == pytest.approx(means.index.to_numpy(), rel=0.02)
         for (_, group), segment in zip(own.groupby("lr"), container.lines[2][0].get_segments(), strict=True):
             if group["kind"].isin(CHANCE_KINDS).any():
                 assert not np.isfinite(segment).any()
