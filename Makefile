@@ -4,10 +4,10 @@ BIN := .venv/bin
 # One worker more than cores: a quarter of the tests' time goes by in waiting for the processes that they start.
 WORKERS ?= $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 1)')
 
-.PHONY: help setup run test check format clean
+.PHONY: help setup run test test-fast test-installed test-lowest dist check format clean
 
 help: ## List the targets.
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "%-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-14s %s\n", $$1, $$2}' Makefile
 
 .venv/.ready: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \
@@ -26,6 +26,36 @@ run: setup ## Train xnorm, l2 and single_l2 on digits, 8 seeds each, and print t
 test: setup ## Run every test.
 	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 
+test-fast: setup ## Run the tests that take less than 5 s each.
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal -m "not slow"
+
+dist: setup ## Build the sdist, and from it the wheel, in dist/.
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist . >/dev/null
+
+# From an empty folder, in an environment that has torch linked from .venv and the rest as pip finds it.
+test-installed: dist ## Install the wheel without extras, and run its commands as a user does.
+	rm -rf .envs/plain
+	$(BIN)/python -m venv .envs/plain
+	$(BIN)/python .ci/link_torch.py .envs/plain
+	.envs/plain/bin/python -m pip install --quiet dist/*.whl
+	$(BIN)/python -m pytest tests/installed --python .envs/plain/bin/python --dist-dir dist \
+		--numprocesses 2 --dist loadfile
+
+.envs/lowest/.ready: pyproject.toml .ci/lower_bounds.py
+	rm -rf .envs/lowest
+	$(PYTHON) -m venv .envs/lowest
+	$(PYTHON) .ci/lower_bounds.py >.envs/lowest/bounds.txt
+	.envs/lowest/bin/python -m pip install --quiet --constraint .envs/lowest/bounds.txt '.[test]'
+	@touch $@
+
+# What is run is the wheel, and for the fast tests the sources.
+test-lowest: .envs/lowest/.ready dist ## The main job and the fast tests with the lower bounds of all requirements.
+	.envs/lowest/bin/python -m pip install --quiet --no-deps --force-reinstall dist/*.whl
+	.envs/lowest/bin/python -m pytest tests/installed --ignore tests/installed/test_plain.py \
+		--python .envs/lowest/bin/python --numprocesses 2 --dist loadfile
+	PYTHONDONTWRITEBYTECODE= .envs/lowest/bin/python -m pytest --numprocesses $(WORKERS) --dist worksteal -m "not slow"
+
 check: setup ## Lint, check the format and the types.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -36,4 +66,4 @@ format: setup ## Format the code.
 	$(BIN)/ruff format .
 
 clean: ## Remove the .venv and what tools have left; runs/ is kept.
-	rm -rf .venv build *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .envs build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache

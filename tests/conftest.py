@@ -32,7 +32,16 @@ FILES_OF_NUMBERS = ("metrics.csv", "probes.csv", "correct.npy")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--full", action="store_true", help="run the proofs at full length")
+    parser.addoption("--python", metavar="FILE", help="interpreter of the environment for tests/installed")
+    parser.addoption(
+        "--dist-dir", metavar="DIR", help="wheel and sdist, of which tests/installed looks at what is in them"
+    )
     parser.addoption("--coco", metavar="DIR", help="COCO, or a part of it, for the proofs that need photographs")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out the tests of an installed package unless its environment is named."""
+    return True if collection_path.name == "installed" and not config.getoption("--python") else None
 
 
 @pytest.fixture

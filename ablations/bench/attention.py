@@ -120,17 +120,20 @@ def describe_attention(costs: pd.DataFrame) -> list[str]:
     """Say in a line for each normaliser what a token costs and whether that is the same at all numbers of tokens."""
     lines = []
     for norm in dict.fromkeys(costs["norm"]):
-        own = costs[(costs["norm"] == norm) & (costs["tokens"] >= FLAT_FROM)]
-        if own["tokens"].nunique() < 2:
+        every = costs[costs["norm"] == norm]
+        large = every[every["tokens"] >= FLAT_FROM]
+        can_judge = large["tokens"].nunique() > 1
+        own = large if can_judge else every
+        time, memory = (own[own["quantity"] == what]["median"] for what in ("time_s", "peak_bytes"))
+        times = f"{1e9 * time.min():,.0f} to {1e9 * time.max():,.0f} ns a token"
+        peaks = f"{memory.min():,.0f} to {memory.max():,.0f} bytes a token"
+        if not can_judge:
+            lines.append(f"{norm}: {times}; {peaks}: linear or not takes two numbers of tokens from {FLAT_FROM:,} up")
             continue
-        of_time, of_memory = (own[own["quantity"] == what]["median"] for what in ("time_s", "peak_bytes"))
-        time, memory = (spread_pct(costs, norm, what) for what in ("time_s", "peak_bytes"))
-        flat = time <= FLAT_TIME_PCT and memory <= FLAT_BYTES_PCT
+        of_time, of_memory = (spread_pct(costs, norm, what) for what in ("time_s", "peak_bytes"))
+        flat = of_time <= FLAT_TIME_PCT and of_memory <= FLAT_BYTES_PCT
         kind = "quadratic" if not NORMS[norm].linear else "linear, flat" if flat else "linear, NOT FLAT"
-        lines.append(
-            f"{norm}: {1e9 * of_time.min():,.0f} to {1e9 * of_time.max():,.0f} ns a token, spread {time:,.1f} %; "
-            f"{of_memory.min():,.0f} to {of_memory.max():,.0f} bytes a token, spread {memory:,.1f} %: {kind}"
-        )
+        lines.append(f"{norm}: {times}, spread {of_time:,.1f} %; {peaks}, spread {of_memory:,.1f} %: {kind}")
     return lines
 
 
