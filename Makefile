@@ -39,6 +39,7 @@ test-installed: dist ## Install the wheel without extras, and run its commands a
 	$(BIN)/python -m venv .envs/plain
 	$(BIN)/python .ci/link_torch.py .envs/plain
 	.envs/plain/bin/python -m pip install --quiet dist/*.whl
+	.envs/plain/bin/python -m pip check
 	$(BIN)/python -m pytest tests/installed --python .envs/plain/bin/python --dist-dir dist \
 		--numprocesses 2 --dist loadfile
 
@@ -46,12 +47,13 @@ test-installed: dist ## Install the wheel without extras, and run its commands a
 	rm -rf .envs/lowest
 	$(PYTHON) -m venv .envs/lowest
 	$(PYTHON) .ci/lower_bounds.py >.envs/lowest/bounds.txt
-	.envs/lowest/bin/python -m pip install --quiet --constraint .envs/lowest/bounds.txt '.[test]'
+	.envs/lowest/bin/python -m pip install --quiet --requirement .envs/lowest/bounds.txt
 	@touch $@
 
-# What is run is the wheel, and for the fast tests the sources.
-test-lowest: .envs/lowest/.ready dist ## The main job and the fast tests with the lower bounds of all requirements.
+# The commands are those of the wheel; the fast tests test the sources.
+test-lowest: .envs/lowest/.ready dist ## Run the installed commands and the fast tests with the lowest versions allowed.
 	.envs/lowest/bin/python -m pip install --quiet --no-deps --force-reinstall dist/*.whl
+	.envs/lowest/bin/python -m pip check
 	.envs/lowest/bin/python -m pytest tests/installed --ignore tests/installed/test_plain.py \
 		--python .envs/lowest/bin/python --numprocesses 2 --dist loadfile
 	PYTHONDONTWRITEBYTECODE= .envs/lowest/bin/python -m pytest --numprocesses $(WORKERS) --dist worksteal -m "not slow"

@@ -145,6 +145,7 @@ def test_records_are_read_without_torch_or_pandas():
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
+@pytest.mark.slow
 def test_planning_imports_nothing_that_takes_seconds_to_load():
     code = "import sys, ablations.api, ablations.cli.run; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True).stdout

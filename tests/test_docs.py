@@ -106,6 +106,7 @@ def test_every_file_that_the_readme_links_exists():
         assert (ROOT / link).exists(), link
 
 
+@pytest.mark.slow
 def test_the_readmes_normaliser_runs(cli, tmp_path, monkeypatch):
     code = re.search(r"```python\n(.*?)```", README, re.DOTALL)
     assert code is not None
@@ -135,6 +136,7 @@ def objects(tmp_path_factory):
     return coco_folder(tmp_path_factory.mktemp("data") / "little", train=14, test=2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
 def test_an_experiment_runs(path, cli, images, objects, tmp_path):
     """A smoke run; data that would have to be downloaded are replaced by small folders."""

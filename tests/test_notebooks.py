@@ -54,6 +54,7 @@ def test_notebooks_are_committed_whole_and_without_an_error(name):
     assert "/tmp" not in (FOLDER / f"{name}.ipynb").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", READING)
 def test_reading_gives_the_numbers_that_are_committed(name):
     before = {path: path.stat().st_mtime_ns for path in FOLDER.parent.glob("results/**/*")}
@@ -63,6 +64,7 @@ def test_reading_gives_the_numbers_that_are_committed(name):
     assert {path: path.stat().st_mtime_ns for path in FOLDER.parent.glob("results/**/*")} == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "patterns"),
     [

@@ -19,6 +19,7 @@ QUICK = {"train_limit": 128, "warmup_epochs": 0}
 FLAGS = ("--epochs", 1, "--set", "train_limit=128", "--set", "warmup_epochs=0")
 
 
+@pytest.mark.slow
 def test_run_means_the_same_as_the_command(cli, tmp_path, recwarn):
     results = ablations.run(norm=["xnorm", "l2"], seeds=2, epochs=1, fields=QUICK, out=tmp_path)
     assert isinstance(results, Results)

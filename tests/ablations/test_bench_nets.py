@@ -174,6 +174,7 @@ def test_a_wrong_word_is_one_line(cli, arguments, message):
     assert error.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_the_commands_write_what_they_measure(cli, tmp_path):
     small = ("--tokens", "64,1024,2048", "--heads", 2, "--rounds", 1)
     files = ("--csv", tmp_path / "a.csv", "--figure", tmp_path / "a.png")

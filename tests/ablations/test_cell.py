@@ -64,6 +64,7 @@ def test_a_cell_leaves_its_files_and_its_numbers(digits, tmp_path):
     assert (probes.loc[probes["probe"] == "grad_norm", "value"] > 0).all()
 
 
+@pytest.mark.slow
 def test_it_learns_what_chance_cannot_know(digits, tmp_path):
     result = run(digits, tmp_path, epochs=4, train_limit=None)
     assert result.fields["test_accuracy_pct"] > 80
@@ -119,6 +120,7 @@ def test_a_failed_cell_has_its_traceback_in_the_log(digits, tmp_path):
     assert "this arm is broken" in (tmp_path / "log.txt").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("arms")
 def test_a_cell_that_turns_to_nan_in_its_first_epoch_tells_its_batches(digits, tmp_path):
     more = {"norm": "turns_nan", "batch_size": 8, "train_limit": 1200, "augment": "shift"}

@@ -51,6 +51,7 @@ def test_a_plan_says_where_its_contrasts_cannot_be_decided(cli, tmp_path):
     assert "comparisons, whatever" not in out
 
 
+@pytest.mark.slow
 def test_a_second_run_finds_everything_done_and_a_longer_one_runs_the_rest(cli, tmp_path):
     run = ("run", "--norm", "xnorm", *QUICK, "--out", tmp_path)
     cli(*run, "--seeds", 1)
@@ -66,6 +67,7 @@ def test_a_second_run_finds_everything_done_and_a_longer_one_runs_the_rest(cli, 
     assert study["history"] == ["extended (cells with results: 1): seed=1"]
 
 
+@pytest.mark.slow
 def test_axes_that_are_not_asked_for_stay_as_the_study_has_them(cli, tmp_path):
     more = (*QUICK, "--study", "s", "--out", tmp_path)
     cli("run", "--norm", "xnorm,none", "--lr", "1e-3,3e-3", "--seeds", 1, *more)
@@ -126,6 +128,7 @@ def test_a_studys_plug_in_that_is_not_here_is_named_before_anything_runs(cli, tm
     assert (tmp_path / "runs" / "norm-digits" / "study.yaml").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_figures_of_conditions_that_are_no_more_go_and_equal_names_do_not_collide(cli, images, tmp_path):
     other = tmp_path / "x" / "a b"
     write_images(other, {"train": 20, "test": 5})
@@ -151,6 +154,7 @@ def test_a_smoke_run_keeps_the_arms_that_are_compared(cli, tmp_path):
     assert (fixed["train_limit"], fixed["batch_size"]) == (32, 32)
 
 
+@pytest.mark.slow
 def test_stale_cells_are_marked_and_run_again_on_request(cli, tmp_path):
     run = ("run", "--norm", "xnorm,l2", "--seeds", 1, *QUICK, "--out", tmp_path)
     cli(*run)
@@ -174,6 +178,7 @@ def test_exit_codes(cli, tmp_path, norms, code):
     assert cli("run", "--norm", norms, *more)[0] == code
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("arms")
 def test_a_failed_cell_costs_only_itself_and_runs_again(cli, tmp_path):
     run = ("run", "--norm", "xnorm,raises", "--seeds", 2, *QUICK, "--plugin", "arms", "--out", tmp_path)
@@ -334,6 +339,7 @@ def test_an_image_folder_is_trained_on(cli, images, tmp_path):
     assert str(tmp_path) not in json.dumps(config)
 
 
+@pytest.mark.slow
 def test_several_data_sets_are_conditions_each_with_its_own_defaults(cli, images, tmp_path):
     data = f"digits,imagefolder:{images}"
     more = ("--seeds", 1, "--epochs", 1, "--set", "train_limit=64", "--batch-size", 16, "--out", tmp_path)
@@ -487,6 +493,7 @@ def test_a_study_of_another_question_is_refused(cli, tmp_path):
     assert (tmp_path / "norm-digits" / "study.yaml").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_report_rebuilds_everything_from_the_cells(cli, tmp_path):
     cli("run", "--norm", "xnorm,l2", "--seeds", 1, *QUICK, "--out", tmp_path)
     folder = tmp_path / "norm-digits"
@@ -768,6 +775,7 @@ def test_a_killed_worker_costs_its_cell_a_second_try_and_nothing_else(tmp_path):
     assert [[attempt["kind"] for attempt in record["attempts"]] for record in records].count(["killed"]) == 1
 
 
+@pytest.mark.slow
 def test_the_number_of_jobs_changes_no_number(cli, tmp_path):
     for name, jobs in (("one", 1), ("again", 1), ("two", 2), ("three", 3)):
         cli("run", "--norm", "xnorm,l2", "--seeds", 2, *QUICK, "--jobs", jobs, "--out", tmp_path / name)

@@ -36,6 +36,7 @@ def study(tmp_path_factory) -> Path:
     return out / "norm-digits"
 
 
+@pytest.mark.slow
 def test_costs_are_written_drawn_and_judged(cli, study):
     code, out, _ = cli("bench", "cost", study, "--rounds", 2)
     assert code == 0

@@ -50,6 +50,7 @@ def test_six_ways_to_fail_cost_the_others_nothing(cli, tmp_path):
     assert out.count("it will be tried again, alone on the machine") == 2
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("arms")
 def test_fail_fast_starts_no_more(cli, tmp_path):
     run = ("run", "--norm", "raises,xnorm,l2", "--plugin", "arms", "--seeds", 3, *QUICK, "--out", tmp_path)
@@ -75,6 +76,7 @@ def test_when_the_first_cell_of_every_arm_fails_alike_the_run_stops_and_says_why
     assert len(cells(tmp_path, "lpi-digits")) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("arms")
 def test_which_cells_of_earlier_runs_are_run_again(cli, tmp_path):
     arms = ("--norm", "xnorm,raises,out_of_memory,turns_nan", "--plugin", "arms", "--seeds", 1, "--out", tmp_path)

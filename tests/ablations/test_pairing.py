@@ -192,6 +192,7 @@ def metrics(out: Path) -> dict[str, bytes]:
     return {folder.name: (folder / "metrics.csv").read_bytes() for folder in folders}
 
 
+@pytest.mark.slow
 def test_an_arm_alone_and_among_others_gives_the_same_numbers(cli, tmp_path):
     assert cli("run", "--norm", "softmax,l2,xnorm", "--seeds", 2, *QUICK, "--out", tmp_path / "all")[0] == 0
     assert cli("run", "--norm", "l2", "--seed", 1, *QUICK, "--out", tmp_path / "alone")[0] == 0

@@ -146,6 +146,7 @@ def test_latex_has_the_rules_of_booktabs_and_every_sign_escaped(whole):
     )
 
 
+@pytest.mark.slow
 def test_the_same_results_make_the_same_files(whole, tmp_path):
     folder, report = whole
     again = make_report([folder], full=True, to=tmp_path / "again")
@@ -301,12 +302,14 @@ def test_a_file_that_is_missing_is_said(name, tmp_path):
     assert read_results([folder]).problems == (f"{cell.name}: there is no {name}",)
 
 
+@pytest.mark.slow
 def test_a_report_of_an_unfinished_study_does_not_end_as_if_it_were_whole(cli, tmp_path):
     folder = make_study(tmp_path, seeds=2, missing=[("l2", 1)])
     assert cli("report", folder)[0] == 1
     assert cli("report", make_study(tmp_path, name="whole", seeds=2))[0] == 0
 
 
+@pytest.mark.slow
 def test_a_report_is_written_over_another_report_and_nothing_else(tmp_path):
     one, two = (make_study(tmp_path, name=name, seeds=2) for name in ("one", "two"))
     paper = tmp_path / "paper"
@@ -425,6 +428,7 @@ def test_a_folder_without_a_study_is_an_error_of_one_line(cli, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_conditions_have_rows_and_figures_of_their_own(tmp_path):
     folder = make_study(tmp_path, lr=[1e-3, 3e-3], seeds=3)
     report = make_report([folder], full=True)
@@ -438,6 +442,7 @@ def test_conditions_have_rows_and_figures_of_their_own(tmp_path):
     assert "Holm over 4 comparisons" in " ".join(report.main.notes)
 
 
+@pytest.mark.slow
 def test_figures_of_conditions_that_are_no_more_are_removed_and_others_are_kept(tmp_path):
     folder = make_study(tmp_path, lr=[1e-3, 3e-3], seeds=2)
     make_report([folder], full=False)
@@ -453,6 +458,7 @@ def test_figures_of_conditions_that_are_no_more_are_removed_and_others_are_kept(
     assert (folder / "tables" / "mine.csv").is_file()
 
 
+@pytest.mark.slow
 def test_several_studies_are_strata(tmp_path, cli):
     one = make_study(tmp_path, name="one", seeds=3, claims=CLAIMS[:1])
     two = make_study(tmp_path, name="two", seeds=3, lr=[1e-3, 3e-3], stories={("l2", 0): "oom"})
@@ -490,6 +496,7 @@ def test_studies_that_do_not_go_together_are_refused(tmp_path):
         read_results([one, lpi])
 
 
+@pytest.mark.slow
 def test_another_reference(tmp_path, cli):
     folder = make_study(tmp_path, seeds=3)
     assert cli("report", folder, "--ref", "l2")[0] == 0
@@ -555,6 +562,7 @@ drawing._write_all([(Path("x"), [], ())] * 8)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="figures are drawn by several processes on Linux alone")
 @pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="one processor draws by itself")
 def test_what_draws_ends_with_a_report_that_is_killed():

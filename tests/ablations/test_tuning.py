@@ -112,6 +112,7 @@ def test_the_winners_alone_have_been_tested(run_once):
     assert all((folder / "correct.npy").exists() for folder in (study / "cells").glob("[!.]*"))
 
 
+@pytest.mark.slow
 def test_trials_run_where_the_test_split_is_not_there_and_winners_do_not(tmp_path, monkeypatch):
     ablations.run(norm="xnorm", seeds=1, epochs=1, smoke=True, out=tmp_path / "first")  # decodes the data
     cache = tmp_path / "cache"
@@ -129,6 +130,7 @@ def test_trials_run_where_the_test_split_is_not_there_and_winners_do_not(tmp_pat
     assert all("/test_" in detail for detail in details)
 
 
+@pytest.mark.slow
 def test_the_same_command_again_runs_nothing(run_once, cli):
     study, _ = run_once
     code, out, err = cli("tune", *ARMS, *SMALL, "--trials", 4, "--confirm", 2, "--out", study.parent)
@@ -137,6 +139,7 @@ def test_the_same_command_again_runs_nothing(run_once, cli):
     assert out.count("all 4 cells are done") == 1
 
 
+@pytest.mark.slow
 def test_more_trials_keep_those_that_there_are(run_once, cli, tmp_path):
     study, _ = run_once
     shutil.copytree(study / "tuning", tmp_path / NAME / "tuning")
@@ -160,6 +163,7 @@ def test_the_status_and_the_cells_of_trials_can_be_looked_at(run_once, cli):
     assert f"{NAME}/tuning" in cli("list", "studies", "--out", study.parent)[1]
 
 
+@pytest.mark.slow
 def test_the_report_has_the_trials_beside_the_winners(run_once, cli):
     study, _ = run_once
     code, out, err = cli("report", study)
@@ -178,6 +182,7 @@ def test_the_report_has_the_trials_beside_the_winners(run_once, cli):
     assert (study / "trials.csv").exists()
 
 
+@pytest.mark.slow
 def test_the_command_of_a_report_runs_the_same_trials_and_winners(run_once, cli):
     study, _ = run_once
     for folder in (study, study / "tuning"):
@@ -297,6 +302,7 @@ def test_a_database_keeps_the_studies(tmp_path):
     assert len(study.trials) == 8
 
 
+@pytest.mark.slow
 def test_another_tunings_studies_in_a_database_are_left_alone(tmp_path):
     url = f"sqlite:///{tmp_path / 'optuna.db'}"
     synced(make_tuned(tmp_path / "one", confirmed=False), url)
@@ -340,6 +346,7 @@ def test_tpe_keeps_away_from_where_trials_diverge():
     assert sum(lr <= 0.01 for lr in proposed) >= 18  # by chance it would be half of them
 
 
+@pytest.mark.slow
 def test_tpe_draws_points_of_its_own_for_each_arm_and_goes_on_to_the_same(tmp_path, cli):
     arguments = ("tune", *ARMS, *SMALL, "--sampler", "tpe", "--trials", 10)
     code, out, err = cli(*arguments, "--out", tmp_path / "at_once")
@@ -363,6 +370,7 @@ def test_tpe_draws_points_of_its_own_for_each_arm_and_goes_on_to_the_same(tmp_pa
 # Losing nothing
 
 
+@pytest.mark.slow
 def test_a_tuning_that_is_killed_goes_on_without_repeating_or_skipping_a_point(tmp_path):
     """Killed among its trials and among its winners."""
     arguments = (*ARMS, *SMALL, "--trials", 4, "--confirm", 2)
@@ -390,6 +398,7 @@ def number_ended(study: Path) -> int:
     return len(outcomes(study))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("arms")
 def test_an_arm_whose_every_trial_diverges_gets_the_same_points_and_is_confirmed(tmp_path):
     results = ablations.tune(
@@ -490,6 +499,7 @@ def test_failed_trials_are_said_where_winners_are_chosen(tmp_path):
         confirmation(request, Store(lost), seeds=[0])
 
 
+@pytest.mark.slow
 def test_a_study_whose_trials_are_gone_or_unfinished_says_so(tmp_path, cli):
     study = make_tuned(tmp_path)
     shutil.rmtree(next((study / "tuning" / "cells").glob("l2-s10003-*")))
@@ -507,6 +517,7 @@ def test_trials_stand_beside_no_other_study(tmp_path):
         ablations.load(tuned / "tuning", other)
 
 
+@pytest.mark.slow
 def test_several_tuned_studies_are_strata(tmp_path):
     one, two = make_tuned(tmp_path, name="one"), make_tuned(tmp_path, name="two", epochs=2)
     results = ablations.load(one, two)

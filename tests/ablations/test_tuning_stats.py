@@ -83,6 +83,7 @@ def test_the_expected_best_is_the_mean_over_all_subsets(n):
     assert frame["k"].tolist() == list(range(1, n + 1))
 
 
+@pytest.mark.slow
 def test_the_expected_best_is_unbiased_where_trials_are_drawn_at_random():
     """Of 3 draws from three values the best is the largest with probability 1 - (2/3)^3, and so on."""
     rng, values, k = np.random.default_rng(0), [0.0, 50.0, 100.0], 3

@@ -234,6 +234,7 @@ def run_without_timm(code: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", block + code], cwd=ROOT, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_without_timm_the_library_works_and_the_registration_says_what_it_needs():
     assert run_without_timm("import ufo; ufo.build('ufo_vit_pico')").returncode == 0
     last = run_without_timm("import ufo.timm_models").stderr.splitlines()[-1]
