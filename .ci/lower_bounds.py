@@ -1,4 +1,4 @@
-"""Print what pyproject.toml requires, its tests and what they need included, at the lower bounds: torch==2.11 and so on.
+"""Print the lower bounds of all that pyproject.toml requires, with what its tests need: torch==2.11 and so on.
 
 Usage: python .ci/lower_bounds.py >FILE; pip install --requirement FILE
 """
