@@ -79,6 +79,12 @@ def test_every_requirement_has_a_lower_bound_and_no_optional_one_is_required():
     assert not {canonical(requirement) for requirement in required} & OPTIONAL.keys()
 
 
+@pytest.mark.parametrize("requirement", PROJECT["dependencies"])
+def test_every_requirement_is_imported_somewhere(requirement):
+    imported = {name for path in FILES for name in third_party(ast.parse(path.read_text()).body, at_import=False)}
+    assert imported & top_levels([requirement])
+
+
 def test_each_optional_package_is_an_extra_of_its_own():
     assert {name: [requirement] for name, requirement in OPTIONAL.items()} == {name: EXTRAS[name] for name in OPTIONAL}
 

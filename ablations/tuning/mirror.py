@@ -26,6 +26,9 @@ from ablations.tuning.propose import DIVERGED, Ended, distributions
 JOURNAL = "optuna_journal.log"
 """Optuna's journal file, in the folder of the trials."""
 
+DRIVERS = {"psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}
+"""Module with which SQLAlchemy opens a database by default, to the package that brings it, where their names differ."""
+
 STATES = {"ok": TrialState.COMPLETE, "diverged": TrialState.COMPLETE, "failed": TrialState.FAIL}
 """Outcome of a cell to the state of Optuna's trial: what diverged is a result."""
 
@@ -219,6 +222,12 @@ class Telling:
 def _open_database(url: str) -> BaseStorage:
     try:
         return get_storage(url)
+    except ImportError as error:
+        module = error.__cause__.name if isinstance(error.__cause__, ModuleNotFoundError) else None
+        if module is None:
+            raise UsageError(f"--storage {url} cannot be opened: {_line(error)}") from error
+        package = DRIVERS.get(module, module)
+        raise UsageError(f"--storage {url} needs {module}, which is not installed: pip install '{package}'") from error
     except Exception as error:  # whatever the database's driver raises
         raise UsageError(f"--storage {url} cannot be opened: {_line(error)}") from error
 

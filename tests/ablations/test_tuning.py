@@ -312,12 +312,19 @@ def test_another_tunings_studies_in_a_database_are_left_alone(tmp_path):
     assert len(optuna.load_study(study_name="tuning: xnorm", storage=url).trials) == 8
 
 
-@pytest.mark.parametrize("url", ["nothing://here", "sqlite:////no/such/folder/x.db"])
-def test_a_database_that_cannot_be_opened_is_one_line(cli, tmp_path, url):
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("nothing://here", "cannot be opened"),
+        ("sqlite:////no/such/folder/x.db", "cannot be opened"),
+        ("mysql://a/b", "needs MySQLdb, which is not installed: pip install 'mysqlclient'"),
+    ],
+)
+def test_a_database_that_cannot_be_opened_is_one_line(cli, tmp_path, url, message):
     code, _, err = cli("tune", *ARMS, *SMALL, "--trials", 2, "--storage", url, "--out", tmp_path)
     assert code == 2
     assert err.count("\n") == 1
-    assert f"--storage {url} cannot be opened" in err
+    assert f"--storage {url} {message}" in err
     assert not list(tmp_path.rglob("study.yaml"))
 
 
