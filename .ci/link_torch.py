@@ -32,11 +32,12 @@ def main(environment: Path) -> None:
     target = environment / source.relative_to(Path(sys.prefix).resolve())
     there = {one.name for one in importlib.metadata.distributions(path=[str(target)])}
     for name, distribution in closure(["torch", "torchvision"]).items():
-        for file in distribution.files or []:
-            path = source / file
-            if name not in there and ".." not in file.parts and path.is_file():
-                (target / file).parent.mkdir(parents=True, exist_ok=True)
-                os.link(path, target / file)
+        for file in [] if name in there else distribution.files or []:
+            path, link = source / file, target / file
+            if ".." in file.parts or not path.is_file() or link.exists():  # a script; gone; shared with another one
+                continue
+            link.parent.mkdir(parents=True, exist_ok=True)
+            os.link(path, link)
 
 
 if __name__ == "__main__":

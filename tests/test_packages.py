@@ -104,6 +104,14 @@ def test_an_absent_package_is_named_with_the_feature_and_the_remedy(package):
     assert str(error.value) == f"--a feature needs {package}, which is not installed: pip install '{OPTIONAL[package]}'"
 
 
+def test_a_folder_of_its_name_is_no_package(tmp_path, monkeypatch):
+    (tmp_path / "a_folder").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(OPTIONAL, "a_folder", "a_folder")
+    with pytest.raises(UsageError, match="needs a_folder, which is not installed"):
+        require_package("a_folder", "--log a_folder")
+
+
 @pytest.mark.usefixtures("bare")
 @pytest.mark.parametrize(
     ("arguments", "feature"),

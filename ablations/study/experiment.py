@@ -81,7 +81,7 @@ def named_experiments() -> dict[str, Path]:
 
 
 def find_experiment(given: str | Path) -> Path:
-    """Return the file of an experiment: the path as it is if there is such a file, or else that of a named experiment.
+    """Return the file of an experiment: what is given if there is such a file, or else that of a named experiment.
 
     Args:
         given: a path, or one of `named_experiments`.
@@ -93,7 +93,7 @@ def find_experiment(given: str | Path) -> Path:
     path, named = Path(given), named_experiments()
     if path.is_file():
         return path
-    if len(path.parts) == 1 and not path.suffix and not path.exists():
+    if len(path.parts) == 1 and not path.suffix:  # a folder of that name is no experiment, but perhaps its study
         if path.name not in named:
             raise unknown_name("experiment", path.name, named)
         return named[path.name]

@@ -36,5 +36,6 @@ def require_package(package: str, feature: str) -> None:
     Raises:
         UsageError: it is not installed; one line says how to install it.
     """
-    if importlib.util.find_spec(package) is None:
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:  # the latter is a mere folder: wandb leaves one of its name where it is run
         raise UsageError(f"{feature} needs {package}, which is not installed: pip install '{OPTIONAL[package]}'")

@@ -8,9 +8,10 @@ from ablations.recipes import defaults
 from ablations.study import CellConfig, UsageError
 from ablations.study.change import apply_change
 from ablations.study.config import make_config
-from ablations.study.experiment import load_experiment
+from ablations.study.experiment import find_experiment, load_experiment, named_experiments
 from ablations.study.seeds import parse_seeds
 from ablations.study.values import parse_values
+from ufo.registry import UnknownNameError
 
 
 def config(**fields: object) -> CellConfig:
@@ -209,6 +210,7 @@ def test_bad_seeds(text):
         ("epochs: many", "epochs: 'many' does not fit"),
         ("epoch: 3", "unknown key 'epoch', did you mean 'epochs'"),
         ("ref: 3", "ref is a text, not 3"),
+        ("cost: 3", "cost is a text, not 3"),
         ("lr: 0.1\nlr: 0.2", "'lr' comes twice"),
         ("epochs: true", "epochs: True does not fit, a number or a name"),
         ("depth: [on]", "depth: True does not fit"),
@@ -220,6 +222,33 @@ def test_a_bad_line_of_an_experiment_is_refused(tmp_path, line, message):
     path.write_text(f"study: s\n{line}\n")
     with pytest.raises(UsageError, match=message):
         load_experiment(path)
+
+
+def test_an_experiment_is_found_by_its_name_whatever_folder_has_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    ours = named_experiments()["norm_digits"]
+    assert find_experiment("norm_digits") == ours
+    (tmp_path / "norm_digits").mkdir()
+    assert find_experiment("norm_digits") == ours
+    (tmp_path / "norm_digits.yaml").write_text("study: mine\n")
+    assert load_experiment("norm_digits.yaml").study == "mine"
+    assert load_experiment(tmp_path / "norm_digits.yaml").study == "mine"
+    assert load_experiment("norm_digits").study == "norm_digits"
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("norm_digit", "unknown experiment 'norm_digit', did you mean 'norm_digits'"),
+        ("experiments/norm_digits.yaml", "is no file; give norm_digits, which comes with the package"),
+        ("none.yaml", "is no file; give its path, or one of architecture, "),
+        ("a/b", "is no file; give its path"),
+    ],
+)
+def test_an_experiment_that_is_none_is_refused(tmp_path, monkeypatch, given, message):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises((UsageError, UnknownNameError), match=message):
+        load_experiment(given)
 
 
 def test_an_experiment_takes_text_numbers_and_lists(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import shutil
 import signal
 import time
@@ -12,6 +13,7 @@ from types import SimpleNamespace
 import pandas as pd
 import psutil
 import pytest
+import torch
 import yaml
 from conftest import ROOT, cells, numbers, start, workers_of, write_images
 
@@ -308,6 +310,27 @@ def test_a_claim_about_no_arm_is_refused(cli, tmp_path, lines, message):
     assert (code, err.count("\n")) == (2, 1)
     assert message in err
     assert not (tmp_path / "out").exists()
+
+
+def test_the_experiments_are_listed_with_question_and_cost(cli):
+    code, out, _ = cli("list", "experiments", "--json")
+    listed = {row["name"]: row for row in json.loads(out)}
+    assert code == 0
+    assert listed["tuned_digits"]["command"] == "tune"
+    assert listed["norm_digits"] == {
+        "name": "norm_digits",
+        "command": "run",
+        "question": "Which attention normaliser trains on 8 x 8 digits, and what does each contrast isolate?",
+        "cost": "10 arms x 10 seeds, 8 minutes on two CPU cores.",
+    }
+
+
+def test_the_version_names_package_torch_and_python(cli):
+    code, out, _ = cli("--version")
+    package, *others = out.strip().split(", ")
+    assert code == 0
+    assert package.startswith("ufo-ablations ")
+    assert others == [f"torch {torch.__version__.partition('+')[0]}", f"Python {platform.python_version()}"]
 
 
 def test_an_experiment_file_gives_all_of_it_and_flags_win(cli, tmp_path):
