@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 import pandas as pd
@@ -98,9 +99,11 @@ def test_a_study_is_read_from_python(run, folder):
     assert run("-W", "error::UserWarning", "-c", code, folder=folder).split() == list(ARMS)
 
 
-def test_versions(ablations, run, folder):
+def test_versions(ablations, python, run, folder):
     code = "import torch, platform; print(torch.__version__.partition('+')[0], platform.python_version())"
-    torch, python = run("-c", code, folder=folder).split()
+    torch, version = run("-c", code, folder=folder).split()
     out = ablations("--version", folder=folder)
     assert out.startswith("ufo-ablations 0.")
-    assert out.strip().partition(", ")[2] == f"torch {torch}, Python {python}"
+    assert out.strip().partition(", ")[2] == f"torch {torch}, Python {version}"
+    script = subprocess.run([python.parent / "ablations", "--version"], cwd=folder, capture_output=True, text=True)
+    assert script.stdout == out
