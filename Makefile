@@ -29,12 +29,18 @@ test: setup ## Run every test.
 test-fast: setup ## Run the tests that take less than 5 s each.
 	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal -m "not slow"
 
-dist: setup ## Build the sdist, and from it the wheel, in dist/.
+.envs/build/.ready:
+	rm -rf .envs/build
+	$(PYTHON) -m venv .envs/build
+	.envs/build/bin/python -m pip install --quiet build
+	@touch $@
+
+dist: .envs/build/.ready ## Build the sdist, and from it the wheel, in dist/.
 	rm -rf dist
-	$(BIN)/python -m build --outdir dist . >/dev/null
+	.envs/build/bin/python -m build --outdir dist . >/dev/null
 
 # From an empty folder, in an environment that has torch linked from .venv and the rest as pip finds it.
-test-installed: dist ## Install the wheel without extras, and run its commands as a user does.
+test-installed: setup dist ## Install the wheel without extras, and run its commands as a user does.
 	rm -rf .envs/plain
 	$(BIN)/python -m venv .envs/plain
 	$(BIN)/python .ci/link_torch.py .envs/plain

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ablations.api import IncompleteStudyWarning, load, run, tune
 
+__version__ = "0.2.0.dev0"
+
 __all__ = ["IncompleteStudyWarning", "load", "run", "tune"]
 
 

@@ -16,7 +16,7 @@ from ablations.request import Request
 from ablations.store import Store
 from ablations.study import CellConfig, UsageError
 from ablations.study.cell import COSINE, JOINT
-from ablations.study.foreign import is_foreign
+from ablations.study.foreign import is_foreign, is_timm
 from ablations.study.packages import require_package
 from ablations.study.values import value_name
 from ablations.tasks.net import make_net, start_of
@@ -116,6 +116,8 @@ def check_nets(todo: list[CellConfig], infos: Mapping[str, DataInfo], *, weights
     distinct = {cell.model_copy(update=DECIDES_NO_NET).id: cell for cell in todo}
     for cell in distinct.values():
         info = infos[cell.data_fingerprint]
+        if is_timm(cell.model):
+            require_package("timm", f"model {cell.model}")
         try:
             net = make_net(cell, info, weights=weights.get(cell.norm, ""))
             if cell.task == "detect":

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import ablations
 from ablations.study import UsageError
 from ablations.study.cell import Task
 from ablations.study.packages import DISTRIBUTION, package_version
@@ -42,8 +43,8 @@ OF_TASK: dict[Task, tuple[str, ...]] = {
 """Task to the files that can change the numbers of its cells alone."""
 
 PACKAGES = (
-    *(DISTRIBUTION, "torch", "torchvision", "pytorch-lightning", "torchmetrics", "numpy", "scikit-learn"),
-    *("faster-coco-eval", "timm"),
+    *("torch", "torchvision", "pytorch-lightning", "torchmetrics", "numpy", "scikit-learn", "faster-coco-eval"),
+    "timm",
 )
 """Packages whose versions a cell's record holds; an absent one is left out."""
 
@@ -104,10 +105,11 @@ def import_plugin(name: str) -> ModuleType:
 
 def describe() -> dict[str, Any]:
     """Return revision, versions and machine, as a cell's record holds them."""
+    ours = {"python": platform.python_version(), DISTRIBUTION: ablations.__version__}
     versions = {name: package_version(name) for name in PACKAGES}
     return {
         "git": _git(),
-        "versions": {"python": platform.python_version()} | {name: v for name, v in versions.items() if v is not None},
+        "versions": ours | {name: version for name, version in versions.items() if version is not None},
         "machine": {"system": platform.platform(), "processor": _processor(), "cores": os.cpu_count()},
     }
 

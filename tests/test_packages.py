@@ -25,8 +25,12 @@ EXTRAS = PROJECT["optional-dependencies"]
 DISTRIBUTIONS = importlib.metadata.packages_distributions()
 """Module to the distributions that bring it."""
 
-OF_FEATURE = {"ufo/timm_models.py": {"timm"}, "ufo/timm_net.py": {"timm"}}
+OF_FEATURE = {"ufo/timm_models.py": {"timm"}}
 """Module that is an optional feature itself, to what it may need at import time."""
+
+
+BLOCKS = ("body", "orelse", "finalbody", "handlers", "cases")
+"""Parts of a statement that hold statements."""
 
 
 def canonical(requirement: str) -> str:
@@ -45,15 +49,17 @@ def third_party(nodes: Sequence[ast.stmt], *, at_import: bool) -> Iterator[str]:
         if isinstance(node, ast.Import):
             found = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            found = [node.module or ""]
+            found = [node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)]
         else:
             found = []
             is_function = isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
             if_typing = isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
-            if not (at_import and (is_function or if_typing)):
-                parts = [getattr(node, part, []) for part in ("body", "orelse", "finalbody", "handlers")]
+            if not (at_import and is_function):
+                skipped = ("body",) if at_import and if_typing else ()
+                parts = [getattr(node, part, []) for part in BLOCKS if part not in skipped]
                 yield from third_party([child for part in parts for child in part], at_import=at_import)
         for name in found:
+            yield from OF_FEATURE.get(f"{name.replace('.', '/')}.py", ())
             top = name.partition(".")[0]
             if top not in ("ufo", "ablations") and top not in sys.stdlib_module_names:
                 yield top
@@ -69,10 +75,11 @@ def test_what_a_module_needs_at_import_time_is_required(path):
 
 def test_an_import_anywhere_in_a_module_is_seen():
     lines = "import a\nif TYPE_CHECKING:\n    import b\ntry:\n    import c.d\nexcept OSError:\n    from e import f\n"
+    lines += "from ufo import timm_models, norms\nimport ufo.layers\nmatch m:\n    case 1:\n        import n\n"
     lines += "class G:\n    import h\n    def i(self):\n        import j\nwith k:\n    import l\n"
     body = ast.parse(lines).body
-    assert list(third_party(body, at_import=True)) == ["a", "c", "e", "h", "l"]
-    assert list(third_party(body, at_import=False)) == ["a", "b", "c", "e", "h", "j", "l"]
+    assert list(dict.fromkeys(third_party(body, at_import=True))) == ["a", "c", "e", "timm", "n", "h", "l"]
+    assert list(dict.fromkeys(third_party(body, at_import=False))) == ["a", "b", "c", "e", "timm", "n", "h", "j", "l"]
 
 
 def test_every_requirement_has_a_lower_bound_and_no_optional_one_is_required():

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+import ablations
 from ablations.platforms import UNSUPPORTED, is_supported
 from ablations.signals import remember_interrupts
 
@@ -27,9 +28,8 @@ def _print_version(asked: bool) -> None:
         return
     from ablations.study.packages import DISTRIBUTION, package_version
 
-    ours = package_version(DISTRIBUTION) or "(not installed: run from its sources)"
     torch = package_version("torch") or "(not installed)"
-    typer.echo(f"{DISTRIBUTION} {ours}, torch {torch}, Python {platform.python_version()}")
+    typer.echo(f"{DISTRIBUTION} {ablations.__version__}, torch {torch}, Python {platform.python_version()}")
     raise typer.Exit
 
 

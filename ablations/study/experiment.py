@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -91,9 +92,9 @@ def find_experiment(given: str | Path) -> Path:
         UnknownNameError: it is no path, and there is no experiment of that name.
     """
     path, named = Path(given), named_experiments()
-    if path.is_file():
+    if path.exists() and not path.is_dir():  # a pipe too
         return path
-    if len(path.parts) == 1 and not path.suffix:  # a folder of that name is no experiment, but perhaps its study
+    if os.sep not in str(given) and not path.suffix:  # a folder of that name is no experiment, but perhaps its study
         if path.name not in named:
             raise unknown_name("experiment", path.name, named)
         return named[path.name]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import threading
+
 import pytest
 
 from ablations.recipes import defaults
@@ -236,6 +239,14 @@ def test_an_experiment_is_found_by_its_name_whatever_folder_has_it(tmp_path, mon
     assert load_experiment("norm_digits").study == "norm_digits"
 
 
+def test_an_experiment_may_come_through_a_pipe(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=(tmp_path / "pipe").write_text, args=("study: piped\n",))
+    writer.start()
+    assert load_experiment(tmp_path / "pipe").study == "piped"
+    writer.join()
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
@@ -243,6 +254,7 @@ def test_an_experiment_is_found_by_its_name_whatever_folder_has_it(tmp_path, mon
         ("experiments/norm_digits.yaml", "is no file; give norm_digits, which comes with the package"),
         ("none.yaml", "is no file; give its path, or one of architecture, "),
         ("a/b", "is no file; give its path"),
+        ("./norm_digits", "is no file; give norm_digits, which comes"),
     ],
 )
 def test_an_experiment_that_is_none_is_refused(tmp_path, monkeypatch, given, message):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import platform
@@ -17,6 +18,7 @@ import torch
 import yaml
 from conftest import ROOT, cells, numbers, start, workers_of, write_images
 
+import ablations
 from ablations import listing
 from ablations.engine import estimate
 from ablations.store import Store
@@ -329,8 +331,9 @@ def test_the_version_names_package_torch_and_python(cli):
     code, out, _ = cli("--version")
     package, *others = out.strip().split(", ")
     assert code == 0
-    assert package.startswith("ufo-ablations ")
-    assert others == [f"torch {torch.__version__.partition('+')[0]}", f"Python {platform.python_version()}"]
+    assert package == f"ufo-ablations {ablations.__version__}"
+    assert others == [f"torch {importlib.metadata.version('torch')}", f"Python {platform.python_version()}"]
+    assert importlib.metadata.version("torch").partition("+")[0] == torch.__version__.partition("+")[0]
 
 
 def test_an_experiment_file_gives_all_of_it_and_flags_win(cli, tmp_path):

@@ -9,6 +9,7 @@ import sys
 import pytest
 from test_architecture import imports
 
+import ablations
 from ablations.provenance import OF_TASK, PACKAGES, ROOT, SOURCES, describe, import_plugin, source_hashes
 from ablations.study import UsageError
 from ufo.norms import NORMS
@@ -160,5 +161,6 @@ def test_a_record_has_the_versions_of_what_is_installed_and_of_nothing_else(monk
     monkeypatch.setattr("importlib.metadata.version", version)
     versions = describe()["versions"]
     assert "timm" not in versions
-    assert set(versions) == {"python", *PACKAGES} - {"timm"}
+    assert set(versions) == {"python", "ufo-ablations", *PACKAGES} - {"timm"}
+    assert versions["ufo-ablations"] == ablations.__version__  # of the code that runs, whatever else is installed
     assert all(isinstance(version, str) for version in versions.values())

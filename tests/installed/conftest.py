@@ -15,7 +15,12 @@ Run = Callable[..., str]
 @pytest.fixture(scope="session")
 def python(request: pytest.FixtureRequest) -> Path:
     """Return the interpreter of the environment."""
-    return Path(request.config.getoption("--python")).absolute()
+    given = request.config.getoption("--python")
+    if given is None:
+        raise pytest.UsageError(
+            "tests/installed: give the interpreter of an environment as --python, or make test-installed"
+        )
+    return Path(given).absolute()
 
 
 @pytest.fixture(scope="session")
