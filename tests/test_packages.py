@@ -29,6 +29,8 @@ OF_FEATURE = {"ufo/timm_models.py": {"timm"}}
 """Module that is an optional feature itself, to what it may need at import time."""
 
 
+PIP_TIMM = f"pip install '{OPTIONAL['timm']}'"
+
 BLOCKS = ("body", "orelse", "finalbody", "handlers", "cases")
 """Parts of a statement that hold statements."""
 
@@ -139,6 +141,16 @@ def test_a_command_that_needs_an_absent_package_says_so_in_one_line(cli, tmp_pat
     assert err.startswith(f"error: {feature}, which is not installed: pip install '")
     assert err.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_a_study_that_grows_without_a_package_that_it_was_begun_with_says_so(cli, images, tmp_path, monkeypatch):
+    nets = ("--model", "ufo_vit_pico,timm:test_vit")
+    run = ("run", "--compare", "model", "--data", f"imagefolder:{images}", "--smoke", "--out", tmp_path / "out")
+    small = ("--set", "train_limit=64", "--study", "s")
+    assert cli(*run, *small, *nets, "--seeds", 1)[0] == 0
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    code, _, err = cli(*run, *small, "--seeds", 2)
+    assert (code, err) == (2, f"error: model timm:test_vit needs timm, which is not installed: {PIP_TIMM}\n")
 
 
 def test_an_unknown_logger_is_refused():
