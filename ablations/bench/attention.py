@@ -128,7 +128,9 @@ def describe_attention(costs: pd.DataFrame) -> list[str]:
         times = f"{1e9 * time.min():,.0f} to {1e9 * time.max():,.0f} ns a token"
         peaks = f"{memory.min():,.0f} to {memory.max():,.0f} bytes a token"
         if not can_judge:
-            lines.append(f"{norm}: {times}; {peaks}: linear or not takes two numbers of tokens from {FLAT_FROM:,} up")
+            lines.append(
+                f"{norm}: {times}; {peaks}; two numbers of tokens from {FLAT_FROM:,} up would tell if it is linear"
+            )
             continue
         of_time, of_memory = (spread_pct(costs, norm, what) for what in ("time_s", "peak_bytes"))
         flat = of_time <= FLAT_TIME_PCT and of_memory <= FLAT_BYTES_PCT
