@@ -28,7 +28,6 @@ DISTRIBUTIONS = importlib.metadata.packages_distributions()
 OF_FEATURE = {"ufo/timm_models.py": {"timm"}}
 """Module that is an optional feature itself, to what it may need at import time."""
 
-
 PIP_TIMM = f"pip install '{OPTIONAL['timm']}'"
 
 BLOCKS = ("body", "orelse", "finalbody", "handlers", "cases")
