@@ -1,4 +1,4 @@
-"""What watches a cell as it trains: its history, its divergence, its probes."""
+"""What watches a cell as it trains: its history, its divergence, its probes. Lightning's callbacks."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import logging
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
@@ -41,54 +41,10 @@ class Diverged(Exception):
         self.kind = kind
 
 
-@dataclass(frozen=True)
-class Epoch:
-    """An epoch that has just ended.
-
-    Args:
-        number: from 1.
-        lr_after: learning rate of the step that would follow.
-        means: names to values, validation's too.
-        batches: hash of the batches that were trained on.
-    """
-
-    number: int
-    lr_after: float
-    means: dict[str, float]
-    batches: str
-
-
-class Callback:
-    """What a training tells those who watch it, in this order in each epoch. By default nobody listens."""
-
-    def on_epoch_start(self) -> None:
-        """Before the epoch's first batch is drawn."""
-
-    def on_step_end(self, step: int, loss: Tensor) -> None:
-        """After a step, counted from 1 over all epochs; ``loss`` is still on the device."""
-
-    def on_last_gradients(self, net: nn.Module) -> None:
-        """Before the epoch's last update, and before its gradients are clipped."""
-
-    def on_validation_start(self, net: nn.Module) -> None:
-        """Before the first batch of validation."""
-
-    def on_validation_end(self) -> None:
-        """After the last batch of validation."""
-
-    def on_epoch_end(self, epoch: Epoch) -> None:
-        """After validation."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return what a checkpoint must hold."""
-        return {}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take what a checkpoint held."""
-
-
-class History(Callback):
+class History(pl.Callback):
     """One row for each epoch: ``metrics.csv`` without times, so that it can be compared byte for byte; ``timing.csv``.
+
+    Of an epoch that was gone on with in its middle, ``timing.csv`` has the time since.
 
     Args:
         folder: where the two files are written, anew after each epoch.
@@ -108,26 +64,33 @@ class History(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take the rows of a checkpoint, and write them."""
         self.rows, self.timing = state_dict["rows"], state_dict["timing"]
-        self._write()
+        if self.rows:
+            self._write()
 
-    def on_epoch_start(self) -> None:
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the clock, also in the middle of an epoch."""
+        self._started = time.perf_counter()
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock."""
         self._started = time.perf_counter()
 
-    def on_validation_start(self, net: nn.Module) -> None:
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start validation's clock."""
         self._validated = time.perf_counter()
 
-    def on_validation_end(self) -> None:
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stop validation's clock."""
         self._val_s = time.perf_counter() - self._validated
 
-    def on_epoch_end(self, epoch: Epoch) -> None:
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Write the epoch's row."""
-        self.rows.append({"epoch": epoch.number, "lr_after": epoch.lr_after, **epoch.means, "batches": epoch.batches})
-        LOG.info("epoch %d: %s", epoch.number, ", ".join(f"{name} {value:.4g}" for name, value in epoch.means.items()))
+        number, means = trainer.current_epoch + 1, pl_module.epoch_metrics()
+        lr_after = trainer.optimizers[0].param_groups[0]["lr"]  # of the step that would follow
+        self.rows.append({"epoch": number, "lr_after": lr_after, **means, "batches": pl_module.epoch_hashes[-1]})
+        LOG.info("epoch %d: %s", number, ", ".join(f"{name} {value:.4g}" for name, value in means.items()))
         total_s = time.perf_counter() - self._started
-        self.timing.append({"epoch": epoch.number, "train_s": total_s - self._val_s, "val_s": self._val_s})
+        self.timing.append({"epoch": number, "train_s": total_s - self._val_s, "val_s": self._val_s})
         self._write()
 
     def _write(self) -> None:
@@ -135,8 +98,8 @@ class History(Callback):
         write_rows(self.folder / "timing.csv", self.timing)
 
 
-class DivergenceGuard(Callback):
-    """Ends a cell whose loss is no number, or has exploded after its warm-up.
+class DivergenceGuard(pl.Callback):
+    """Ends a training whose loss is no number, or has exploded after its warm-up, by `Diverged`.
 
     Args:
         chance: training loss of a net that guesses.
@@ -149,34 +112,36 @@ class DivergenceGuard(Callback):
         self.losses = losses
         self.warmup_epochs = warmup_epochs
 
-    def on_step_end(self, step: int, loss: Tensor) -> None:
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         """Look at the loss now and then, so that a long epoch is not finished for nothing."""
-        if step % CHECK_EVERY == 0 and not torch.isfinite(loss):
-            raise Diverged("nan", f"the training loss is no number at step {step}")
+        if trainer.global_step % CHECK_EVERY == 0 and not torch.isfinite(outputs["loss"]):
+            raise Diverged("nan", f"the training loss is no number at step {trainer.global_step}")
 
-    def on_epoch_end(self, epoch: Epoch) -> None:
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Judge the epoch's means."""
+        number, means = trainer.current_epoch + 1, pl_module.epoch_metrics()
         for name in self.losses:
-            if not math.isfinite(epoch.means[name]):
-                raise Diverged("nan", f"{name} is no number in epoch {epoch.number}")
-        loss = epoch.means["train_loss"]
-        if epoch.number > self.warmup_epochs and loss > self.limit:
-            raise Diverged("exploded", f"train_loss {loss:.4g} in epoch {epoch.number}, above {self.limit:.4g}")
+            if not math.isfinite(means.get(name, 0.0)):
+                raise Diverged("nan", f"{name} is no number in epoch {number}")
+        loss = means["train_loss"]
+        if number > self.warmup_epochs and loss > self.limit:
+            raise Diverged("exploded", f"train_loss {loss:.4g} in epoch {number}, above {self.limit:.4g}")
 
 
-class Probes(Callback):
+class Probes(pl.Callback):
     """For each attention layer and epoch: RMS of its output, norm of its gradient, mean of each normaliser parameter.
 
     The RMS is that of the normaliser's output, times the fixed gain of a matched scale, on the first validation batch;
     the gradient, before clipping, is the epoch's last. ``probes.csv`` is tidy: epoch, layer, probe, value; it has no
-    row for a net without such layers.
+    row for a net without such layers. It is written anew after each epoch in the trainer's ``log_dir``.
 
-    Args:
-        folder: where the file is written, anew after each epoch.
+    Attributes:
+        rows: of ``probes.csv``.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self) -> None:
         self.rows: list[dict[str, Any]] = []
         self._rms: dict[str, Tensor] = {}
         self._grad_norm: dict[str, Tensor] = {}
@@ -187,35 +152,48 @@ class Probes(Callback):
         return {"rows": self.rows}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take the rows of a checkpoint, and write them."""
+        """Take the rows of a checkpoint."""
         self.rows = state_dict["rows"]
-        write_rows(self.folder / "probes.csv", self.rows, PROBE_COLUMNS)
 
-    def on_last_gradients(self, net: nn.Module) -> None:
-        """Measure the gradients."""
-        for layer, attention in attention_layers(net).items():
-            grads = [p.grad for p in attention.parameters() if p.grad is not None]
-            self._grad_norm[layer] = nn.utils.get_total_norm(grads)
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write the rows of a checkpoint."""
+        if self.rows:
+            self._write(trainer)
 
-    def on_validation_start(self, net: nn.Module) -> None:
+    def on_before_optimizer_step(
+        self, trainer: pl.Trainer, pl_module: Any, optimizer: torch.optim.Optimizer
+    ) -> None:
+        """Measure the gradients of the epoch's last step."""
+        if trainer.is_last_batch:
+            for layer, attention in attention_layers(pl_module.net).items():
+                grads = [p.grad for p in attention.parameters() if p.grad is not None]
+                self._grad_norm[layer] = nn.utils.get_total_norm(grads)
+
+    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Listen to the first batch, and look at the parameters."""
-        for layer, attention in attention_layers(net).items():
+        for layer, attention in attention_layers(pl_module.net).items():
             norm, gain = attention.norm, attention.matched_gain
             self._listen(layer, norm, gain)
             self._means[layer] = {f"mean_{name}": p.detach().mean() for name, p in norm.named_parameters()}
             if gain is not None:
-                self._means[layer]["matched_gain"] = gain
+                self._means[layer]["matched_gain"] = gain.clone()
 
-    def on_epoch_end(self, epoch: Epoch) -> None:
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the epoch's rows."""
         for layer, means in self._means.items():
             values = {"output_rms": self._rms[layer], "grad_norm": self._grad_norm[layer]}
             values |= means
             self.rows += [
-                {"epoch": epoch.number, "layer": layer, "probe": probe, "value": value.item()}
+                {"epoch": trainer.current_epoch + 1, "layer": layer, "probe": probe, "value": value.item()}
                 for probe, value in values.items()
             ]
-        write_rows(self.folder / "probes.csv", self.rows, PROBE_COLUMNS)
+        self._write(trainer)
+
+    def _write(self, trainer: pl.Trainer) -> None:
+        folder = trainer.log_dir  # asked in every process, since they agree on it
+        if folder is not None and trainer.is_global_zero:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            write_rows(Path(folder) / "probes.csv", self.rows, PROBE_COLUMNS)
 
     def _listen(self, layer: str, norm: nn.Module, gain: Tensor | None) -> None:
         """Take the RMS of the next output of a normaliser times its fixed gain, and of no other."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import random
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -52,6 +52,29 @@ def forked_library(seed: int, *part: str) -> Iterator[None]:
         finally:
             random.setstate(of_python)
             np.random.set_state(of_numpy)  # noqa: NPY002
+
+
+def library_state() -> dict[str, Any]:
+    """Return where the global generators are, in parts that a checkpoint may hold."""
+    numpy_name, numpy_key, *numpy_rest = np.random.get_state()  # noqa: NPY002
+    version, internal, gauss = random.getstate()
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "numpy": [numpy_name, torch.from_numpy(np.asarray(numpy_key).astype(np.int64)), *numpy_rest],
+        "python": [version, list(internal), gauss],
+    }
+
+
+def restore_library(state: dict[str, Any]) -> None:
+    """Put the global generators where they were, inside `forked_library` only, or at its end."""
+    torch.set_rng_state(state["torch"])
+    if torch.cuda.is_available() and state["cuda"]:
+        torch.cuda.set_rng_state_all(state["cuda"])
+    numpy_name, numpy_key, *numpy_rest = state["numpy"]
+    np.random.set_state((numpy_name, numpy_key.numpy().astype(np.uint32), *numpy_rest))  # noqa: NPY002
+    version, internal, gauss = state["python"]
+    random.setstate((version, tuple(internal), gauss))
 
 
 @contextlib.contextmanager

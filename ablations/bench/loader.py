@@ -144,7 +144,7 @@ def _drain(stream: ImageStream, order: torch.Tensor, batch_size: int) -> float:
 def _decode(images: Images, rows: list[int], count: int) -> float:
     """Return the seconds in which so many processes, or this one, have decoded all."""
     # In turns of single images, so that all processes end at about the same time.
-    requests = [Request("train", [row], 0, position) for position, row in enumerate(rows)]
+    requests = [Request("train", [row], 0, [position]) for position, row in enumerate(rows)]
     if not count:
         started = time.perf_counter()
         _answer(images, requests, None)

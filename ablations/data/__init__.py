@@ -1,10 +1,11 @@
 """Data sets: found; decoded once into a cache or streamed; served in batches that are augmented on the device."""
 
-from ablations.data.batches import EVAL_BATCH, Batch, EpochBatches, EvalBatches, Scale, Split, TrainBatches
+from ablations.data.batches import EVAL_BATCH, Batch, EvalBatches, Scale, Split, TrainBatches
 from ablations.data.cache import prepare
+from ablations.data.epoch import EpochBatches, Rank
 from ablations.data.find import DATA_SETS, FOLDERS, OWN_SIZE, find_objects, find_source
 from ablations.data.info import DataInfo
-from ablations.data.load import CellData, load_data, time_images
+from ablations.data.load import CellData, time_images
 from ablations.data.location import cached
 from ablations.data.objects.source import ObjectSource, prepare_objects
 from ablations.data.order import num_batches
@@ -24,6 +25,7 @@ __all__ = [
     "EvalBatches",
     "InMemory",
     "ObjectSource",
+    "Rank",
     "Scale",
     "Source",
     "Split",
@@ -31,7 +33,6 @@ __all__ = [
     "cached",
     "find_objects",
     "find_source",
-    "load_data",
     "load_splits",
     "num_batches",
     "prepare",

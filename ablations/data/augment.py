@@ -32,9 +32,9 @@ class Draws:
         """Move all of it."""
         return Draws(self.down.to(device), self.right.to(device), self.flip.to(device))
 
-    def part(self, start: int, stop: int) -> Draws:
-        """Take the samples of a batch."""
-        return Draws(self.down[start:stop], self.right[start:stop], self.flip[start:stop])
+    def part(self, places: slice | Tensor) -> Draws:
+        """Take the samples of a batch, by their places in the epoch."""
+        return Draws(self.down[places], self.right[places], self.flip[places])
 
     def tobytes(self) -> bytes:
         """Return the draws as bytes, for a hash."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from ablations.data.augment import Draws, draw, gather
+from ablations.data.epoch import EpochBatches, Rank, moved
 from ablations.data.order import epoch_order, num_batches
 from ablations.data.per_sample import SampleDraws
 from ablations.data.transforms import Augmentation
@@ -18,9 +18,6 @@ from ablations.streams import epoch_generator
 
 Batch = tuple[Tensor, Tensor]
 """Images (B, C, H, W), normalised, channels last in memory; labels (B,)."""
-
-AnyBatch_co = TypeVar("AnyBatch_co", covariant=True)
-
 
 EVAL_BATCH = 500
 """Images of a validation or test batch: the same for every cell, since it can change the last bits."""
@@ -65,26 +62,7 @@ class Scale:
         return (images * self.factor - self.shift).permute(0, 3, 1, 2)
 
 
-class EpochBatches(Protocol[AnyBatch_co]):
-    """The batches of a training, drawn anew for each epoch, wherever the images come from.
-
-    Attributes:
-        batch_size: samples of a batch.
-        hash: of what the epoch's batches hold, known before the first of them.
-    """
-
-    batch_size: int
-    hash: str
-
-    def set_epoch(self, epoch: int) -> None:
-        """Draw an epoch (from 0)."""
-
-    def __len__(self) -> int: ...
-
-    def __iter__(self) -> Iterator[AnyBatch_co]: ...
-
-
-class TrainBatches:
+class TrainBatches(EpochBatches[Batch]):
     """The batches of an epoch: order and augmentation from streams keyed by (seed, epoch).
 
     The samples that do not fill a last batch are left out of that epoch; each epoch leaves out others.
@@ -96,21 +74,36 @@ class TrainBatches:
         augmentation: of each sample.
         seed: the cell's.
         repeats: how often each sample of an epoch comes in it, as in `epoch_order`.
+        rank: whose part of each batch is given.
+
+    Raises:
+        ValueError: batches that the processes cannot share.
     """
 
     def __init__(
-        self, split: Split, *, scale: Scale, batch_size: int, augmentation: Augmentation, seed: int, repeats: int = 1
+        self,
+        split: Split,
+        *,
+        scale: Scale,
+        batch_size: int,
+        augmentation: Augmentation,
+        seed: int,
+        repeats: int = 1,
+        rank: Rank = Rank(),  # noqa: B008  # frozen
     ) -> None:
+        super().__init__(batch_size=batch_size, rank=rank)
+        rank.mirrored(batch_size)
         self.split = split
         self.scale = scale
-        self.batch_size = batch_size
         self.augmentation = augmentation
         self.seed = seed
         self.repeats = repeats
-        self.hash = ""
 
-    def set_epoch(self, epoch: int) -> None:
-        """Draw the order and the augmentation of an epoch (from 0), and move them to the device once."""
+    def __len__(self) -> int:
+        return num_batches(len(self.split), batch_size=self.batch_size, repeats=self.repeats)
+
+    def _draw(self, epoch: int) -> None:
+        """Draw the order and the augmentation of an epoch, and move them to the device once."""
         device = self.split.labels.device
         order = epoch_order(len(self.split), repeats=self.repeats, seed=self.seed, epoch=epoch)
         H, W = self.split.images.shape[1:3]
@@ -123,16 +116,14 @@ class TrainBatches:
         self.hash = epoch_hash(self.split.original_rows[order], draws, batch_size=self.batch_size, more=more)
         self._order, self._draws = order.to(device), draws.to(device)
 
-    def __len__(self) -> int:
-        return num_batches(len(self.split), batch_size=self.batch_size, repeats=self.repeats)
-
-    def __iter__(self) -> Iterator[Batch]:
-        for start in range(0, len(self) * self.batch_size, self.batch_size):
-            stop = start + self.batch_size
-            picked = self._order[start:stop]
-            images = gather(self.split.images, self.split.rows[picked], self._draws.part(start, stop))
+    def _batches(self, first: int) -> Iterator[Batch]:
+        own = self.rank.mirrored(self.batch_size)
+        for start in range(first * self.batch_size, len(self) * self.batch_size, self.batch_size):
+            places = moved(own, start)
+            picked = self._order[places]
+            images = gather(self.split.images, self.split.rows[picked], self._draws.part(places))
             if self._by_sample is not None:
-                images = self._by_sample.apply(images, start)
+                images = self._by_sample.apply(images, places)
             yield self.scale(images), self.split.labels[picked]
 
 
@@ -142,14 +133,19 @@ class EvalBatches:
     Args:
         split: the split.
         scale: normalisation.
+        rank: which images are given: of W processes, each takes every W-th.
     """
 
-    def __init__(self, split: Split, *, scale: Scale) -> None:
+    def __init__(self, split: Split, *, scale: Scale, rank: Rank = Rank()) -> None:  # noqa: B008  # frozen
         self.split = split
         self.scale = scale
+        self._own = slice(rank.number, None, rank.world_size)
+
+    def __len__(self) -> int:
+        return -(-len(self.split.labels[self._own]) // EVAL_BATCH)
 
     def __iter__(self) -> Iterator[Batch]:
-        rows, labels = (torch.split(x, EVAL_BATCH) for x in (self.split.rows, self.split.labels))
+        rows, labels = (torch.split(x[self._own], EVAL_BATCH) for x in (self.split.rows, self.split.labels))
         for batch_rows, batch_labels in zip(rows, labels, strict=True):
             yield self.scale(self.split.images[batch_rows]), batch_labels
 

@@ -1,4 +1,4 @@
-"""The batches of a cell, from memory or streamed: what differs between the two ends here."""
+"""The batches of a cell, from memory or streamed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any, Generic, TypeVar
 
 import torch
 
-from ablations.data.batches import EVAL_BATCH, Batch, EpochBatches, EvalBatches, Scale, TrainBatches
+from ablations.data.batches import EVAL_BATCH, Batch, EvalBatches, Scale, TrainBatches
+from ablations.data.epoch import EpochBatches, Rank
 from ablations.data.info import DataInfo
 from ablations.data.splits import find_rows, load_splits, split_hash
 from ablations.data.streamed import StreamedEvalBatches, StreamedTrainBatches
@@ -41,24 +42,10 @@ class CellData(Generic[Train, Eval]):
     val: Eval
     test: Eval | None
     split_hash: str
-    close: Callable[[], None]
+    close: Callable[[], None] = lambda: None
 
 
 ImageData = CellData[EpochBatches[Batch], Iterable[Batch]]
-
-
-def load_data(config: CellConfig, info: DataInfo, *, device: torch.device, workers: int) -> ImageData:
-    """Make the batches of a cell.
-
-    Args:
-        config: the cell.
-        info: its data set, in the cache.
-        device: of the batches.
-        workers: processes that decode streamed images; any number gives the same batches.
-    """
-    assert config.streamed == info.streamed, "the cell and its data set differ in where images come from"
-    scale = Scale(info.mean, info.std, device=device)
-    return (_load_streamed if info.streamed else _load_in_memory)(config, info, scale, device, workers)
 
 
 def make_images(config: CellConfig, info: DataInfo) -> Images:
@@ -82,7 +69,7 @@ def time_images(config: CellConfig, info: DataInfo) -> float:
     images, rows = make_images(config, info), splits["train"].rows
     tried = rows[torch.linspace(0, len(rows) - 1, min(TIMED_IMAGES, len(rows))).long()].tolist()
     started = time.perf_counter()
-    images.read(Request("train", tried, 0, 0))
+    images.read(Request("train", tried, 0, list(range(len(tried)))))
     return (time.perf_counter() - started) / len(tried)
 
 
@@ -98,8 +85,20 @@ def make_augmentation(config: CellConfig) -> Augmentation:
     )
 
 
-def _load_in_memory(config: CellConfig, info: DataInfo, scale: Scale, device: torch.device, _workers: int) -> ImageData:
+def load_in_memory(config: CellConfig, info: DataInfo, *, device: torch.device, rank: Rank) -> ImageData:
+    """Make the batches of a cell whose images lie in memory.
+
+    Args:
+        config: the cell.
+        info: its data set, decoded in the cache.
+        device: of the images and the batches.
+        rank: whose part of each batch is given.
+
+    Raises:
+        ValueError: batches that the processes cannot share.
+    """
     with_test = config.scored_on == "test"
+    scale = Scale(info.mean, info.std, device=device)
     splits = load_splits(info, train_limit=config.train_limit, device=device, with_test=with_test)
     train = TrainBatches(
         splits["train"],
@@ -108,23 +107,38 @@ def _load_in_memory(config: CellConfig, info: DataInfo, scale: Scale, device: to
         augmentation=make_augmentation(config),
         seed=config.seed,
         repeats=config.repeats,
+        rank=rank,
     )
     return CellData(
         train=train,
-        val=EvalBatches(splits["val"], scale=scale),
-        test=EvalBatches(splits["test"], scale=scale) if with_test else None,
+        val=EvalBatches(splits["val"], scale=scale, rank=rank),
+        test=EvalBatches(splits["test"], scale=scale, rank=rank) if with_test else None,
         split_hash=split_hash({name: split.original_rows for name, split in splits.items()}),
-        close=lambda: None,
     )
 
 
-def _load_streamed(config: CellConfig, info: DataInfo, scale: Scale, device: torch.device, workers: int) -> ImageData:
+def load_streamed(
+    config: CellConfig, info: DataInfo, *, workers: int, device: torch.device, rank: Rank
+) -> ImageData:
+    """Make the batches of a cell whose images are decoded as they are needed.
+
+    Args:
+        config: the cell.
+        info: its data set, listed in the cache.
+        workers: processes that decode; any number gives the same batches.
+        device: of the batches.
+        rank: whose part of each batch is given.
+
+    Raises:
+        ValueError: batches that the processes cannot share.
+    """
     with_test = config.scored_on == "test"
+    scale = Scale(info.mean, info.std, device=device)
     splits = find_rows(info, train_limit=config.train_limit, with_test=with_test)
     stream = ImageStream(
         make_images(config, info),
         workers=workers,
-        batch_size=config.batch_size,
+        batch_size=config.batch_size // rank.world_size,
         largest_batch=EVAL_BATCH,
         device=device,
     )
@@ -137,11 +151,12 @@ def _load_streamed(config: CellConfig, info: DataInfo, scale: Scale, device: tor
         image_side=min(info.image_shape[:2]),
         seed=config.seed,
         repeats=config.repeats,
+        rank=rank,
     )
     return CellData(
         train=train,
-        val=StreamedEvalBatches(stream=stream, split=splits["val"], scale=scale),
-        test=StreamedEvalBatches(stream=stream, split=splits["test"], scale=scale) if with_test else None,
+        val=StreamedEvalBatches(stream=stream, split=splits["val"], scale=scale, rank=rank),
+        test=StreamedEvalBatches(stream=stream, split=splits["test"], scale=scale, rank=rank) if with_test else None,
         split_hash=split_hash({name: split.rows for name, split in splits.items()}),
         close=stream.close,
     )

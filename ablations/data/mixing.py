@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ablations.data.boxes import draw_sides
+from ablations.data.epoch import moved
 from ablations.streams import epoch_generator
 from ufo.init import keyed_seed
 
@@ -93,7 +94,9 @@ class MixingDraws:
             self._noise = torch.Generator(device).manual_seed(keyed_seed(seed, "erasing", epoch, "noise"))
         self.hash = digest.hexdigest()[:12]
 
-    def apply(self, images: Tensor, labels: Tensor, index: int, *, num_classes: int) -> tuple[Tensor, Tensor]:
+    def apply(
+        self, images: Tensor, labels: Tensor, index: int, *, num_classes: int, own: slice | Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Erase and mix a batch.
 
         Args:
@@ -101,18 +104,14 @@ class MixingDraws:
             labels: (B,).
             index: of the batch in the epoch; each must be asked for once, in order, for the noise goes on.
             num_classes: K.
+            own: places of these samples in the batch, as `Rank.mirrored` has them; None: they are its first, or all.
 
         Returns:
             Images, and (B, K) probabilities of the classes where labels are mixed, else the labels.
         """
-        part = slice(index * self.batch_size, index * self.batch_size + len(images))
+        part = moved(slice(0, len(images)) if own is None else own, index * self.batch_size)
         if self.mixing.erasing:  # before mixing, as timm's loader does
-            rows = self._hit[index]
-            own = images[rows]
-            noise = torch.empty_like(own).normal_(generator=self._noise)
-            images = images.index_copy(
-                0, rows, torch.where(inside(self._erased[part][rows], own.shape[2:]), noise, own)
-            )
+            images = self._erase(images, self._hit[index], self._erased[part], own)
         if not self.mixing.mixes:
             return images, labels
         shares = self._shares[part].to(images.dtype)
@@ -121,6 +120,33 @@ class MixingDraws:
         images = torch.where(inside(self._boxes[part], images.shape[2:]), partners, blended)
         classes = torch.nn.functional.one_hot(labels, num_classes).to(torch.float32)
         return images, torch.lerp(classes.flip(0), classes, shares[:, :1].float())
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return where the noise of erasing is."""
+        return {"noise": self._noise.get_state()} if self.mixing.erasing else {}
+
+    def load_state_dict(self, state_dict: dict[str, Tensor]) -> None:
+        """Go on with the noise of erasing from there."""
+        if self.mixing.erasing:
+            self._noise.set_state(state_dict["noise"])
+
+    def _erase(self, images: Tensor, hit: Tensor, boxes: Tensor, own: slice | Tensor | None) -> Tensor:
+        """Fill boxes of samples with noise, which is drawn for all that are hit in the whole batch, in their order.
+
+        Args:
+            images: (B, C, H, W) of this process.
+            hit: places in the whole batch of the samples that are hit.
+            boxes: (B, 4) of this process.
+            own: places of this process's samples in the whole batch; a slice or None: all.
+        """
+        noise = torch.empty_like(images[hit % len(images)]).normal_(generator=self._noise)
+        rows = hit
+        if isinstance(own, Tensor):
+            own = own.to(hit.device)
+            is_own = torch.isin(hit, own)
+            rows, noise = torch.searchsorted(own, hit[is_own]), noise[is_own]
+        kept = images[rows]
+        return images.index_copy(0, rows, torch.where(inside(boxes[rows], kept.shape[2:]), noise, kept))
 
 
 def inside(boxes: Tensor, size: tuple[int, ...] | torch.Size) -> Tensor:

@@ -66,17 +66,16 @@ class SampleDraws:
             drawn += [self._strengths, self._signs]
         return b"".join(part.numpy().tobytes() for part in drawn if part is not None)
 
-    def apply(self, images: Tensor, start: int) -> Tensor:
+    def apply(self, images: Tensor, part: slice | Tensor) -> Tensor:
         """Augment a batch.
 
         Args:
             images: (B, H, W, C) uint8.
-            start: place of its first sample in the epoch.
+            part: places of its samples in the epoch; a tensor is on the CPU.
 
         Returns:
             (B, H, W, C) uint8.
         """
-        part = slice(start, start + len(images))
         changed = images.permute(0, 3, 1, 2)  # (B, C, H, W)
         if self._boxes is not None and self._flip is not None:
             changed = crop(changed, self._boxes[part].to(images.device), self._flip[part].to(images.device))
@@ -86,7 +85,7 @@ class SampleDraws:
             changed = _apply_jitter(changed, self._jitter[part].to(images.device), self._jitter_order[part])
         return changed.permute(0, 2, 3, 1)
 
-    def _apply_policy(self, images: Tensor, part: slice) -> Tensor:
+    def _apply_policy(self, images: Tensor, part: slice | Tensor) -> Tensor:
         from ablations.data.operations import apply_operation
 
         assert self._operations is not None

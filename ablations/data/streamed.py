@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 
 import torch
 
 from ablations.data.augment import Draws, draw, gather
 from ablations.data.batches import EVAL_BATCH, Batch, Scale, epoch_hash
+from ablations.data.epoch import EpochBatches, Rank
 from ablations.data.order import epoch_order, num_batches
 from ablations.data.splits import Rows
 from ablations.data.streaming import ImageStream
@@ -16,8 +16,7 @@ from ablations.data.transforms import Augmentation
 from ablations.streams import epoch_generator
 
 
-@dataclass(kw_only=True)
-class StreamedTrainBatches:
+class StreamedTrainBatches(EpochBatches[Batch]):
     """The batches of an epoch, decoded as they are needed.
 
     The order is that of images in memory. So are ``crop_flip`` and ``shift``, which move whole batches on the device;
@@ -32,44 +31,60 @@ class StreamedTrainBatches:
         image_side: pixels of the shorter side.
         seed: the cell's.
         repeats: how often each sample of an epoch comes in it, as in `epoch_order`.
+        rank: whose part of each batch is given.
+
+    Raises:
+        ValueError: batches that the processes cannot share.
     """
 
-    stream: ImageStream
-    split: Rows
-    scale: Scale
-    batch_size: int
-    augmentation: Augmentation
-    image_side: int
-    seed: int
-    repeats: int = 1
-    hash: str = field(default="", init=False)
+    def __init__(
+        self,
+        *,
+        stream: ImageStream,
+        split: Rows,
+        scale: Scale,
+        batch_size: int,
+        augmentation: Augmentation,
+        image_side: int,
+        seed: int,
+        repeats: int = 1,
+        rank: Rank = Rank(),  # noqa: B008  # frozen
+    ) -> None:
+        super().__init__(batch_size=batch_size, rank=rank)
+        rank.mirrored(batch_size)
+        self.stream, self.split, self.scale = stream, split, scale
+        self.augmentation, self.image_side = augmentation, image_side
+        self.seed, self.repeats = seed, repeats
 
-    def set_epoch(self, epoch: int) -> None:
-        """Draw the order and the augmentation of an epoch (from 0)."""
-        self._epoch = epoch
+    def __len__(self) -> int:
+        return num_batches(len(self.split.rows), batch_size=self.batch_size, repeats=self.repeats)
+
+    def _draw(self, epoch: int) -> None:
+        """Draw the order and the augmentation of an epoch."""
         self._order = epoch_order(len(self.split.rows), repeats=self.repeats, seed=self.seed, epoch=epoch)
         kind = self.augmentation.move
         generator = epoch_generator(self.seed, "augment", epoch)
         draws = draw(kind, len(self._order), image_side=self.image_side, generator=generator)
         more = f"{self.augmentation} {self.seed} {epoch}".encode() if self.augmentation.is_drawn_by_sample else b""
         self.hash = epoch_hash(self.split.rows[self._order], draws, batch_size=self.batch_size, more=more)
-        self._draws: Draws | None = None if kind == "none" else draws.to(self.stream.device)
+        self._draws: Draws | None = None if kind == "none" else draws
 
-    def __len__(self) -> int:
-        return num_batches(len(self.split.rows), batch_size=self.batch_size, repeats=self.repeats)
-
-    def __iter__(self) -> Iterator[Batch]:
-        device = self.stream.device
-        rows, labels = self.split.rows[self._order], self.split.labels[self._order].to(device)
-        batches = self.stream.batches(self.split.part, rows, batch_size=self.batch_size, epoch=self._epoch, whole=True)
-        everyone = torch.arange(self.batch_size, device=device)
+    def _batches(self, first: int) -> Iterator[Batch]:
+        device, size = self.stream.device, self.batch_size // self.rank.world_size
+        places = torch.arange(first * self.batch_size, len(self) * self.batch_size)
+        places = places.view(-1, self.batch_size)[:, self.rank.mirrored(self.batch_size)].flatten()
+        picked = self._order[places]
+        rows, labels = self.split.rows[picked], self.split.labels[picked].to(device)
+        draws = None if self._draws is None else self._draws.part(places).to(device)
+        epoch = self._epoch
+        batches = self.stream.batches(self.split.part, rows, places=places, batch_size=size, epoch=epoch, whole=True)
+        everyone = torch.arange(size, device=device)
         for i, images in enumerate(batches):
-            start, stop = i * self.batch_size, (i + 1) * self.batch_size
-            moved = images if self._draws is None else gather(images, everyone, self._draws.part(start, stop))
-            yield self.scale(moved), labels[start:stop]
+            own = slice(i * size, (i + 1) * size)
+            changed = images if draws is None else gather(images, everyone, draws.part(own))
+            yield self.scale(changed), labels[own]
 
 
-@dataclass(frozen=True, kw_only=True)
 class StreamedEvalBatches:
     """A split in its own order, in batches of `EVAL_BATCH`, without augmentation.
 
@@ -77,14 +92,19 @@ class StreamedEvalBatches:
         stream: of the images.
         split: the split.
         scale: normalisation.
+        rank: which images are given: of W processes, each takes every W-th.
     """
 
-    stream: ImageStream
-    split: Rows
-    scale: Scale
+    def __init__(self, *, stream: ImageStream, split: Rows, scale: Scale, rank: Rank = Rank()) -> None:  # noqa: B008
+        self.stream, self.split, self.scale = stream, split, scale
+        self._own = slice(rank.number, None, rank.world_size)
+
+    def __len__(self) -> int:
+        return -(-len(self.split.labels[self._own]) // EVAL_BATCH)
 
     def __iter__(self) -> Iterator[Batch]:
-        labels = torch.split(self.split.labels.to(self.stream.device), EVAL_BATCH)
-        batches = self.stream.batches(self.split.part, self.split.rows, batch_size=EVAL_BATCH, epoch=None, whole=False)
+        rows = self.split.rows[self._own]
+        labels = torch.split(self.split.labels[self._own].to(self.stream.device), EVAL_BATCH)
+        batches = self.stream.batches(self.split.part, rows, batch_size=EVAL_BATCH, epoch=None, whole=False)
         for images, own in zip(batches, labels, strict=True):
             yield self.scale(images), own

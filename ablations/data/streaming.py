@@ -44,13 +44,13 @@ class Request:
         part: of the data set.
         rows: in the part's list of files.
         epoch: of training, from 0; None: as evaluation sees them.
-        first: place of the first in the epoch.
+        places: of each in the epoch.
     """
 
     part: str
     rows: list[int]
     epoch: int | None
-    first: int
+    places: list[int]
 
 
 class Images:
@@ -86,8 +86,8 @@ class Images:
             UsageError: one of them cannot be read; the message names its file.
         """
         images = torch.empty(len(request.rows), *self.shape, dtype=torch.uint8) if out is None else out
-        for i, row in enumerate(request.rows):
-            images[i] = torch.from_numpy(self._read(request, row, request.first + i))
+        for i, (row, place) in enumerate(zip(request.rows, request.places, strict=True)):
+            images[i] = torch.from_numpy(self._read(request, row, place))
         return images
 
     def _read(self, request: Request, row: int, position: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
@@ -135,7 +135,16 @@ class ImageStream:
             generator=torch.Generator(),  # else it draws from the global one
         )
 
-    def batches(self, part: str, rows: Tensor, *, batch_size: int, epoch: int | None, whole: bool) -> Iterator[Tensor]:
+    def batches(
+        self,
+        part: str,
+        rows: Tensor,
+        *,
+        batch_size: int,
+        epoch: int | None,
+        whole: bool,
+        places: Tensor | None = None,
+    ) -> Iterator[Tensor]:
         """Give batches (B, H, W, C) uint8, on the device; each is overwritten after the next has been asked for.
 
         Args:
@@ -144,27 +153,29 @@ class ImageStream:
             batch_size: images of a batch.
             epoch: of training, from 0; None: as evaluation sees them.
             whole: whether a last batch that is not full is left out.
+            places: (n,) of the images in the epoch; None: their order.
 
         Raises:
             UsageError: an image that cannot be read; the message names its file.
         """
         stop = len(rows) // batch_size * batch_size if whole else len(rows)
+        where = torch.arange(len(rows)) if places is None else places
         sizes = [min(batch_size, stop - start) for start in range(0, stop, batch_size)]
-        places = [self._ring.take(size) for size in sizes]
+        slots = [self._ring.take(size) for size in sizes]
         self._requests.current = (
             (
-                Request(part, rows[first : min(first + self._piece, start + size)].tolist(), epoch, first),
-                place + first - start,
+                Request(part, rows[piece].tolist(), epoch, where[piece].tolist()),
+                slot + piece.start - start,
             )
-            for start, size, place in zip(range(0, stop, batch_size), sizes, places, strict=True)
-            for first in range(start, start + size, self._piece)
+            for start, size, slot in zip(range(0, stop, batch_size), sizes, slots, strict=True)
+            for piece in _pieces(start, start + size, self._piece)
         )
         answers = iter(self._loader)
-        for size, place in zip(sizes, places, strict=True):
+        for size, slot in zip(sizes, slots, strict=True):
             for _ in range(0, size, self._piece):
                 if (problem := next(answers)) is not None:
                     raise UsageError(problem)
-            yield self._moved(self._ring.images[place : place + size])
+            yield self._moved(self._ring.images[slot : slot + size])
 
     def close(self) -> None:
         """End the workers."""
@@ -186,6 +197,10 @@ def piece_size(batch_size: int) -> int:
     (16, 15, 5)
     """
     return -(-batch_size // -(-batch_size // LARGEST_PIECE))
+
+
+def _pieces(start: int, stop: int, size: int) -> Iterator[slice]:
+    return (slice(first, min(first + size, stop)) for first in range(start, stop, size))
 
 
 class _Ring:

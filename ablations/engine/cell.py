@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import resource
 import sys
 import time
@@ -15,22 +14,24 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from ablations.callbacks import Diverged, DivergenceGuard, History, Probes
+from ablations.callbacks import Diverged, History
 from ablations.data import DataInfo
+from ablations.data.modules import make_data
 from ablations.engine.capacity import device_name
 from ablations.engine.checkpoint import Checkpoints, trained_with
 from ablations.engine.limits import is_disk_full, is_oom
+from ablations.engine.lightning import LightningTrainer
 from ablations.engine.log import logged
 from ablations.engine.loggers import Loggers
 from ablations.engine.options import CellOptions
 from ablations.engine.result import TRACEBACK_LINES, Result, blank_fields
-from ablations.engine.training import Training
+from ablations.engine.training import LeanTrainer
 from ablations.streams import forked_library
 from ablations.study import CellConfig
-from ablations.tasks.make import make_workload
+from ablations.tasks.make import make_module
+from ablations.tasks.module import CellModule
 from ablations.threads import cpu_threads
 from ufo.init import shared_weights_hash
-from ufo.scale import UnmatchableError
 
 
 def run_cell(
@@ -74,7 +75,7 @@ def run_cell(
             disk_full = is_disk_full(error, folder)
         finally:
             if cell is not None:
-                cell.work.data.close()
+                cell.close()
     fields["seconds"] += time.perf_counter() - clock
     fields |= _memory(device)
     return Result(outcome, kind, detail, lines, fields, disk_full)
@@ -93,40 +94,37 @@ class _Cell:
         source_hash: str,
         fields: dict[str, Any],
     ) -> None:
-        self.config, self.info, self.folder, self.options, self.fields = config, info, folder, options, fields
-        workers, weights = options.workers, options.weights
-        self.work = work = make_workload(config, info, device=device, workers=workers, weights=weights)
-        fields["init_hash"] = shared_weights_hash(work.net)
-        fields["split_hash"] = work.data.split_hash
-        fields |= work.facts
-        fields["num_parameters"] = sum(parameter.numel() for parameter in work.net.parameters())
+        self.config, self.folder, self.options, self.fields = config, folder, options, fields
+        self.data = make_data(config, info, workers=options.workers)
+        self.module = module = make_module(config, info, weights=options.weights)
+        fields["init_hash"] = shared_weights_hash(module.net)
+        if config.classes is not None:
+            fields["classes"] = info.classes
+        fields["num_parameters"] = sum(parameter.numel() for parameter in module.net.parameters())
         self.history = History(folder)
         self.loggers = Loggers(options.loggers, folder=Path(options.log_folder), config=config)
-        guard = DivergenceGuard(chance=work.chance_loss, losses=work.losses, warmup_epochs=config.warmup_epochs)
-        made_by = trained_with(source_hash=source_hash, device=device)
+        made_by = trained_with(source_hash=source_hash, device=device, trainer=options.trainer)
         self.checkpoints = Checkpoints(folder, every=options.checkpoint_every, made_by=made_by)
-        self.training = Training(
-            work,
-            config=config,
-            device=device,
-            callbacks=[self.history, Probes(folder), self.loggers, guard],  # the guard may end it, so the others first
-            checkpoints=self.checkpoints,
-        )
+        callbacks = [self.history, self.loggers, self.checkpoints]
+        make = LeanTrainer if options.trainer == "lean" else LightningTrainer
+        self.trainer = make(config, device=device, callbacks=callbacks, log_dir=folder)
+        self.data.trainer = self.trainer  # on whose device its images lie
+        fields["split_hash"] = self.data.split_hash
 
     def train_and_score(self) -> tuple[str, str, str]:
         """Return outcome, kind and detail."""
+        module, trainer = self.module, self.trainer
         tested: dict[str, float] = {}
         is_ended = False
         try:
-            if self.config.scale == "matched":
-                self._match_scale()
-            self._go_on()
-            self.loggers.attach(num_epochs=self.training.num_epochs)
-            self.training.fit()
-            tested = self.work.test(self.training.steps, self.training.evaluate, self.folder)
-            self.fields |= tested | self.work.validated(self.history.rows[-1])
+            trainer.fit(module, self.data, checkpoint=self.checkpoints.load())
+            if self.config.scored_on == "test":
+                trainer.test(module, self.data)
+                module.write_test(self.folder)
+                tested = module.test_metrics()
+            self.fields |= tested | module.validated(self.history.rows[-1])
             if self.options.save_weights:
-                _save_weights(self.training.evaluated, self.folder / "weights.safetensors", self.config)
+                _save_weights(module, self.folder / "weights.safetensors")
             is_ended = True
         except Diverged as divergence:
             is_ended = True
@@ -134,31 +132,21 @@ class _Cell:
         finally:
             self.loggers.finish(tested, status="success" if is_ended else "failed")
             self.fields["epochs_run"] = len(self.history.rows)
-            self.fields["epoch_hashes"] = self.training.steps.epoch_hashes
+            self.fields["epoch_hashes"] = module.epoch_hashes
             self.fields["resumed_after_epochs"] = self.checkpoints.resumed_after
             self.fields["seconds"] = self.checkpoints.seconds_before
-        if not self.config.smoke and (seen := self.work.no_learning(self.history.rows)):
+        if not self.config.smoke and (seen := module.no_learning(self.history.rows)):
             return "diverged", "no_learning", seen
         return "ok", "", ""
 
-    def _match_scale(self) -> None:
-        """Match the attention outputs' scale to xnorm's, where that can be done."""
-        try:
-            self.work.match_scale()
-        except UnmatchableError as error:
-            if math.isfinite(error.rms):
-                raise
-            raise Diverged("nan", str(error)) from None
-
-    def _go_on(self) -> None:
-        """Take up the training of an attempt that was cut short, if there was one."""
-        if (begun := self.checkpoints.load()) is not None:
-            self.training.load_state_dict(begun)
+    def close(self) -> None:
+        """End the processes that decode."""
+        self.data.teardown()
 
 
-def _save_weights(net: torch.nn.Module, path: Path, config: CellConfig) -> None:
-    tensors = {name: tensor.contiguous() for name, tensor in net.state_dict().items()}
-    save_file(tensors, path, metadata={"config": config.model_dump_json()})
+def _save_weights(module: CellModule, path: Path) -> None:
+    tensors = {name: tensor.contiguous() for name, tensor in module.net.state_dict().items()}
+    save_file(tensors, path, metadata={"config": module.config.model_dump_json()})
 
 
 def _memory(device: torch.device) -> dict[str, float | None]:

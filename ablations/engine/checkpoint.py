@@ -1,4 +1,4 @@
-"""Checkpoints at epoch ends, written whole or not at all; a cell that goes on from one gives the same numbers."""
+"""Checkpoints, written whole or not at all; a cell that goes on from one gives the same numbers."""
 
 from __future__ import annotations
 
@@ -7,71 +7,82 @@ import logging
 import os
 import pickle
 import time
-from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import Checkpoint
 
 from ablations.engine.limits import is_oom
 from ablations.store import CHECKPOINT, RESUMED, write_json
 
 LOG = logging.getLogger(__name__)
 
-CHECKPOINT_S = 60.0
-"""Seconds between two checkpoints where no number of epochs is given: a short cell writes none."""
+EPOCH_END_S, WITHIN_EPOCH_S = 60.0, 600.0
+"""Seconds since the last checkpoint from which one is due at the end of an epoch, and within one, where nothing else is
+asked for: a short cell writes none."""
 
 DIGEST_BYTES, CHUNK_BYTES = hashlib.sha256().digest_size, 2**20
 
+FORMAT = 2
+"""Of what a checkpoint holds; one of another is not gone on from."""
 
-class Checkpoints:
-    """Saves what a training can be gone on from, with what tells whether it may be.
+OWN = "ablations"
+"""Where a checkpoint holds what is not the trainer's."""
+
+
+class Checkpoints(Checkpoint):
+    """Has a trainer save what it can be gone on from, with what tells whether it may be.
 
     Args:
         folder: the cell's.
-        every: epochs between two checkpoints; 0: none; None: at the end of an epoch when `CHECKPOINT_S` have passed.
+        every: epochs between two checkpoints, or time; 0: none; None: by `EPOCH_END_S` and `WITHIN_EPOCH_S`.
         made_by: what the cell is trained with, from `trained_with`.
 
     Attributes:
-        resumed_after: the epochs after which earlier attempts were gone on from.
+        resumed_after: the finished epochs after which, or after some steps more, earlier attempts were gone on from.
         seconds_before: what those attempts took up to there.
     """
 
-    def __init__(self, folder: Path, *, every: int | None, made_by: dict[str, str]) -> None:
+    def __init__(self, folder: Path, *, every: int | timedelta | None, made_by: dict[str, str]) -> None:
         self.folder = folder
-        self.every = every
         self.made_by = made_by
         self.resumed_after: list[int] = []
         self.seconds_before = 0.0
         self._started = self._saved = time.monotonic()
+        self._epochs = every if isinstance(every, int) else None
+        seconds = every.total_seconds() if isinstance(every, timedelta) else None
+        self._at_end_s = EPOCH_END_S if seconds is None else seconds
+        self._within_s = WITHIN_EPOCH_S if seconds is None else seconds
 
-    def save_when_due(self, num_epochs: int, state_dict: Callable[[], dict[str, Any]]) -> None:
-        """Save, when it is time.
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save within an epoch, when it is time."""
+        if self._epochs is None and time.monotonic() - self._saved >= self._within_s and not trainer.is_last_batch:
+            self._save(trainer)
 
-        Args:
-            num_epochs: that are finished.
-            state_dict: returns the training's.
-        """
-        is_due = num_epochs % self.every == 0 if self.every else time.monotonic() - self._saved >= CHECKPOINT_S
-        if self.every == 0 or not is_due:
-            return
-        path = self.folder / CHECKPOINT
-        scratch = path.with_suffix(".partial")
-        with scratch.open("w+b") as file:
-            torch.save(
-                {
-                    "made_by": self.made_by,
-                    "seconds": self.seconds_before + time.monotonic() - self._started,
-                    "resumed_after": self.resumed_after,
-                    "training": state_dict(),
-                },
-                file,
-            )
-            file.write(_digest(file, file.tell()))  # behind torch's archive, where its reader does not look
-            file.flush()
-            os.fsync(file.fileno())
-        scratch.replace(path)
-        self._saved = time.monotonic()
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save at the end of an epoch, when it is time."""
+        if self._epochs is None:
+            is_due = time.monotonic() - self._saved >= self._at_end_s
+        else:
+            is_due = self._epochs > 0 and (trainer.current_epoch + 1) % self._epochs == 0
+        if is_due:
+            self._save(trainer)
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Add what tells whether it may be gone on from."""
+        checkpoint[OWN] = {
+            "made_by": self.made_by,
+            "seconds": self.seconds_before + time.monotonic() - self._started,
+            "resumed_after": self.resumed_after,
+            "epochs": trainer.current_epoch + trainer.is_last_batch,
+        }
 
     def load(self) -> dict[str, Any] | None:
         """Return the training of an attempt that was cut short; None: there is none, or the log says why not.
@@ -79,33 +90,55 @@ class Checkpoints:
         Raises:
             OSError: the system cannot read it now; it stays for another attempt, as with a want of memory.
         """
-        path = self.folder / CHECKPOINT
-        if not path.exists():
+        if not self.path.exists():
             return None
         try:
-            checkpoint = _read(path)
+            checkpoint = _read(self.path)
         except DamagedError as reason:
             LOG.warning("the checkpoint cannot be read, so the cell starts anew: %s", reason)
             return None
-        if checkpoint["made_by"] != self.made_by:
-            LOG.warning("the checkpoint is from other sources, torch or kind of device, so the cell starts anew")
+        own = checkpoint.get(OWN, {})
+        if own.get("made_by") != self.made_by:
+            LOG.warning("the checkpoint is from other numerics, torch or kind of device, so the cell starts anew")
             return None
-        training: dict[str, Any] = checkpoint["training"]
-        self.seconds_before = checkpoint["seconds"]
-        self.resumed_after = [*checkpoint["resumed_after"], training["num_epochs"]]
+        self.seconds_before = own["seconds"]
+        self.resumed_after = [*own["resumed_after"], own["epochs"]]
         write_json(self.folder / RESUMED, {"resumed_after_epochs": self.resumed_after, "seconds": self.seconds_before})
-        LOG.info("going on after epoch %d", training["num_epochs"])
-        return training
+        LOG.info("going on after epoch %d, at step %d", own["epochs"], checkpoint["global_step"])
+        return checkpoint
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self.folder / CHECKPOINT
+
+    def _save(self, trainer: pl.Trainer) -> None:
+        scratch = self.path.with_suffix(".partial")
+        trainer.save_checkpoint(scratch)
+        with scratch.open("r+b") as file:
+            digest = _digest(file, scratch.stat().st_size)
+            file.write(digest)  # behind torch's archive, where its reader does not look
+            file.flush()
+            os.fsync(file.fileno())
+        scratch.replace(self.path)
+        self._saved = time.monotonic()
 
 
-def trained_with(*, source_hash: str, device: torch.device) -> dict[str, str]:
+def trained_with(*, source_hash: str, device: torch.device, trainer: str) -> dict[str, str]:
     """Return what a checkpoint must have in common with whoever goes on from it.
 
     Args:
         source_hash: of the sources that can change the cell's numbers.
         device: that it is trained on.
+        trainer: that trains it.
     """
-    return {"source_hash": source_hash, "torch": str(torch.__version__), "device": device.type}
+    return {
+        "format": str(FORMAT),
+        "source_hash": source_hash,
+        "torch": str(torch.__version__),
+        "device": device.type,
+        "trainer": trainer,
+    }
 
 
 class DamagedError(Exception):

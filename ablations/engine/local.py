@@ -250,6 +250,7 @@ class Runner:
             self._take_checkpoint(cell, before.folder / CHECKPOINT, lease)
         options = CellOptions(
             checkpoint_every=self._options.checkpoint_every,
+            trainer=self._options.trainer,
             save_weights=self._options.save_weights,
             loggers=self._options.loggers,
             log_folder=str(self._store.folder.resolve() / "logs" / self._folder_name(cell)),

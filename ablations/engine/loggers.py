@@ -9,13 +9,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ablations.callbacks import Callback, Epoch
+import pytorch_lightning as pl
+
 from ablations.study import CellConfig
 
 LOG = logging.getLogger(__name__)
 
 
-class Loggers(Callback):
+class Loggers(pl.Callback):
     """Hands each epoch's metrics to Lightning's loggers; one that raises is dropped, and the cell goes on.
 
     TensorBoard forgets the epochs of an earlier attempt that are trained again. A run of W&B is gone on with where the
@@ -43,19 +44,16 @@ class Loggers(Callback):
         """Take the id of W&B's run."""
         self._run_id = state_dict["run_id"]
 
-    def attach(self, *, num_epochs: int) -> None:
-        """Make the loggers, which begin to write at once.
-
-        Args:
-            num_epochs: that an earlier attempt has finished, after which this one goes on.
-        """
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Make the loggers, which begin to write at once."""
         for name in self.names:
-            self._guarded(name, partial(self._attach, name, num_epochs))
+            self._guarded(name, partial(self._attach, name, trainer.current_epoch))
 
-    def on_epoch_end(self, epoch: Epoch) -> None:
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Log the epoch's metrics."""
+        means, step = pl_module.epoch_metrics(), trainer.current_epoch + 1
         for name, logger in list(self._loggers.items()):
-            self._guarded(name, partial(logger.log_metrics, epoch.means, step=epoch.number))
+            self._guarded(name, partial(logger.log_metrics, means, step=step))
 
     def finish(self, metrics: dict[str, float], *, status: str) -> None:
         """Log what the test gave, and close every logger.
@@ -71,6 +69,12 @@ class Loggers(Callback):
             self._guarded(name, partial(_close, logger, failed=status == "failed"))
 
     def _attach(self, name: str, num_epochs: int) -> None:
+        """Make a logger.
+
+        Args:
+            name: of `LOGGERS`.
+            num_epochs: that an earlier attempt has finished, after which this one goes on.
+        """
         from pytorch_lightning import loggers
 
         self.folder.mkdir(parents=True, exist_ok=True)

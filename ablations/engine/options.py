@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Literal
 
 Retry = Literal["failed", "oom", "all", "none"]
 """Which cells of earlier runs are run again: those that failed, those that failed for want of memory, those that
 diverged too, or none. With ``none`` a cell gets no second attempt within a run either."""
 
+
+TrainerName = Literal["lean", "lightning"]
 
 LOGGERS = ("tensorboard", "wandb")
 """Lightning's loggers that can be attached; each is named as the package that it needs."""
@@ -19,7 +22,9 @@ class CellOptions:
     """How one cell is run.
 
     Args:
-        checkpoint_every: epochs between two checkpoints; 0: none; None: when a minute has passed since the last.
+        checkpoint_every: epochs between two checkpoints, or time, within an epoch too; 0: none; None: at the end of an
+            epoch when a minute has passed since the last, within one when ten have.
+        trainer: that trains it: our lean loop, or Lightning's Trainer, to the same numbers.
         save_weights: whether the last weights are kept, as safetensors.
         loggers: names of Lightning's loggers to attach.
         log_folder: where loggers write; its name is the run's, and that two levels above it the project's.
@@ -28,7 +33,8 @@ class CellOptions:
         weights: file of the weights that its net starts from; empty: from its seed's.
     """
 
-    checkpoint_every: int | None = None
+    checkpoint_every: int | timedelta | None = None
+    trainer: TrainerName = "lean"
     save_weights: bool = False
     loggers: tuple[str, ...] = ()
     log_folder: str = ""
@@ -48,7 +54,8 @@ class EngineOptions:
         memory_per_cell_mib: limit of a cell's memory; None: what is free, divided by the cells side by side.
         retry: which cells of earlier runs are run again.
         max_failures: failed cells after which no more are started; None: no limit.
-        checkpoint_every: epochs between two checkpoints, as in `CellOptions`.
+        checkpoint_every: as in `CellOptions`.
+        trainer: as in `CellOptions`.
         save_weights: whether the last weights are kept.
         loggers: names of Lightning's loggers to attach.
         workers: processes of a cell that decode streamed images; None: the cores that the cells themselves leave.
@@ -61,7 +68,8 @@ class EngineOptions:
     memory_per_cell_mib: float | None = None
     retry: Retry = "failed"
     max_failures: int | None = None
-    checkpoint_every: int | None = None
+    checkpoint_every: int | timedelta | None = None
+    trainer: TrainerName = "lean"
     save_weights: bool = False
     loggers: tuple[str, ...] = ()
     workers: int | None = None

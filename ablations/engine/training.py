@@ -1,196 +1,233 @@
-"""The loop that trains a cell. Device and precision are Lightning Fabric's; all else stands here to be read.
+"""The lean loop: it drives a cell's LightningModule as Lightning's Trainer does, hook by hook, to the same bits.
 
-It is not Lightning's Trainer, which makes some 3,400 more Python calls in each step: on a CPU, 5 % of a small net's
-epoch.
+It is not the Trainer, which makes some 3,400 more Python calls in each step: on a CPU, 5 % of a small net's epoch.
+Device and precision are Lightning Fabric's, whose modules find in `LeanTrainer` what they ask their trainer for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, cast
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
 
+import pytorch_lightning as pl
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
-from torch import nn
+from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.utilities.model_helpers import is_overridden
 
-from ablations.callbacks import Callback, Epoch
-from ablations.engine.checkpoint import Checkpoints
-from ablations.recipes import build_optimizer, build_schedule
+from ablations.data import EpochBatches
+from ablations.data.modules import CellDataModule
 from ablations.study import CellConfig
-from ablations.study.cell import COSINE, JOINT
-from ablations.tasks.average import AveragedWeights
-from ablations.tasks.task import Workload
-
-MOST_GRAPHS = 1000
-"""Compiled nets that a process keeps, one for each arm and shape; torch's own limit, 8, is a mistake's alarm."""
+from ablations.tasks.module import CellModule
 
 
-class Training:
-    """A net and all that it is trained with.
+STEP_HOOKS = ("on_train_batch_start", "on_before_optimizer_step", "on_train_batch_end")
+"""That callbacks have in each step."""
+
+
+class LeanTrainer(Fabric):
+    """Trains and tests a cell's module; to the module and its callbacks it is their trainer.
 
     Args:
-        work: the net with its first weights, and what it is trained on.
         config: the cell.
         device: to train on.
-        callbacks: are told how it goes, in their order.
-        checkpoints: kept at the ends of epochs, after the callbacks.
+        callbacks: beside those that the module brings; they are told first, but for checkpoints, which are told last.
+        log_dir: where callbacks write.
 
     Attributes:
-        num_epochs: that are finished.
-        steps: the loss and the measures.
+        current_epoch: from 0; while nothing is trained, how many are finished.
+        global_step: steps that are done.
+        is_last_batch: whether the step is its epoch's last.
+        callback_metrics: what the module has logged last.
     """
 
+    sanity_checking = False
+    accumulate_grad_batches = 1
+
     def __init__(
-        self,
-        work: Workload[Any],
-        *,
-        config: CellConfig,
-        device: torch.device,
-        callbacks: Sequence[Callback],
-        checkpoints: Checkpoints,
+        self, config: CellConfig, *, device: torch.device, callbacks: Sequence[pl.Callback], log_dir: Path
     ) -> None:
-        net, train = work.net, work.data.train
-        self.net, self.config, self.train, self.val = net, config, train, work.data.val
-        self.callbacks, self.checkpoints = callbacks, checkpoints
-        self.num_epochs = 0
-        self.fabric = _fabric(device, config)
-        self._precision = self.fabric.strategy.precision
-        self.fabric.to_device(net)
-        # A fused optimiser would undo the scaling of float16 by itself, after the gradients were clipped.
-        fused = config.precision != "16-mixed" and device.type != "mps"
-        optimizer = build_optimizer(net, lr=config.lr, weight_decay=config.weight_decay, fused=fused)
-        self.schedule = build_schedule(
-            optimizer,
-            num_steps=config.epochs * len(train),
-            num_warmup_steps=config.warmup_epochs * len(train) + config.warmup_steps,
-            min_share=config.min_lr_share,
-            warmup_share=config.warmup_lr_share,
-            decay_steps=_decay_steps(config, len(train)),
+        super().__init__(
+            accelerator=device.type,
+            devices=[device.index or 0] if device.type == "cuda" else 1,
+            precision=config.precision,
+            plugins=[LightningEnvironment()],  # a cell is one process whatever surrounds it, also within a Slurm job
         )
-        self._unwrapped_optimizer = optimizer
-        self._parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        forward, self.optimizer = self.fabric.setup(net, optimizer, move_to_device=False)
-        self.average = AveragedWeights(net, decay=config.ema_decay) if config.ema_decay else None
-        averaged = self.average and self.fabric.setup_module(self.average.net, move_to_device=False)
-        self.steps = work.steps(net=averaged or forward, train_net=self._compiled(net) if config.compile else forward)
-
-    def fit(self) -> None:
-        """Train the epochs that are missing.
-
-        Raises:
-            Diverged: a callback has seen that it is of no use.
-        """
-        if self.average is not None and not self.num_epochs:
-            self.average.restart(self.net)
-        while self.num_epochs < self.config.epochs:
-            for callback in self.callbacks:
-                callback.on_epoch_start()
-            self._train_epoch()
-            self._validate()
-            self.num_epochs += 1
-            epoch = Epoch(
-                self.num_epochs,
-                self._unwrapped_optimizer.param_groups[0]["lr"],
-                self.steps.epoch_metrics(),
-                self.steps.epoch_hashes[-1],
-            )
-            for callback in self.callbacks:
-                callback.on_epoch_end(epoch)
-            self.checkpoints.save_when_due(self.num_epochs, self.state_dict)
+        self.launch()  # makes the device the current one
+        self.max_epochs, self.precision, self.log_dir = config.epochs, config.precision, str(log_dir)
+        self.own_callbacks, self.callbacks = list(callbacks), list[pl.Callback]()
+        self.current_epoch = self.global_step = 0
+        self.is_last_batch = False
+        self.callback_metrics: dict[str, Any] = {}
+        self.optimizers: list[torch.optim.Optimizer] = []
+        self.train_dataloader: EpochBatches[Any]
+        self.val_dataloaders: Iterable[Any]
+        self.test_dataloaders: Iterable[Any]
 
     @property
-    def evaluated(self) -> nn.Module:
-        """The net that is evaluated: with the averages of its weights where there are any."""
-        return self.net if self.average is None else self.average.net
+    def num_training_batches(self) -> int:
+        """Batches of an epoch."""
+        return len(self.train_dataloader)
 
-    @torch.inference_mode()
-    def evaluate(self, batches: Iterable[Any], step: Callable[[Any], None]) -> None:
-        """Take every batch through a step, with the net in evaluation mode."""
-        self.net.eval()
-        for batch in batches:
-            step(batch)
-        self.net.train()
+    @property
+    def estimated_stepping_batches(self) -> int:
+        """Steps of the whole training."""
+        return self.max_epochs * self.num_training_batches
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return what a training at the end of an epoch can be gone on from, to the same numbers."""
-        return {
-            "num_epochs": self.num_epochs,
-            "net": self.net.state_dict(),
-            "optimizer": self._unwrapped_optimizer.state_dict(),
-            "schedule": self.schedule.state_dict(),
-            "precision": self._precision.state_dict(),
-            "average": None if self.average is None else self.average.state_dict(),
-            "epoch_hashes": self.steps.epoch_hashes,
-            "callbacks": {type(callback).__name__: callback.state_dict() for callback in self.callbacks},
-        }
+    def log_dict(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        """Keep what a module logs."""
+        self.callback_metrics.update(metrics)
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from where another training was."""
-        self.num_epochs = state_dict["num_epochs"]
-        self.net.load_state_dict(state_dict["net"])
-        self._unwrapped_optimizer.load_state_dict(state_dict["optimizer"])
-        self.schedule.load_state_dict(state_dict["schedule"])
-        self._precision.load_state_dict(state_dict["precision"])
-        if self.average is not None:
-            self.average.restart(self.net)
-            self.average.load_state_dict(state_dict["average"])
-        self.steps.epoch_hashes = state_dict["epoch_hashes"]
-        for callback in self.callbacks:
-            callback.load_state_dict(state_dict["callbacks"][type(callback).__name__])
+    def fit(self, module: CellModule, data: CellDataModule, *, checkpoint: dict[str, Any] | None = None) -> None:
+        """Train the epochs that are missing.
 
-    def _compiled(self, net: nn.Module) -> nn.Module:
-        """Compile a net, or take the code of an equal one that this process has compiled before.
+        Args:
+            module: with its first weights.
+            data: its batches.
+            checkpoint: what `save_checkpoint` has written, from which to go on; None: from the start.
 
-        One graph for one shape, or an error: numbers must not depend on what the process has compiled before.
+        Raises:
+            Diverged: the guard has seen that it is of no use.
         """
-        torch.compiler.config.recompile_limit = torch.compiler.config.accumulated_recompile_limit = MOST_GRAPHS
-        compiled = cast("nn.Module", torch.compile(net, fullgraph=True, dynamic=False))
-        return self.fabric.setup_module(compiled, move_to_device=False)
+        self._connect(data, "fit")
+        self.train_dataloader, self.val_dataloaders = data.train_dataloader(), data.val_dataloader()
+        callbacks = self.own_callbacks + module.configure_callbacks()
+        self.callbacks = sorted(callbacks, key=lambda callback: isinstance(callback, Checkpoint))
+        self.module = module
+        self.to_device(module)
+        self._call("setup", "fit")
+        module.fabric = self
+        if checkpoint is not None:
+            self._restore_module(checkpoint)
+        configured = module.configure_optimizers()
+        self.optimizers, self.schedule = [configured["optimizer"]], configured["lr_scheduler"]["scheduler"]
+        _, self._stepped = self.setup(module, *self.optimizers, move_to_device=False)
+        self._call("on_fit_start")
+        first = 0 if checkpoint is None else self._restore_training(checkpoint)
+        self._call("on_train_start")
+        self._listeners = {hook: self._listening(hook) for hook in STEP_HOOKS}
+        while self.current_epoch < self.max_epochs:
+            self.train_dataloader.set_epoch(self.current_epoch)
+            if not first:  # else the hook was called by the attempt that was cut short
+                self._call("on_train_epoch_start")
+            self._train_epoch(first)
+            first = 0
+            self._validate()
+            self._call("on_train_epoch_end")
+            self.current_epoch += 1
+        self._call("on_train_end")
+        self._call("on_fit_end")
 
-    def _train_epoch(self) -> None:
-        self.steps.start_epoch(self.num_epochs)
-        for index, batch in enumerate(self.train):
-            loss = self.steps.training_step(batch, index)
-            self.optimizer.zero_grad()
-            self.fabric.backward(loss)
-            self._precision.unscale_gradients(self._unwrapped_optimizer)
-            if index == len(self.train) - 1:
-                for callback in self.callbacks:
-                    callback.on_last_gradients(self.net)
-            if self.config.grad_clip:
-                nn.utils.clip_grad_norm_(self._parameters, self.config.grad_clip)
-            self.optimizer.step()
+    def test(self, module: CellModule, data: CellDataModule) -> None:
+        """Take every test batch through the module, once."""
+        self._connect(data, "test")
+        self.test_dataloaders = data.test_dataloader()
+        self._call("on_test_start")
+        self._call("on_test_epoch_start")
+        self._evaluate(self.test_dataloaders, module.test_step)
+        self._call("on_test_epoch_end")
+        self._call("on_test_end")
+
+    def save_checkpoint(self, path: Path) -> None:
+        """Write what a training can be gone on from, to the same numbers; within an epoch too."""
+        checkpoint: dict[str, Any] = {
+            "epoch": self.current_epoch,
+            "global_step": self.global_step,
+            "loader": self.train_dataloader.state_dict(),
+            "state_dict": self.module.state_dict(),
+            "optimizer_states": [optimizer.state_dict() for optimizer in self.optimizers],
+            "lr_schedulers": [self.schedule.state_dict()],
+            "precision": self.strategy.precision.state_dict(),
+            "callbacks": {callback.state_key: callback.state_dict() for callback in self.callbacks},
+        }
+        for callback in self.callbacks:
+            callback.on_save_checkpoint(self, self.module, checkpoint)  # type: ignore[arg-type]
+        self.module.on_save_checkpoint(checkpoint)
+        torch.save(checkpoint, path)
+
+    def _connect(self, data: CellDataModule, stage: str) -> None:
+        data.trainer = self  # type: ignore[assignment]
+        data.setup(stage)
+
+    def _restore_module(self, checkpoint: dict[str, Any]) -> None:
+        self.module.on_load_checkpoint(checkpoint)
+        self.module.load_state_dict(checkpoint["state_dict"])
+        for callback in self.callbacks:
+            callback.on_load_checkpoint(self, self.module, checkpoint)  # type: ignore[arg-type]
+            if state := checkpoint["callbacks"].get(callback.state_key):
+                callback.load_state_dict(state)
+
+    def _restore_training(self, checkpoint: dict[str, Any]) -> int:
+        """Take up optimiser, schedule and place; return the number of the batch in its epoch that comes next."""
+        self.optimizers[0].load_state_dict(checkpoint["optimizer_states"][0])
+        self.schedule.load_state_dict(checkpoint["lr_schedulers"][0])
+        self.strategy.precision.load_state_dict(checkpoint["precision"])
+        self.train_dataloader.load_state_dict(checkpoint["loader"])
+        self.current_epoch, self.global_step = checkpoint["epoch"], checkpoint["global_step"]
+        given: int = checkpoint["loader"]["batches"]
+        if given == self.num_training_batches:
+            self.current_epoch += 1
+            return 0
+        return given
+
+    def _train_epoch(self, first: int) -> None:
+        module, (optimizer,), precision = self.module, self.optimizers, self.strategy.precision
+        last = self.num_training_batches - 1
+        listeners = self._listeners
+        for index, batch in enumerate(self.train_dataloader, first):
+            self.is_last_batch = index == last
+            for listener in listeners["on_train_batch_start"]:
+                listener(self, module, batch, index)
+            module.on_train_batch_start(batch, index)
+            with precision.forward_context():
+                loss = module.training_step(batch, index)
+            self._stepped.zero_grad()
+            self.backward(loss)
+            precision.unscale_gradients(optimizer)
+            for listener in listeners["on_before_optimizer_step"]:
+                listener(self, module, optimizer)
+            module.configure_gradient_clipping(optimizer)
+            self._stepped.step()
+            self.global_step += 1
             self.schedule.step()
-            if self.average is not None:
-                self.average.update(self.net)
-            for callback in self.callbacks:
-                callback.on_step_end(self.num_epochs * len(self.train) + index + 1, loss)
+            outputs = {"loss": loss.detach()}
+            for listener in listeners["on_train_batch_end"]:
+                listener(self, module, outputs, batch, index)
 
-        if self.fabric.device.type == "cuda":
-            torch.cuda.synchronize(self.fabric.device)  # else validation's clock would run for the last steps
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)  # else validation's clock would run for the last steps
 
     def _validate(self) -> None:
+        self._call("on_validation_start")
+        self._call("on_validation_epoch_start")
+        self._evaluate(self.val_dataloaders, self.module.validation_step)
+        self._call("on_validation_epoch_end")
+        self._call("on_validation_end")
+
+    @torch.inference_mode()
+    def _evaluate(self, batches: Iterable[Any], step: Callable[[Any, int], Any]) -> None:
+        """Take every batch through a step, with the module in evaluation mode."""
+        forward: Callable[[], AbstractContextManager[Any]] = self.strategy.precision.forward_context
+        self.module.eval()
+        for index, batch in enumerate(batches):
+            with forward():
+                step(batch, index)
+        self.module.train()
+
+    def _call(self, hook: str, *arguments: Any) -> None:
+        """Tell the callbacks, then the module, then those callbacks that save checkpoints, in the Trainer's order."""
         for callback in self.callbacks:
-            callback.on_validation_start(self.evaluated)
-        self.evaluate(self.val, self.steps.validation_step)
+            if not isinstance(callback, Checkpoint):
+                getattr(callback, hook)(self, self.module, *arguments)
+        getattr(self.module, hook)(*arguments)
         for callback in self.callbacks:
-            callback.on_validation_end()
+            if isinstance(callback, Checkpoint):
+                getattr(callback, hook)(self, self.module, *arguments)
 
-
-def _decay_steps(config: CellConfig, num_batches: int) -> list[int] | None:
-    """Return the steps from which the learning rate is lower; None: it follows a cosine."""
-    if config.schedule == COSINE:
-        return None
-    return [int(epoch) * num_batches for epoch in config.schedule.split(JOINT)]
-
-
-def _fabric(device: torch.device, config: CellConfig) -> Fabric:
-    fabric = Fabric(
-        accelerator=device.type,
-        devices=[device.index or 0] if device.type == "cuda" else 1,
-        precision=config.precision,
-        plugins=[LightningEnvironment()],  # a cell is one process whatever surrounds it, also within a Slurm job
-    )
-    fabric.launch()  # makes the device the current one
-    return fabric
+    def _listening(self, hook: str) -> list[Callable[..., Any]]:
+        """Return a hook of those callbacks that have one of their own: most steps have nobody to tell."""
+        return [getattr(callback, hook) for callback in self.callbacks if is_overridden(hook, callback, pl.Callback)]

@@ -1,58 +1,53 @@
-"""The moving average of a net's weights, which is evaluated in their place."""
+"""The moving average of a net's weights, which is evaluated in their place, and kept when the training ends."""
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
+import pytorch_lightning as pl
 import torch
-from torch import Tensor, nn
+from pytorch_lightning.callbacks import WeightAveraging
+from torch import Tensor
 
 
-class AveragedWeights:
-    """An exponential moving average of weights and of BatchNorm's means and variances.
+class MovingAverage(WeightAveraging):
+    """Lightning's average of weights, with BatchNorm's means and variances, from the first weights on.
 
     Its decay rises with the number u of updates, min(decay, (1 + u) / (10 + u)), as TensorFlow's
     ExponentialMovingAverage has it: else a short training would be judged by its first weights.
 
     Args:
-        net: whose weights are followed.
         decay: in the long run, below 1.
-
-    Attributes:
-        net: the same net with the averages, in evaluation mode for good.
     """
 
-    def __init__(self, net: nn.Module, *, decay: float) -> None:
+    def __init__(self, decay: float) -> None:
+        super().__init__(use_buffers=True, multi_avg_fn=self._take_in)
         self.decay = decay
-        self.num_updates = 0
-        self.net = copy.deepcopy(net).requires_grad_(False).eval()
+        self._num_updates = 0
 
-    def restart(self, net: nn.Module) -> None:
-        """Begin with a net's present weights, and with buffers that it has got since."""
-        for own, other in zip(self.net.modules(), net.modules(), strict=True):
-            for name, buffer in other._buffers.items():
-                own._buffers[name] = None if buffer is None else buffer.detach().clone()
-        self.net.load_state_dict(net.state_dict())
-        self.num_updates = 0
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Begin with the weights before the first step, where they are."""
+        assert self._average_model is not None
+        average = self._average_model
+        average.to(pl_module.device)  # it was copied before the trainer had moved the module
+        average.n_averaged = average.n_averaged.cpu()  # it is looked at in each step, which would wait for a GPU
+        if average.n_averaged == 0:
+            average.update_parameters(pl_module)
 
-    @torch.no_grad()
-    def update(self, net: nn.Module) -> None:
-        """Take in a net's weights after a step."""
-        self.num_updates += 1
-        weight = 1 - min(self.decay, (1 + self.num_updates) / (10 + self.num_updates))
-        own, other = _floats(self.net), _floats(net)
-        torch._foreach_lerp_(own, other, weight)
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Take in the weights after a step."""
+        self._num_updates = trainer.global_step
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return what a checkpoint must hold."""
-        return {"net": self.net.state_dict(), "num_updates": self.num_updates}
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Leave the averages in the module, also where a checkpoint was of the last epoch and nothing was trained."""
+        self._copy_average_to_current(pl_module)
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take what a checkpoint held."""
-        self.net.load_state_dict(state_dict["net"])
-        self.num_updates = state_dict["num_updates"]
-
-
-def _floats(net: nn.Module) -> list[Tensor]:
-    return [tensor for tensor in (*net.parameters(), *net.buffers()) if tensor.is_floating_point()]
+    def _take_in(self, averages: list[Tensor], weights: list[Tensor], _num_averaged: Tensor | int) -> None:
+        """Move averages towards weights; whole numbers, such as BatchNorm's count of batches, stay as they were."""
+        if averages[0].is_floating_point():
+            share = 1 - min(self.decay, (1 + self._num_updates) / (10 + self._num_updates))
+            with torch.no_grad():
+                torch._foreach_lerp_(averages, weights, share)

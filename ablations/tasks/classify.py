@@ -4,64 +4,147 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
-from torchmetrics import MeanMetric
+from torch import Tensor, nn
+from torchmetrics import CatMetric, MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
-from ablations.data import Batch, DataInfo, EpochBatches, load_data
+from ablations.data import Batch, EpochBatches
 from ablations.data.mixing import Mixing, MixingDraws
 from ablations.streams import epoch_generator, reseed_library
 from ablations.study import CellConfig
+from ablations.tasks.module import CellModule, as_config
 from ablations.tasks.net import branches_of, build_net, match_to_xnorm
-from ablations.tasks.task import Evaluate
 
 NO_LEARNING = 0.95
 """Validation cross-entropy, as a share of ln(classes), that a cell must go below to count as learning."""
 
 
-class Classification:
-    """A cell that classifies images; see `ablations.tasks.task.Workload`.
+class Classifier(CellModule):
+    """Cross-entropy with label smoothing, mixing and drop path; nothing is synchronised or logged in a step.
+
+    Batches are images (B, C, H, W) and labels (B,). Logged once an epoch: ``train_loss`` and ``val_loss`` in nats,
+    ``val_accuracy_pct``; of a test ``test_accuracy_pct`` and ``test_loss``.
 
     Args:
-        config: the cell.
-        info: its data set, in the cache.
-        device: of the batches.
-        workers: processes that decode streamed images.
+        config: the cell, or its fields.
+        image_shape: height, width, channels of the images.
+        num_classes: width of the output.
+        net: maps images (B, C, H, W) to logits (B, num_classes); None: the cell's own, from its seed. A net that has
+            ``branches`` is given in training what each of them keeps, (branches, B).
+
+    Raises:
+        ValueError: sizes that do not fit each other.
     """
 
-    losses: tuple[str, ...] = ("train_loss", "val_loss")
+    losses: ClassVar[tuple[str, ...]] = ("train_loss", "val_loss")
 
-    def __init__(self, config: CellConfig, info: DataInfo, *, device: torch.device, workers: int) -> None:
-        self.config, self.info, self.device = config, info, device
-        self.num_classes = len(info.classes)
-        self.chance_loss = math.log(self.num_classes)
-        self.data = load_data(config, info, device=device, workers=workers)
-        self.net = build_net(config, image_shape=info.image_shape, num_classes=self.num_classes)
-        self.facts: dict[str, Any] = {} if config.classes is None else {"classes": info.classes}
-
-    def steps(self, *, net: Callable[..., Tensor], train_net: Callable[..., Tensor]) -> Classifier:
-        """Return the steps of its training."""
-        return Classifier(
-            net,
-            train_net=train_net,
-            branches=branches_of(self.net),
-            config=self.config,
-            num_classes=self.num_classes,
-            image_size=self.info.image_shape[:2],
-            train_batches=self.data.train,
-            device=self.device,
+    def __init__(
+        self,
+        config: CellConfig | Mapping[str, Any],
+        *,
+        image_shape: tuple[int, int, int],
+        num_classes: int,
+        net: nn.Module | None = None,
+    ) -> None:
+        config, height_width = as_config(config), (image_shape[0], image_shape[1])
+        own = build_net(config, image_shape=image_shape, num_classes=num_classes) if net is None else net
+        super().__init__(config, own, chance_loss=math.log(num_classes))
+        given = {"config": config.model_dump(mode="json"), "image_shape": list(image_shape), "num_classes": num_classes}
+        self.save_hyperparameters(given)
+        self.image_shape, self.num_classes, self._image_size = image_shape, num_classes, height_width
+        self.branches = branches_of(own)
+        self.mixing = Mixing(
+            mixup=config.mixup, cutmix=config.cutmix, mix_probability=config.mix_probability, erasing=config.erasing
         )
+        # Without looking at values, which would wait for the device and drop NaN from the mean.
+        self.train_loss = MeanMetric(nan_strategy="disable")
+        self.train_loss.persistent(mode=True)  # a checkpoint in the middle of an epoch holds it
+        self.val_loss = MeanMetric(nan_strategy="disable")
+        self.val_accuracy = MulticlassAccuracy(num_classes, average="micro", validate_args=False)
+        self.test_loss = MeanMetric(nan_strategy="disable")
+        self.test_correct = CatMetric(nan_strategy="disable")
+        self._keep: Tensor | None = None
+        self._mixing_draws: MixingDraws | None = None
+        self._own: slice | Tensor | None = None
 
-    def match_scale(self) -> None:
-        """Match the attention outputs' scale to xnorm's; a checkpoint to go on from holds the same gains."""
-        match_to_xnorm(self.net, self.config, self.info, self.data.train)
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the loss of a batch: scalar, nats."""
+        images, targets = batch
+        own = self._own
+        if self._mixing_draws is not None:
+            images, targets = self._mixing_draws.apply(
+                images, targets, batch_idx, num_classes=self.num_classes, own=own
+            )
+        if self._keep is None:
+            logits = self.train_net(images)
+        else:
+            keep = self._keep[batch_idx]
+            logits = self.train_net(images, keep[:, : len(images)] if own is None else keep[:, own])
+        loss = F.cross_entropy(logits.float(), targets, label_smoothing=self.config.label_smoothing)
+        self.train_loss.update(loss.detach())
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Take a batch into validation's means."""
+        images, labels = batch
+        logits = self.net(images).float()
+        self.val_loss.update(F.cross_entropy(logits, labels), len(labels))
+        self.val_accuracy.update(logits, labels)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Note which images of a batch are right."""
+        images, labels = batch
+        logits = self.net(images).float()
+        self.test_loss.update(F.cross_entropy(logits, labels), len(labels))
+        self.test_correct.update(logits.argmax(dim=1) == labels)
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the logits of a batch's images, (B, num_classes)."""
+        logits: Tensor = self.net(batch[0])
+        return logits.float()
+
+    def train_metrics(self) -> dict[str, float]:
+        """Return the mean of the epoch's losses, nats."""
+        return {"train_loss": self.train_loss.compute().item()}
+
+    def val_metrics(self) -> dict[str, float]:
+        """Return cross-entropy, nats, and accuracy, per cent."""
+        return {
+            "val_loss": self.val_loss.compute().item(),
+            "val_accuracy_pct": 100 * self.val_accuracy.compute().item(),
+        }
+
+    def test_metrics(self) -> dict[str, float]:
+        """Return accuracy, per cent, and cross-entropy, nats."""
+        return {
+            "test_accuracy_pct": 100 * float(self._correct().mean()),
+            "test_loss": self.test_loss.compute().item(),
+        }
+
+    def reset_train_metrics(self) -> None:
+        """Start the epoch's mean anew."""
+        self.train_loss.reset()
+
+    def reset_val_metrics(self) -> None:
+        """Start validation's means anew."""
+        self.val_loss.reset()
+        self.val_accuracy.reset()
+
+    def reset_test_metrics(self) -> None:
+        """Start the test's measures anew."""
+        self.test_loss.reset()
+        self.test_correct.reset()
+
+    def write_test(self, folder: Path) -> None:
+        """Note in ``correct.npy`` which images are right, in the split's order."""
+        np.save(folder / "correct.npy", self._correct())
 
     def no_learning(self, rows: list[dict[str, Any]]) -> str:
         """Say whether validation cross-entropy stayed at chance."""
@@ -72,15 +155,56 @@ class Classification:
         """Return accuracy and cross-entropy of the last epoch."""
         return {name: last[name] for name in ("val_accuracy_pct", "val_loss")}
 
-    def test(self, steps: Classifier, evaluate: Evaluate, folder: Path) -> dict[str, float]:
-        """Test once, and note in ``correct.npy`` which images are right."""
-        if self.data.test is None:
-            return {}
-        reseed_library(self.config.seed, self.config.epochs)  # also where no epoch has been trained in this attempt
-        evaluate(self.data.test, steps.test_step)
-        correct = torch.cat(steps.test_correct).cpu().numpy()
-        np.save(folder / "correct.npy", correct)
-        return {"test_accuracy_pct": 100 * float(correct.mean()), "test_loss": steps.test_loss.compute().item()}
+    def _correct(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        correct: np.ndarray[Any, np.dtype[np.bool_]] = self.test_correct.compute().bool().cpu().numpy()
+        return correct
+
+    def _match_to_xnorm(self, batch: Batch) -> dict[str, float]:
+        images = batch[0]
+        return match_to_xnorm(self.net, self.config, images, num_classes=self.num_classes)
+
+    def _draw(self, epoch: int) -> None:
+        super()._draw(epoch)
+        train = self.trainer.train_dataloader
+        num_batches = len(train)
+        rank = train.rank if isinstance(train, EpochBatches) else None
+        self._own = None if rank is None or rank.world_size == 1 else rank.mirrored(self.config.batch_size)
+        self._mixing_draws = self._draw_mixing(epoch, num_batches) if self.mixing else None
+        reseed_library(self.config.seed, epoch)
+        self._keep = self._draw_keep(epoch, num_batches)
+
+    def _hash(self) -> str:
+        batches = super()._hash()
+        if self._mixing_draws is None or not batches:
+            return batches
+        return hashlib.sha256(f"{batches} {self._mixing_draws.hash}".encode()).hexdigest()[: len(batches)]
+
+    def _draws_state(self) -> dict[str, Any]:
+        return {} if self._mixing_draws is None else {"mixing": self._mixing_draws.state_dict()}
+
+    def _restore_draws(self, state: dict[str, Any]) -> None:
+        super()._restore_draws(state)
+        if self._mixing_draws is not None:
+            self._mixing_draws.load_state_dict(state["mixing"])
+
+    def _draw_mixing(self, epoch: int, num_batches: int) -> MixingDraws:
+        return MixingDraws(
+            self.mixing,
+            num_batches=num_batches,
+            batch_size=self.config.batch_size,
+            size=self._image_size,
+            seed=self.config.seed,
+            epoch=epoch,
+            device=self.device,
+        )
+
+    def _draw_keep(self, epoch: int, num_batches: int) -> Tensor | None:
+        if not (self.config.drop_path and self.branches):
+            return None
+        shape = (num_batches, self.config.batch_size)
+        generators = (epoch_generator(self.config.seed, "drop_path", epoch, name) for name in self.branches)
+        draws = [torch.rand(shape, generator=generator) for generator in generators]
+        return (torch.stack(draws, dim=1) >= self.config.drop_path).to(self.device)  # (steps, branches, B)
 
 
 def has_not_learned(rows: list[dict[str, Any]], *, num_classes: int, warmup_epochs: int) -> bool:
@@ -91,119 +215,3 @@ def has_not_learned(rows: list[dict[str, Any]], *, num_classes: int, warmup_epoc
     """
     judged = [row["val_loss"] for row in rows if row["epoch"] > warmup_epochs]
     return bool(judged) and min(judged) >= NO_LEARNING * math.log(num_classes)
-
-
-class Classifier:
-    """Cross-entropy with label smoothing, mixing and drop path; nothing is synchronised or logged in a step.
-
-    Args:
-        net: maps images (B, C, H, W) to logits (B, num_classes), for evaluations.
-        train_net: for training steps, with the weights that are trained; maps images, and what each branch keeps
-            (branches, B) where there are branches. It may be compiled; evaluation is not, so that probes can listen.
-        branches: of the net, by name, which drop path can leave out; none: the net draws its drop path itself.
-        config: the cell.
-        num_classes: width of the output.
-        image_size: height and width of the batches' images.
-        train_batches: drawn anew for each epoch.
-        device: of the batches.
-    """
-
-    def __init__(
-        self,
-        net: Callable[..., Tensor],
-        *,
-        train_net: Callable[..., Tensor],
-        branches: Sequence[str],
-        config: CellConfig,
-        num_classes: int,
-        image_size: tuple[int, int],
-        train_batches: EpochBatches[Batch],
-        device: torch.device,
-    ) -> None:
-        self.net, self.train_net = net, train_net
-        self.branches = branches
-        self.config = config
-        self.num_classes, self.image_size = num_classes, image_size
-        self.mixing = Mixing(
-            mixup=config.mixup, cutmix=config.cutmix, mix_probability=config.mix_probability, erasing=config.erasing
-        )
-        self.train_batches = train_batches
-        self.device = device
-        # Without looking at values, which would wait for the device and drop NaN from the mean.
-        self.val_loss = MeanMetric(nan_strategy="disable").to(device)
-        self.val_accuracy = MulticlassAccuracy(num_classes, average="micro", validate_args=False).to(device)
-        self.test_loss = MeanMetric(nan_strategy="disable").to(device)
-        self.test_correct: list[Tensor] = []
-        self.epoch_hashes: list[str] = []
-        self._train_loss = torch.zeros((), device=device)  # a sum: nothing of a metric's is needed
-        self._keep: Tensor | None = None
-        self._mixing_draws: MixingDraws | None = None
-
-    def start_epoch(self, epoch: int) -> None:
-        """Draw what an epoch (from 0) needs, and start its means anew."""
-        self.train_batches.set_epoch(epoch)
-        self._mixing_draws = self._draw_mixing(epoch) if self.mixing else None
-        self.epoch_hashes.append(self._hash())
-        reseed_library(self.config.seed, epoch)
-        self._keep = self._draw_keep(epoch)
-        self._train_loss.zero_()
-        self.val_loss.reset()
-        self.val_accuracy.reset()
-
-    def training_step(self, batch: Batch, index: int) -> Tensor:
-        """Return the loss of the epoch's batch number ``index``: scalar, nats."""
-        images, targets = batch
-        if self._mixing_draws is not None:
-            images, targets = self._mixing_draws.apply(images, targets, index, num_classes=self.num_classes)
-        logits = self.train_net(images) if self._keep is None else self.train_net(images, self._keep[index])
-        loss = F.cross_entropy(logits.float(), targets, label_smoothing=self.config.label_smoothing)
-        self._train_loss += loss.detach()
-        return loss
-
-    def validation_step(self, batch: Batch) -> None:
-        """Take a batch into validation's means."""
-        images, labels = batch
-        logits = self.net(images).float()
-        self.val_loss.update(F.cross_entropy(logits, labels), len(labels))
-        self.val_accuracy.update(logits, labels)
-
-    def test_step(self, batch: Batch) -> None:
-        """Note which images of a batch are right."""
-        images, labels = batch
-        logits = self.net(images).float()
-        self.test_loss.update(F.cross_entropy(logits, labels), len(labels))
-        self.test_correct.append(logits.argmax(dim=1) == labels)
-
-    def epoch_metrics(self) -> dict[str, float]:
-        """Return the means of the epoch that has just ended; the losses in nats."""
-        return {
-            "train_loss": (self._train_loss / len(self.train_batches)).item(),
-            "val_loss": self.val_loss.compute().item(),
-            "val_accuracy_pct": 100 * self.val_accuracy.compute().item(),
-        }
-
-    def _hash(self) -> str:
-        """Hash what the epoch's steps see."""
-        if self._mixing_draws is None:
-            return self.train_batches.hash
-        text = f"{self.train_batches.hash} {self._mixing_draws.hash}"
-        return hashlib.sha256(text.encode()).hexdigest()[: len(self.train_batches.hash)]
-
-    def _draw_mixing(self, epoch: int) -> MixingDraws:
-        return MixingDraws(
-            self.mixing,
-            num_batches=len(self.train_batches),
-            batch_size=self.train_batches.batch_size,
-            size=self.image_size,
-            seed=self.config.seed,
-            epoch=epoch,
-            device=self.device,
-        )
-
-    def _draw_keep(self, epoch: int) -> Tensor | None:
-        if not (self.config.drop_path and self.branches):
-            return None
-        shape = (len(self.train_batches), self.train_batches.batch_size)
-        generators = (epoch_generator(self.config.seed, "drop_path", epoch, name) for name in self.branches)
-        draws = [torch.rand(shape, generator=generator) for generator in generators]
-        return (torch.stack(draws, dim=1) >= self.config.drop_path).to(self.device)  # (steps, branches, B)

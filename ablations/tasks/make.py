@@ -1,34 +1,27 @@
-"""From a cell to what it trains: its task's."""
+"""From a cell to the LightningModule of its task."""
 
 from __future__ import annotations
 
-from typing import Any
-
-import torch
-
 from ablations.data import DataInfo
 from ablations.study import CellConfig
-from ablations.tasks.classify import Classification
-from ablations.tasks.task import Workload
+from ablations.tasks.classify import Classifier
+from ablations.tasks.module import CellModule
 
 
-def make_workload(
-    config: CellConfig, info: DataInfo, *, device: torch.device, workers: int, weights: str = ""
-) -> Workload[Any]:
-    """Make a cell's data and net.
+def make_module(config: CellConfig, info: DataInfo, *, weights: str = "") -> CellModule:
+    """Make a cell's module, with its first weights.
 
     Args:
         config: the cell.
-        info: its data set, in the cache.
-        device: of the batches.
-        workers: processes that decode images that are not in memory; any number gives the same batches.
+        info: its data set.
         weights: file of a classifier's, from which a detector's backbone starts; empty: from its seed's.
 
     Raises:
-        ValueError: sizes that do not fit each other.
+        ValueError: sizes that do not fit each other, or weights that do not fit.
     """
+    num_classes = len(info.classes)
     if config.task == "detect":
-        from ablations.tasks.detect.detector import Detection  # it takes torchvision's detectors half a second
+        from ablations.tasks.detect.detector import Detector  # it takes torchvision's detectors half a second
 
-        return Detection(config, info, device=device, workers=workers, weights=weights)
-    return Classification(config, info, device=device, workers=workers)
+        return Detector(config, num_classes=num_classes, mean=info.mean, std=info.std, weights=weights)
+    return Classifier(config, image_shape=info.image_shape, num_classes=num_classes)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 
-from torch import nn
+from torch import Tensor, nn
 
 import ufo
-from ablations.data import Batch, DataInfo, EpochBatches
+from ablations.data import DataInfo
 from ablations.study import CellConfig, UsageError
 from ablations.study.cell import Task
 from ablations.study.foreign import TIMM, is_timm
@@ -16,8 +15,6 @@ from ablations.tasks.detect.resnet import check_resnet_name
 from ablations.tasks.timm_net import build_timm_net, check_timm_name
 from ablations.tasks.ufo_net import build_ufo_net
 from ufo.scale import match_scale
-
-LOG = logging.getLogger(__name__)
 
 
 def check_foreign_name(model: str, task: Task) -> None:
@@ -52,7 +49,9 @@ def make_net(config: CellConfig, info: DataInfo, *, weights: str = "") -> nn.Mod
     if config.task == "detect":
         from ablations.tasks.detect.detector import build_detector
 
-        return build_detector(config, info, weights=weights)
+        return build_detector(
+            config, num_classes=len(info.classes), mean=info.mean, std=info.std, weights=weights
+        )
     return build_net(config, image_shape=info.image_shape, num_classes=len(info.classes))
 
 
@@ -84,23 +83,20 @@ def branches_of(net: nn.Module) -> Sequence[str]:
     return net.branches if isinstance(net, ufo.UFOViT) else ()
 
 
-def match_to_xnorm(net: nn.Module, config: CellConfig, info: DataInfo, train: EpochBatches[Batch]) -> None:
-    """Match the scale of a net's attention outputs to that of its twin with xnorm, on the first batch of training.
+def match_to_xnorm(net: nn.Module, config: CellConfig, images: Tensor, *, num_classes: int) -> dict[str, float]:
+    """Match the scale of a net's attention outputs to that of its twin with xnorm, on images; return each layer's gain.
 
     Args:
         net: a UFO-ViT on the device, with the weights that it was built with.
         config: the cell.
-        info: its data set.
-        train: its training batches.
+        images: (B, C, H, W), the first batch of training.
+        num_classes: width of the output.
 
     Raises:
         UnmatchableError: an attention output is zero throughout or no number.
     """
     assert isinstance(net, ufo.UFOViT), "nets of timm have no scale to match"
     same = config.model_copy(update={"norm": "xnorm"})
-    shape = info.image_shape
-    twin = build_ufo_net(same, img_size=shape[:2], in_chans=shape[2], num_classes=len(info.classes))
-    train.set_epoch(0)
-    images, _ = next(iter(train))
-    gains = match_scale(net, twin.to(images.device), images)
-    LOG.info("gains of matched scale: %s", ", ".join(f"{layer} {gain:.4g}" for layer, gain in gains.items()))
+    channels, height, width = images.shape[1:]
+    twin = build_ufo_net(same, img_size=(height, width), in_chans=channels, num_classes=num_classes)
+    return match_scale(net, twin.to(images.device), images)

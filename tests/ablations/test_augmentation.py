@@ -96,7 +96,7 @@ ALL = Augmentation(augment="resized_crop_flip", policy="rand_augment", color_jit
 def apply(augmentation: Augmentation, *, n: int = 64, seed: int = 0, epoch: int = 0) -> torch.Tensor:
     images = pictures(1, size=(16, 16)).permute(0, 2, 3, 1).expand(n, -1, -1, -1)
     draws = SampleDraws(augmentation, n, size=(16, 16), seed=seed, epoch=epoch)
-    return torch.cat([draws.apply(images[start : start + 16], start) for start in range(0, n, 16)])
+    return torch.cat([draws.apply(images[start : start + 16], slice(start, start + 16)) for start in range(0, n, 16)])
 
 
 @pytest.mark.parametrize(

@@ -183,7 +183,7 @@ def test_evaluation_sees_the_centre(tmp_path):
     pixels[8:32, 28:52] = 90  # its inner 60 %
     Image.fromarray(pixels).save(folder / "test" / "cat" / "000.png")
     info = make_data(folder, image_size=16)
-    request = Request("test", [0], None, 0)
+    request = Request("test", [0], None, [0])
     square, inner = (
         Images(info, side=16, augmentation=Augmentation(augment="none"), eval_crop=crop, seed=0).read(request)
         for crop in (1.0, 0.5)
@@ -256,7 +256,7 @@ def test_no_batch_is_overwritten_while_it_is_in_hand(images, workers, batch_size
     rows = torch.arange(80)
     try:
         for epoch, size in ((0, batch_size), (None, 33), (1, batch_size), (None, 33), (2, batch_size)):
-            expected = reader.read(Request("train", rows.tolist(), None, 0)).split(size)
+            expected = reader.read(Request("train", rows.tolist(), None, list(range(len(rows))))).split(size)
             given = stream.batches("train", rows, batch_size=size, epoch=epoch, whole=False)
             for batch, right in zip(given, expected, strict=True):
                 time.sleep(0.002 if workers else 0)  # until the workers are as far ahead as they go

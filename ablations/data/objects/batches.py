@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from ablations.data.epoch import EpochBatches, Rank
 from ablations.data.objects.annotations import Annotations, Ints
 from ablations.data.objects.sample import Pictures, Target, View, see, whole_batch
 from ablations.data.order import epoch_order
@@ -19,7 +20,7 @@ ObjectBatch = tuple[list[Tensor], list[Target]]
 """Images (3, H, W) float32 of 0 to 1, each of its own size; the objects of each."""
 
 
-class ObjectTrainBatches:
+class ObjectTrainBatches(EpochBatches[ObjectBatch]):
     """The batches of an epoch: order, scales and mirroring from streams keyed by (seed, epoch).
 
     Upright images are batched with upright ones, others with others, in the order drawn; what is left of the two at the
@@ -37,9 +38,10 @@ class ObjectTrainBatches:
         seed: the cell's.
         workers: processes that decode; any number gives the same batches.
         device: of the batches.
+        rank: whose part of each batch is given.
 
-    Attributes:
-        hash: of what the epoch's batches hold.
+    Raises:
+        ValueError: batches that the processes cannot share.
     """
 
     def __init__(
@@ -55,16 +57,23 @@ class ObjectTrainBatches:
         seed: int,
         workers: int,
         device: torch.device,
+        rank: Rank = Rank(),  # noqa: B008  # frozen
     ) -> None:
-        self.rows, self.batch_size, self.sides, self.seed = rows, batch_size, tuple(sides), seed
+        super().__init__(batch_size=batch_size, rank=rank)
+        if batch_size % rank.world_size:
+            raise ValueError(f"batches of {batch_size} cannot be shared by {rank.world_size} processes alike")
+        self.rows, self.sides, self.seed = rows, tuple(sides), seed
         self.mirrors, self.device = mirrors, device
-        self.hash = ""
         self._is_upright = annotations.heights[rows] > annotations.widths[rows]
         self._views: list[list[View]] = []
-        self._loader = _load(_Views(annotations, pictures, longest), _Drawn(self), whole_batch, workers=workers)
+        self._drawn = _Drawn()
+        self._loader = _load(_Views(annotations, pictures, longest), self._drawn, whole_batch, workers=workers)
 
-    def set_epoch(self, epoch: int) -> None:
-        """Draw the order, scales and mirroring of an epoch (from 0)."""
+    def __len__(self) -> int:
+        return len(self.rows) // self.batch_size
+
+    def _draw(self, epoch: int) -> None:
+        """Draw the order, scales and mirroring of an epoch."""
         n = len(self.rows)
         order = epoch_order(n, repeats=1, seed=self.seed, epoch=epoch).tolist()
         generator = epoch_generator(self.seed, "augment", epoch)
@@ -74,10 +83,9 @@ class ObjectTrainBatches:
         self._views = [[View(int(self.rows[i]), self.sides[sides[i]], mirrored[i]) for i in batch] for batch in batches]
         self.hash = hashlib.sha256(repr(self._views).encode()).hexdigest()[:12]
 
-    def __len__(self) -> int:
-        return len(self.rows) // self.batch_size
-
-    def __iter__(self) -> Iterator[ObjectBatch]:
+    def _batches(self, first: int) -> Iterator[ObjectBatch]:
+        own = slice(self.rank.number, None, self.rank.world_size)
+        self._drawn.views = [views[own] for views in self._views[first:]]
         for images, targets in self._loader:
             yield (
                 [image.to(self.device, non_blocking=True) for image in images],
@@ -94,17 +102,26 @@ class ObjectEvalBatches:
         rows: (n,) of the part that are looked at.
         workers: processes that decode.
         device: of the images.
+        rank: which images are given: of W processes, each takes every W-th.
     """
 
     def __init__(
-        self, *, annotations: Annotations, pictures: Pictures, rows: Ints, workers: int, device: torch.device
+        self,
+        *,
+        annotations: Annotations,
+        pictures: Pictures,
+        rows: Ints,
+        workers: int,
+        device: torch.device,
+        rank: Rank = Rank(),  # noqa: B008  # frozen
     ) -> None:
         self.annotations, self.pictures, self.rows = annotations, pictures, rows
         self.device = device
-        self._loader = _load(_Plain(pictures), [[int(row)] for row in rows], _only, workers=workers)
+        self._own = [[int(row)] for row in rows[rank.number :: rank.world_size]]
+        self._loader = _load(_Plain(pictures), self._own, _only, workers=workers)
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self._own)
 
     def __iter__(self) -> Iterator[tuple[int, Tensor]]:
         for row, image in self._loader:
@@ -150,16 +167,16 @@ class _Plain(Dataset[Any]):
 
 
 class _Drawn:
-    """The views that have been drawn for the epoch, batch by batch."""
+    """The views that the loader is to give, batch by batch, since it keeps its sampler for good."""
 
-    def __init__(self, batches: ObjectTrainBatches) -> None:
-        self._batches = batches
+    def __init__(self) -> None:
+        self.views: list[list[View]] = []
 
     def __iter__(self) -> Iterator[list[View]]:
-        return iter(self._batches._views)
+        return iter(self.views)
 
     def __len__(self) -> int:
-        return len(self._batches)
+        return len(self.views)
 
 
 def _load(dataset: Dataset[Any], batches: Any, collate: Callable[[list[Any]], Any], *, workers: int) -> DataLoader[Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from ablations.data.epoch import Rank
 from ablations.data.info import DataInfo
 from ablations.data.load import CellData
 from ablations.data.objects.batches import ObjectEvalBatches, ObjectTrainBatches
@@ -15,14 +16,20 @@ from ablations.study.cell import JOINT
 ObjectData = CellData[ObjectTrainBatches, ObjectEvalBatches]
 
 
-def load_objects(config: CellConfig, info: DataInfo, *, device: torch.device, workers: int) -> ObjectData:
+def load_objects(
+    config: CellConfig, info: DataInfo, *, workers: int, device: torch.device, rank: Rank
+) -> ObjectData:
     """Make the batches of a cell.
 
     Args:
         config: the cell.
         info: its data set, in the cache.
-        device: of the batches.
         workers: processes that decode; any number gives the same batches.
+        device: of the batches.
+        rank: whose part of each batch is given.
+
+    Raises:
+        ValueError: batches that the processes cannot share.
     """
     found = split_objects(info, train_limit=config.train_limit, with_test=config.scored_on == "test")
     annotations, pictures, rows = found["train"]
@@ -37,9 +44,12 @@ def load_objects(config: CellConfig, info: DataInfo, *, device: torch.device, wo
         seed=config.seed,
         workers=workers,
         device=device,
+        rank=rank,
     )
     looked_at = {
-        split: ObjectEvalBatches(annotations=held, pictures=seen, rows=which, workers=workers, device=device)
+        split: ObjectEvalBatches(
+            annotations=held, pictures=seen, rows=which, workers=workers, device=device, rank=rank
+        )
         for split, (held, seen, which) in found.items()
         if split != "train"
     }
@@ -48,5 +58,4 @@ def load_objects(config: CellConfig, info: DataInfo, *, device: torch.device, wo
         val=looked_at["val"],
         test=looked_at.get("test"),
         split_hash=split_hash({split: torch.from_numpy(which) for split, (_, _, which) in found.items()}),
-        close=lambda: None,
     )

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
+from torchmetrics import MeanMetric
 from torchvision.models.detection import MaskRCNN
 
-from ablations.data import DataInfo
-from ablations.data.objects.batches import ObjectBatch, ObjectEvalBatches, ObjectTrainBatches
-from ablations.data.objects.load import load_objects
+from ablations.data.objects.batches import ObjectBatch, ObjectEvalBatches
 from ablations.streams import reseed_library
 from ablations.study import CellConfig
 from ablations.tasks.detect.bodies import build_body
-from ablations.tasks.detect.scores import IOUS, Scores, detections_of, score
+from ablations.tasks.detect.scores import IOUS, AveragePrecision, Scores
 from ablations.tasks.detect.start import start_body
-from ablations.tasks.task import Evaluate
+from ablations.tasks.module import CellModule, as_config
 from ufo.detection import Heads, PyramidBackbone, UFOBody, build_mask_rcnn
 from ufo.model import UFOViT
 from ufo.scale import match_scale
@@ -41,143 +40,118 @@ PRECISION = "precision.csv"
 EXAMPLES = "examples"
 """Folder of the first few test images with objects in them, as JPEG, and of what is annotated in them."""
 
+LOSSES = ("loss_classifier", "loss_box_reg", "loss_mask", "loss_objectness", "loss_rpn_box_reg")
+"""Of torchvision's Mask R-CNN, in the order in which it gives them."""
+
 NUM_EXAMPLES, EXAMPLE_SIDE = 3, 480
 """How many, and pixels of the longer side up to which they are kept as they are."""
 
 
-class Detector:
-    """The losses of Mask R-CNN, and detections against annotations.
+class Detector(CellModule):
+    """The losses of Mask R-CNN, and detections against annotations; nothing is logged in a step.
 
     Each step's library draws, of proposals and of drop path, come from a generator keyed by (seed, epoch, step): two
     arms draw alike for as long as they have equally many to draw from, and from the next step on again.
 
+    Batches are those of `ablations.data.modules.ImagesWithObjects`. Logged once an epoch: ``train_loss``, its parts,
+    and validation's average precisions.
+
     Args:
-        net: maps images, each (3, H, W), to what is found in them, for evaluations.
-        train_net: maps images and their objects to losses, for training steps.
-        seed: the cell's.
-        train_batches: drawn anew for each epoch.
-        val: looked at after each epoch.
-        test: looked at once; None: never.
-        device: of the batches.
+        config: the cell, or its fields.
+        num_classes: categories of the data.
+        mean: of each channel, of 0 to 1.
+        std: of each channel, of 0 to 1.
+        weights: file of a classifier's, from which the backbone starts; empty: from its seed's.
+        net: a Mask R-CNN of torchvision's interface; None: the cell's own.
+
+    Raises:
+        ValueError: sizes that do not fit each other, or weights that do not fit.
     """
+
+    losses: ClassVar[tuple[str, ...]] = ("train_loss",)
 
     def __init__(
         self,
-        net: Callable[..., list[dict[str, Tensor]]],
+        config: CellConfig | Mapping[str, Any],
         *,
-        train_net: Callable[..., dict[str, Tensor]],
-        seed: int,
-        train_batches: ObjectTrainBatches,
-        val: ObjectEvalBatches,
-        test: ObjectEvalBatches | None,
-        device: torch.device,
+        num_classes: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        weights: str = "",
+        net: nn.Module | None = None,
     ) -> None:
-        self.net, self.train_net = net, train_net
-        self.seed, self.train_batches, self.val, self.test = seed, train_batches, val, test
-        self.epoch_hashes: list[str] = []
-        self._epoch = 0
-        self._losses: dict[str, Tensor] = {}
-        self._device = device
-        self._found: list[dict[str, Any]] = []
+        config, means, stds = as_config(config), list(mean), list(std)
+        if net is None:
+            net = build_detector(config, num_classes=num_classes, mean=means, std=stds, weights=weights)
+        # A class and a background at chance, and a coin tossed for each anchor and pixel of a mask; boxes left out.
+        super().__init__(config, net, chance_loss=math.log(num_classes + 1) + 2 * math.log(2))
+        # Of a detector that started from a classifier's weights a checkpoint holds its own, from its seed's net on.
+        held = config.model_copy(update={"init": "none"})
+        self.save_hyperparameters(
+            {"config": held.model_dump(mode="json"), "num_classes": num_classes, "mean": means, "std": stds}
+        )
+        self.num_classes, self._mean, self._std = num_classes, means, stds
+        self.train_losses = nn.ModuleDict({name: MeanMetric(nan_strategy="disable") for name in LOSSES})
+        for metric in self.train_losses.values():
+            metric.persistent(mode=True)  # a checkpoint in the middle of an epoch holds it
+        self.val_precision, self.test_precision = AveragePrecision(), AveragePrecision()
 
-    def start_epoch(self, epoch: int) -> None:
-        """Draw an epoch (from 0), and start its means anew."""
-        self._epoch = epoch
-        self.train_batches.set_epoch(epoch)
-        self.epoch_hashes.append(self.train_batches.hash)
-        self._losses, self._found = {}, []
-
-    def training_step(self, batch: ObjectBatch, index: int) -> Tensor:
+    def training_step(self, batch: ObjectBatch, batch_idx: int) -> Tensor:
         """Return the sum of a batch's losses: of the proposals, boxes, classes and masks."""
-        reseed_library(self.seed, self._epoch, index)
-        losses = self.train_net(*batch)
+        reseed_library(self.config.seed, self.trainer.current_epoch, batch_idx)
+        losses: dict[str, Tensor] = self.train_net(*batch)
         for name, loss in losses.items():
-            self._losses[name] = self._losses.get(name, torch.zeros((), device=self._device)) + loss.detach()
+            self.train_losses[name].update(loss.detach())
         return torch.stack([loss.float() for loss in losses.values()]).sum()
 
-    def validation_step(self, batch: tuple[int, Tensor]) -> None:
+    def validation_step(self, batch: tuple[int, Tensor], batch_idx: int) -> None:
         """Note what is found in an image of validation."""
-        self._note(batch, self.val)
+        self._note(batch, self.val_precision, self.trainer.val_dataloaders)
 
-    def test_step(self, batch: tuple[int, Tensor]) -> None:
+    def test_step(self, batch: tuple[int, Tensor], batch_idx: int) -> None:
         """Note what is found in a test image."""
-        assert self.test is not None, "a cell that is scored on validation sees no test image"
-        self._note(batch, self.test)
+        self._note(batch, self.test_precision, self.trainer.test_dataloaders)
 
-    def epoch_metrics(self) -> dict[str, float]:
-        """Return the means of the epoch's losses, their sum as ``train_loss``, and validation's average precisions."""
-        means = {name: (total / len(self.train_batches)).item() for name, total in self._losses.items()}
-        scores = self.scores(self.val)
-        figures = {name: scores.figures[name] for name in PER_EPOCH}
-        return {
-            "train_loss": sum(means.values()),
-            **{f"train_{name}": mean for name, mean in sorted(means.items())},
-            **{f"val_{name}": math.nan if value is None else value for name, value in figures.items()},
-        }
+    def predict_step(self, batch: tuple[int, Tensor], batch_idx: int) -> dict[str, Tensor]:
+        """Return what is found in an image: boxes, labels, scores and masks, as torchvision's detectors give them."""
+        found: dict[str, Tensor] = self.net([batch[1]])[0]
+        return found
 
-    def start_test(self) -> None:
+    def train_metrics(self) -> dict[str, float]:
+        """Return the means of the epoch's losses, and their sum as ``train_loss``."""
+        means = {name: metric.compute().item() for name, metric in self.train_losses.items() if metric.update_called}
+        return {"train_loss": sum(means.values()), **{f"train_{name}": means[name] for name in sorted(means)}}
+
+    def val_metrics(self) -> dict[str, float]:
+        """Return validation's average precisions, per cent; NaN where there is no object to find."""
+        batches: ObjectEvalBatches = self.trainer.val_dataloaders
+        figures = self.val_precision.scores(batches).figures
+        return {f"val_{name}": math.nan if (value := figures[name]) is None else value for name in PER_EPOCH}
+
+    def test_metrics(self) -> dict[str, float]:
+        """Return the test's average precisions, per cent, where there is an object to find."""
+        figures = self.test_precision.scores(self.trainer.test_dataloaders).figures
+        return {f"test_{name}": value for name, value in figures.items() if value is not None}
+
+    def reset_train_metrics(self) -> None:
+        """Start the epoch's means anew."""
+        for metric in self.train_losses.values():
+            metric.reset()
+
+    def reset_val_metrics(self) -> None:
         """Forget what was found in validation."""
-        self._found = []
+        self.val_precision.reset()
 
-    @property
-    def found(self) -> list[dict[str, Any]]:
-        """What was found since the epoch or the test began, in COCO's format."""
-        return self._found
+    def reset_test_metrics(self) -> None:
+        """Forget what was found in the test images."""
+        self.test_precision.reset()
 
-    def scores(self, batches: ObjectEvalBatches) -> Scores:
-        """Return what was found comes to."""
-        return score(self._found, batches.annotations, batches.rows.tolist())
-
-    def _note(self, batch: tuple[int, Tensor], batches: ObjectEvalBatches) -> None:
-        row, image = batch
-        (found,) = self.net([image])
-        annotations = batches.annotations
-        self._found += detections_of(
-            found, image_id=int(annotations.image_ids[row]), category_ids=annotations.category_ids.tolist()
-        )
-
-
-class Detection:
-    """A cell that detects objects; see `ablations.tasks.task.Workload`.
-
-    Args:
-        config: the cell.
-        info: its data set, in the cache.
-        device: of the batches.
-        workers: processes that decode.
-        weights: file of a classifier's, from which the backbone starts; empty: from its seed's.
-    """
-
-    losses: tuple[str, ...] = ("train_loss",)
-
-    def __init__(self, config: CellConfig, info: DataInfo, *, device: torch.device, workers: int, weights: str) -> None:
-        self.config, self.info, self.device = config, info, device
-        num_classes = len(info.classes)
-        # A class and a background at chance, and a coin tossed for each anchor and pixel of a mask; boxes left out.
-        self.chance_loss = math.log(num_classes + 1) + 2 * math.log(2)
-        self.data = load_objects(config, info, device=device, workers=workers)
-        self.net = build_detector(config, info, weights=weights)
-        self.facts: dict[str, Any] = {}
-
-    def steps(self, *, net: Callable[..., Any], train_net: Callable[..., Any]) -> Detector:
-        """Return the steps of its training."""
-        return Detector(
-            net,
-            train_net=train_net,
-            seed=self.config.seed,
-            train_batches=self.data.train,
-            val=self.data.val,
-            test=self.data.test,
-            device=self.device,
-        )
-
-    def match_scale(self) -> None:
-        """Match the scale of the attention outputs to that of a twin with xnorm, on the first image of training."""
-        twin = build_detector(self.config.model_copy(update={"norm": "xnorm"}), self.info).to(self.device)
-        self.data.train.set_epoch(0)
-        images, _ = next(iter(self.data.train))
-        batch = self.net.transform(images[:1])[0].tensors
-        match_scale(_own_net(self.net), _own_net(twin), batch)
+    def write_test(self, folder: Path) -> None:
+        """Write what was found, the precision at each recall, and a few of the images."""
+        batches: ObjectEvalBatches = self.trainer.test_dataloaders
+        (folder / DETECTIONS).write_text(json.dumps(self.test_precision.found))
+        write_examples(folder / EXAMPLES, batches)
+        write_precision(folder / PRECISION, self.test_precision.scores(batches))
 
     def no_learning(self, rows: list[dict[str, Any]]) -> str:
         """Say whether validation's box AP50 stayed at nothing."""
@@ -191,25 +165,37 @@ class Detection:
         figures = {f"val_{name}": last[f"val_{name}"] for name in PER_EPOCH}
         return {name: value for name, value in figures.items() if not math.isnan(value)}
 
-    def test(self, steps: Detector, evaluate: Evaluate, folder: Path) -> dict[str, float]:
-        """Test once; write what was found, and the precision at each recall."""
-        if self.data.test is None:
-            return {}
-        steps.start_test()
-        evaluate(self.data.test, steps.test_step)
-        (folder / DETECTIONS).write_text(json.dumps(steps.found))
-        write_examples(folder / EXAMPLES, self.data.test)
-        scores = steps.scores(self.data.test)
-        write_precision(folder / PRECISION, scores)
-        return {f"test_{name}": value for name, value in scores.figures.items() if value is not None}
+    def _match_to_xnorm(self, batch: ObjectBatch) -> dict[str, float]:
+        twin = build_detector(
+            self.config.model_copy(update={"norm": "xnorm", "init": "none"}),
+            num_classes=self.num_classes,
+            mean=self._mean,
+            std=self._std,
+        )
+        net = self.net
+        assert isinstance(net, MaskRCNN), "nets of other libraries have no scale to match"
+        images = net.transform(batch[0][:1])[0].tensors
+        return match_scale(_own_net(net), _own_net(twin.to(images.device)), images)
+
+    def _note(self, batch: tuple[int, Tensor], precision: AveragePrecision, batches: ObjectEvalBatches) -> None:
+        row, image = batch
+        (found,) = self.net([image])
+        annotations = batches.annotations
+        precision.update(
+            found, image_id=int(annotations.image_ids[row]), category_ids=annotations.category_ids.tolist()
+        )
 
 
-def build_detector(config: CellConfig, info: DataInfo, *, weights: str = "") -> MaskRCNN:
+def build_detector(
+    config: CellConfig, *, num_classes: int, mean: list[float], std: list[float], weights: str = ""
+) -> MaskRCNN:
     """Build a cell's Mask R-CNN from its own seed.
 
     Args:
         config: the cell.
-        info: its data set.
+        num_classes: categories of the data.
+        mean: of each channel, of 0 to 1.
+        std: of each channel, of 0 to 1.
         weights: file of a classifier's, from which the backbone starts; empty: from its seed's.
 
     Raises:
@@ -229,10 +215,10 @@ def build_detector(config: CellConfig, info: DataInfo, *, weights: str = "") -> 
     )
     return build_mask_rcnn(
         backbone,
-        num_classes=len(info.classes),
+        num_classes=num_classes,
         sides=(config.eval_side, config.longest_side),
-        mean=info.mean,
-        std=info.std,
+        mean=mean,
+        std=std,
         seed=config.seed,
         heads=heads,
     )

@@ -14,9 +14,12 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
+from torchmetrics import Metric
 
 from ablations.data.objects.annotations import Annotations
+from ablations.data.objects.batches import ObjectEvalBatches
 from ablations.study.task import AP_FIGURES
 
 Kind = Literal["bbox", "segm"]
@@ -43,6 +46,41 @@ class Scores:
 
     figures: dict[str, float | None]
     precision: dict[str, npt.NDArray[np.float64]]
+
+
+class AveragePrecision(Metric):
+    """COCO's average precision of what is found, image by image; of several processes what all have found counts.
+
+    Attributes:
+        found: since the last reset, in COCO's format.
+    """
+
+    full_state_update = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[dict[str, Any]] = []
+
+    def update(self, found: dict[str, Tensor], *, image_id: int, category_ids: Sequence[int]) -> None:
+        """Take in an image, as `detections_of` does."""
+        self.found += detections_of(found, image_id=image_id, category_ids=category_ids)
+
+    def compute(self) -> list[dict[str, Any]]:
+        """Return what all processes have found."""
+        if not torch.distributed.is_available() or not torch.distributed.is_initialized():
+            return self.found
+        everyones: list[list[dict[str, Any]]] = [[] for _ in range(torch.distributed.get_world_size())]
+        torch.distributed.all_gather_object(everyones, self.found)
+        return [detection for found in everyones for detection in found]
+
+    def reset(self) -> None:
+        """Forget what was found."""
+        super().reset()
+        self.found = []
+
+    def scores(self, batches: ObjectEvalBatches) -> Scores:
+        """Return what was found in a split comes to."""
+        return score(self.compute(), batches.annotations, batches.rows.tolist())
 
 
 def detections_of(found: dict[str, Tensor], *, image_id: int, category_ids: Sequence[int]) -> list[dict[str, Any]]:
