@@ -1,7 +1,8 @@
 """The ablation harness: grids of paired training runs, and what their numbers support.
 
 ``ablations.run(norm=["xnorm", "l2"], seeds=8)`` runs a study, ``ablations.tune(...)`` tunes every arm first,
-``ablations.load("runs/x")`` reads one.
+``ablations.load("runs/x")`` reads one, and ``ablations.build(norm="xnorm", data="digits")`` gives a cell's
+LightningModule and its data to a Trainer of one's own.
 """
 
 from __future__ import annotations
@@ -9,11 +10,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ablations.api import IncompleteStudyWarning, load, run, tune
+    from ablations.api import IncompleteStudyWarning, build, load, run, tune
 
 __version__ = "0.2.0.dev0"
 
-__all__ = ["IncompleteStudyWarning", "load", "run", "tune"]
+__all__ = ["IncompleteStudyWarning", "build", "load", "run", "tune"]
 
 
 def __dir__() -> list[str]:

@@ -18,6 +18,7 @@ from ablations.data import InMemory
 from ablations.describe import describe_plan
 from ablations.engine.options import EngineOptions
 from ablations.engine.server import start_server
+from ablations.one_cell import build
 from ablations.plan import Plan, make_plan
 from ablations.progress import watching
 from ablations.provenance import import_plugin, source_hashes
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from ablations.report import Report
     from ablations.results import Results
     from ablations.tuning import OptunaStudies
+
+__all__ = ["IncompleteStudyWarning", "build", "execute", "load", "make_report", "read_results", "run", "tune"]
 
 OPENING_S = 5.0
 """Seconds that another runner, who is about to begin the same study, gets to write its question."""

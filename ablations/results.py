@@ -20,6 +20,7 @@ from ablations.study.task import MEASURES
 
 if TYPE_CHECKING:
     from ablations.plot import Plot
+    from ablations.tasks.module import CellModule
 
 FRAMES = ("cells", "curves", "probes", "correct", "precision", "examples", "costs", "missing")
 
@@ -78,6 +79,29 @@ class Results:
         """Say what there is, and what to call on it."""
         ended, missing = len(self.cells), len(self.missing)
         return f"<Results of {self.name}: {ended} cells, {missing} missing; .summary(), .paired(), .claims, .plot>"
+
+    def module(self, cell: str) -> CellModule:
+        """Return a trained cell's LightningModule, in evaluation mode, where its weights were saved.
+
+        Args:
+            cell: its name, as ``xnorm-s0``, or the whole name of its folder where several cells have that one.
+
+        Raises:
+            UsageError: there is no such cell or more than one, or it has no weights.
+        """
+        from ablations.tasks.trained import load_module
+
+        found = [
+            stratum.folder / "cells" / folder
+            for stratum in self.strata
+            for folder in stratum.frames.cells["folder"]
+            if cell in (folder, folder.rpartition("-")[0])
+        ]
+        if len(found) != 1:
+            names = self.cells["folder"].tolist() if not found else [folder.name for folder in found]
+            said = "there is no cell" if not found else "several cells are named"
+            raise UsageError(f"{said} {cell}; there are {', '.join(names)}")
+        return load_module(found[0])
 
     @property
     def name(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -38,6 +39,13 @@ class MemoryUse(StrEnum):
     AUTO = "auto"
     ON = "on"
     OFF = "off"
+
+
+class TrainerKind(StrEnum):
+    """What drives a cell's training."""
+
+    LEAN = "lean"
+    LIGHTNING = "lightning"
 
 
 TaskName = Annotated[str | None, typer.Option(help="classify, or detect: boxes and masks. [default: classify]")]
@@ -109,7 +117,10 @@ MemoryPerCell = Annotated[
 FailFast = Annotated[bool, typer.Option("--fail-fast", help="Start no more cells once one has failed.")]
 MaxFailures = Annotated[int | None, typer.Option(min=1, help="Start no more cells once so many have failed.")]
 CheckpointEvery = Annotated[
-    str, typer.Option(help="Epochs between checkpoints; auto: when a minute has passed; 0: none.")
+    str, typer.Option(help="Epochs between checkpoints, or time, within an epoch too: 10m; auto; 0: none.")
+]
+TrainerName = Annotated[
+    TrainerKind, typer.Option("--trainer", help="What drives a cell: our lean loop, or Lightning's Trainer; same numbers.")
 ]
 SaveWeights = Annotated[str, typer.Option(help="none, or last: weights.safetensors in each cell's folder.")]
 InMemory = Annotated[
@@ -147,6 +158,7 @@ def parse_engine(
     fail_fast: bool,
     max_failures: int | None,
     checkpoint_every: str,
+    trainer: TrainerKind,
     save_weights: str,
     log: str | None,
     workers: str,
@@ -170,7 +182,8 @@ def parse_engine(
         memory_per_cell_mib=_quantity("--memory-per-cell", memory_per_cell, UNITS_MIB, "800MiB or 4GiB"),
         retry=retry.value,
         max_failures=1 if fail_fast else max_failures,
-        checkpoint_every=_count("--checkpoint-every", checkpoint_every, least=0),
+        checkpoint_every=_checkpoints(checkpoint_every),
+        trainer=trainer.value,
         save_weights=save_weights == "last",
         loggers=_loggers(log),
         workers=_count("--workers", workers, least=0),
@@ -310,6 +323,15 @@ def _quantity(option: str, text: str | None, units: dict[str, float], examples: 
     if not match or match[2] not in units or float(match[1]) == 0:
         raise UsageError(f"{option} {text}: give {examples}")
     return float(match[1]) * units[match[2]]
+
+
+def _checkpoints(text: str) -> int | timedelta | None:
+    if re.fullmatch(r"[0-9]+|auto", text):
+        return _count("--checkpoint-every", text, least=0)
+    units = {unit: seconds for unit, seconds in UNITS_S.items() if unit}
+    seconds = _quantity("--checkpoint-every", text, units, "a number of epochs, or time as 90s, 10m or 2h")
+    assert seconds is not None, "there is a text"
+    return timedelta(seconds=seconds)
 
 
 def _loggers(text: str | None) -> tuple[str, ...]:

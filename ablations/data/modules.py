@@ -79,6 +79,19 @@ class CellDataModule(LightningDataModule, ABC):
         if self._loaded is not None:
             self._loaded.close()
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return the place in the epoch, for a checkpoint."""
+        return {} if self._loaded is None else {"train": self._loaded.train.state_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a place in an epoch.
+
+        Lightning's Trainer restores the place of a loader by itself, but not where a module has asked it for the number
+        of steps (``estimated_stepping_batches``) before it has restored its loops.
+        """
+        if state_dict:
+            self._data.train.load_state_dict(state_dict["train"])
+
     @property
     def split_hash(self) -> str:
         """Hash of which images are in which split."""

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 
 from ablations.callbacks import Diverged, History
 from ablations.data import DataInfo
@@ -29,7 +28,7 @@ from ablations.engine.training import LeanTrainer
 from ablations.streams import forked_library
 from ablations.study import CellConfig
 from ablations.tasks.make import make_module
-from ablations.tasks.module import CellModule
+from ablations.tasks.trained import save_weights
 from ablations.threads import cpu_threads
 from ufo.init import shared_weights_hash
 
@@ -124,7 +123,7 @@ class _Cell:
                 tested = module.test_metrics()
             self.fields |= tested | module.validated(self.history.rows[-1])
             if self.options.save_weights:
-                _save_weights(module, self.folder / "weights.safetensors")
+                save_weights(module, self.folder)
             is_ended = True
         except Diverged as divergence:
             is_ended = True
@@ -142,11 +141,6 @@ class _Cell:
     def close(self) -> None:
         """End the processes that decode."""
         self.data.teardown()
-
-
-def _save_weights(module: CellModule, path: Path) -> None:
-    tensors = {name: tensor.contiguous() for name, tensor in module.net.state_dict().items()}
-    save_file(tensors, path, metadata={"config": module.config.model_dump_json()})
 
 
 def _memory(device: torch.device) -> dict[str, float | None]:

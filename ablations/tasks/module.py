@@ -151,21 +151,31 @@ class CellModule(pl.LightningModule, ABC):
         """Put the global generators back."""
         self._give_back()
 
+    def on_train_start(self) -> None:
+        """Put the loader where it was, also one that came without its data module."""
+        train = self.trainer.train_dataloader
+        if self._resumed is not None and isinstance(train, EpochBatches):
+            train.load_state_dict(self._resumed["loader"])
+
     def on_train_epoch_start(self) -> None:
         """Draw what the epoch needs, and start its means anew."""
-        self._resumed = None  # what a checkpoint at the end of an epoch holds
+        self._resumed = None  # of an epoch before
         self._draw(self.trainer.current_epoch)
         self.epoch_hashes.append(self._hash())
         self._validated = {}
         self.reset_train_metrics()
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Draw the epoch where it is gone on with in its middle, whose beginning nobody calls again."""
-        if self._drawn != self.trainer.current_epoch:
-            self._draw(self.trainer.current_epoch)
-        if self._resumed is not None:
-            self._restore_draws(self._resumed)
-            self._resumed = None
+        """Draw the epoch where a training is gone on with, which does not always call its beginning."""
+        epoch, resumed = self.trainer.current_epoch, self._resumed
+        if self._drawn == epoch:
+            return
+        if resumed is None or resumed["epoch"] != epoch:
+            CellModule.on_train_epoch_start(self)
+            return
+        self._draw(epoch)
+        self._restore_draws(resumed)
+        self._resumed = None
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's means."""
@@ -202,10 +212,13 @@ class CellModule(pl.LightningModule, ABC):
     # Checkpoints
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add where the draws are."""
+        """Add where the draws are, and the loader."""
+        train = self.trainer.train_dataloader
         checkpoint["draws"] = {
+            "epoch": self._drawn,
             "epoch_hashes": list(self.epoch_hashes),
             "library": library_state(),
+            "loader": train.state_dict() if isinstance(train, EpochBatches) else {},
             **self._draws_state(),
         }
 

@@ -1,0 +1,57 @@
+"""Weights of a trained cell as a file, and back to the module that had them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+
+from ablations.study import CellConfig, UsageError
+from ablations.tasks.classify import Classifier
+from ablations.tasks.module import CellModule
+
+WEIGHTS = "weights.safetensors"
+"""File in a cell's folder."""
+
+
+def save_weights(module: CellModule, folder: Path) -> None:
+    """Write a module's weights into its cell's folder, with what it is made from."""
+    tensors = {name: tensor.contiguous() for name, tensor in module.net.state_dict().items()}
+    made_from = {name: value for name, value in module.hparams.items() if name != "config"}
+    metadata = {"config": module.config.model_dump_json(), "made_from": json.dumps(made_from)}
+    save_file(tensors, folder / WEIGHTS, metadata=metadata)
+
+
+def load_module(folder: Path) -> CellModule:
+    """Return the module of a trained cell, in evaluation mode.
+
+    Args:
+        folder: the cell's.
+
+    Raises:
+        UsageError: its weights were not saved, or cannot be read.
+    """
+    path = folder / WEIGHTS
+    if not path.is_file():
+        raise UsageError(f"{folder.name} has no {WEIGHTS}: run it with --save-weights last")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+        if "made_from" not in metadata:
+            raise UsageError(f"{path}: version 0.1 wrote it, which kept no sizes; run the cell again")
+        made_from = json.loads(metadata["made_from"])
+        config = CellConfig.model_validate_json(metadata["config"]).model_copy(update={"init": "none"})
+        module: CellModule
+        if config.task == "detect":
+            from ablations.tasks.detect.detector import Detector
+
+            module = Detector(config, **made_from)
+        else:
+            made_from["image_shape"] = tuple(made_from["image_shape"])
+            module = Classifier(config, **made_from)
+        module.net.load_state_dict(load_file(path))
+    except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
+        raise UsageError(f"{path} cannot be read: {(str(error).splitlines() or ['damaged'])[0]}") from error
+    return module.eval()
