@@ -21,7 +21,7 @@ from ablations.engine.server import start_server
 from ablations.one_cell import build
 from ablations.plan import Plan, make_plan
 from ablations.progress import watching
-from ablations.provenance import import_plugin, source_hashes
+from ablations.provenance import import_plugin, numerics_now
 from ablations.request import Rerun, make_request, make_tuning
 from ablations.store import TRIALS, Store
 from ablations.study import Interrupted, UsageError
@@ -405,14 +405,14 @@ def read_results(folders: Sequence[Path], *, ref: str | None = None) -> Results:
         study = store.read_study()
         for plugin in study.plugins:
             import_plugin(plugin)
-        sources = source_hashes(study.axes["norm"], task=study.task)
-        frames = read_frames(store, sources=sources)
+        numerics = numerics_now(study.axes["norm"], task=study.task)
+        frames = read_frames(store, numerics=numerics)
         said = caveats(study) + substitutions(frames.configs) + unshared(study)
         trials = frames if study.is_tuning else None
         if study.search is not None and not study.is_tuning:
             of_trials = Store(folder / TRIALS)
             if of_trials.exists:
-                trials = read_frames(of_trials, sources=sources)
+                trials = read_frames(of_trials, numerics=numerics)
             else:
                 lost = f"there is no {of_trials.folder}, and so nothing to be said of the trials"
                 frames = replace(frames, problems=(*frames.problems, lost))

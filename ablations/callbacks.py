@@ -160,9 +160,7 @@ class Probes(pl.Callback):
         if self.rows:
             self._write(trainer)
 
-    def on_before_optimizer_step(
-        self, trainer: pl.Trainer, pl_module: Any, optimizer: torch.optim.Optimizer
-    ) -> None:
+    def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: Any, optimizer: torch.optim.Optimizer) -> None:
         """Measure the gradients of the epoch's last step."""
         if trainer.is_last_batch:
             for layer, attention in attention_layers(pl_module.net).items():

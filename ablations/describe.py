@@ -57,7 +57,7 @@ def describe_plan(plan: Plan) -> list[str]:
         lines += [_cost(plan), *_lack_of_room(plan)]
     lines += [f"{info.name}: {info.placement}{_decoding(plan, info)}" for info in infos if info.placement]
     if plan.count("stale") and plan.rerun is None:
-        lines.append("stale cells come from other sources than these; --rerun stale runs them again")
+        lines.append("stale cells come from another version of the numerics; --rerun stale runs them again")
     lines += [f"{info.name}: {note}" for info in infos for note in info.notes]
     num_seeds = len(study.axes["seed"])
     for what, number in _num_comparisons(study).items() if not study.is_tuning else ():

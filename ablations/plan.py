@@ -26,7 +26,7 @@ from ablations.engine.capacity import Capacity
 from ablations.engine.devices import find_devices
 from ablations.engine.options import EngineOptions
 from ablations.initial import InitialWeights, find_weights
-from ablations.provenance import import_plugin, source_hashes
+from ablations.provenance import import_plugin, numerics_now
 from ablations.request import DEFAULT_NORMS, DEFAULT_SEEDS, SMOKE_IMAGES, SMOKE_OBJECTS, Request, Rerun
 from ablations.store import TRIALS, CellRecord, Store
 from ablations.study import CellConfig, Study, UsageError
@@ -34,6 +34,7 @@ from ablations.study.effects import check_effects
 from ablations.study.foreign import check_own_fields, is_foreign, is_timm
 from ablations.study.grid import DATA_FIELDS, design
 from ablations.study.growth import extend
+from ablations.study.numerics import recorded_numerics
 from ablations.study.packages import require_package
 from ablations.study.search import check_search
 from ablations.study.task import check_meaning, task_of
@@ -185,7 +186,7 @@ def make_plan(request: Request) -> Plan:
     plan = Plan(
         study=study,
         cells=cells,
-        states=_states(cells, records, source_hashes((cell.norm for cell in cells), task=task)),
+        states=_states(cells, records, numerics_now((cell.norm for cell in cells), task=task)),
         records=records,
         store=store,
         infos=infos,
@@ -368,7 +369,7 @@ def _name(request: Request, data: StudyData) -> str:
     return f"{name}-smoke" if request.smoke else name
 
 
-def _states(cells: list[CellConfig], records: dict[str, CellRecord], sources: dict[str, str]) -> dict[str, State]:
+def _states(cells: list[CellConfig], records: dict[str, CellRecord], numerics: dict[str, str]) -> dict[str, State]:
     states: dict[str, State] = {}
     for cell in cells:
         record = records.get(cell.id)
@@ -377,5 +378,5 @@ def _states(cells: list[CellConfig], records: dict[str, CellRecord], sources: di
         elif not record.has_result:
             states[cell.id] = "failed"
         else:
-            states[cell.id] = "done" if record.outcome["source_hash"] == sources[cell.norm] else "stale"
+            states[cell.id] = "done" if recorded_numerics(record.outcome) == numerics[cell.norm] else "stale"
     return states

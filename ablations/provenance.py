@@ -1,4 +1,4 @@
-"""Where a result comes from: sources, revision, versions, machine."""
+"""Where a result comes from: numerics, sources, revision, versions, machine."""
 
 from __future__ import annotations
 
@@ -16,31 +16,11 @@ from typing import Any
 import ablations
 from ablations.study import UsageError
 from ablations.study.cell import Task
+from ablations.study.numerics import numerics_text
 from ablations.study.packages import DISTRIBUTION, package_version
 from ufo.norms import NORMS, RegistrationError
 
 ROOT = Path(__file__).resolve().parent.parent
-
-SOURCES = (
-    "ufo/*.py",
-    "ufo/norms/*.py",
-    "ablations/streams.py",
-    "ablations/threads.py",
-    "ablations/recipes/*.py",
-    "ablations/callbacks.py",
-    "ablations/data/*.py",
-    "ablations/tasks/*.py",
-    "ablations/engine/cell.py",
-    "ablations/engine/checkpoint.py",
-    "ablations/engine/training.py",
-)
-"""Files that can change any cell's numbers."""
-
-OF_TASK: dict[Task, tuple[str, ...]] = {
-    "classify": (),
-    "detect": ("ufo/detection/*.py", "ablations/data/objects/*.py", "ablations/tasks/detect/*.py"),
-}
-"""Task to the files that can change the numbers of its cells alone."""
 
 PACKAGES = (
     *("torch", "torchvision", "pytorch-lightning", "torchmetrics", "numpy", "scikit-learn", "faster-coco-eval"),
@@ -49,8 +29,8 @@ PACKAGES = (
 """Packages whose versions a cell's record holds; an absent one is left out."""
 
 
-def source_hashes(norms: Iterable[str], *, task: Task = "classify") -> dict[str, str]:
-    """Hash the sources that can change the numbers of a cell with each normaliser; one with another hash is stale.
+def numerics_now(norms: Iterable[str], *, task: Task) -> dict[str, str]:
+    """Return the numerics of cells with each normaliser, as the code is; a result of others is stale.
 
     A plug-in counts for its own normalisers alone: its file, or every Python file of its package.
 
@@ -61,19 +41,17 @@ def source_hashes(norms: Iterable[str], *, task: Task = "classify") -> dict[str,
     Raises:
         UnknownNameError: no such normaliser; a plug-in must have been imported.
     """
-    patterns = (*SOURCES, *OF_TASK[task])
-    paths = [path for pattern in patterns for path in sorted(ROOT.glob(pattern)) if path.name != "testing.py"]
-    ours = [(path.relative_to(ROOT).as_posix(), path) for path in paths]
-    return {norm: _hash_files(ours + _plugin_files(NORMS[norm].cls.__module__)) for norm in dict.fromkeys(norms)}
+    return {norm: numerics_text(task, plugin_hash=plugin_hash(norm)) for norm in dict.fromkeys(norms)}
 
 
 def plugin_hash(norm: str) -> str:
-    """Hash the plug-in that registers a normaliser; of our own, of no file.
+    """Hash the plug-in that registers a normaliser; empty for our own.
 
     Raises:
         UnknownNameError: no such normaliser.
     """
-    return _hash_files(_plugin_files(NORMS[norm].cls.__module__))
+    files = _plugin_files(NORMS[norm].cls.__module__)
+    return _hash_files(files) if files else ""
 
 
 def import_plugin(name: str) -> ModuleType:
@@ -104,10 +82,12 @@ def import_plugin(name: str) -> ModuleType:
 
 
 def describe() -> dict[str, Any]:
-    """Return revision, versions and machine, as a cell's record holds them."""
+    """Return sources, revision, versions and machine, as a cell's record holds them."""
     ours = {"python": platform.python_version(), DISTRIBUTION: ablations.__version__}
     versions = {name: package_version(name) for name in PACKAGES}
+    files = [path for package in ("ufo", "ablations") for path in sorted((ROOT / package).rglob("*.py"))]
     return {
+        "source_hash": _hash_files([(path.relative_to(ROOT).as_posix(), path) for path in files]),
         "git": _git(),
         "versions": ours | {name: version for name, version in versions.items() if version is not None},
         "machine": {"system": platform.platform(), "processor": _processor(), "cores": os.cpu_count()},

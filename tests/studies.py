@@ -13,7 +13,7 @@ from PIL import Image
 
 from ablations import recipes
 from ablations.callbacks import write_rows
-from ablations.provenance import source_hashes
+from ablations.provenance import numerics_now
 from ablations.stats import winners
 from ablations.store import Store, cell_name
 from ablations.store.frames import read_frames
@@ -48,7 +48,7 @@ def make_study(
     claims: Sequence[Mapping[str, Any]] = (),
     question: str = "Which one trains?",
     log: str = "2026-01-01 INFO: epoch 1",
-    sources: str | None = None,
+    numerics: str | None = None,
     search: Search | None = None,
     points: tuple[Point, ...] = (),
     **axes: list[Any],
@@ -81,12 +81,12 @@ def make_study(
     )
     store = Store(out / name)
     store.write_study(study)
-    known = source_hashes(norms, task=task)
+    known = numerics_now(norms, task=task)
     for cell in cells:
         arm = study.arm_of(cell)
         if (arm, cell.seed) not in missing:
             story = (stories or {}).get((arm, cell.seed), "ok")
-            _write_cell(store.cells / cell_name(arm, cell), cell, story, sources or known[cell.norm], log)
+            _write_cell(store.cells / cell_name(arm, cell), cell, story, numerics or known[cell.norm], log)
     return store.folder
 
 
@@ -123,12 +123,12 @@ def make_tuned(
     )
     if not confirmed:
         return tuning
-    best = winners(read_frames(Store(tuning), sources=None).cells)
+    best = winners(read_frames(Store(tuning), numerics=None).cells)
     points = tuple(Point(values={f: row[f] for f in search.fields}, arm=row["arm"]) for row in best.to_dict("records"))
     return make_study(out, name=name, seeds=seeds, points=points, **more)
 
 
-def _write_cell(folder: Path, cell: CellConfig, story: str, source: str, log: str) -> None:
+def _write_cell(folder: Path, cell: CellConfig, story: str, numerics: str, log: str) -> None:
     folder.mkdir()
     rng = np.random.default_rng([cell.seed, len(cell.norm), round(1e6 * cell.lr)])
     outcome, kind, detail = STORIES[story]
@@ -183,7 +183,8 @@ def _write_cell(folder: Path, cell: CellConfig, story: str, source: str, log: st
         "device": "cpu",
         "seconds": 36.0,
         "peak_memory_mib": 500.0,
-        "source_hash": source,
+        "source_hash": "s",
+        "numerics": numerics,
         "git": {"revision": "0123456789abcdef", "dirty": False},
         "versions": {"python": "3.11.0", "torch": "2.15.0"},
         "machine": {"system": "Linux", "processor": "a processor", "cores": 2},

@@ -21,8 +21,8 @@ ALLOWED = {
     "provenance": {"study"},
     "data": {"data", "streams", "study"},
     "store": {"store", "study"},
-    "tasks": {"tasks", "data", "streams", "study"},
     "callbacks": set(),
+    "tasks": {"tasks", "callbacks", "data", "recipes", "streams", "study"},
     "engine": {
         "engine",
         "callbacks",
@@ -30,7 +30,6 @@ ALLOWED = {
         "data",
         "store",
         "provenance",
-        "recipes",
         "signals",
         "streams",
         "study",
@@ -42,7 +41,7 @@ ALLOWED = {
     "figures": {"figures", "stats"},
     "claims": {"stats", "study"},
     "contrasts": {"stats"},
-    "results": {"claims", "contrasts", "plot", "stats", "store", "study"},
+    "results": {"claims", "contrasts", "plot", "stats", "store", "study", "tasks"},
     "gallery": {"figures", "results", "study"},
     "initial": {"study", "tasks"},
     "plot": {"gallery", "results", "study"},
@@ -68,8 +67,9 @@ ALLOWED = {
         "study",
     },
     "tuning": {"tuning", "plan", "request", "engine", "stats", "store", "study"},
+    "one_cell": {"data", "plan", "request", "study", "tasks"},
     "api": {
-        *("caveats", "describe", "plan", "progress", "report", "request", "results", "tuning"),
+        *("caveats", "describe", "one_cell", "plan", "progress", "report", "request", "results", "tuning"),
         *("data", "engine", "store", "provenance", "study"),
     },
     "bench": {

@@ -14,13 +14,13 @@ import torch.nn.functional as F
 from torch import nn
 
 from ablations.bench.measure import count_multiply_adds, time_call
-from ablations.data import DataInfo
+from ablations.data import DataInfo, Rank
+from ablations.data.objects.load import load_objects
 from ablations.plan import Plan
 from ablations.recipes import build_optimizer
 from ablations.study import CellConfig
 from ablations.study.values import value_name
-from ablations.tasks.make import make_workload
-from ablations.tasks.net import build_net
+from ablations.tasks.net import build_net, make_net
 from ablations.threads import cpu_threads
 from ufo.norms import AttentionNorm
 
@@ -130,12 +130,14 @@ class _Net:
     def __init__(self, cell: CellConfig, info: DataInfo, device: torch.device) -> None:
         self.one: Any
         self.evaluated: Any
+        self._images: Any
+        self._targets: Any
         if cell.task == "detect":
-            work = make_workload(cell.model_copy(update={"init": "none"}), info, device=device, workers=0)
-            work.data.train.set_epoch(0)
-            _, image = next(iter(work.data.val))
-            self._images, self._targets = next(iter(work.data.train))
-            self.module, self.one, self.evaluated = work.net.to(device), [image], [image]
+            data = load_objects(cell, info, workers=0, device=device, rank=Rank())
+            _, image = next(iter(data.val))
+            self._images, self._targets = data.train.first()
+            net = make_net(cell.model_copy(update={"init": "none"}), info)
+            self.module, self.one, self.evaluated = net.to(device), [image], [image]
             return
         height, width, channels = info.image_shape
         self.module = build_net(cell, image_shape=info.image_shape, num_classes=len(info.classes)).to(device)

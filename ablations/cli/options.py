@@ -89,7 +89,7 @@ RetryWhich = Annotated[
     Retry, typer.Option(help="Failed cells to run again: failed, oom, all (and diverged), none (nor a second try).")
 ]
 RerunWhich = Annotated[
-    Rerun | None, typer.Option(help="Run finished cells again: stale (from other sources than these), or all.")
+    Rerun | None, typer.Option(help="Run finished cells again: stale (from another version of the numerics), or all.")
 ]
 Smoke = Annotated[bool, typer.Option("--smoke", help="1 epoch, 256 images, 2 seeds, a study of its own.")]
 DryRun = Annotated[
@@ -120,7 +120,8 @@ CheckpointEvery = Annotated[
     str, typer.Option(help="Epochs between checkpoints, or time, within an epoch too: 10m; auto; 0: none.")
 ]
 TrainerName = Annotated[
-    TrainerKind, typer.Option("--trainer", help="What drives a cell: our lean loop, or Lightning's Trainer; same numbers.")
+    TrainerKind,
+    typer.Option("--trainer", help="What drives a cell: our lean loop, or Lightning's Trainer; same numbers."),
 ]
 SaveWeights = Annotated[str, typer.Option(help="none, or last: weights.safetensors in each cell's folder.")]
 InMemory = Annotated[

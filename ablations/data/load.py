@@ -117,9 +117,7 @@ def load_in_memory(config: CellConfig, info: DataInfo, *, device: torch.device, 
     )
 
 
-def load_streamed(
-    config: CellConfig, info: DataInfo, *, workers: int, device: torch.device, rank: Rank
-) -> ImageData:
+def load_streamed(config: CellConfig, info: DataInfo, *, workers: int, device: torch.device, rank: Rank) -> ImageData:
     """Make the batches of a cell whose images are decoded as they are needed.
 
     Args:

@@ -18,8 +18,8 @@ from ablations.data import DataInfo
 from ablations.data.modules import make_data
 from ablations.engine.capacity import device_name
 from ablations.engine.checkpoint import Checkpoints, trained_with
-from ablations.engine.limits import is_disk_full, is_oom
 from ablations.engine.lightning import LightningTrainer
+from ablations.engine.limits import is_disk_full, is_oom
 from ablations.engine.log import logged
 from ablations.engine.loggers import Loggers
 from ablations.engine.options import CellOptions
@@ -40,7 +40,7 @@ def run_cell(
     folder: Path,
     device: torch.device,
     options: CellOptions = CellOptions(),  # noqa: B008  # frozen
-    source_hash: str = "",
+    numerics: str = "",
 ) -> Result:
     """Run a cell and write its files, all but config.json and outcome.json; go on from a checkpoint that is there.
 
@@ -52,7 +52,7 @@ def run_cell(
         folder: an empty one, or with the checkpoint and the log of an attempt that was cut short.
         device: to train on.
         options: how it is run.
-        source_hash: of the sources that can change its numbers; a checkpoint from others is not gone on from.
+        numerics: of the code that trains it; a checkpoint from others is not gone on from.
     """
     started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter()
     fields = blank_fields(chance_pct=info.chance_pct, started=started, device=device_name(device))
@@ -62,7 +62,7 @@ def run_cell(
     with logged(folder / "log.txt"), cpu_threads(config.threads_per_cell), forked_library(config.seed):
         cell: _Cell | None = None
         try:
-            cell = _Cell(config, info, folder, device, options, source_hash, fields)
+            cell = _Cell(config, info, folder, device, options, numerics, fields)
             outcome, kind, detail = cell.train_and_score()
             lines: list[str] = []
         except Exception as error:
@@ -90,7 +90,7 @@ class _Cell:
         folder: Path,
         device: torch.device,
         options: CellOptions,
-        source_hash: str,
+        numerics: str,
         fields: dict[str, Any],
     ) -> None:
         self.config, self.folder, self.options, self.fields = config, folder, options, fields
@@ -102,12 +102,12 @@ class _Cell:
         fields["num_parameters"] = sum(parameter.numel() for parameter in module.net.parameters())
         self.history = History(folder)
         self.loggers = Loggers(options.loggers, folder=Path(options.log_folder), config=config)
-        made_by = trained_with(source_hash=source_hash, device=device, trainer=options.trainer)
+        made_by = trained_with(numerics=numerics, device=device, trainer=options.trainer)
         self.checkpoints = Checkpoints(folder, every=options.checkpoint_every, made_by=made_by)
         callbacks = [self.history, self.loggers, self.checkpoints]
         make = LeanTrainer if options.trainer == "lean" else LightningTrainer
         self.trainer = make(config, device=device, callbacks=callbacks, log_dir=folder)
-        self.data.trainer = self.trainer  # on whose device its images lie
+        self.data.trainer = self.trainer  # type: ignore[assignment]  # on whose device its images lie
         fields["split_hash"] = self.data.split_hash
 
     def train_and_score(self) -> tuple[str, str, str]:

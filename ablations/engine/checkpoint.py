@@ -124,17 +124,17 @@ class Checkpoints(Checkpoint):
         self._saved = time.monotonic()
 
 
-def trained_with(*, source_hash: str, device: torch.device, trainer: str) -> dict[str, str]:
+def trained_with(*, numerics: str, device: torch.device, trainer: str) -> dict[str, str]:
     """Return what a checkpoint must have in common with whoever goes on from it.
 
     Args:
-        source_hash: of the sources that can change the cell's numbers.
+        numerics: of the code that trains it.
         device: that it is trained on.
         trainer: that trains it.
     """
     return {
         "format": str(FORMAT),
-        "source_hash": source_hash,
+        "numerics": numerics,
         "torch": str(torch.__version__),
         "device": device.type,
         "trainer": trainer,

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from ablations.data import EVAL_BATCH, DataInfo, num_batches, time_images
+from ablations.data import EVAL_BATCH, DataInfo, Rank, num_batches, time_images
+from ablations.data.objects.load import load_objects
 from ablations.streams import forked_library
 from ablations.study import CellConfig
-from ablations.tasks.net import build_net
+from ablations.tasks.net import build_net, make_net
 from ablations.threads import cpu_threads
 
 WARMING_S = 5.0
@@ -102,15 +103,12 @@ def _time_detector(config: CellConfig, info: DataInfo, device: torch.device) -> 
     On a CPU, where a batch takes the time of its images one by one, it trains on as many as have the pixels of a large
     photograph: a batch may need more memory than there is, which is for the cells to find out.
     """
-    from ablations.tasks.detect.detector import Detection  # it takes torchvision's detectors half a second
-
     with cpu_threads(config.threads_per_cell), forked_library(config.seed):
         from_seed = config.model_copy(update={"init": "none"})
-        work = Detection(from_seed, info, device=device, workers=0, weights="")
-        net = work.net.to(device)
-        work.data.train.set_epoch(0)
+        data = load_objects(config, info, workers=0, device=device, rank=Rank())
+        net = make_net(from_seed, info).to(device)
         started = time.perf_counter()
-        images, targets = next(iter(work.data.train))
+        images, targets = data.train.first()
         loaded_s = time.perf_counter() - started
         largest = max(image[0].numel() for image in images)
         trained_on = min(len(images), max(1, PHOTOGRAPH // largest)) if device.type == "cpu" else len(images)
@@ -121,7 +119,7 @@ def _time_detector(config: CellConfig, info: DataInfo, device: torch.device) -> 
             net.zero_grad()
 
         def eval_step() -> None:
-            _, image = next(iter(work.data.val))
+            _, image = next(iter(data.val))
             with torch.no_grad():
                 net.eval()([image])
 

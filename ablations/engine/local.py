@@ -23,7 +23,7 @@ from ablations.engine.result import Result, attempt_of, blank_fields, describe_e
 from ablations.engine.server import await_server
 from ablations.engine.watcher import Watcher
 from ablations.engine.worker import Task, Worker
-from ablations.provenance import describe, plugin_hash, source_hashes
+from ablations.provenance import describe, numerics_now, plugin_hash
 from ablations.signals import Stops, stoppable
 from ablations.store import CHECKPOINT, CellRecord, Lease, LeaseLost, Store, cell_name, write_json
 from ablations.store.leases import HEARTBEAT_S
@@ -91,8 +91,8 @@ class Runner:
         self._options, self._watcher = options, watcher
         self._records = dict(records)
         self._provenance = {"plugins": list(study.plugins), **describe()}
-        self._sources = source_hashes((cell.norm for cell in todo), task=study.task)
-        self._plugin_hashes = {norm: plugin_hash(norm) for norm in self._sources}
+        self._numerics = numerics_now((cell.norm for cell in todo), task=study.task)
+        self._plugin_hashes = {norm: plugin_hash(norm) for norm in self._numerics}
         self._pending = deque(todo)
         self._held: deque[CellConfig] = deque()  # by other runners
         self._running: list[_Running] = []
@@ -264,7 +264,7 @@ class Runner:
             folder=lease.folder.resolve(),
             device=slot.device,
             options=options,
-            source_hash=self._sources[cell.norm],
+            numerics=self._numerics[cell.norm],
             plugins=self._study.plugins,
             plugin_hash=self._plugin_hashes[cell.norm],
         )
@@ -336,7 +336,7 @@ class Runner:
             result,
             before=None if before is None else before.outcome,
             limit_mib=run.task.options.memory_mib,
-            origin={"source_hash": run.task.source_hash, **self._provenance},
+            origin={"numerics": run.task.numerics, "trainer": self._options.trainer, **self._provenance},
         )
         result_stays = result.outcome == "failed" and before is not None and before.has_result
         try:

@@ -6,7 +6,6 @@ Device and precision are Lightning Fabric's, whose modules find in `LeanTrainer`
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -23,7 +22,6 @@ from ablations.data import EpochBatches
 from ablations.data.modules import CellDataModule
 from ablations.study import CellConfig
 from ablations.tasks.module import CellModule
-
 
 STEP_HOOKS = ("on_train_batch_start", "on_before_optimizer_step", "on_train_batch_end")
 """That callbacks have in each step."""
@@ -103,7 +101,7 @@ class LeanTrainer(Fabric):
         module.fabric = self
         if checkpoint is not None:
             self._restore_module(checkpoint)
-        configured = module.configure_optimizers()
+        configured: Any = module.configure_optimizers()
         self.optimizers, self.schedule = [configured["optimizer"]], configured["lr_scheduler"]["scheduler"]
         _, self._stepped = self.setup(module, *self.optimizers, move_to_device=False)
         self._call("on_fit_start")

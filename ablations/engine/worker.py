@@ -52,7 +52,7 @@ class Task:
         folder: the cell's, with an absolute path.
         device: to train on.
         options: how it is run.
-        source_hash: of the sources that can change its numbers.
+        numerics: of the code that trains it.
         plugins: modules that register normalisers.
         plugin_hash: of the one that registers this cell's.
     """
@@ -62,7 +62,7 @@ class Task:
     folder: Path
     device: torch.device
     options: CellOptions
-    source_hash: str
+    numerics: str
     plugins: tuple[str, ...]
     plugin_hash: str
 
@@ -176,7 +176,7 @@ def _run(task: Task) -> Result:
         folder=task.folder,
         device=task.device,
         options=task.options,
-        source_hash=task.source_hash,
+        numerics=task.numerics,
     )
 
 

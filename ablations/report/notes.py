@@ -39,7 +39,7 @@ def main_notes(results: Results) -> list[str]:
             cells["kind"].isin(CHANCE_KINDS).sum()
         ),
         f"cells that did not learn, which keep the {measure} measured": int((cells["kind"] == "no_learning").sum()),
-        "stale cells, which come from other sources than these": int(cells["stale"].sum()),
+        "stale cells, which come from another version of the numerics": int(cells["stale"].sum()),
         "pairs of a stale cell and a fresh one": int(table["num_pairs_mixed"].sum()),
     }
     notes += [f"{what}: {count}" for what, count in counts.items() if count]
@@ -66,7 +66,7 @@ def tuned_notes(results: Results) -> list[str]:
             notes.append(f"each arm has its own tuned values: {points}")
         notes += [points_text(study, own), *edge_notes(own)]
         if num_stale := int(results.of_study(results.trials, study)["stale"].sum()):
-            notes.append(f"stale trials, which come from other sources than these: {num_stale}")
+            notes.append(f"stale trials, which come from another version of the numerics: {num_stale}")
         notes += [
             f"alarm: on its own seeds {row['arm']} comes to {row['confirmed_pct']:.2f} % on validation, where its "
             f"winning trial had {row['best_pct']:.2f} %: a lucky trial, or one at the edge of what trains"

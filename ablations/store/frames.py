@@ -20,6 +20,7 @@ from ablations.study import CellConfig, Study
 from ablations.study.cell import Task
 from ablations.study.foreign import is_foreign
 from ablations.study.grid import point_name
+from ablations.study.numerics import recorded_numerics
 from ablations.study.task import AVERAGE_PRECISIONS, MEASURES, score_column
 from ablations.study.values import value_name
 from ufo.norms import NORMS
@@ -80,12 +81,12 @@ class Frames:
     problems: tuple[str, ...]
 
 
-def read_frames(store: Store, *, sources: Mapping[str, str] | None) -> Frames:
+def read_frames(store: Store, *, numerics: Mapping[str, str] | None) -> Frames:
     """Read a study's folder, with label, order and condition of each arm; what is damaged is left out and said.
 
     Args:
         store: the study's folder.
-        sources: hash of the sources as they are, by normaliser; cells from others are stale. None: not looked at.
+        numerics: of the code as it is, by normaliser; cells from others are stale. None: not looked at.
 
     Raises:
         UsageError: there is no study, or its study.yaml cannot be read.
@@ -98,7 +99,7 @@ def read_frames(store: Store, *, sources: Mapping[str, str] | None) -> Frames:
         for record in found.values()
         if not study.has(record.config)
     ]
-    cells = pd.DataFrame([_cell_row(record, study, sources) for record in records], columns=_columns(study))
+    cells = pd.DataFrame([_cell_row(record, study, numerics) for record in records], columns=_columns(study))
     place = {name: i for i, name in enumerate(study.condition_names)}
     for record in records:
         if record.has_result:
@@ -157,7 +158,7 @@ def _columns(study: Study) -> list[str]:
     return ["cell", *arm, "condition", *study.axes, *study.searched, *result, *paired, *spent, *where]
 
 
-def _cell_row(record: CellRecord, study: Study, sources: Mapping[str, str] | None) -> dict[str, Any]:
+def _cell_row(record: CellRecord, study: Study, numerics: Mapping[str, str] | None) -> dict[str, Any]:
     outcome, config = record.outcome, record.config
     measured = outcome.get(score_column(config))
     score = outcome["chance_pct"] if outcome["kind"] in SCORED_AS_CHANCE else measured
@@ -173,7 +174,7 @@ def _cell_row(record: CellRecord, study: Study, sources: Mapping[str, str] | Non
         "measure": MEASURES[config.task].name,
         "val_score_pct": outcome.get(MEASURES[config.task].columns[1]),
         "score_pct": None if outcome["outcome"] == "failed" else score,
-        "stale": sources is not None and outcome["source_hash"] != sources[config.norm],
+        "stale": numerics is not None and recorded_numerics(outcome) != numerics[config.norm],
         "num_attempts": 1 + len(outcome["attempts"]),
         "attempts_seconds": sum(attempt["seconds"] for attempt in outcome["attempts"]),
         "is_resumed": bool(outcome.get("resumed_after_epochs")),

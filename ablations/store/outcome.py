@@ -42,6 +42,8 @@ class Outcome(BaseModel):
     detail: str
     attempts: list[Attempt]
     source_hash: str
+    numerics: str | None = None  # None: of a version up to 0.1, which hashed its sources alone
+    trainer: str = "lean"
     versions: dict[str, str | None]  # None: an absent optional package, in records of versions up to 0.1
     device: str
     seconds: Annotated[float, Field(ge=0)]

@@ -165,7 +165,7 @@ class Classifier(CellModule):
 
     def _draw(self, epoch: int) -> None:
         super()._draw(epoch)
-        train = self.trainer.train_dataloader
+        train: Any = self.trainer.train_dataloader
         num_batches = len(train)
         rank = train.rank if isinstance(train, EpochBatches) else None
         self._own = None if rank is None or rank.world_size == 1 else rank.mirrored(self.config.batch_size)

@@ -11,8 +11,9 @@ from typing import Any, ClassVar
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
-from torch import nn
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ablations.callbacks import Diverged, DivergenceGuard, Probes
@@ -81,7 +82,7 @@ class CellModule(pl.LightningModule, ABC):
 
     # Optimisation
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Return AdamW, and the schedule of its learning rate, stepped after every step.
 
         Raises:
@@ -232,6 +233,10 @@ class CellModule(pl.LightningModule, ABC):
     # What a task adds
 
     @abstractmethod
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Return the loss, a scalar, of the epoch's batch number ``batch_idx``."""
+
+    @abstractmethod
     def train_metrics(self) -> dict[str, float]:
         """Return the means of the epoch's training."""
 
@@ -278,7 +283,7 @@ class CellModule(pl.LightningModule, ABC):
             Diverged: an output that no gain can change because it is no number.
             UnmatchableError: an output that is zero throughout.
         """
-        train = self.trainer.train_dataloader
+        train: Any = self.trainer.train_dataloader
         batch = train.first() if isinstance(train, EpochBatches) else next(iter(train))
         for attention in attention_layers(self.net).values():
             attention.matched_gain = None
@@ -310,7 +315,9 @@ class CellModule(pl.LightningModule, ABC):
     def _steps_per_epoch(self) -> int:
         trainer = self.trainer
         if not math.isfinite(trainer.estimated_stepping_batches):  # which has the trainer ask for the batches
-            raise MisconfigurationException("the learning rate is laid out by steps: the training batches need a length")
+            raise MisconfigurationException(
+                "the learning rate is laid out by steps: the training batches need a length"
+            )
         return math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
 
     def _log(self, metrics: dict[str, float]) -> None:

@@ -47,11 +47,9 @@ def make_net(config: CellConfig, info: DataInfo, *, weights: str = "") -> nn.Mod
         ValueError: sizes that do not fit each other, or weights that do not fit.
     """
     if config.task == "detect":
-        from ablations.tasks.detect.detector import build_detector
+        from ablations.tasks.detect.net import build_detector
 
-        return build_detector(
-            config, num_classes=len(info.classes), mean=info.mean, std=info.std, weights=weights
-        )
+        return build_detector(config, num_classes=len(info.classes), mean=info.mean, std=info.std, weights=weights)
     return build_net(config, image_shape=info.image_shape, num_classes=len(info.classes))
 
 

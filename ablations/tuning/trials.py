@@ -64,7 +64,7 @@ def confirmation(request: Request, store: Store, *, seeds: list[int]) -> tuple[R
     from ablations.stats import winners
     from ablations.store.frames import read_frames
 
-    frames = read_frames(store, sources=None)
+    frames = read_frames(store, numerics=None)
     study, trials = frames.study, frames.cells
     if frames.problems:
         raise UsageError(frames.problems[0])

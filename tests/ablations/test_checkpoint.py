@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+from datetime import timedelta
 from pathlib import Path
 from typing import ClassVar
 
@@ -19,6 +20,7 @@ from ablations.engine.cell import run_cell
 from ablations.engine.checkpoint import Checkpoints, trained_with
 from ablations.engine.options import CellOptions
 from ablations.engine.result import Result
+from ablations.engine.training import LeanTrainer
 from ablations.study.config import make_config
 from ablations.tasks.net import build_net
 
@@ -34,7 +36,7 @@ def run(
     digits: DataInfo,
     folder: Path,
     *,
-    source_hash: str = "now",
+    numerics: str = "1",
     epochs: int = 3,
     norm: str = "xnorm",
     **options: object,
@@ -43,7 +45,7 @@ def run(
     base = recipes.defaults(image_side=8, flips=False) | {"data": "digits", "data_fingerprint": digits.fingerprint}
     config = make_config(base | {"epochs": epochs, "train_limit": 256, "norm": norm, "seed": 0})
     chosen = CellOptions(**options)
-    return run_cell(config, digits, folder=folder, device=CPU, options=chosen, source_hash=source_hash)
+    return run_cell(config, digits, folder=folder, device=CPU, options=chosen, numerics=numerics)
 
 
 def numbers(folder: Path) -> list[bytes]:
@@ -61,7 +63,8 @@ def test_a_checkpoint_changes_no_number_and_loads_without_running_code(digits, p
     assert numbers(tmp_path / "saved") == plain
     assert result.fields["resumed_after_epochs"] == []
     saved = torch.load(tmp_path / "saved" / "checkpoint.ckpt", weights_only=True)
-    assert saved["made_by"] == {"source_hash": "now", "torch": torch.__version__, "device": "cpu"}
+    made_by = {"format": "2", "numerics": "1", "torch": torch.__version__, "device": "cpu", "trainer": "lean"}
+    assert saved["ablations"]["made_by"] == made_by
     assert not list((tmp_path / "saved").glob("*.partial"))
 
 
@@ -91,7 +94,7 @@ def test_a_cell_with_every_augmentation_or_a_net_of_timm_goes_on_to_the_same_num
     def go(name: str, **options: object) -> Result:
         folder, chosen = tmp_path / name, CellOptions(**options)
         folder.mkdir(exist_ok=True)
-        return run_cell(config, info, folder=folder, device=CPU, options=chosen, source_hash="now")
+        return run_cell(config, info, folder=folder, device=CPU, options=chosen, numerics="1")
 
     go("whole")
     go("parts", checkpoint_every=2)
@@ -105,16 +108,31 @@ def test_when_checkpoints_are_written(digits, tmp_path, monkeypatch, every, epoc
     seen = []
     save = torch.save
     monkeypatch.setattr(
-        torch, "save", lambda saved, file: (seen.append(saved["training"]["num_epochs"]), save(saved, file))
+        torch, "save", lambda saved, file: (seen.append(saved["ablations"]["epochs"]), save(saved, file))
     )
     run(digits, tmp_path / "c", checkpoint_every=every)
     assert seen == epochs
 
 
-def test_a_long_epoch_is_followed_by_a_checkpoint(digits, tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoint, "CHECKPOINT_S", 0.0)
-    run(digits, tmp_path / "c")
-    assert (tmp_path / "c" / "checkpoint.ckpt").exists()
+@pytest.mark.parametrize(
+    ("limit", "every", "steps"),
+    [
+        ("EPOCH_END_S", None, [4, 8, 12]),
+        ("WITHIN_EPOCH_S", None, [1, 2, 3, 5, 6, 7, 9, 10, 11]),
+        ("", timedelta(microseconds=1), [*range(1, 13)]),
+        ("", timedelta(hours=1), []),
+    ],
+)
+def test_a_long_epoch_has_checkpoints_at_its_end_and_within(digits, tmp_path, monkeypatch, limit, every, steps):
+    seen: list[int] = []
+    plain = LeanTrainer.save_checkpoint
+    monkeypatch.setattr(
+        LeanTrainer, "save_checkpoint", lambda self, path: (seen.append(self.global_step), plain(self, path))
+    )
+    if limit:
+        monkeypatch.setattr(checkpoint, limit, 0.0)
+    run(digits, tmp_path / "c", checkpoint_every=every)
+    assert seen == steps
 
 
 @pytest.mark.usefixtures("arms")
@@ -178,10 +196,10 @@ def test_a_checkpoint_that_cannot_be_read_now_fails_the_cell_and_stays(
     assert numbers(tmp_path / "c") == plain
 
 
-def test_changed_sources_start_a_cell_anew_and_the_log_says_so(digits, tmp_path):
+def test_changed_versionstart_a_cell_anew_and_the_log_says_so(digits, tmp_path):
     run(digits, tmp_path / "c", checkpoint_every=2)
-    assert run(digits, tmp_path / "c", source_hash="changed").fields["resumed_after_epochs"] == []
-    assert "from other sources, torch or kind of device" in (tmp_path / "c" / "log.txt").read_text()
+    assert run(digits, tmp_path / "c", numerics="2").fields["resumed_after_epochs"] == []
+    assert "from other numerics, torch or kind of device" in (tmp_path / "c" / "log.txt").read_text()
 
 
 def test_seconds_of_earlier_attempts_count(digits, tmp_path, monkeypatch):
@@ -234,10 +252,12 @@ def test_a_logger_that_fails_costs_the_cell_nothing(digits, plain, tmp_path, mon
 
 def test_a_checkpoint_of_another_kind_of_device_is_not_gone_on_from(digits, tmp_path):
     run(digits, tmp_path / "a", epochs=1, checkpoint_every=1)
-    made_by = [trained_with(source_hash="now", device=torch.device(name)) for name in ("cpu", "cuda:0")]
-    of_cpu, of_gpu = (Checkpoints(tmp_path / "a", every=0, made_by=one).load() for one in made_by)
-    assert of_cpu["num_epochs"] == 1
+    devices = {"cpu": "lean", "cuda:0": "lean", "cpu:0": "lightning"}
+    made_by = [trained_with(numerics="1", device=torch.device(name), trainer=by) for name, by in devices.items()]
+    of_cpu, of_gpu, of_lightning = (Checkpoints(tmp_path / "a", every=0, made_by=one).load() for one in made_by)
+    assert of_cpu["global_step"] == 4
     assert of_gpu is None
+    assert of_lightning is None
 
 
 def test_tensorboard_shows_each_epoch_once_however_often_it_was_trained(digits, tmp_path):
@@ -267,8 +287,8 @@ def test_a_run_of_wandb_is_gone_on_with_where_the_cell_is(digits, tmp_path, monk
 
     monkeypatch.setattr(loggers, "WandbLogger", Wandb)
     options = {"loggers": ("wandb",), "log_folder": str(tmp_path / "project" / "logs" / "cell")}
-    for source_hash in ("now", "now", "changed"):
-        run(digits, tmp_path / "c", checkpoint_every=2, source_hash=source_hash, **options)
+    for version in ("1", "1", "2"):
+        run(digits, tmp_path / "c", checkpoint_every=2, numerics=version, **options)
         assert "is dropped" not in (tmp_path / "c" / "log.txt").read_text()
     first, second, third = Wandb.ids
     assert first == second != third

@@ -163,10 +163,10 @@ def test_stale_cells_are_marked_and_run_again_on_request(cli, tmp_path):
     run = ("run", "--norm", "xnorm,l2", "--seeds", 1, *QUICK, "--out", tmp_path)
     cli(*run)
     path = cells(tmp_path)["l2-s0"] / "outcome.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"source_hash": "before"}))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"numerics": "0", "source_hash": "before"}))
     _, out, _ = cli(*run)
     assert "1 done, 1 stale; 0 to run" in out
-    assert "stale cells, which come from other sources than these: 1" in out
+    assert "stale cells, which come from another version of the numerics: 1" in out
     assert "pairs of a stale cell and a fresh one: 1" in out
     _, out, _ = cli(*run, "--rerun", "stale")
     assert "[1/1] l2 seed 0: ok" in out

@@ -15,7 +15,7 @@ AB = Comparison(("a",), ("b",))
 
 
 def frame(condition: str = "", **scores: list[float | str]) -> pd.DataFrame:
-    """Return cells: each arm's scores seed by seed; "nan" diverged, "oom" failed, "stale" is 90 % of other sources."""
+    """Return cells: each arm's scores seed by seed; "nan" diverged, "oom" failed, "stale" is 90 % of other numerics."""
     stories = {"nan": (10.0, "diverged", "nan", False), "oom": (math.nan, "failed", "oom", False)}
     stories["stale"] = (90.0, "ok", "", True)
     rows = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -13,13 +14,15 @@ from objects import coco_folder, of_pycocotools, write
 
 from ablations import recipes
 from ablations.data import DataInfo, find_objects, prepare_objects
+from ablations.data.modules import make_data
 from ablations.engine.cell import Result, run_cell
 from ablations.engine.options import CellOptions
 from ablations.figures.canvas import METRICS
 from ablations.study import CellConfig, UsageError
 from ablations.study.config import make_config
 from ablations.study.task import AP_FIGURES, MEASURES
-from ablations.tasks.detect.detector import Detection, Detector
+from ablations.tasks.detect.detector import Detector
+from ablations.tasks.make import make_module
 from ufo.scale import attention_layers, rms
 
 FILES = {"metrics.csv", "probes.csv", "timing.csv", "log.txt", "detections.json", "precision.csv", "examples"}
@@ -85,15 +88,15 @@ def test_the_global_seed_changes_nothing_and_a_cell_goes_on_as_if_it_had_never_s
     run(coco, tmp_path / "whole", drop_path=0.2)
     torch.manual_seed(2)
 
-    plain = Detector.start_epoch
+    plain = Detector.on_train_epoch_start
 
-    def stop(self: Detector, epoch: int) -> None:
-        if epoch == 1:
+    def stop(self: Detector) -> None:
+        if self.trainer.current_epoch == 1:
             raise KeyboardInterrupt
-        plain(self, epoch)
+        plain(self)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Detector, "start_epoch", stop)
+        patched.setattr(Detector, "on_train_epoch_start", stop)
         with pytest.raises(KeyboardInterrupt):
             run(coco, tmp_path / "cut", drop_path=0.2, options=CellOptions(checkpoint_every=1))
     result = run(coco, tmp_path / "cut", drop_path=0.2, options=CellOptions(checkpoint_every=1))
@@ -131,14 +134,13 @@ def test_proposals_are_sampled_alike_in_two_arms(coco, tmp_path, monkeypatch):
 def test_matched_scale_starts_every_attention_at_xnorms(coco):
     """On the image that it is matched on, with the layers before it matched already."""
 
-    def start(norm: str, scale: str) -> tuple[Detection, dict[str, float]]:
-        work = Detection(
-            make_cell(coco, norm=norm, scale=scale), coco, device=torch.device("cpu"), workers=0, weights=""
-        )
+    def start(norm: str, scale: str) -> tuple[Detector, dict[str, float]]:
+        config = make_cell(coco, norm=norm, scale=scale)
+        work, train = make_module(config, coco), make_data(config, coco).train_dataloader()
+        work.trainer = SimpleNamespace(train_dataloader=train)
         if scale == "matched":
             work.match_scale()
-        work.data.train.set_epoch(0)
-        images, _ = next(iter(work.data.train))
+        images, _ = train.first()
         body = work.net.backbone.body.net
         seen: dict[str, float] = {}
         for name, attention in attention_layers(body).items():

@@ -23,7 +23,7 @@ from ablations.report.checklist import command
 from ablations.store import Store
 from ablations.study import CellConfig, UsageError
 from ablations.study.config import make_config
-from ablations.tasks.detect.detector import build_detector
+from ablations.tasks.net import make_net
 
 
 @pytest.fixture
@@ -174,13 +174,13 @@ def test_detectors_start_from_the_weights_of_their_own_normaliser(cli, coco, tmp
         assert "starts from" in (folder / "log.txt").read_text()
         weights = tmp_path / config.norm / "weights.safetensors"
         info = prepare_objects(find_objects(f"coco:{coco}", image_size=None))
-        body = build_detector(config, info, weights=str(weights)).backbone.body.net.state_dict()
+        body = make_net(config, info, weights=str(weights)).backbone.body.net.state_dict()
         held = load_file(weights)
         assert all(torch.equal(tensor, held[name]) for name, tensor in body.items())
         changed = config.model_copy(update={"patch": 8, "change": "patch=4"})
-        build_detector(changed, info, weights=str(weights))
+        make_net(changed, info, weights=str(weights))
         with pytest.raises(ValueError, match=r"init is .*, and no weights to start from"):
-            build_detector(config, info)
+            make_net(config, info)
     page = (study / "report.html").read_text()
     assert "starts from the same classifier" in page
     assert "--init CELL,..." in page

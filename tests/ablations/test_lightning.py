@@ -8,6 +8,8 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +54,13 @@ ALL_ON = {
     "train_limit": 320,
 }
 TINY = {"fpn_dim": 16, "box_dim": 32, "mask_dim": 16, "rois": 16, "proposals": 40, "most_found": 10, "patch": 8}
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """As a cell has it."""
+    with cpu_threads(1):
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -125,26 +134,23 @@ def of_engine(config: CellConfig, info: DataInfo, folder: Path, **options: Any) 
 def test_the_trainer_ends_with_the_bits_of_the_engine(case, tmp_path):
     config, info = case
     result, expected = of_engine(config, info, tmp_path / "engine")
-    with cpu_threads(1):
-        module, data = make_module(config, info), make_data(config, info)
-        (tmp_path / "own").mkdir()
-        own = trainer(config, tmp_path / "own", History(tmp_path / "own"))
-        before = torch.get_rng_state()
-        own.fit(module, data)
+    module, data = make_module(config, info), make_data(config, info)
+    (tmp_path / "own").mkdir()
+    own = trainer(config, tmp_path / "own", History(tmp_path / "own"))
+    before = torch.get_rng_state()
+    own.fit(module, data)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert same(weights(module), expected)
+    assert module.epoch_hashes == result.fields["epoch_hashes"]
+    for name in ("metrics.csv", "probes.csv"):
+        assert (tmp_path / "own" / name).read_bytes() == (tmp_path / "engine" / name).read_bytes()
+    assert own.callback_metrics["train_loss"].item() == pytest.approx(module.train_metrics()["train_loss"])
+    if config.scored_on == "test":
+        own.test(module, data, verbose=False)
+        module.write_test(tmp_path / "own")
+        assert module.test_metrics()["test_accuracy_pct"] == result.fields["test_accuracy_pct"]
+        assert (tmp_path / "own" / "correct.npy").read_bytes() == (tmp_path / "engine" / "correct.npy").read_bytes()
         assert torch.equal(torch.get_rng_state(), before)
-        assert same(weights(module), expected)
-        assert module.epoch_hashes == result.fields["epoch_hashes"]
-        for name in ("metrics.csv", "probes.csv"):
-            assert (tmp_path / "own" / name).read_bytes() == (tmp_path / "engine" / name).read_bytes()
-        assert own.callback_metrics["train_loss"].item() == pytest.approx(module.train_metrics()["train_loss"])
-        if config.scored_on == "test":
-            own.test(module, data, verbose=False)
-            module.write_test(tmp_path / "own")
-            assert module.test_metrics()["test_accuracy_pct"] == result.fields["test_accuracy_pct"]
-            assert (tmp_path / "own" / "correct.npy").read_bytes() == (
-                tmp_path / "engine" / "correct.npy"
-            ).read_bytes()
-            assert torch.equal(torch.get_rng_state(), before)
 
 
 SAVED = {
@@ -158,19 +164,18 @@ SAVED = {
 @pytest.mark.parametrize("case", ["everything", "timm", "detection"], indirect=True)
 def test_a_trainer_that_goes_on_from_its_checkpoint_ends_as_one_that_ran_through(case, saved, tmp_path):
     config, info = case
-    with cpu_threads(1):
-        module = make_module(config, info)
-        trainer(config, tmp_path, ModelCheckpoint(tmp_path, **saved)).fit(module, make_data(config, info))
-        expected, hashes, means = weights(module), module.epoch_hashes, module.epoch_metrics()
-        found = sorted(tmp_path.glob("kept-*.ckpt"), key=lambda path: int(path.stem.rpartition("=")[2]))
-        assert len(found) >= config.epochs
-        for path in found[:-1:2]:
-            module = make_module(config.model_copy(update={"seed": 99}), info)  # whose own weights count for nothing
-            module.config = config
-            trainer(config, tmp_path / "on").fit(module, make_data(config, info), ckpt_path=path)
-            assert same(weights(module), expected), path
-            assert module.epoch_hashes == hashes, path
-            assert module.epoch_metrics() == means, path
+    module = make_module(config, info)
+    trainer(config, tmp_path, ModelCheckpoint(tmp_path, **saved)).fit(module, make_data(config, info))
+    expected, hashes, means = weights(module), module.epoch_hashes, module.epoch_metrics()
+    found = sorted(tmp_path.glob("kept-*.ckpt"), key=lambda path: int(path.stem.rpartition("=")[2]))
+    assert len(found) >= config.epochs
+    for path in found[:-1:2]:
+        module = make_module(config.model_copy(update={"seed": 99}), info)  # whose own weights count for nothing
+        module.config = config
+        trainer(config, tmp_path / "on").fit(module, make_data(config, info), ckpt_path=path)
+        assert same(weights(module), expected), path
+        assert module.epoch_hashes == hashes, path
+        assert module.epoch_metrics() == means, path
 
 
 @pytest.mark.parametrize("case", ["everything", "timm", "detection"], indirect=True)
@@ -187,8 +192,6 @@ def test_a_cell_that_was_cut_within_an_epoch_leaves_the_same_bytes(case, by, tmp
             raise KeyboardInterrupt
         plain(self, batch, batch_idx)
 
-    from datetime import timedelta
-
     each_step = timedelta(microseconds=1)
     plain = CellModule.on_train_batch_start
     with monkeypatch.context() as patched:
@@ -203,7 +206,7 @@ def test_a_cell_that_was_cut_within_an_epoch_leaves_the_same_bytes(case, by, tmp
         assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
-LONG = ("--norm", "xnorm", "--seed", 0, "--epochs", 3, "--batch-size", 8, "--set", "erasing=0.5", "--set", "mixup=0.8")
+LONG = ("--norm", "xnorm", "--seed", 0, "--epochs", 2, "--batch-size", 16, "--set", "erasing=0.5", "--set", "mixup=0.8")
 
 
 @pytest.mark.slow  # three runs in processes of their own
@@ -303,7 +306,11 @@ def test_a_loader_keeps_its_place(digits, shapes):
 
 def test_a_module_comes_back_from_lightnings_checkpoint(digits, shapes, tmp_path):
     for config, info, kind in (
-        (classifier(digits, **ALL_ON | {"scale": "matched", "norm": "l2", "epochs": 1, "warmup_epochs": 0}), digits, Classifier),
+        (
+            classifier(digits, **ALL_ON | {"scale": "matched", "norm": "l2", "epochs": 1, "warmup_epochs": 0}),
+            digits,
+            Classifier,
+        ),
         (detector(shapes, epochs=1), shapes, Detector),
     ):
         module = make_module(config, info)
@@ -324,8 +331,7 @@ def test_a_study_gives_a_trained_module_where_its_weights_were_saved(tmp_path, c
     assert not module.training
     config, (folder,) = module.config, [path for name, path in cells(tmp_path).items() if name == "xnorm-s0"]
     data = make_data(config, prepare(find_source("digits", data_root=tmp_path, download=False, image_size=None)))
-    with cpu_threads(1):
-        trainer(config, tmp_path).test(module, data, verbose=False)
+    trainer(config, tmp_path).test(module, data, verbose=False)
     module.write_test(tmp_path)
     assert np.array_equal(np.load(tmp_path / "correct.npy"), np.load(folder / "correct.npy"))
     with pytest.raises(UsageError, match=r"there is no cell xnorm-s1; there are .*l2-s0"):
@@ -387,7 +393,9 @@ def test_the_lean_trainer_calls_the_hooks_that_the_trainer_calls(digits, tmp_pat
     ours, theirs = Notes(), Notes()
     lean = LeanTrainer(config, device=CPU, callbacks=[ours], log_dir=tmp_path)
     lean.fit(make_module(config, digits), make_data(config, digits))
-    trainer(config, tmp_path, theirs, num_sanity_val_steps=0).fit(make_module(config, digits), make_data(config, digits))
+    trainer(config, tmp_path, theirs, num_sanity_val_steps=0).fit(
+        make_module(config, digits), make_data(config, digits)
+    )
     assert ours.calls == theirs.calls
     assert lean.global_step == 4
 
@@ -416,8 +424,8 @@ if __name__ == "__main__":
     info = DataInfo(**info)
     module, data, notes = make_module(config, info), make_data(config, info), Notes()
     quiet = dict(logger=False, enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False)
-    trainer = pl.Trainer(accelerator="cpu", devices=devices, strategy="ddp" if devices > 1 else "auto", callbacks=[notes],
-                         max_epochs=config.epochs, default_root_dir=out, **quiet)
+    quiet |= dict(accelerator="cpu", devices=devices, strategy="ddp" if devices > 1 else "auto")
+    trainer = pl.Trainer(callbacks=[notes], max_epochs=config.epochs, default_root_dir=out, **quiet)
     trainer.fit(module, data)
     trainer.test(module, data, verbose=False)
     said = dict(losses=notes.losses, images=notes.images, means=module.epoch_metrics(), test=module.test_metrics(),
@@ -439,9 +447,7 @@ def test_two_processes_share_the_batches_of_one(digits, tmp_path):
     for devices in (1, 2):
         command = [sys.executable, script, str(devices), str(tmp_path), *given]
         subprocess.run(command, check=True, env=environment, cwd=tmp_path, timeout=300, capture_output=True)
-    one, first, second = (
-        json.loads((tmp_path / f"{name}.json").read_text()) for name in ("1-0", "2-0", "2-1")
-    )
+    one, first, second = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("1-0", "2-0", "2-1"))
     for whole, a, b in zip(one["images"], first["images"], second["images"], strict=True):
         assert sorted(whole) == sorted(a + b)
         assert len(a) == len(b) == 32

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
+import pytorch_lightning as pl
 import torch
 from torch import nn
 
 from ablations.data.mixing import Mixing, MixingDraws, inside
-from ablations.tasks.average import AveragedWeights
+from ablations.tasks.average import MovingAverage
 
 CPU = torch.device("cpu")
 NONE = {"mixup": 0.0, "cutmix": 0.0, "mix_probability": 1.0, "erasing": 0.0}
@@ -125,24 +128,34 @@ def test_a_box_holds_its_pixels():
     assert not pixels[1].any()
 
 
+class Net(pl.LightningModule):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+
+
 def test_the_average_follows_the_weights_and_the_statistics():
-    net = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
-    average = AveragedWeights(net, decay=0.5)
-    average.restart(net)
+    module, average, trainer = Net(), MovingAverage(0.5), SimpleNamespace(global_step=0)
+    net = module.net
+    average.setup(trainer, module, "fit")
+    average.on_train_start(trainer, module)
     first = net[0].weight.detach().clone()
     expected = first
     for step in range(1, 5):
         with torch.no_grad():
             net[0].weight.add_(1)
             net[1].running_mean.add_(2)
-        average.update(net)
+            net[1].num_batches_tracked.add_(1)
+        trainer.global_step = step
+        average.on_train_batch_end(trainer, module, {}, None, 0)
         weight = 1 - min(0.5, (1 + step) / (10 + step))
         expected = expected + weight * (first + step - expected)
-    torch.testing.assert_close(average.net[0].weight, expected)
-    assert average.net[1].running_mean[0] == pytest.approx(2 * (expected - first)[0, 0].item())
-    assert not average.net.training
-    other = AveragedWeights(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)), decay=0.5)
-    other.load_state_dict(average.state_dict())
-    average.update(net)
-    other.update(net)
-    assert torch.equal(other.net[0].weight, average.net[0].weight)
+    last = net[0].weight.detach().clone()
+    average.on_validation_epoch_start(trainer, module)  # what is evaluated
+    torch.testing.assert_close(net[0].weight, expected)
+    assert net[1].running_mean[0] == pytest.approx(2 * (expected - first)[0, 0].item())
+    assert net[1].num_batches_tracked == 0
+    average.on_validation_epoch_end(trainer, module)
+    assert torch.equal(net[0].weight, last)
+    average.on_fit_end(trainer, module)
+    torch.testing.assert_close(net[0].weight, expected)

@@ -28,7 +28,7 @@ def look_at(folder: Path, num_looks: int) -> None:
 def make_stale(folder: Path, cells: str) -> None:
     for cell in (folder / "cells").glob(cells):
         outcome = json.loads((cell / "outcome.json").read_text())
-        (cell / "outcome.json").write_text(json.dumps({**outcome, "source_hash": "older"}))
+        (cell / "outcome.json").write_text(json.dumps({**outcome, "numerics": "0"}))
 
 
 def test_above_sixteen_pairs_p_are_called_drawn(tmp_path):
@@ -58,7 +58,7 @@ def test_stale_pairs_are_marked(tmp_path):
     folder = make_study(tmp_path, seeds=3)
     make_stale(folder, "l2-*")
     notes = make_report([folder], full=False).main.notes
-    assert "stale cells, which come from other sources than these: 3" in notes
+    assert "stale cells, which come from another version of the numerics: 3" in notes
     assert "pairs of a stale cell and a fresh one: 3" in notes
 
 

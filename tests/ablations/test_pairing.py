@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -130,18 +131,12 @@ def dropped(digits, **options) -> dict[str, torch.Tensor]:
     split = load_splits(digits, train_limit=128, device=CPU)["train"]
     scale = Scale(digits.mean, digits.std, device=CPU)
     batches = TrainBatches(split, scale=scale, batch_size=32, augmentation=STILL, seed=0)
-    given = {
-        "branches": net.branches,
-        "config": config,
-        "num_classes": 10,
-        "image_size": (8, 8),
-        "train_batches": batches,
-        "device": CPU,
-    }
-    task = Classifier(net, train_net=net, **given)
+    task = Classifier(config, image_shape=digits.image_shape, num_classes=10, net=net)
+    task.trainer = trainer = SimpleNamespace(current_epoch=0, train_dataloader=batches)
     seen = []
     net.register_forward_pre_hook(lambda _net, inputs: seen.append(inputs[1]))
-    task.start_epoch(0)
+    batches.set_epoch(trainer.current_epoch)
+    task.on_train_epoch_start()
     task.training_step(next(iter(batches)), 1)
     return dict(zip(net.branches, seen[0], strict=True))
 

@@ -1,17 +1,21 @@
-"""A cell's sources: what can change its numbers, and no more."""
+"""Where a cell's numbers come from: the version of the numerics, a plug-in's files, and what else its record says."""
 
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import subprocess
 import sys
 
 import pytest
-from test_architecture import imports
+from conftest import ROOT
 
 import ablations
-from ablations.provenance import OF_TASK, PACKAGES, ROOT, SOURCES, describe, import_plugin, source_hashes
-from ablations.study import UsageError
+from ablations.provenance import PACKAGES, describe, import_plugin, numerics_now, plugin_hash
+from ablations.store import Store
+from ablations.store.frames import read_frames
+from ablations.study import CellConfig, UsageError
+from ablations.study.numerics import NUMERICS, UNVERSIONED, recorded_numerics
 from ufo.norms import NORMS
 
 NORM = """
@@ -50,38 +54,39 @@ def test_what_is_no_plug_in_is_refused(here, name, message):
         import_plugin(name)
 
 
-CHANGE_NO_NUMBER = (
-    *(f"ablations/engine/{name}.py" for name in ("capacity", "limits", "log", "loggers", "options", "result")),
-    *("ablations/store/*.py", "ablations/study/*.py"),
-)
+def test_our_own_normalisers_have_the_version_of_the_task_alone():
+    for task, version in NUMERICS.items():
+        assert numerics_now(["xnorm", "softmax"], task=task) == {"xnorm": str(version), "softmax": str(version)}
+    assert plugin_hash("xnorm") == ""
 
 
-def test_whatever_a_cell_imports_is_a_source_or_named_here():
-    seen, todo = set(), {ROOT / "ablations/engine/cell.py"}
-    while todo:
-        path = todo.pop()
-        seen.add(path)
-        for name in imports(path):
-            parts = name.split(".")
-            for stem in (ROOT.joinpath(*parts), ROOT.joinpath(*parts[:-1])):  # a module, or what one has
-                found = {file for file in (stem.with_suffix(".py"), stem / "__init__.py") if file.is_file()}
-                todo |= found - seen - {ROOT / "ablations/__init__.py"}
-    assert ROOT / "ablations/data/augment.py" in seen
-    assert seen <= {
-        path for pattern in (*SOURCES, *OF_TASK["detect"], *CHANGE_NO_NUMBER) for path in ROOT.glob(pattern)
-    }
+def test_a_record_from_before_there_were_versions_has_that_of_its_sources_where_they_were_compared():
+    assert all(
+        recorded_numerics({"source_hash": source_hash}) == version for source_hash, version in UNVERSIONED.items()
+    )
+    assert recorded_numerics({"source_hash": "another"}) == "unversioned"
+    assert recorded_numerics({"source_hash": "another", "numerics": "2"}) == "2"
 
 
-def test_our_own_normalisers_share_their_sources():
-    assert len(set(source_hashes(["xnorm", "softmax"]).values())) == 1
+@pytest.mark.parametrize("study", ["norm_digits", "norm_tiny_imagenet", "shapes", "tuned_cifar10"])
+def test_the_studies_that_are_kept_are_current_and_read_by_their_ids(study):
+    store = Store(ROOT / "results" / study)
+    frames = read_frames(store, numerics=numerics_now(store.read_study().axes["norm"], task=store.read_study().task))
+    assert len(frames.cells) > 10
+    assert not frames.cells["stale"].any()
+    assert not len(frames.missing)
+    assert not frames.problems
+    for path in store.cells.iterdir():  # a cell's id is a hash of its fields, and stands in its folder's name
+        config = CellConfig(**json.loads((path / "config.json").read_text()))
+        assert path.name.endswith(config.id)
 
 
 def test_a_plug_in_counts_for_its_own_normaliser_alone(here):
     (here / "single_file.py").write_text(NORM.format(name="mine"))
     import_plugin("single_file")
-    before = source_hashes(["xnorm", "mine"])
+    before = numerics_now(["xnorm", "mine"], task="classify")
     (here / "single_file.py").write_text(NORM.format(name="mine") + "# changed\n")
-    after = source_hashes(["xnorm", "mine"])
+    after = numerics_now(["xnorm", "mine"], task="classify")
     assert after["xnorm"] == before["xnorm"]
     assert after["mine"] != before["mine"] != before["xnorm"]
 
@@ -106,18 +111,18 @@ def test_every_file_of_a_package_counts(here, init):
     (package / "__init__.py").write_text("")
     (package / "norm.py").write_text(NORM.format(name="mine"))
     import_plugin("pack.deep.norm")
-    before = source_hashes(["mine"])
+    before = numerics_now(["mine"], task="classify")
     changed = here / "pack" / "arithmetic.py" if init else package / "norm.py"
     changed.write_text(changed.read_text() + "# changed\n")
-    assert source_hashes(["mine"]) != before
+    assert numerics_now(["mine"], task="classify") != before
 
 
 def test_line_ends_do_not_count(here):
     (here / "ends.py").write_text(NORM.format(name="mine"))
     import_plugin("ends")
-    before = source_hashes(["mine"])
+    before = numerics_now(["mine"], task="classify")
     (here / "ends.py").write_bytes(NORM.format(name="mine").replace("\n", "\r\n").encode())
-    assert source_hashes(["mine"]) == before
+    assert numerics_now(["mine"], task="classify") == before
 
 
 def test_a_change_of_the_code_is_recorded_and_one_of_its_results_is_not(tmp_path, monkeypatch):

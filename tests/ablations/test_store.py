@@ -38,6 +38,7 @@ OUTCOME = {
     "peak_memory_mib": 1.0,
     "num_parameters": 7,
     "source_hash": "now",
+    "numerics": "1",
     "attempts": [],
     "versions": {"torch": "2.11"},
 }
@@ -189,10 +190,10 @@ def test_a_record_that_is_being_replaced_is_read_when_it_is_there(tmp_path):
 def test_frames_are_tidy_and_know_label_order_condition_and_score(tmp_path):
     nan = {"outcome": "diverged", "kind": "nan", "test_accuracy_pct": None, "test_loss": None}
     stuck = {"outcome": "diverged", "kind": "no_learning", "test_accuracy_pct": 11.0}
-    failed = {"outcome": "failed", "kind": "oom", "test_accuracy_pct": None, "source_hash": "before"}
+    failed = {"outcome": "failed", "kind": "oom", "test_accuracy_pct": None, "numerics": "0"}
     outcomes = {("xnorm", 0): {}, ("xnorm", 1): nan, ("l2", 0): stuck, ("l2", 1): failed}
     store, _ = fake(tmp_path, outcomes)
-    frames = read_frames(store, sources={"xnorm": "now", "l2": "now"})
+    frames = read_frames(store, numerics={"xnorm": "1", "l2": "1"})
     cells, curves = frames.cells, frames.curves
     rows = {(row.arm, row.seed): row for row in cells.itertuples()}
     scores = {key: row.score_pct for key, row in rows.items()}
@@ -216,7 +217,7 @@ def test_a_cell_that_ended_in_its_first_epoch_has_that_epoch_without_values(tmp_
     store, _ = fake(tmp_path, ALL_OK | {("l2", 1): nan})
     (folder,) = store.cells.glob("l2-s1-*")
     (folder / "metrics.csv").unlink()
-    frames = read_frames(store, sources=None)
+    frames = read_frames(store, numerics=None)
     cells, curves = frames.cells, frames.curves
     rows = curves[(curves["arm"] == "l2") & (curves["seed"] == 1)]
     assert len(rows) == 3
@@ -231,14 +232,14 @@ def test_the_store_scores_as_chance_what_the_statistics_take_for_chance():
 
 def test_conditions_stay_apart(tmp_path):
     store, _ = fake(tmp_path, ALL_OK, lr=[1e-3, 3e-3])
-    cells = read_frames(store, sources=None).cells
+    cells = read_frames(store, numerics=None).cells
     assert cells.groupby("condition").size().to_dict() == {"lr=0.001": 4, "lr=0.003": 4}
     assert not cells["stale"].any()
 
 
 def test_an_empty_study_gives_empty_frames(tmp_path):
     store, _ = fake(tmp_path, {})
-    frames = read_frames(store, sources=None)
+    frames = read_frames(store, numerics=None)
     assert len(frames.cells) == len(frames.curves) == len(frames.probes) == len(frames.correct) == 0
     assert {"arm", "condition", "score_pct"} <= set(frames.cells.columns)
     assert len(frames.missing) == 4
@@ -318,7 +319,7 @@ def test_a_broken_study_is_named(tmp_path, content, message):
 )
 def test_a_damaged_file_is_named_and_costs_itself_alone(tmp_path, file, content, problem):
     store, _ = fake(tmp_path, ALL_OK)
-    whole = read_frames(store, sources=None)
+    whole = read_frames(store, numerics=None)
     assert whole.problems == ()
     (folder,) = store.cells.glob("l2-s1-*")
     if content is None:
@@ -327,7 +328,7 @@ def test_a_damaged_file_is_named_and_costs_itself_alone(tmp_path, file, content,
         np.save(folder / file, np.zeros(10, bool))
     else:
         (folder / file).write_bytes(content)
-    frames = read_frames(store, sources=None)
+    frames = read_frames(store, numerics=None)
     assert [problem in said and folder.name in said for said in frames.problems] == [True]
     pd.testing.assert_frame_equal(frames.cells, whole.cells)
     lost = {"metrics.csv": "curves", "probes.csv": "probes", "correct.npy": "correct"}[file]
@@ -343,7 +344,7 @@ def test_a_cell_that_cannot_be_read_is_said_and_missing(tmp_path):
     store, _ = fake(tmp_path, ALL_OK)
     (folder,) = store.cells.glob("l2-s1-*")
     (folder / "outcome.json").write_text('{"format": 99}')
-    frames = read_frames(store, sources=None)
+    frames = read_frames(store, numerics=None)
     assert len(frames.cells) == 3
     assert [folder.name in problem and "has format 99" in problem for problem in frames.problems] == [True]
     assert frames.missing.to_dict("records") == [{"condition": "", "arm": "l2", "seed": 1}]
@@ -353,7 +354,7 @@ def test_a_cell_that_is_no_point_of_the_study_is_said(tmp_path):
     store, _ = fake(tmp_path, ALL_OK)
     study = store.read_study()
     store.write_study(study.model_copy(update={"axes": {**study.axes, "seed": [0]}}))
-    frames = read_frames(store, sources=None)
+    frames = read_frames(store, numerics=None)
     assert len(frames.cells) == 2
     assert sum("is no point of this study, and left out" in problem for problem in frames.problems) == 2
 
@@ -468,7 +469,7 @@ def test_a_study_that_was_run_partly_without_an_optional_package_is_read_whole(t
     for folder, own in zip(folders, versions, strict=False):
         outcome = json.loads((folder / "outcome.json").read_text())
         (folder / "outcome.json").write_text(json.dumps(outcome | {"versions": own}))
-    frames = read_frames(store, sources=None)
+    frames = read_frames(store, numerics=None)
     assert not frames.problems
     assert len(frames.cells) == len(cells)
     assert set(frames.cells["software"]) == {"torch 2.11, timm 1.0.31", "torch 2.11"}

@@ -16,9 +16,7 @@ from ablations.study.cell import JOINT
 ObjectData = CellData[ObjectTrainBatches, ObjectEvalBatches]
 
 
-def load_objects(
-    config: CellConfig, info: DataInfo, *, workers: int, device: torch.device, rank: Rank
-) -> ObjectData:
+def load_objects(config: CellConfig, info: DataInfo, *, workers: int, device: torch.device, rank: Rank) -> ObjectData:
     """Make the batches of a cell.
 
     Args:
@@ -47,9 +45,7 @@ def load_objects(
         rank=rank,
     )
     looked_at = {
-        split: ObjectEvalBatches(
-            annotations=held, pictures=seen, rows=which, workers=workers, device=device, rank=rank
-        )
+        split: ObjectEvalBatches(annotations=held, pictures=seen, rows=which, workers=workers, device=device, rank=rank)
         for split, (held, seen, which) in found.items()
         if split != "train"
     }

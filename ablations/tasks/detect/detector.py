@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from PIL import Image
@@ -17,12 +17,9 @@ from torchvision.models.detection import MaskRCNN
 from ablations.data.objects.batches import ObjectBatch, ObjectEvalBatches
 from ablations.streams import reseed_library
 from ablations.study import CellConfig
-from ablations.tasks.detect.bodies import build_body
+from ablations.tasks.detect.net import build_detector, own_net
 from ablations.tasks.detect.scores import IOUS, AveragePrecision, Scores
-from ablations.tasks.detect.start import start_body
 from ablations.tasks.module import CellModule, as_config
-from ufo.detection import Heads, PyramidBackbone, UFOBody, build_mask_rcnn
-from ufo.model import UFOViT
 from ufo.scale import match_scale
 
 NO_LEARNING_PCT = 0.5
@@ -92,7 +89,7 @@ class Detector(CellModule):
         )
         self.num_classes, self._mean, self._std = num_classes, means, stds
         self.train_losses = nn.ModuleDict({name: MeanMetric(nan_strategy="disable") for name in LOSSES})
-        for metric in self.train_losses.values():
+        for metric in self._means.values():
             metric.persistent(mode=True)  # a checkpoint in the middle of an epoch holds it
         self.val_precision, self.test_precision = AveragePrecision(), AveragePrecision()
 
@@ -100,17 +97,18 @@ class Detector(CellModule):
         """Return the sum of a batch's losses: of the proposals, boxes, classes and masks."""
         reseed_library(self.config.seed, self.trainer.current_epoch, batch_idx)
         losses: dict[str, Tensor] = self.train_net(*batch)
+        means = self._means
         for name, loss in losses.items():
-            self.train_losses[name].update(loss.detach())
+            means[name].update(loss.detach())
         return torch.stack([loss.float() for loss in losses.values()]).sum()
 
     def validation_step(self, batch: tuple[int, Tensor], batch_idx: int) -> None:
         """Note what is found in an image of validation."""
-        self._note(batch, self.val_precision, self.trainer.val_dataloaders)
+        self._note(batch, self.val_precision, _objects(self.trainer.val_dataloaders))
 
     def test_step(self, batch: tuple[int, Tensor], batch_idx: int) -> None:
         """Note what is found in a test image."""
-        self._note(batch, self.test_precision, self.trainer.test_dataloaders)
+        self._note(batch, self.test_precision, _objects(self.trainer.test_dataloaders))
 
     def predict_step(self, batch: tuple[int, Tensor], batch_idx: int) -> dict[str, Tensor]:
         """Return what is found in an image: boxes, labels, scores and masks, as torchvision's detectors give them."""
@@ -119,23 +117,22 @@ class Detector(CellModule):
 
     def train_metrics(self) -> dict[str, float]:
         """Return the means of the epoch's losses, and their sum as ``train_loss``."""
-        means = {name: metric.compute().item() for name, metric in self.train_losses.items() if metric.update_called}
+        means = {name: metric.compute().item() for name, metric in self._means.items() if metric.update_called}
         return {"train_loss": sum(means.values()), **{f"train_{name}": means[name] for name in sorted(means)}}
 
     def val_metrics(self) -> dict[str, float]:
         """Return validation's average precisions, per cent; NaN where there is no object to find."""
-        batches: ObjectEvalBatches = self.trainer.val_dataloaders
-        figures = self.val_precision.scores(batches).figures
+        figures = self.val_precision.scores(_objects(self.trainer.val_dataloaders)).figures
         return {f"val_{name}": math.nan if (value := figures[name]) is None else value for name in PER_EPOCH}
 
     def test_metrics(self) -> dict[str, float]:
         """Return the test's average precisions, per cent, where there is an object to find."""
-        figures = self.test_precision.scores(self.trainer.test_dataloaders).figures
+        figures = self.test_precision.scores(_objects(self.trainer.test_dataloaders)).figures
         return {f"test_{name}": value for name, value in figures.items() if value is not None}
 
     def reset_train_metrics(self) -> None:
         """Start the epoch's means anew."""
-        for metric in self.train_losses.values():
+        for metric in self._means.values():
             metric.reset()
 
     def reset_val_metrics(self) -> None:
@@ -148,7 +145,7 @@ class Detector(CellModule):
 
     def write_test(self, folder: Path) -> None:
         """Write what was found, the precision at each recall, and a few of the images."""
-        batches: ObjectEvalBatches = self.trainer.test_dataloaders
+        batches = _objects(self.trainer.test_dataloaders)
         (folder / DETECTIONS).write_text(json.dumps(self.test_precision.found))
         write_examples(folder / EXAMPLES, batches)
         write_precision(folder / PRECISION, self.test_precision.scores(batches))
@@ -165,6 +162,10 @@ class Detector(CellModule):
         figures = {f"val_{name}": last[f"val_{name}"] for name in PER_EPOCH}
         return {name: value for name, value in figures.items() if not math.isnan(value)}
 
+    @property
+    def _means(self) -> dict[str, MeanMetric]:
+        return cast("dict[str, MeanMetric]", dict(self.train_losses.items()))
+
     def _match_to_xnorm(self, batch: ObjectBatch) -> dict[str, float]:
         twin = build_detector(
             self.config.model_copy(update={"norm": "xnorm", "init": "none"}),
@@ -174,8 +175,9 @@ class Detector(CellModule):
         )
         net = self.net
         assert isinstance(net, MaskRCNN), "nets of other libraries have no scale to match"
+        twin.load_state_dict(net.state_dict(), strict=False)  # also what came from a classifier
         images = net.transform(batch[0][:1])[0].tensors
-        return match_scale(_own_net(net), _own_net(twin.to(images.device)), images)
+        return match_scale(own_net(net), own_net(twin.to(images.device)), images)
 
     def _note(self, batch: tuple[int, Tensor], precision: AveragePrecision, batches: ObjectEvalBatches) -> None:
         row, image = batch
@@ -186,48 +188,15 @@ class Detector(CellModule):
         )
 
 
-def build_detector(
-    config: CellConfig, *, num_classes: int, mean: list[float], std: list[float], weights: str = ""
-) -> MaskRCNN:
-    """Build a cell's Mask R-CNN from its own seed.
-
-    Args:
-        config: the cell.
-        num_classes: categories of the data.
-        mean: of each channel, of 0 to 1.
-        std: of each channel, of 0 to 1.
-        weights: file of a classifier's, from which the backbone starts; empty: from its seed's.
+def _objects(batches: Any) -> ObjectEvalBatches:
+    """Return the batches of an evaluation, which know what is to be found.
 
     Raises:
-        ValueError: sizes that do not fit each other, or weights that do not fit.
+        TypeError: batches that do not.
     """
-    if (config.init != "none") != bool(weights):
-        raise ValueError(f"init is {config.init}, and {'there are' if weights else 'no'} weights to start from")
-    body = start_body(config, Path(weights)) if weights else build_body(config)
-    backbone = PyramidBackbone(body, fpn_dim=config.fpn_dim, batch_norm=config.batch_norm, seed=config.seed)
-    heads = Heads(
-        box_dim=config.box_dim,
-        mask_dim=config.mask_dim,
-        anchor_scale=config.anchor_scale,
-        proposals=config.proposals,
-        rois=config.rois,
-        detections=config.most_found,
-    )
-    return build_mask_rcnn(
-        backbone,
-        num_classes=num_classes,
-        sides=(config.eval_side, config.longest_side),
-        mean=mean,
-        std=std,
-        seed=config.seed,
-        heads=heads,
-    )
-
-
-def _own_net(detector: MaskRCNN) -> UFOViT:
-    body = detector.backbone.body
-    assert isinstance(body, UFOBody), "nets of other libraries have no scale to match"
-    return body.net
+    if not isinstance(batches, ObjectEvalBatches):
+        raise TypeError(f"a Detector is evaluated on ObjectEvalBatches, which hold annotations, not {type(batches)}")
+    return batches
 
 
 def write_examples(folder: Path, batches: ObjectEvalBatches) -> None:

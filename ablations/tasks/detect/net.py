@@ -1,0 +1,58 @@
+"""The net of a detector. Apart from its module, so that planning a study imports no Lightning."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torchvision.models.detection import MaskRCNN
+
+from ablations.study import CellConfig
+from ablations.tasks.detect.bodies import build_body
+from ablations.tasks.detect.start import start_body
+from ufo.detection import Heads, PyramidBackbone, UFOBody, build_mask_rcnn
+from ufo.model import UFOViT
+
+
+def build_detector(
+    config: CellConfig, *, num_classes: int, mean: list[float], std: list[float], weights: str = ""
+) -> MaskRCNN:
+    """Build a cell's Mask R-CNN from its own seed.
+
+    Args:
+        config: the cell.
+        num_classes: categories of the data.
+        mean: of each channel, of 0 to 1.
+        std: of each channel, of 0 to 1.
+        weights: file of a classifier's, from which the backbone starts; empty: from its seed's.
+
+    Raises:
+        ValueError: sizes that do not fit each other, or weights that do not fit.
+    """
+    if (config.init != "none") != bool(weights):
+        raise ValueError(f"init is {config.init}, and {'there are' if weights else 'no'} weights to start from")
+    body = start_body(config, Path(weights)) if weights else build_body(config)
+    backbone = PyramidBackbone(body, fpn_dim=config.fpn_dim, batch_norm=config.batch_norm, seed=config.seed)
+    heads = Heads(
+        box_dim=config.box_dim,
+        mask_dim=config.mask_dim,
+        anchor_scale=config.anchor_scale,
+        proposals=config.proposals,
+        rois=config.rois,
+        detections=config.most_found,
+    )
+    return build_mask_rcnn(
+        backbone,
+        num_classes=num_classes,
+        sides=(config.eval_side, config.longest_side),
+        mean=mean,
+        std=std,
+        seed=config.seed,
+        heads=heads,
+    )
+
+
+def own_net(detector: MaskRCNN) -> UFOViT:
+    """Return the UFO-ViT within a detector."""
+    body = detector.backbone.body
+    assert isinstance(body, UFOBody), "nets of other libraries have no scale to match"
+    return body.net
