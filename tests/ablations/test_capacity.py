@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 
 import psutil
 import pytest
 import torch
 
-from ablations.cli.options import Retry, parse_devices, parse_engine, parse_shard
+from ablations.cli.options import Retry, TrainerKind, parse_devices, parse_engine, parse_shard
 from ablations.engine import capacity
 from ablations.engine.capacity import CGROUP_FILES, Capacity, free_memory_mib
 from ablations.engine.devices import find_devices
@@ -118,7 +119,7 @@ def test_a_shard_has_whole_seeds():
 def engine(**options: object) -> EngineOptions:
     texts = {"jobs": "auto", "workers": "auto", "jobs_per_gpu": "auto", "timeout": None, "memory_per_cell": None}
     texts |= {"retry": Retry.FAILED, "fail_fast": False, "max_failures": None, "checkpoint_every": "auto"}
-    texts |= {"save_weights": "none", "log": None}
+    texts |= {"save_weights": "none", "log": None, "trainer": TrainerKind.LEAN}
     return parse_engine(**(texts | options))
 
 
@@ -131,6 +132,8 @@ def test_options_are_read():
     assert engine(workers="3").workers == 3
     assert engine(fail_fast=True).max_failures == 1
     assert engine(checkpoint_every="0").checkpoint_every == 0
+    assert engine(checkpoint_every="10m").checkpoint_every == timedelta(minutes=10)
+    assert engine(trainer=TrainerKind.LIGHTNING).trainer == "lightning"
     assert engine(log="tensorboard").loggers == ("tensorboard",)
     assert parse_devices(None, None) == ("auto",)
     assert parse_devices(None, "0, 3") == ("cuda:0", "cuda:3")
@@ -144,7 +147,9 @@ def test_options_are_read():
         ({"timeout": "soon"}, "--timeout soon: give 90s, 30m or 2h"),
         ({"timeout": "0"}, "--timeout 0: give 90s"),
         ({"memory_per_cell": "2TiB"}, "--memory-per-cell 2TiB: give 800MiB or 4GiB"),
-        ({"checkpoint_every": "-1"}, "--checkpoint-every -1: give auto or a number from 0 up"),
+        ({"checkpoint_every": "-1"}, "--checkpoint-every -1: give a number of epochs, or time as 90s, 10m or 2h"),
+        ({"checkpoint_every": "1.5"}, "--checkpoint-every 1.5: give a number of epochs, or time as 90s, 10m or 2h"),
+        ({"checkpoint_every": "0m"}, "--checkpoint-every 0m: give a number of epochs, or time as 90s, 10m or 2h"),
         ({"jobs_per_gpu": "0"}, "--jobs-per-gpu 0: give auto or a number from 1 up"),
         ({"save_weights": "best"}, "--save-weights best: give none or last"),
         ({"fail_fast": True, "max_failures": 2}, "--fail-fast or --max-failures, not both"),

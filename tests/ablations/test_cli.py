@@ -472,7 +472,10 @@ BAD = {
     "shard": (("--shard", "3/2"), "--shard 3/2: give I/N with I from 1 to N"),
     "number of failures": (("--max-failures", "0"), "--max-failures"),
     "retry": (("--retry", "some"), "--retry"),
-    "checkpoints": (("--checkpoint-every", "often"), "--checkpoint-every often: give auto or a number from 0 up"),
+    "checkpoints": (
+        ("--checkpoint-every", "often"),
+        "--checkpoint-every often: give a number of epochs, or time",
+    ),
     "weights": (("--save-weights", "best"), "--save-weights best: give none or last"),
     "logger": (("--log", "mlflow"), "unknown logger 'mlflow'"),
     "device and devices": (("--device", "cpu", "--devices", "0"), "give --device or --devices, not both"),

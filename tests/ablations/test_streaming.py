@@ -16,10 +16,10 @@ from PIL import Image
 
 from ablations import recipes
 from ablations.bench.loader import LoaderRow, bench_loader, describe_loader
-from ablations.data import find_source, placement, prepare
+from ablations.data import Rank, find_source, placement, prepare
 from ablations.data.image import read_image
 from ablations.data.info import DataInfo
-from ablations.data.load import CellData, load_data, time_images
+from ablations.data.load import CellData, load_in_memory, load_streamed, time_images
 from ablations.data.order import epoch_order
 from ablations.data.splits import find_rows
 from ablations.data.streaming import Images, ImageStream, Request
@@ -58,7 +58,8 @@ def make_cell(info: DataInfo, **fields: object) -> CellConfig:
 
 @contextmanager
 def loaded(info: DataInfo, *, workers: int = 0, **fields: object) -> Iterator[CellData]:
-    data = load_data(make_cell(info, **fields), info, device=CPU, workers=workers)
+    cell, place = make_cell(info, **fields), {"device": CPU, "rank": Rank()}
+    data = load_streamed(cell, info, workers=workers, **place) if info.streamed else load_in_memory(cell, info, **place)
     try:
         yield data
     finally:
