@@ -185,6 +185,7 @@ class Probes(pl.Callback):
                 {"epoch": trainer.current_epoch + 1, "layer": layer, "probe": probe, "value": value.item()}
                 for probe, value in values.items()
             ]
+        self._means = {}  # of an epoch without validation nothing is known
         self._write(trainer)
 
     def _write(self, trainer: pl.Trainer) -> None:

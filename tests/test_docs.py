@@ -119,6 +119,20 @@ def test_the_readmes_normaliser_runs(cli, tmp_path, monkeypatch):
     assert cli(*arguments)[0] == 0
 
 
+@pytest.mark.slow
+def test_the_readmes_trainer_runs(cli, tmp_path, monkeypatch):
+    code = re.search(r"```python\n(from pytorch_lightning import Trainer.*?)```", README, re.DOTALL)
+    assert code is not None
+    assert len(code.group(1).splitlines()) <= 20
+    monkeypatch.chdir(tmp_path)
+    assert cli("run", "--norm", "xnorm", "--seed", 0, "--epochs", 1, "--save-weights", "last")[0] == 0
+    names: dict[str, object] = {}
+    exec(code.group(1), names)
+    assert names["logits"][0].shape[1] == 10
+    assert names["trained"].config.norm == "xnorm"
+    assert list((tmp_path / "runs" / "own").rglob("probes.csv"))
+
+
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
 def test_an_experiment_says_what_it_is_and_loads(path):
     head = path.read_text().split("study:")[0]

@@ -22,7 +22,7 @@ try:
 except ModuleNotFoundError as error:
     if error.name is None or error.name.partition(".")[0] != "timm":
         raise
-    raise ModuleNotFoundError("ufo.timm_models needs timm: pip install '.[timm]'", name="timm") from None
+    raise ModuleNotFoundError("ufo.timm_models needs timm: pip install 'timm>=1.0.20'", name="timm") from None
 
 __all__ = ["TimmUFOViT"]  # timm adds the models' names
 

@@ -54,7 +54,7 @@ class CellModule(pl.LightningModule, ABC):
         super().__init__()
         self.config, self.net, self.chance_loss = config, net, chance_loss
         self.epoch_hashes: list[str] = []
-        self._validated: dict[str, float] = {}
+        self._val_means: dict[str, float] = {}
         self._drawn: int | None = None
         self._resumed: dict[str, Any] | None = None
         self._is_begun = False
@@ -136,6 +136,11 @@ class CellModule(pl.LightningModule, ABC):
 
     # The course of a fit
 
+    def setup(self, stage: str) -> None:
+        """Forget what a checkpoint held that was loaded for something else; one to go on from comes after this."""
+        if stage == "fit":
+            self._resumed, self._drawn, self.epoch_hashes = None, None, []
+
     def on_fit_start(self) -> None:
         """Match the attention outputs' scale to xnorm's where the cell says so, unless a checkpoint has brought it.
 
@@ -163,7 +168,7 @@ class CellModule(pl.LightningModule, ABC):
         self._resumed = None  # of an epoch before
         self._draw(self.trainer.current_epoch)
         self.epoch_hashes.append(self._hash())
-        self._validated = {}
+        self._val_means = {}
         self.reset_train_metrics()
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
@@ -189,8 +194,8 @@ class CellModule(pl.LightningModule, ABC):
     def on_validation_epoch_end(self) -> None:
         """Log what validation comes to."""
         if not self.trainer.sanity_checking:
-            self._validated = self.val_metrics()
-            self._log(self._validated)
+            self._val_means = self.val_metrics()
+            self._log(self._val_means)
 
     def on_test_start(self) -> None:
         """Start the test's measures anew; key the global generators, also where no epoch was trained before."""
@@ -208,7 +213,7 @@ class CellModule(pl.LightningModule, ABC):
 
     def epoch_metrics(self) -> dict[str, float]:
         """Return the means of the epoch that has just ended, and what validation came to where it was looked at."""
-        return self.train_metrics() | self._validated
+        return self.train_metrics() | self._val_means
 
     # Checkpoints
 

@@ -11,6 +11,7 @@ from torch import nn
 from ablations.streams import forked_library
 from ablations.study import CellConfig, UsageError
 from ablations.study.foreign import TIMM
+from ablations.study.packages import require_package
 from ufo.registry import unknown_name
 from ufo.sizes import SIZES
 
@@ -130,10 +131,7 @@ def import_timm(model: str) -> ModuleType:
     Raises:
         UsageError: it is not installed.
     """
-    try:
-        import timm
-    except ModuleNotFoundError as error:
-        if error.name != "timm":
-            raise
-        raise UsageError(f"model {model} needs timm: pip install '.[timm]'") from None
+    require_package("timm", f"model {model}")
+    import timm
+
     return timm

@@ -10,10 +10,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -26,7 +28,9 @@ import ablations
 from ablations import recipes
 from ablations.callbacks import Diverged, History
 from ablations.data import DataInfo, Rank, find_objects, find_source, prepare, prepare_objects
+from ablations.data.load import load_in_memory, load_streamed
 from ablations.data.modules import make_data
+from ablations.data.objects.load import load_objects
 from ablations.engine.cell import Result, run_cell
 from ablations.engine.options import CellOptions
 from ablations.engine.training import LeanTrainer
@@ -322,6 +326,25 @@ def test_a_module_comes_back_from_lightnings_checkpoint(digits, shapes, tmp_path
         assert same(weights(loaded), weights(module))
 
 
+def test_a_module_from_a_checkpoint_begins_a_training_of_its_own(digits, tmp_path):
+    """What the checkpoint held of a place in an epoch is for those who go on from it alone."""
+    config = classifier(digits, augment="shift", train_limit=320)
+    kept = ModelCheckpoint(tmp_path, filename="kept", every_n_train_steps=2)
+    trainer(config, tmp_path, kept).fit(make_module(config, digits), make_data(config, digits))
+    loaded = Classifier.load_from_checkpoint(next(tmp_path.glob("kept*.ckpt")))
+    own = trainer(config, tmp_path)
+    own.fit(loaded, make_data(config, digits))
+    assert own.global_step == 3 * 5
+    assert len(loaded.epoch_hashes) == 3
+
+
+def test_an_epoch_without_validation_has_no_probes(digits, tmp_path):
+    config = classifier(digits, augment="shift", train_limit=128, epochs=4)
+    module = make_module(config, digits)
+    trainer(config, tmp_path, check_val_every_n_epoch=2).fit(module, make_data(config, digits))
+    assert set(pd.read_csv(tmp_path / "probes.csv")["epoch"]) == {2, 4}
+
+
 def test_a_study_gives_a_trained_module_where_its_weights_were_saved(tmp_path, cli):
     quick = ("--norm", "xnorm,l2", "--seed", 0, "--epochs", 1, "--set", "train_limit=128")
     assert cli("run", *quick, "--save-weights", "last", "--out", tmp_path)[0] == 0
@@ -468,3 +491,32 @@ def test_processes_take_mirrored_parts_of_a_batch():
             assert (size - 1 - part).sort().values.tolist() == part.tolist()
     with pytest.raises(ValueError, match="must be a multiple of 4"):
         Rank(0, 2).mirrored(50)
+
+
+@pytest.mark.parametrize("kind", ["in memory", "streamed", "objects"])
+def test_the_parts_of_a_batch_are_the_batch(kind, photos, shapes, tmp_path):
+    """With the same augmentation: what is drawn for a sample goes by its place in the whole epoch."""
+    load: Any
+    if kind == "objects":
+        config, info, load = detector(shapes, train_sides="48+64"), shapes, partial(load_objects, workers=0)
+    else:
+        fields = {"batch_size": 12, "policy": "rand_augment", "color_jitter": 0.4}
+        info, load = photos, load_in_memory
+        if kind == "streamed":
+            source = find_source(f"imagefolder:{photos.root}", data_root=tmp_path, download=False, image_size=None)
+            info, load = prepare(source, in_memory="off"), partial(load_streamed, workers=0)
+        config = classifier(info, **fields)
+    whole, *parts = (load(config, info, device=CPU, rank=rank) for rank in (Rank(), Rank(0, 2), Rank(1, 2)))
+    for data in (whole, *parts):
+        data.train.set_epoch(1)
+    assert whole.train.hash == parts[0].train.hash
+    for batch, *others in zip(whole.train, *(part.train for part in parts), strict=True):
+        assert sorted(map(digest, batch[0])) == sorted(digest(image) for other in others for image in other[0])
+        assert len(others[0][0]) == len(others[1][0])
+    seen = [[len(batch[1]) if kind != "objects" else 1 for batch in data.val] for data in (whole, *parts)]
+    assert sum(seen[0]) == sum(seen[1]) + sum(seen[2])
+    assert [len(data.val) for data in (whole, *parts)] == list(map(len, seen))
+
+
+def digest(image: Tensor) -> str:
+    return hashlib.sha256(image.contiguous().numpy().tobytes()).hexdigest()

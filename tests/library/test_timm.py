@@ -238,4 +238,4 @@ def run_without_timm(code: str) -> subprocess.CompletedProcess[str]:
 def test_without_timm_the_library_works_and_the_registration_says_what_it_needs():
     assert run_without_timm("import ufo; ufo.build('ufo_vit_pico')").returncode == 0
     last = run_without_timm("import ufo.timm_models").stderr.splitlines()[-1]
-    assert last == "ModuleNotFoundError: ufo.timm_models needs timm: pip install '.[timm]'"
+    assert last == "ModuleNotFoundError: ufo.timm_models needs timm: pip install 'timm>=1.0.20'"
