@@ -160,6 +160,10 @@ class Probes(pl.Callback):
         if self.rows:
             self._write(trainer)
 
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Forget the last validation: of an epoch without one there is nothing to write."""
+        self._means = {}
+
     def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: Any, optimizer: torch.optim.Optimizer) -> None:
         """Measure the gradients of the epoch's last step."""
         if trainer.is_last_batch:
@@ -185,7 +189,6 @@ class Probes(pl.Callback):
                 {"epoch": trainer.current_epoch + 1, "layer": layer, "probe": probe, "value": value.item()}
                 for probe, value in values.items()
             ]
-        self._means = {}  # of an epoch without validation nothing is known
         self._write(trainer)
 
     def _write(self, trainer: pl.Trainer) -> None:

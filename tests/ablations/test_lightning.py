@@ -57,6 +57,7 @@ ALL_ON = {
     "label_smoothing": 0.1,
     "train_limit": 320,
 }
+DETECTION = pytest.param("detection", marks=pytest.mark.slow)
 TINY = {"fpn_dim": 16, "box_dim": 32, "mask_dim": 16, "rois": 16, "proposals": 40, "most_found": 10, "patch": 8}
 
 
@@ -90,7 +91,6 @@ def case(request: pytest.FixtureRequest, digits: DataInfo, photos: DataInfo, sha
         "everything": lambda: (classifier(digits, **ALL_ON), digits),
         "timm": lambda: (classifier(photos, model="timm:test_vit", batch_size=10, drop_path=0.3, erasing=0.3), photos),
         "detection": lambda: (detector(shapes, ema_decay=0.9, train_sides="48+64", drop_path=0.1), shapes),
-        "plain": lambda: (classifier(digits, augment="shift", train_limit=320), digits),
         "matched": lambda: (classifier(digits, norm="l2", augment="shift", scale="matched", train_limit=320), digits),
     }[request.param]()
 
@@ -134,7 +134,7 @@ def of_engine(config: CellConfig, info: DataInfo, folder: Path, **options: Any) 
     return result, load_file(folder / "weights.safetensors")
 
 
-@pytest.mark.parametrize("case", ["everything", "timm", "matched", "detection"], indirect=True)
+@pytest.mark.parametrize("case", ["everything", "timm", "matched", DETECTION], indirect=True)
 def test_the_trainer_ends_with_the_bits_of_the_engine(case, tmp_path):
     config, info = case
     result, expected = of_engine(config, info, tmp_path / "engine")
@@ -165,7 +165,7 @@ SAVED = {
 
 
 @pytest.mark.parametrize("saved", SAVED.values(), ids=SAVED)
-@pytest.mark.parametrize("case", ["everything", "timm", "detection"], indirect=True)
+@pytest.mark.parametrize("case", ["everything", "timm", DETECTION], indirect=True)
 def test_a_trainer_that_goes_on_from_its_checkpoint_ends_as_one_that_ran_through(case, saved, tmp_path):
     config, info = case
     module = make_module(config, info)
@@ -182,7 +182,7 @@ def test_a_trainer_that_goes_on_from_its_checkpoint_ends_as_one_that_ran_through
         assert module.epoch_metrics() == means, path
 
 
-@pytest.mark.parametrize("case", ["everything", "timm", "detection"], indirect=True)
+@pytest.mark.parametrize("case", ["everything", "timm", DETECTION], indirect=True)
 @pytest.mark.parametrize("by", ["lean", "lightning"])
 def test_a_cell_that_was_cut_within_an_epoch_leaves_the_same_bytes(case, by, tmp_path, monkeypatch):
     config, info = case
@@ -308,6 +308,7 @@ def test_a_loader_keeps_its_place(digits, shapes):
         assert len(list(other)) == len(loader)  # another epoch is none that was begun
 
 
+@pytest.mark.slow
 def test_a_module_comes_back_from_lightnings_checkpoint(digits, shapes, tmp_path):
     for config, info, kind in (
         (
@@ -345,6 +346,7 @@ def test_an_epoch_without_validation_has_no_probes(digits, tmp_path):
     assert set(pd.read_csv(tmp_path / "probes.csv")["epoch"]) == {2, 4}
 
 
+@pytest.mark.slow
 def test_a_study_gives_a_trained_module_where_its_weights_were_saved(tmp_path, cli):
     quick = ("--norm", "xnorm,l2", "--seed", 0, "--epochs", 1, "--set", "train_limit=128")
     assert cli("run", *quick, "--save-weights", "last", "--out", tmp_path)[0] == 0
@@ -364,6 +366,7 @@ def test_a_study_gives_a_trained_module_where_its_weights_were_saved(tmp_path, c
         results.module("xnorm-s0")
 
 
+@pytest.mark.slow
 def test_a_study_is_run_by_the_trainer_to_the_same_bytes(tmp_path, cli):
     quick = ("--norm", "xnorm,single_l2", "--seed", 0, "--epochs", 2, "--set", "train_limit=128", "--set", "mixup=0.5")
     for by in ("lean", "lightning"):
@@ -503,7 +506,8 @@ def test_the_parts_of_a_batch_are_the_batch(kind, photos, shapes, tmp_path):
         fields = {"batch_size": 12, "policy": "rand_augment", "color_jitter": 0.4}
         info, load = photos, load_in_memory
         if kind == "streamed":
-            source = find_source(f"imagefolder:{photos.root}", data_root=tmp_path, download=False, image_size=None)
+            folder = write_images(tmp_path / "photos", {"train": 60, "test": 10}, px=32)
+            source = find_source(f"imagefolder:{folder}", data_root=tmp_path, download=False, image_size=None)
             info, load = prepare(source, in_memory="off"), partial(load_streamed, workers=0)
         config = classifier(info, **fields)
     whole, *parts = (load(config, info, device=CPU, rank=rank) for rank in (Rank(), Rank(0, 2), Rank(1, 2)))
