@@ -53,12 +53,12 @@ class Classifier(CellModule):
         num_classes: int,
         net: nn.Module | None = None,
     ) -> None:
-        config, height_width = as_config(config), (image_shape[0], image_shape[1])
+        config = as_config(config)
         own = build_net(config, image_shape=image_shape, num_classes=num_classes) if net is None else net
         super().__init__(config, own, chance_loss=math.log(num_classes))
         given = {"config": config.model_dump(mode="json"), "image_shape": list(image_shape), "num_classes": num_classes}
         self.save_hyperparameters(given)
-        self.image_shape, self.num_classes, self._image_size = image_shape, num_classes, height_width
+        self.image_shape, self.num_classes = image_shape, num_classes
         self.branches = branches_of(own)
         self.mixing = Mixing(
             mixup=config.mixup, cutmix=config.cutmix, mix_probability=config.mix_probability, erasing=config.erasing
@@ -192,7 +192,7 @@ class Classifier(CellModule):
             self.mixing,
             num_batches=num_batches,
             batch_size=self.config.batch_size,
-            size=self._image_size,
+            size=(self.image_shape[0], self.image_shape[1]),
             seed=self.config.seed,
             epoch=epoch,
             device=self.device,

@@ -246,6 +246,7 @@ class Foreign(pl.LightningModule):
         return torch.nn.functional.cross_entropy(self.layer(images.flatten(1)), labels)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
+        assert self.trainer.estimated_stepping_batches  # which has Lightning lose a loader's place
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
