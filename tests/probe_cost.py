@@ -22,16 +22,17 @@ from ablations.callbacks import Probes
 from ablations.data import find_source, prepare
 from ablations.engine import cell
 from ablations.study.config import make_config
+from ablations.tasks import module
 
 CELLS = {"digits": {}, "a net for 32 px": {"model": "ufo_vit_nano", "batch_size": 128, "epochs": 6}}
-METHODS = ("on_last_gradients", "on_validation_start", "on_epoch_end")
+METHODS = ("on_before_optimizer_step", "on_validation_epoch_start", "on_train_epoch_end")
 
 
 class TimedProbes(Probes):
     """Probes that note how long they take, listening included."""
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder)
+    def __init__(self) -> None:
+        super().__init__()
         clocks.append(0.0)
         for name in METHODS:
             setattr(self, name, timed(getattr(self, name)))
@@ -69,7 +70,7 @@ def share(fields: dict[str, object], info: object) -> float:
 
 def main(rounds: int) -> None:
     """Print the share that the probes take: of each cell the median over rounds and the quartiles."""
-    cell.Probes, callbacks.rms = TimedProbes, timed(callbacks.rms)
+    module.Probes, callbacks.rms = TimedProbes, timed(callbacks.rms)
     info = prepare(find_source("digits", data_root=Path("data"), download=False, image_size=None))
     shares: dict[str, list[float]] = {name: [] for name in CELLS}
     for number in range(rounds + 1):

@@ -39,9 +39,7 @@ def load_module(folder: Path) -> CellModule:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-        if "made_from" not in metadata:
-            raise UsageError(f"{path}: version 0.1 wrote it, which kept no sizes; run the cell again")
-        made_from = json.loads(metadata["made_from"])
+        made_from = json.loads(metadata["made_from"])  # which version 0.1 did not write
         config = CellConfig.model_validate_json(metadata["config"]).model_copy(update={"init": "none"})
         module: CellModule
         if config.task == "detect":
@@ -52,6 +50,8 @@ def load_module(folder: Path) -> CellModule:
             made_from["image_shape"] = tuple(made_from["image_shape"])
             module = Classifier(config, **made_from)
         module.net.load_state_dict(load_file(path))
-    except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
+    except KeyError as error:
+        raise UsageError(f"{path} does not say what it is of, as files of version 0.1; run the cell again") from error
+    except (SafetensorError, ValueError, RuntimeError) as error:
         raise UsageError(f"{path} cannot be read: {(str(error).splitlines() or ['damaged'])[0]}") from error
     return module.eval()

@@ -104,11 +104,11 @@ class Detector(CellModule):
 
     def validation_step(self, batch: tuple[int, Tensor], batch_idx: int) -> None:
         """Note what is found in an image of validation."""
-        self._note(batch, self.val_precision, _objects(self.trainer.val_dataloaders))
+        self.val_precision.update(self.predict_step(batch, batch_idx), batch[0])
 
     def test_step(self, batch: tuple[int, Tensor], batch_idx: int) -> None:
         """Note what is found in a test image."""
-        self._note(batch, self.test_precision, _objects(self.trainer.test_dataloaders))
+        self.test_precision.update(self.predict_step(batch, batch_idx), batch[0])
 
     def predict_step(self, batch: tuple[int, Tensor], batch_idx: int) -> dict[str, Tensor]:
         """Return what is found in an image: boxes, labels, scores and masks, as torchvision's detectors give them."""
@@ -122,12 +122,12 @@ class Detector(CellModule):
 
     def val_metrics(self) -> dict[str, float]:
         """Return validation's average precisions, per cent; NaN where there is no object to find."""
-        figures = self.val_precision.scores(_objects(self.trainer.val_dataloaders)).figures
+        figures = self.val_precision.compute()
         return {f"val_{name}": math.nan if (value := figures[name]) is None else value for name in PER_EPOCH}
 
     def test_metrics(self) -> dict[str, float]:
         """Return the test's average precisions, per cent, where there is an object to find."""
-        figures = self.test_precision.scores(_objects(self.trainer.test_dataloaders)).figures
+        figures = self.test_precision.compute()
         return {f"test_{name}": value for name, value in figures.items() if value is not None}
 
     def reset_train_metrics(self) -> None:
@@ -137,18 +137,17 @@ class Detector(CellModule):
 
     def reset_val_metrics(self) -> None:
         """Forget what was found in validation."""
-        self.val_precision.reset()
+        self.val_precision.begin(_objects(self.trainer.val_dataloaders))
 
     def reset_test_metrics(self) -> None:
         """Forget what was found in the test images."""
-        self.test_precision.reset()
+        self.test_precision.begin(_objects(self.trainer.test_dataloaders))
 
     def write_test(self, folder: Path) -> None:
         """Write what was found, the precision at each recall, and a few of the images."""
-        batches = _objects(self.trainer.test_dataloaders)
         (folder / DETECTIONS).write_text(json.dumps(self.test_precision.found))
-        write_examples(folder / EXAMPLES, batches)
-        write_precision(folder / PRECISION, self.test_precision.scores(batches))
+        write_examples(folder / EXAMPLES, _objects(self.trainer.test_dataloaders))
+        write_precision(folder / PRECISION, self.test_precision.scores())
 
     def no_learning(self, rows: list[dict[str, Any]]) -> str:
         """Say whether validation's box AP50 stayed at nothing."""
@@ -178,14 +177,6 @@ class Detector(CellModule):
         twin.load_state_dict(net.state_dict(), strict=False)  # also what came from a classifier
         images = net.transform(batch[0][:1])[0].tensors
         return match_scale(own_net(net), own_net(twin.to(images.device)), images)
-
-    def _note(self, batch: tuple[int, Tensor], precision: AveragePrecision, batches: ObjectEvalBatches) -> None:
-        row, image = batch
-        (found,) = self.net([image])
-        annotations = batches.annotations
-        precision.update(
-            found, image_id=int(annotations.image_ids[row]), category_ids=annotations.category_ids.tolist()
-        )
 
 
 def _objects(batches: Any) -> ObjectEvalBatches:

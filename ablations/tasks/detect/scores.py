@@ -52,7 +52,7 @@ class AveragePrecision(Metric):
     """COCO's average precision of what is found, image by image; of several processes what all have found counts.
 
     Attributes:
-        found: since the last reset, in COCO's format.
+        found: since the beginning, in COCO's format, by this process.
     """
 
     full_state_update = False
@@ -60,27 +60,50 @@ class AveragePrecision(Metric):
     def __init__(self) -> None:
         super().__init__()
         self.found: list[dict[str, Any]] = []
+        self._batches: ObjectEvalBatches | None = None
+        self._scores: Scores | None = None
 
-    def update(self, found: dict[str, Tensor], *, image_id: int, category_ids: Sequence[int]) -> None:
-        """Take in an image, as `detections_of` does."""
-        self.found += detections_of(found, image_id=image_id, category_ids=category_ids)
+    def begin(self, batches: ObjectEvalBatches) -> None:
+        """Forget what was found, and look at other images, or at the same again."""
+        self.reset()
+        self._batches = batches
 
-    def compute(self) -> list[dict[str, Any]]:
-        """Return what all processes have found."""
-        if not torch.distributed.is_available() or not torch.distributed.is_initialized():
-            return self.found
-        everyones: list[list[dict[str, Any]]] = [[] for _ in range(torch.distributed.get_world_size())]
-        torch.distributed.all_gather_object(everyones, self.found)
-        return [detection for found in everyones for detection in found]
+    def update(self, found: dict[str, Tensor], row: int) -> None:
+        """Take in what torchvision's detector found in an image.
+
+        Args:
+            found: as `detections_of` has it.
+            row: of the image.
+        """
+        annotations = self._truth.annotations
+        categories = annotations.category_ids.tolist()
+        self.found += detections_of(found, image_id=int(annotations.image_ids[row]), category_ids=categories)
+        self._scores = None
+
+    def compute(self) -> dict[str, float | None]:
+        """Return the figures of `Scores`."""
+        return self.scores().figures
+
+    def scores(self) -> Scores:
+        """Return what all processes have found comes to; each of them must ask."""
+        if self._scores is None:
+            everyones = [self.found]
+            if torch.distributed.is_available() and torch.distributed.is_initialized():
+                everyones = [[] for _ in range(torch.distributed.get_world_size())]
+                torch.distributed.all_gather_object(everyones, self.found)
+            detections = [detection for found in everyones for detection in found]
+            self._scores = score(detections, self._truth.annotations, self._truth.rows.tolist())
+        return self._scores
 
     def reset(self) -> None:
         """Forget what was found."""
         super().reset()
-        self.found = []
+        self.found, self._scores = [], None
 
-    def scores(self, batches: ObjectEvalBatches) -> Scores:
-        """Return what was found in a split comes to."""
-        return score(self.compute(), batches.annotations, batches.rows.tolist())
+    @property
+    def _truth(self) -> ObjectEvalBatches:
+        assert self._batches is not None, "begin comes first"
+        return self._batches
 
 
 def detections_of(found: dict[str, Tensor], *, image_id: int, category_ids: Sequence[int]) -> list[dict[str, Any]]:
