@@ -471,6 +471,8 @@ def test_two_processes_share_the_batches_of_one(digits, tmp_path):
     script.write_text(TWO_PROCESSES.format(paths=[str(ROOT)]))
     given = [json.dumps(config.model_dump(mode="json")), json.dumps(asdict(digits), default=str)]
     environment = os.environ | {"PYTHONHASHSEED": "0"}
+    if sys.platform == "linux":
+        environment["GLOO_SOCKET_IFNAME"] = "lo"  # whatever the machine is called
     for devices in (1, 2):
         command = [sys.executable, script, str(devices), str(tmp_path), *given]
         subprocess.run(command, check=True, env=environment, cwd=tmp_path, timeout=300, capture_output=True)
