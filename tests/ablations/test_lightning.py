@@ -164,12 +164,15 @@ SAVED = {
 }
 
 
-@pytest.mark.parametrize("saved", SAVED.values(), ids=SAVED)
-@pytest.mark.parametrize("case", ["everything", "timm", DETECTION], indirect=True)
+GONE_ON_WITH = [("everything", saved) for saved in SAVED] + [("timm", saved) for saved in SAVED]
+GONE_ON_WITH += [pytest.param("detection", "within an epoch", marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize(("case", "saved"), GONE_ON_WITH, indirect=["case"])
 def test_a_trainer_that_goes_on_from_its_checkpoint_ends_as_one_that_ran_through(case, saved, tmp_path):
     config, info = case
     module = make_module(config, info)
-    trainer(config, tmp_path, ModelCheckpoint(tmp_path, **saved)).fit(module, make_data(config, info))
+    trainer(config, tmp_path, ModelCheckpoint(tmp_path, **SAVED[saved])).fit(module, make_data(config, info))
     expected, hashes, means = weights(module), module.epoch_hashes, module.epoch_metrics()
     found = sorted(tmp_path.glob("kept-*.ckpt"), key=lambda path: int(path.stem.rpartition("=")[2]))
     assert len(found) >= config.epochs
@@ -182,8 +185,11 @@ def test_a_trainer_that_goes_on_from_its_checkpoint_ends_as_one_that_ran_through
         assert module.epoch_metrics() == means, path
 
 
-@pytest.mark.parametrize("case", ["everything", "timm", DETECTION], indirect=True)
-@pytest.mark.parametrize("by", ["lean", "lightning"])
+CUT = [(case, by) for case in ("everything", "timm") for by in ("lean", "lightning")]
+CUT += [pytest.param("detection", "lean", marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize(("case", "by"), CUT, indirect=["case"])
 def test_a_cell_that_was_cut_within_an_epoch_leaves_the_same_bytes(case, by, tmp_path, monkeypatch):
     config, info = case
     _, expected = of_engine(config, info, tmp_path / "whole")
@@ -213,18 +219,16 @@ def test_a_cell_that_was_cut_within_an_epoch_leaves_the_same_bytes(case, by, tmp
 LONG = ("--norm", "xnorm", "--seed", 0, "--epochs", 2, "--batch-size", 16, "--set", "erasing=0.5", "--set", "mixup=0.8")
 
 
-@pytest.mark.slow  # three runs in processes of their own
-def test_a_cell_that_is_killed_within_an_epoch_goes_on_from_there(tmp_path):
-    whole = start(*LONG, out=tmp_path / "whole")
-    assert whole.wait(timeout=300) == 0
+@pytest.mark.slow  # a process of its own is killed
+def test_a_cell_that_is_killed_within_an_epoch_goes_on_from_there(tmp_path, cli):
+    assert cli("run", *LONG, "--out", tmp_path / "whole")[0] == 0
     killed = start(*LONG, "--checkpoint-every", "0.2s", "--retry", "none", out=tmp_path / "cut", new_group=True)
     partial = tmp_path / "cut" / "norm-digits" / "cells" / ".partial"
     wait_for(lambda: any(partial.glob("*/checkpoint.ckpt")) and workers_of(killed))
     for worker in workers_of(killed):
         os.kill(worker, signal.SIGKILL)
     killed.wait(timeout=300)
-    again = start(*LONG, "--checkpoint-every", "0.2s", out=tmp_path / "cut")
-    assert again.wait(timeout=300) == 0
+    assert cli("run", *LONG, "--checkpoint-every", "0.2s", "--out", tmp_path / "cut")[0] == 0
     assert numbers(tmp_path / "cut") == numbers(tmp_path / "whole")
     (cell,) = cells(tmp_path / "cut").values()
     assert json.loads((cell / "outcome.json").read_text())["resumed_after_epochs"]
