@@ -46,7 +46,8 @@ def test_the_versions_are_those_of_the_golden_values():
 
 def test_a_value_that_changed_in_the_project_s_history_came_with_a_higher_version():
     def git(*arguments: str) -> str:
-        return subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=True).stdout
+        command = ["git", "-c", f"safe.directory={ROOT}", "-C", str(ROOT), *arguments]  # whoever owns the checkout
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
     name = FILE.relative_to(ROOT).as_posix()
     if not (ROOT / ".git").exists():  # an archive of the sources has no history that could tell
