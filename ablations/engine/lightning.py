@@ -8,9 +8,9 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 
 from ablations.data.modules import CellDataModule
+from ablations.engine.training import placement
 from ablations.store import CHECKPOINT
 from ablations.study import CellConfig
 from ablations.tasks.module import CellModule
@@ -30,12 +30,9 @@ class LightningTrainer(pl.Trainer):
         self, config: CellConfig, *, device: torch.device, callbacks: Sequence[pl.Callback], log_dir: Path
     ) -> None:
         super().__init__(
-            accelerator=device.type,
-            devices=[device.index or 0] if device.type == "cuda" else 1,
-            precision=config.precision,
+            **placement(config, device),
             max_epochs=config.epochs,
             callbacks=list(callbacks),
-            plugins=[LightningEnvironment()],  # a cell is one process whatever surrounds it, also within a Slurm job
             default_root_dir=log_dir,
             logger=False,
             enable_progress_bar=False,

@@ -49,12 +49,7 @@ class LeanTrainer(Fabric):
     def __init__(
         self, config: CellConfig, *, device: torch.device, callbacks: Sequence[pl.Callback], log_dir: Path
     ) -> None:
-        super().__init__(
-            accelerator=device.type,
-            devices=[device.index or 0] if device.type == "cuda" else 1,
-            precision=config.precision,
-            plugins=[LightningEnvironment()],  # a cell is one process whatever surrounds it, also within a Slurm job
-        )
+        super().__init__(**placement(config, device))
         self.launch()  # makes the device the current one
         self.max_epochs, self.precision, self.log_dir = config.epochs, config.precision, str(log_dir)
         self.own_callbacks, self.callbacks = list(callbacks), list[pl.Callback]()
@@ -229,3 +224,13 @@ class LeanTrainer(Fabric):
     def _listening(self, hook: str) -> list[Callable[..., Any]]:
         """Return a hook of those callbacks that have one of their own: most steps have nobody to tell."""
         return [getattr(callback, hook) for callback in self.callbacks if is_overridden(hook, callback, pl.Callback)]
+
+
+def placement(config: CellConfig, device: torch.device) -> dict[str, Any]:
+    """Return what a Fabric and a Trainer are told of a cell's device and precision alike."""
+    return {
+        "accelerator": device.type,
+        "devices": [device.index or 0] if device.type == "cuda" else 1,
+        "precision": config.precision,
+        "plugins": [LightningEnvironment()],  # a cell is one process whatever surrounds it, also within a Slurm job
+    }
