@@ -25,7 +25,7 @@ def __getattr__(name: str) -> Any:
     """Load what a notebook asks for when it asks: the command line starts without torch."""
     if name not in __all__:
         raise AttributeError(f"module 'ablations' has no attribute '{name}'")
-    from ablations.platforms import UNSUPPORTED, is_supported
+    from ablations.config.platforms import UNSUPPORTED, is_supported
 
     if not is_supported():
         raise ImportError(f"ablations.{name}: {UNSUPPORTED}")

@@ -13,25 +13,24 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from ablations.caveats import caveats, substitutions, unshared
-from ablations.data import InMemory
-from ablations.describe import describe_plan
-from ablations.engine.options import EngineOptions
+from ablations.analysis.caveats import caveats, substitutions, unshared
+from ablations.config import Interrupted, UsageError
+from ablations.config.options import EngineOptions, InMemory
+from ablations.config.request import Rerun, make_request, make_tuning
+from ablations.config.seeds import parse_seeds
+from ablations.config.values import check_values, parse_values
 from ablations.engine.server import start_server
-from ablations.one_cell import build
-from ablations.plan import Plan, make_plan
-from ablations.progress import watching
-from ablations.provenance import import_plugin, numerics_now
-from ablations.request import Rerun, make_request, make_tuning
+from ablations.monitor.progress import watching
+from ablations.planning.one_cell import build
+from ablations.planning.plan import Plan, make_plan
+from ablations.planning.summary import describe_plan
 from ablations.store import TRIALS, Store
-from ablations.study import Interrupted, UsageError
-from ablations.study.seeds import parse_seeds
-from ablations.study.values import check_values, parse_values
+from ablations.store.provenance import import_plugin, numerics_now
 
 if TYPE_CHECKING:
     from ablations.engine.watcher import Watcher
     from ablations.report import Report
-    from ablations.results import Results
+    from ablations.report.notebook import StudyResults
     from ablations.tuning import OptunaStudies
 
 __all__ = ["IncompleteStudyWarning", "build", "execute", "load", "make_report", "read_results", "run", "tune"]
@@ -75,7 +74,7 @@ def run(
     rerun: Rerun | None = None,
     init: Sequence[str | Path] = (),
     smoke: bool = False,
-) -> Results:
+) -> StudyResults:
     """Run what is missing of a study, as ``python -m ablations run`` does, and return what it says.
 
     Args:
@@ -172,7 +171,7 @@ def tune(
     rerun: Rerun | None = None,
     init: Sequence[str | Path] = (),
     smoke: bool = False,
-) -> Results:
+) -> StudyResults:
     """Run what is missing of a tuning, as ``python -m ablations tune`` does, and return what it says.
 
     Args:
@@ -284,7 +283,7 @@ def _carry_out(plan: Plan, *, storage: str | None = None) -> None:
         raise KeyboardInterrupt("what is finished is kept; the same call goes on") from None
 
 
-def load(*studies: str | Path, ref: str | None = None) -> Results:
+def load(*studies: str | Path, ref: str | None = None) -> StudyResults:
     """Load a study, or several as strata; nothing is written.
 
     Args:
@@ -299,7 +298,7 @@ def load(*studies: str | Path, ref: str | None = None) -> Results:
     return results
 
 
-def _warn(results: Results) -> None:
+def _warn(results: StudyResults) -> None:
     """Say what is missing or damaged where a program, and not a person, reads it."""
     if num_missing := len(results.missing):
         total = num_missing + len(results.cells)
@@ -381,7 +380,7 @@ def _run(plan: Plan, *, watcher: Watcher) -> None:
     ).run()
 
 
-def read_results(folders: Sequence[Path], *, ref: str | None = None) -> Results:
+def read_results(folders: Sequence[Path], *, ref: str | None = None) -> StudyResults:
     """Read studies with what the code as it is says of them: stale cells, caveats.
 
     Args:
@@ -391,7 +390,8 @@ def read_results(folders: Sequence[Path], *, ref: str | None = None) -> Results:
     Raises:
         UsageError: there is no study, or studies that do not go together.
     """
-    from ablations.results import Results, Stratum
+    from ablations.analysis.results import Stratum
+    from ablations.report.notebook import StudyResults
     from ablations.store.frames import read_frames
 
     if not folders:
@@ -417,7 +417,7 @@ def read_results(folders: Sequence[Path], *, ref: str | None = None) -> Results:
                 lost = f"there is no {of_trials.folder}, and so nothing to be said of the trials"
                 frames = replace(frames, problems=(*frames.problems, lost))
         strata.append(Stratum(folder=folder, frames=frames, caveats=tuple(said), trials=trials))
-    return Results(strata, reference=ref)
+    return StudyResults(strata, reference=ref)
 
 
 def make_report(folders: Sequence[Path], *, full: bool, ref: str | None = None, to: Path | None = None) -> Report:

@@ -17,12 +17,13 @@ from pathlib import Path
 
 import torch
 
-from ablations import callbacks, recipes
-from ablations.callbacks import Probes
+from ablations.config import recipes
+from ablations.config.make import make_config
 from ablations.data import find_source, prepare
 from ablations.engine import cell
-from ablations.study.config import make_config
 from ablations.tasks import module
+from ablations.training import callbacks
+from ablations.training.callbacks import Probes
 
 CELLS = {"digits": {}, "a net for 32 px": {"model": "ufo_vit_nano", "batch_size": 128, "epochs": 6}}
 METHODS = ("on_before_optimizer_step", "on_validation_epoch_start", "on_train_epoch_end")

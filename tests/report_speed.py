@@ -18,7 +18,7 @@ from pathlib import Path
 import psutil
 import studies
 
-from ablations.study.claim import Claim
+from ablations.config.claim import Claim
 
 NORMS = ("xnorm", "l2", "single_l2", "layernorm", "softmax")
 RATES = [1e-3, 2e-3, 3e-3, 4e-3]

@@ -11,16 +11,15 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ablations import recipes
-from ablations.callbacks import write_rows
-from ablations.provenance import numerics_now
-from ablations.stats import winners
+from ablations.analysis import winners
+from ablations.config import CellConfig, recipes
+from ablations.config.claim import parse_claims
+from ablations.config.search import FIRST_TRIAL_SEED, Point, Search, parse_search
+from ablations.config.study import design
 from ablations.store import Store, cell_name
 from ablations.store.frames import read_frames
-from ablations.study import CellConfig
-from ablations.study.claim import parse_claims
-from ablations.study.grid import design
-from ablations.study.search import FIRST_TRIAL_SEED, Point, Search, parse_search
+from ablations.store.provenance import numerics_now
+from ablations.training.callbacks import write_rows
 
 NUM_IMAGES = 200
 LAYERS = ("blocks.0.attn", "blocks.1.attn", "class_blocks.0.attn")

@@ -10,15 +10,15 @@ import pytest
 import yaml
 from objects import coco_folder
 
+from ablations.analysis import coverage
 from ablations.bench.attention import AttentionRow, per_token, spread_pct
 from ablations.bench.summary import ratios, summarise
-from ablations.engine.options import EngineOptions
-from ablations.listing import norms
+from ablations.cli.listing import norms
+from ablations.config.claim import parse_claims
+from ablations.config.experiment import load_experiment
+from ablations.config.options import EngineOptions
+from ablations.config.request import make_request
 from ablations.report import markdown_table
-from ablations.request import make_request
-from ablations.stats import coverage
-from ablations.study.claim import parse_claims
-from ablations.study.experiment import load_experiment
 from ufo.norms import NORMS
 
 ROOT = Path(__file__).resolve().parent.parent

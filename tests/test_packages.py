@@ -13,10 +13,10 @@ from collections.abc import Iterator, Sequence
 import pytest
 from test_architecture import FILES, ROOT
 
-from ablations import checks
-from ablations.engine.options import EngineOptions
-from ablations.study import UsageError
-from ablations.study.packages import OPTIONAL, require_package
+from ablations.config import UsageError
+from ablations.config.options import EngineOptions
+from ablations.config.packages import OPTIONAL, require_package
+from ablations.planning import checks
 from ufo.registry import UnknownNameError
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

@@ -8,7 +8,7 @@ import sys
 import pytest
 from test_architecture import ROOT
 
-from ablations.platforms import UNSUPPORTED
+from ablations.config.platforms import UNSUPPORTED
 
 WITHOUT_UNIX = """
 import sys

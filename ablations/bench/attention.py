@@ -14,8 +14,8 @@ import pandas as pd
 import torch
 
 from ablations.bench.measure import count_multiply_adds, peak_bytes, time_call
+from ablations.engine.threads import cpu_threads
 from ablations.figures.scaling import cost_against_tokens
-from ablations.threads import cpu_threads
 from ufo.norms import NORMS, build_norm
 
 TOKENS = (196, 784, 1024, 3136, 4096, 16384)

@@ -21,12 +21,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import ufo
+from ablations.config import CellConfig
 from ablations.data import DataInfo, EvalBatches, Scale, Split, TrainBatches, find_source, load_splits, prepare
 from ablations.data.load import make_augmentation
-from ablations.recipes import build_optimizer, lr_share
-from ablations.streams import epoch_generator
-from ablations.study import CellConfig
+from ablations.data.streams import epoch_generator
 from ablations.tasks.ufo_net import build_ufo_net
+from ablations.training.optimizer import build_optimizer, lr_share
 
 CPU = torch.device("cpu")
 

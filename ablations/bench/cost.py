@@ -14,14 +14,14 @@ import torch.nn.functional as F
 from torch import nn
 
 from ablations.bench.measure import count_multiply_adds, time_call
+from ablations.config import CellConfig
+from ablations.config.values import value_name
 from ablations.data import DataInfo, Rank
 from ablations.data.objects.load import load_objects
-from ablations.plan import Plan
-from ablations.recipes import build_optimizer
-from ablations.study import CellConfig
-from ablations.study.values import value_name
+from ablations.engine.threads import cpu_threads
+from ablations.planning.plan import Plan
 from ablations.tasks.net import build_net, make_net
-from ablations.threads import cpu_threads
+from ablations.training.optimizer import build_optimizer
 from ufo.norms import AttentionNorm
 
 TOKENS = (256, 512, 1024, 2048, 4096)

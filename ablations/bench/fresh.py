@@ -28,7 +28,8 @@ from torchvision import transforms
 from torchvision.datasets import VisionDataset
 
 import ufo
-from ablations import recipes
+from ablations.config import recipes
+from ablations.training.optimizer import build_optimizer, lr_share
 
 NUM_CLASSES = 10
 EVAL_BATCH = 500
@@ -92,10 +93,10 @@ class DigitClassifier(pl.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Return AdamW and its schedule, one step of it for each batch."""
-        optimizer = recipes.build_optimizer(self.net, lr=RECIPE["lr"], weight_decay=RECIPE["weight_decay"], fused=True)
+        optimizer = build_optimizer(self.net, lr=RECIPE["lr"], weight_decay=RECIPE["weight_decay"], fused=True)
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer,
-            lambda step: recipes.lr_share(
+            lambda step: lr_share(
                 step,
                 num_steps=self.epochs * self.steps_per_epoch,
                 num_warmup_steps=RECIPE["warmup_epochs"] * self.steps_per_epoch,

@@ -34,9 +34,9 @@ import pandas as pd
 
 from ablations.bench.bare import write_cells
 from ablations.bench.processes import python, run_all
-from ablations.plan import make_plan
-from ablations.request import DEFAULT_NORMS, DEFAULT_SEEDS, Request
-from ablations.study import CellConfig
+from ablations.config import CellConfig
+from ablations.config.request import DEFAULT_NORMS, DEFAULT_SEEDS, Request
+from ablations.planning.plan import make_plan
 
 CONTENDERS = ("bare", "bare_x2", "ours", "fresh_x2", "fresh")
 """In the order of the odd rounds; what ``ours`` is held against stands beside it."""

@@ -19,12 +19,12 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from ablations.config import UsageError
 from ablations.data import find_source, prepare
 from ablations.data.info import DataInfo
 from ablations.data.splits import find_rows
 from ablations.data.streaming import Images, ImageStream, Request
 from ablations.data.transforms import Augmentation
-from ablations.study import UsageError
 
 CPU = torch.device("cpu")
 

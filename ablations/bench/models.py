@@ -14,14 +14,14 @@ from torch import nn
 
 import ufo
 from ablations.bench.measure import count_multiply_adds, peak_bytes, time_calls
-from ablations.recipes import build_optimizer
-from ablations.study import UsageError
-from ablations.study.cell import Task
-from ablations.study.foreign import is_foreign, is_timm
-from ablations.study.packages import require_package
+from ablations.config import UsageError
+from ablations.config.cell import Task
+from ablations.config.foreign import is_foreign, is_timm
+from ablations.config.packages import require_package
+from ablations.engine.threads import cpu_threads
 from ablations.tasks.net import check_foreign_name
 from ablations.tasks.timm_net import make_timm_net
-from ablations.threads import cpu_threads
+from ablations.training.optimizer import build_optimizer
 from ufo.norms import NORMS
 from ufo.sizes import SIZES
 

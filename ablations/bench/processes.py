@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ablations.signals import interrupts_held
+from ablations.engine.signals import interrupts_held
 
 ROOT = Path(__file__).resolve().parents[2]
 

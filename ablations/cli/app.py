@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 import ablations
-from ablations.platforms import UNSUPPORTED, is_supported
-from ablations.signals import remember_interrupts
+from ablations.config.platforms import UNSUPPORTED, is_supported
+from ablations.engine.signals import remember_interrupts
 
 OK, SOME_FAILED, USAGE, NO_OUTCOME, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -26,7 +26,7 @@ app = typer.Typer(
 def _print_version(asked: bool) -> None:
     if not asked:
         return
-    from ablations.study.packages import DISTRIBUTION, package_version
+    from ablations.config.packages import DISTRIBUTION, package_version
 
     torch = package_version("torch") or "(not installed)"
     typer.echo(f"{DISTRIBUTION} {ablations.__version__}, torch {torch}, Python {platform.python_version()}")
@@ -66,7 +66,7 @@ def _usage_line(error: Exception) -> str | None:
     """Return the one line of an error that the user made; None where the error is ours."""
     if hasattr(error, "format_message"):  # the option parser's own errors
         return " ".join(str(error.format_message()).split())
-    from ablations.study import UsageError
+    from ablations.config import UsageError
     from ufo.registry import UnknownNameError
 
     return " ".join(str(error).split()) if isinstance(error, (UsageError, UnknownNameError)) else None

@@ -79,10 +79,10 @@ def cost(
 
     from ablations.bench.cost import Cost, measure_costs
     from ablations.cli.options import parse_devices, parse_init
-    from ablations.plan import make_plan
-    from ablations.request import request_of
+    from ablations.config.request import request_of
+    from ablations.config.values import parse_values
+    from ablations.planning.plan import make_plan
     from ablations.store import Store, replacing
-    from ablations.study.values import parse_values
 
     asked = None if data is None else parse_values("data", data)
     request = request_of(Store(study).read_study(), folder=study, data=asked, data_root=data_root)
@@ -224,9 +224,9 @@ def model(
 
     from ablations.bench.models import ModelBench, ModelRow, bench_models, describe_models
     from ablations.cli.options import parse_sizes
+    from ablations.config import UsageError
+    from ablations.config.task import TASKS
     from ablations.engine.devices import find_device
-    from ablations.study import UsageError
-    from ablations.study.task import TASKS
 
     _check_folders(csv=csv)
     if precision not in ("32-true", "bf16-mixed"):
@@ -274,7 +274,7 @@ def _check_folders(**files: Path | None) -> None:
     Raises:
         UsageError: the option and the folder.
     """
-    from ablations.study import UsageError
+    from ablations.config import UsageError
 
     for option, file in files.items():
         if file is not None and not file.absolute().parent.is_dir():

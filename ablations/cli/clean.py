@@ -22,12 +22,13 @@ def clean(
 
     It says what, and asks first. Results stay.
     """
-    from ablations.clean import find_leftovers
+    from ablations.config import UsageError
+    from ablations.data import cached
     from ablations.store import Store
-    from ablations.study import UsageError
+    from ablations.store.cleaning import find_leftovers
 
     store, console = Store(study), make_console(as_json=False)
-    leftovers = find_leftovers(store)
+    leftovers = find_leftovers(store, cached=cached)
     for leftover in leftovers:
         print_lines(console, [f"{leftover.path}  {leftover.num_bytes / 2**20:.1f} MiB  {leftover.what}"])
     if held := list(store.leases.running()):
@@ -39,7 +40,7 @@ def clean(
         raise UsageError("clean asks before it removes anything, and there is no terminal to ask on: give --yes")
     if not yes and not typer.confirm("remove them?"):
         return OK
-    still = set(find_leftovers(store))  # while we asked, a runner may have come to need some
+    still = set(find_leftovers(store, cached=cached))  # while we asked, a runner may have come to need some
     removed = [leftover for leftover in leftovers if leftover in still]
     for leftover in removed:
         leftover.remove()

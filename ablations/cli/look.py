@@ -37,7 +37,7 @@ def status(
     as_json: Json = False,
 ) -> int:
     """Show how far a study is, from its folder: from any terminal, while runners are at it or not."""
-    from ablations.board import Board, fill_board
+    from ablations.monitor.board import Board, fill_board
     from ablations.store import Store
 
     store = Store(study)
@@ -69,8 +69,8 @@ def power(
 ) -> int:
     """Say how many seeds a difference takes, from the spread seen, and what the present ones could have detected."""
     from ablations.api import read_results
+    from ablations.config import UsageError
     from ablations.report import power_table
-    from ablations.study import UsageError
 
     results = read_results(studies, ref=ref)
     if results.is_tuning:
@@ -145,12 +145,12 @@ def list_(
     as_json: Json = False,
 ) -> int:
     """List normalisers, models, data sets, recipes, fields of a cell, experiments, or studies."""
-    from ablations.provenance import import_plugin
+    from ablations.store.provenance import import_plugin
 
     for name in plugin or ():
         import_plugin(name)
-    from ablations import listing
-    from ablations.study import UsageError
+    from ablations.cli import listing
+    from ablations.config import UsageError
 
     if as_json and as_markdown:
         raise UsageError("give --json or --markdown, not both")

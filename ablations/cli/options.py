@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from ablations.engine.options import EngineOptions
+    from ablations.config.options import EngineOptions
 
 UNITS_S = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 UNITS_MIB = {"": 1.0, "MiB": 1.0, "GiB": 1024.0, "MB": 1e6 / 2**20, "GB": 1e9 / 2**20}
@@ -141,7 +141,7 @@ def parse_init(init: str | None) -> tuple[Path, ...]:
     """
     if init is None:
         return ()
-    from ablations.study import UsageError
+    from ablations.config import UsageError
 
     folders = [folder.strip() for folder in init.split(",")]
     if not all(folders):
@@ -169,8 +169,8 @@ def parse_engine(
     Raises:
         UsageError: a value that an option cannot have.
     """
-    from ablations.engine.options import EngineOptions
-    from ablations.study import UsageError
+    from ablations.config import UsageError
+    from ablations.config.options import EngineOptions
 
     if fail_fast and max_failures is not None:
         raise UsageError("give --fail-fast or --max-failures, not both")
@@ -197,8 +197,8 @@ def parse_fields(flags: dict[str, str | None], settings: list[str]) -> dict[str,
     Raises:
         UsageError: a field that is none, or comes twice, or a value that it cannot have.
     """
-    from ablations.study import UsageError
-    from ablations.study.values import parse_values
+    from ablations.config import UsageError
+    from ablations.config.values import parse_values
 
     given = {field: text for field, text in flags.items() if text is not None}
     if "classes" in given:
@@ -222,7 +222,7 @@ def parse_devices(device: str | None, devices: str | None) -> tuple[str, ...]:
     Raises:
         UsageError: a value that is none, or both options at once.
     """
-    from ablations.study import UsageError
+    from ablations.config import UsageError
 
     if devices is None:
         return (device or "auto",)
@@ -240,7 +240,7 @@ def parse_shard(text: str | None) -> tuple[int, int]:
     Raises:
         UsageError: anything else.
     """
-    from ablations.study import UsageError
+    from ablations.config import UsageError
 
     if text is None:
         return 1, 1
@@ -257,7 +257,7 @@ def parse_numbers(option: str, text: str, *, least: int = 0) -> list[int]:
     Raises:
         UsageError: anything else, or one that comes twice.
     """
-    from ablations.study import UsageError
+    from ablations.config import UsageError
 
     parts = [part.strip() for part in text.split(",")]
     numbers = [int(part) for part in parts if re.fullmatch("[0-9]{1,6}", part)]
@@ -275,7 +275,7 @@ def parse_sizes(option: str, text: str) -> list[tuple[int, int]]:
     >>> parse_sizes("--sizes", "224,800x1333")
     [(224, 224), (800, 1333)]
     """
-    from ablations.study import UsageError
+    from ablations.config import UsageError
 
     parts = [part.strip() for part in text.split(",")]
     matches = [re.fullmatch(r"([1-9][0-9]{0,5})(?:x([1-9][0-9]{0,5}))?", part) for part in parts]
@@ -291,8 +291,8 @@ def parse_classes(text: str) -> str:
     Raises:
         UsageError: the file cannot be read, or has no names.
     """
-    from ablations.study import UsageError
-    from ablations.study.cell import CLASS_JOINT
+    from ablations.config import UsageError
+    from ablations.config.cell import CLASS_JOINT
 
     if not text.startswith("@"):
         return text
@@ -306,7 +306,7 @@ def parse_classes(text: str) -> str:
 
 
 def _count(option: str, text: str, *, least: int = 1) -> int | None:
-    from ablations.study import UsageError
+    from ablations.config import UsageError
 
     if text == "auto":
         return None
@@ -316,7 +316,7 @@ def _count(option: str, text: str, *, least: int = 1) -> int | None:
 
 
 def _quantity(option: str, text: str | None, units: dict[str, float], examples: str) -> float | None:
-    from ablations.study import UsageError
+    from ablations.config import UsageError
 
     if text is None:
         return None

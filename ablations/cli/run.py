@@ -18,7 +18,7 @@ from ablations.cli.finish import finish
 from ablations.cli.printing import make_console, print_lines
 
 if TYPE_CHECKING:
-    from ablations.plan import Plan
+    from ablations.planning.plan import Plan
 
 
 class Kind(StrEnum):
@@ -76,8 +76,8 @@ def run(
     as_json: options.Json = False,
 ) -> int:
     """Run what is missing of a study, and print its table."""
+    from ablations.config.request import make_request
     from ablations.engine.server import start_server
-    from ablations.request import make_request
 
     flags = {"task": task, "norm": norm, "data": data, "classes": classes, "model": model, "lr": lr, "epochs": epochs}
     flags |= {"batch_size": batch_size, "precision": precision, "scale": scale}
@@ -115,7 +115,7 @@ def run(
     )
     if not dry_run:
         start_server()
-    from ablations.plan import make_plan
+    from ablations.planning.plan import make_plan
 
     return _run_plan(make_plan(request), dry_run=dry_run, as_json=as_json)
 
@@ -144,10 +144,10 @@ def retry(
     as_json: options.Json = False,
 ) -> int:
     """Run the failed cells of a study again, and nothing else."""
-    from ablations.plan import make_plan
-    from ablations.request import request_of
+    from ablations.config.request import request_of
+    from ablations.config.values import parse_values
+    from ablations.planning.plan import make_plan
     from ablations.store import Store
-    from ablations.study.values import parse_values
 
     asked = None if data is None else parse_values("data", data)
     request = request_of(Store(study).read_study(), folder=study, data=asked, data_root=data_root)
@@ -176,7 +176,7 @@ def retry(
 
 def _run_plan(plan: Plan, *, dry_run: bool, as_json: bool) -> int:
     """Print a plan, run it, and print what has come of it."""
-    from ablations.describe import describe_plan
+    from ablations.planning.summary import describe_plan
 
     console = make_console(as_json)
     print_lines(console, describe_plan(plan))
@@ -189,7 +189,7 @@ def _run_plan(plan: Plan, *, dry_run: bool, as_json: bool) -> int:
 
 def end(plan: Plan, console: Console, code: int, is_stopped: bool, *, as_json: bool) -> int:
     """Report what a plan has come to, and return the exit code; leave at once where it was interrupted."""
-    from ablations.study import UsageError
+    from ablations.config import UsageError
 
     try:
         code = finish([plan.store.folder], console, as_json=as_json, code=code, full=False)
@@ -214,8 +214,8 @@ def carry_out(plan: Plan, console: Console, *, storage: str | None = None) -> tu
         The exit code of what was run, and whether it was stopped before its end.
     """
     from ablations.api import execute
-    from ablations.progress import watching
-    from ablations.study import Interrupted, RunStopped
+    from ablations.config import Interrupted, RunStopped
+    from ablations.monitor.progress import watching
 
     total = len(plan.todo)
     if not total:
@@ -234,9 +234,9 @@ def carry_out(plan: Plan, console: Console, *, storage: str | None = None) -> tu
 
 
 def _parse_seeds(seeds: str | None, seed: str | None) -> dict[str, list[int]]:
-    from ablations.study import UsageError
-    from ablations.study.seeds import parse_seeds
-    from ablations.study.values import parse_values
+    from ablations.config import UsageError
+    from ablations.config.seeds import parse_seeds
+    from ablations.config.values import parse_values
 
     if seeds is not None and seed is not None:
         raise UsageError("give --seeds or --seed, not both")

@@ -88,8 +88,8 @@ def tune(
 
     The trials are a study in STUDY/tuning, the winners one in STUDY. The same command goes on where one stopped.
     """
+    from ablations.config.request import make_request, make_tuning
     from ablations.engine.server import start_server
-    from ablations.request import make_request, make_tuning
 
     tuning = make_tuning(
         experiment=experiment,
@@ -138,8 +138,8 @@ def tune(
     )
     if not dry_run:
         start_server()
-    from ablations.describe import describe_plan
-    from ablations.plan import make_plan
+    from ablations.planning.plan import make_plan
+    from ablations.planning.summary import describe_plan
     from ablations.tuning import confirmation, trial_plans
 
     console, code = make_console(as_json), OK

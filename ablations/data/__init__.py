@@ -9,7 +9,6 @@ from ablations.data.load import CellData, time_images
 from ablations.data.location import cached
 from ablations.data.objects.source import ObjectSource, prepare_objects
 from ablations.data.order import num_batches
-from ablations.data.placement import InMemory
 from ablations.data.sources import Source
 from ablations.data.splits import load_splits, split_hash
 
@@ -23,7 +22,6 @@ __all__ = [
     "DataInfo",
     "EpochBatches",
     "EvalBatches",
-    "InMemory",
     "ObjectSource",
     "Rank",
     "Scale",

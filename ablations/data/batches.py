@@ -13,8 +13,8 @@ from ablations.data.augment import Draws, draw, gather
 from ablations.data.epoch import EpochBatches, Rank, moved
 from ablations.data.order import epoch_order, num_batches
 from ablations.data.per_sample import SampleDraws
+from ablations.data.streams import epoch_generator
 from ablations.data.transforms import Augmentation
-from ablations.streams import epoch_generator
 
 Batch = tuple[Tensor, Tensor]
 """Images (B, C, H, W), normalised, channels last in memory; labels (B,)."""

@@ -15,14 +15,15 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from ablations.config import UsageError
+from ablations.config.options import InMemory
 from ablations.data.info import DataInfo
 from ablations.data.location import data_folder, filled
-from ablations.data.placement import InMemory, place
+from ablations.data.placement import place
 from ablations.data.sources import Source
 from ablations.data.splits import VAL_ROWS
+from ablations.data.streams import SPLIT_SEED
 from ablations.data.tree import SAMPLE_IMAGES, ImageTree
-from ablations.streams import SPLIT_SEED
-from ablations.study import UsageError
 
 VAL_SHARE = 0.1
 """Share of train that is cut off as validation where the data set has none of its own."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from ablations.streams import SPLIT_SEED
-from ablations.study import UsageError
-from ablations.study.cell import CLASS_JOINT
+from ablations.config import UsageError
+from ablations.config.cell import CLASS_JOINT
+from ablations.data.streams import SPLIT_SEED
 from ufo.init import keyed_generator
 from ufo.registry import unknown_name
 

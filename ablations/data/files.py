@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ablations.study import UsageError
+from ablations.config import UsageError
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ablations.config import UsageError
+from ablations.config.cell import Task
 from ablations.data.folder import image_folder
 from ablations.data.objects.shapes import SIDE, Shapes
 from ablations.data.objects.source import Coco, ObjectSource
 from ablations.data.sources import Cifar, Digits, Source
 from ablations.data.tiny_imagenet import tiny_imagenet
-from ablations.study import UsageError
-from ablations.study.cell import Task
 from ufo.registry import unknown_name
 
 DATA_SETS = {

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
+from ablations.config import UsageError
 from ablations.data.files import FileList
 from ablations.data.location import cache_root
-from ablations.study import UsageError
 
 LOG = logging.getLogger(__name__)
 

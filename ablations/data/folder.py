@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from ablations.config import UsageError
 from ablations.data.classes import choose_classes
 from ablations.data.files import FileList, FileListBuilder, file_size, shown, walk
 from ablations.data.image import EXTENSIONS
 from ablations.data.tree import ImageTree
-from ablations.study import UsageError
 
 
 def image_folder(root: Path, *, kind: str, image_size: int | None, classes: str | None, by_contents: bool) -> ImageTree:

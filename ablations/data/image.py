@@ -7,7 +7,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ablations.study import UsageError
+from ablations.config import UsageError
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ablations.study.cell import Task
+from ablations.config.cell import Task
 
 
 @dataclass(frozen=True)

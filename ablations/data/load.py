@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 
 import torch
 
+from ablations.config import CellConfig
 from ablations.data.batches import EVAL_BATCH, Batch, EvalBatches, Scale, TrainBatches
 from ablations.data.epoch import EpochBatches, Rank
 from ablations.data.info import DataInfo
@@ -16,7 +17,6 @@ from ablations.data.splits import find_rows, load_splits, split_hash
 from ablations.data.streamed import StreamedEvalBatches, StreamedTrainBatches
 from ablations.data.streaming import Images, ImageStream, Request
 from ablations.data.transforms import Augmentation
-from ablations.study import CellConfig
 
 TIMED_IMAGES = 32
 """Images whose decoding is timed for a plan."""

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ablations.study import UsageError
+from ablations.config import UsageError
 
 VERSION = 2
 """Of decoding and of the cut of validation: another one decodes anew. It does not enter a cell's id, since a change

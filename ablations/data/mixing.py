@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ablations.data.boxes import draw_sides
 from ablations.data.epoch import moved
-from ablations.streams import epoch_generator
+from ablations.data.streams import epoch_generator
 from ufo.init import keyed_seed
 
 ERASED_AREA, ERASED_LOG_ASPECT = (0.02, 1 / 3), math.log(1 / 0.3)

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from pytorch_lightning import LightningDataModule
 
+from ablations.config import CellConfig, UsageError
 from ablations.data.epoch import EpochBatches, Rank
 from ablations.data.info import DataInfo
 from ablations.data.load import CellData, load_in_memory, load_streamed
 from ablations.data.objects.load import load_objects
-from ablations.study import CellConfig, UsageError
 
 CPU = torch.device("cpu")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ablations.streams import epoch_generator
+from ablations.data.streams import epoch_generator
 
 
 def epoch_order(n: int, *, repeats: int, seed: int, epoch: int) -> Tensor:

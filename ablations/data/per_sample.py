@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ablations.data.boxes import draw_sides
+from ablations.data.streams import epoch_generator
 from ablations.data.transforms import AUTO_AUGMENT, Augmentation
-from ablations.streams import epoch_generator
 
 AREA, LOG_ASPECT = (0.08, 1.0), math.log(4 / 3)
 """Share of the image's area that a crop takes, and the largest logarithm of its width by its height (torchvision's)."""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
+from ablations.config import UsageError
+from ablations.config.options import InMemory
 from ablations.data.sources import Source
 from ablations.data.tree import ImageTree
-from ablations.study import UsageError
-
-InMemory = Literal["auto", "on", "off"]
 
 IN_MEMORY_BYTES = 4 * 2**30
 """Decoded images that are kept in memory under ``auto``: the same on every machine, since it decides a cell's id.

@@ -14,7 +14,7 @@ from typing import ClassVar, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ablations.study import UsageError
+from ablations.config import UsageError
 
 Part = tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]
 

@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ablations.config import UsageError
 from ablations.data.batches import Split
 from ablations.data.info import DataInfo
 from ablations.data.location import data_folder
-from ablations.streams import SPLIT_SEED
-from ablations.study import UsageError
+from ablations.data.streams import SPLIT_SEED
 from ufo.init import keyed_generator
 
 VAL_ROWS = "val_rows.npy"

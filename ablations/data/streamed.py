@@ -12,8 +12,8 @@ from ablations.data.epoch import EpochBatches, Rank
 from ablations.data.order import epoch_order, num_batches
 from ablations.data.splits import Rows
 from ablations.data.streaming import ImageStream
+from ablations.data.streams import epoch_generator
 from ablations.data.transforms import Augmentation
-from ablations.streams import epoch_generator
 
 
 class StreamedTrainBatches(EpochBatches[Batch]):

@@ -23,13 +23,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from ablations.config import UsageError
 from ablations.data.files import FileList
 from ablations.data.image import allow_large_images, fit, read_image
 from ablations.data.info import DataInfo
 from ablations.data.location import data_folder
 from ablations.data.transforms import Augmentation
 from ablations.data.tree import another_size
-from ablations.study import UsageError
 
 LARGEST_PIECE, PIECES_AHEAD = 16, 2
 """Images of a request at most, few so that workers end an epoch at about the same time; requests that each worker has

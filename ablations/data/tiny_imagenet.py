@@ -10,11 +10,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from ablations.config import UsageError
 from ablations.data.classes import choose_classes
 from ablations.data.files import FileList, FileListBuilder, file_size, walk
 from ablations.data.folder import check_root, is_image, note_classes, note_no_images
 from ablations.data.tree import ImageTree
-from ablations.study import UsageError
 
 KIND = "tiny-imagenet"
 

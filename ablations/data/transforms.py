@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from ablations.data.image import fit
-from ablations.streams import forked_sample
+from ablations.data.streams import forked_sample
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -14,12 +14,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from ablations.config import UsageError
 from ablations.data import fingerprint
 from ablations.data.files import FileList
 from ablations.data.image import GREY_MODES, allow_large_images, fit, read_image
 from ablations.data.sources import Decoded, Part
-from ablations.streams import SPLIT_SEED
-from ablations.study import UsageError
+from ablations.data.streams import SPLIT_SEED
 from ufo.init import keyed_generator
 
 SAMPLE_IMAGES = 1000

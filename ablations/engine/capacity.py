@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 import torch
 
-from ablations.engine.options import EngineOptions
+from ablations.config.options import EngineOptions
 
 MOST_AUTO_JOBS = 8
 """A worker takes some hundred MB of memory beside its cell's, so a machine of many cores is not filled unasked."""

@@ -13,23 +13,23 @@ from typing import Any
 
 import torch
 
-from ablations.callbacks import Diverged, History
+from ablations.config import CellConfig
+from ablations.config.options import CellOptions
 from ablations.data import DataInfo
 from ablations.data.modules import make_data
+from ablations.data.streams import forked_library
 from ablations.engine.capacity import device_name
-from ablations.engine.checkpoint import Checkpoints, trained_with
-from ablations.engine.lightning import LightningTrainer
-from ablations.engine.limits import is_disk_full, is_oom
 from ablations.engine.log import logged
-from ablations.engine.loggers import Loggers
-from ablations.engine.options import CellOptions
 from ablations.engine.result import TRACEBACK_LINES, Result, blank_fields
-from ablations.engine.training import LeanTrainer
-from ablations.streams import forked_library
-from ablations.study import CellConfig
+from ablations.engine.threads import cpu_threads
 from ablations.tasks.make import make_module
 from ablations.tasks.trained import save_weights
-from ablations.threads import cpu_threads
+from ablations.training.callbacks import Diverged, History
+from ablations.training.checkpoint import Checkpoints, trained_with
+from ablations.training.lightning import LightningTrainer
+from ablations.training.limits import is_disk_full, is_oom
+from ablations.training.loggers import Loggers
+from ablations.training.loop import LeanTrainer
 from ufo.init import shared_weights_hash
 
 

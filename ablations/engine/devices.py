@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ablations.study import UsageError
+from ablations.config import UsageError
 
 
 def find_devices(names: tuple[str, ...]) -> tuple[torch.device, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ablations.study import CellConfig
+from ablations.config import CellConfig
 
 TRIED_AGAIN = ("oom", "killed", "timeout")
 """Kinds of failure that another try, alone on the machine, may mend. An error would only come again."""

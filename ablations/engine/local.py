@@ -14,20 +14,20 @@ from pathlib import Path
 
 import torch
 
+from ablations.config import CellConfig, Interrupted, RunStopped, Study
+from ablations.config.options import CellOptions, EngineOptions
 from ablations.data import DataInfo
 from ablations.engine.capacity import Capacity, Slot, device_name
 from ablations.engine.failures import Failures
-from ablations.engine.limits import NO_ROOM
-from ablations.engine.options import CellOptions, EngineOptions
 from ablations.engine.result import Result, attempt_of, blank_fields, describe_exit, lost, make_outcome
 from ablations.engine.server import await_server
+from ablations.engine.signals import Stops, stoppable
 from ablations.engine.watcher import Watcher
 from ablations.engine.worker import Task, Worker
-from ablations.provenance import describe, numerics_now, plugin_hash
-from ablations.signals import Stops, stoppable
 from ablations.store import CHECKPOINT, CellRecord, Lease, LeaseLost, Store, cell_name, write_json
 from ablations.store.leases import HEARTBEAT_S
-from ablations.study import CellConfig, Interrupted, RunStopped, Study
+from ablations.store.provenance import describe, numerics_now, plugin_hash
+from ablations.training.limits import NO_ROOM
 
 TICK_S = 0.25
 """Longest time between two looks at everything."""

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ablations.engine.limits import says_oom
+from ablations.config import CellConfig
 from ablations.store import RECORD_FORMAT, RESUMED
-from ablations.study import CellConfig
+from ablations.training.limits import says_oom
 
 TRACEBACK_LINES = 20
 """Last lines of a traceback that the record keeps; log.txt has all of it."""

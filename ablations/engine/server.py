@@ -16,8 +16,8 @@ from typing import Any
 
 import psutil
 
-from ablations.signals import interrupts_held
-from ablations.study import Interrupted
+from ablations.config import Interrupted
+from ablations.engine.signals import interrupts_held
 
 CONTEXT = multiprocessing.get_context("forkserver")
 

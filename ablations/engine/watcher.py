@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from ablations.study import CellConfig
+from ablations.config import CellConfig
 
 
 class Watcher(Protocol):

@@ -25,15 +25,15 @@ from typing import Any
 
 import torch
 
+from ablations.config import CellConfig
+from ablations.config.options import CellOptions
 from ablations.data import DataInfo
 from ablations.engine.capacity import device_name
-from ablations.engine.limits import limit_memory
 from ablations.engine.log import DUMP_SIGNAL, take_over_output
-from ablations.engine.options import CellOptions
 from ablations.engine.result import TRACEBACK_LINES, Result, blank_fields
 from ablations.engine.server import CONTEXT, start_process
-from ablations.provenance import import_plugin, plugin_hash
-from ablations.study import CellConfig
+from ablations.store.provenance import import_plugin, plugin_hash
+from ablations.training.limits import limit_memory
 
 DUMP_S = 0.3
 """Seconds that a hanging worker gets to write its stack into its log."""

@@ -20,7 +20,7 @@ def agreement(pairs: pd.DataFrame, axes: Axes) -> Axes:
     is what the seed alone does.
 
     Args:
-        pairs: one condition's rows of `ablations.stats.agreement`, every ordered pair of arms.
+        pairs: one condition's rows of `ablations.analysis.agreement`, every ordered pair of arms.
         axes: where to draw.
 
     Returns:

@@ -6,9 +6,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
+from ablations.analysis import summarise
 from ablations.figures.canvas import counted, is_drawable, legend_above, measure_of, seed_heights
 from ablations.figures.palette import arm_style
-from ablations.stats import summarise
 
 
 def accuracy_per_arm(cells: pd.DataFrame, axes: Axes) -> Axes:
@@ -20,7 +20,7 @@ def accuracy_per_arm(cells: pd.DataFrame, axes: Axes) -> Axes:
     in every arm's row.
 
     Args:
-        cells: one condition's rows, one per cell: what `ablations.stats.summarise` takes, and `chance_pct`.
+        cells: one condition's rows, one per cell: what `ablations.analysis.summarise` takes, and `chance_pct`.
         axes: where to draw; the legend stands above them: give the figure `layout="constrained"`, or it is cut off.
 
     Returns:

@@ -12,9 +12,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from ablations.analysis import CHANCE_KINDS, t_interval
 from ablations.figures.canvas import CROSSES, METRICS, counted, draw_mean, is_drawable, measure_of
 from ablations.figures.palette import ArmStyle, arm_style
-from ablations.stats import CHANCE_KINDS, t_interval
 
 
 def loss_curves(curves: pd.DataFrame, axes: Axes) -> Axes:

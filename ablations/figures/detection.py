@@ -14,9 +14,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from PIL import Image
 
+from ablations.analysis import t_interval
 from ablations.figures.canvas import counted, is_drawable, legend_above
 from ablations.figures.palette import arm_style
-from ablations.stats import t_interval
 
 LEAST_SCORE = 0.5
 """Of what is drawn into an image: with all that is found no image could be seen."""

@@ -21,7 +21,7 @@ def paired_differences(pairs: pd.DataFrame, axes: Axes) -> Axes:
     has entered is a cross, and the mean then has no interval. A seed stands at the same height in every row.
 
     Args:
-        pairs: one condition's rows of `ablations.stats.paired`, one per comparison and seed, and `label`, a row's name.
+        pairs: one condition's rows of `analysis.paired`, one per comparison and seed, and `label`, a row's name.
         axes: where to draw; the legend stands above them: give the figure `layout="constrained"`, or it is cut off.
 
     Returns:
@@ -40,7 +40,7 @@ def contrasts(pairs: pd.DataFrame, axes: Axes) -> Axes:
     """Draw contrasts, differences of arms that differ in one thing, as `paired_differences` draws those to a reference.
 
     Args:
-        pairs: one condition's rows of `ablations.stats.paired`, one per contrast and seed, and `label`, its name.
+        pairs: one condition's rows of `analysis.paired`, one per contrast and seed, and `label`, its name.
         axes: where to draw.
 
     Returns:

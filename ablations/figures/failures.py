@@ -6,8 +6,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from ablations.analysis import wilson_interval
 from ablations.figures.canvas import is_drawable, legend_above, write_beside
-from ablations.stats import wilson_interval
 
 KINDS: dict[str, tuple[str, str]] = {
     "": ("#dfe5ea", ""),

@@ -14,9 +14,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from ablations.analysis import CHANCE_KINDS
 from ablations.figures.canvas import CROSSES, counted, draw_mean, is_drawable
 from ablations.figures.palette import ArmStyle, arm_style
-from ablations.stats import CHANCE_KINDS
 
 LABELS = {"output_rms": "RMS of the attention output", "grad_norm": "Gradient norm of the attention"}
 """Probe to the label of its axis, which is logarithmic; another is the mean of a parameter, on a linear one."""

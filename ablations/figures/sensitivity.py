@@ -8,9 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, NullLocator
 
+from ablations.analysis import CHANCE_KINDS, t_interval
 from ablations.figures.canvas import counted, is_drawable, measure_of
 from ablations.figures.palette import arm_style
-from ablations.stats import CHANCE_KINDS, t_interval
 
 DODGE = 0.012
 """Of two arms at one learning rate, as a share of the axis, so that they can be told apart."""
@@ -30,7 +30,7 @@ def lr_sensitivity(cells: pd.DataFrame, axes: Axes) -> Axes:
     entered has no interval; failed cells have no score and are counted in the legend.
 
     Args:
-        cells: one row per cell: what `ablations.stats.summarise` takes and `lr`; `condition` is that of the other axes.
+        cells: one row per cell: what `analysis.summarise` takes and `lr`; `condition` is that of the other axes.
         axes: where to draw; the legend stands to their right: give the figure `layout="constrained"`, or it is cut off.
 
     Returns:

@@ -1,6 +1,6 @@
 """The trials of a tuning: over a searched field, each arm's best beside the others, and what k trials come to.
 
-A frame `trials` is one condition's rows of what `ablations.stats.tuned` takes.
+A frame `trials` is one condition's rows of what `ablations.analysis.tuned` takes.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from ablations.analysis import STABLE_OVER, expected_best, profile, tuned, winners
 from ablations.figures.canvas import counted, is_drawable, legend_above, measure_of, seed_heights, write_beside
 from ablations.figures.palette import arm_style
-from ablations.stats import STABLE_OVER, expected_best, profile, tuned, winners
 
 NAMES = {"lr": "Learning rate", "weight_decay": "Weight decay"}
 """Field to its name on an axis."""
@@ -30,7 +30,7 @@ ROOM = 0.08
 def trials_over_range(trials: pd.DataFrame, axes: Axes) -> Axes:
     """Draw each arm's validation accuracy over a searched field: its trials, and the best in each part of the range.
 
-    The line is `ablations.stats.profile`: the best over the other searched fields. A trial that diverged is a cross at
+    The line is `analysis.profile`: the best over the other searched fields. A trial that diverged is a cross at
     its score. Arms at the same point are dodged, so that they can be told apart. The legend has the sensitivity and,
     over the learning rate, the widest range without divergence.
 

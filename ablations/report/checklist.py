@@ -9,13 +9,13 @@ from typing import Any
 
 import pandas as pd
 
+from ablations.analysis.results import Results
+from ablations.config import CellConfig, Study
+from ablations.config.cell import NEVER_ASKED
+from ablations.config.foreign import without_own_fields
+from ablations.config.task import FOREIGN
+from ablations.config.values import value_name
 from ablations.report.notes import pairing_text, tuned_notes
-from ablations.results import Results
-from ablations.study import CellConfig, Study
-from ablations.study.cell import NEVER_ASKED
-from ablations.study.foreign import without_own_fields
-from ablations.study.task import FOREIGN
-from ablations.study.values import value_name
 
 MEASURED = {
     "classify": "top-1 accuracy on the test images",

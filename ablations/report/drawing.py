@@ -18,7 +18,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from ablations.gallery import DRAW, Picture
+from ablations.report.gallery import DRAW, Picture
 from ablations.store import replacing
 
 FORMATS: dict[str, dict[str, None]] = {"png": {}, "pdf": {"CreationDate": None}}

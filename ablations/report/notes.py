@@ -8,10 +8,10 @@ from typing import Any
 
 import pandas as pd
 
-from ablations.results import Results
-from ablations.stats import ALPHA, CHANCE_KINDS, MOST_EXACT, coverage
-from ablations.study import Study
-from ablations.study.task import MEASURES
+from ablations.analysis import ALPHA, CHANCE_KINDS, MOST_EXACT, coverage
+from ablations.analysis.results import Results
+from ablations.config import Study
+from ablations.config.task import MEASURES
 
 
 def main_notes(results: Results) -> list[str]:

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import jinja2
 
-from ablations.gallery import undrawn_probes
+from ablations.analysis.results import Results, Stratum
 from ablations.report.checklist import command, held_fixed
 from ablations.report.drawing import DrawnFigure
+from ablations.report.gallery import undrawn_probes
 from ablations.report.text import TextTable, printable
-from ablations.results import Results, Stratum
 
 LOG_LINES = 15
 """Last lines of a log that the page shows."""

@@ -7,12 +7,12 @@ from collections.abc import Callable
 
 import pandas as pd
 
+from ablations.analysis import LINEAR, STABLE_OVER
+from ablations.analysis.results import Results
+from ablations.config.claim import OF_TRIALS
+from ablations.config.task import AVERAGE_PRECISIONS
 from ablations.report.notes import detectable_text, looks, sign_flip_text, tuned_notes
 from ablations.report.text import TextTable, interval, number, p_text, printable
-from ablations.results import Results
-from ablations.stats import LINEAR, STABLE_OVER
-from ablations.study.claim import OF_TRIALS
-from ablations.study.task import AVERAGE_PRECISIONS
 
 Row = dict[str, str]
 

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pandas as pd
 
-from ablations.gallery import all_pictures, core_pictures
+from ablations.analysis import MARGIN_PCT
 from ablations.report import tables
 from ablations.report.checklist import checklist
 from ablations.report.drawing import write_figures
+from ablations.report.gallery import all_pictures, core_pictures
+from ablations.report.notebook import StudyResults
 from ablations.report.notes import main_notes
 from ablations.report.page import Page, render
 from ablations.report.text import TextTable
-from ablations.results import Results
-from ablations.stats import MARGIN_PCT
 from ablations.store import replacing, write_text
 
 DROPPED = ["batches"]
@@ -32,12 +32,12 @@ class Report:
         files: what was written.
     """
 
-    results: Results
+    results: StudyResults
     main: TextTable
     files: list[Path]
 
 
-def write_report(results: Results, folder: Path, *, full: bool) -> Report:
+def write_report(results: StudyResults, folder: Path, *, full: bool) -> Report:
     """Write results.csv, curves.csv, probes.csv, tables, figures and report.html.
 
     Two runners may report one study at the same time: each file is whole, and the last to come has it.
@@ -77,7 +77,7 @@ def write_report(results: Results, folder: Path, *, full: bool) -> Report:
     return Report(results, main, files)
 
 
-def _tables(results: Results) -> list[TextTable]:
+def _tables(results: StudyResults) -> list[TextTable]:
     """Return what stands beside the main table."""
     own = [
         *([tables.precisions_table(results)] if results.studies[0].task == "detect" else []),

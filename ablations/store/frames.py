@@ -14,15 +14,15 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from ablations.config import CellConfig, Study
+from ablations.config.cell import Task
+from ablations.config.foreign import is_foreign
+from ablations.config.numerics import recorded_numerics
+from ablations.config.study import point_name
+from ablations.config.task import AVERAGE_PRECISIONS, MEASURES, score_column
+from ablations.config.values import value_name
 from ablations.store.objects import read_examples, read_precision
 from ablations.store.records import CellRecord, Store
-from ablations.study import CellConfig, Study
-from ablations.study.cell import Task
-from ablations.study.foreign import is_foreign
-from ablations.study.grid import point_name
-from ablations.study.numerics import recorded_numerics
-from ablations.study.task import AVERAGE_PRECISIONS, MEASURES, score_column
-from ablations.study.values import value_name
 from ufo.norms import NORMS
 
 SCORED_AS_CHANCE = ("nan", "exploded")

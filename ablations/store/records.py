@@ -19,6 +19,9 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from ablations.config import CellConfig, Study, UsageError
+from ablations.config.cell import first_error
+from ablations.config.task import score_column
 from ablations.store.files import sync, write_json, write_text
 from ablations.store.leases import (
     CHECKPOINT,
@@ -33,9 +36,6 @@ from ablations.store.leases import (
     rename,
 )
 from ablations.store.outcome import RECORD_FORMAT, Outcome
-from ablations.study import CellConfig, Study, UsageError
-from ablations.study.cell import first_error
-from ablations.study.task import score_column
 
 TRIALS = "tuning"
 """Folder of a tuning's trials, a study of its own, in the folder of the study that confirms its winners."""

@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from torchmetrics import CatMetric, MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
+from ablations.config import CellConfig
 from ablations.data import Batch, EpochBatches
 from ablations.data.mixing import Mixing, MixingDraws
-from ablations.streams import epoch_generator, reseed_library
-from ablations.study import CellConfig
-from ablations.tasks.module import CellModule, as_config
+from ablations.data.streams import epoch_generator, reseed_library
 from ablations.tasks.net import branches_of, build_net, match_to_xnorm
+from ablations.training.module import CellModule, as_config
 
 NO_LEARNING = 0.95
 """Validation cross-entropy, as a share of ln(classes), that a cell must go below to count as learning."""

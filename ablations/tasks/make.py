@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from ablations.config import CellConfig
 from ablations.data import DataInfo
-from ablations.study import CellConfig
 from ablations.tasks.classify import Classifier
-from ablations.tasks.module import CellModule
+from ablations.training.module import CellModule
 
 
 def make_module(config: CellConfig, info: DataInfo, *, weights: str = "") -> CellModule:

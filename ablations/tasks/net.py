@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 import ufo
+from ablations.config import CellConfig, UsageError
+from ablations.config.cell import Task
+from ablations.config.foreign import TIMM, is_timm
 from ablations.data import DataInfo
-from ablations.study import CellConfig, UsageError
-from ablations.study.cell import Task
-from ablations.study.foreign import TIMM, is_timm
 from ablations.tasks.detect.resnet import check_resnet_name
 from ablations.tasks.timm_net import build_timm_net, check_timm_name
 from ablations.tasks.ufo_net import build_ufo_net

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from ablations.streams import forked_library
-from ablations.study import CellConfig, UsageError
-from ablations.study.foreign import TIMM
-from ablations.study.packages import require_package
+from ablations.config import CellConfig, UsageError
+from ablations.config.foreign import TIMM
+from ablations.config.packages import require_package
+from ablations.data.streams import forked_library
 from ufo.registry import unknown_name
 from ufo.sizes import SIZES
 

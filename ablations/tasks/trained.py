@@ -8,9 +8,9 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
-from ablations.study import CellConfig, UsageError
+from ablations.config import CellConfig, UsageError
 from ablations.tasks.classify import Classifier
-from ablations.tasks.module import CellModule
+from ablations.training.module import CellModule
 
 WEIGHTS = "weights.safetensors"
 """File in a cell's folder."""

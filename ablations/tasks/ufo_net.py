@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import ufo
-from ablations.study import CellConfig
-from ablations.study.change import apply_change
+from ablations.config import CellConfig
+from ablations.config.change import apply_change
 
 
 def build_ufo_net(

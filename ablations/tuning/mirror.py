@@ -17,10 +17,10 @@ from optuna.storages import BaseStorage, JournalStorage, get_storage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
+from ablations.config import CellConfig, Study, UsageError
+from ablations.config.task import MEASURES
 from ablations.engine.watcher import Watcher
 from ablations.store import Store
-from ablations.study import CellConfig, Study, UsageError
-from ablations.study.task import MEASURES
 from ablations.tuning.propose import DIVERGED, Ended, distributions
 
 JOURNAL = "optuna_journal.log"

@@ -11,9 +11,9 @@ import optuna
 from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from ablations.study.cell import Task
-from ablations.study.search import Search
-from ablations.study.task import MEASURES
+from ablations.config.cell import Task
+from ablations.config.search import Search
+from ablations.config.task import MEASURES
 
 DIVERGED = "diverged"
 """Name of the constraint that a diverged trial violates: Optuna counts it as infeasible, and TPE keeps away."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from ablations.plan import Plan, make_plan
-from ablations.request import Request
+from ablations.config import UsageError
+from ablations.config.request import Request
+from ablations.config.search import FIRST_TRIAL_SEED, Point, Search, point_of
+from ablations.config.study import point_name
+from ablations.planning.plan import Plan, make_plan
 from ablations.store import CellRecord, Store
-from ablations.study import UsageError
-from ablations.study.grid import point_name
-from ablations.study.search import FIRST_TRIAL_SEED, Point, Search, point_of
 from ablations.tuning.propose import Ended, propose
 
 STARTUP = 8
@@ -61,7 +61,7 @@ def confirmation(request: Request, store: Store, *, seeds: list[int]) -> tuple[R
     Raises:
         UsageError: a trial is missing, or an arm has none with a result.
     """
-    from ablations.stats import winners
+    from ablations.analysis import winners
     from ablations.store.frames import read_frames
 
     frames = read_frames(store, numerics=None)

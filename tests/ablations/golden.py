@@ -22,15 +22,14 @@ import pytorch_lightning as pl
 import torch
 from PIL import Image
 
-from ablations import recipes
+from ablations.config import CellConfig, recipes
+from ablations.config.make import make_config
+from ablations.config.numerics import NUMERICS
 from ablations.data import DataInfo, find_objects, find_source, prepare, prepare_objects
 from ablations.data.modules import make_data
-from ablations.engine.training import LeanTrainer
-from ablations.study import CellConfig
-from ablations.study.config import make_config
-from ablations.study.numerics import NUMERICS
+from ablations.engine.threads import cpu_threads
 from ablations.tasks.make import make_module
-from ablations.threads import cpu_threads
+from ablations.training.loop import LeanTrainer
 from ufo.norms import NORMS
 
 FILE = Path(__file__).with_name("golden_steps.json")

@@ -11,8 +11,8 @@ from studies import make_study
 
 import ablations
 from ablations import api
-from ablations.results import Results
-from ablations.study import Interrupted, UsageError
+from ablations.analysis.results import Results
+from ablations.config import Interrupted, UsageError
 from ufo.registry import UnknownNameError
 
 QUICK = {"train_limit": 128, "warmup_epochs": 0}

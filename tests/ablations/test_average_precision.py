@@ -9,9 +9,9 @@ import pytest
 import torch
 from objects import COCO_IDS, of_pycocotools, shapes_as_coco, write
 
+from ablations.config.task import AP_FIGURES
 from ablations.data.objects.coco import read_coco
 from ablations.data.objects.sample import Files, View, see
-from ablations.study.task import AP_FIGURES
 from ablations.tasks.detect.scores import detections_of, score
 
 IMAGES = 8

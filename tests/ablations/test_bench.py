@@ -14,15 +14,14 @@ import pandas as pd
 import pytest
 import torch
 
-from ablations import recipes
 from ablations.bench.bare import Trained, train_bare
 from ablations.bench.harness import CONTENDERS, Grid, Row, bench_harness
 from ablations.bench.processes import CommandFailed, run_all
 from ablations.bench.summary import describe, ratios, summarise
+from ablations.config import CellConfig, recipes
+from ablations.config.make import make_config
 from ablations.data import DataInfo, find_source, load_splits, prepare
 from ablations.engine.cell import run_cell
-from ablations.study import CellConfig
-from ablations.study.config import make_config
 
 CPU = torch.device("cpu")
 

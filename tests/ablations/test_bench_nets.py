@@ -18,8 +18,8 @@ from ablations.bench.attention import (
 )
 from ablations.bench.measure import count_multiply_adds, peak_bytes, time_calls
 from ablations.bench.models import ModelBench, ModelRow, bench_models, describe_models
+from ablations.engine.threads import cpu_threads
 from ablations.figures.scaling import cost_against_tokens
-from ablations.threads import cpu_threads
 
 CPU = torch.device("cpu")
 

@@ -11,11 +11,11 @@ import pytest
 from rich.console import Console
 from test_store import ALL_OK, OUTCOME, fake, publish
 
-from ablations.board import Board, fill_board
-from ablations.progress import watching
+from ablations.config import CellConfig
+from ablations.monitor.board import Board, fill_board
+from ablations.monitor.progress import watching
 from ablations.store import Store
 from ablations.store.leases import LEASE
-from ablations.study import CellConfig
 
 NAN = {"outcome": "diverged", "kind": "nan", "test_accuracy_pct": None}
 OOM = {"outcome": "failed", "kind": "oom", "test_accuracy_pct": None, "detail": "no memory"}

@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from ablations.cli.options import Retry, TrainerKind, parse_devices, parse_engine, parse_shard
+from ablations.config import CellConfig, UsageError
+from ablations.config.options import EngineOptions
 from ablations.engine import capacity
 from ablations.engine.capacity import CGROUP_FILES, Capacity, free_memory_mib
 from ablations.engine.devices import find_devices
-from ablations.engine.options import EngineOptions
-from ablations.plan import shard_numbers
-from ablations.study import CellConfig, UsageError
+from ablations.planning.plan import shard_numbers
 
 CPU = (torch.device("cpu"),)
 GPUS = (torch.device("cuda:0"), torch.device("cuda:1"))

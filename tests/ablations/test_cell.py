@@ -17,14 +17,14 @@ import torch
 from conftest import start
 from torch._dynamo.utils import counters
 
-from ablations import recipes
+from ablations.config import recipes
+from ablations.config.make import make_config
 from ablations.data import DataInfo, find_source, prepare
 from ablations.data.location import data_folder
 from ablations.engine.cell import Result, run_cell
-from ablations.engine.limits import is_disk_full
-from ablations.study.config import make_config
 from ablations.tasks import classify
 from ablations.tasks.net import build_net
+from ablations.training.limits import is_disk_full
 
 HOT = {"lr": 10.0, "grad_clip": 0, "warmup_epochs": 0, "train_limit": None}
 SMALL = {"depth": 1, "class_attention": 0, "drop_path": 0.1, "smoke": True}
@@ -324,7 +324,7 @@ def test_a_cell_that_finds_no_room_says_so(digits, tmp_path, monkeypatch):
     def no_room(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("ablations.callbacks.write_rows", no_room)
+    monkeypatch.setattr("ablations.training.callbacks.write_rows", no_room)
     result = run(digits, tmp_path)
     assert result.disk_full
     assert "No space left on device" in result.detail

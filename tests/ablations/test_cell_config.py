@@ -7,13 +7,13 @@ import threading
 
 import pytest
 
-from ablations.recipes import defaults
-from ablations.study import CellConfig, UsageError
-from ablations.study.change import apply_change
-from ablations.study.config import make_config
-from ablations.study.experiment import find_experiment, load_experiment, named_experiments
-from ablations.study.seeds import parse_seeds
-from ablations.study.values import parse_values
+from ablations.config import CellConfig, UsageError
+from ablations.config.change import apply_change
+from ablations.config.experiment import find_experiment, load_experiment, named_experiments
+from ablations.config.make import make_config
+from ablations.config.recipes import defaults
+from ablations.config.seeds import parse_seeds
+from ablations.config.values import parse_values
 from ufo.registry import UnknownNameError
 
 

@@ -13,16 +13,16 @@ import torch
 from conftest import FILES_OF_NUMBERS, write_images
 from safetensors import safe_open
 
-from ablations import recipes
+from ablations.config import recipes
+from ablations.config.make import make_config
+from ablations.config.options import CellOptions
 from ablations.data import DataInfo, find_source, prepare
 from ablations.engine import checkpoint
 from ablations.engine.cell import run_cell
-from ablations.engine.checkpoint import Checkpoints, trained_with
-from ablations.engine.options import CellOptions
 from ablations.engine.result import Result
-from ablations.engine.training import LeanTrainer
-from ablations.study.config import make_config
 from ablations.tasks.net import build_net
+from ablations.training.checkpoint import Checkpoints, trained_with
+from ablations.training.loop import LeanTrainer
 
 CPU = torch.device("cpu")
 

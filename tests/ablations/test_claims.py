@@ -8,11 +8,11 @@ import pandas as pd
 import pytest
 import yaml
 
-from ablations import stats
-from ablations.claims import Case, judge
-from ablations.study import UsageError
-from ablations.study.claim import Claim, merge_claims, parse_claims
-from ablations.study.experiment import load_experiment
+from ablations import analysis
+from ablations.analysis.claims import Case, judge
+from ablations.config import UsageError
+from ablations.config.claim import Claim, merge_claims, parse_claims
+from ablations.config.experiment import load_experiment
 
 NO_COSTS = pd.DataFrame(columns=["condition", "arm", "quantity", "tokens", "round", "value"])
 BASE = [90.0, 91.0, 89.5, 90.5, 91.5, 90.2, 89.8, 90.9]
@@ -107,7 +107,7 @@ def test_worse_by_a_margin(points, expected):
     claim = Claim(kind="worse_by", arm="l2", than="xnorm", margin_pct=1)
     row = verdict(claim, cells(xnorm=BASE, l2=shifted(points)))
     assert row["verdict"] == expected
-    bound = stats.t_interval(points + WOBBLE, level=0.9)  # one-sided bounds of 95 %
+    bound = analysis.t_interval(points + WOBBLE, level=0.9)  # one-sided bounds of 95 %
     assert (bound[1] < -1) == (expected == "supported")
     assert (bound[0] > -1) == (expected == "contradicted")
 
@@ -133,7 +133,7 @@ def test_equivalent_within(points, margin, expected):
 def test_equivalence_is_contradicted_where_the_interval_lies_outside():
     claim = Claim(kind="equivalent_within", arm="l2", than="xnorm", margin_pct=0.5)
     for points in np.linspace(0.4, 1, 61):
-        low, _ = stats.t_interval(np.array(shifted(points)) - BASE)
+        low, _ = analysis.t_interval(np.array(shifted(points)) - BASE)
         row = verdict(claim, cells(xnorm=BASE, l2=shifted(points)))
         assert (row["verdict"] == "contradicted") == (low > 0.5)
 
@@ -199,7 +199,7 @@ def test_seeds_are_computed_for_the_margin_and_never_for_the_difference():
     claim = Claim(kind="worse_by", arm="l2", than="xnorm", margin_pct=1)
     wide = 8 * WOBBLE
     near, far = (verdict(claim, cells(xnorm=BASE, l2=list(np.array(BASE) + points + wide))) for points in (-1, -1.02))
-    by_hand = stats.seeds_for(1, wide.std(ddof=1), alpha=0.1, detectable=stats.t_detectable_difference)
+    by_hand = analysis.seeds_for(1, wide.std(ddof=1), alpha=0.1, detectable=analysis.t_detectable_difference)
     assert near["seeds_for_margin"] == far["seeds_for_margin"] == by_hand > 8
     assert pd.isna(verdict(claim, cells(xnorm=BASE, l2=shifted(-3)))["seeds_for_margin"])
 

@@ -19,10 +19,10 @@ import yaml
 from conftest import ROOT, cells, numbers, start, workers_of, write_images
 
 import ablations
-from ablations import listing
+from ablations.cli import listing
+from ablations.config.values import check_field
 from ablations.engine import estimate
 from ablations.store import Store
-from ablations.study.values import check_field
 
 QUICK = ("--epochs", 1, "--set", "train_limit=128")
 
@@ -608,7 +608,7 @@ def test_a_study_that_was_changed_since_the_plan_is_not_written_over(cli, tmp_pa
         plan.store.write_study(plan.study.model_copy(update={"axes": plan.study.axes | {"seed": seeds}}))
         return []
 
-    monkeypatch.setattr("ablations.describe.describe_plan", another_runner_begins)
+    monkeypatch.setattr("ablations.planning.summary.describe_plan", another_runner_begins)
     code, _, err = cli("run", "--norm", "l2", "--seeds", 1, *QUICK, "--out", tmp_path)
     if seeds == [0]:
         assert (code, err) == (0, "")

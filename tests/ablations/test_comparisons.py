@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ablations import stats
-from ablations.stats import Comparison
-from ablations.stats.scaling import cost_exponents
+from ablations import analysis
+from ablations.analysis import Comparison
+from ablations.analysis.scaling import cost_exponents
 
 AB = Comparison(("a",), ("b",))
 
@@ -34,21 +34,21 @@ def only(table: pd.DataFrame) -> dict[str, object]:
 
 def test_the_main_table_and_a_comparison_say_the_same():
     cells = frame(xnorm=[90, 91, 92, 93], l2=[89, "nan", "oom", 93], sima=[91, 93, 92, "stale"])
-    main = stats.summarise(cells, "xnorm").set_index("arm")
-    table = stats.compare(cells, stats.with_reference(cells, "xnorm")).set_index("comparison")
+    main = analysis.summarise(cells, "xnorm").set_index("arm")
+    table = analysis.compare(cells, analysis.with_reference(cells, "xnorm")).set_index("comparison")
     for arm in ("l2", "sima"):
         ours, theirs = main.loc[arm, list(table.columns[1:])], table.loc[f"{arm} - xnorm"].iloc[1:]
         pd.testing.assert_series_equal(ours, theirs, check_names=False, check_dtype=False)
 
 
 def test_a_failed_cell_costs_its_pair_alone():
-    row = only(stats.compare(frame(a=[91, "oom", 93, 94], b=[90, 91, 92, 93]), [AB]))
+    row = only(analysis.compare(frame(a=[91, "oom", 93, 94], b=[90, 91, 92, 93]), [AB]))
     assert (row["num_pairs"], row["num_pairs_left_out"], row["difference_pct"]) == (3, 1, 1.0)
     assert row["p"] == 0.25
 
 
 def test_chance_scores_enter_the_test_and_no_interval():
-    row = only(stats.compare(frame(a=[90, "nan", 90, 90], b=[90.5] * 4), [AB]))
+    row = only(analysis.compare(frame(a=[90, "nan", 90, 90], b=[90.5] * 4), [AB]))
     assert row["difference_pct"] == pytest.approx((-0.5 * 3 - 80.5) / 4)
     assert row["num_pairs_chance"] == 1
     assert row["p"] == 0.125
@@ -61,36 +61,36 @@ def test_chance_scores_enter_the_test_and_no_interval():
 def test_what_could_be_detected_is_by_the_pairs_of_each_analysis():
     rng = np.random.default_rng(0)
     a, b = list(rng.normal(90, 1, 8)), list(rng.normal(90, 1, 8))
-    whole = only(stats.compare(frame(a=a, b=b), [AB]))
+    whole = only(analysis.compare(frame(a=a, b=b), [AB]))
     assert whole["detectable_pct"] == whole["success_detectable_pct"]
     sd = np.subtract(a, b).std(ddof=1)
-    assert whole["detectable_pct"] == pytest.approx(stats.detectable_difference(sd, 8, alpha=0.05))
-    hurt = only(stats.compare(frame(a=["nan", *a], b=[90.0, *b]), [AB]))
+    assert whole["detectable_pct"] == pytest.approx(analysis.detectable_difference(sd, 8, alpha=0.05))
+    hurt = only(analysis.compare(frame(a=["nan", *a], b=[90.0, *b]), [AB]))
     assert math.isnan(hurt["detectable_pct"])
     assert hurt["success_detectable_pct"] == whole["detectable_pct"]
-    few = only(stats.compare(frame(a=["nan", *a[:5]], b=[90.0, *b[:5]]), [AB]))
+    few = only(analysis.compare(frame(a=["nan", *a[:5]], b=[90.0, *b[:5]]), [AB]))
     assert few["success_detectable_pct"] == math.inf
 
 
 def test_an_interaction_is_the_difference_of_two_differences():
     scores = {"a": [95.0, 96.0, 97.5], "b": [90.0, 92.0, 93.0], "c": [80.0, 82.5, 83.0], "d": [79.0, 80.0, 81.0]}
     comparison = Comparison(("a", "d"), ("b", "c"))
-    row = only(stats.compare(frame(**scores), [comparison]))
+    row = only(analysis.compare(frame(**scores), [comparison]))
     by_hand = [(a - b) - (c - d) for a, b, c, d in zip(*scores.values(), strict=True)]
     assert row["comparison"] == "(a - b) - (c - d)"
     assert row["difference_pct"] == pytest.approx(np.mean(by_hand))
-    assert (row["difference_low_pct"], row["difference_high_pct"]) == pytest.approx(stats.t_interval(by_hand))
+    assert (row["difference_low_pct"], row["difference_high_pct"]) == pytest.approx(analysis.t_interval(by_hand))
 
 
 def test_equal_scores_differ_by_nothing():
     """Sums of these shares differ by 1e-14 from 0, which a sign-flip test would take for eight equal signs."""
     scores = {arm: [100 * x / 360] * 8 for arm, x in zip("abcd", (349, 342, 341, 334), strict=True)}
-    row = only(stats.compare(frame(**scores), [Comparison(("a", "d"), ("b", "c"))]))
+    row = only(analysis.compare(frame(**scores), [Comparison(("a", "d"), ("b", "c"))]))
     assert (row["difference_pct"], row["p"], row["supported"], row["won_share"]) == (0.0, 1.0, False, 0.5)
 
 
 def test_differences_without_a_spread_have_neither_interval_nor_power():
-    row = only(stats.compare(frame(a=[91.0] * 8, b=[90.0] * 8), [AB]))
+    row = only(analysis.compare(frame(a=[91.0] * 8, b=[90.0] * 8), [AB]))
     assert (row["difference_pct"], row["p"]) == (1.0, 2 / 2**8)
     for name in ("difference_low_pct", "difference_high_pct", "detectable_pct"):
         assert math.isnan(row[name])
@@ -98,42 +98,42 @@ def test_differences_without_a_spread_have_neither_interval_nor_power():
 
 def test_an_interaction_needs_all_four():
     scores = {"a": [95.0, 96.0], "b": [90.0, 92.0], "c": [80.0, "oom"], "d": [79.0, 80.0]}
-    row = only(stats.compare(frame(**scores), [Comparison(("a", "d"), ("b", "c"))]))
+    row = only(analysis.compare(frame(**scores), [Comparison(("a", "d"), ("b", "c"))]))
     assert (row["num_pairs"], row["num_pairs_left_out"]) == (1, 1)
-    assert stats.compare(frame(**{k: scores[k] for k in "abc"}), [Comparison(("a", "d"), ("b", "c"))]).empty
+    assert analysis.compare(frame(**{k: scores[k] for k in "abc"}), [Comparison(("a", "d"), ("b", "c"))]).empty
 
 
 def test_holm_counts_every_comparison_of_the_table_over_all_conditions():
     rng = np.random.default_rng(0)
     scores = {"a": list(rng.normal(92, 1, 8)), "b": list(rng.normal(90, 1, 8)), "c": list(rng.normal(90, 1, 8))}
     cells = pd.concat([frame("lr=1", **scores), frame("lr=2", **scores)])
-    table = stats.compare(cells, [AB, Comparison(("a",), ("c",))])
+    table = analysis.compare(cells, [AB, Comparison(("a",), ("c",))])
     assert len(table) == 4
-    assert table["p_holm"].tolist() == stats.holm(table["p"].to_numpy()).tolist()
+    assert table["p_holm"].tolist() == analysis.holm(table["p"].to_numpy()).tolist()
     assert table["p_holm"].min() == pytest.approx(4 * table["p"].min())
 
 
 def test_conditions_are_never_pooled():
     cells = pd.concat([frame("lr=1", a=[90, 91], b=[80, 82]), frame("lr=2", a=[50, 51], b=[60, 63])])
-    table = stats.compare(cells, [AB]).set_index("condition")
+    table = analysis.compare(cells, [AB]).set_index("condition")
     assert table["difference_pct"].to_dict() == {"lr=1": 9.5, "lr=2": -11.0}
     assert (table["num_pairs"] == 2).all()
 
 
 def test_a_pair_of_a_stale_and_a_fresh_cell_is_counted():
-    row = only(stats.compare(frame(a=["stale", 91, "stale"], b=[90, 91, "stale"]), [AB]))
+    row = only(analysis.compare(frame(a=["stale", 91, "stale"], b=[90, 91, "stale"]), [AB]))
     assert (row["num_pairs"], row["num_pairs_mixed"]) == (3, 1)
 
 
 def test_two_cells_of_one_seed_are_refused():
     cells = pd.concat([frame(a=[90, 91], b=[90, 91]), frame(a=[90])])
     with pytest.raises(ValueError, match="two cells of arm a"):
-        stats.compare(cells, [AB])
+        analysis.compare(cells, [AB])
 
 
 def test_rows_of_pairs_carry_what_the_test_says():
     cells = frame(xnorm=[90, 91, 92], l2=[91, 93, 95])
-    rows = stats.paired(cells, stats.with_reference(cells, "xnorm"))
+    rows = analysis.paired(cells, analysis.with_reference(cells, "xnorm"))
     assert rows["difference_pct"].tolist() == [1, 2, 3]
     assert rows["mean_pct"].unique().tolist() == [2]
     assert rows["p_holm"].unique().tolist() == [0.25]
@@ -142,9 +142,9 @@ def test_rows_of_pairs_carry_what_the_test_says():
 
 def test_no_reference_is_no_comparison():
     cells = frame(a=[90, 91])
-    assert stats.with_reference(cells, None) == []
-    assert stats.compare(cells, []).empty
-    assert stats.paired(cells, []).empty
+    assert analysis.with_reference(cells, None) == []
+    assert analysis.compare(cells, []).empty
+    assert analysis.paired(cells, []).empty
 
 
 def correct(**arms: list[list[int]]) -> pd.DataFrame:
@@ -159,7 +159,7 @@ def correct(**arms: list[list[int]]) -> pd.DataFrame:
 
 def test_agreement_by_hand():
     cells = correct(a=[[1, 1, 0, 0], [1, 0, 0, 0], [1, 1, 1, 0]], b=[[1, 0, 1, 0], [1, 0, 0, 0], [0, 1, 1, 0]])
-    table = stats.agreement(cells).set_index(["arm", "other"])
+    table = analysis.agreement(cells).set_index(["arm", "other"])
     assert table.loc[("a", "b"), "disagreement_pct"] == pytest.approx(100 * (2 + 0 + 1) / 12)
     assert table.loc[("a", "a"), "disagreement_pct"] == pytest.approx(100 * (1 + 1 + 2) / 12)
     assert table["num_pairs"].to_dict() == dict.fromkeys(itertools.product("ab", repeat=2), 3)
@@ -170,8 +170,8 @@ def test_agreement_by_hand():
 def test_the_same_seed_gives_the_same_bootstrap():
     rng = np.random.default_rng(0)
     cells = correct(a=list(rng.random((5, 40)) < 0.8), b=list(rng.random((5, 40)) < 0.8))
-    assert stats.agreement(cells, seed=1).equals(stats.agreement(cells, seed=1))
-    assert not stats.agreement(cells, seed=1).equals(stats.agreement(cells, seed=2))
+    assert analysis.agreement(cells, seed=1).equals(analysis.agreement(cells, seed=1))
+    assert not analysis.agreement(cells, seed=1).equals(analysis.agreement(cells, seed=2))
 
 
 @pytest.mark.slow
@@ -181,30 +181,30 @@ def test_the_bootstrap_covers_what_new_seeds_and_new_images_give():
     for _ in range(200):
         a = rng.random((8, 300)) < 0.5
         flips = rng.random((8, 300)) < 0.2
-        table = stats.agreement(correct(a=list(a), b=list(a ^ flips))).set_index(["arm", "other"])
+        table = analysis.agreement(correct(a=list(a), b=list(a ^ flips))).set_index(["arm", "other"])
         low, high = table.loc[("a", "b"), ["low_pct", "high_pct"]]
         hits += low <= 20 <= high
     assert hits / 200 > 0.9
 
 
 def test_agreement_of_one_seed_has_no_interval():
-    table = stats.agreement(correct(a=[[1, 0]], b=[[1, 1]])).set_index(["arm", "other"])
+    table = analysis.agreement(correct(a=[[1, 0]], b=[[1, 1]])).set_index(["arm", "other"])
     assert table.loc[("a", "b"), "disagreement_pct"] == 50
     assert math.isnan(table.loc[("a", "b"), "low_pct"])
     assert table.loc[("a", "a"), "num_pairs"] == 0
-    assert stats.agreement(correct(a=[[1]]).iloc[:0]).empty
+    assert analysis.agreement(correct(a=[[1]]).iloc[:0]).empty
 
 
 def test_agreement_counts_pairs_of_a_stale_and_a_fresh_cell():
     cells = correct(a=[[1, 0], [1, 1], [0, 1]], b=[[1, 1], [1, 0], [0, 0]])
     cells["stale"] = (cells["arm"] == "a") & (cells["seed"] > 0)
-    mixed = stats.agreement(cells).set_index(["arm", "other"])["num_pairs_mixed"].to_dict()
+    mixed = analysis.agreement(cells).set_index(["arm", "other"])["num_pairs_mixed"].to_dict()
     assert mixed == {("a", "a"): 2, ("a", "b"): 2, ("b", "a"): 2, ("b", "b"): 0}
 
 
 def test_agreement_of_other_test_sets_is_refused():
     with pytest.raises(ValueError, match="2 and 3 images"):
-        stats.agreement(correct(a=[[1, 0]], b=[[1, 0, 1]]))
+        analysis.agreement(correct(a=[[1, 0]], b=[[1, 0, 1]]))
 
 
 def costs(exponent: float, *, rounds: int = 1, noise: float = 0.0) -> pd.DataFrame:

@@ -10,9 +10,9 @@ from conftest import cells
 from torch.utils.flop_counter import FlopCounterMode
 
 import ablations
+from ablations.analysis import cost_exponents
 from ablations.bench import cost, measure
-from ablations.stats import cost_exponents
-from ablations.threads import cpu_threads
+from ablations.engine.threads import cpu_threads
 from ufo.norms import build_norm
 
 CLAIMS = """

@@ -15,12 +15,12 @@ import torch
 from conftest import write_images
 from PIL import Image
 
+from ablations.config import UsageError
 from ablations.data import EvalBatches, Scale, TrainBatches, find_source, load_splits, prepare
 from ablations.data.augment import Draws, draw, gather
 from ablations.data.location import VERSION, cache_root
 from ablations.data.transforms import Augmentation
 from ablations.data.tree import ImageTree
-from ablations.study import UsageError
 from ufo.init import keyed_generator
 
 CPU = torch.device("cpu")

@@ -12,15 +12,14 @@ import pytest
 import torch
 from objects import coco_folder, of_pycocotools, write
 
-from ablations import recipes
+from ablations.config import CellConfig, UsageError, recipes
+from ablations.config.make import make_config
+from ablations.config.options import CellOptions
+from ablations.config.task import AP_FIGURES, MEASURES
 from ablations.data import DataInfo, find_objects, prepare_objects
 from ablations.data.modules import make_data
 from ablations.engine.cell import Result, run_cell
-from ablations.engine.options import CellOptions
 from ablations.figures.canvas import METRICS
-from ablations.study import CellConfig, UsageError
-from ablations.study.config import make_config
-from ablations.study.task import AP_FIGURES, MEASURES
 from ablations.tasks.detect.detector import Detector
 from ablations.tasks.make import make_module
 from ufo.scale import attention_layers, rms

@@ -11,13 +11,13 @@ import pytest
 import torch
 from objects import of_pycocotools, shapes_as_coco, write
 
-from ablations import recipes
+from ablations.config import recipes
+from ablations.config.make import make_config
+from ablations.config.options import CellOptions
+from ablations.config.task import AP_FIGURES
 from ablations.data import DataInfo, find_objects, prepare_objects
 from ablations.data.objects.source import split_objects
 from ablations.engine.cell import run_cell
-from ablations.engine.options import CellOptions
-from ablations.study.config import make_config
-from ablations.study.task import AP_FIGURES
 
 NEEDED_AP50_PCT = 50.0
 

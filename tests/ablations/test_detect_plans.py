@@ -14,15 +14,14 @@ from objects import coco_folder, write
 from PIL import Image
 from safetensors.torch import load_file
 
-from ablations import recipes
+from ablations.config import CellConfig, UsageError, recipes
+from ablations.config.make import make_config
+from ablations.config.options import CellOptions
 from ablations.data import find_objects, find_source, prepare, prepare_objects
 from ablations.engine.cell import run_cell
-from ablations.engine.options import CellOptions
-from ablations.initial import find_weights
+from ablations.planning.initial import find_weights
 from ablations.report.checklist import command
 from ablations.store import Store
-from ablations.study import CellConfig, UsageError
-from ablations.study.config import make_config
 from ablations.tasks.net import make_net
 
 

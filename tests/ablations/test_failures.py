@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from conftest import cells
 
+from ablations.config import CellConfig
 from ablations.engine.failures import Failures
 from ablations.engine.result import describe_exit, lost
-from ablations.study import CellConfig
 
 QUICK = ("--epochs", 1, "--set", "train_limit=128")
 

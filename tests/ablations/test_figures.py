@@ -14,10 +14,10 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from ablations.analysis import t_interval
 from ablations.figures.arms import accuracy_per_arm
 from ablations.figures.curves import accuracy_curves, loss_curves
 from ablations.figures.palette import COLOURS, MARKERS, arm_style
-from ablations.stats import t_interval
 
 EPOCHS = 5
 CURVES = [loss_curves, accuracy_curves]

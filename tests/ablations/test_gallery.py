@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from studies import LAYERS, make_study, make_tuned
 
+from ablations.analysis import CHANCE_KINDS, t_interval, wilson_interval
 from ablations.api import read_results
 from ablations.figures.agreement import agreement
 from ablations.figures.cost import accuracy_against_cost
@@ -26,10 +27,9 @@ from ablations.figures.differences import contrasts, paired_differences
 from ablations.figures.failures import failures_by_kind
 from ablations.figures.palette import arm_style
 from ablations.figures.probes import probes_over_depth, probes_over_time
-from ablations.gallery import CORE, DRAW, Picture, all_pictures, core_pictures
 from ablations.report.drawing import draw_panels, write_figures
-from ablations.results import Results
-from ablations.stats import CHANCE_KINDS, t_interval, wilson_interval
+from ablations.report.gallery import CORE, DRAW, Picture, all_pictures, core_pictures
+from ablations.report.notebook import StudyResults
 from ufo.norms import NORMS
 
 TEN = (
@@ -84,7 +84,7 @@ TUNED = ("tuned", "one arm, one trial", "trials that all failed")
 
 
 @cache
-def results(name: str) -> Results:
+def results(name: str) -> StudyResults:
     folder = (make_tuned if name in TUNED else make_study)(Path(mkdtemp()), **STUDIES[name])
     costs = [
         {"condition": "", "arm": arm, "quantity": quantity, "tokens": None, "round": number, "value": value * (1 + i)}

@@ -13,9 +13,9 @@ import pytest
 from conftest import ROOT
 from golden import CASES, FILE, OUR_NORMS, changes, faults, infos, measure
 
-from ablations import recipes
+from ablations.config import recipes
+from ablations.config.numerics import NUMERICS
 from ablations.data import DataInfo
-from ablations.study.numerics import NUMERICS
 
 GOLDEN = json.loads(FILE.read_text())
 ALL = [(task, case) for task, cases in CASES.items() for case in cases]

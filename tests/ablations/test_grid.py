@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from ablations import recipes
-from ablations.study import Study, UsageError
-from ablations.study.claim import parse_claims
-from ablations.study.grid import design
-from ablations.study.growth import extend
+from ablations.config import Study, UsageError, recipes
+from ablations.config.claim import parse_claims
+from ablations.config.growth import extend
+from ablations.config.study import design
 
 NAMED = {"data", "norm", "seed"}
 

@@ -9,79 +9,79 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
-from statsmodels.stats.multitest import multipletests
-from statsmodels.stats.power import TTestPower
-from statsmodels.stats.proportion import proportion_confint
-from statsmodels.stats.weightstats import CompareMeans, DescrStatsW, ttost_paired
+from statsmodels.analysis.multitest import multipletests
+from statsmodels.analysis.power import TTestPower
+from statsmodels.analysis.proportion import proportion_confint
+from statsmodels.analysis.weightstats import CompareMeans, DescrStatsW, ttost_paired
 
-from ablations import stats
-from ablations.stats.coverage import NOMINAL_PCT, coverage
-from ablations.stats.inference import MOST_EXACT
+from ablations import analysis
+from ablations.analysis.coverage import NOMINAL_PCT, coverage
+from ablations.analysis.inference import MOST_EXACT
 
 D = np.array([-0.8, 0.3, -1.4, -0.2, -0.9, 0.1, -1.1, -0.6])
 
 
 @pytest.mark.parametrize("p", [[0.01, 0.04, 0.03, 0.2], [0.5, 0.6], [0.001] * 3, [0.02]])
 def test_holm_is_statsmodels(p):
-    assert stats.holm(p) == pytest.approx(multipletests(p, method="holm")[1])
+    assert analysis.holm(p) == pytest.approx(multipletests(p, method="holm")[1])
 
 
 @pytest.mark.parametrize(("x", "n"), [(0, 8), (3, 10), (10, 10)])
 def test_wilson_is_statsmodels(x, n):
-    assert stats.wilson_interval(x, n) == pytest.approx(proportion_confint(x, n, method="wilson"))
+    assert analysis.wilson_interval(x, n) == pytest.approx(proportion_confint(x, n, method="wilson"))
 
 
 @pytest.mark.parametrize("below", [True, False])
 @pytest.mark.parametrize("bound", [-1.0, 0.0, 0.4])
 def test_one_sided_p_is_scipys(bound, below):
     theirs = scipy_stats.ttest_1samp(D, bound, alternative="less" if below else "greater").pvalue
-    assert stats.one_sided_p(D, bound, below=below) == pytest.approx(theirs)
+    assert analysis.one_sided_p(D, bound, below=below) == pytest.approx(theirs)
 
 
 def test_one_sided_p_by_hand():
     # Mean -3, sd 1, n 3: t = (-3 + 1) / (1 / sqrt 3) = -sqrt 12, and with 2 degrees of freedom the distribution
     # function is 1/2 + t / (2 sqrt(2 + t^2)).
     expected = 0.5 - math.sqrt(12) / (2 * math.sqrt(14))
-    assert stats.one_sided_p([-2.0, -3.0, -4.0], -1.0, below=True) == pytest.approx(expected)
+    assert analysis.one_sided_p([-2.0, -3.0, -4.0], -1.0, below=True) == pytest.approx(expected)
 
 
 def test_one_sided_p_of_equal_values_is_what_their_number_can_show():
-    assert [stats.one_sided_p([0.1 * 3, 0.3], bound, below=True) for bound in (0.2, 0.3, 0.4)] == [1.0, 1.0, 0.25]
-    assert stats.one_sided_p([0.3] * 8, 0.4, below=True) == 1 / 2**8
-    assert stats.equivalence_p([0.0] * 2, 0.5) == 0.25
-    assert stats.equivalence_p([0.0] * 8, 0.5) == 1 / 2**8
+    assert [analysis.one_sided_p([0.1 * 3, 0.3], bound, below=True) for bound in (0.2, 0.3, 0.4)] == [1.0, 1.0, 0.25]
+    assert analysis.one_sided_p([0.3] * 8, 0.4, below=True) == 1 / 2**8
+    assert analysis.equivalence_p([0.0] * 2, 0.5) == 0.25
+    assert analysis.equivalence_p([0.0] * 8, 0.5) == 1 / 2**8
 
 
 @pytest.mark.parametrize("margin", [0.2, 0.9, 1.5])
 def test_equivalence_is_statsmodels(margin):
     theirs, *_ = ttost_paired(D, np.zeros_like(D), -margin, margin)
-    assert stats.equivalence_p(D, margin) == pytest.approx(theirs)
+    assert analysis.equivalence_p(D, margin) == pytest.approx(theirs)
 
 
 @given(st.lists(st.floats(-3, 3), min_size=3, max_size=8).filter(lambda d: np.std(d) > 1e-3))
 def test_equivalence_is_a_ninety_per_cent_interval_within_the_margin(d):
-    low, high = stats.t_interval(d, level=0.9)
-    p = stats.equivalence_p(d, 0.5)
+    low, high = analysis.t_interval(d, level=0.9)
+    p = analysis.equivalence_p(d, 0.5)
     assert abs(p - 0.05) < 1e-9 or (p < 0.05) == (low > -0.5 and high < 0.5)
 
 
 @pytest.mark.parametrize("margin", [0, -1, math.nan])
 def test_a_margin_is_above_zero(margin):
     with pytest.raises(ValueError, match="margin"):
-        stats.equivalence_p(D, margin)
+        analysis.equivalence_p(D, margin)
 
 
 def test_one_sided_sign_flip_by_hand():
     # d - (-1) = 2, -1, 3: the sums of +-2 +-1 +-3 that are <= 4 downwards: all 8 but 6: 7 of 8; >= 4 upwards: 6, 4.
-    assert stats.sign_flip_one_sided_p([1.0, -2.0, 2.0], -1.0, below=True) == 7 / 8
-    assert stats.sign_flip_one_sided_p([1.0, -2.0, 2.0], -1.0, below=False) == 2 / 8
+    assert analysis.sign_flip_one_sided_p([1.0, -2.0, 2.0], -1.0, below=True) == 7 / 8
+    assert analysis.sign_flip_one_sided_p([1.0, -2.0, 2.0], -1.0, below=False) == 2 / 8
 
 
 @pytest.mark.parametrize("n", [5, 8])
 def test_one_sided_sign_flip_keeps_its_level(n):
     d = np.abs(np.random.default_rng(n).normal(size=n))
     signs = itertools.product((-1, 1), repeat=n)
-    p = np.array([stats.sign_flip_one_sided_p(d * sign, 0.0, below=True) for sign in signs])
+    p = np.array([analysis.sign_flip_one_sided_p(d * sign, 0.0, below=True) for sign in signs])
     assert 0 < np.mean(p <= 0.05) <= 0.05
 
 
@@ -90,16 +90,16 @@ def test_one_sided_sign_flip_draws_above_sixteen():
     exact = scipy_stats.permutation_test(
         (d,), np.mean, permutation_type="samples", n_resamples=2 ** (MOST_EXACT + 2), alternative="less"
     ).pvalue
-    drawn = stats.sign_flip_one_sided_p(d, 0.0, below=True)
+    drawn = analysis.sign_flip_one_sided_p(d, 0.0, below=True)
     assert drawn == pytest.approx(exact, abs=5 * math.sqrt(exact / 100_000))
-    assert drawn == stats.sign_flip_one_sided_p(d, 0.0, below=True)
-    assert drawn != stats.sign_flip_one_sided_p(d, 0.0, below=True, seed=1)
+    assert drawn == analysis.sign_flip_one_sided_p(d, 0.0, below=True)
+    assert drawn != analysis.sign_flip_one_sided_p(d, 0.0, below=True, seed=1)
 
 
 def test_welch_is_statsmodels():
     x, y = D, np.array([0.2, 0.5, -0.1, 0.9])
     theirs = CompareMeans(DescrStatsW(x), DescrStatsW(y)).tconfint_diff(usevar="unequal")
-    assert stats.welch_interval(x, y) == pytest.approx(theirs)
+    assert analysis.welch_interval(x, y) == pytest.approx(theirs)
 
 
 def test_correlation_by_hand():
@@ -108,12 +108,12 @@ def test_correlation_by_hand():
     r = np.corrcoef(x, y)[0, 1]
     half = 1.959964 / math.sqrt(len(x) - 3)
     expected = (r, math.tanh(math.atanh(r) - half), math.tanh(math.atanh(r) + half))
-    assert stats.correlation_interval(x, y) == pytest.approx(expected, abs=1e-6)
+    assert analysis.correlation_interval(x, y) == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.mark.parametrize(("x", "y"), [([1, 2, 3], [1, 2, 3]), ([1, 1, 1, 1], [1, 2, 3, 4])])
 def test_a_correlation_needs_four_pairs_and_a_spread(x, y):
-    assert np.isnan(stats.correlation_interval(x, y)).all()
+    assert np.isnan(analysis.correlation_interval(x, y)).all()
 
 
 def test_coverage_is_what_the_report_says():
@@ -133,30 +133,30 @@ def test_coverage_is_what_the_report_says():
 def test_detectable_difference_and_seeds_are_statsmodels():
     for n in (6, 8, 20):
         effect = TTestPower().solve_power(nobs=n, alpha=0.01, power=0.8)
-        assert stats.t_detectable_difference(2.0, n, alpha=0.01) == pytest.approx(2 * effect, rel=1e-4)
-    assert stats.detectable_difference(2.0, 20, alpha=0.01) == stats.t_detectable_difference(2.0, 20, alpha=0.01)
+        assert analysis.t_detectable_difference(2.0, n, alpha=0.01) == pytest.approx(2 * effect, rel=1e-4)
+    assert analysis.detectable_difference(2.0, 20, alpha=0.01) == analysis.t_detectable_difference(2.0, 20, alpha=0.01)
     theirs = math.ceil(TTestPower().solve_power(effect_size=0.5 / 0.7, alpha=0.05 / 4, power=0.8))
-    assert stats.seeds_for(0.5, 0.7, alpha=0.05 / 4) == theirs > 16
+    assert analysis.seeds_for(0.5, 0.7, alpha=0.05 / 4) == theirs > 16
     few = math.ceil(TTestPower().solve_power(effect_size=0.5 / 0.3, alpha=0.05 / 6, power=0.8))
-    assert stats.seeds_for(0.5, 0.3, alpha=0.05 / 6, detectable=stats.t_detectable_difference) == few
-    assert stats.seeds_for(0.5, 0.3, alpha=0.05 / 6) > few  # the sign-flip test takes more
+    assert analysis.seeds_for(0.5, 0.3, alpha=0.05 / 6, detectable=analysis.t_detectable_difference) == few
+    assert analysis.seeds_for(0.5, 0.3, alpha=0.05 / 6) > few  # the sign-flip test takes more
 
 
 def test_seeds_are_the_fewest_that_suffice():
     for sd, alpha in ((0.2, 0.05), (0.4, 0.05 / 9), (0.6, 0.05)):
-        n = stats.seeds_for(0.5, sd, alpha=alpha)
-        assert stats.detectable_difference(sd, n, alpha=alpha) <= 0.5
-        assert stats.detectable_difference(sd, n - 1, alpha=alpha) > 0.5
+        n = analysis.seeds_for(0.5, sd, alpha=alpha)
+        assert analysis.detectable_difference(sd, n, alpha=alpha) <= 0.5
+        assert analysis.detectable_difference(sd, n - 1, alpha=alpha) > 0.5
 
 
 def test_seeds_are_enough_for_the_sign_flip_test_too():
-    assert stats.seeds_for(100.0, 0.1, alpha=0.05 / 9) == 9  # 2 / 2^9 <= 0.05 / 9 < 2 / 2^8
+    assert analysis.seeds_for(100.0, 0.1, alpha=0.05 / 9) == 9  # 2 / 2^9 <= 0.05 / 9 < 2 / 2^8
 
 
 @pytest.mark.parametrize(("delta", "sd"), [(0, 1), (-1, 1), (1, math.nan), (1, math.inf)])
 def test_seeds_for_refuses_what_has_no_answer(delta, sd):
     with pytest.raises(ValueError, match=r"must be"):
-        stats.seeds_for(delta, sd, alpha=0.05)
+        analysis.seeds_for(delta, sd, alpha=0.05)
 
 
 def cells(**scores: list[float]) -> pd.DataFrame:
@@ -174,12 +174,12 @@ def test_power_looks_at_the_spread_and_at_no_difference():
     tables = []
     for shift in (0.0, 20.0):
         frame = cells(a=list(a), b=list(a + noise + shift))
-        comparison = [stats.Comparison(("b",), ("a",))]
-        compared, paired = stats.compare(frame, comparison), stats.differences(frame, comparison)
-        tables.append(stats.power_table(compared, paired, 0.5))
+        comparison = [analysis.Comparison(("b",), ("a",))]
+        compared, paired = analysis.compare(frame, comparison), analysis.differences(frame, comparison)
+        tables.append(analysis.power_table(compared, paired, 0.5))
     pd.testing.assert_frame_equal(*tables)
     (row,) = tables[0].to_dict("records")
-    assert row["seeds"] == stats.seeds_for(0.5, noise.std(ddof=1), alpha=0.05)
+    assert row["seeds"] == analysis.seeds_for(0.5, noise.std(ddof=1), alpha=0.05)
     assert row["seeds_low"] < row["seeds"] < row["seeds_high"]
     low, high = (noise.std(ddof=1) * math.sqrt(7 / q) for q in scipy_stats.chi2.ppf([0.975, 0.025], 7))
     assert (row["sd_low_pct"], row["sd_high_pct"]) == pytest.approx((low, high))
@@ -187,18 +187,18 @@ def test_power_looks_at_the_spread_and_at_no_difference():
 
 def test_power_of_an_arm_without_pairs_is_unknown():
     frame = cells(a=[90.0, 91.0], b=[90.0])
-    comparison = [stats.Comparison(("b",), ("a",))]
-    table = stats.power_table(stats.compare(frame, comparison), stats.differences(frame, comparison), 0.5)
+    comparison = [analysis.Comparison(("b",), ("a",))]
+    table = analysis.power_table(analysis.compare(frame, comparison), analysis.differences(frame, comparison), 0.5)
     assert table[["sd_pct", "seeds"]].isna().all(axis=None)
 
 
 def test_what_pairing_buys_by_hand():
     a, b = [90.0, 91.0, 92.0, 93.0, 94.0], [90.5, 91.2, 92.6, 93.1, 94.4]
-    (row,) = stats.pairing_gain(cells(a=a, b=b), "a").to_dict("records")
+    (row,) = analysis.pairing_gain(cells(a=a, b=b), "a").to_dict("records")
     d = np.subtract(b, a)
     assert row["variance_ratio"] == pytest.approx((np.var(a, ddof=1) + np.var(b, ddof=1)) / np.var(d, ddof=1))
-    assert row["paired_width_pct"] == pytest.approx(np.ptp(stats.t_interval(d)))
-    assert row["unpaired_width_pct"] == pytest.approx(np.ptp(stats.welch_interval(b, a)))
+    assert row["paired_width_pct"] == pytest.approx(np.ptp(analysis.t_interval(d)))
+    assert row["unpaired_width_pct"] == pytest.approx(np.ptp(analysis.welch_interval(b, a)))
     assert row["correlation"] == pytest.approx(np.corrcoef(a, b)[0, 1])
     assert row["paired_width_pct"] < row["unpaired_width_pct"]
 
@@ -206,6 +206,6 @@ def test_what_pairing_buys_by_hand():
 def test_scores_by_chance_tell_nothing_of_the_pairing():
     frame = cells(a=[90.0, 91.0, 92.0, 93.0, 94.0], b=[90.5, 91.2, 92.6, 93.1, 10.0])
     frame.loc[9, ["outcome", "kind"]] = ["diverged", "nan"]
-    (row,) = stats.pairing_gain(frame, "a").to_dict("records")
+    (row,) = analysis.pairing_gain(frame, "a").to_dict("records")
     assert row["num_pairs"] == 4
     assert row["correlation"] > 0.9

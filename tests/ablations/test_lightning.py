@@ -25,22 +25,21 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
 import ablations
-from ablations import recipes
-from ablations.callbacks import Diverged, History
+from ablations.config import CellConfig, UsageError, recipes
+from ablations.config.make import make_config
+from ablations.config.options import CellOptions
 from ablations.data import DataInfo, Rank, find_objects, find_source, prepare, prepare_objects
 from ablations.data.load import load_in_memory, load_streamed
 from ablations.data.modules import make_data
 from ablations.data.objects.load import load_objects
 from ablations.engine.cell import Result, run_cell
-from ablations.engine.options import CellOptions
-from ablations.engine.training import LeanTrainer
-from ablations.study import CellConfig, UsageError
-from ablations.study.config import make_config
+from ablations.engine.threads import cpu_threads
 from ablations.tasks.classify import Classifier
 from ablations.tasks.detect.detector import Detector
 from ablations.tasks.make import make_module
-from ablations.tasks.module import CellModule
-from ablations.threads import cpu_threads
+from ablations.training.callbacks import Diverged, History
+from ablations.training.loop import LeanTrainer
+from ablations.training.module import CellModule
 
 CPU = torch.device("cpu")
 ALL_ON = {
@@ -436,7 +435,7 @@ import json, sys, torch, pytorch_lightning as pl
 sys.path[:0] = {paths!r}
 from ablations.data import DataInfo
 from ablations.data.modules import make_data
-from ablations.study import CellConfig
+from ablations.config import CellConfig
 from ablations.tasks.make import make_module
 
 devices, out, fields, info = int(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3]), json.loads(sys.argv[4])

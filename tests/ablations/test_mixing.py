@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from ablations.data.mixing import Mixing, MixingDraws, inside
-from ablations.tasks.average import MovingAverage
+from ablations.training.average import MovingAverage
 
 CPU = torch.device("cpu")
 NONE = {"mixup": 0.0, "cutmix": 0.0, "mix_probability": 1.0, "erasing": 0.0}

@@ -11,12 +11,12 @@ import torch
 from objects import COCO_IDS, shapes_as_coco, write
 from PIL import Image
 
+from ablations.config import UsageError
 from ablations.data.objects.annotations import Annotations
 from ablations.data.objects.batches import ObjectEvalBatches, ObjectTrainBatches, by_aspect
 from ablations.data.objects.coco import notes_on, read_coco
 from ablations.data.objects.sample import Files, View, scaled_size, see
 from ablations.data.objects.shapes import CATEGORIES, LEAST_SEEN, PARTS, SIDE, Shapes
-from ablations.study import UsageError
 
 CPU = torch.device("cpu")
 

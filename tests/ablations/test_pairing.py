@@ -12,11 +12,11 @@ import pandas as pd
 import pytest
 import torch
 
-from ablations import recipes
+from ablations.config import recipes
+from ablations.config.make import make_config
 from ablations.data import DataInfo, Scale, TrainBatches, find_source, load_splits, prepare
+from ablations.data.streams import epoch_generator, forked_library, reseed_library
 from ablations.data.transforms import Augmentation
-from ablations.streams import epoch_generator, forked_library, reseed_library
-from ablations.study.config import make_config
 from ablations.tasks.classify import Classifier
 from ablations.tasks.net import build_net
 from ufo.init import shared_weights_hash

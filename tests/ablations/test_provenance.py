@@ -11,11 +11,11 @@ import pytest
 from conftest import ROOT
 
 import ablations
-from ablations.provenance import PACKAGES, describe, import_plugin, numerics_now, plugin_hash
+from ablations.config import CellConfig, UsageError
+from ablations.config.numerics import NUMERICS, UNVERSIONED, recorded_numerics
 from ablations.store import Store
 from ablations.store.frames import read_frames
-from ablations.study import CellConfig, UsageError
-from ablations.study.numerics import NUMERICS, UNVERSIONED, recorded_numerics
+from ablations.store.provenance import PACKAGES, describe, import_plugin, numerics_now, plugin_hash
 from ufo.norms import NORMS
 
 NORM = """
@@ -133,7 +133,7 @@ def test_a_change_of_the_code_is_recorded_and_one_of_its_results_is_not(tmp_path
     for name in ("ufo", "ablations", "results"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "file").write_text("as it was")
-    monkeypatch.setattr("ablations.provenance.ROOT", tmp_path)
+    monkeypatch.setattr("ablations.store.provenance.ROOT", tmp_path)
     assert describe()["git"] is None
     git("init")
     git("add", ".")
@@ -149,7 +149,7 @@ def test_an_environment_inside_another_projects_checkout_has_no_revision(tmp_pat
     subprocess.run(["git", "-C", str(tmp_path), "init"], check=True, capture_output=True)
     (tmp_path / "site-packages" / "ablations").mkdir(parents=True)
     (tmp_path / "site-packages" / "ablations" / "file").write_text("installed, and under no version control")
-    monkeypatch.setattr("ablations.provenance.ROOT", tmp_path / "site-packages")
+    monkeypatch.setattr("ablations.store.provenance.ROOT", tmp_path / "site-packages")
     (tmp_path / "file").write_text("theirs")
     who = ("-c", "user.name=a", "-c", "user.email=a@b.c")
     subprocess.run(["git", "-C", str(tmp_path), "add", "file"], check=True)

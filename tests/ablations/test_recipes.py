@@ -7,12 +7,13 @@ from dataclasses import replace
 import pytest
 
 import ufo
-from ablations.plan import make_plan
-from ablations.recipes import FOR_TASK, build_optimizer, defaults, lr_share, split_by_decay
+from ablations.config.growth import extend
+from ablations.config.make import make_config
+from ablations.config.recipes import FOR_TASK, defaults
+from ablations.config.request import Request, request_of
+from ablations.planning.plan import make_plan
 from ablations.report.checklist import command
-from ablations.request import Request, request_of
-from ablations.study.config import make_config
-from ablations.study.growth import extend
+from ablations.training.optimizer import build_optimizer, lr_share, split_by_decay
 from ufo.norms import NORMS
 
 OURS = [spec.name for spec in NORMS.values() if spec.group in ("paper", "control", "related")]

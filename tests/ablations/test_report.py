@@ -20,12 +20,12 @@ from conftest import wait_for
 from studies import make_study
 
 import ablations
+from ablations.analysis.results import Results
 from ablations.api import IncompleteStudyWarning, make_report, read_results
+from ablations.config import UsageError
 from ablations.report.checklist import command
 from ablations.report.page import render
 from ablations.report.text import latex_text
-from ablations.results import Results
-from ablations.study import UsageError
 
 ARMS = ("xnorm", "l2", "single_l2", "softmax", "xnorm_fixed")
 EVIL = "<script>alert('it\"s')</script> & \\textbf{x} **b**"

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
-from ablations import stats
-from ablations.stats import inference
-from ablations.stats import table as main_table
+from ablations import analysis as stats
+from ablations.analysis import inference
+from ablations.analysis import table as main_table
 
 CHANCE = 10.0
 ORDER = {"xnorm": 0, "l2": 1, "single_l2": 2, "layernorm": 3}

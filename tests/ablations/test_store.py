@@ -12,14 +12,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ablations import recipes
-from ablations.listing import studies
-from ablations.stats import CHANCE_KINDS
+from ablations.analysis import CHANCE_KINDS
+from ablations.cli.listing import studies
+from ablations.config import CellConfig, Study, UsageError, recipes
+from ablations.config.study import design
 from ablations.store import CHECKPOINT, RESUMED, LeaseLost, Store, cell_name, compare_cells, find_cell, write_text
 from ablations.store.frames import SCORED_AS_CHANCE, read_frames
 from ablations.store.leases import LEASE
-from ablations.study import CellConfig, Study, UsageError
-from ablations.study.grid import design
 
 OUTCOME = {
     "format": 1,

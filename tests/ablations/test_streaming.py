@@ -14,8 +14,9 @@ import torch
 from conftest import cells, numbers, write_images
 from PIL import Image
 
-from ablations import recipes
 from ablations.bench.loader import LoaderRow, bench_loader, describe_loader
+from ablations.config import CellConfig, UsageError, recipes
+from ablations.config.make import make_config
 from ablations.data import Rank, find_source, placement, prepare
 from ablations.data.image import read_image
 from ablations.data.info import DataInfo
@@ -24,8 +25,6 @@ from ablations.data.order import epoch_order
 from ablations.data.splits import find_rows
 from ablations.data.streaming import Images, ImageStream, Request
 from ablations.data.transforms import Augmentation
-from ablations.study import CellConfig, UsageError
-from ablations.study.config import make_config
 
 CPU = torch.device("cpu")
 BY_SAMPLE = {"augment": "resized_crop_flip", "policy": "rand_augment", "color_jitter": 0.3}

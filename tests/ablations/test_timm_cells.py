@@ -12,13 +12,13 @@ import torch
 from conftest import cells, write_images
 
 import ablations
-from ablations import recipes
+from ablations.config import CellConfig, UsageError, recipes
+from ablations.config.foreign import check_own_fields
+from ablations.config.make import make_config
 from ablations.report.checklist import command
-from ablations.study import CellConfig, UsageError
-from ablations.study.config import make_config
-from ablations.study.foreign import check_own_fields
 from ablations.tasks.net import build_net
 from ablations.tasks.timm_net import check_timm_name, make_timm_net
+from ablations.training import optimizer
 
 MODELS = "ufo_vit_pico,timm:test_vit,timm:test_resnet"
 SMALL = {"img_size": (32, 32), "in_chans": 3, "num_classes": 4}
@@ -164,7 +164,7 @@ def test_what_a_net_of_timm_says_is_not_decayed():
     )
     assert isinstance(config, CellConfig)
     net = build_net(config, image_shape=(32, 32, 3), num_classes=4)
-    decayed, exempt = recipes.split_by_decay(net)
+    decayed, exempt = optimizer.split_by_decay(net)
     assert {"pos_embed", "cls_token"} <= set(exempt)
     assert "blocks.0.attn.qkv.weight" in decayed
     assert "blocks.0.norm1.weight" in exempt

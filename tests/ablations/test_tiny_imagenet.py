@@ -11,8 +11,8 @@ import torch
 from conftest import write_images
 from PIL import Image
 
+from ablations.config import UsageError
 from ablations.data import find_source, load_splits, prepare
-from ablations.study import UsageError
 
 WNIDS = ("n01", "n02", "n03", "n04")
 CPU = torch.device("cpu")

@@ -18,14 +18,14 @@ from optuna.trial import TrialState
 from studies import make_study, make_tuned
 
 import ablations
+from ablations.config import UsageError
+from ablations.config.experiment import load_experiment
+from ablations.config.growth import extend
+from ablations.config.request import Request
+from ablations.config.search import FIRST_TRIAL_SEED, Range, parse_search
 from ablations.data.location import cache_root
 from ablations.report.checklist import command
-from ablations.request import Request
 from ablations.store import Store
-from ablations.study import UsageError
-from ablations.study.experiment import load_experiment
-from ablations.study.growth import extend
-from ablations.study.search import FIRST_TRIAL_SEED, Range, parse_search
 from ablations.tuning import JOURNAL, OptunaStudies, confirmation
 from ablations.tuning.propose import Ended, propose
 

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ablations.stats import confirmed, expected_best, profile, stable_range, tuned, winners
-from ablations.stats.tuning import sensitivity_pct
+from ablations.analysis import confirmed, expected_best, profile, stable_range, tuned, winners
+from ablations.analysis.tuning import sensitivity_pct
 
 RATES = [10 ** (-4 + 2 * (k + 0.5) / 8) for k in range(8)]
 """In the middle of each eighth of 1e-4 to 1e-2."""

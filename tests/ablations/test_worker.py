@@ -13,14 +13,14 @@ import pytest
 import torch
 from conftest import wait_for
 
-from ablations import recipes
+from ablations.config import recipes
+from ablations.config.make import make_config
+from ablations.config.options import CellOptions
 from ablations.data import find_source, prepare
 from ablations.engine import cell
-from ablations.engine.options import CellOptions
 from ablations.engine.result import Result
 from ablations.engine.worker import Task, Worker
-from ablations.provenance import import_plugin, plugin_hash
-from ablations.study.config import make_config
+from ablations.store.provenance import import_plugin, plugin_hash
 from ufo.norms import NORMS
 
 pytestmark = pytest.mark.slow

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from ablations.provenance import ROOT, describe
-from ablations.study.packages import OPTIONAL
+from ablations.config.packages import OPTIONAL
+from ablations.store.provenance import ROOT, describe
 
 LEFT_OUT = ("tests", "results", "notebooks", "runs", "docs", ".ci", ".github")
 
@@ -71,7 +71,7 @@ for package in (ablations, ufo):
 
 
 def test_a_cell_of_the_wheel_and_one_of_the_checkout_have_the_same_sources(run, tmp_path):
-    code = "from ablations.provenance import describe; print(describe()['source_hash'])"
+    code = "from ablations.store.provenance import describe; print(describe()['source_hash'])"
     assert run("-c", code, folder=tmp_path).strip() == describe()["source_hash"]
 
 

@@ -12,7 +12,7 @@ import torch
 from timm.optim import param_groups_layer_decay, param_groups_weight_decay
 
 import ufo.timm_models  # noqa: F401  # registers
-from ablations.recipes import split_by_decay
+from ablations.training.optimizer import split_by_decay
 from ufo import NORMS, SIZES, build
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -14,7 +14,7 @@ from ablations.data.epoch import EpochBatches, Rank
 from ablations.data.objects.annotations import Annotations, Ints
 from ablations.data.objects.sample import Pictures, Target, View, see, whole_batch
 from ablations.data.order import epoch_order
-from ablations.streams import epoch_generator
+from ablations.data.streams import epoch_generator
 
 ObjectBatch = tuple[list[Tensor], list[Target]]
 """Images (3, H, W) float32 of 0 to 1, each of its own size; the objects of each."""

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from ablations.config import UsageError
 from ablations.data.objects.annotations import Annotations, ImageRecord, ObjectRecord, pack
-from ablations.study import UsageError
 
 LARGEST = 2**63
 """Of a number that has to fit into 64 bits."""

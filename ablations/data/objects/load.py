@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import torch
 
+from ablations.config import CellConfig
+from ablations.config.cell import JOINT
 from ablations.data.epoch import Rank
 from ablations.data.info import DataInfo
 from ablations.data.load import CellData
 from ablations.data.objects.batches import ObjectEvalBatches, ObjectTrainBatches
 from ablations.data.objects.source import split_objects
 from ablations.data.splits import split_hash
-from ablations.study import CellConfig
-from ablations.study.cell import JOINT
 
 ObjectData = CellData[ObjectTrainBatches, ObjectEvalBatches]
 

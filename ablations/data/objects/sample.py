@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from ablations.config import UsageError
 from ablations.data.objects.annotations import Annotations
-from ablations.study import UsageError
 
 Target = dict[str, Tensor]
 """What torchvision's detectors train on. Of an image's m objects: ``boxes`` (m, 4) left, top, right, bottom, pixels;

@@ -15,9 +15,9 @@ import numpy.typing as npt
 import torch
 from PIL import Image, ImageDraw
 
+from ablations.config import UsageError
 from ablations.data.objects.annotations import Annotations, ImageRecord, ObjectRecord, pack
 from ablations.data.objects.coco import run_lengths
-from ablations.study import UsageError
 from ufo.init import keyed_generator
 
 CATEGORIES = {1: "circle", 2: "rectangle", 3: "triangle"}

@@ -13,14 +13,14 @@ from typing import Protocol
 import numpy as np
 import torch
 
+from ablations.config import UsageError
 from ablations.data.info import DataInfo
 from ablations.data.location import data_folder, filled
 from ablations.data.objects.annotations import Annotations, Ints
 from ablations.data.objects.coco import notes_on, read_coco
 from ablations.data.objects.sample import Files, Pictures
 from ablations.data.objects.shapes import DrawnShapes, Shapes
-from ablations.streams import SPLIT_SEED
-from ablations.study import UsageError
+from ablations.data.streams import SPLIT_SEED
 from ufo.init import keyed_generator
 
 VAL_SHARE, MOST_VAL = 0.1, 5000

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torchvision import models
 
-from ablations.streams import forked_library
-from ablations.study import CellConfig
-from ablations.study.foreign import TIMM, TORCHVISION, is_foreign
+from ablations.config import CellConfig
+from ablations.config.foreign import TIMM, TORCHVISION, is_foreign
+from ablations.data.streams import forked_library
 from ablations.tasks.timm_net import check_drop_path, import_timm
 from ablations.tasks.ufo_net import build_ufo_net
 from ufo.detection import STRIDES, Body, UFOBody, tap_blocks

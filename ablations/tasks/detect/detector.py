@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric
 from torchvision.models.detection import MaskRCNN
 
+from ablations.config import CellConfig
 from ablations.data.objects.batches import ObjectBatch, ObjectEvalBatches
-from ablations.streams import reseed_library
-from ablations.study import CellConfig
+from ablations.data.streams import reseed_library
 from ablations.tasks.detect.net import build_detector, own_net
 from ablations.tasks.detect.scores import IOUS, AveragePrecision, Scores
-from ablations.tasks.module import CellModule, as_config
+from ablations.training.module import CellModule, as_config
 from ufo.scale import match_scale
 
 NO_LEARNING_PCT = 0.5

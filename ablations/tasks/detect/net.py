@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torchvision.models.detection import MaskRCNN
 
-from ablations.study import CellConfig
+from ablations.config import CellConfig
 from ablations.tasks.detect.bodies import build_body
 from ablations.tasks.detect.start import start_body
 from ufo.detection import Heads, PyramidBackbone, UFOBody, build_mask_rcnn

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ablations.study import UsageError
-from ablations.study.foreign import TORCHVISION
+from ablations.config import UsageError
+from ablations.config.foreign import TORCHVISION
 from ufo.registry import unknown_name
 
 RESNETS = (

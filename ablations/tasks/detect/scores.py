@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from ablations.config.task import AP_FIGURES
 from ablations.data.objects.annotations import Annotations
 from ablations.data.objects.batches import ObjectEvalBatches
-from ablations.study.task import AP_FIGURES
 
 Kind = Literal["bbox", "segm"]
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
-from ablations.study import CellConfig
-from ablations.study.change import CHANGEABLE, apply_change
-from ablations.study.values import value_name
+from ablations.config import CellConfig
+from ablations.config.change import CHANGEABLE, apply_change
+from ablations.config.values import value_name
 from ablations.tasks.detect.bodies import build_body
 from ufo.detection import UFOBody, load_classifier
 

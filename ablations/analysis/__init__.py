@@ -1,0 +1,76 @@
+"""Numbers from DataFrames: intervals, paired tests, and the tables that a study ends with. Pure functions."""
+
+from ablations.analysis.agreement import agreement
+from ablations.analysis.comparisons import MARGIN_PCT, Comparison, compare, differences, paired, with_reference
+from ablations.analysis.coverage import coverage
+from ablations.analysis.inference import (
+    ALPHA,
+    MOST_EXACT,
+    correlation_interval,
+    equivalence_p,
+    holm,
+    one_sided_p,
+    sign_flip_one_sided_p,
+    sign_flip_p,
+    t_interval,
+    welch_interval,
+    wilson_interval,
+)
+from ablations.analysis.pairs import CHANCE_KINDS, pairing_gain, pairing_held, pairs_with
+from ablations.analysis.power import (
+    Detectable,
+    can_decide,
+    detectable_difference,
+    power_table,
+    seeds_for,
+    seeds_needed,
+    smallest_p,
+    t_detectable_difference,
+)
+from ablations.analysis.scaling import LINEAR, cost_exponents
+from ablations.analysis.table import summarise
+from ablations.analysis.tuning import STABLE_OVER, confirmed, expected_best, profile, stable_range, tuned, winners
+
+__all__ = [
+    "ALPHA",
+    "CHANCE_KINDS",
+    "LINEAR",
+    "MARGIN_PCT",
+    "MOST_EXACT",
+    "STABLE_OVER",
+    "Comparison",
+    "Detectable",
+    "agreement",
+    "can_decide",
+    "compare",
+    "confirmed",
+    "correlation_interval",
+    "cost_exponents",
+    "coverage",
+    "detectable_difference",
+    "differences",
+    "equivalence_p",
+    "expected_best",
+    "holm",
+    "one_sided_p",
+    "paired",
+    "pairing_gain",
+    "pairing_held",
+    "pairs_with",
+    "power_table",
+    "profile",
+    "seeds_for",
+    "seeds_needed",
+    "sign_flip_one_sided_p",
+    "sign_flip_p",
+    "smallest_p",
+    "stable_range",
+    "summarise",
+    "t_detectable_difference",
+    "t_interval",
+    "tuned",
+    "welch_interval",
+    "wilson_interval",
+    "winners",
+    "with_reference",
+]

@@ -1,0 +1,64 @@
+"""Sentences that must stand wherever some arms' results are shown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ablations.config import CellConfig, Study
+from ablations.config.change import CHANGEABLE, apply_change
+from ablations.config.foreign import is_foreign
+from ufo.attention import ClassAttention
+from ufo.norms import NORMS
+from ufo.sizes import SIZES
+
+MATCHED_CAVEAT = (
+    "Matched scale: a fixed gain at each attention layer, set on the first training batch, gives every arm's output "
+    "the RMS that xnorm's has at the start; training may part them again."
+)
+
+SHARED_PARTS = (
+    "Arms with different nets: a parameter that two of them have by the same name and in the same shape starts the "
+    "same in both; order, augmentation and split of the images are shared by all."
+)
+
+
+ONE_START = (
+    "Every run of an arm starts from the same classifier's weights: the seeds' spread, the intervals and the tests "
+    "leave out how far another training of that classifier would have come."
+)
+
+
+def caveats(study: Study) -> list[str]:
+    """Return what must be known of a study's normalisers and of their scale."""
+    said = [NORMS[norm].caveat for norm in study.axes["norm"] if NORMS[norm].caveat]
+    if "matched" in study.axes.get("scale", [study.fixed.get("scale")]):
+        said.append(MATCHED_CAVEAT)
+    if study.fixed.get("init", "none") != "none":
+        said.append(ONE_START)
+    return list(dict.fromkeys(said))
+
+
+def substitutions(cells: Iterable[CellConfig]) -> list[str]:
+    """Say where class attention has another normaliser than the arm."""
+    lines = []
+    classifiers = (cell for cell in cells if cell.task == "classify" and not is_foreign(cell.model))
+    for cell in map(apply_change, classifiers):
+        blocks = SIZES[cell.model].class_attention if cell.class_attention is None else cell.class_attention
+        if blocks and cell.class_norm == "same" and (used := ClassAttention.uses(cell.norm)) != cell.norm:
+            lines.append(f"{cell.norm} cannot serve one query against many keys: class attention uses {used} there")
+    return list(dict.fromkeys(lines))
+
+
+def unshared(study: Study) -> list[str]:
+    """Say what the arms of a study cannot share, where their nets differ in more than the normaliser."""
+    models = study.axes.get("model", [study.fixed.get("model", "")])
+    foreign = [model for model in models if is_foreign(model)]
+    if not foreign:
+        return [SHARED_PARTS] if study.compare in ("change", "model", *CHANGEABLE) and len(study.arms) > 1 else []
+    lines = [
+        f"{', '.join(foreign)}: pairs of different nets share order, augmentation and split of the images; initial "
+        "weights cannot be shared, each net draws its own from the seed, and so it does its drop path"
+    ]
+    if len(foreign) < len(models):
+        lines.append(f"the normaliser, {', '.join(study.axes['norm'])}, and the patch are those of UFO-ViT alone")
+    return lines

@@ -1,0 +1,312 @@
+"""What the numbers say of each claim: supported, contradicted, or undecided."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from ablations.analysis import (
+    ALPHA,
+    LINEAR,
+    MARGIN_PCT,
+    Comparison,
+    Detectable,
+    compare,
+    cost_exponents,
+    detectable_difference,
+    differences,
+    equivalence_p,
+    holm,
+    one_sided_p,
+    seeds_for,
+    sign_flip_one_sided_p,
+    t_detectable_difference,
+    wilson_interval,
+)
+from ablations.config.claim import Claim, ordered_pairs
+
+Verdict = Literal["supported", "contradicted", "undecided"]
+
+COSTS = ("multiply_adds", "time_s")
+"""What must have been measured at several numbers of tokens; the time, which is not exact, in several rounds."""
+
+BOUND_P, TRAINING_SHARE = 0.05, 0.2
+"""An arm fails wherever it was tried: with this p less than this share of the searched range trains."""
+
+COLUMNS = (
+    *("claim", "source", "post_hoc", "condition", "verdict", "evidence", "num_pairs"),
+    *("detectable_pct", "seeds_for_margin"),
+)
+
+
+@dataclass(frozen=True)
+class _Finding:
+    """A verdict and what it rests on."""
+
+    verdict: Verdict
+    evidence: str
+    num_pairs: int = 0
+    detectable_pct: float = math.nan
+    seeds_for_margin: float = math.nan
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """A study's claims and what they are judged by.
+
+    Args:
+        claims: of the study.
+        arms: of the study, those without a cell too.
+        conditions: of the study, likewise.
+        cells: one row per cell, as `ablations.analysis.summarise` takes them.
+        costs: what `ablations bench cost` has measured: `condition`, `arm`, `quantity`, `tokens`, `round`, `value`; no
+            rows where it has not.
+        trials: of the study's tuning, one row per trial; no rows where nothing was tuned.
+        sampler: of the tuning's points; None where nothing was tuned.
+    """
+
+    claims: Sequence[Claim]
+    arms: Sequence[str]
+    conditions: Sequence[str]
+    cells: pd.DataFrame
+    costs: pd.DataFrame
+    trials: pd.DataFrame = field(default_factory=pd.DataFrame)
+    sampler: str | None = None
+
+
+def judge(cases: Sequence[Case]) -> pd.DataFrame:
+    """Judge every claim of one study, or of several, in every condition.
+
+    *Better than* is supported, or contradicted, by a two-sided sign-flip p below 0.05 and the sign of the difference; p
+    are adjusted by Holm's method over every pair of arms whose order any of these claims is about, in all conditions.
+    *Better than every other* is so only if every other arm of the study has pairs. *Worse by at least m* is a one-sided
+    test against -m at 0.05 each way; *equivalent within m* is TOST at 0.05, contradicted where the 95 % interval lies
+    outside. Both are t tests, or sign-flip tests where chance scores have entered. *Fails to train* is about the share
+    of diverged cells among those that did not fail: its 95 % Wilson interval lies above one half, or below. *Fails to
+    train at any learning rate in the range* is about the trials of a tuning: one that trains contradicts it; where none
+    does, and they are a Sobol sequence's, it is supported as soon as they bound the share of the searched range that
+    trains below one fifth with 95 % confidence (exactly, 1 - 0.05^(1/n): 14 trials). *Cost
+    linear in tokens* is about the exponents of multiply-adds and of time, both of which must have been measured.
+
+    Args:
+        cases: one for each study.
+
+    Returns:
+        One row per claim and condition: `claim`, `source`, `post_hoc`, `condition`, `verdict`, `evidence` in words,
+        `num_pairs` (the fewest, where there are several comparisons); `detectable_pct`, what these could have detected
+        with 80 % power at the spread seen: a difference, or for a margin a distance from it (the largest, where there
+        are several comparisons); and `seeds_for_margin`: where it is undecided, the number of seeds that would decide
+        it with 80 % power, computed for the claim's margin (0.5 points where it has none) and the spread seen, never
+        for the difference seen. It is missing where there are as many already, and the difference is too near.
+    """
+    tables = [compare(case.cells, _ordered(case)) for case in cases]
+    family = pd.concat([table for table in tables if len(table)] or tables[:1])
+    alpha = ALPHA / max(1, int((family["num_pairs"] > 0).sum()))
+    adjusted = iter(holm(family["p"].to_numpy(np.float64)))
+    rows = []
+    for case, table in zip(cases, tables, strict=True):
+        own = table.assign(p_holm=[next(adjusted) for _ in range(len(table))])
+        rows += _judge_case(case, own.assign(supported=own["p_holm"] < ALPHA), alpha)
+    return pd.DataFrame(rows, columns=list(COLUMNS)).astype({"seeds_for_margin": "Int64"})
+
+
+def _ordered(case: Case) -> list[Comparison]:
+    return [Comparison((arm,), (other,)) for arm, other in ordered_pairs(case.claims, case.arms)]
+
+
+def _judge_case(case: Case, table: pd.DataFrame, alpha: float) -> list[dict[str, Any]]:
+    rows = []
+    for claim in case.claims:
+        for condition in case.conditions:
+            finding = _judge(claim, condition, case=case, table=table, alpha=alpha)
+            is_open = finding.verdict == "undecided" and finding.seeds_for_margin > finding.num_pairs
+            rows.append(
+                {
+                    "claim": claim.statement,
+                    "source": claim.source,
+                    "post_hoc": claim.post_hoc,
+                    "condition": condition,
+                    "verdict": finding.verdict,
+                    "evidence": finding.evidence,
+                    "num_pairs": finding.num_pairs,
+                    "detectable_pct": finding.detectable_pct,
+                    "seeds_for_margin": finding.seeds_for_margin if is_open else math.nan,
+                }
+            )
+    return rows
+
+
+def _judge(claim: Claim, condition: str, *, case: Case, table: pd.DataFrame, alpha: float) -> _Finding:
+    there = case.cells[case.cells["condition"] == condition]
+    have = set(there["arm"])
+    if claim.kind == "fails_at_any_lr":
+        return _judge_trials(claim.arm, case)
+    if claim.kind == "cost_linear_in_tokens":
+        return _judge_cost(case.costs[(case.costs["condition"] == condition) & (case.costs["arm"] == claim.arm)])
+    if missing := [arm for arm in claim.arms if arm not in have]:
+        return _Finding("undecided", f"no cell of {' or '.join(missing)} has ended")
+    if claim.kind == "fails_to_train":
+        return _judge_failure(there[there["arm"] == claim.arm])
+    others = [arm for arm in case.arms if arm != claim.arm] if claim.than is None else [claim.than]
+    compared = {other: Comparison((claim.arm,), (other,)) for other in others if other in have}
+    paired = differences(there, list(compared.values()))
+    own = {other: paired[paired["comparison"] == comparison.name] for other, comparison in compared.items()}
+    few = [other for other, pairs in own.items() if len(pairs) < 2]
+    if len(few) == len(own):
+        return _Finding("undecided", "fewer than two complete pairs", min(map(len, own.values()), default=0))
+    if claim.margin_pct is not None:
+        (pairs,) = own.values()
+        return _judge_margin(claim, claim.margin_pct, pairs, _counted(there, claim.arms, pairs))
+    missing = [f"no cell of {other} has ended" for other in others if other not in have]
+    missing += [f"fewer than two complete pairs with {other}" for other in few]
+    there_table = table[table["condition"] == condition]
+    tested = {other: _directed(there_table, compared[other]) for other in own if other not in few}
+    counts = {other: _counted(there, [claim.arm, other], own[other]) for other in tested}
+    return _judge_greater(tested, {other: own[other] for other in tested}, alpha, counts=counts, missing=missing)
+
+
+def _counted(there: pd.DataFrame, arms: Sequence[str], own: pd.DataFrame) -> str:
+    """Count the pairs of a comparison, and what must be known of them."""
+    num_seeds = there.loc[there["arm"].isin(arms), "seed"].nunique()
+    counts = {
+        "left out": num_seeds - len(own),
+        "with a score by chance": int(own["has_chance"].sum()),
+        "of a stale cell and a fresh one": int(own["is_mixed"].sum()),
+    }
+    return ", ".join([f"{len(own)} pairs", *(f"{count} {what}" for what, count in counts.items() if count)])
+
+
+def _directed(table: pd.DataFrame, comparison: Comparison) -> dict[str, Any]:
+    """Return a comparison's row, from that of the reverse one where the family has that."""
+    ours = table[table["comparison"] == comparison.name]
+    if len(ours):
+        return {str(name): value for name, value in ours.iloc[0].items()}
+    theirs = table[table["comparison"] == Comparison(comparison.minus, comparison.plus).name].iloc[0]
+    reverse = {"comparison": comparison.name, "difference_pct": -theirs["difference_pct"]}
+    return {str(name): value for name, value in theirs.items()} | reverse
+
+
+def _judge_greater(
+    tested: dict[str, dict[str, Any]],
+    own: dict[str, pd.DataFrame],
+    alpha: float,
+    *,
+    counts: dict[str, str],
+    missing: list[str],
+) -> _Finding:
+    """Judge whether every one of some differences is above zero; those to arms without pairs are not known."""
+    signs = [np.sign(row["difference_pct"]) if row["supported"] else 0 for row in tested.values()]
+    verdict: Verdict = "contradicted" if min(signs) < 0 else "undecided"
+    if min(signs) > 0 and not missing:
+        verdict = "supported"
+    parts = [
+        f"{row['comparison']}: {row['difference_pct']:+.2f} points, p {row['p_holm']:.3f}, {counts[other]}"
+        for other, row in tested.items()
+    ]
+    power = [_power(pairs, MARGIN_PCT, alpha=alpha) for pairs in own.values()]
+    detectable, seeds = (_largest(list(column)) for column in zip(*power, strict=True))
+    num_pairs = min(map(len, own.values()))
+    text = "; ".join([*parts, *missing])
+    if verdict == "undecided" and not missing and seeds <= num_pairs:
+        text += f"; so many pairs detect {MARGIN_PCT:g} points: the difference is too near zero"
+    return _Finding(verdict, text, num_pairs, detectable, seeds)
+
+
+def _judge_margin(claim: Claim, margin_pct: float, own: pd.DataFrame, counts: str) -> _Finding:
+    values, by_chance = own["difference_pct"].to_numpy(np.float64), bool(own["has_chance"].any())
+    test = sign_flip_one_sided_p if by_chance else one_sided_p
+    if claim.kind == "worse_by":
+        below, above = (test(values, -margin_pct, below=side) for side in (True, False))
+        verdict: Verdict = "supported" if below < ALPHA else "contradicted" if above < ALPHA else "undecided"
+        tests = f"p {below:.3f} below, {above:.3f} above {-margin_pct:+g}"
+        power = 0.8
+    else:
+        inside = equivalence_p(values, margin_pct) if not by_chance else math.nan
+        outside = min(test(values, margin_pct, below=False), test(values, -margin_pct, below=True))
+        verdict = "supported" if inside < ALPHA else "contradicted" if outside < ALPHA / 2 else "undecided"
+        within = "equivalence is not tested" if by_chance else f"p {inside:.3f} inside"
+        tests = f"{within}, p {outside:.3f} outside {margin_pct:g}"
+        power = 0.9  # of each of the two tests, so that both have 80 %
+    how = "sign-flip" if by_chance or np.ptp(values) == 0 else "t"
+    text = f"{values.mean():+.2f} points, {counts}; one-sided {how} tests: {tests}"
+    detectable, seeds = _power(own, margin_pct, alpha=2 * ALPHA, power=power, detectable=t_detectable_difference)
+    if verdict == "undecided" and seeds <= len(own):
+        text += f"; so many pairs tell {margin_pct:g} points apart: the difference is too near the margin"
+    return _Finding(verdict, text, len(own), detectable, seeds)
+
+
+def _power(
+    own: pd.DataFrame,
+    margin_pct: float,
+    *,
+    alpha: float,
+    power: float = 0.8,
+    detectable: Detectable = detectable_difference,
+) -> tuple[float, float]:
+    """Return what these pairs detect, and the seeds that a margin takes; NaN where their spread does not tell."""
+    values = own["difference_pct"].to_numpy(np.float64)
+    if own["has_chance"].any() or np.ptp(values) == 0:
+        return math.nan, math.nan
+    sd = float(values.std(ddof=1))
+    seeds = seeds_for(margin_pct, sd, alpha=alpha, power=power, detectable=detectable)
+    return detectable(sd, len(values), alpha=alpha, power=power), seeds
+
+
+def _largest(values: list[float]) -> float:
+    """Return the largest value; NaN where one is not known."""
+    return math.nan if any(map(math.isnan, values)) else max(values)
+
+
+def _judge_failure(own: pd.DataFrame) -> _Finding:
+    num_diverged, n = int((own["outcome"] == "diverged").sum()), int((own["outcome"] != "failed").sum())
+    low, high = wilson_interval(num_diverged, n)
+    verdict: Verdict = "supported" if low > 0.5 else "contradicted" if high < 0.5 else "undecided"
+    interval = f", 95 % interval of the share [{low:.2f}, {high:.2f}]" if n else ""
+    counts = {"failed and are left out": len(own) - n, "are stale": int(own["stale"].sum())}
+    left = "".join(f"; {count} {what}" for what, count in counts.items() if count)
+    return _Finding(verdict, f"{num_diverged} of {n} cells diverged{interval}{left}")
+
+
+def _judge_trials(arm: str, case: Case) -> _Finding:
+    """Judge whether an arm fails to train wherever in the range it was tried."""
+    if case.sampler is None or "lr_place" not in case.trials:
+        return _Finding("undecided", "the learning rate was not searched: python -m ablations tune")
+    own = case.trials[case.trials["arm"] == arm]
+    ended = own[own["outcome"] != "failed"]
+    trained = ended[ended["outcome"] == "ok"]
+    counts = {"failed and are left out": len(own) - len(ended), "are stale": int(own["stale"].sum())}
+    left = "".join(f"; {count} {what}" for what, count in counts.items() if count)
+    if len(trained):
+        low, high = trained["lr"].min(), trained["lr"].max()
+        return _Finding("contradicted", f"{len(trained)} of {len(ended)} trials train, at lr {low:g} to {high:g}{left}")
+    if not len(ended):
+        return _Finding("undecided", f"no trial has a result{left}")
+    bound = 1 - BOUND_P ** (1 / len(ended))
+    text = f"all {len(ended)} trials diverged"
+    if case.sampler != "sobol":
+        return _Finding("undecided", f"{text}, but points by TPE bound no share of the range{left}")
+    text += f": at most {100 * bound:.0f} % of the searched range trains, with 95 % confidence"
+    return _Finding("supported" if bound < TRAINING_SHARE else "undecided", text + left)
+
+
+def _judge_cost(own: pd.DataFrame) -> _Finding:
+    exponents = cost_exponents(own)
+    if exponents.empty:
+        return _Finding("undecided", "not measured: python -m ablations bench cost STUDY")
+    rows = exponents.to_dict("records")
+    parts = [f"{row['quantity']} ~ N^{row['exponent']:.2f} [{row['low']:.2f}, {row['high']:.2f}]" for row in rows]
+    is_sure = {row["quantity"]: row["quantity"] != "time_s" or row["rounds"] > 1 for row in rows}
+    parts += [f"{quantity} has one whole round" for quantity, sure in is_sure.items() if not sure]
+    absent = [quantity for quantity in COSTS if quantity not in is_sure]
+    parts += [f"{quantity} is not measured" for quantity in absent]
+    verdict: Verdict = "undecided"
+    if any(row["low"] > LINEAR and is_sure[row["quantity"]] for row in rows):
+        verdict = "contradicted"
+    elif all(row["high"] < LINEAR for row in rows) and all(is_sure.values()) and not absent:
+        verdict = "supported"
+    return _Finding(verdict, "; ".join(parts))

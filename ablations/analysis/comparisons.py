@@ -1,0 +1,217 @@
+"""Paired comparisons: differences seed by seed, and what they support. One table, one family for Holm's correction."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from ablations.analysis.inference import ALPHA, equivalence_p, holm, sign_flip_p, t_interval
+from ablations.analysis.pairs import BLOCK, CHANCE_KINDS, complete_seeds
+from ablations.analysis.power import can_decide, detectable_difference
+
+MARGIN_PCT = 0.5
+"""Points within which two arms count as equivalent, unless another margin is given."""
+
+COLUMNS = (
+    *("condition", "comparison", "num_pairs", "num_pairs_left_out", "num_pairs_mixed", "num_pairs_chance"),
+    *("difference_pct", "difference_low_pct", "difference_high_pct", "p", "p_holm", "supported", "won_share"),
+    *("equivalence_p", "equivalent", "detectable_pct", "success_num_pairs", "success_difference_pct"),
+    *("success_difference_low_pct", "success_difference_high_pct", "success_detectable_pct"),
+)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A sum of arms less another sum of as many arms, seed by seed.
+
+    Args:
+        plus: names of arms, one for a difference, two for an interaction.
+        minus: names of as many other arms.
+
+    >>> Comparison(("l2",), ("xnorm",)).name
+    'l2 - xnorm'
+    >>> Comparison(("a", "d"), ("b", "c")).name
+    '(a - b) - (c - d)'
+    """
+
+    plus: tuple[str, ...]
+    minus: tuple[str, ...]
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """Every arm that has a part in it."""
+        return (*self.plus, *self.minus)
+
+    @property
+    def name(self) -> str:
+        """The comparison as tables and figures write it."""
+        if len(self.plus) == 1:
+            return f"{self.plus[0]} - {self.minus[0]}"
+        (a, d), (b, c) = self.plus, self.minus
+        return f"({a} - {b}) - ({c} - {d})"
+
+
+def with_reference(cells: pd.DataFrame, reference: str | None) -> list[Comparison]:
+    """Return the comparison of every arm with the reference, in the order of the registry."""
+    arms = cells.sort_values("arm_order", kind="stable")["arm"].unique()
+    return [Comparison((arm,), (reference,)) for arm in arms if arm != reference] if reference else []
+
+
+def differences(cells: pd.DataFrame, comparisons: Sequence[Comparison]) -> pd.DataFrame:
+    """Return the differences seed by seed.
+
+    Args:
+        cells: one row per cell, as `summarise` takes them.
+        comparisons: of which arms.
+
+    Returns:
+        One row per condition, comparison and seed in which every arm of it has a score: `condition`, `comparison`,
+        `seed`, `difference_pct` in points; `has_chance`: a score by chance has entered; `is_mixed`: stale and fresh
+        cells are joined; `all_ok`: every outcome is ok.
+
+    Raises:
+        ValueError: two cells have the same condition, arm and seed.
+
+    >>> cells = pd.DataFrame({"condition": "", "arm": ["a", "b"] * 2, "seed": [0, 0, 1, 1]})
+    >>> cells = cells.assign(score_pct=[61.0, 60.0, 62.0, 64.0], kind="", outcome="ok", stale=False)
+    >>> differences(cells, [Comparison(("a",), ("b",))])["difference_pct"].tolist()
+    [1.0, -2.0]
+    """
+    columns = ["condition", "comparison", "seed", "difference_pct", "has_chance", "is_mixed", "all_ok"]
+    found = []
+    for comparison in comparisons:
+        own = complete_seeds(cells, comparison.arms)
+        sign = np.where(own["arm"].isin(comparison.plus), 1.0, -1.0)
+        blocks = own.assign(
+            difference_pct=own["score_pct"].astype(np.float64) * sign,
+            has_chance=own["kind"].isin(CHANCE_KINDS),
+            all_ok=own["outcome"] == "ok",
+        ).groupby(BLOCK, sort=False)
+        frame = pd.DataFrame(
+            {
+                "difference_pct": blocks["difference_pct"].sum().round(9),  # a sum of equal scores is 0, not 1e-14
+                "has_chance": blocks["has_chance"].any(),
+                "is_mixed": blocks["stale"].nunique() > 1,
+                "all_ok": blocks["all_ok"].all(),
+            }
+        )
+        found.append(frame.reset_index().assign(comparison=comparison.name)[columns])
+    found = [frame for frame in found if len(frame)]
+    return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=columns)
+
+
+def compare(
+    cells: pd.DataFrame, comparisons: Sequence[Comparison], *, margin_pct: float = MARGIN_PCT, level: float = 0.95
+) -> pd.DataFrame:
+    """Return a table of comparisons, per condition: only seeds are replicates.
+
+    Args:
+        cells: one row per cell, as `summarise` takes them.
+        comparisons: the rows, in this order within each condition; one whose arms a condition does not have is no row
+            of it.
+        margin_pct: of equivalence, in points.
+        level: confidence of every interval, in (0, 1).
+
+    Returns:
+        Conditions in the order of their cells; differences in points, NaN where there is none. `num_pairs_left_out`
+        counts seeds in which some arm has a cell and not all have a score, `num_pairs_mixed` pairs of stale and fresh
+        cells and `num_pairs_chance` pairs with a score by chance (both are counted in). A difference into which chance
+        scores have entered carries no t interval, for that undercovers, nor what is made of one: `equivalence_p` (TOST)
+        and `detectable_pct` are NaN. `p` is the two-sided sign-flip test's, `p_holm` adjusted over all comparisons of
+        this table, `supported` where it is below 0.05. A tie counts half in `won_share`. `detectable_pct` is for 80 %
+        power at 0.05 divided by the number of comparisons; infinite where the pairs are too few for any p to reach
+        that, NaN where all differences are equal. `success_*` are over pairs in which every outcome is ok.
+
+    Raises:
+        ValueError: two cells have the same condition, arm and seed.
+    """
+    paired = differences(cells, comparisons)
+    num_comparisons = paired.groupby(["condition", "comparison"]).ngroups
+    rows = []
+    for condition in cells["condition"].unique():
+        there = cells[cells["condition"] == condition]
+        for comparison in comparisons:
+            if not set(comparison.arms) <= set(there["arm"]):
+                continue
+            own = paired[(paired["condition"] == condition) & (paired["comparison"] == comparison.name)]
+            num_seeds = there.loc[there["arm"].isin(comparison.arms), "seed"].nunique()
+            rows.append(
+                {
+                    "condition": condition,
+                    "comparison": comparison.name,
+                    "num_pairs_left_out": num_seeds - len(own),
+                    **_columns(own, num_comparisons, margin_pct, level),
+                }
+            )
+    table = pd.DataFrame(rows, columns=list(COLUMNS))
+    table["p_holm"] = holm(table["p"].to_numpy(np.float64))
+    table["supported"] = table["p_holm"] < ALPHA
+    table["equivalent"] = table["equivalence_p"].astype(np.float64) < ALPHA
+    return table
+
+
+def paired(cells: pd.DataFrame, comparisons: Sequence[Comparison], *, level: float = 0.95) -> pd.DataFrame:
+    """Return the differences seed by seed, each row with what the test of its comparison says.
+
+    Args:
+        cells: one row per cell, as `summarise` takes them, with `arm_order`.
+        comparisons: of which arms; Holm's correction is over all of them, in all conditions.
+        level: confidence of the intervals, in (0, 1).
+
+    Returns:
+        One row per condition, comparison and seed: the columns of `differences`; `mean_pct`, `low_pct`, `high_pct`,
+        `p`, `p_holm` and `supported` as `compare` has them; `arm_order`, the place of the comparison's first arm.
+
+    Raises:
+        ValueError: two cells have the same condition, arm and seed.
+    """
+    table = compare(cells, comparisons, level=level).rename(
+        columns={"difference_pct": "mean_pct", "difference_low_pct": "low_pct", "difference_high_pct": "high_pct"}
+    )
+    tested = table[["condition", "comparison", "mean_pct", "low_pct", "high_pct", "p", "p_holm", "supported"]]
+    order = dict(zip(cells["arm"], cells["arm_order"], strict=True))
+    first = {comparison.name: order[comparison.plus[0]] for comparison in comparisons if comparison.plus[0] in order}
+    rows = differences(cells, comparisons).merge(tested, on=["condition", "comparison"], validate="many_to_one")
+    return rows.assign(arm_order=rows["comparison"].map(first))
+
+
+def _columns(own: pd.DataFrame, num_comparisons: int, margin_pct: float, level: float) -> dict[str, object]:
+    """Return what the table says of one comparison in one condition."""
+    values, n = own["difference_pct"].to_numpy(np.float64), len(own)
+    has_chance = bool(own["has_chance"].any())
+    low, high = (math.nan, math.nan) if has_chance else t_interval(values, level)
+    successes = values[own["all_ok"].to_numpy(bool)]
+    success_low, success_high = t_interval(successes, level)
+    return {
+        "num_pairs": n,
+        "num_pairs_mixed": int(own["is_mixed"].sum()),
+        "num_pairs_chance": int(own["has_chance"].sum()),
+        "difference_pct": values.mean() if n else math.nan,
+        "difference_low_pct": low,
+        "difference_high_pct": high,
+        "p": sign_flip_p(values),
+        "won_share": float((np.sign(values.round(9)) / 2 + 0.5).mean()) if n else math.nan,
+        "equivalence_p": math.nan if has_chance else equivalence_p(values, margin_pct),
+        "detectable_pct": math.nan if has_chance else _detectable(values, num_comparisons),
+        "success_num_pairs": len(successes),
+        "success_difference_pct": successes.mean() if len(successes) else math.nan,
+        "success_difference_low_pct": success_low,
+        "success_difference_high_pct": success_high,
+        "success_detectable_pct": _detectable(successes, num_comparisons),
+    }
+
+
+def _detectable(values: npt.NDArray[np.float64], num_comparisons: int) -> float:
+    """Return the difference that pairs with these differences could have shown, adjusted for their number."""
+    if not len(values):
+        return math.nan
+    if not can_decide(len(values), num_comparisons):
+        return math.inf
+    if np.ptp(values) == 0:  # without a spread there is nothing to tell it by
+        return math.nan
+    return detectable_difference(float(values.std(ddof=1)), len(values), alpha=ALPHA / num_comparisons)

@@ -1,0 +1,146 @@
+"""The pairs: cells that differ in the arm alone, whether they do, and what it bought."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import pandas as pd
+
+from ablations.analysis.inference import correlation_interval, t_interval, welch_interval
+
+CHANCE_KINDS = ("nan", "exploded")
+"""Kinds of divergence that are scored as chance."""
+
+BLOCK = ["condition", "seed"]
+"""What the cells of a pair have in common."""
+
+
+def complete_seeds(cells: pd.DataFrame, arms: Iterable[str]) -> pd.DataFrame:
+    """Return the cells of some arms in every condition and seed in which each of these arms has a score.
+
+    Args:
+        cells: one row per cell: `condition`, `arm`, `seed`, `score_pct`, and whatever else.
+        arms: names.
+
+    Returns:
+        Rows of `cells`; several of a seed, one for each arm.
+
+    Raises:
+        ValueError: two cells have the same condition, arm and seed.
+    """
+    repeated = cells.duplicated(["condition", "arm", "seed"])
+    if repeated.any():
+        first = cells[repeated].iloc[0]
+        raise ValueError(f"two cells of arm {first['arm']}, condition '{first['condition']}', seed {first['seed']}")
+    wanted = set(arms)
+    own = cells[cells["arm"].isin(wanted) & cells["score_pct"].notna()]
+    return own[own.groupby(BLOCK)["arm"].transform("size") == len(wanted)]
+
+
+def pairs_with(cells: pd.DataFrame, reference: str | None) -> pd.DataFrame:
+    """Return the complete pairs of every arm with the reference.
+
+    Args:
+        cells: one row per cell.
+        reference: the arm that the others are compared with; None: there is no pair.
+
+    Returns:
+        One row per pair: the arm's columns, the reference's with suffix `_reference`, and `difference_pct`, the arm's
+        score less the reference's.
+
+    Raises:
+        ValueError: two cells have the same condition, arm and seed.
+    """
+    others = [arm for arm in cells["arm"].unique() if arm != reference]
+    columns = [*cells.columns, *(f"{name}_reference" for name in cells.columns if name not in BLOCK)]
+    found = [pd.DataFrame(columns=columns)]
+    for arm in others if reference in set(cells["arm"]) else []:
+        own = complete_seeds(cells, [arm, str(reference)])
+        theirs = own[own["arm"] == reference]
+        found.append(own[own["arm"] == arm].merge(theirs, on=BLOCK, suffixes=("", "_reference")))
+    pairs = pd.concat([frame for frame in found if len(frame)] or found, ignore_index=True)
+    difference = pairs["score_pct"].astype(np.float64) - pairs["score_pct_reference"].astype(np.float64)
+    return pairs.assign(difference_pct=difference)
+
+
+def pairing_held(cells: pd.DataFrame, reference: str | None) -> pd.DataFrame:
+    """Count the complete pairs of each arm whose two cells started from the same weights, split and batches.
+
+    Args:
+        cells: one row per cell; `batches` holds a hash of the batches of each epoch begun, apart by spaces; `device`
+            and `torch` say where it was run.
+        reference: the arm that the others are compared with.
+
+    Returns:
+        `condition`, `arm`, `num_pairs`, `num_same_init`, `num_same_split`, `num_same_batches`, `num_same_device` and
+        `num_same_torch`, a row for each arm but the reference. Batches are compared over the epochs that both cells
+        ran. An empty hash is equal to none.
+
+    Raises:
+        ValueError: two cells have the same condition, arm and seed.
+    """
+    pairs = pairs_with(cells, reference)
+    same = pairs[["condition", "arm"]].assign(num_pairs=1)
+    for part in ("init_hash", "split_hash", "device", "torch"):
+        ours, theirs = pairs[part].fillna(""), pairs[f"{part}_reference"].fillna("")
+        same[f"num_same_{part.removesuffix('_hash')}"] = ((ours == theirs) & (ours != "")).astype(int)
+    batches = zip(pairs["batches"], pairs["batches_reference"], strict=True)
+    equal = [_same_beginning(ours.split(), theirs.split()) for ours, theirs in batches]
+    same["num_same_batches"] = np.array(equal, dtype=int)
+    others = cells[cells["arm"] != reference].sort_values("arm_order", kind="stable")
+    arms = others.sort_values("condition", kind="stable")[["condition", "arm"]].drop_duplicates()
+    counts = same.groupby(["condition", "arm"]).sum()
+    return counts.reindex(pd.MultiIndex.from_frame(arms), fill_value=0).reset_index()
+
+
+def pairing_gain(cells: pd.DataFrame, reference: str | None, level: float = 0.95) -> pd.DataFrame:
+    """Tell what the pairing bought: how the paired scores correlate, and how much narrower it made the intervals.
+
+    Pairs into which chance scores have entered are left out: such a score does not come from what the two cells share.
+
+    Args:
+        cells: one row per cell.
+        reference: the arm that the others are compared with.
+        level: confidence of every interval, in (0, 1).
+
+    Returns:
+        A row for each condition and arm but the reference: `condition`, `arm`, `arm_label`, `arm_order`, `num_pairs`;
+        `correlation` with `correlation_low` and `correlation_high`; `paired_width_pct` and `unpaired_width_pct`, the
+        whole widths of the paired t interval and of Welch's over the same cells, in points; `variance_ratio`, the
+        variance of the difference were the cells independent over that of the paired one: above 1, so many times more
+        seeds would be needed without pairing.
+
+    Raises:
+        ValueError: two cells have the same condition, arm and seed.
+    """
+    pairs = pairs_with(cells, reference)
+    pairs = pairs[~pairs["kind"].isin(CHANCE_KINDS) & ~pairs["kind_reference"].isin(CHANCE_KINDS)]
+    rows = []
+    arms = cells.loc[cells["arm"] != reference, ["condition", "arm", "arm_label", "arm_order"]].drop_duplicates()
+    for arm in arms.to_dict("records") if reference is not None else []:
+        own = pairs[(pairs["condition"] == arm["condition"]) & (pairs["arm"] == arm["arm"])]
+        ours, theirs = (own[name].to_numpy(np.float64) for name in ("score_pct", "score_pct_reference"))
+        correlation, low, high = correlation_interval(ours, theirs, level)
+        paired, unpaired = t_interval(ours - theirs, level), welch_interval(ours, theirs, level)
+        spread = (ours - theirs).var(ddof=1) if len(own) > 1 else 0.0
+        rows.append(
+            {
+                **arm,
+                "num_pairs": len(own),
+                "correlation": correlation,
+                "correlation_low": low,
+                "correlation_high": high,
+                "paired_width_pct": paired[1] - paired[0],
+                "unpaired_width_pct": unpaired[1] - unpaired[0],
+                "variance_ratio": (ours.var(ddof=1) + theirs.var(ddof=1)) / spread if spread > 0 else np.nan,
+            }
+        )
+    numbers = ["num_pairs", "correlation", "correlation_low", "correlation_high"]
+    widths = ["paired_width_pct", "unpaired_width_pct", "variance_ratio"]
+    return pd.DataFrame(rows, columns=[*arms.columns, *numbers, *widths])
+
+
+def _same_beginning(ours: list[str], theirs: list[str]) -> bool:
+    both = min(len(ours), len(theirs))
+    return both > 0 and ours[:both] == theirs[:both]

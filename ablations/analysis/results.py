@@ -1,0 +1,315 @@
+"""What one study or several say: their frames, and every number that is made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+
+from ablations import analysis
+from ablations.analysis.claims import Case, judge
+from ablations.analysis.contrasts import contrasts_of
+from ablations.config import CellConfig, Study, UsageError
+from ablations.config.claim import OF_TRIALS, Claim
+from ablations.config.task import MEASURES
+from ablations.store.frames import Frames
+
+FRAMES = ("cells", "curves", "probes", "correct", "precision", "examples", "costs", "missing")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stratum:
+    """One study of a report.
+
+    Args:
+        folder: of the study.
+        frames: what is in it.
+        caveats: sentences that stand wherever its arms are shown.
+        trials: of the tuning whose winners it trains, or that it is itself; None: nothing was tuned.
+    """
+
+    folder: Path
+    frames: Frames
+    caveats: tuple[str, ...]
+    trials: Frames | None = None
+
+    @property
+    def study(self) -> Study:
+        """Its question."""
+        return self.frames.study
+
+
+class Results:
+    """A study's results, or those of several as strata, which are never pooled.
+
+    Args:
+        strata: the studies, each compared on the same field.
+        reference: the arm that the others are compared with; None: the studies' own.
+
+    Raises:
+        UsageError: the studies compare different fields or with different references, two have one name, the reference
+            is none of the arms, trials are to stand beside what is none, or two studies have different tasks.
+    """
+
+    def __init__(self, strata: Sequence[Stratum], *, reference: str | None = None) -> None:
+        self.strata = tuple(strata)
+        self.studies = tuple(stratum.study for stratum in strata)
+        self.reference = self._choose_reference(reference)
+        frames = [stratum.frames for stratum in strata]
+        if len(strata) > 1:
+            frames = [_as_stratum(frame, study.name) for frame, study in zip(frames, self.studies, strict=True)]
+            frames = _with_common_order(frames, self.studies)
+        joined = {name: _join([getattr(frame, name) for frame in frames]) for name in FRAMES}
+        self.cells, self.curves, self.probes = joined["cells"], joined["curves"], joined["probes"]
+        self.correct, self.costs, self.missing = joined["correct"], joined["costs"], joined["missing"]
+        self.precision, self.examples = joined["precision"], joined["examples"]
+        self.problems = tuple(problem for frame in frames for problem in frame.problems)
+        self.problems += tuple(problem for stratum in strata for problem in _problems_of_trials(stratum))
+        self.caveats = tuple(dict.fromkeys(caveat for stratum in strata for caveat in stratum.caveats))
+
+    def __repr__(self) -> str:
+        """Say what there is, and what to call on it."""
+        ended, missing = len(self.cells), len(self.missing)
+        return f"<Results of {self.name}: {ended} cells, {missing} missing; .summary(), .paired(), .claims, .plot>"
+
+    @property
+    def name(self) -> str:
+        """The studies' names."""
+        return " + ".join(study.name for study in self.studies)
+
+    @property
+    def compare(self) -> str:
+        """The field whose values are the arms."""
+        return self.studies[0].compare
+
+    @property
+    def measure(self) -> str:
+        """What runs are compared by: accuracy, or the average precision of masks."""
+        return MEASURES[self.studies[0].task].name
+
+    @property
+    def is_tuning(self) -> bool:
+        """Whether the cells are trials, whose seeds are no replicates: then only what is said of trials means much."""
+        return self.studies[0].is_tuning
+
+    @property
+    def searched(self) -> list[str]:
+        """The fields that were searched, in the order of a cell's; none where nothing was tuned."""
+        fields = {field for study in self.studies for field in study.searched}
+        return [field for field in CellConfig.model_fields if field in fields]
+
+    @property
+    def has_drawn_points(self) -> bool:
+        """Whether no trial's point follows from results: else nothing is to be expected of k of them."""
+        return all(study.search is None or study.search.sampler == "sobol" for study in self.studies)
+
+    @cached_property
+    def trials(self) -> pd.DataFrame:
+        """Every trial that has ended, as `ablations.analysis.tuned` takes them; no rows where nothing was tuned."""
+        found = []
+        for stratum in self.strata:
+            if stratum.trials is not None:
+                cells = stratum.trials.cells
+                if len(self.strata) > 1:
+                    cells = cells.assign(condition=_in_stratum(stratum.study.name, ""))
+                found.append(_with_places(cells, stratum.trials.study))
+        return _join(found) if found else self.cells.iloc[:0]
+
+    @cached_property
+    def tuned(self) -> pd.DataFrame:
+        """What the trials say of each arm, from `analysis.tuned`, and what came of each winner (`confirmed`)."""
+        table = analysis.tuned(self.trials, self.searched)
+        if not self.has_drawn_points:
+            table = table.assign(expected_half_pct=float("nan"))
+        if self.is_tuning:
+            return table.assign(confirmed_pct=float("nan"), is_short=False)
+        parts = [analysis.confirmed(self.of_study(table, s), self.of_study(self.cells, s)) for s in self.studies]
+        return pd.concat(parts, ignore_index=True)
+
+    @property
+    def conditions(self) -> list[str]:
+        """Every condition with a finished cell, in order; one empty name where there is one condition only."""
+        return list(self.cells["condition"].unique())
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """The main table, from `ablations.analysis.summarise`."""
+        return analysis.summarise(self.cells, self.reference)
+
+    @cached_property
+    def contrasts(self) -> pd.DataFrame:
+        """The contrasts that the registry knows and these arms have, as `analysis.compare` with `isolates`."""
+        isolates = self._isolates
+        table = analysis.compare(self.cells, list(isolates))
+        told = {comparison.name: what for comparison, what in isolates.items()}
+        return table.assign(isolates=table["comparison"].map(told))
+
+    @cached_property
+    def claims(self) -> pd.DataFrame:
+        """The verdicts on the studies' claims, from `ablations.analysis.claims.judge`."""
+        return judge(
+            [
+                Case(
+                    claims=self._decidable(study),
+                    arms=study.arm_names,
+                    conditions=self._conditions_of(study),
+                    cells=self.of_study(self.cells, study),
+                    costs=self.of_study(self.costs, study),
+                    trials=self.of_study(self.trials, study),
+                    sampler=None if study.search is None else study.search.sampler,
+                )
+                for study in self.studies
+            ]
+        )
+
+    def _decidable(self, study: Study) -> list[Claim]:
+        """Return a study's claims, of a tuning those that its trials decide: the others wait for the winners."""
+        return [claim for claim in study.claims if not study.is_tuning or claim.kind in OF_TRIALS]
+
+    @cached_property
+    def pairing(self) -> pd.DataFrame:
+        """How many pairs share what they should, and what the pairing bought, for each arm and condition."""
+        held, gain = (
+            analysis.pairing_held(self.cells, self.reference),
+            analysis.pairing_gain(self.cells, self.reference),
+        )
+        gain = gain.rename(columns={"num_pairs": "num_pairs_without_chance"})
+        return held.merge(gain, on=["condition", "arm"], how="left")
+
+    @cached_property
+    def agreement(self) -> pd.DataFrame:
+        """In how many test images two runs differ, from `ablations.analysis.agreement`."""
+        return analysis.agreement(self.correct)
+
+    def of_study(self, frame: pd.DataFrame, study: Study) -> pd.DataFrame:
+        """Return a study's rows of a frame with conditions: all, where there is one study."""
+        if len(self.studies) == 1:
+            return frame
+        condition = frame["condition"].astype(str)
+        return frame[(condition == f"study={study.name}") | condition.str.startswith(f"study={study.name}, ")]
+
+    def _conditions_of(self, study: Study) -> list[str]:
+        """Return the names of a study's conditions, those without a cell too."""
+        names = study.condition_names
+        return names if len(self.studies) == 1 else [_in_stratum(study.name, condition) for condition in names]
+
+    def power(self, delta_pct: float) -> pd.DataFrame:
+        """Say how many seeds a margin takes, from the spread seen, and what the present ones could have detected.
+
+        Args:
+            delta_pct: the margin, in points.
+        """
+        comparisons = analysis.with_reference(self.cells, self.reference)
+        compared, paired = analysis.compare(self.cells, comparisons), analysis.differences(self.cells, comparisons)
+        return analysis.power_table(compared, paired, delta_pct)
+
+    def summary(self) -> pd.DataFrame:
+        """Return the main table: one row per condition and arm."""
+        return self.table
+
+    def paired(self, ref: str | None = None) -> pd.DataFrame:
+        """Return the differences to a reference seed by seed, each with what the test of its comparison says.
+
+        Args:
+            ref: the arm that the others are compared with; None: the study's own.
+
+        Raises:
+            UsageError: it is none of the arms.
+        """
+        reference = self.reference if ref is None else self._choose_reference(ref)
+        rows = analysis.paired(self.cells, analysis.with_reference(self.cells, reference))
+        labels = dict(zip(self.cells["arm"], self.cells["arm_label"], strict=True))
+        names = {f"{arm} - {reference}": (arm, label) for arm, label in labels.items()}
+        return rows.assign(
+            measure=self.measure,
+            arm=rows["comparison"].map(lambda name: names[name][0]),
+            label=rows["comparison"].map(lambda name: names[name][1]),
+        )
+
+    @property
+    def contrast_pairs(self) -> pd.DataFrame:
+        """The contrasts seed by seed, as `paired` has the differences."""
+        isolates = {comparison.name: what for comparison, what in self._isolates.items()}
+        rows = analysis.paired(self.cells, list(self._isolates))
+        return rows.assign(measure=self.measure, label=[f"{name}\n{isolates[name]}" for name in rows["comparison"]])
+
+    @property
+    def _isolates(self) -> dict[analysis.Comparison, str]:
+        return contrasts_of(self.compare, self.cells["arm"])
+
+    def _choose_reference(self, asked: str | None) -> str | None:
+        fields = sorted({study.compare for study in self.studies})
+        if len(fields) > 1:
+            raise UsageError(f"these studies compare different fields: {', '.join(fields)}; report them one by one")
+        names = [study.name for study in self.studies]
+        if len(set(names)) < len(names):
+            raise UsageError(
+                f"two of these studies have one name: {', '.join(names)}; change `name` in the study.yaml of one"
+            )
+        arms = list(dict.fromkeys(arm for study in self.studies for arm in study.arm_names))
+        if asked is not None:
+            if asked not in arms:
+                raise UsageError(f"{asked} is none of the arms: {', '.join(arms)}")
+            return asked
+        if len({study.task for study in self.studies}) > 1:
+            raise UsageError("a study that classifies and one that detects are compared by different measures")
+        if len({study.is_tuning for study in self.studies}) > 1:
+            raise UsageError("trials stand beside no other study: a report of the winners has its trials in it")
+        references = sorted({study.ref for study in self.studies if study.ref is not None})
+        if len(references) > 1:
+            raise UsageError(f"these studies have different references: {', '.join(references)}; choose one with --ref")
+        return references[0] if references else None
+
+
+def _problems_of_trials(stratum: Stratum) -> list[str]:
+    """Say what of the trials behind a study could not be read, or is still to come."""
+    trials = stratum.trials
+    if trials is None or trials is stratum.frames:
+        return []
+    unread = [f"{trials.study.name}: {problem}" for problem in trials.problems]
+    missing = f"{trials.study.name}: trials without an outcome: {len(trials.missing)}"
+    return [*unread, *([missing] if len(trials.missing) else [])]
+
+
+def _with_places(cells: pd.DataFrame, study: Study) -> pd.DataFrame:
+    """Add where each searched value lies in its range."""
+    assert study.search is not None, "trials have a search"
+    places = {f"{each.field}_place": cells[each.field].astype(float).map(each.place) for each in study.search.ranges}
+    return cells.assign(**places)
+
+
+def _join(frames: list[pd.DataFrame]) -> pd.DataFrame:
+    """Put frames under one another; one that has no row only gives its columns."""
+    some = [frame for frame in frames if len(frame)]
+    return pd.concat(some, ignore_index=True) if some else frames[0]
+
+
+def _in_stratum(name: str, condition: str) -> str:
+    return f"study={name}, {condition}".removesuffix(", ")
+
+
+def _as_stratum(frames: Frames, name: str) -> Frames:
+    """Let a study's conditions be strata: each has the study's name before its own."""
+    changed = {}
+    for field in FRAMES:
+        frame = getattr(frames, field)
+        named = [_in_stratum(name, condition) for condition in frame["condition"]]
+        changed[field] = frame.assign(condition=pd.Series(named, index=frame.index, dtype=str))
+    problems = tuple(f"{name}: {problem}" for problem in frames.problems)
+    return replace(frames, **changed, problems=problems)
+
+
+def _with_common_order(frames: list[Frames], studies: Sequence[Study]) -> list[Frames]:
+    """Give arms that are no normalisers one order in all studies; a normaliser's is its place in the registry."""
+    if studies[0].compare == "norm":
+        return frames
+    arms = list(dict.fromkeys(arm for study in studies for arm in study.arm_names))
+    changed = []
+    for frame in frames:
+        parts = {field: getattr(frame, field) for field in FRAMES if "arm_order" in getattr(frame, field)}
+        ordered = {field: part.assign(arm_order=part["arm"].map(arms.index)) for field, part in parts.items()}
+        changed.append(replace(frame, **ordered))
+    return changed

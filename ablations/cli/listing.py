@@ -1,0 +1,135 @@
+"""What there is: normalisers, models, data sets, recipes, fields, studies, as text tables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import ufo
+from ablations.config import CellConfig, UsageError
+from ablations.config.cell import NEVER_ASKED
+from ablations.config.experiment import load_experiment, named_experiments
+from ablations.config.recipes import RECIPES, defaults
+from ablations.config.values import value_name
+from ablations.data import DATA_SETS
+from ablations.store import Store, study_folders
+from ufo.norms import CONTRASTS, NORMS
+from ufo.sizes import SIZES
+
+TextTable = tuple[list[str], list[list[str]]]
+
+NO_BOUND = 10**6
+"""From here on, a maximum only keeps mistakes out."""
+
+
+def listing(what: str, *, out: Path) -> tuple[str, list[str], list[list[str]]]:
+    """Return title, head and rows of a list.
+
+    Args:
+        what: ``norms``, ``models``, ``data``, ``recipes``, ``fields``, ``experiments`` or ``studies``.
+        out: folder that holds the studies.
+    """
+    tables = {"norms": norms, "models": models, "data": data, "recipes": recipes, "fields": fields}
+    tables["experiments"] = experiments
+    head, rows = studies(out) if what == "studies" else tables[what]()
+    return what, head, rows
+
+
+def norms() -> TextTable:
+    """List every normaliser."""
+    head = ["name", "group", "formula", "cost in N", "source"]
+    cost = {True: "linear", False: "quadratic"}
+    return head, [[n.name, n.group, n.formula, cost[n.linear], n.source] for n in NORMS.values()]
+
+
+def contrasts() -> TextTable:
+    """List the pairs of arms whose difference isolates one thing."""
+    return ["difference", "isolates"], [[f"{c.arm} - {c.minus}", c.isolates] for c in CONTRASTS]
+
+
+def models() -> TextTable:
+    """List every size, with the parameters that it has for 1,000 classes of RGB images."""
+    head = ["name", "embed_dim", "attn_dim", "depth", "heads", "images", "patch", "parameters", "checked against"]
+    rows = []
+    for s in SIZES.values():
+        with torch.device("meta"):  # weights that are counted need not be drawn
+            count = sum(parameter.numel() for parameter in ufo.build(s.name).parameters())
+        dims = [str(d) for d in (s.embed_dim, s.attn_dim, s.depth, s.num_heads)]
+        rows.append([s.name, *dims, f"{s.img_size} px", f"{s.patch} px", f"{count / 1e6:.2f} M", s.checked])
+    return head, rows
+
+
+def data() -> TextTable:
+    """List every data set."""
+    return ["name", "what it is"], [[name, what] for name, what in DATA_SETS.items()]
+
+
+def recipes() -> TextTable:
+    """List every recipe."""
+    return ["name", "what it is"], [[name, what] for name, what in RECIPES.items()]
+
+
+def experiments() -> TextTable:
+    """List the experiments that come with the package."""
+    rows = []
+    for name, path in named_experiments().items():
+        experiment = load_experiment(path)
+        command = "run" if experiment.search is None else "tune"
+        rows.append([name, command, experiment.question, experiment.cost])
+    return ["name", "command", "question", "cost"], rows
+
+
+def fields() -> TextTable:
+    """List every field of a cell that can be asked for, with the values that it takes."""
+    from_recipe = defaults(image_side=32, flips=True)
+    schema = CellConfig.model_json_schema()["properties"]
+    rows = []
+    for name, info in CellConfig.model_fields.items():
+        if name not in NEVER_ASKED:
+            required = "by recipe and data" if name in from_recipe else "see run --help"
+            default = required if info.is_required() else value_name(info.get_default())
+            what = (info.description or "").replace("`", "").replace("None:", "none:")
+            rows.append([name, _values(schema[name]), default, what])
+    return ["field", "values", "default", "what it is"], rows
+
+
+def _values(schema: dict[str, Any]) -> str:
+    """Say which values a field takes, from its JSON schema.
+
+    >>> _values({"type": "number", "minimum": 0, "exclusiveMaximum": 1})
+    'a number from 0 below 1'
+    >>> _values({"anyOf": [{"type": "boolean"}, {"const": "bn_first"}]})
+    'on, off, bn_first'
+    """
+    if "anyOf" in schema:
+        return ", ".join(map(_values, schema["anyOf"]))
+    if "const" in schema or "enum" in schema:
+        return ", ".join(schema.get("enum") or [schema["const"]])
+    kinds = {"boolean": "on, off", "null": "none", "string": "text", "integer": "an integer", "number": "a number"}
+    words = {"minimum": "from", "exclusiveMinimum": "above", "maximum": "to", "exclusiveMaximum": "below"}
+    bounds = [f"{word} {schema[key]:g}" for key, word in words.items() if schema.get(key, NO_BOUND) < NO_BOUND]
+    return " ".join([kinds[schema["type"]], *bounds])
+
+
+def studies(out: Path) -> TextTable:
+    """List the studies in a folder, with how many of their cells have an outcome.
+
+    Raises:
+        UsageError: there is no such folder.
+    """
+    if not out.is_dir():
+        raise UsageError(f"no folder {out}, and so no studies; --out names another")
+    rows = []
+    for folder in study_folders(out):
+        store, name = Store(folder), str(folder.relative_to(out))
+        try:
+            study = store.read_study()
+            num_done = sum(record.has_result for record in store.records().values())
+        except UsageError as error:  # one broken study hides no other
+            rows.append([name, str(error), "", ""])
+            continue
+        arms = ", ".join(study.arm_names)
+        rows.append([name, f"{study.compare}: {arms}", str(len(study.axes["seed"])), str(num_done)])
+    return ["study", "arms", "seeds or trials", "cells with a result"], rows

@@ -1,0 +1,135 @@
+"""How a study may grow: along its axes, and by claims; never into another question."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from ablations.config.cell import CellConfig
+from ablations.config.claim import merge_claims
+from ablations.config.errors import UsageError
+from ablations.config.search import Point, Search
+from ablations.config.study import DATA_FIELDS, Study, choose_ref, point_name
+from ablations.config.values import value_name
+
+
+def extend(stored: Study, asked: Study, *, named: Collection[str], ref: str | None, num_results: int) -> Study:
+    """Grow a stored study along its axes to take in what is asked now.
+
+    Args:
+        named: fields that were asked for by name: an axis does not grow by a default.
+        ref: the reference asked for; None: the stored one stays.
+        num_results: cells of the study that have a result by now, so that growing it is another look at them.
+
+    Returns:
+        The stored study with the union of the values, and the additions as a line of its history.
+
+    Raises:
+        UsageError: what is asked is another question, and the field that differs is named; or a reference is no arm.
+    """
+    if asked.compare != stored.compare:
+        raise _another_question(stored, "compare", stored.compare, [asked.compare])
+    if stored.recipe is not None and asked.recipe != stored.recipe:
+        raise _another_question(stored, "recipe", stored.recipe, [asked.recipe])
+    if asked.search != stored.search:
+        raise _another_question(stored, "search", _search_text(stored.search), [_search_text(asked.search)])
+    points = _merge_points(stored, asked)
+    axes = {field: list(values) for field, values in stored.axes.items()}
+    per_data = dict(stored.per_data)
+    added: list[str] = []
+    for field, have in axes.items():
+        held = asked.data_points.values()
+        values = asked.axes.get(field) or list(dict.fromkeys(point[field] for point in held))
+        new = [value for value in values if value not in have]
+        if new and field not in named:
+            raise UsageError(
+                f"study '{stored.name}' has {field}={','.join(map(value_name, have))}, and none was asked for: "
+                f"give --set {field}={value_name(have[0])}, or others"
+            )
+        have += new
+        added += [f"{field}={value_name(value)}" for value in new]
+    for point in asked.data_points.values():
+        name = point_name(point, [field for field in DATA_FIELDS if field in axes])
+        own = _check_point(stored, asked, point, name, named)
+        if name and name not in per_data:
+            per_data[name] = own
+    axes["seed"] = sorted(axes["seed"])
+    num_looks = stored.num_looks + bool(added and num_results)
+    ref = choose_ref(ref or stored.ref, axes[stored.compare])
+    if ref != stored.ref:
+        added.append(f"ref={ref}")
+    question = asked.question or stored.question
+    if question != stored.question:
+        added.append("another wording of the question")
+    has_new_arms = len(axes[stored.compare]) > len(stored.axes[stored.compare])
+    claims = merge_claims(stored.claims, asked.claims, has_new_arms=has_new_arms and num_results > 0)
+    added += [f"claim '{claim.statement}'" for claim in claims[len(stored.claims) :]]
+    plugins = tuple(dict.fromkeys((*stored.plugins, *asked.plugins)))
+    when = f"extended (cells with results: {num_results})" if num_results else "extended"
+    history = (*stored.history, f"{when}: {', '.join(added)}") if added else stored.history
+    update: dict[str, Any] = {"question": question, "axes": axes, "ref": ref, "per_data": per_data, "plugins": plugins}
+    update |= {"claims": claims, "history": history, "num_looks": num_looks, "points": points}
+    return stored.model_copy(update=update)
+
+
+def _merge_points(stored: Study, asked: Study) -> tuple[Point, ...]:
+    """Return the points of a stored study and those that come with what is asked.
+
+    Raises:
+        UsageError: some cells would have other values than they have.
+    """
+    have = {point.key: point for point in stored.points}
+    for point in asked.points:
+        if have.setdefault(point.key, point) != point:
+            if point.arm is not None and not stored.is_tuning:
+                raise UsageError(
+                    f"study '{stored.name}' has tested the winners as they were, {_written(have[point.key].values)} "
+                    f"for {point.arm}, and the trials have another now, {_written(point.values)}: for a study of those "
+                    f"copy {stored.name}/tuning into a folder of another name, and give that name as --study"
+                )
+            arm = point.arm or "every arm"
+            where = arm if point.seed is None else f"{arm} seed {point.seed}"
+            raise _another_question(
+                stored, "point", _written(have[point.key].values), [_written(point.values)], where=where
+            )
+    return tuple(have.values())
+
+
+def _search_text(search: Search | None) -> str:
+    return "none" if search is None else f"{search} ({search.sampler}, seed {search.seed})"
+
+
+def _written(values: Mapping[str, Any]) -> str:
+    return point_name(values, values)
+
+
+def _check_point(
+    stored: Study, asked: Study, point: Mapping[str, Any], name: str, named: Collection[str]
+) -> dict[str, Any]:
+    """Check what is asked of a data set against the stored study; return the fields that a new one decides itself.
+
+    Raises:
+        UsageError: a field has another value there.
+    """
+    decided = {field for own in stored.per_data.values() for field in own}
+    own = stored.per_data.get(name)
+    known = {**stored.fixed, **(own or {})}
+    for field in CellConfig.model_fields:
+        if field in stored.axes or field in stored.searched:
+            continue
+        if own is None and field in decided and field not in named:
+            continue
+        default = "the data set's own" if field in decided else CellConfig.model_fields[field].get_default()
+        have = known.get(field, default)
+        want = asked.axes.get(field, [point.get(field)])
+        if want != [have]:
+            raise _another_question(stored, field, have, want, where=name)
+    return {field: point[field] for field in sorted(decided)} if own is None else {}
+
+
+def _another_question(stored: Study, field: str, have: Any, want: list[Any], *, where: str = "") -> UsageError:
+    place = f" for {where}" if where else ""
+    return UsageError(
+        f"study '{stored.name}' asks another question: its {field} is {value_name(have)}{place}, not "
+        f"{','.join(map(value_name, want))}; choose another name with --study"
+    )

@@ -1,0 +1,196 @@
+"""Named recipes: the values of a cell's fields that they stand for, on each kind of data."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from ablations.config import UsageError
+from ablations.config.cell import Task
+from ufo.registry import unknown_name
+
+QUICK: dict[str, Any] = {
+    "min_lr_share": 0.01,
+    "warmup_epochs": 1,
+    "weight_decay": 0.05,
+    "label_smoothing": 0.1,
+    "grad_clip": 1.0,
+}
+
+DEIT: dict[str, Any] = {
+    "policy": "rand_augment",
+    "color_jitter": 0.4,
+    "mixup": 0.8,
+    "cutmix": 1.0,
+    "erasing": 0.25,
+    "drop_path": 0.1,
+    "epochs": 300,
+    "min_lr_share": 0.01,
+    "warmup_epochs": 5,
+    "warmup_lr_share": 1e-3,
+    "weight_decay": 0.05,
+    "label_smoothing": 0.1,
+    "grad_clip": 0.0,
+    "ema_decay": 0.99996,
+}
+
+SMALL_DATA: dict[str, Any] = {
+    "mixup": 1.0,
+    "cutmix": 1.0,
+    "mix_probability": 0.5,
+    "erasing": 0.25,
+    "drop_path": 0.1,
+    "epochs": 100,
+    "lr": 1e-3,
+    "min_lr_share": 0.01,
+    "warmup_epochs": 10,
+    "weight_decay": 0.05,
+    "label_smoothing": 0.1,
+    "grad_clip": 0.0,
+}
+
+DETECT_1X: dict[str, Any] = {
+    "epochs": 12,
+    "schedule": "8+11",
+    "batch_size": 16,
+    "lr": 1e-4,
+    "min_lr_share": 0.0,
+    "warmup_epochs": 0,
+    "warmup_steps": 500,
+    "warmup_lr_share": 1e-3,
+    "weight_decay": 0.05,
+    "label_smoothing": 0.0,
+    "grad_clip": 0.0,
+}
+
+DETECT_3X: dict[str, Any] = {
+    **DETECT_1X,
+    "epochs": 36,
+    "schedule": "27+33",
+}
+
+SIDES = {"quick": "800", "1x": "800", "3x": "+".join(str(side) for side in range(480, 801, 32))}
+"""Recipe of a detector to the sides of photographs in training, in pixels."""
+
+RECIPES = {
+    "quick": "for a first answer: crops, mirrors or shifts, label smoothing and clipping; 8 to 20 epochs",
+    "deit": "DeiT's, arXiv 2012.12877: RandAugment, colour jitter, mixup, CutMix, erasing, drop path, EMA; 300 epochs",
+    "small_data": "for CIFAR and Tiny-ImageNet, after SPT_LSA, arXiv 2112.13492: AutoAugment, mixup, CutMix, erasing; "
+    "100 epochs",
+    "1x": "Mask R-CNN's, arXiv 1703.06870, in 12 epochs at one scale; AdamW as XCiT's detectors, arXiv 2106.09681",
+    "3x": "as 1x in 36 epochs, at scales of 480 to 800 px, as XCiT's detectors",
+}
+"""Name to what it is. Of `quick`, weight decay and label smoothing are DeiT's; warm-up and clipping are ours, for short
+runs. `deit` and `small_data` have the values of the arguments of their authors' code (main.py of facebookresearch/deit
+and of aanna0701/SPT_LSA_ViT), but for these: colour jitter, which DeiT's code asks for and timm's loader leaves out
+beside RandAugment; mixing by sample, where DeiT mixes a batch in one way; torchvision's RandAugment, where timm's
+increases with its magnitude; and the largest erased area, a third of an image, which SPT_LSA has at 0.4.
+
+`1x` and `3x` have the values of XCiT's detection code (detection/configs of facebookresearch/xcit), but for its random
+crops; its drop path, 0.05 in a small net; its 1,000 proposals in training, here twice as many as in evaluation; and its
+batch, which it leaves to the number of GPUs: 16 images are Mask R-CNN's."""
+
+FOR_TASK: dict[Task, tuple[str, ...]] = {"classify": ("quick", "deit", "small_data"), "detect": ("quick", "1x", "3x")}
+"""Task to the recipes that it can be trained by, its default first."""
+
+LARGEST_SMALL = 256
+"""Pixels of the side of images that a small detector is meant for."""
+
+DEIT_LR, DEIT_LR_BATCH = 5e-4, 512
+"""DeiT's learning rate is proportional to the batch."""
+
+REPEATS = 3
+"""Of repeated augmentation, in both; for streamed images, since decoding them is what it saves."""
+
+
+def recipe_fields(recipe: str, task: Task = "classify") -> dict[str, Any]:
+    """Return the fields that a recipe has on all data alike.
+
+    Raises:
+        UsageError: no such recipe, or none for this task.
+    """
+    if recipe not in RECIPES:
+        raise UsageError(str(unknown_name("recipe", recipe, list(RECIPES))))
+    if recipe not in FOR_TASK[task]:
+        raise UsageError(f"recipe {recipe} is none for --task {task}; give {', '.join(FOR_TASK[task])}")
+    if recipe == "quick" and task == "detect":
+        return {**QUICK, "label_smoothing": 0.0}
+    return {"quick": QUICK, "deit": DEIT, "small_data": SMALL_DATA, "1x": DETECT_1X, "3x": DETECT_3X}[recipe]
+
+
+def defaults(
+    *,
+    image_side: int,
+    flips: bool,
+    task: Task = "classify",
+    recipe: str = "quick",
+    streamed: bool = False,
+    batch_size: int | None = None,
+    from_weights: bool = False,
+) -> dict[str, Any]:
+    """Return a value for every field of a cell that a data set decides.
+
+    Args:
+        image_side: pixels of the shorter side.
+        flips: whether an image mirrored left to right still shows the same class.
+        task: that is learnt.
+        recipe: one of `RECIPES`.
+        streamed: whether images are decoded as they are needed.
+        batch_size: asked for; None: not.
+        from_weights: whether a detector's backbone has been trained, so that its BatchNorms have statistics to keep.
+
+    Raises:
+        UsageError: no such recipe.
+
+    >>> values = defaults(image_side=32, flips=True)
+    >>> values["model"], values["patch"], values["augment"]
+    ('ufo_vit_nano', 4, 'crop_flip')
+    """
+    small: dict[str, Any] = {"model": "ufo_vit_pico", "epochs": 8, "batch_size": 64, "lr": 4e-3}
+    middle: dict[str, Any] = {"model": "ufo_vit_nano", "epochs": 20, "batch_size": 128, "lr": 3e-3}
+    large: dict[str, Any] = {"model": "ufo_vit_s", "epochs": 20, "batch_size": 128, "lr": 1e-3}
+    if task == "detect":
+        return _detection(image_side, recipe, batch_norm="frozen" if from_weights else "sync")
+    sized = small if image_side <= 16 else middle if image_side <= 96 else large
+    augment = "crop_flip" if flips else "shift"
+    own: dict[str, Any] = {"repeats": REPEATS} if recipe != "quick" and streamed else {}
+    if recipe == "deit":
+        augment = "resized_crop_flip" if flips else "shift"
+        own["lr"] = DEIT_LR * (batch_size or sized["batch_size"]) / DEIT_LR_BATCH
+    elif recipe == "small_data":
+        own["policy"] = "auto_augment_cifar" if image_side <= 32 else "auto_augment"
+    return {**sized, **recipe_fields(recipe), **own, "patch": default_patch(image_side), "augment": augment}
+
+
+def _detection(image_side: int, recipe: str, *, batch_norm: str) -> dict[str, Any]:
+    """Return what images with objects in them decide: small ones a small net, with narrow heads and small anchors."""
+    small: dict[str, Any] = {
+        "model": "ufo_vit_nano",
+        "patch": 4,
+        "epochs": 4,
+        "batch_size": 4,
+        "lr": 1e-3,
+        "fpn_dim": 64,
+        "box_dim": 128,
+        "mask_dim": 64,
+        "anchor_scale": 4.0,
+        "proposals": 200,
+        "rois": 64,
+        "most_found": 20,
+        "train_sides": "+".join(str(image_side * share // 8) for share in (7, 8)),
+        "eval_side": image_side,
+        "longest_side": 2 * image_side,
+    }
+    large: dict[str, Any] = {"model": "ufo_vit_s", "patch": 16, "epochs": 12, "batch_size": 16, "lr": 1e-4}
+    recipe_own = recipe_fields(recipe, "detect")
+    sized = small if image_side <= LARGEST_SMALL else {**large, "train_sides": SIDES[recipe]}
+    return {**sized, **recipe_own, "augment": "flip", "batch_norm": batch_norm}
+
+
+def default_patch(image_side: int) -> int:
+    """Return the power of two that makes about 8 x 8 tokens, from 2 to 16 px.
+
+    >>> [default_patch(side) for side in (8, 32, 64, 224)]
+    [2, 4, 8, 16]
+    """
+    return min(16, max(2, 2 ** int(math.log2(image_side / 8)))) if image_side > 8 else 2

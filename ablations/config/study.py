@@ -1,0 +1,331 @@
+"""A study: a grid of cells with one question, and its cells."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+
+from ablations.config.cell import CellConfig, Task, first_error
+from ablations.config.claim import Claim
+from ablations.config.errors import UsageError
+from ablations.config.make import make_config
+from ablations.config.search import FIRST_TRIAL_SEED, Point, Search, point_of
+from ablations.config.values import check_values, value_name
+
+FORMAT: Literal[1] = 1
+"""Version of study.yaml."""
+
+ALWAYS_AXES = ("norm", "seed")
+
+DATA_FIELDS = ("data", "image_size", "classes")
+"""What a data set is in a study: each combination of their values decides fields of its own, such as the patch."""
+
+Defaults = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+"""From the fields of a cell that were asked for to a value for every other field that needs one."""
+
+
+class Study(BaseModel):
+    """What was asked, complete.
+
+    Args:
+        name: of the study and its folder.
+        question: one sentence, from the experiment file; empty where there is none.
+        compare: the field whose values are the arms.
+        ref: the arm that every other is compared with; None where there is one arm only.
+        recipe: gave the values of fields that were not asked for; None: not recorded.
+        axes: values of every field that varies, in the order of the expansion; ``seed`` is one of them.
+        fixed: value of every field that neither varies nor is decided by the data set.
+        per_data: where one of `DATA_FIELDS` is an axis, for each combination the fields that it decides and that were
+            not asked for; else they stand in ``fixed``.
+        search: of the tuning that this study is, or whose winners it trains; None: neither.
+        points: values of the searched fields: of a tuning for each trial, of the study of its winners for each arm.
+        plugins: modules that were imported to register normalisers.
+        claims: what its numbers are to support or to contradict.
+        history: one line for each extension.
+        num_looks: extensions of its axes that were asked for when cells of it had results, and so could be seen.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal[1] = FORMAT
+    name: str
+    question: str = ""
+    compare: str = "norm"
+    ref: str | None = None
+    recipe: str | None = None
+    axes: dict[str, list[Any]]
+    fixed: dict[str, Any]
+    per_data: dict[str, dict[str, Any]] = {}
+    search: Search | None = None
+    points: tuple[Point, ...] = ()
+    plugins: tuple[str, ...] = ()
+    claims: tuple[Claim, ...] = ()
+    history: tuple[str, ...] = ()
+    num_looks: int = 0
+
+    @property
+    def arms(self) -> list[Any]:
+        """Values of the compared field."""
+        return self.axes[self.compare]
+
+    @property
+    def arm_names(self) -> list[str]:
+        """Each arm as files, tables and ``--ref`` have it."""
+        return [value_name(value) for value in self.arms]
+
+    @property
+    def searched(self) -> list[str]:
+        """Fields whose values the points give: neither axes nor fixed."""
+        return [] if self.search is None else self.search.fields
+
+    @property
+    def is_tuning(self) -> bool:
+        """Whether its cells are trials, whose seeds are no replicates: each has a point of its own."""
+        return self.fixed.get("scored_on") == "val"
+
+    @property
+    def task(self) -> Task:
+        """What its cells learn."""
+        task: Task = self.fixed.get("task", "classify")
+        return task
+
+    @property
+    def conditions(self) -> dict[str, list[Any]]:
+        """Every other axis of several values: tables and tests are per combination of them."""
+        others = {field: values for field, values in self.axes.items() if field not in (self.compare, "seed")}
+        return {field: values for field, values in others.items() if len(values) > 1}
+
+    @property
+    def condition_names(self) -> list[str]:
+        """Every combination of the conditions' values, in the order of the expansion; one empty name without any."""
+        points = itertools.product(*self.conditions.values())
+        return [point_name(dict(zip(self.conditions, values, strict=True)), self.conditions) for values in points]
+
+    @property
+    def data_points(self) -> dict[str, dict[str, Any]]:
+        """Each data set at each image size that was asked for, by `point_name`: every field that is no other axis."""
+        fields = [field for field in DATA_FIELDS if field in self.axes]
+        points = {}
+        for values in itertools.product(*(self.axes[field] for field in fields)):
+            point = dict(zip(fields, values, strict=True))
+            name = point_name(point, fields)
+            if name in self.per_data or not fields:  # a product that has grown has points that nobody asked for yet
+                points[name] = {**self.fixed, **point, **self.per_data.get(name, {})}
+        return points
+
+    def has(self, cell: CellConfig) -> bool:
+        """Whether a cell is a point of the study: on its axes, and with every other field as the study holds it."""
+        values = cell.model_dump(mode="json")
+        point = point_name(values, [field for field in DATA_FIELDS if field in self.axes])
+        held = {**self.fixed, **self.per_data.get(point, {})}
+        held |= point_of(self.points, self.arm_of(cell), cell.seed) or {}
+        is_held = all(values[field] == value for field, value in held.items() if field in values)
+        return is_held and all(getattr(cell, field) in values for field, values in self.axes.items())
+
+    def arm_of(self, cell: CellConfig) -> str:
+        """Name a cell's arm."""
+        return value_name(getattr(cell, self.compare))
+
+    def condition_of(self, cell: CellConfig) -> str:
+        """Name a cell's point on every axis but the arms and the seeds; empty where there is one condition only."""
+        return point_name(dict(cell), self.conditions)
+
+    def title_of(self, cell: CellConfig) -> str:
+        """Name a cell for people: its arm, condition and seed, or for a trial its number and point."""
+        condition = self.condition_of(cell)
+        arm = f"{self.arm_of(cell)} ({condition})" if condition else self.arm_of(cell)
+        title = f"{arm} {self.unit} {self.number_of(cell.seed)}"
+        return f"{title} at {point_name(dict(cell), self.searched)}" if self.is_tuning else title
+
+    @property
+    def unit(self) -> str:
+        """What the cells of an arm differ in: ``seed``, or in a tuning ``trial``."""
+        return "trial" if self.is_tuning else "seed"
+
+    def number_of(self, seed: int) -> int:
+        """Return a seed as people see it: that of a trial is its number, from 0."""
+        return seed - FIRST_TRIAL_SEED if self.is_tuning else seed
+
+    @model_validator(mode="after")
+    def _is_complete(self) -> Study:
+        for field in (self.compare, *ALWAYS_AXES):
+            if not self.axes.get(field):
+                raise ValueError(f"axes has no values of {field}")
+        for field, values in self.axes.items():
+            if check_values(field, values) != values:
+                raise ValueError(f"axes has values of {field} of another type")
+        for field, info in CellConfig.model_fields.items():
+            points = self.data_points.values()
+            is_given = field in self.axes or field in self.searched or (points and all(field in p for p in points))
+            if info.is_required() and not is_given:
+                raise ValueError(f"fixed has no {field}")
+        self._check_points()
+        if self.ref is not None:
+            choose_ref(self.ref, self.arms)
+        return self
+
+    def _check_points(self) -> None:
+        """Check that cells have points in all searched fields, and that no seed is both a trial's and a replicate's.
+
+        Raises:
+            ValueError: it is not so.
+        """
+        for point in self.points:
+            if sorted(point.values) != sorted(self.searched):
+                raise ValueError(f"a point has values of {', '.join(point.values)}, not of {', '.join(self.searched)}")
+        if self.search is None:
+            return
+        asked = itertools.product(self.arm_names, self.axes["seed"])
+        lacking = [(arm, seed) for arm, seed in asked if point_of(self.points, arm, seed) is None]
+        if lacking and not (self.is_tuning and self.search.sampler == "tpe"):
+            arm, seed = lacking[0]
+            raise ValueError(
+                f"{arm} has no tuned values{f' for seed {seed}' * self.is_tuning}: tune it with the others"
+            )
+        for seed in self.axes["seed"]:
+            if (seed >= FIRST_TRIAL_SEED) != self.is_tuning:
+                what = "trials have seeds from" if self.is_tuning else "replicates have seeds below"
+                raise ValueError(f"seed {seed}: {what} {FIRST_TRIAL_SEED:,}, so that none is both")
+
+
+def point_name(values: Mapping[str, Any], fields: Iterable[str]) -> str:
+    """Write the values of some fields as conditions and messages have them.
+
+    >>> point_name({"lr": 0.001, "lpi": False, "depth": 2}, ["lr", "lpi"])
+    'lr=0.001, lpi=off'
+    """
+    return ", ".join(f"{field}={value_name(values[field])}" for field in fields)
+
+
+def expand(
+    axes: Mapping[str, list[Any]],
+    fixed: Mapping[str, Any],
+    defaults: Defaults,
+    *,
+    compare: str = "norm",
+    points: Collection[Point] | None = None,
+) -> list[CellConfig]:
+    """Expand the product of the axes, seed by seed, so that an interrupted grid compares equal numbers.
+
+    Cells whose point is still to be drawn are none yet.
+
+    Args:
+        axes: values of every field that varies.
+        fixed: of others that were asked for.
+        defaults: for the rest.
+        compare: the field whose values are the arms.
+        points: values of searched fields; None: nothing is searched.
+
+    Raises:
+        UsageError: values that do not go together.
+    """
+    others = {field: values for field, values in axes.items() if field != "seed"}
+    cells = []
+    for seed in axes["seed"]:
+        for point in itertools.product(*others.values()):
+            asked = {**fixed, **dict(zip(others, point, strict=True)), "seed": seed}
+            if points is not None:
+                if (values := point_of(points, value_name(asked[compare]), seed)) is None:
+                    continue
+                asked |= values
+            cells.append(make_config({**defaults(asked), **asked}))
+    return cells
+
+
+def design(
+    *,
+    name: str,
+    asked: Mapping[str, list[Any]],
+    compare: str,
+    ref: str | None,
+    recipe: str,
+    defaults: Defaults,
+    question: str = "",
+    search: Search | None = None,
+    points: tuple[Point, ...] = (),
+    plugins: tuple[str, ...] = (),
+    claims: tuple[Claim, ...] = (),
+) -> tuple[Study, list[CellConfig]]:
+    """Make a study and its cells from lists of values.
+
+    Args:
+        asked: values for each field that was named; several make an axis.
+        recipe: by which ``defaults`` gives the others.
+        search: as in `Study`; its fields are asked for by the points alone.
+        points: as in `Study`; those that depend on results come as results do.
+
+    Raises:
+        UsageError: a reference that is no arm, values that do not go together, or arms that differ in more than one
+            field by default.
+    """
+    fields = sorted(asked, key=lambda field: (field != compare, field == "seed"))
+    axes = {f: list(asked[f]) for f in fields if len(asked[f]) > 1 or f in (*ALWAYS_AXES, compare)}
+    if compare not in axes:
+        raise UsageError(f"--compare {compare}: give the values to compare, for instance --set {compare}=a,b")
+    single = {field: asked[field][0] for field in asked if field not in axes}
+    cells = expand(axes, single, defaults, compare=compare, points=points if search else None)
+    searched = [] if search is None else search.fields
+    per_data = _decided_by_data(axes, single, defaults, searched=searched)
+    decided = {field for own in per_data.values() for field in own} | {*searched}
+    first = cells[0].model_dump(mode="json")
+    fixed = {field: value for field, value in first.items() if field not in axes and field not in decided}
+    if compare in DATA_FIELDS:
+        _check_one_difference(compare, per_data)
+    try:
+        study = Study(
+            name=name,
+            question=question,
+            compare=compare,
+            ref=choose_ref(ref, axes[compare]),
+            recipe=recipe,
+            axes=axes,
+            fixed=fixed,
+            per_data=per_data,
+            search=search,
+            points=points,
+            plugins=plugins,
+            claims=claims,
+        )
+    except ValidationError as error:
+        raise UsageError(first_error(error)) from None
+    return study, cells
+
+
+def _decided_by_data(
+    axes: Mapping[str, list[Any]], single: Mapping[str, Any], defaults: Defaults, *, searched: Collection[str]
+) -> dict[str, dict[str, Any]]:
+    """Return what each data set at each image size decides, of what was not asked for; nothing where there is one."""
+    data_axes = {field: axes[field] for field in DATA_FIELDS if field in axes}
+    per_data = {}
+    for values in itertools.product(*data_axes.values()) if data_axes else ():
+        point = {**single, **dict(zip(data_axes, values, strict=True))}
+        given = {*single, *axes, *searched}
+        own = {field: value for field, value in defaults(point).items() if field not in given}
+        per_data[point_name(point, data_axes)] = own
+    return per_data
+
+
+def _check_one_difference(compare: str, per_data: Mapping[str, Mapping[str, Any]]) -> None:
+    first, *others = per_data.values()
+    differ = [f for f, v in first.items() if f != "data_fingerprint" and any(own[f] != v for own in others)]
+    if differ:
+        raise UsageError(
+            f"--compare {compare}: by default its values differ in {', '.join(differ)} too; give each with --set"
+        )
+
+
+def choose_ref(ref: str | None, values: list[Any]) -> str | None:
+    """Return the reference among some arms: the one that is asked for, or else xnorm, or the first; None for one arm.
+
+    Raises:
+        UsageError: it is none of them.
+    """
+    arms = [value_name(value) for value in values]
+    if ref is not None and ref not in arms:
+        raise UsageError(f"--ref {ref} is none of the arms: {', '.join(arms)}")
+    if ref is not None or len(arms) < 2:
+        return ref
+    return "xnorm" if "xnorm" in arms else arms[0]

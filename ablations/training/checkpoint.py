@@ -1,0 +1,176 @@
+"""Checkpoints, written whole or not at all; a cell that goes on from one gives the same numbers."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import pickle
+import time
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Checkpoint
+
+from ablations.store import CHECKPOINT, RESUMED, write_json
+from ablations.training.limits import is_oom
+
+LOG = logging.getLogger(__name__)
+
+EPOCH_END_S, WITHIN_EPOCH_S = 60.0, 600.0
+"""Seconds since the last checkpoint from which one is due at the end of an epoch, and within one, where nothing else is
+asked for: a short cell writes none."""
+
+DIGEST_BYTES, CHUNK_BYTES = hashlib.sha256().digest_size, 2**20
+
+FORMAT = 2
+"""Of what a checkpoint holds; one of another is not gone on from."""
+
+OWN = "ablations"
+"""Where a checkpoint holds what is not the trainer's."""
+
+
+class Checkpoints(Checkpoint):
+    """Has a trainer save what it can be gone on from, with what tells whether it may be.
+
+    Args:
+        folder: the cell's.
+        every: epochs between two checkpoints, or time; 0: none; None: by `EPOCH_END_S` and `WITHIN_EPOCH_S`.
+        made_by: what the cell is trained with, from `trained_with`.
+
+    Attributes:
+        resumed_after: the finished epochs after which, or after some steps more, earlier attempts were gone on from.
+        seconds_before: what those attempts took up to there.
+    """
+
+    def __init__(self, folder: Path, *, every: int | timedelta | None, made_by: dict[str, str]) -> None:
+        self.folder = folder
+        self.made_by = made_by
+        self.resumed_after: list[int] = []
+        self.seconds_before = 0.0
+        self._started = self._saved = time.monotonic()
+        self._epochs = every if isinstance(every, int) else None
+        seconds = every.total_seconds() if isinstance(every, timedelta) else None
+        self._at_end_s = EPOCH_END_S if seconds is None else seconds
+        self._within_s = WITHIN_EPOCH_S if seconds is None else seconds
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save within an epoch, when it is time."""
+        if self._epochs is None and time.monotonic() - self._saved >= self._within_s and not trainer.is_last_batch:
+            self._save(trainer)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save at the end of an epoch, when it is time."""
+        if self._epochs is None:
+            is_due = time.monotonic() - self._saved >= self._at_end_s
+        else:
+            is_due = self._epochs > 0 and (trainer.current_epoch + 1) % self._epochs == 0
+        if is_due:
+            self._save(trainer)
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Add what tells whether it may be gone on from."""
+        checkpoint[OWN] = {
+            "made_by": self.made_by,
+            "seconds": self.seconds_before + time.monotonic() - self._started,
+            "resumed_after": self.resumed_after,
+            "epochs": trainer.current_epoch + trainer.is_last_batch,
+        }
+
+    def load(self) -> dict[str, Any] | None:
+        """Return the training of an attempt that was cut short; None: there is none, or the log says why not.
+
+        Raises:
+            OSError: the system cannot read it now; it stays for another attempt, as with a want of memory.
+        """
+        if not self.path.exists():
+            return None
+        try:
+            checkpoint = _read(self.path)
+        except DamagedError as reason:
+            LOG.warning("the checkpoint cannot be read, so the cell starts anew: %s", reason)
+            return None
+        own = checkpoint.get(OWN, {})
+        if own.get("made_by") != self.made_by:
+            LOG.warning("the checkpoint is from other numerics, torch or kind of device, so the cell starts anew")
+            return None
+        self.seconds_before = own["seconds"]
+        self.resumed_after = [*own["resumed_after"], own["epochs"]]
+        write_json(self.folder / RESUMED, {"resumed_after_epochs": self.resumed_after, "seconds": self.seconds_before})
+        LOG.info("going on after epoch %d, at step %d", own["epochs"], checkpoint["global_step"])
+        return checkpoint
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self.folder / CHECKPOINT
+
+    def _save(self, trainer: pl.Trainer) -> None:
+        scratch = self.path.with_suffix(".partial")
+        trainer.save_checkpoint(scratch)
+        with scratch.open("r+b") as file:
+            digest = _digest(file, scratch.stat().st_size)
+            file.write(digest)  # behind torch's archive, where its reader does not look
+            file.flush()
+            os.fsync(file.fileno())
+        scratch.replace(self.path)
+        self._saved = time.monotonic()
+
+
+def trained_with(*, numerics: str, device: torch.device, trainer: str) -> dict[str, str]:
+    """Return what a checkpoint must have in common with whoever goes on from it.
+
+    Args:
+        numerics: of the code that trains it.
+        device: that it is trained on.
+        trainer: that trains it.
+    """
+    return {
+        "format": str(FORMAT),
+        "numerics": numerics,
+        "torch": str(torch.__version__),
+        "device": device.type,
+        "trainer": trainer,
+    }
+
+
+class DamagedError(Exception):
+    """A checkpoint is not what was written."""
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Read what `Checkpoints` has written, to the last bit: torch itself compares no checksum.
+
+    Raises:
+        DamagedError: it is something else.
+        OSError: it cannot be read now.
+    """
+    with path.open("rb") as file:
+        length = path.stat().st_size - DIGEST_BYTES
+        if length <= 0 or _digest(file, length) != file.read():
+            raise DamagedError("its checksum is another")
+        file.seek(0)
+        try:
+            checkpoint: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+        except (RuntimeError, pickle.UnpicklingError) as error:  # of another torch
+            if isinstance(error, RuntimeError) and is_oom(error):
+                raise
+            raise DamagedError(str(error)) from error
+    return checkpoint
+
+
+def _digest(file: BinaryIO, length: int) -> bytes:
+    """Hash the first bytes of a file, and stop behind them."""
+    digest = hashlib.sha256()
+    file.seek(0)
+    while length > 0 and (chunk := file.read(min(length, CHUNK_BYTES))):
+        digest.update(chunk)
+        length -= len(chunk)
+    return digest.digest()

@@ -1,0 +1,104 @@
+"""Lightning's loggers beside our own files. What a logger does wrong is noted in the cell's log, and costs nothing."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+
+from ablations.config import CellConfig
+
+LOG = logging.getLogger(__name__)
+
+
+class Loggers(pl.Callback):
+    """Hands each epoch's metrics to Lightning's loggers; one that raises is dropped, and the cell goes on.
+
+    TensorBoard forgets the epochs of an earlier attempt that are trained again. A run of W&B is gone on with where the
+    attempt was gone on from its checkpoint, and shows such epochs twice; an attempt that starts anew has a run of its
+    own.
+
+    Args:
+        names: ``tensorboard`` or ``wandb``.
+        folder: of this cell's logs.
+        config: the cell, logged as hyperparameters.
+    """
+
+    def __init__(self, names: tuple[str, ...], *, folder: Path, config: CellConfig) -> None:
+        self.folder = folder
+        self.config = config
+        self.names = names
+        self._loggers: dict[str, Any] = {}
+        self._run_id = uuid.uuid4().hex[:8]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the id of W&B's run."""
+        return {"run_id": self._run_id}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the id of W&B's run."""
+        self._run_id = state_dict["run_id"]
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Make the loggers, which begin to write at once."""
+        for name in self.names:
+            self._guarded(name, partial(self._attach, name, trainer.current_epoch))
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Log the epoch's metrics."""
+        means, step = pl_module.epoch_metrics(), trainer.current_epoch + 1
+        for name, logger in list(self._loggers.items()):
+            self._guarded(name, partial(logger.log_metrics, means, step=step))
+
+    def finish(self, metrics: dict[str, float], *, status: str) -> None:
+        """Log what the test gave, and close every logger.
+
+        Args:
+            metrics: names to values; empty where the cell was not tested.
+            status: ``success`` or ``failed``.
+        """
+        for name, logger in list(self._loggers.items()):
+            if metrics:  # at a step of its own, which TensorBoard forgets where an attempt after this one tests again
+                self._guarded(name, partial(logger.log_metrics, metrics, step=self.config.epochs + 1))
+            self._guarded(name, partial(logger.finalize, status))
+            self._guarded(name, partial(_close, logger, failed=status == "failed"))
+
+    def _attach(self, name: str, num_epochs: int) -> None:
+        """Make a logger.
+
+        Args:
+            name: of `LOGGERS`.
+            num_epochs: that an earlier attempt has finished, after which this one goes on.
+        """
+        from pytorch_lightning import loggers
+
+        self.folder.mkdir(parents=True, exist_ok=True)
+        run = self.folder.name
+        logger: Any
+        if name == "tensorboard":
+            logger = loggers.TensorBoardLogger(
+                self.folder.parent, name=run, version="", default_hp_metric=False, purge_step=num_epochs + 1
+            )
+        else:
+            project = self.folder.parent.parent.name
+            logger = loggers.WandbLogger(name=run, save_dir=self.folder, project=project, id=self._run_id)
+        logger.log_hyperparams(self.config.model_dump(mode="json"))
+        self._loggers[name] = logger
+
+    def _guarded(self, name: str, call: Callable[[], object]) -> None:
+        try:
+            call()
+        except Exception as error:
+            LOG.warning("the logger %s is dropped: %s: %s", name, type(error).__name__, error)
+            self._loggers.pop(name, None)
+
+
+def _close(logger: Any, *, failed: bool) -> None:
+    """End a run of wandb, of which there is one a process; other loggers are closed by now."""
+    if finish := getattr(logger.experiment, "finish", None):
+        finish(exit_code=int(failed))
