@@ -129,7 +129,7 @@ def test_the_readmes_trainer_runs(cli, tmp_path, monkeypatch):
     names: dict[str, object] = {}
     exec(code.group(1), names)
     assert names["logits"][0].shape[1] == 10
-    assert names["trained"].config.norm == "xnorm"
+    assert names["trained"].config.net.norm == "xnorm"
     assert list((tmp_path / "runs" / "own").rglob("probes.csv"))
 
 

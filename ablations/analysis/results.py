@@ -12,9 +12,10 @@ import pandas as pd
 from ablations import analysis
 from ablations.analysis.claims import Case, judge
 from ablations.analysis.contrasts import contrasts_of
-from ablations.config import CellConfig, Study, UsageError
+from ablations.config import Study, UsageError
+from ablations.config.cell import FIELDS
 from ablations.config.claim import OF_TRIALS, Claim
-from ablations.config.task import MEASURES
+from ablations.config.task import METRICS
 from ablations.store.frames import Frames
 
 FRAMES = ("cells", "curves", "probes", "correct", "precision", "examples", "costs", "missing")
@@ -88,7 +89,7 @@ class Results:
     @property
     def measure(self) -> str:
         """What runs are compared by: accuracy, or the average precision of masks."""
-        return MEASURES[self.studies[0].task].name
+        return METRICS[self.studies[0].task].name
 
     @property
     def is_tuning(self) -> bool:
@@ -99,7 +100,7 @@ class Results:
     def searched(self) -> list[str]:
         """The fields that were searched, in the order of a cell's; none where nothing was tuned."""
         fields = {field for study in self.studies for field in study.searched}
-        return [field for field in CellConfig.model_fields if field in fields]
+        return [field for field in FIELDS if field in fields]
 
     @property
     def has_drawn_points(self) -> bool:

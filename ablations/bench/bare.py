@@ -65,26 +65,27 @@ def train_bare(config: CellConfig, info: DataInfo, *, splits: dict[str, Split]) 
     Raises:
         ValueError: a cell in another precision than float32, compiled, or with what only the harness does.
     """
-    if config.precision != "32-true" or config.compile:
-        raise ValueError(f"the bare loop trains in 32-true, uncompiled, not {config.precision}, {config.compile=}")
-    if config.mixup or config.cutmix or config.erasing or config.ema_decay:
+    run, augmentation, optim = config.run, config.augmentation, config.optimisation
+    if run.precision != "32-true" or run.compile:
+        raise ValueError(f"the bare loop trains in 32-true, uncompiled, not {run.precision}, {run.compile=}")
+    if augmentation.mixup or augmentation.cutmix or augmentation.erasing or optim.ema_decay:
         raise ValueError("the bare loop trains without mixup, CutMix, erasing and moving averages")
     started = time.perf_counter()
     scale = Scale(info.mean, info.std, device=CPU)
     train = TrainBatches(
         splits["train"],
         scale=scale,
-        batch_size=config.batch_size,
+        batch_size=optim.batch_size,
         augmentation=make_augmentation(config),
         seed=config.seed,
-        repeats=config.repeats,
+        repeats=augmentation.repeats,
     )
     val, test = (EvalBatches(splits[name], scale=scale) for name in ("val", "test"))
     shape = info.image_shape
     net = build_ufo_net(config, img_size=shape[:2], in_chans=shape[2], num_classes=len(info.classes))
-    optimizer = build_optimizer(net, lr=config.lr, weight_decay=config.weight_decay, fused=True)
+    optimizer = build_optimizer(net, lr=optim.lr, weight_decay=optim.weight_decay, fused=True)
     train_losses, val_losses, val_accuracies_pct, epochs_s = [], [], [], []
-    for epoch in range(config.epochs):
+    for epoch in range(optim.epochs):
         clock = time.perf_counter()
         train_losses.append(_train_epoch(net, optimizer, train, config=config, epoch=epoch))
         val_loss, val_accuracy_pct = _evaluate(net, val)
@@ -105,21 +106,21 @@ def _train_epoch(
     parameters = list(net.parameters())
     loss_sum = torch.zeros(())
     for index, (images, labels) in enumerate(train):
-        lr = config.lr * lr_share(
+        lr = config.optimisation.lr * lr_share(
             epoch * len(train) + index,
-            num_steps=config.epochs * len(train),
-            num_warmup_steps=config.warmup_epochs * len(train),
-            min_share=config.min_lr_share,
-            warmup_share=config.warmup_lr_share,
+            num_steps=config.optimisation.epochs * len(train),
+            num_warmup_steps=config.optimisation.warmup_epochs * len(train),
+            min_share=config.optimisation.min_lr_share,
+            warmup_share=config.optimisation.warmup_lr_share,
         )
         for group in optimizer.param_groups:
             group["lr"] = lr
         logits = net(images, None if keep is None else keep[index])
-        loss = F.cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
+        loss = F.cross_entropy(logits, labels, label_smoothing=config.optimisation.label_smoothing)
         optimizer.zero_grad()
         torch.autograd.backward(loss)
-        if config.grad_clip:
-            nn.utils.clip_grad_norm_(parameters, config.grad_clip)
+        if config.optimisation.grad_clip:
+            nn.utils.clip_grad_norm_(parameters, config.optimisation.grad_clip)
         optimizer.step()
         loss_sum += loss.detach()
     return loss_sum.item() / len(train)
@@ -139,12 +140,12 @@ def _evaluate(net: ufo.UFOViT, batches: EvalBatches) -> tuple[float, float]:
 
 
 def _draw_keep(net: ufo.UFOViT, train: TrainBatches, *, config: CellConfig, epoch: int) -> Tensor | None:
-    if not config.drop_path:
+    if not config.net.drop_path:
         return None
     shape = (len(train), train.batch_size)
     generators = (epoch_generator(config.seed, "drop_path", epoch, name) for name in net.branches)
     draws = [torch.rand(shape, generator=generator) for generator in generators]
-    return torch.stack(draws, dim=1) >= config.drop_path  # (steps, branches, B)
+    return torch.stack(draws, dim=1) >= config.net.drop_path  # (steps, branches, B)
 
 
 def write_cells(path: Path, cells: Iterable[CellConfig]) -> None:

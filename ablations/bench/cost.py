@@ -71,10 +71,10 @@ def _subjects(plan: Plan) -> Iterator[tuple[str, str, CellConfig, DataInfo]]:
     """Give condition, arm, configuration and data of the first cell of each arm and condition."""
     seen = set[tuple[str, str]]()
     for cell in plan.cells:
-        key = (plan.study.condition_of(cell), value_name(getattr(cell, plan.study.compare)))
+        key = (plan.study.condition_of(cell), value_name(cell[plan.study.compare]))
         if key not in seen:
             seen.add(key)
-            yield *key, cell, plan.infos[cell.data_fingerprint]
+            yield *key, cell, plan.infos[cell.images.data_fingerprint]
 
 
 def _count(condition: str, arm: str, cell: CellConfig, info: DataInfo) -> Iterator[Cost]:
@@ -90,7 +90,7 @@ def _count(condition: str, arm: str, cell: CellConfig, info: DataInfo) -> Iterat
 def _time(
     condition: str, arm: str, cell: CellConfig, info: DataInfo, *, device: torch.device, number: int
 ) -> Iterator[Cost]:
-    with cpu_threads(cell.threads_per_cell):
+    with cpu_threads(cell.run.threads_per_cell):
         yield from _time_alone(condition, arm, cell, info, device=device, number=number)
 
 
@@ -141,8 +141,8 @@ class _Net:
             return
         height, width, channels = info.image_shape
         self.module = build_net(cell, image_shape=info.image_shape, num_classes=len(info.classes)).to(device)
-        self._images = self.evaluated = torch.rand(cell.batch_size, channels, height, width, device=device)
-        self._targets = torch.zeros(cell.batch_size, dtype=torch.long, device=device)
+        self._images = self.evaluated = torch.rand(cell.optimisation.batch_size, channels, height, width, device=device)
+        self._targets = torch.zeros(cell.optimisation.batch_size, dtype=torch.long, device=device)
         self.one = torch.zeros(1, channels, height, width, device=device)
 
     def loss(self) -> torch.Tensor:

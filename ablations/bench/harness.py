@@ -128,7 +128,7 @@ def bench_harness(
 
     with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
         cells = grid.cells(out=Path(scratch) / "none")
-        pair = Grid(norms=grid.norms[:1], num_seeds=2, epochs=max(2, cells[0].epochs))
+        pair = Grid(norms=grid.norms[:1], num_seeds=2, epochs=max(2, cells[0].optimisation.epochs))
         for number in range(1, rounds + 1):
             folder = Path(scratch) / str(number)
             picked = [cells[((number - 1) * fresh_cells + i) % len(cells)] for i in range(fresh_cells)]
@@ -146,13 +146,14 @@ def _time(contender: str, cells: list[CellConfig], grid: Grid, folder: Path) -> 
     """Return the seconds that a contender takes for cells, in an empty folder of its own."""
     at_once = 2 if contender.endswith("_x2") else 1
     threads = ["--threads", str(max(1, (os.cpu_count() or 1) // 2))] if at_once == 2 else []
+    epochs = ["--epochs", cells[0].optimisation.epochs]
     folder.mkdir(parents=True)
     if contender == "ours":
         commands = [python("ablations", "run", *grid.arguments, "--out", folder / "runs")]
     elif contender.startswith("fresh"):
         commands = [
-            python("ablations.bench.fresh", "--norm", c.norm, "--seed", c.seed, "--epochs", c.epochs, *threads)
-            for c in cells
+            python("ablations.bench.fresh", "--norm", cell.net.norm, "--seed", cell.seed, *epochs, *threads)
+            for cell in cells
         ]
     else:
         shares = [share for share in (cells[i::at_once] for i in range(at_once)) if share]

@@ -15,9 +15,9 @@ from torch import nn
 import ufo
 from ablations.bench.measure import count_multiply_adds, peak_bytes, time_calls
 from ablations.config import UsageError
-from ablations.config.cell import Task
-from ablations.config.foreign import is_foreign, is_timm
+from ablations.config.nets import is_foreign, is_timm
 from ablations.config.packages import require_package
+from ablations.config.types import Task
 from ablations.engine.threads import cpu_threads
 from ablations.tasks.net import check_foreign_name
 from ablations.tasks.timm_net import make_timm_net

@@ -225,7 +225,7 @@ def model(
     from ablations.bench.models import ModelBench, ModelRow, bench_models, describe_models
     from ablations.cli.options import parse_sizes
     from ablations.config import UsageError
-    from ablations.config.task import TASKS
+    from ablations.config.types import TASKS
     from ablations.engine.devices import find_device
 
     _check_folders(csv=csv)

@@ -292,7 +292,7 @@ def parse_classes(text: str) -> str:
         UsageError: the file cannot be read, or has no names.
     """
     from ablations.config import UsageError
-    from ablations.config.cell import CLASS_JOINT
+    from ablations.config.types import JOINT
 
     if not text.startswith("@"):
         return text
@@ -302,7 +302,7 @@ def parse_classes(text: str) -> str:
         raise UsageError(f"--classes {text}: the file cannot be read: {error}") from error
     if len(names) < 2:
         raise UsageError(f"--classes {text}: give a file with two names or more, one a line")
-    return CLASS_JOINT.join(names)
+    return JOINT.join(names)
 
 
 def _count(option: str, text: str, *, least: int = 1) -> int | None:

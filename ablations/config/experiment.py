@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from ablations.config.cell import CellConfig
+from ablations.config.cell import FIELDS
 from ablations.config.claim import Claim, parse_claims
 from ablations.config.errors import UsageError
 from ablations.config.search import Search, parse_search
@@ -127,11 +127,11 @@ def load_experiment(given: str | Path) -> Experiment:
     for key, value in content.items():
         if key == "seeds":
             asked["seed"] = _seeds(value)
-        elif key in CellConfig.model_fields:
+        elif key in FIELDS:
             values = value if isinstance(value, list) else [value]
             asked[key] = parse_values(key, value) if isinstance(value, str) else check_values(key, values)
         else:
-            valid = sorted([*OPTIONS, "seeds", *CellConfig.model_fields])
+            valid = sorted([*OPTIONS, "seeds", *FIELDS])
             raise UsageError(f"{path}: {unknown_name('key', str(key), valid)}")
     plugins = options.get("plugins", [])
     if not (isinstance(plugins, list) and all(isinstance(name, str) for name in plugins)):

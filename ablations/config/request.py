@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ablations.config import Study, UsageError
-from ablations.config.cell import COSINE, NEVER_ASKED
+from ablations.config.asked import without_foreign
+from ablations.config.cell import FIELDS
 from ablations.config.claim import Claim
 from ablations.config.experiment import Experiment, load_experiment
-from ablations.config.foreign import without_own_fields
 from ablations.config.options import EngineOptions, InMemory
 from ablations.config.search import EXAMPLE, FIRST_TRIAL_SEED, Point, Search, parse_search
 from ablations.config.seeds import parse_seeds
+from ablations.config.types import COSINE
 
 SMOKE_IMAGES = {"train_limit": [256], "batch_size": [64]}
 SMOKE: dict[str, list[Any]] = {
@@ -217,8 +218,8 @@ def request_of(study: Study, *, folder: Path, data: list[str] | None, data_root:
     Raises:
         UsageError: a data set is a folder of images, and a study does not hold its place.
     """
-    single = {field: [value] for field, value in study.fixed.items() if field not in NEVER_ASKED}
-    asked = without_own_fields({**single, **study.axes})
+    single = {field: [value] for field, value in study.fixed.items() if not FIELDS[field].traits.is_derived}
+    asked = without_foreign({**single, **study.axes})
     if data is not None:
         asked["data"] = data
     elif placeless := [name for name in asked["data"] if ":" in name]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from ablations.config import UsageError
-from ablations.config.cell import CLASS_JOINT
+from ablations.config.types import JOINT
 from ablations.data.streams import SPLIT_SEED
 from ufo.init import keyed_generator
 from ufo.registry import unknown_name
@@ -37,7 +37,7 @@ def choose_classes(names: list[str], wanted: str | None) -> list[str]:
             raise UsageError(f"classes {wanted}: there are {len(names):,}; give a number from 2 to that")
         drawn = torch.randperm(len(names), generator=keyed_generator(SPLIT_SEED, "classes"))[: int(wanted)]
         return [names[i] for i in sorted(drawn.tolist())]
-    chosen = set(wanted.split(CLASS_JOINT))
+    chosen = set(wanted.split(JOINT))
     for name in sorted(chosen - set(names)):
         listed = str(unknown_name("class", name, names))
         more = f"{', '.join(names[:MOST_NAMED])} and {len(names) - MOST_NAMED:,} more"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ablations.config import UsageError
-from ablations.config.cell import Task
+from ablations.config.types import Task
 from ablations.data.folder import image_folder
 from ablations.data.objects.shapes import SIDE, Shapes
 from ablations.data.objects.source import Coco, ObjectSource

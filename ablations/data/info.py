@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ablations.config.cell import Task
+from ablations.config.types import Task
 
 
 @dataclass(frozen=True)

@@ -52,9 +52,9 @@ def make_images(config: CellConfig, info: DataInfo) -> Images:
     """Return what decodes a cell's images where they are streamed."""
     return Images(
         info,
-        side=config.image_size,
+        side=config.images.image_size,
         augmentation=make_augmentation(config),
-        eval_crop=config.eval_crop,
+        eval_crop=config.augmentation.eval_crop,
         seed=config.seed,
     )
 
@@ -65,7 +65,7 @@ def time_images(config: CellConfig, info: DataInfo) -> float:
     Raises:
         UsageError: one of those that are tried cannot be read.
     """
-    splits = find_rows(info, train_limit=config.train_limit, with_test=False)
+    splits = find_rows(info, train_limit=config.images.train_limit, with_test=False)
     images, rows = make_images(config, info), splits["train"].rows
     tried = rows[torch.linspace(0, len(rows) - 1, min(TIMED_IMAGES, len(rows))).long()].tolist()
     started = time.perf_counter()
@@ -76,12 +76,12 @@ def time_images(config: CellConfig, info: DataInfo) -> float:
 def make_augmentation(config: CellConfig) -> Augmentation:
     """Return how a cell's training images are augmented, one by one."""
     return Augmentation(
-        augment=config.augment,
-        policy=config.policy,
-        policy_magnitude=config.policy_magnitude,
-        policy_magnitude_std=config.policy_magnitude_std,
-        policy_ops=config.policy_ops,
-        color_jitter=config.color_jitter,
+        augment=config.augmentation.augment,
+        policy=config.augmentation.policy,
+        policy_magnitude=config.augmentation.policy_magnitude,
+        policy_magnitude_std=config.augmentation.policy_magnitude_std,
+        policy_ops=config.augmentation.policy_ops,
+        color_jitter=config.augmentation.color_jitter,
     )
 
 
@@ -97,16 +97,16 @@ def load_in_memory(config: CellConfig, info: DataInfo, *, device: torch.device, 
     Raises:
         ValueError: batches that the processes cannot share.
     """
-    with_test = config.scored_on == "test"
+    with_test = config.run.scored_on == "test"
     scale = Scale(info.mean, info.std, device=device)
-    splits = load_splits(info, train_limit=config.train_limit, device=device, with_test=with_test)
+    splits = load_splits(info, train_limit=config.images.train_limit, device=device, with_test=with_test)
     train = TrainBatches(
         splits["train"],
         scale=scale,
-        batch_size=config.batch_size,
+        batch_size=config.optimisation.batch_size,
         augmentation=make_augmentation(config),
         seed=config.seed,
-        repeats=config.repeats,
+        repeats=config.augmentation.repeats,
         rank=rank,
     )
     return CellData(
@@ -130,13 +130,13 @@ def load_streamed(config: CellConfig, info: DataInfo, *, workers: int, device: t
     Raises:
         ValueError: batches that the processes cannot share.
     """
-    with_test = config.scored_on == "test"
+    with_test = config.run.scored_on == "test"
     scale = Scale(info.mean, info.std, device=device)
-    splits = find_rows(info, train_limit=config.train_limit, with_test=with_test)
+    splits = find_rows(info, train_limit=config.images.train_limit, with_test=with_test)
     stream = ImageStream(
         make_images(config, info),
         workers=workers,
-        batch_size=config.batch_size // rank.world_size,
+        batch_size=config.optimisation.batch_size // rank.world_size,
         largest_batch=EVAL_BATCH,
         device=device,
     )
@@ -144,11 +144,11 @@ def load_streamed(config: CellConfig, info: DataInfo, *, workers: int, device: t
         stream=stream,
         split=splits["train"],
         scale=scale,
-        batch_size=config.batch_size,
+        batch_size=config.optimisation.batch_size,
         augmentation=make_augmentation(config),
         image_side=min(info.image_shape[:2]),
         seed=config.seed,
-        repeats=config.repeats,
+        repeats=config.augmentation.repeats,
         rank=rank,
     )
     return CellData(

@@ -143,5 +143,5 @@ def make_data(config: CellConfig, info: DataInfo, *, workers: int = 0) -> CellDa
     """
     if config.task == "detect":
         return ImagesWithObjects(config, info, workers=workers)
-    assert config.streamed == info.streamed, "the cell and its data set differ in where images come from"
+    assert config.images.streamed == info.streamed, "the cell and its data set differ in where images come from"
     return (StreamedImages if info.streamed else ImagesInMemory)(config, info, workers=workers)

@@ -59,7 +59,7 @@ def run_cell(
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     disk_full = False
-    with logged(folder / "log.txt"), cpu_threads(config.threads_per_cell), forked_library(config.seed):
+    with logged(folder / "log.txt"), cpu_threads(config.run.threads_per_cell), forked_library(config.seed):
         cell: _Cell | None = None
         try:
             cell = _Cell(config, info, folder, device, options, numerics, fields)
@@ -97,7 +97,7 @@ class _Cell:
         self.data = make_data(config, info, workers=options.workers)
         self.module = module = make_module(config, info, weights=options.weights)
         fields["init_hash"] = shared_weights_hash(module.net)
-        if config.classes is not None:
+        if config.images.classes is not None:
             fields["classes"] = info.classes
         fields["num_parameters"] = sum(parameter.numel() for parameter in module.net.parameters())
         self.history = History(folder)
@@ -117,7 +117,7 @@ class _Cell:
         is_ended = False
         try:
             trainer.fit(module, self.data, checkpoint=self.checkpoints.load())
-            if self.config.scored_on == "test":
+            if self.config.run.scored_on == "test":
                 trainer.test(module, self.data)
                 module.write_test(self.folder)
                 tested = module.test_metrics()
@@ -134,7 +134,7 @@ class _Cell:
             self.fields["epoch_hashes"] = module.epoch_hashes
             self.fields["resumed_after_epochs"] = self.checkpoints.resumed_after
             self.fields["seconds"] = self.checkpoints.seconds_before
-        if not self.config.smoke and (seen := module.no_learning(self.history.rows)):
+        if not self.config.run.smoke and (seen := module.no_learning(self.history.rows)):
             return "diverged", "no_learning", seen
         return "ok", "", ""
 

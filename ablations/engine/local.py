@@ -91,7 +91,7 @@ class Runner:
         self._options, self._watcher = options, watcher
         self._records = dict(records)
         self._provenance = {"plugins": list(study.plugins), **describe()}
-        self._numerics = numerics_now((cell.norm for cell in todo), task=study.task)
+        self._numerics = numerics_now((cell.net.norm for cell in todo), task=study.task)
         self._plugin_hashes = {norm: plugin_hash(norm) for norm in self._numerics}
         self._pending = deque(todo)
         self._held: deque[CellConfig] = deque()  # by other runners
@@ -107,7 +107,7 @@ class Runner:
             second_try=options.retry != "none",
             most=options.max_failures,
         )
-        self._capacity = Capacity(devices, options, threads_per_cell=max(cell.threads_per_cell for cell in todo))
+        self._capacity = Capacity(devices, options, threads_per_cell=max(cell.run.threads_per_cell for cell in todo))
 
     def run(self) -> None:
         """Run until every cell has an outcome, here or with another runner.
@@ -256,17 +256,17 @@ class Runner:
             log_folder=str(self._store.folder.resolve() / "logs" / self._folder_name(cell)),
             memory_mib=self._capacity.limit_mib(slot.device, alone=self._alone is not None),
             workers=self._capacity.workers,
-            weights=dict(self._options.weights).get(cell.norm, ""),
+            weights=dict(self._options.weights).get(cell.net.norm, ""),
         )
         return Task(
             config=cell,
-            info=self._infos[cell.data_fingerprint],
+            info=self._infos[cell.images.data_fingerprint],
             folder=lease.folder.resolve(),
             device=slot.device,
             options=options,
-            numerics=self._numerics[cell.norm],
+            numerics=self._numerics[cell.net.norm],
             plugins=self._study.plugins,
-            plugin_hash=self._plugin_hashes[cell.norm],
+            plugin_hash=self._plugin_hashes[cell.net.norm],
         )
 
     def _take_checkpoint(self, cell: CellConfig, path: Path, lease: Lease) -> None:

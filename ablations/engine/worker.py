@@ -129,7 +129,7 @@ class Worker:
 
 
 def _all_but_seed(task: Task) -> dict[str, Any]:
-    return task.config.model_dump(exclude={"seed"})
+    return {**task.config.model_dump(), "seed": None}
 
 
 def _serve(pipe: Connection, keeps: bool) -> None:
@@ -163,7 +163,7 @@ def _run(task: Task) -> Result:
     try:
         for name in task.plugins:
             import_plugin(name)
-        if plugin_hash(task.config.norm) != task.plugin_hash:
+        if plugin_hash(task.config.net.norm) != task.plugin_hash:
             raise RuntimeError("the plug-in was changed after the run began; give the command again")
     except Exception as error:
         started = datetime.now(UTC).isoformat(timespec="seconds")

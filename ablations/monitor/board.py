@@ -22,7 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ablations.config import CellConfig, Study
-from ablations.config.task import MEASURES
+from ablations.config.task import METRICS
 from ablations.config.values import duration
 from ablations.store import Store
 from ablations.store.leases import LEASE
@@ -259,9 +259,9 @@ def _progress(folder: Path, cell: CellConfig, place: Place) -> Progress:
     return Progress(
         *place,
         epoch=len(rows),
-        epochs=cell.epochs,
+        epochs=cell.optimisation.epochs,
         train_loss=float(last["train_loss"]) if last else None,
-        val_score_pct=float(last[MEASURES[cell.task].columns[1]]) if last else None,
+        val_score_pct=float(last[METRICS[cell.task].columns[1]]) if last else None,
         seconds=max(0.0, time.time() - begun),
         host=host,
     )

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.live import Live
 
 from ablations.config import CellConfig, Study
-from ablations.config.task import MEASURES, score_column
+from ablations.config.task import METRICS, score_column
 from ablations.monitor.board import Board, fill_board
 from ablations.store import Store
 
@@ -44,7 +44,7 @@ class Lines:
         """Print the cell's line."""
         self._note_end(cell, outcome, ours=ours)
         score = outcome.get(score_column(cell))
-        what = "" if score is None else f"{SPLITS[cell.scored_on]} {MEASURES[cell.task].name} {score:.2f} %"
+        what = "" if score is None else f"{SPLITS[cell.run.scored_on]} {METRICS[cell.task].name} {score:.2f} %"
         kind = f"{outcome['outcome']} {outcome['kind']}".strip()
         line = (
             f"[{len(self.ended)}/{self.total}] {self.study.title_of(cell)}: {kind}  {what}  {outcome['seconds']:.1f} s"

@@ -63,6 +63,6 @@ def _norm_of(folder: Path) -> str:
     from ablations.tasks.detect.start import read_classifier
 
     try:
-        return read_classifier(folder / WEIGHTS).norm
+        return read_classifier(folder / WEIGHTS).net.norm
     except (OSError, ValueError) as error:
         raise UsageError(f"--init {folder}: {str(error).splitlines()[0]}") from error

@@ -80,5 +80,5 @@ def build(
     if len(plan.cells) != 1:
         raise UsageError(f"build makes one cell, and this is {len(plan.cells)}")
     (cell,) = plan.cells
-    info = plan.infos[cell.data_fingerprint]
+    info = plan.infos[cell.images.data_fingerprint]
     return make_module(cell, info), make_data(cell, info, workers=workers)

@@ -11,25 +11,25 @@ from typing import Any, Literal
 import torch
 
 from ablations.config import CellConfig, Study, UsageError, recipes
-from ablations.config.effects import check_effects
-from ablations.config.foreign import check_own_fields, is_foreign, is_timm
+from ablations.config.asked import check_effects, check_nets, check_task
 from ablations.config.growth import extend
+from ablations.config.nets import is_foreign, is_timm
 from ablations.config.numerics import recorded_numerics
 from ablations.config.options import EngineOptions
 from ablations.config.packages import require_package
 from ablations.config.request import DEFAULT_NORMS, DEFAULT_SEEDS, SMOKE_IMAGES, SMOKE_OBJECTS, Request, Rerun
 from ablations.config.search import check_search
 from ablations.config.study import DATA_FIELDS, design
-from ablations.config.task import check_meaning, task_of
+from ablations.config.task import task_of
 from ablations.config.values import check_field, check_values, parse_values, value_name
 from ablations.data import OWN_SIZE, DataInfo
 from ablations.engine.capacity import Capacity
 from ablations.engine.devices import find_devices
 from ablations.planning.checks import (
     check_access,
+    check_builds,
     check_claims,
     check_engine,
-    check_nets,
     check_precision,
     check_schedules,
     check_sizes,
@@ -103,7 +103,7 @@ class Plan:
 
     @property
     def _capacity(self) -> Capacity:
-        threads = max(cell.threads_per_cell for cell in self.cells)
+        threads = max(cell.run.threads_per_cell for cell in self.cells)
         return Capacity(self.devices, self.engine, threads_per_cell=threads)
 
     def _is_wanted(self, cell: CellConfig) -> bool:
@@ -134,8 +134,8 @@ def make_plan(request: Request) -> Plan:
         import_plugin(plugin)
     asked = _complete(request)
     task = task_of(asked)
-    usual = recipes.recipe_fields(request.recipe, task)
-    check_meaning(task, asked, usual=usual, searched=_searched(request))
+    recipe = recipes.recipe_fields(request.recipe, task)
+    check_task(task, asked, recipe=recipe, searched=_searched(request))
     devices = find_devices(request.devices)
     check_precision(devices[0], asked)
     check_engine(devices[0], request.engine)
@@ -176,7 +176,7 @@ def make_plan(request: Request) -> Plan:
         )
     infos = data.by_fingerprint
     check_workers(request.engine.workers, infos)
-    check_effects(request.asked, cells, usual=usual)
+    check_effects(request.asked, cells, recipe=recipe)
     check_sizes(cells, infos)
     check_schedules(cells, infos)
     if stored is not None:
@@ -185,7 +185,7 @@ def make_plan(request: Request) -> Plan:
     plan = Plan(
         study=study,
         cells=cells,
-        states=_states(cells, records, numerics_now((cell.norm for cell in cells), task=task)),
+        states=_states(cells, records, numerics_now((cell.net.norm for cell in cells), task=task)),
         records=records,
         store=store,
         infos=infos,
@@ -198,7 +198,7 @@ def make_plan(request: Request) -> Plan:
         is_begun=is_begun,
         taken=taken,
     )
-    return replace(plan, starts=tuple(check_nets(plan.todo, infos, weights=dict(weights.paths))))
+    return replace(plan, starts=tuple(check_builds(plan.todo, infos, weights=dict(weights.paths))))
 
 
 def _find_weights(request: Request, asked: Mapping[str, list[Any]], stored: Study | None) -> InitialWeights:
@@ -310,7 +310,7 @@ def _complete(request: Request) -> dict[str, list[Any]]:
             check_foreign_name(model, task_of(asked))
         else:
             SIZES[model]
-    check_own_fields(asked)
+    check_nets(asked)
     return asked
 
 
@@ -377,5 +377,5 @@ def _states(cells: list[CellConfig], records: dict[str, CellRecord], numerics: d
         elif not record.has_result:
             states[cell.id] = "failed"
         else:
-            states[cell.id] = "done" if recorded_numerics(record.outcome) == numerics[cell.norm] else "stale"
+            states[cell.id] = "done" if recorded_numerics(record.outcome) == numerics[cell.net.norm] else "stale"
     return states

@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from ablations.analysis.results import Results
-from ablations.config.cell import Task
+from ablations.config.types import Task
 from ablations.figures.agreement import agreement
 from ablations.figures.arms import accuracy_per_arm
 from ablations.figures.canvas import measure_of

@@ -11,7 +11,7 @@ import pandas as pd
 from ablations.analysis import ALPHA, CHANCE_KINDS, MOST_EXACT, coverage
 from ablations.analysis.results import Results
 from ablations.config import Study
-from ablations.config.task import MEASURES
+from ablations.config.task import METRICS
 
 
 def main_notes(results: Results) -> list[str]:
@@ -96,7 +96,7 @@ def points_text(study: Study, tuned: pd.DataFrame) -> str:
         )
     return (
         f"tuning: {budget} of every arm {how} of {study.search}; each winner is the trial of the highest validation "
-        f"{MEASURES[study.task].name} at the last epoch, and no trial has read the test split"
+        f"{METRICS[study.task].name} at the last epoch, and no trial has read the test split"
     )
 
 

@@ -53,7 +53,7 @@ def find_leftovers(store: Store, *, cached: Callable[[str], Iterable[Path]]) -> 
         for record in records
         if (record.folder / CHECKPOINT).exists()
     ]
-    fingerprints = {record.config.data_fingerprint for record in records}
+    fingerprints = {record.config.images.data_fingerprint for record in records}
     fingerprints |= {point["data_fingerprint"] for point in study.data_points.values()}
     own = store.folder.resolve()
     beside = [Store(folder) for folder in study_folders(own.parent.parent if own.name == TRIALS else own.parent)]

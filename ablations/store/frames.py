@@ -15,11 +15,11 @@ import numpy.typing as npt
 import pandas as pd
 
 from ablations.config import CellConfig, Study
-from ablations.config.cell import Task
-from ablations.config.foreign import is_foreign
+from ablations.config.nets import is_foreign
 from ablations.config.numerics import recorded_numerics
 from ablations.config.study import point_name
-from ablations.config.task import AVERAGE_PRECISIONS, MEASURES, score_column
+from ablations.config.task import AVERAGE_PRECISIONS, METRICS, score_column
+from ablations.config.types import Task
 from ablations.config.values import value_name
 from ablations.store.objects import read_examples, read_precision
 from ablations.store.records import CellRecord, Store
@@ -165,16 +165,16 @@ def _cell_row(record: CellRecord, study: Study, numerics: Mapping[str, str] | No
     git = outcome.get("git") or {}
     versions = {name: version for name, version in outcome["versions"].items() if version is not None}
     return {
-        **{field: getattr(config, field) for field in (*study.axes, *study.searched)},
-        **arm_columns(getattr(config, study.compare), study),
+        **{field: config[field] for field in (*study.axes, *study.searched)},
+        **arm_columns(config[study.compare], study),
         **{key: outcome[key] for key in _columns(study) if key in outcome},
         "batches": " ".join(outcome["epoch_hashes"]),
         "cell": config.id,
         "condition": study.condition_of(config),
-        "measure": MEASURES[config.task].name,
-        "val_score_pct": outcome.get(MEASURES[config.task].columns[1]),
+        "measure": METRICS[config.task].name,
+        "val_score_pct": outcome.get(METRICS[config.task].columns[1]),
         "score_pct": None if outcome["outcome"] == "failed" else score,
-        "stale": numerics is not None and recorded_numerics(outcome) != numerics[config.norm],
+        "stale": numerics is not None and recorded_numerics(outcome) != numerics[config.net.norm],
         "num_attempts": 1 + len(outcome["attempts"]),
         "attempts_seconds": sum(attempt["seconds"] for attempt in outcome["attempts"]),
         "is_resumed": bool(outcome.get("resumed_after_epochs")),
@@ -224,7 +224,7 @@ def _probes(record: CellRecord, problems: list[str]) -> pd.DataFrame:
         return pd.DataFrame()
     if (read := _read_csv(record, "probes.csv", ["epoch", "layer", "probe", "value"], problems)) is None:
         return pd.DataFrame()
-    if read.empty and is_foreign(record.config.model):  # a net without normalisers
+    if read.empty and is_foreign(record.config.net.model):  # a net without normalisers
         return pd.DataFrame()
     epochs = pd.to_numeric(read["epoch"], errors="coerce")
     counts = epochs[epochs % 1 == 0].value_counts().sort_index()

@@ -15,9 +15,9 @@ from typing import Any
 
 import ablations
 from ablations.config import UsageError
-from ablations.config.cell import Task
 from ablations.config.numerics import numerics_text
 from ablations.config.packages import DISTRIBUTION, package_version
+from ablations.config.types import Task
 from ufo.norms import NORMS, RegistrationError
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -20,7 +20,8 @@ import yaml
 from pydantic import ValidationError
 
 from ablations.config import CellConfig, Study, UsageError
-from ablations.config.cell import first_error
+from ablations.config.cell import GROUPS
+from ablations.config.errors import first_error
 from ablations.config.task import score_column
 from ablations.store.files import sync, write_json, write_text
 from ablations.store.leases import (
@@ -311,7 +312,7 @@ def _read_record(folder: Path) -> CellRecord:
         outcome = json.loads((folder / "outcome.json").read_text())
         config = CellConfig.model_validate_json((folder / "config.json").read_text())
     except ValidationError as error:
-        raise _unreadable(folder, f"config.json: {first_error(error)}") from error
+        raise _unreadable(folder, f"config.json: {first_error(error, groups=tuple(GROUPS))}") from error
     except (OSError, ValueError, RecursionError) as error:
         raise _unreadable(folder, " ".join(str(error).split())) from error
     if not isinstance(outcome, dict) or outcome.get("format") != RECORD_FORMAT:

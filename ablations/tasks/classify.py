@@ -60,8 +60,9 @@ class Classifier(CellModule):
         self.save_hyperparameters(given)
         self.image_shape, self.num_classes = image_shape, num_classes
         self.branches = branches_of(own)
+        mixed = config.augmentation
         self.mixing = Mixing(
-            mixup=config.mixup, cutmix=config.cutmix, mix_probability=config.mix_probability, erasing=config.erasing
+            mixup=mixed.mixup, cutmix=mixed.cutmix, mix_probability=mixed.mix_probability, erasing=mixed.erasing
         )
         # Without looking at values, which would wait for the device and drop NaN from the mean.
         self.train_loss = MeanMetric(nan_strategy="disable")
@@ -87,7 +88,7 @@ class Classifier(CellModule):
         else:
             keep = self._keep[batch_idx]
             logits = self.train_net(images, keep[:, : len(images)] if own is None else keep[:, own])
-        loss = F.cross_entropy(logits.float(), targets, label_smoothing=self.config.label_smoothing)
+        loss = F.cross_entropy(logits.float(), targets, label_smoothing=self.config.optimisation.label_smoothing)
         self.train_loss.update(loss.detach())
         return loss
 
@@ -148,7 +149,9 @@ class Classifier(CellModule):
 
     def no_learning(self, rows: list[dict[str, Any]]) -> str:
         """Say whether validation cross-entropy stayed at chance."""
-        at_chance = has_not_learned(rows, num_classes=self.num_classes, warmup_epochs=self.config.warmup_epochs)
+        at_chance = has_not_learned(
+            rows, num_classes=self.num_classes, warmup_epochs=self.config.optimisation.warmup_epochs
+        )
         return "validation cross-entropy stayed at chance" if at_chance else ""
 
     def validated(self, last: dict[str, Any]) -> dict[str, float]:
@@ -168,7 +171,7 @@ class Classifier(CellModule):
         train: Any = self.trainer.train_dataloader
         num_batches = len(train)
         rank = train.rank if isinstance(train, EpochBatches) else None
-        self._own = None if rank is None or rank.world_size == 1 else rank.mirrored(self.config.batch_size)
+        self._own = None if rank is None or rank.world_size == 1 else rank.mirrored(self.config.optimisation.batch_size)
         self._mixing_draws = self._draw_mixing(epoch, num_batches) if self.mixing else None
         reseed_library(self.config.seed, epoch)
         self._keep = self._draw_keep(epoch, num_batches)
@@ -191,7 +194,7 @@ class Classifier(CellModule):
         return MixingDraws(
             self.mixing,
             num_batches=num_batches,
-            batch_size=self.config.batch_size,
+            batch_size=self.config.optimisation.batch_size,
             size=(self.image_shape[0], self.image_shape[1]),
             seed=self.config.seed,
             epoch=epoch,
@@ -199,12 +202,12 @@ class Classifier(CellModule):
         )
 
     def _draw_keep(self, epoch: int, num_batches: int) -> Tensor | None:
-        if not (self.config.drop_path and self.branches):
+        if not (self.config.net.drop_path and self.branches):
             return None
-        shape = (num_batches, self.config.batch_size)
+        shape = (num_batches, self.config.optimisation.batch_size)
         generators = (epoch_generator(self.config.seed, "drop_path", epoch, name) for name in self.branches)
         draws = [torch.rand(shape, generator=generator) for generator in generators]
-        return (torch.stack(draws, dim=1) >= self.config.drop_path).to(self.device)  # (steps, branches, B)
+        return (torch.stack(draws, dim=1) >= self.config.net.drop_path).to(self.device)  # (steps, branches, B)
 
 
 def has_not_learned(rows: list[dict[str, Any]], *, num_classes: int, warmup_epochs: int) -> bool:

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 import ufo
 from ablations.config import CellConfig, UsageError
-from ablations.config.cell import Task
-from ablations.config.foreign import TIMM, is_timm
+from ablations.config.nets import TIMM, is_timm
+from ablations.config.types import Task
 from ablations.data import DataInfo
 from ablations.tasks.detect.resnet import check_resnet_name
 from ablations.tasks.timm_net import build_timm_net, check_timm_name
@@ -71,7 +71,7 @@ def build_net(config: CellConfig, *, image_shape: tuple[int, int, int], num_clas
     Raises:
         ValueError: sizes that do not fit each other.
     """
-    if is_timm(config.model):
+    if is_timm(config.net.model):
         return build_timm_net(config, image_shape=image_shape, num_classes=num_classes)
     return build_ufo_net(config, img_size=image_shape[:2], in_chans=image_shape[2], num_classes=num_classes)
 

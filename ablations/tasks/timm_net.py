@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ablations.config import CellConfig, UsageError
-from ablations.config.foreign import TIMM
+from ablations.config.nets import TIMM
 from ablations.config.packages import require_package
 from ablations.data.streams import forked_library
 from ufo.registry import unknown_name
@@ -55,11 +55,11 @@ def build_timm_net(config: CellConfig, *, image_shape: tuple[int, int, int], num
     """
     height, width, channels = image_shape
     return make_timm_net(
-        config.model,
+        config.net.model,
         img_size=(height, width),
         in_chans=channels,
         num_classes=num_classes,
-        drop_path=config.drop_path,
+        drop_path=config.net.drop_path,
         seed=config.seed,
     )
 

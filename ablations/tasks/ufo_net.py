@@ -21,25 +21,25 @@ def build_ufo_net(
     Raises:
         ValueError: sizes that do not fit each other.
     """
-    config = apply_change(config)
+    net = apply_change(config).net
     return ufo.build(
-        config.model,
-        norm=config.norm,
+        net.model,
+        norm=net.norm,
         num_classes=num_classes,
         in_chans=in_chans,
         img_size=img_size,
-        patch=config.patch,
-        embed_dim=config.embed_dim,
-        attn_dim=config.attn_dim,
-        depth=config.depth,
-        num_heads=config.num_heads,
-        patch_embed=config.patch_embed,
-        lpi=config.lpi,
-        ff_ratio=config.ff_ratio,
-        pos_embed=config.pos_embed,
-        class_attention=config.class_attention,
-        class_norm=config.class_norm,
-        layer_scale=config.layer_scale,
-        drop_path=config.drop_path,
+        patch=net.patch,
+        embed_dim=net.embed_dim,
+        attn_dim=net.attn_dim,
+        depth=net.depth,
+        num_heads=net.num_heads,
+        patch_embed=net.patch_embed,
+        lpi=net.lpi,
+        ff_ratio=net.ff_ratio,
+        pos_embed=net.pos_embed,
+        class_attention=net.class_attention,
+        class_norm=net.class_norm,
+        layer_scale=net.layer_scale,
+        drop_path=net.drop_path,
         seed=config.seed,
     )

@@ -31,7 +31,7 @@ class LightningTrainer(pl.Trainer):
     ) -> None:
         super().__init__(
             **placement(config, device),
-            max_epochs=config.epochs,
+            max_epochs=config.optimisation.epochs,
             callbacks=list(callbacks),
             default_root_dir=log_dir,
             logger=False,

@@ -64,7 +64,7 @@ class Loggers(pl.Callback):
         """
         for name, logger in list(self._loggers.items()):
             if metrics:  # at a step of its own, which TensorBoard forgets where an attempt after this one tests again
-                self._guarded(name, partial(logger.log_metrics, metrics, step=self.config.epochs + 1))
+                self._guarded(name, partial(logger.log_metrics, metrics, step=self.config.optimisation.epochs + 1))
             self._guarded(name, partial(logger.finalize, status))
             self._guarded(name, partial(_close, logger, failed=status == "failed"))
 

@@ -51,7 +51,7 @@ class LeanTrainer(Fabric):
     ) -> None:
         super().__init__(**placement(config, device))
         self.launch()  # makes the device the current one
-        self.max_epochs, self.precision, self.log_dir = config.epochs, config.precision, str(log_dir)
+        self.max_epochs, self.precision, self.log_dir = config.optimisation.epochs, config.run.precision, str(log_dir)
         self.own_callbacks, self.callbacks = list(callbacks), list[pl.Callback]()
         self.current_epoch = self.global_step = 0
         self.is_last_batch = False
@@ -231,6 +231,6 @@ def placement(config: CellConfig, device: torch.device) -> dict[str, Any]:
     return {
         "accelerator": device.type,
         "devices": [device.index or 0] if device.type == "cuda" else 1,
-        "precision": config.precision,
+        "precision": config.run.precision,
         "plugins": [LightningEnvironment()],  # a cell is one process whatever surrounds it, also within a Slurm job
     }

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ablations.config import CellConfig
-from ablations.config.cell import COSINE, JOINT
+from ablations.config.types import COSINE, JOINT
 from ablations.data import EpochBatches
 from ablations.data.streams import library_state, reseed_library, restore_library
 from ablations.training.average import MovingAverage
@@ -60,7 +60,7 @@ class CellModule(pl.LightningModule, ABC):
         self._is_begun = False
         self._outside: dict[str, Any] | None = None
         self._train_net: list[nn.Module] = []  # a list, so that compiled weights are not listed twice
-        if config.scale == "matched":
+        if config.net.scale == "matched":
             for attention in attention_layers(net).values():
                 attention.matched_gain = torch.ones(())  # so that it has a place in checkpoints and averages
 
@@ -74,7 +74,7 @@ class CellModule(pl.LightningModule, ABC):
 
         One graph for one shape, or an error: numbers must not depend on what the process has compiled before.
         """
-        if not self.config.compile:
+        if not self.config.run.compile:
             return self.net
         if not self._train_net:
             self._train_net.append(compiled(self.net))
@@ -88,22 +88,22 @@ class CellModule(pl.LightningModule, ABC):
         Raises:
             MisconfigurationException: a trainer that goes on longer than the schedule, or knows no number of batches.
         """
-        config, trainer = self.config, self.trainer
-        if trainer.max_epochs is None or not 0 <= trainer.max_epochs <= config.epochs:
+        config, trainer, optim = self.config, self.trainer, self.config.optimisation
+        if trainer.max_epochs is None or not 0 <= trainer.max_epochs <= optim.epochs:
             raise MisconfigurationException(
-                f"the learning rate is laid out for {config.epochs} epochs: Trainer(max_epochs={config.epochs}), "
+                f"the learning rate is laid out for {optim.epochs} epochs: Trainer(max_epochs={optim.epochs}), "
                 f"not {trainer.max_epochs}"
             )
         steps = self._steps_per_epoch()
         # A fused optimiser would undo the scaling of float16 by itself, after the gradients were clipped.
         fused = trainer.precision != "16-mixed" and trainer.strategy.root_device.type != "mps"
-        optimizer = build_optimizer(self.net, lr=config.lr, weight_decay=config.weight_decay, fused=fused)
+        optimizer = build_optimizer(self.net, lr=optim.lr, weight_decay=optim.weight_decay, fused=fused)
         schedule = build_schedule(
             optimizer,
-            num_steps=config.epochs * steps,
-            num_warmup_steps=config.warmup_epochs * steps + config.warmup_steps,
-            min_share=config.min_lr_share,
-            warmup_share=config.warmup_lr_share,
+            num_steps=optim.epochs * steps,
+            num_warmup_steps=optim.warmup_epochs * steps + optim.warmup_steps,
+            min_share=optim.min_lr_share,
+            warmup_share=optim.warmup_lr_share,
             decay_steps=_decay_steps(config, steps),
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
@@ -119,19 +119,20 @@ class CellModule(pl.LightningModule, ABC):
         Raises:
             MisconfigurationException: the trainer would clip too.
         """
+        largest = self.config.optimisation.grad_clip
         if gradient_clip_val is not None:
             raise MisconfigurationException(
-                f"the cell clips gradients itself (grad_clip={self.config.grad_clip:g}): leave out gradient_clip_val"
+                f"the cell clips gradients itself (grad_clip={largest:g}): leave out gradient_clip_val"
             )
-        if self.config.grad_clip:
+        if largest:
             parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-            nn.utils.clip_grad_norm_(parameters, self.config.grad_clip)
+            nn.utils.clip_grad_norm_(parameters, largest)
 
     def configure_callbacks(self) -> list[pl.Callback]:
         """Return the moving average of the weights where there is one, the probes, and the divergence guard."""
-        config = self.config
-        average = [MovingAverage(config.ema_decay)] if config.ema_decay else []
-        guard = DivergenceGuard(chance=self.chance_loss, losses=self.losses, warmup_epochs=config.warmup_epochs)
+        optim = self.config.optimisation
+        average = [MovingAverage(optim.ema_decay)] if optim.ema_decay else []
+        guard = DivergenceGuard(chance=self.chance_loss, losses=self.losses, warmup_epochs=optim.warmup_epochs)
         return [*average, Probes(), guard]
 
     # The course of a fit
@@ -149,7 +150,7 @@ class CellModule(pl.LightningModule, ABC):
             UnmatchableError: an output that is zero throughout.
         """
         self._outside = library_state()
-        if self.config.scale == "matched" and not self._is_begun:
+        if self.config.net.scale == "matched" and not self._is_begun:
             self.match_scale()
         self._is_begun = True
 
@@ -200,7 +201,7 @@ class CellModule(pl.LightningModule, ABC):
     def on_test_start(self) -> None:
         """Start the test's measures anew; key the global generators, also where no epoch was trained before."""
         self._outside = library_state()
-        reseed_library(self.config.seed, self.config.epochs)
+        reseed_library(self.config.seed, self.config.optimisation.epochs)
         self.reset_test_metrics()
 
     def on_test_epoch_end(self) -> None:
@@ -349,6 +350,6 @@ def as_config(config: CellConfig | Mapping[str, Any]) -> CellConfig:
 
 def _decay_steps(config: CellConfig, num_batches: int) -> list[int] | None:
     """Return the steps from which the learning rate is lower; None: it follows a cosine."""
-    if config.schedule == COSINE:
+    if config.optimisation.schedule == COSINE:
         return None
-    return [int(epoch) * num_batches for epoch in config.schedule.split(JOINT)]
+    return [int(epoch) * num_batches for epoch in config.optimisation.schedule.split(JOINT)]

@@ -39,9 +39,9 @@ def make_cell(digits: DataInfo, **fields: object) -> CellConfig:
 def train(config: CellConfig, digits: DataInfo) -> Trained:
     """Train the bare loop with the harness's threads."""
     threads = torch.get_num_threads()
-    torch.set_num_threads(config.threads_per_cell)
+    torch.set_num_threads(config.run.threads_per_cell)
     try:
-        return train_bare(config, digits, splits=load_splits(digits, train_limit=config.train_limit, device=CPU))
+        return train_bare(config, digits, splits=load_splits(digits, train_limit=config.images.train_limit, device=CPU))
     finally:
         torch.set_num_threads(threads)
 
@@ -66,7 +66,7 @@ def test_the_bare_loop_gives_the_harness_numbers(digits, tmp_path, fields):
     assert bare.val_accuracy_pct == pytest.approx(metrics["val_accuracy_pct"].tolist(), rel=1e-5)
     assert bare.test_loss == pytest.approx(result.fields["test_loss"], rel=1e-5)
     assert bare.test_accuracy_pct == pytest.approx(result.fields["test_accuracy_pct"])
-    assert len(bare.epoch_s) == config.epochs
+    assert len(bare.epoch_s) == config.optimisation.epochs
     assert 0 < sum(bare.epoch_s) < bare.seconds
 
 
@@ -80,14 +80,14 @@ def test_the_cells_are_those_of_the_command(cli, tmp_path):
     grid = Grid()
     cells = grid.cells(out=tmp_path / "none")
     assert not (tmp_path / "none").exists()
-    assert (len(cells), {cell.epochs for cell in cells}) == (24, {8})
+    assert (len(cells), {cell.optimisation.epochs for cell in cells}) == (24, {8})
     shorter = Grid(norms=("l2",), num_seeds=2, epochs=3)
     for asked in (grid, shorter):
         code, out, _ = cli("run", *asked.arguments, "--out", tmp_path, "--dry-run", "--json")
         assert code == 0
         assert json.loads(out)["states"].keys() == {cell.id for cell in asked.cells(out=tmp_path / "none")}
     cells = shorter.cells(out=tmp_path / "none")
-    assert [(cell.norm, cell.seed, cell.epochs) for cell in cells] == [("l2", 0, 3), ("l2", 1, 3)]
+    assert [(cell.net.norm, cell.seed, cell.optimisation.epochs) for cell in cells] == [("l2", 0, 3), ("l2", 1, 3)]
 
 
 def make_rows(seconds: dict[tuple[str, str], tuple[int, list[float]]]) -> pd.DataFrame:

@@ -188,7 +188,7 @@ def test_a_cell_that_failed_elsewhere_is_no_failure_of_ours(store):
 
 def test_a_cell_published_twice_is_counted_once(store):
     study = store.read_study()
-    cell = next(record.config for record in store.records().values() if record.config.norm == "none")
+    cell = next(record.config for record in store.records().values() if record.config.net.norm == "none")
     publish(store, cell, study, OUTCOME)
     assert board_of(store).counts["failed"] == 0
     assert board_of(store).kinds_seen == {"diverged: nan": 1}

@@ -17,10 +17,10 @@ from ablations.config import recipes
 from ablations.config.make import make_config
 from ablations.config.options import CellOptions
 from ablations.data import DataInfo, find_source, prepare
-from ablations.engine import checkpoint
 from ablations.engine.cell import run_cell
 from ablations.engine.result import Result
 from ablations.tasks.net import build_net
+from ablations.training import checkpoint
 from ablations.training.checkpoint import Checkpoints, trained_with
 from ablations.training.loop import LeanTrainer
 

@@ -21,7 +21,7 @@ from conftest import ROOT, cells, numbers, start, workers_of, write_images
 import ablations
 from ablations.cli import listing
 from ablations.config.values import check_field
-from ablations.engine import estimate
+from ablations.planning import estimate
 from ablations.store import Store
 
 QUICK = ("--epochs", 1, "--set", "train_limit=128")
@@ -436,15 +436,15 @@ BAD = {
     "two references": (("--ref", "l2,xnorm"), "--ref l2,xnorm: give one arm"),
     "more than there is memory for": (("--set", "embed_dim=1000000000"), "ufo_vit_pico with xnorm on digits"),
     "more seeds than a range may have": (("--seeds", "99999999999"), "has more than 10,000 values"),
-    "more layers than can be built": (("--set", "depth=99999999999"), "depth: '99999999999' does not fit"),
-    "empty reference": (("--ref", ""), "norm: '' does not fit"),
+    "more layers than can be built": (("--set", "depth=99999999999"), "depth=99999999999: must"),
+    "empty reference": (("--ref", ""), "norm='': must"),
     "empty study": (("--study", ""), "--study : a name has letters"),
     "plug-in without a name": (("--plugin", ""), "give the module's full name"),
     "seeds": (("--seeds", "x"), "--seeds x: give how many"),
     "seeds and seed": (("--seeds", "2", "--seed", "1"), "not both"),
-    "number": (("--lr", "fast"), "lr: 'fast' does not fit"),
-    "infinite number": (("--lr", "inf"), "lr: 'inf' does not fit"),
-    "epochs": (("--epochs", "0"), "epochs: '0' does not fit"),
+    "number": (("--lr", "fast"), "lr=fast: must"),
+    "infinite number": (("--lr", "inf"), "lr=inf: must"),
+    "epochs": (("--epochs", "0"), "epochs=0: must"),
     "batch": (("--batch-size", "5000"), "batch_size 5000 exceeds the 1293 training images"),
     "limit": (("--set", "train_limit=5000"), "train_limit 5000 exceeds the 1293 training images"),
     "missing folder": (("--data", "imagefolder:/no/where"), "no folder /no/where"),

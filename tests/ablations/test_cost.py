@@ -75,7 +75,7 @@ def test_an_arm_that_raises_costs_the_others_nothing(cli, study, tmp_path, monke
     build = cost.build_net
 
     def break_one(cell, **sizes):
-        if cell.norm == "softmax":
+        if cell.net.norm == "softmax":
             raise RuntimeError("this arm is broken")
         return build(cell, **sizes)
 

@@ -15,7 +15,8 @@ from objects import coco_folder, of_pycocotools, write
 from ablations.config import CellConfig, UsageError, recipes
 from ablations.config.make import make_config
 from ablations.config.options import CellOptions
-from ablations.config.task import AP_FIGURES, MEASURES
+from ablations.config.task import AP_FIGURES
+from ablations.config.task import METRICS as TASK_METRICS
 from ablations.data import DataInfo, find_objects, prepare_objects
 from ablations.data.modules import make_data
 from ablations.engine.cell import Result, run_cell
@@ -211,4 +212,4 @@ def test_any_number_of_decoding_processes_gives_the_same_numbers(coco, tmp_path)
 
 
 def test_figures_know_the_metric_of_every_measure():
-    assert {measure.name: measure.column for measure in MEASURES.values()} == METRICS
+    assert {metric.name: metric.column for metric in TASK_METRICS.values()} == METRICS

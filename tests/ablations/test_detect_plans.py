@@ -34,16 +34,16 @@ def coco(tmp_path: Path, cache: Path) -> Path:
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--task", "detekt"], "task: 'detekt' does not fit, input should be 'classify' or 'detect'"),
-        (["--task", "classify,detect"], "task classify,detect: a study has one task"),
+        (["--task", "detekt"], "task=detekt: must be 'classify' or 'detect'"),
+        (["--task", "classify,detect"], "task=classify,detect: give one task"),
         (["--task", "detect", "--data", "digits"], "--data digits is for --task classify; for --task detect there are"),
         (["--data", "shapes"], "--data shapes is for --task detect; for --task classify there are digits, cifar10"),
         (["--task", "detect", "--data", "shapes:DIR"], "data set 'shapes' takes no folder"),
         (["--task", "detect", "--data", "coco"], "coco needs a folder: --data coco:DIR"),
         (["--task", "detect", "--data", "coco:gone"], "--data coco:gone: no instances_train*.json in gone/annotations"),
-        (["--task", "detect", "--set", "mixup=0.8"], "mixup=0.8 means nothing to --task detect: leave it out"),
-        (["--set", "rois=64"], "rois=64 means nothing to --task classify: leave it out"),
-        (["--task", "detect", "--set", "compile=on"], "compile=on means nothing to --task detect: leave it out"),
+        (["--task", "detect", "--set", "mixup=0.8"], "mixup=0.8 does not apply to --task detect: leave it out"),
+        (["--set", "rois=64"], "rois=64 does not apply to --task classify: leave it out"),
+        (["--task", "detect", "--set", "compile=on"], "compile=on does not apply to --task detect: leave it out"),
         (["--task", "detect", "--recipe", "deit"], "recipe deit is none for --task detect; give quick, 1x, 3x"),
         (["--recipe", "3x"], "recipe 3x is none for --task classify; give quick, deit, small_data"),
         (["--task", "detect", "--in-memory", "on"], "--in-memory on: images of shapes are decoded or drawn"),
@@ -51,25 +51,28 @@ def coco(tmp_path: Path, cache: Path) -> Path:
             ["--task", "detect", "--set", "image_size=16"],
             "image_size 16: shapes of less than 32 px cannot be told apart",
         ),
-        (["--task", "detect", "--set", "train_sides=0"], "train_sides: '0' does not fit"),
-        (["--task", "detect", "--set", "schedule=8+12"], "schedule 8+12 falls after the last of 4 epochs"),
+        (["--task", "detect", "--set", "train_sides=0"], "train_sides=0: must"),
+        (["--task", "detect", "--set", "schedule=8+12"], "schedule=8+12 decays after the last of 4 epochs"),
         (["--task", "detect", "--model", "torchvision:resnet51"], "unknown ResNet of torchvision 'resnet51'"),
         (["--model", "torchvision:resnet50"], "model torchvision:resnet50 is a backbone for --task detect"),
         (["--task", "detect", "--set", "init=abc"], "unknown field 'init'"),
         (["--init", "."], "--init is for --task detect: a classifier starts from its seed"),
         (["--task", "detect", "--init", "gone"], "--init gone: no weights.safetensors there"),
         (["--task", "detect", "--set", "patch=3"], "ufo_vit_nano with xnorm on shapes"),
-        (["--task", "detect", "--set", "label_smoothing=0.1"], "label_smoothing=0.1 means nothing to --task detect"),
-        (["--task", "detect", "--set", "augment=shift"], "augment=shift is none of --task detect; give flip or none"),
-        (["--set", "augment=flip"], "augment=flip is none of --task classify; give crop_flip or shift"),
+        (["--task", "detect", "--set", "label_smoothing=0.1"], "label_smoothing=0.1 does not apply to --task detect"),
+        (
+            ["--task", "detect", "--set", "augment=shift"],
+            "augment=shift does not apply to --task detect: give flip or none",
+        ),
+        (["--set", "augment=flip"], "augment=flip does not apply to --task classify: give crop_flip or shift"),
         (
             ["--task", "detect", "--compare", "change", "--set", "change=none,class_attention=0"],
-            "change class_attention=0 means nothing to --task detect",
+            "change=class_attention=0 does not apply to --task detect",
         ),
         (["--task", "detect", "--recipe", "1x", "--set", "min_lr_share=0.1"], "min_lr_share=0.1 has no effect without"),
         (["--task", "detect", "--recipe", "1x"], "a warm-up of 500 steps, and the learning rate falls after 496"),
         (["--task", "detect", "--set", "warmup_steps=100000"], "and the learning rate ends after 1000: shorten it"),
-        (["--task", "detect", "--set", "train_sides=4 8"], "train_sides: '4 8' does not fit"),
+        (["--task", "detect", "--set", "train_sides=4 8"], "train_sides=4 8: must"),
         (["--task", "detect", "--init", ""], "--init '': give folders of cells, with commas between them"),
         (["--task", "detect", "--init", ".", "--scale", "matched"], "--init and --scale matched: trained weights have"),
     ],
@@ -168,10 +171,10 @@ def test_detectors_start_from_the_weights_of_their_own_normaliser(cli, coco, tmp
     study = tmp_path / "runs" / "norm-little-smoke"
     for folder in (study / "cells").glob("[!.]*"):
         config = CellConfig.model_validate_json((folder / "config.json").read_text())
-        assert config.init != "none"
-        assert config.batch_norm == "frozen", "statistics that have been trained are kept"
+        assert config.detection.init != "none"
+        assert config.detection.batch_norm == "frozen", "statistics that have been trained are kept"
         assert "starts from" in (folder / "log.txt").read_text()
-        weights = tmp_path / config.norm / "weights.safetensors"
+        weights = tmp_path / config.net.norm / "weights.safetensors"
         info = prepare_objects(find_objects(f"coco:{coco}", image_size=None))
         body = make_net(config, info, weights=str(weights)).backbone.body.net.state_dict()
         held = load_file(weights)

@@ -5,7 +5,7 @@ import types
 import pytest
 import torch
 
-from ablations.engine import estimate
+from ablations.planning import estimate
 
 
 @pytest.mark.parametrize(

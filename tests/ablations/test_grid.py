@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ablations.config import Study, UsageError, recipes
+from ablations.config.cell import FIELDS
 from ablations.config.claim import parse_claims
 from ablations.config.growth import extend
 from ablations.config.study import design
@@ -25,15 +26,15 @@ def make(compare: str = "norm", ref: str | None = None, **asked: list) -> tuple[
 
 def test_cells_come_seed_by_seed():
     _, cells = make(lr=[1e-3, 3e-3])
-    order = [(cell.seed, cell.norm, cell.lr) for cell in cells]
+    order = [(cell.seed, cell.net.norm, cell.optimisation.lr) for cell in cells]
     assert order == sorted(order, key=lambda key: key[0])
     assert len(set(order[:4])) == len(order) / 2 == 4
 
 
 def test_fixed_is_complete_and_axes_hold_the_rest():
-    study, cells = make(lr=[1e-3, 3e-3])
+    study, _ = make(lr=[1e-3, 3e-3])
     assert set(study.axes) == {"norm", "seed", "lr"}
-    assert set(study.axes) | set(study.fixed) == set(type(cells[0]).model_fields)
+    assert set(study.axes) | set(study.fixed) == set(FIELDS)
     assert study.conditions == {"lr": [1e-3, 3e-3]}
 
 
@@ -133,19 +134,22 @@ def test_what_a_data_set_decides_stands_with_it_and_what_was_asked_for_is_fixed(
     assert study.conditions == {"data": ["digits", "big"]}
     assert study.fixed["lr"] == 1e-3
     assert {name: own["patch"] for name, own in study.per_data.items()} == {"data=digits": 2, "data=big": 4}
-    assert {(cell.data, cell.patch, cell.model) for cell in cells} == {
+    assert {(cell.images.data, cell.net.patch, cell.net.model) for cell in cells} == {
         ("digits", 2, "ufo_vit_pico"),
         ("big", 4, "ufo_vit_nano"),
     }
     for own in study.per_data.values():
-        assert set(study.axes) | set(study.fixed) | set(own) == set(type(cells[0]).model_fields)
+        assert set(study.axes) | set(study.fixed) | set(own) == set(FIELDS)
         assert not set(study.fixed) & set(own)
 
 
 def test_image_sizes_are_data_sets_of_their_own():
     study, cells = make(data=["big"], image_size=[16, 32])
     assert {name: own["patch"] for name, own in study.per_data.items()} == {"image_size=16": 2, "image_size=32": 4}
-    assert {(cell.image_size, cell.data_fingerprint) for cell in cells} == {(16, "big at 16"), (32, "big at 32")}
+    assert {(cell["image_size"], cell["data_fingerprint"]) for cell in cells} == {
+        (16, "big at 16"),
+        (32, "big at 32"),
+    }
 
 
 def test_a_study_of_several_data_sets_grows_by_another_and_checks_the_old():

@@ -111,7 +111,7 @@ def detector(info: DataInfo, **fields: object) -> CellConfig:
 def trainer(config: CellConfig, folder: Path, *callbacks: pl.Callback, **options: Any) -> pl.Trainer:
     """A Trainer as a user makes it."""
     quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
-    own = {"max_epochs": config.epochs, "default_root_dir": folder, "accelerator": "cpu", "devices": 1}
+    own = {"max_epochs": config.optimisation.epochs, "default_root_dir": folder, "accelerator": "cpu", "devices": 1}
     saved = any(isinstance(callback, ModelCheckpoint) for callback in callbacks)
     return pl.Trainer(**quiet | own | {"callbacks": list(callbacks), "enable_checkpointing": saved} | options)
 
@@ -148,7 +148,7 @@ def test_the_trainer_ends_with_the_bits_of_the_engine(case, tmp_path):
     for name in ("metrics.csv", "probes.csv"):
         assert (tmp_path / "own" / name).read_bytes() == (tmp_path / "engine" / name).read_bytes()
     assert own.callback_metrics["train_loss"].item() == pytest.approx(module.train_metrics()["train_loss"])
-    if config.scored_on == "test":
+    if config.run.scored_on == "test":
         own.test(module, data, verbose=False)
         module.write_test(tmp_path / "own")
         assert module.test_metrics()["test_accuracy_pct"] == result.fields["test_accuracy_pct"]
@@ -174,7 +174,7 @@ def test_a_trainer_that_goes_on_from_its_checkpoint_ends_as_one_that_ran_through
     trainer(config, tmp_path, ModelCheckpoint(tmp_path, **SAVED[saved])).fit(module, make_data(config, info))
     expected, hashes, means = weights(module), module.epoch_hashes, module.epoch_metrics()
     found = sorted(tmp_path.glob("kept-*.ckpt"), key=lambda path: int(path.stem.rpartition("=")[2]))
-    assert len(found) >= config.epochs
+    assert len(found) >= config.optimisation.epochs
     for path in found[:-1:2]:
         module = make_module(config.model_copy(update={"seed": 99}), info)  # whose own weights count for nothing
         module.config = config
@@ -395,7 +395,12 @@ def test_what_a_trainer_may_not_do_is_said(digits, tmp_path):
 
 def test_build_makes_one_cell(tmp_path):
     module, data = ablations.build(norm="l2", data="digits", epochs=2, seed=3, fields={"mixup": 0.5})
-    assert (module.config.norm, module.config.seed, module.config.epochs, module.config.mixup) == ("l2", 3, 2, 0.5)
+    assert (
+        module.config.net.norm,
+        module.config.seed,
+        module.config.optimisation.epochs,
+        module.config.augmentation.mixup,
+    ) == ("l2", 3, 2, 0.5)
     assert data.config == module.config
     with pytest.raises(ValueError, match="xnrom"):
         ablations.build(norm="xnrom")
@@ -455,7 +460,7 @@ if __name__ == "__main__":
     module, data, notes = make_module(config, info), make_data(config, info), Notes()
     quiet = dict(logger=False, enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False)
     quiet |= dict(accelerator="cpu", devices=devices, strategy="ddp" if devices > 1 else "auto")
-    trainer = pl.Trainer(callbacks=[notes], max_epochs=config.epochs, default_root_dir=out, **quiet)
+    trainer = pl.Trainer(callbacks=[notes], max_epochs=config.optimisation.epochs, default_root_dir=out, **quiet)
     trainer.fit(module, data)
     trainer.test(module, data, verbose=False)
     said = dict(losses=notes.losses, images=notes.images, means=module.epoch_metrics(), test=module.test_metrics(),

@@ -68,12 +68,12 @@ def test_a_detectors_recipe_has_its_schedule_and_the_data_its_scales(recipe, sid
     values = defaults(image_side=side, flips=True, task="detect", recipe=recipe)
     own = {"task": "detect", "data": "coco:x", "data_fingerprint": "", "norm": "xnorm", "seed": 0}
     config = make_config(values | own)
-    assert {field: getattr(config, field) for field in wanted} == wanted
-    assert config.batch_norm == "sync"
+    assert {field: config[field] for field in wanted} == wanted
+    assert config.detection.batch_norm == "sync"
     trained = defaults(image_side=side, flips=True, task="detect", recipe=recipe, from_weights=True)
     assert trained["batch_norm"] == "frozen"
     if recipe == "3x":
-        assert config.train_sides.split("+") == [str(s) for s in range(480, 801, 32)]
+        assert config.detection.train_sides.split("+") == [str(s) for s in range(480, 801, 32)]
 
 
 @pytest.mark.parametrize("recipe", FOR_TASK["classify"])
@@ -82,8 +82,8 @@ def test_a_recipe_makes_cells_on_any_data(recipe, side, flips, streamed):
     values = defaults(image_side=side, flips=flips, recipe=recipe, streamed=streamed)
     own = {"data": "d", "data_fingerprint": "f", "norm": "xnorm", "seed": 0, "streamed": streamed}
     config = make_config({**values, **own})
-    assert config.repeats == (3 if streamed and recipe != "quick" else 1)
-    assert not (flips is False and "flip" in config.augment)
+    assert config.augmentation.repeats == (3 if streamed and recipe != "quick" else 1)
+    assert not (flips is False and "flip" in config.augmentation.augment)
 
 
 def test_deits_learning_rate_is_proportional_to_the_batch():

@@ -358,7 +358,7 @@ def test_costs_of_arms_that_are_numbers_are_theirs(tmp_path):
         ("metrics.csv", "\n2,0.004,", "\n2,0.004,junk", "metrics.csv has 1 values of train_loss that are no numbers"),
         ("probes.csv", "\n2,blocks.0", "\n2.5,blocks.0", "probes.csv has 1 whole epochs of 3"),
         ("probes.csv", "output_rms,", "output_rms,junk", "probes.csv has 9 values of value that are no numbers"),
-        ("outcome.json", '"ok"', '"fine"', "outcome.json: outcome: 'fine' does not fit"),
+        ("outcome.json", '"ok"', '"fine"', "outcome.json: outcome=fine: must"),
     ],
 )
 def test_what_is_no_number_costs_itself_and_is_said(file, old, new, problem, tmp_path):

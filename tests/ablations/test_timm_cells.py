@@ -13,7 +13,7 @@ from conftest import cells, write_images
 
 import ablations
 from ablations.config import CellConfig, UsageError, recipes
-from ablations.config.foreign import check_own_fields
+from ablations.config.asked import check_nets
 from ablations.config.make import make_config
 from ablations.report.checklist import command
 from ablations.tasks.net import build_net
@@ -95,11 +95,11 @@ def test_a_study_of_nets_of_timm_alone(cli, pictures, tmp_path):
     [
         (("--model", "timm:test_vot"), "unknown model of timm 'test_vot', did you mean 'test_vit'"),
         (("--model", "timm:ufo_vit_s"), "model timm:ufo_vit_s: give ufo_vit_s, which is this package's own"),
-        (("--model", "timm:test_vit", "--set", "lpi=off"), "lpi=False means nothing to timm:test_vit: leave it out"),
-        (("--model", "timm:test_vit", "--set", "change=lpi=off"), "change=lpi=off means nothing to timm:test_vit"),
-        (("--model", "timm:test_vit", "--scale", "matched"), "scale=matched means nothing to timm:test_vit"),
-        (("--model", MODELS, "--norm", "xnorm,l2"), "norm=xnorm,l2 means nothing to timm:test_vit"),
-        (("--model", "timm:test_vit", "--norm", "l2"), "norm=l2 means nothing to timm:test_vit"),
+        (("--model", "timm:test_vit", "--set", "lpi=off"), "lpi=off does not apply to timm:test_vit: leave it out"),
+        (("--model", "timm:test_vit", "--set", "change=lpi=off"), "change=lpi=off does not apply to timm:test_vit"),
+        (("--model", "timm:test_vit", "--scale", "matched"), "scale=matched does not apply to timm:test_vit"),
+        (("--model", MODELS, "--norm", "xnorm,l2"), "norm=xnorm,l2 does not apply to timm:test_vit"),
+        (("--model", "timm:test_vit", "--norm", "l2"), "norm=l2 does not apply to timm:test_vit"),
         (("--model", "timm:test_vit", "--set", "image_size=8"), "timm:test_vit on imagefolder:pictures:"),
     ],
 )
@@ -127,9 +127,9 @@ def test_arms_with_different_nets_say_what_they_share(cli, tmp_path, compared, i
 
 
 def test_one_normaliser_beside_a_net_of_timm_is_ufo_vits():
-    check_own_fields({"model": ["ufo_vit_s", "timm:test_vit"], "norm": ["l2"], "patch": [8]})
-    check_own_fields({"model": ["timm:test_vit"], "norm": ["xnorm"], "lpi": [True]})
-    check_own_fields({"model": ["ufo_vit_s"], "norm": ["l2", "xnorm"]})
+    check_nets({"model": ["ufo_vit_s", "timm:test_vit"], "norm": ["l2"], "patch": [8]})
+    check_nets({"model": ["timm:test_vit"], "norm": ["xnorm"], "lpi": [True]})
+    check_nets({"model": ["ufo_vit_s"], "norm": ["l2", "xnorm"]})
 
 
 def test_without_timm_its_nets_are_refused_and_say_why(monkeypatch):

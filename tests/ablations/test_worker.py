@@ -113,7 +113,7 @@ def test_a_worker_that_is_kept_serves_a_plug_ins_arm_alone(worker, task):
     assert [kept.suits(one) for one in others] == [False, True]
     assert kept.suits(replace(others[0], plugins=()))
     config = others[1].config
-    more = [config.model_copy(update=update) for update in ({"seed": 1}, {"lr": 2 * config.lr})]
+    more = [config.model_copy(update=update) for update in ({"seed": 1}, {"lr": 2 * config.optimisation.lr})]
     assert [kept.suits(replace(others[1], config=one)) for one in more] == [True, False]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from ablations.config import CellConfig
-from ablations.config.cell import JOINT
+from ablations.config.types import JOINT
 from ablations.data.epoch import Rank
 from ablations.data.info import DataInfo
 from ablations.data.load import CellData
@@ -29,16 +29,16 @@ def load_objects(config: CellConfig, info: DataInfo, *, workers: int, device: to
     Raises:
         ValueError: batches that the processes cannot share.
     """
-    found = split_objects(info, train_limit=config.train_limit, with_test=config.scored_on == "test")
+    found = split_objects(info, train_limit=config.images.train_limit, with_test=config.run.scored_on == "test")
     annotations, pictures, rows = found["train"]
     train = ObjectTrainBatches(
         annotations=annotations,
         pictures=pictures,
         rows=rows,
-        batch_size=config.batch_size,
-        sides=[int(side) for side in config.train_sides.split(JOINT)],
-        longest=config.longest_side,
-        mirrors=config.augment == "flip",
+        batch_size=config.optimisation.batch_size,
+        sides=[int(side) for side in config.detection.train_sides.split(JOINT)],
+        longest=config.detection.longest_side,
+        mirrors=config.augmentation.augment == "flip",
         seed=config.seed,
         workers=workers,
         device=device,

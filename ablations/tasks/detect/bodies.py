@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torchvision import models
 
 from ablations.config import CellConfig
-from ablations.config.foreign import TIMM, TORCHVISION, is_foreign
+from ablations.config.nets import TIMM, TORCHVISION, is_foreign
 from ablations.data.streams import forked_library
 from ablations.tasks.timm_net import check_drop_path, import_timm
 from ablations.tasks.ufo_net import build_ufo_net
@@ -35,8 +35,8 @@ def build_body(config: CellConfig, *, in_chans: int = 3, img_size: tuple[int, in
         ValueError: the net has not the maps that a pyramid needs, or does not take these sizes.
         UsageError: timm is not installed.
     """
-    if is_foreign(config.model):
-        return build_foreign_body(config.model, in_chans=in_chans, drop_path=config.drop_path, seed=config.seed)
+    if is_foreign(config.net.model):
+        return build_foreign_body(config.net.model, in_chans=in_chans, drop_path=config.net.drop_path, seed=config.seed)
     headless = config.model_copy(update={"class_attention": 0})
     return UFOBody(build_ufo_net(headless, img_size=img_size, in_chans=in_chans, num_classes=0))
 

@@ -151,7 +151,7 @@ class Detector(CellModule):
 
     def no_learning(self, rows: list[dict[str, Any]]) -> str:
         """Say whether validation's box AP50 stayed at nothing."""
-        judged = [row["val_box_ap50_pct"] for row in rows if row["epoch"] > self.config.warmup_epochs]
+        judged = [row["val_box_ap50_pct"] for row in rows if row["epoch"] > self.config.optimisation.warmup_epochs]
         if not judged or max(judged) > NO_LEARNING_PCT or all(map(math.isnan, judged)):
             return ""
         return f"validation box AP50 never passed {NO_LEARNING_PCT:g} %"

@@ -28,22 +28,23 @@ def build_detector(
     Raises:
         ValueError: sizes that do not fit each other, or weights that do not fit.
     """
-    if (config.init != "none") != bool(weights):
-        raise ValueError(f"init is {config.init}, and {'there are' if weights else 'no'} weights to start from")
+    detection = config.detection
+    if (detection.init != "none") != bool(weights):
+        raise ValueError(f"init is {detection.init}, and {'there are' if weights else 'no'} weights to start from")
     body = start_body(config, Path(weights)) if weights else build_body(config)
-    backbone = PyramidBackbone(body, fpn_dim=config.fpn_dim, batch_norm=config.batch_norm, seed=config.seed)
+    backbone = PyramidBackbone(body, fpn_dim=detection.fpn_dim, batch_norm=detection.batch_norm, seed=config.seed)
     heads = Heads(
-        box_dim=config.box_dim,
-        mask_dim=config.mask_dim,
-        anchor_scale=config.anchor_scale,
-        proposals=config.proposals,
-        rois=config.rois,
-        detections=config.most_found,
+        box_dim=detection.box_dim,
+        mask_dim=detection.mask_dim,
+        anchor_scale=detection.anchor_scale,
+        proposals=detection.proposals,
+        rois=detection.rois,
+        detections=detection.most_found,
     )
     return build_mask_rcnn(
         backbone,
         num_classes=num_classes,
-        sides=(config.eval_side, config.longest_side),
+        sides=(detection.eval_side, detection.longest_side),
         mean=mean,
         std=std,
         seed=config.seed,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ablations.config import UsageError
-from ablations.config.foreign import TORCHVISION
+from ablations.config.nets import TORCHVISION
 from ufo.registry import unknown_name
 
 RESNETS = (

@@ -9,15 +9,20 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
 from ablations.config import CellConfig
-from ablations.config.change import CHANGEABLE, apply_change
+from ablations.config.cell import FIELDS
+from ablations.config.change import apply_change
 from ablations.config.values import value_name
 from ablations.tasks.detect.bodies import build_body
 from ufo.detection import UFOBody, load_classifier
 
 LOG = logging.getLogger(__name__)
 
-READ_BY_BACKBONE = tuple(field for field in CHANGEABLE if field not in ("class_attention", "class_norm", "layer_scale"))
-"""Fields of a net by which the same weights are another function; LayerScale's are among the weights."""
+READ_BY_BACKBONE = tuple(
+    field.name
+    for field in FIELDS.values()
+    if field.traits.one_change and field.applies_to("detect") and field.name != "layer_scale"
+)
+"""Fields by which the same weights are another function; the values of LayerScale are among the weights."""
 
 
 def read_classifier(path: Path) -> CellConfig:
@@ -45,13 +50,13 @@ def start_body(config: CellConfig, path: Path) -> UFOBody:
     """
     own, held = apply_change(config), apply_change(read_classifier(path))
     for field in ("model", "norm", *READ_BY_BACKBONE, "scale"):
-        if (wanted := getattr(own, field)) != (has := getattr(held, field)):
+        if (wanted := own[field]) != (has := held[field]):
             raise ValueError(f"{path} was trained with {field}={value_name(has)}, not {value_name(wanted)}")
     tensors = load_file(path)
     table = tensors.get("pos_embed")  # (1, H, W, C)
-    size = None if table is None else (table.shape[1] * own.patch, table.shape[2] * own.patch)
+    size = None if table is None else (table.shape[1] * own.net.patch, table.shape[2] * own.net.patch)
     body = build_body(config, img_size=size)
     assert isinstance(body, UFOBody), "nets of other libraries start from their seeds"
-    body.start = f"{config.norm} starts from {path}: {load_classifier(body, tensors)}"
+    body.start = f"{config.net.norm} starts from {path}: {load_classifier(body, tensors)}"
     LOG.info("%s", body.start)
     return body
