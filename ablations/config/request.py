@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ablations.config import Study, UsageError
-from ablations.config.asked import without_foreign
 from ablations.config.cell import FIELDS
 from ablations.config.claim import Claim
+from ablations.config.effects import without_foreign
 from ablations.config.experiment import Experiment, load_experiment
 from ablations.config.options import EngineOptions, InMemory
 from ablations.config.search import EXAMPLE, FIRST_TRIAL_SEED, Point, Search, parse_search

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import threading
 import typing
+from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
@@ -20,6 +22,8 @@ from ablations.config.seeds import parse_seeds
 from ablations.config.values import parse_values, types_of
 from ufo.registry import UnknownNameError
 
+RESULTS = Path(__file__).resolve().parents[2] / "results"
+
 
 def config(**fields: object) -> CellConfig:
     base = {"data": "digits", "data_fingerprint": "f", "norm": "xnorm", "seed": 0}
@@ -28,6 +32,16 @@ def config(**fields: object) -> CellConfig:
 
 def test_an_id_is_golden_so_that_old_results_stay_known():
     assert config().id == "b8fd528f02"
+
+
+def test_committed_cells_keep_their_ids_and_their_fields():
+    files = sorted(RESULTS.rglob("cells/*/config.json"))
+    assert len(files) > 200
+    for file in files:
+        fields = json.loads(file.read_text())
+        cell = CellConfig(**fields)
+        assert file.parent.name.endswith(f"-{cell.id}"), file
+        assert {name: cell[name] for name in fields} == fields, file
 
 
 def another_value(field: CellField) -> object:

@@ -13,7 +13,7 @@ from conftest import cells, write_images
 
 import ablations
 from ablations.config import CellConfig, UsageError, recipes
-from ablations.config.asked import check_nets
+from ablations.config.effects import check_nets
 from ablations.config.make import make_config
 from ablations.report.checklist import command
 from ablations.tasks.net import build_net
