@@ -520,7 +520,7 @@ def test_a_study_whose_trials_are_gone_or_unfinished_says_so(tmp_path, cli):
 
 def test_trials_stand_beside_no_other_study(tmp_path):
     tuned, other = make_tuned(tmp_path), make_study(tmp_path, name="other")
-    with pytest.raises(UsageError, match="trials stand beside no other study"):
+    with pytest.raises(UsageError, match="a tuning is reported by itself"):
         ablations.load(tuned / "tuning", other)
 
 
