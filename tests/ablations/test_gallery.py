@@ -351,7 +351,7 @@ def test_what_a_logarithmic_axis_cannot_show_is_counted():
     frame.loc[last[2], "value"] = 0.0
     title = probes_over_depth(frame, Figure().subplots()).get_title(loc="left")
     assert "Values not drawn: 2 not finite, 1 not positive." in title
-    with pytest.raises(ValueError, match="one probe is drawn, got 2: grad_norm, output_rms"):
+    with pytest.raises(ValueError, match="shows one probe, got 2: grad_norm, output_rms"):
         probes_over_depth(frame.assign(probe=["grad_norm", "output_rms"] * (len(frame) // 2)), Figure().subplots())
 
 
@@ -363,7 +363,7 @@ def test_probes_over_time_have_a_cross_where_a_run_ended():
     assert {to_hex(line.get_color()) for line in crosses(axes)} == {arm_style(list(NORMS).index("l2")).colour}
     assert "diverged: its last epoch" in [text.get_text() for text in axes.get_legend().get_texts()]
     everything = results("an arm explodes").probes.query("probe == 'grad_norm'")
-    with pytest.raises(ValueError, match="drawn of one layer, got 3"):
+    with pytest.raises(ValueError, match="shows one layer, got 3"):
         probes_over_time(everything, Figure().subplots())
 
 
