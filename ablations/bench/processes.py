@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ablations.engine.signals import interrupts_held
+from ablations.engine.signals import interrupts_blocked
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -72,7 +72,7 @@ def python(module: str, *arguments: object) -> list[str]:
 
 
 def _start(command: Sequence[str], log: Path, stack: contextlib.ExitStack) -> _Running:
-    with log.open("wb") as file, interrupts_held():  # until it is one that will be stopped
+    with log.open("wb") as file, interrupts_blocked():  # until it is one that will be stopped
         # A session of its own is a process group of its own, which can be killed with all that it has started.
         process = subprocess.Popen(
             command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, start_new_session=True

@@ -138,12 +138,12 @@ def test_a_terminal_gets_the_picture_and_lines_for_what_went_wrong(store):
     console = Console(file=file, width=100, force_terminal=True, color_system=None, legacy_windows=False)
     with watching(console, study, store, total=6) as watcher:
         watcher.done(cell, OUTCOME, ours=True, remark="")
-        watcher.done(other, OUTCOME | OOM, ours=True, remark="it will be tried again, alone on the machine")
+        watcher.done(other, OUTCOME | OOM, ours=True, remark="it will be retried with no other cell running")
         watcher.tick()
         assert len(watcher.failed) == 1
     text = file.getvalue()
     assert "no memory" in text
-    assert "it will be tried again" in text
+    assert "it will be retried" in text
     assert "test accuracy" not in text
     assert "▸ running" in text
 
