@@ -163,11 +163,7 @@ class Runner:
                     self._alone = None
 
     def _start(self, cell: CellConfig, lease: Lease, slot: Slot) -> bool:
-        """Start a claimed cell in a worker; release it if its folder cannot be written.
-
-        Returns:
-            Whether it was started; False if another runner has taken it over.
-        """
+        """Start a claimed cell in a worker; return False if another runner has taken it over."""
         try:
             task = self._prepare(cell, lease, slot)
         except FileNotFoundError:

@@ -1,7 +1,6 @@
 """Modules that the fork server imports before the first cell; import this only there.
 
-Garbage collection is off during the imports, where it would only take time. All loaded objects are then frozen: a
-collection in a worker would traverse them and copy their memory pages.
+No garbage is collected meanwhile, and the loaded objects are frozen: a worker's collector would copy their pages.
 """
 
 from __future__ import annotations

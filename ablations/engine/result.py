@@ -140,8 +140,7 @@ def failed_result(folder: Path, kind: str, detail: str, fields: dict[str, Any]) 
 def describe_exit(code: int | None) -> tuple[str, str]:
     """Return kind and detail of the failure of a process that died, from its exit code.
 
-    A cell that exceeds our memory limit raises; so a SIGKILL that the runner did not send came from the system or a
-    user.
+    A cell over its memory limit raises, so a SIGKILL that the runner did not send came from the system or a user.
 
     >>> describe_exit(-9), describe_exit(1)
     (('killed', 'the worker process was killed by SIGKILL'), ('error', 'the worker process exited with code 1'))

@@ -1,9 +1,8 @@
 """Worker processes for cells, forked from a server that has imported torch and Lightning.
 
-This is no process pool, since a worker may die at any moment and must not affect the others. loky ends all workers
-with the first that dies. pebble (5.2.3) survives that, but its workers share a lock, so that one killed between two
-cells breaks the pool ("All workers expired"). A worker here shares only its own pipe, and starts in 0.06 s, half the
-time of pebble's.
+This is no process pool, since a worker may die at any moment. loky then ends all workers; in pebble (5.2.3) they share
+a lock, so that one killed between two cells breaks the pool ("All workers expired"). A worker here shares only its own
+pipe, and starts in 0.06 s, half the time of pebble's.
 """
 
 from __future__ import annotations

@@ -55,14 +55,13 @@ class Frames:
     Args:
         study: The study.
         configs: Configurations of the finished cells, in the order of `cells`.
-        cells: One row per finished cell; `score_pct` is its score, of the test split or for a trial of the validation
-            split, and `measure` the name of the score's metric.
+        cells: One row per finished cell; `score_pct` is its score, on validation for a trial, else test, in `measure`.
         curves: One row per cell, epoch, split and metric.
         probes: One row per cell, epoch, layer and probe; `layer_order` counts the layers from 0.
         correct: One row per tested cell: its keys, `stale`, and `correct`, a boolean array (images,).
         precision: For detectors, one row per tested cell, kind, IoU and recall; else empty.
         examples: For detectors, one row per detected or annotated (`is_truth`) object in a few test images of each
-            arm's first seed; an image without objects has one row without a category.
+            arm's first seed; without objects, an image has one row without a category.
         costs: Measurements of `bench cost`; empty if there are none.
         missing: `condition`, `arm`, `seed` of every cell of the study without a readable record.
         problems: One sentence for each file or part of a file that could not be read and is left out.

@@ -1,10 +1,10 @@
 """Leases of cells: several runners, on machines that share a folder, divide a study without a server.
 
-A running cell is a folder ``cells/.partial/<id>.<n>/``; the runner that owns the folder holds the cell. Ownership rests
-on one operation, which is atomic on local and network file systems: renaming a folder, which fails if the new name is
-taken. To claim a cell, a runner writes its name into a scratch folder and renames it to ``<id>.1``. To take over from a
-dead holder, it renames ``<id>.<n>`` to ``<id>.<n+1>``, which only one runner can. To publish, it renames the folder to
-its place among the cells. A runner that lost its cell finds the folder missing.
+A running cell is a folder ``cells/.partial/<id>.<n>/``, whose owner holds the cell. Ownership only changes by renaming
+a folder, which is atomic on local and network file systems and fails if the name is taken. To claim a cell, a runner
+writes its name into a scratch folder and renames it to ``<id>.1``; to take over from a dead holder, it renames
+``<id>.<n>`` to ``<id>.<n+1>``; to publish, it renames the folder to its place among the cells. A runner that lost its
+cell finds the folder missing.
 
 A holder touches ``lease.json`` every `HEARTBEAT_S`. It counts as dead when its process (on this machine) has ended, or
 when an observer has seen no touch for `LEASE_S` on its own clock, so that clocks may differ.

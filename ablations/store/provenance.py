@@ -118,8 +118,7 @@ def _plugin_files(module: str) -> list[tuple[str, Path]]:
 def _git() -> dict[str, Any] | None:
     """Return the revision and whether tracked files differ from it; None outside a checkout of this project.
 
-    Only files of the code count, since a run may write tracked results. A checkout of another project around this
-    installation is ignored.
+    Only files of the code count, since a run may write tracked results.
     """
 
     def ask(*arguments: str) -> str:

@@ -1,7 +1,6 @@
 """The study folder: layout, atomic writes, records.
 
-All other files can be rebuilt from ``cells/``. A cell's folder appears there atomically: its holder
-(`ablations.store.leases`) writes it under ``cells/.partial/`` and renames it.
+All other files can be rebuilt from ``cells/``. A cell's folder is written under ``cells/.partial/`` and then renamed.
 """
 
 from __future__ import annotations

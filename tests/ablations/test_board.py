@@ -95,7 +95,7 @@ def test_a_cell_that_runs_no_more_waits_again_or_has_its_outcome(store):
     board = board_of(store)
     (folder,) = store.leases.running()
     (folder / LEASE).unlink()
-    board.look(store)
+    board.update_running(store)
     assert board.counts["running"] == 0
     assert board.counts["waiting"] == 3
 
@@ -107,7 +107,7 @@ def test_a_failed_cell_that_is_tried_again_runs(tmp_path):
     assert board.counts["running"] == 1
     assert board.kinds_seen == {"failed: oom": 1}
     (folder / LEASE).unlink()
-    board.look(store)
+    board.update_running(store)
     assert board.counts["failed"] == 1
 
 
