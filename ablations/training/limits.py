@@ -28,13 +28,13 @@ def is_oom(error: Exception) -> bool:
     """Tell whether an exception says that there is no memory."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
-    return isinstance(error, (RuntimeError, OSError)) and says_oom(str(error))
+    return isinstance(error, (RuntimeError, OSError)) and is_oom_message(str(error))
 
 
-def says_oom(text: str) -> bool:
+def is_oom_message(text: str) -> bool:
     """Tell whether a text does.
 
-    >>> says_oom("terminate called after throwing an instance of 'std::bad_alloc'")
+    >>> is_oom_message("terminate called after throwing an instance of 'std::bad_alloc'")
     True
     """
     return any(words in text.lower() for words in OOM_WORDS)

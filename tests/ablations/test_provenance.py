@@ -44,7 +44,7 @@ def here(tmp_path, monkeypatch):
     ("name", "message"),
     [
         ("json", "it registers no normaliser"),
-        ("sys", "registers nothing|registers no"),
+        ("sys", "it has no file, so it registers no|it registers no"),
         ("mine.py", r"without \.py"),
         ("", "full name"),
     ],
