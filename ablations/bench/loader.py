@@ -136,7 +136,7 @@ def _measure(
 def _drain(stream: ImageStream, order: torch.Tensor, batch_size: int) -> float:
     """Return the seconds until every batch is loaded."""
     started = time.perf_counter()
-    for _ in stream.batches("train", order, batch_size=batch_size, epoch=0, whole=True):
+    for _ in stream.batches("train", order, batch_size=batch_size, epoch=0, drop_last=True):
         pass
     return time.perf_counter() - started
 

@@ -446,7 +446,7 @@ BAD = {
     "infinite number": (("--lr", "inf"), "lr=inf: must"),
     "epochs": (("--epochs", "0"), "epochs=0: must"),
     "batch": (("--batch-size", "5000"), "batch_size 5000 exceeds the 1293 training images"),
-    "limit": (("--set", "train_limit=5000"), "train_limit 5000 exceeds the 1293 training images"),
+    "limit": (("--set", "train_limit=5000"), "train_limit=5000: must be at most 1293"),
     "missing folder": (("--data", "imagefolder:/no/where"), "no folder /no/where"),
     "missing cifar": (("--data", "cifar10"), "give --data-root DIR or --download"),
     "patch": (("--set", "patch=3"), "not a multiple of the patch, 3 px"),
@@ -460,7 +460,7 @@ BAD = {
     "experiment": (("--experiment", "none.yaml"), "experiment file none.yaml is no file; give its path, or one of"),
     "superscript seeds": (("--seeds", "\N{SUPERSCRIPT TWO}"), "give how many"),
     "relative plug-in": (("--plugin", ".foo"), "--plugin .foo: give the module's full name"),
-    "one data set missing": (("--data", "digits,cifar10"), "cifar10 is not there"),
+    "one data set missing": (("--data", "digits,cifar10"), "cifar10 not found"),
     "data sets as arms": (
         ("--compare", "data", "--data", "digits,cifar10"),
         "--compare data: arms see the same batches",

@@ -162,7 +162,7 @@ def test_a_cell_that_was_cut_short_goes_on_to_the_same_numbers(tmp_path):
     assert [outcome["resumed_after_epochs"] for outcome in outcomes] == [[], [3]]
     for key in ("test_accuracy_pct", "test_loss", "epoch_hashes", "epochs_run", "init_hash"):
         assert outcomes[0][key] == outcomes[1][key], key
-    assert "going on after epoch 3" in (cut / "log.txt").read_text()
+    assert "resuming after epoch 3" in (cut / "log.txt").read_text()
     check_nothing_is_half(tmp_path / "cut")
 
 
