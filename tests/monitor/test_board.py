@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from test_store import ALL_OK, OUTCOME, fake, publish
+from store.test_store import ALL_OK, OUTCOME, fake, publish
 
 from ablations.config import CellConfig
 from ablations.monitor.board import Board, fill_board

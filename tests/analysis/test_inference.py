@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
-from statsmodels.analysis.multitest import multipletests
-from statsmodels.analysis.power import TTestPower
-from statsmodels.analysis.proportion import proportion_confint
-from statsmodels.analysis.weightstats import CompareMeans, DescrStatsW, ttost_paired
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.power import TTestPower
+from statsmodels.stats.proportion import proportion_confint
+from statsmodels.stats.weightstats import CompareMeans, DescrStatsW, ttost_paired
 
 from ablations import analysis
 from ablations.analysis.coverage import NOMINAL_PCT, coverage
