@@ -8,8 +8,8 @@ import os
 from pathlib import Path
 
 import pytest
+from published import ALL_OK, OUTCOME, fake, publish
 from rich.console import Console
-from test_store import ALL_OK, OUTCOME, fake, publish
 
 from ablations.config import CellConfig
 from ablations.monitor.board import Board, fill_board

@@ -1,6 +1,6 @@
 """Golden values of the numerics: what is drawn, by hash, and the losses of the first three steps.
 
-    .venv/bin/python tests/ablations/golden.py
+    .venv/bin/python tests/training/golden.py
 
 measures them anew and writes ``golden_steps.json``. A value that changes needs a higher version of its task in
 ``ablations/study/numerics.py`` first, and a higher version needs a value that changes; a new case needs neither.

@@ -49,11 +49,13 @@ def test_a_value_that_changed_in_the_project_s_history_came_with_a_higher_versio
         command = ["git", "-c", f"safe.directory={ROOT}", "-C", str(ROOT), *arguments]  # whoever owns the checkout
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
-    name = FILE.relative_to(ROOT).as_posix()
     if not (ROOT / ".git").exists():  # an archive of the sources has no history that could tell
         return
-    revisions = git("log", "--reverse", "--format=%H", "--", name).split()
-    contents = [json.loads(git("show", f"{revision}:{name}")) for revision in revisions]
+    anywhere = f"*/{FILE.name}"  # the folder of the file has changed
+    contents = []
+    for revision in git("log", "--reverse", "--format=%H", "--", anywhere).split():
+        (path,) = (name for name in git("ls-tree", "-r", "--name-only", revision).split("\n") if FILE.name in name)
+        contents.append(json.loads(git("show", f"{revision}:{path}")))
     for older, newer in pairwise([*contents, GOLDEN]):
         assert not list(faults(older, newer))
 
