@@ -17,8 +17,6 @@ def extend(stored: Study, asked: Study, *, named: Collection[str], ref: str | No
     """Extend a stored study by the values and claims of a request.
 
     Args:
-        stored: Study to extend.
-        asked: Study that the request asks for.
         named: Fields that the request names; defaults do not extend an axis.
         ref: Name of the reference arm; None: the stored one.
         num_results: Number of the study's cells with a result; above 0, new values count as another look.
