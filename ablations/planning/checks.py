@@ -81,14 +81,11 @@ def check_sizes(cells: list[CellConfig], infos: Mapping[str, DataInfo]) -> None:
     """Reject a number of training images, or a batch size, that exceeds the images of the data set."""
     for cell in cells:
         info = infos[cell.images.data_fingerprint]
-        if cell.images.train_limit is not None and cell.images.train_limit > info.num_train:
-            raise UsageError(
-                f"train_limit={cell.images.train_limit} exceeds the {info.num_train} training images of {info.name}; "
-                "give fewer, or leave it out"
-            )
-        if cell.optimisation.batch_size > (cell.images.train_limit or info.num_train):
-            have = cell.images.train_limit or info.num_train
-            raise UsageError(f"batch_size={cell.optimisation.batch_size} exceeds {have} training images; give fewer")
+        limit, batch_size = cell.images.train_limit, cell.optimisation.batch_size
+        if limit is not None and limit > info.num_train:
+            raise UsageError(f"train_limit={limit}: must be at most {info.num_train}, the images of {info.name}")
+        if batch_size > (limit or info.num_train):
+            raise UsageError(f"batch_size={batch_size}: must be at most {limit or info.num_train}, the training images")
 
 
 def check_schedules(cells: list[CellConfig], infos: Mapping[str, DataInfo]) -> None:
