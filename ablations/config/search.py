@@ -193,7 +193,7 @@ def searchable_fields() -> list[str]:
     return [field for field in CellConfig.model_fields if field not in left_out and _kind(field) is not None]
 
 
-def parse_search(ranges: str | Mapping[str, Any], *, sampler: str = "sobol", seed: int = 0) -> Search:
+def parse_search(ranges: str | Mapping[str, Any], *, sampler: Sampler = "sobol", seed: int = 0) -> Search:
     """Read a search.
 
     Args:

@@ -11,13 +11,14 @@ from typing import Any, Literal
 import torch
 
 from ablations.config import CellConfig, Study, UsageError, recipes
+from ablations.config.commands import DEFAULT_NORMS, DEFAULT_SEEDS, Rerun
 from ablations.config.effects import check_effects
 from ablations.config.foreign import check_own_fields, is_foreign, is_timm
 from ablations.config.growth import extend
 from ablations.config.numerics import recorded_numerics
 from ablations.config.options import EngineOptions
 from ablations.config.packages import require_package
-from ablations.config.request import DEFAULT_NORMS, DEFAULT_SEEDS, SMOKE_IMAGES, SMOKE_OBJECTS, Request, Rerun
+from ablations.config.request import SMOKE_IMAGES, SMOKE_OBJECTS, Request
 from ablations.config.search import check_search
 from ablations.config.study import DATA_FIELDS, design
 from ablations.config.task import check_meaning, task_of

@@ -26,8 +26,9 @@ from ablations.config.search import FIRST_TRIAL_SEED, Range, parse_search
 from ablations.data.location import cache_root
 from ablations.report.checklist import command
 from ablations.store import Store
-from ablations.tuning import JOURNAL, OptunaStudies, confirmation
+from ablations.tuning.mirror import JOURNAL, OptunaStudies
 from ablations.tuning.propose import Ended, propose
+from ablations.tuning.trials import confirmation
 
 SEARCH = "lr=1e-3..1e-1:log,weight_decay=0.01..0.2:log"
 SMALL = ("--smoke", "--set", "train_limit=128", "--set", "depth=1", "--set", "class_attention=0")
