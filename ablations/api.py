@@ -13,21 +13,19 @@ from rich.console import Console
 
 from ablations.analysis.caveats import caveats, substitutions, unshared
 from ablations.config import Interrupted, UsageError
-from ablations.config.commands import BuildOptions, RunOptions, TuneOptions
+from ablations.config.commands import RunOptions, TuneOptions
 from ablations.config.declare import keywords_of
 from ablations.config.request import make_request, make_tuning
 from ablations.engine.server import start_server
 from ablations.monitor.progress import watching
-from ablations.planning.one_cell import build_cell
+from ablations.planning.one_cell import build
 from ablations.store import TRIALS, Store
 from ablations.store.provenance import import_plugin, numerics_now
 from ablations.tuning.steps import Step, run_steps, tuning_steps
 
 if TYPE_CHECKING:
-    from ablations.data.modules import CellDataModule
     from ablations.report import Report
     from ablations.report.notebook import StudyResults
-    from ablations.training.module import CellModule
 
 __all__ = ["IncompleteStudyWarning", "build", "load", "make_report", "read_results", "run", "tune"]
 
@@ -67,21 +65,6 @@ def tune(options: TuneOptions) -> StudyResults:
     tuning = make_tuning(options)
     start_server()
     return _carry_out(tuning_steps(tuning))
-
-
-@keywords_of(BuildOptions)
-def build(options: BuildOptions) -> tuple[CellModule, CellDataModule]:
-    """Build the LightningModule and LightningDataModule of one cell, as ``python -m ablations run`` trains them.
-
-    ``Trainer(max_epochs=E).fit(module, data)`` gives the numbers of the cell, bit for bit on the same device with the
-    same number of threads; `ablations.data.modules` describes training in several processes. Precision and device are
-    the trainer's. Each field has one value.
-
-    Raises:
-        UnknownNameError: an unknown name; the message has the nearest and all valid ones.
-        UsageError: any other wrong argument, in one line.
-    """
-    return build_cell(options)
 
 
 def load(*studies: str | Path, ref: str | None = None) -> StudyResults:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ablations.config import UsageError
 from ablations.config.commands import BuildOptions
+from ablations.config.declare import keywords_of
 from ablations.config.request import Request
 from ablations.planning.plan import make_plan
 
@@ -16,12 +17,17 @@ if TYPE_CHECKING:
     from ablations.training.module import CellModule
 
 
-def build_cell(options: BuildOptions) -> tuple[CellModule, CellDataModule]:
-    """Build the LightningModule and LightningDataModule of one cell.
+@keywords_of(BuildOptions)
+def build(options: BuildOptions) -> tuple[CellModule, CellDataModule]:
+    """Build the LightningModule and LightningDataModule of one cell, as ``python -m ablations run`` trains them.
+
+    ``Trainer(max_epochs=E).fit(module, data)`` gives the numbers of the cell, bit for bit on the same device with the
+    same number of threads; `ablations.data.modules` describes training in several processes. Precision and device are
+    the trainer's. Each field has one value.
 
     Raises:
         UnknownNameError: an unknown name; the message has the nearest and all valid ones.
-        UsageError: any other wrong option, or several cells, in one line.
+        UsageError: any other wrong argument, in one line.
     """
     from ablations.data.modules import make_data
     from ablations.tasks.make import make_module

@@ -199,7 +199,7 @@ def test_seeds(text, seeds):
 
 @pytest.mark.parametrize("text", ["0", "-1", "many", "1.5", "", "3-1", "1,1", "1,x"])
 def test_bad_seeds(text):
-    with pytest.raises(ValueError, match="give how many|at least one seed"):
+    with pytest.raises(ValueError, match=r"give how many|at least one seed"):
         parse_seeds(text)
 
 
