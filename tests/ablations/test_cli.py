@@ -21,7 +21,7 @@ from conftest import ROOT, cells, numbers, start, workers_of, write_images
 import ablations
 from ablations.cli import listing
 from ablations.config.values import check_field
-from ablations.engine import estimate
+from ablations.planning import estimate
 from ablations.store import Store
 
 QUICK = ("--epochs", 1, "--set", "train_limit=128")
