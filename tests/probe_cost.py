@@ -21,8 +21,7 @@ from ablations.config import recipes
 from ablations.config.make import make_config
 from ablations.data import find_source, prepare
 from ablations.engine import cell
-from ablations.tasks import module
-from ablations.training import callbacks
+from ablations.training import callbacks, module
 from ablations.training.callbacks import Probes
 
 CELLS = {"digits": {}, "a net for 32 px": {"model": "ufo_vit_nano", "batch_size": 128, "epochs": 6}}

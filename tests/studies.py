@@ -25,7 +25,7 @@ NUM_IMAGES = 200
 LAYERS = ("blocks.0.attn", "blocks.1.attn", "class_blocks.0.attn")
 STORIES: dict[str, tuple[str, str, str]] = {
     "ok": ("ok", "", ""),
-    "nan": ("diverged", "nan", "train_loss is no number in epoch 1"),
+    "nan": ("diverged", "nan", "train_loss is not finite in epoch 1"),
     "exploded": ("diverged", "exploded", "train_loss 1e+06 in epoch 1, above 23.03"),
     "stuck": ("diverged", "no_learning", "validation cross-entropy stayed at chance"),
     "oom": ("failed", "oom", "OutOfMemoryError: no room"),
@@ -85,7 +85,7 @@ def make_study(
         arm = study.arm_of(cell)
         if (arm, cell.seed) not in missing:
             story = (stories or {}).get((arm, cell.seed), "ok")
-            _write_cell(store.cells / cell_name(arm, cell), cell, story, numerics or known[cell.norm], log)
+            _write_cell(store.cells / cell_name(arm, cell), cell, story, numerics or known[cell.net.norm], log)
     return store.folder
 
 
@@ -129,14 +129,14 @@ def make_tuned(
 
 def _write_cell(folder: Path, cell: CellConfig, story: str, numerics: str, log: str) -> None:
     folder.mkdir()
-    rng = np.random.default_rng([cell.seed, len(cell.norm), round(1e6 * cell.lr)])
+    rng = np.random.default_rng([cell.seed, len(cell.net.norm), round(1e6 * cell.optimisation.lr)])
     outcome, kind, detail = STORIES[story]
-    num_epochs = cell.epochs if story in ("ok", "stuck") else 1
+    num_epochs = cell.optimisation.epochs if story in ("ok", "stuck") else 1
     hashes = [f"{cell.seed:02d}{epoch:04d}" for epoch in range(num_epochs)]
     rows = [
         {
             "epoch": epoch + 1,
-            "lr_after": cell.lr,
+            "lr_after": cell.optimisation.lr,
             "train_loss": 1e6 if story == "exploded" else 2.3 / (epoch + 1) + 0.05 * rng.random(),
             "val_loss": 2.2 / (epoch + 1) + 0.05 * rng.random(),
             "val_accuracy_pct": 95 - 60 / (epoch + 1) + rng.normal(),
@@ -149,13 +149,13 @@ def _write_cell(folder: Path, cell: CellConfig, story: str, numerics: str, log: 
         {"epoch": epoch + 1, "layer": layer, "probe": probe, "value": float(rng.lognormal())}
         for epoch in range(num_epochs)
         for layer in LAYERS
-        for probe in ("output_rms", "grad_norm", *(["mean_gain_q"] if cell.norm == "xnorm" else []))
+        for probe in ("output_rms", "grad_norm", *(["mean_gain_q"] if cell.net.norm == "xnorm" else []))
     ]
     write_rows(folder / "probes.csv", probes)
     write_rows(folder / "timing.csv", [{"epoch": epoch + 1, "seconds": 12.0} for epoch in range(num_epochs)])
     accuracy = None
-    if cell.scored_on == "test" and story in ("ok", "stuck"):
-        share = 0.1 if story == "stuck" else 0.93 - 0.01 * len(cell.norm)
+    if cell.run.scored_on == "test" and story in ("ok", "stuck"):
+        share = 0.1 if story == "stuck" else 0.93 - 0.01 * len(cell.net.norm)
         correct = np.random.default_rng(cell.seed).random(NUM_IMAGES) < share + 0.02 * rng.normal()
         np.save(folder / "correct.npy", correct)
         accuracy = 100 * float(correct.mean())
@@ -177,7 +177,7 @@ def _write_cell(folder: Path, cell: CellConfig, story: str, numerics: str, log: 
         "epoch_hashes": hashes,
         "epochs_run": num_epochs,
         "resumed_after_epochs": [],
-        "num_parameters": 100_000 + 24 * (cell.norm == "xnorm"),
+        "num_parameters": 100_000 + 24 * (cell.net.norm == "xnorm"),
         "started": "2026-01-01T00:00:00+00:00",
         "device": "cpu",
         "seconds": 36.0,
@@ -198,18 +198,18 @@ def _write_cell(folder: Path, cell: CellConfig, story: str, numerics: str, log: 
 
 def _detected(folder: Path, cell: CellConfig, story: str) -> dict[str, float]:
     """Write what a detector leaves, and return its average precisions; there is no large object."""
-    rng = np.random.default_rng([cell.seed, len(cell.norm)])
+    rng = np.random.default_rng([cell.seed, len(cell.net.norm)])
     (folder / "correct.npy").unlink(missing_ok=True)
     rows = [
         {
             "epoch": epoch + 1,
-            "lr_after": cell.lr,
+            "lr_after": cell.optimisation.lr,
             "train_loss": 3 / (epoch + 1),
             "val_box_ap_pct": 40 - 20 / (epoch + 1),
             "val_mask_ap_pct": 38 - 20 / (epoch + 1),
             "batches": f"{cell.seed:02d}{epoch:04d}",
         }
-        for epoch in range(cell.epochs if story in ("ok", "stuck") else 1)
+        for epoch in range(cell.optimisation.epochs if story in ("ok", "stuck") else 1)
     ]
     write_rows(folder / "metrics.csv", rows)
     if story not in ("ok", "stuck"):
@@ -246,4 +246,4 @@ def _validated(cell: CellConfig, story: str) -> float | None:
     """Return a validation accuracy that is best at a learning rate of 3e-3."""
     if story == "stuck":
         return 11.0
-    return 92.0 - len(cell.norm) - 12 * math.log10(cell.lr / 3e-3) ** 2 if story == "ok" else None
+    return 92.0 - len(cell.net.norm) - 12 * math.log10(cell.optimisation.lr / 3e-3) ** 2 if story == "ok" else None

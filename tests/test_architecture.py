@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,25 +12,19 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
+
+
+def table(head: str) -> list[list[str]]:
+    """Return the rows of CONTRIBUTING's table with this head."""
+    lines = CONTRIBUTING[CONTRIBUTING.index(head) :].partition("\n\n")[0].splitlines()[2:]
+    return [[part.strip() for part in line.strip("|").split("|")] for line in lines]
+
+
 ALLOWED = {
-    "config": set(),
-    "data": {"config"},
-    "store": {"config"},
-    "analysis": {"config", "store"},
-    "monitor": {"config", "store"},
-    "figures": {"analysis"},
-    "training": {"config", "data", "store"},
-    "tasks": {"config", "data", "training"},
-    "engine": {"config", "data", "store", "training", "tasks"},
-    "report": {"config", "store", "analysis", "figures", "training", "tasks"},
-    "planning": {"config", "data", "store", "analysis", "training", "tasks", "engine"},
-    "tuning": {"config", "store", "analysis", "engine", "planning"},
-    "bench": {"config", "data", "figures", "training", "tasks", "engine", "planning"},
-    "api": {"config", "store", "analysis", "monitor", "engine", "report", "planning", "tuning"},
-    "cli": {"config", "data", "store", "monitor", "engine", "report", "planning", "tuning", "bench", "api"},
-    "__init__": {"config", "api"},
-    "__main__": {"cli"},
+    room.strip("`"): set(filter(None, allowed.split(", "))) for room, allowed, _ in table("| room | may import |")
 }
+ALLOWED |= {"__init__": {"config", "api"}, "__main__": {"cli"}}
 """Each room, after all that it may import: there is no circle."""
 
 LOOSE = {"api", "__init__", "__main__"}
@@ -80,6 +75,17 @@ def test_every_arrow_is_used():
                 parts[1]
             }
     assert found == ALLOWED
+
+
+@pytest.mark.parametrize("file", sorted(set(re.findall(r"`([\w./]+/[\w.]+\.(?:py|json))`", CONTRIBUTING))))
+def test_files_that_contributing_names_exist(file):
+    assert (ROOT / file).is_file() or (ROOT / "ablations" / file).is_file(), file
+
+
+def test_files_in_a_rooms_line_are_in_that_room():
+    for room, _, what in table("| room | may import |"):
+        for file in re.findall(r"`(\w+\.py)`", what):
+            assert (ROOT / "ablations" / room.strip("`") / file).is_file(), (room, file)
 
 
 def test_rooms_are_few():

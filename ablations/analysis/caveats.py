@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ablations.config import CellConfig, Study
-from ablations.config.change import CHANGEABLE, apply_change
-from ablations.config.foreign import is_foreign
+from ablations.config.cell import FIELDS
+from ablations.config.change import apply_change
+from ablations.config.nets import is_foreign
 from ufo.attention import ClassAttention
 from ufo.norms import NORMS
 from ufo.sizes import SIZES
@@ -41,11 +42,11 @@ def caveats(study: Study) -> list[str]:
 def substitutions(cells: Iterable[CellConfig]) -> list[str]:
     """Say where class attention has another normaliser than the arm."""
     lines = []
-    classifiers = (cell for cell in cells if cell.task == "classify" and not is_foreign(cell.model))
+    classifiers = (cell for cell in cells if cell.task == "classify" and not is_foreign(cell.net.model))
     for cell in map(apply_change, classifiers):
-        blocks = SIZES[cell.model].class_attention if cell.class_attention is None else cell.class_attention
-        if blocks and cell.class_norm == "same" and (used := ClassAttention.uses(cell.norm)) != cell.norm:
-            lines.append(f"{cell.norm} cannot serve one query against many keys: class attention uses {used} there")
+        blocks = SIZES[cell.net.model].class_attention if cell.net.class_attention is None else cell.net.class_attention
+        if blocks and cell.net.class_norm == "same" and (used := ClassAttention.uses(cell.net.norm)) != cell.net.norm:
+            lines.append(f"{cell.net.norm} cannot serve one query against many keys: class attention uses {used} there")
     return list(dict.fromkeys(lines))
 
 
@@ -54,7 +55,8 @@ def unshared(study: Study) -> list[str]:
     models = study.axes.get("model", [study.fixed.get("model", "")])
     foreign = [model for model in models if is_foreign(model)]
     if not foreign:
-        return [SHARED_PARTS] if study.compare in ("change", "model", *CHANGEABLE) and len(study.arms) > 1 else []
+        nets_differ = study.compare in ("change", "model") or FIELDS[study.compare].traits.one_change
+        return [SHARED_PARTS] if nets_differ and len(study.arms) > 1 else []
     lines = [
         f"{', '.join(foreign)}: pairs of different nets share order, augmentation and split of the images; initial "
         "weights cannot be shared, each net draws its own from the seed, and so it does its drop path"

@@ -36,7 +36,7 @@ def clean(options: CleanOptions) -> int:
     store, console = Store(Path(options.study)), make_console(as_json=False)
     leftovers = find_leftovers(store, cached=cached)
     for leftover in leftovers:
-        print_lines(console, [f"{leftover.path}  {leftover.num_bytes / 2**20:.1f} MiB  {leftover.what}"])
+        print_lines(console, [f"{leftover.path}  {leftover.num_bytes / 2**20:.1f} MiB  {leftover.description}"])
     if held := list(store.leases.running()):
         print_lines(console, [f"{len(held)} cells are running, and are left unchanged"])
     if not leftovers or options.dry_run:

@@ -8,10 +8,11 @@ from typing import Any
 import torch
 
 import ufo
-from ablations.config import CellConfig, UsageError
-from ablations.config.cell import NEVER_ASKED
+from ablations.config import UsageError
+from ablations.config.cell import FIELDS, CellField
 from ablations.config.experiment import load_experiment, named_experiments
 from ablations.config.recipes import RECIPES, defaults
+from ablations.config.types import TASKS
 from ablations.config.values import value_name
 from ablations.data import DATA_SETS
 from ablations.store import Store, study_folders
@@ -82,17 +83,29 @@ def experiments() -> TextTable:
 
 
 def fields() -> TextTable:
-    """List every field of a cell that can be asked for, with the values that it takes."""
+    """List every field of a cell that can be asked for, with its values and what it applies to."""
     from_recipe = defaults(image_side=32, flips=True)
-    schema = CellConfig.model_json_schema()["properties"]
     rows = []
-    for name, info in CellConfig.model_fields.items():
-        if name not in NEVER_ASKED:
-            required = "by recipe and data" if name in from_recipe else "see run --help"
-            default = required if info.is_required() else value_name(info.get_default())
-            what = (info.description or "").replace("`", "").replace("None:", "none:")
-            rows.append([name, _values(schema[name]), default, what])
-    return ["field", "values", "default", "what it is"], rows
+    for field in FIELDS.values():
+        if not field.traits.is_derived:
+            required = "by recipe and data" if field.name in from_recipe else "see run --help"
+            default = required if field.is_required else value_name(field.default)
+            help_text = field.help.replace("`", "").replace("None:", "none:")
+            values = _values(field.adapter.json_schema())
+            rows.append([field.name, field.group or "run", values, default, _scope(field), help_text])
+    return ["field", "group", "values", "default", "applies to", "description"], rows
+
+
+def _scope(field: CellField) -> str:
+    """Name the tasks, nets and settings that a field is limited to.
+
+    >>> _scope(FIELDS["class_norm"]), _scope(FIELDS["policy_ops"]), _scope(FIELDS["lr"])
+    ('classify; UFO-ViT', 'classify; policy=rand_augment', '')
+    """
+    traits = field.traits
+    limits: list[str] = list(traits.tasks) if len(traits.tasks) < len(TASKS) else []
+    limits += ["UFO-ViT"] if traits.ufo_only else []
+    return "; ".join([*limits, *([traits.effect.needs] if traits.effect else [])])
 
 
 def _values(schema: dict[str, Any]) -> str:

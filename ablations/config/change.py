@@ -1,10 +1,10 @@
-"""One change each from a common net: what makes an ablation over several of its parts one comparison with arms."""
+"""One change of the net per arm, so that an ablation of several parts of the net is one comparison."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from ablations.config.cell import CellConfig
+from ablations.config.cell import FIELDS, CellConfig
 from ablations.config.errors import UsageError
 from ablations.config.values import parse_values, value_name
 from ufo.registry import unknown_name
@@ -12,18 +12,12 @@ from ufo.sizes import SIZES
 
 NONE = "none"
 
-CHANGEABLE = (
-    *("patch", "patch_embed", "pos_embed", "lpi", "ff_ratio", "class_attention", "class_norm", "layer_scale"),
-    *("depth", "embed_dim", "attn_dim", "num_heads"),
-)
-"""Fields of the net that a change may name; the normaliser has a grid of its own."""
-
 
 def apply_change(config: CellConfig) -> CellConfig:
-    """Return a cell as its ``change`` makes it."""
-    if config.change == NONE:
+    """Return a cell with its ``change`` applied."""
+    if config.net.change == NONE:
         return config
-    field, value = parse_change(config.change)
+    field, value = parse_change(config.net.change)
     return config.model_copy(update={field: value, "change": NONE})
 
 
@@ -31,33 +25,35 @@ def parse_change(change: str) -> tuple[str, Any]:
     """Read ``FIELD=VALUE``.
 
     Raises:
-        UsageError: a field that is no part of the net, or a value that it cannot have.
+        UsageError: A field that is not part of the net, or a value that it cannot have.
 
     >>> parse_change("lpi=off")
     ('lpi', False)
     """
     field, _, text = change.partition("=")
-    if field not in CHANGEABLE:
-        raise UsageError(f"change {change}: {unknown_name('part of the net', field, list(CHANGEABLE))}")
+    changeable = [known.name for known in FIELDS.values() if known.traits.one_change]
+    if field not in changeable:
+        raise UsageError(f"change={change}: {unknown_name('part of the net', field, changeable)}")
     values = parse_values(field, text)
     if len(values) != 1 or values[0] is None:
-        raise UsageError(f"change {change}: give one value of {field}")
+        raise UsageError(f"change={change}: give one value of {field}")
     return field, values[0]
 
 
 def check_change(config: CellConfig) -> None:
-    """Refuse a change that changes nothing, or that is not written in the one form that names its arm.
+    """Reject a change without effect, and one that is not written in the canonical form, which names its arm.
 
     Raises:
-        UsageError: the cell's own value of the field is the change's already, or the change cannot be read.
+        UsageError: The cell has that value already, or the change cannot be read.
     """
-    if config.change == NONE:
+    net = config.net
+    if net.change == NONE:
         return
-    field, value = parse_change(config.change)
-    if config.change != (name := f"{field}={value_name(value)}"):
-        raise UsageError(f"change {config.change}: write it {name}")
-    own = getattr(config, field)
-    if own is None and config.model in SIZES:
-        own = getattr(SIZES[config.model], field, None)
+    field, value = parse_change(net.change)
+    if net.change != (name := f"{field}={value_name(value)}"):
+        raise UsageError(f"change={net.change}: write it {name}")
+    own = config[field]
+    if own is None and net.model in SIZES:
+        own = getattr(SIZES[net.model], field, None)
     if own == value and type(own) is type(value):
-        raise UsageError(f"change {config.change}: {config.model} has {field}={value_name(own)} already; give another")
+        raise UsageError(f"change={net.change}: {net.model} has {field}={value_name(own)} already; give another")

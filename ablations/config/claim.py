@@ -7,8 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from ablations.config.cell import first_error
-from ablations.config.errors import UsageError
+from ablations.config.errors import UsageError, first_error
 
 Kind = Literal[
     "greater_than",

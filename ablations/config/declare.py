@@ -16,8 +16,8 @@ from typing import Annotated, Any, Literal, ParamSpec, TypeVar, cast
 from pydantic import BaseModel, ConfigDict, PlainValidator, ValidationError
 from pydantic.fields import FieldInfo
 
-from ablations.config.cell import CellConfig
-from ablations.config.errors import UsageError
+from ablations.config.cell import FIELDS
+from ablations.config.errors import UsageError, message_of, shown
 from ablations.config.values import value_name
 from ufo.registry import UnknownNameError, unknown_name
 
@@ -138,16 +138,16 @@ def written(value: Any) -> str:
 
 def field_help(name: str) -> str:
     """Describe a field of a cell, with the values that it takes if they are names."""
-    info = CellConfig.model_fields[name]
-    text = " ".join((info.description or "").replace("`", "").split())
-    if typing.get_origin(info.annotation) is Literal:
-        text += f" One of {', '.join(typing.get_args(info.annotation))}."
-    return text
+    field = FIELDS[name]
+    text = " ".join(field.help.replace("`", "").split())
+    choices = typing.get_args(field.info.annotation) if typing.get_origin(field.info.annotation) is Literal else ()
+    named = all(choice in text for choice in choices)
+    return text if named else f"{text} One of {', '.join(choices)}."
 
 
 def field_default(name: str) -> str:
     """Write the default of a cell's field."""
-    return value_name(CellConfig.model_fields[name].get_default())
+    return value_name(FIELDS[name].default)
 
 
 def _leaves(annotation: Any) -> Iterator[Any]:
@@ -196,7 +196,7 @@ def read_options(model: Callable[..., Model], given: Mapping[str, Any], *, from_
 
 
 def _one_line(error: ValidationError, model: type[Options], *, from_flags: bool) -> ValueError:
-    first, *_ = errors = error.errors()
+    first = error.errors()[0]
     cause = first.get("ctx", {}).get("error")
     if isinstance(cause, (UsageError, UnknownNameError)):  # it is a whole line
         return cause
@@ -206,10 +206,9 @@ def _one_line(error: ValidationError, model: type[Options], *, from_flags: bool)
         return UsageError(str(unknown_name("argument", name, known)))
     if first["type"] == "missing":
         return UsageError(f"{name}: it must be given")
-    own = [each["msg"].removeprefix("Value error, ") for each in errors if each["loc"][0] == name]
     value = first["input"]
-    label = f"{known[name].flag} {written(value)}" if from_flags else f"{name}={value!r}"
-    return UsageError(f"{label}: {', or '.join(text[0].lower() + text[1:] for text in dict.fromkeys(own))}")
+    label = f"{known[name].flag} {written(value)}" if from_flags else f"{name}={shown(value)}"
+    return UsageError(f"{label}: {message_of(error)}")
 
 
 def keywords_of(model: Callable[P, Model]) -> Callable[[Callable[[Model], Result]], Callable[P, Result]]:

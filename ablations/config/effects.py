@@ -1,40 +1,111 @@
-"""Fields that do nothing in any cell of a study: asking for them is a mistake."""
+"""Reject fields, searches and changes that have no effect on any cell of a study."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from ablations.config.cell import COSINE, CellConfig
+from ablations.config.cell import FIELDS, CellConfig, CellField
 from ablations.config.errors import UsageError
+from ablations.config.nets import is_foreign
+from ablations.config.types import Task
 from ablations.config.values import value_name
 
-NEEDS: Mapping[str, tuple[str, Callable[[CellConfig], bool]]] = {
-    "policy_magnitude": ("policy=rand_augment", lambda cell: cell.policy == "rand_augment"),
-    "policy_magnitude_std": ("policy=rand_augment", lambda cell: cell.policy == "rand_augment"),
-    "policy_ops": ("policy=rand_augment", lambda cell: cell.policy == "rand_augment"),
-    "min_lr_share": ("schedule=cosine", lambda cell: cell.schedule == COSINE),
-    "warmup_lr_share": ("a warm-up", lambda cell: cell.warmup_epochs > 0 or cell.warmup_steps > 0),
-    "mix_probability": ("mixup or cutmix above 0", lambda cell: cell.mixup > 0 or cell.cutmix > 0),
-}
-"""Field to what gives it an effect, in words and as a test of a cell."""
 
-
-def check_effects(asked: Collection[str], cells: Collection[CellConfig], *, usual: Mapping[str, Any]) -> None:
-    """Refuse a field that was asked for and has an effect in no cell; some are enough, as where an axis has both.
+def check_task(
+    task: Task, asked: Mapping[str, list[Any]], *, recipe: Mapping[str, Any], searched: Sequence[str] = ()
+) -> None:
+    """Reject what does not apply to a study's task.
 
     Args:
-        asked: fields that were named.
-        cells: of the study.
-        usual: values that the recipe gives; to name them is no mistake.
+        task: Task of the study.
+        asked: Values of each field that was named.
+        recipe: Values that the recipe gives; naming them again is allowed.
+        searched: Fields of a tuning.
 
     Raises:
-        UsageError: such a field, its value, and what would give it an effect.
+        UsageError: A field, a search, a change or a value that does not apply to the task.
     """
-    for field, (need, has_effect) in NEEDS.items():
-        if field not in asked or any(map(has_effect, cells)):
+    for name, values in sorted(asked.items()):
+        if not FIELDS[name].applies_to(task) and not _is_plain(FIELDS[name], values, recipe):
+            raise UsageError(f"{_written(name, values)} does not apply to --task {task}: leave it out")
+        choices = (FIELDS[name].traits.choices or {}).get(task)
+        if choices is not None and (other := [value for value in values if value not in choices]):
+            raise UsageError(f"{name}={other[0]} does not apply to --task {task}: give {' or '.join(choices)}")
+    for name in searched:
+        if not FIELDS[name].applies_to(task):
+            raise UsageError(f"--search {name}: it does not apply to --task {task}")
+    for change in asked.get("change", []):
+        name = change.partition("=")[0]
+        if name in FIELDS and not FIELDS[name].applies_to(task):
+            raise UsageError(f"change={change} does not apply to --task {task}: leave it out")
+
+
+def check_nets(asked: Mapping[str, list[Any]]) -> None:
+    """Reject fields of UFO-ViT that have no effect on the other libraries' nets among the models.
+
+    A field that every UFO-ViT needs, such as the normaliser, may have one value if UFO-ViT is among the models too.
+
+    Args:
+        asked: Values of each field that was named.
+
+    Raises:
+        UsageError: Such a field, and the fix.
+    """
+    models = asked.get("model", [])
+    foreign = [model for model in models if is_foreign(model)]
+    if not foreign:
+        return
+    has_ufo = len(foreign) < len(models)
+    for name, values in sorted(asked.items()):
+        field = FIELDS[name]
+        if not field.traits.ufo_only or _is_plain(field, values, {}):
             continue
-        own = {getattr(cell, field) for cell in cells}
-        if own != {usual.get(field, CellConfig.model_fields[field].default)}:
-            values = ",".join(map(value_name, sorted(own)))
-            raise UsageError(f"{field}={values} has no effect without {need}; leave it out, or give that too")
+        if len(values) == 1 and field.is_required and (has_ufo or values == ["xnorm"]):
+            continue
+        raise UsageError(
+            f"{_written(name, values)} does not apply to {foreign[0]}: leave it out (with --compare model the models "
+            f"are the arms), or give it in a study without nets of timm"
+        )
+
+
+def check_effects(asked: Collection[str], cells: Collection[CellConfig], *, recipe: Mapping[str, Any]) -> None:
+    """Reject fields that affect no cell of the study.
+
+    Args:
+        asked: Fields that were named.
+        cells: Cells of the study.
+        recipe: Values that the recipe gives; naming them again is allowed.
+
+    Raises:
+        UsageError: Such a field, its value, and what would give it an effect.
+    """
+    for field in FIELDS.values():
+        effect = field.traits.effect
+        if effect is None or field.name not in asked or any(map(effect.holds, cells)):
+            continue
+        values = sorted({cell[field.name] for cell in cells})
+        if not _is_plain(field, values, recipe):
+            written = _written(field.name, values)
+            raise UsageError(f"{written} has no effect without {effect.needs}; leave it out, or give that too")
+
+
+def without_foreign(asked: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
+    """Leave out the fields of UFO-ViT if all models are other libraries' nets."""
+    models = asked.get("model", [""])
+    return {name: values for name, values in asked.items() if any(_applies(name, model) for model in models)}
+
+
+def _applies(name: str, model: str) -> bool:
+    return not (FIELDS[name].traits.ufo_only and is_foreign(model))
+
+
+def _is_plain(field: CellField, values: list[Any], recipe: Mapping[str, Any]) -> bool:
+    """Tell whether the values are what the field has anyway."""
+    if field.name in recipe:
+        return values == [recipe[field.name]]
+    return not field.is_required and values == [field.default]
+
+
+def _written(name: str, values: list[Any]) -> str:
+    return f"{name}={','.join(map(value_name, values))}"

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BeforeValidator, Field, model_validator
 
-from ablations.config.cell import CellConfig
+from ablations.config.cell import FIELDS
 from ablations.config.claim import Claim, parse_claims
 from ablations.config.commands import PluginOption, SearchOptions, SeedOptions, StudyOptions, read_values
 from ablations.config.declare import Option, read_options
@@ -132,10 +132,10 @@ def _options_of(content: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in content.items():
         if key in keys:
             options[key] = value
-        elif key in CellConfig.model_fields:
+        elif key in FIELDS:
             fields[key] = read_values(key, value)
         else:
-            raise unknown_name("key", str(key), sorted([*keys, *CellConfig.model_fields]))
+            raise unknown_name("key", str(key), sorted([*keys, *FIELDS]))
         if value is None and key in keys:
             raise UsageError(f"{key}: no value is given")
     if "seed" in fields and "seeds" in options:

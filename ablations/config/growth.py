@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from ablations.config.cell import CellConfig
+from ablations.config.cell import FIELDS
 from ablations.config.claim import merge_claims
 from ablations.config.errors import UsageError
 from ablations.config.search import Point, Search
@@ -114,12 +114,12 @@ def _check_point(
     decided = {field for own in stored.per_data.values() for field in own}
     own = stored.per_data.get(name)
     known = {**stored.fixed, **(own or {})}
-    for field in CellConfig.model_fields:
+    for field in FIELDS:
         if field in stored.axes or field in stored.searched:
             continue
         if own is None and field in decided and field not in named:
             continue
-        default = "the data set's own" if field in decided else CellConfig.model_fields[field].get_default()
+        default = "the data set's own" if field in decided else FIELDS[field].info.get_default()
         have = known.get(field, default)
         want = asked.axes.get(field, [point.get(field)])
         if want != [have]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ablations.config.cell import Task
+from ablations.config.types import Task
 
 NUMERICS: Mapping[Task, int] = {"classify": 1, "detect": 1}
 """Task to the version of its numbers: raised by hand, in the commit in which a golden value changes."""

@@ -11,8 +11,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from ablations.config.cell import CLASS_JOINT
 from ablations.config.errors import UsageError
+from ablations.config.types import JOINT
 
 UNITS_S = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 UNITS_MIB = {"MiB": 1.0, "GiB": 1024.0, "MB": 1e6 / 2**20, "GB": 1e9 / 2**20}
@@ -166,7 +166,7 @@ def class_names(text: str) -> str:
         raise UsageError(f"--classes {text}: the file cannot be read: {error}") from error
     if len(lines) < 2:
         raise UsageError(f"--classes {text}: give a file with two names or more, one on each line")
-    return CLASS_JOINT.join(lines)
+    return JOINT.join(lines)
 
 
 def _parts(value: Any) -> list[str]:

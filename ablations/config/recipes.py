@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from ablations.config import UsageError
-from ablations.config.cell import Task
+from ablations.config.types import Task
 from ufo.registry import unknown_name
 
 QUICK: dict[str, Any] = {

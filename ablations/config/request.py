@@ -8,15 +8,16 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ablations.config import Study, UsageError
-from ablations.config.cell import COSINE, NEVER_ASKED
+from ablations.config.cell import FIELDS
 from ablations.config.claim import Claim
 from ablations.config.commands import DEFAULT_TRIALS, Rerun, RunOptions, TuneOptions, read_search
+from ablations.config.effects import without_foreign
 from ablations.config.experiment import Experiment, load_experiment
-from ablations.config.foreign import without_own_fields
 from ablations.config.options import EngineOptions, InMemory
 from ablations.config.parsing import devices, folders, shard
 from ablations.config.search import EXAMPLE, FIRST_TRIAL_SEED, Point, Search
 from ablations.config.seeds import parse_confirmed, parse_seeds
+from ablations.config.types import COSINE
 
 Value = TypeVar("Value")
 
@@ -213,8 +214,8 @@ def request_of(study: Study, *, folder: Path, data: list[str] | None, data_root:
     Raises:
         UsageError: a data set is a folder of images, whose path a study does not store, and ``data`` is None.
     """
-    single = {field: [value] for field, value in study.fixed.items() if field not in NEVER_ASKED}
-    asked = without_own_fields({**single, **study.axes})
+    single = {field: [value] for field, value in study.fixed.items() if not FIELDS[field].traits.is_derived}
+    asked = without_foreign({**single, **study.axes})
     if data is not None:
         asked["data"] = data
     elif placeless := [name for name in asked["data"] if ":" in name]:

@@ -4,26 +4,22 @@ from __future__ import annotations
 
 import math
 import re
-import types
-import typing
 import warnings
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from ablations.config.cell import NEVER_ASKED, CellConfig, first_error
-from ablations.config.errors import UsageError
-from ablations.config.values import check_field, check_values
+from ablations.config.cell import FIELDS
+from ablations.config.errors import UsageError, first_error
+from ablations.config.nets import is_foreign
+from ablations.config.values import check_field, check_values, number_type
 
 FIRST_TRIAL_SEED = 10_000
 """Trial k has seed 10,000 + k in every arm; seeds below are for confirmation, so that the two never overlap."""
 
 DIGITS = 4
 """Significant digits of a point's values, so that they can be read, typed and written into a paper."""
-
-NOT_SEARCHED = ("seed", "image_size", "threads_per_cell")
-"""Numbers that make another replicate, another data set, or the same result on another machine."""
 
 RANGE = re.compile(r"(?P<field>\w+)=(?P<low>[^:]+?)\.\.(?P<high>[^:]+?)(?P<log>:log)?")
 
@@ -68,7 +64,7 @@ class Range(BaseModel):
     @property
     def is_integer(self) -> bool:
         """Whether the field takes whole numbers alone."""
-        return _kind(self.field) is int
+        return number_type(self.field) is int
 
     def at(self, place: float) -> int | float:
         """Return the value at a place of the range.
@@ -189,8 +185,8 @@ def point_of(points: Iterable[Point], arm: str, seed: int) -> Mapping[str, int |
 
 def searchable_fields() -> list[str]:
     """Return the fields of a cell that a search may vary: numbers that are neither a replicate nor the data."""
-    left_out = (*NEVER_ASKED, *NOT_SEARCHED)
-    return [field for field in CellConfig.model_fields if field not in left_out and _kind(field) is not None]
+    asked = (field for field in FIELDS.values() if field.traits.searchable and not field.traits.is_derived)
+    return [field.name for field in asked if number_type(field.name) is not None]
 
 
 def parse_search(ranges: str | Mapping[str, Any], *, sampler: Sampler = "sobol", seed: int = 0) -> Search:
@@ -209,7 +205,7 @@ def parse_search(ranges: str | Mapping[str, Any], *, sampler: Sampler = "sobol",
     """
     parts = ranges.split(",") if isinstance(ranges, str) else [f"{field}={text}" for field, text in ranges.items()]
     found = []
-    order = list(CellConfig.model_fields)
+    order = list(FIELDS)
     for part in parts:
         if not (match := RANGE.fullmatch(part.strip())):
             raise UsageError(f"--search {part.strip()}: write FIELD=LOW..HIGH or FIELD=LOW..HIGH:log, as {EXAMPLE}")
@@ -240,29 +236,13 @@ def check_search(search: Search, *, compare: str, asked: Collection[str], models
     Raises:
         UsageError: a field that is compared, is given already, or means nothing to these nets.
     """
-    from ablations.config.foreign import OWN_FIELDS, is_foreign
-
     for field in search.fields:
         if field == compare:
             raise UsageError(f"--search {field}: its values are the arms; compare another field")
         if field in asked:
             raise UsageError(f"--search {field}: it is given a value already; leave one of the two out")
-        if field in OWN_FIELDS and (foreign := [model for model in models if is_foreign(model)]):
+        if FIELDS[field].traits.ufo_only and (foreign := [model for model in models if is_foreign(model)]):
             raise UsageError(f"--search {field}: it means nothing to {foreign[0]}")
-
-
-def _kind(field: str) -> type[int] | type[float] | None:
-    """Return of which type a field's numbers are; None where it takes none, or a truth value too."""
-    kinds = set(_leaves(typing.get_type_hints(CellConfig)[field]))
-    return None if bool in kinds else float if float in kinds else int if int in kinds else None
-
-
-def _leaves(annotation: Any) -> Iterable[Any]:
-    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        for part in typing.get_args(annotation):
-            yield from _leaves(part)
-    else:
-        yield annotation
 
 
 def _number(field: str, text: str) -> int | float:
@@ -270,7 +250,7 @@ def _number(field: str, text: str) -> int | float:
     if field not in searchable_fields():
         raise UsageError(f"--search {field}: it cannot be searched. Valid: {', '.join(searchable_fields())}")
     try:
-        return int(text) if _kind(field) is int else float(text)
+        return int(text) if number_type(field) is int else float(text)
     except ValueError:
-        whole = "whole " if _kind(field) is int else ""
+        whole = "whole " if number_type(field) is int else ""
         raise UsageError(f"--search {field}: {text!r} is no {whole}number") from None

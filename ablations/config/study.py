@@ -8,11 +8,12 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from ablations.config.cell import CellConfig, Task, first_error
+from ablations.config.cell import FIELDS, CellConfig
 from ablations.config.claim import Claim
-from ablations.config.errors import UsageError
+from ablations.config.errors import UsageError, first_error
 from ablations.config.make import make_config
 from ablations.config.search import FIRST_TRIAL_SEED, Point, Search, point_of
+from ablations.config.types import Task
 from ablations.config.values import check_values, value_name
 
 FORMAT: Literal[1] = 1
@@ -20,8 +21,8 @@ FORMAT: Literal[1] = 1
 
 ALWAYS_AXES = ("norm", "seed")
 
-DATA_FIELDS = ("data", "image_size", "classes")
-"""What a data set is in a study: each combination of their values decides fields of its own, such as the patch."""
+DATA_FIELDS = tuple(field.name for field in FIELDS.values() if field.traits.selects_data)
+"""Fields that select a data set: each combination of their values has defaults of its own, such as the patch."""
 
 Defaults = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 """From the fields of a cell that were asked for to a value for every other field that needs one."""
@@ -116,29 +117,46 @@ class Study(BaseModel):
                 points[name] = {**self.fixed, **point, **self.per_data.get(name, {})}
         return points
 
+    @property
+    def effective_fields(self) -> set[str]:
+        """Fields that have an effect in some cell."""
+        cells = self._first_cells()
+        return {name for name, field in FIELDS.items() if any(map(field.has_effect, cells))}
+
+    def _first_cells(self) -> list[CellConfig]:
+        """Return one cell for each combination of the axes, with the first seed."""
+        others = {field: values for field, values in self.axes.items() if field not in (*DATA_FIELDS, "seed")}
+        lowest = {} if self.search is None else {each.field: each.low for each in self.search.ranges}
+        seed, cells = self.axes["seed"][0], []
+        for data, values in itertools.product(self.data_points.values(), itertools.product(*others.values())):
+            fields = {**lowest, **data, **dict(zip(others, values, strict=True)), "seed": seed}
+            fields |= point_of(self.points, value_name(fields[self.compare]), seed) or {}
+            cells.append(CellConfig(**fields))
+        return cells
+
     def has(self, cell: CellConfig) -> bool:
         """Whether a cell is a point of the study: on its axes, and with every other field as the study holds it."""
-        values = cell.model_dump(mode="json")
+        values = cell.model_dump()
         point = point_name(values, [field for field in DATA_FIELDS if field in self.axes])
         held = {**self.fixed, **self.per_data.get(point, {})}
         held |= point_of(self.points, self.arm_of(cell), cell.seed) or {}
         is_held = all(values[field] == value for field, value in held.items() if field in values)
-        return is_held and all(getattr(cell, field) in values for field, values in self.axes.items())
+        return is_held and all(cell[field] in values for field, values in self.axes.items())
 
     def arm_of(self, cell: CellConfig) -> str:
         """Name a cell's arm."""
-        return value_name(getattr(cell, self.compare))
+        return value_name(cell[self.compare])
 
     def condition_of(self, cell: CellConfig) -> str:
         """Name a cell's point on every axis but the arms and the seeds; empty where there is one condition only."""
-        return point_name(dict(cell), self.conditions)
+        return point_name(cell.model_dump(), self.conditions)
 
     def title_of(self, cell: CellConfig) -> str:
         """Name a cell for people: its arm, condition and seed, or for a trial its number and point."""
         condition = self.condition_of(cell)
         arm = f"{self.arm_of(cell)} ({condition})" if condition else self.arm_of(cell)
         title = f"{arm} {self.unit} {self.number_of(cell.seed)}"
-        return f"{title} at {point_name(dict(cell), self.searched)}" if self.is_tuning else title
+        return f"{title} at {point_name(cell.model_dump(), self.searched)}" if self.is_tuning else title
 
     @property
     def unit(self) -> str:
@@ -157,10 +175,10 @@ class Study(BaseModel):
         for field, values in self.axes.items():
             if check_values(field, values) != values:
                 raise ValueError(f"axes has values of {field} of another type")
-        for field, info in CellConfig.model_fields.items():
+        for field, known in FIELDS.items():
             points = self.data_points.values()
             is_given = field in self.axes or field in self.searched or (points and all(field in p for p in points))
-            if info.is_required() and not is_given:
+            if known.is_required and not is_given:
                 raise ValueError(f"fixed has no {field}")
         self._check_points()
         if self.ref is not None:
@@ -270,7 +288,7 @@ def design(
     searched = [] if search is None else search.fields
     per_data = _decided_by_data(axes, single, defaults, searched=searched)
     decided = {field for own in per_data.values() for field in own} | {*searched}
-    first = cells[0].model_dump(mode="json")
+    first = cells[0].model_dump()
     fixed = {field: value for field, value in first.items() if field not in axes and field not in decided}
     if compare in DATA_FIELDS:
         _check_one_difference(compare, per_data)

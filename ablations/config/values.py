@@ -6,14 +6,14 @@ import types
 import typing
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
-from ablations.config.cell import CLASS_JOINT, NEVER_ASKED, CellConfig, message_of
-from ablations.config.errors import UsageError
+from ablations.config.cell import FIELDS
+from ablations.config.errors import UsageError, message_of, shown
 from ufo.registry import unknown_name
 
 MOST_VALUES = 10_000
-"""Of one axis: as many as a range may have."""
+"""Largest number of values in a range."""
 
 
 def value_name(value: Any) -> str:
@@ -28,7 +28,7 @@ def value_name(value: Any) -> str:
 
 
 def plural(count: int, noun: str) -> str:
-    """Count things.
+    """Write a number of things.
 
     >>> plural(1, "seed"), plural(2, "seed")
     ('1 seed', '2 seeds')
@@ -51,87 +51,83 @@ def check_field(name: str) -> None:
     """Check that a field exists and may be asked for.
 
     Raises:
-        UsageError: it does not; the message has the nearest match.
+        UsageError: It does not; the message has the nearest match.
     """
-    fields = [field for field in CellConfig.model_fields if field not in NEVER_ASKED]
+    fields = [field.name for field in FIELDS.values() if not field.traits.is_derived]
     if name not in fields:
         raise UsageError(str(unknown_name("field", name, sorted(fields))))
 
 
 def parse_values(field: str, text: str) -> list[Any]:
-    """Read one value, a comma list, or a range of integers (``0-3``) for a field.
+    """Read one value, a comma list, or a range of integers (``0-3``) of a field.
 
     Raises:
-        UsageError: no such field, a value of another type, or one that comes twice.
+        UsageError: Unknown field, a value that it cannot have, or a value given twice.
 
     >>> parse_values("lr", "1e-3,0.003"), parse_values("depth", "2-4,8"), parse_values("lpi", "on,off")
     ([0.001, 0.003], [2, 3, 4, 8], [True, False])
     """
     check_field(field)
-    values: list[Any] = []
-    for part in _split_classes(text) if field == "classes" else text.split(","):
-        values += _parse_part(field, part.strip())
-    return check_values(field, values)
+    split = FIELDS[field].traits.splits
+    parts = text.split(",") if split is None else split(text)
+    return check_values(field, [value for part in parts for value in _parse_part(field, part.strip())])
 
 
 def check_values(field: str, values: list[Any]) -> list[Any]:
-    """Check an axis: its values have the field's type, there is one at least, and none comes twice.
+    """Validate the values of an axis.
+
+    Returns:
+        The values, converted to the field's type.
 
     Raises:
-        UsageError: the value, and what is expected.
+        UsageError: Unknown field, no value, a value that the field cannot have, or a value given twice.
     """
     check_field(field)
     if not values:
-        raise UsageError(f"{field}: at least one value is needed")
-    adapter: TypeAdapter[Any] = TypeAdapter(_annotation(field))
+        raise UsageError(f"{field}: give at least one value")
     checked = []
     for value in values:
-        if isinstance(value, bool) and not _takes(field, bool):
-            raise UsageError(f"{field}: {value!r} does not fit, a number or a name is needed")
+        if isinstance(value, bool) and bool not in types_of(field):
+            raise UsageError(f"{field}={value}: must be a number or a name")
         try:
-            checked.append(adapter.validate_python(value))
+            checked.append(FIELDS[field].adapter.validate_python(value))
         except ValidationError as error:
-            raise UsageError(f"{field}: {value!r} does not fit, {message_of(error)}") from None
+            raise UsageError(f"{field}={shown(value)}: {message_of(error)}") from None
     seen = set[Any]()
     for value in checked:
         if value in seen:
-            raise UsageError(f"{field}: {value!r} is given twice")
+            raise UsageError(f"{field}={value_name(value)} is given twice")
         seen.add(value)
     return checked
 
 
-def _split_classes(text: str) -> list[str]:
-    """Part the values of ``classes``: a comma list of names is one value, of numbers or of joined names several.
+def number_type(field: str) -> type[int] | type[float] | None:
+    """Return the type of a field's numbers; None if it takes no numbers, or truth values too."""
+    kinds = types_of(field)
+    return None if bool in kinds else float if float in kinds else int if int in kinds else None
 
-    >>> _split_classes("10,20"), _split_classes("cat,dog"), _split_classes("cat+dog,cat+cow")
-    (['10', '20'], ['cat+dog'], ['cat+dog', 'cat+cow'])
-    """
-    parts = [part.strip() for part in text.split(",")]
-    if all(part.isdecimal() or CLASS_JOINT in part or part.lower() == "none" for part in parts):
-        return parts
-    return [CLASS_JOINT.join(parts)]
+
+def types_of(field: str) -> set[Any]:
+    """Return the types that a field's values may have."""
+
+    def leaves(annotation: Any) -> set[Any]:
+        if typing.get_origin(annotation) is typing.Annotated:
+            return leaves(annotation.__origin__)
+        if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+            return set().union(*map(leaves, typing.get_args(annotation)))
+        return {annotation}
+
+    return leaves(FIELDS[field].info.annotation)
 
 
 def _parse_part(field: str, part: str) -> list[Any]:
     first, dash, last = part.partition("-")
-    if dash and first.isdecimal() and last.isdecimal() and _takes(field, int):
+    if dash and first.isdecimal() and last.isdecimal() and int in types_of(field):
         if int(last) < int(first):
-            raise UsageError(f"{field}: the range {part} runs backwards")
+            raise UsageError(f"{field}={part}: the range runs backwards")
         if int(last) - int(first) >= MOST_VALUES:
-            raise UsageError(f"{field}: the range {part} has more than {MOST_VALUES:,} values")
+            raise UsageError(f"{field}={part}: the range has more than {MOST_VALUES:,} values")
         return list(range(int(first), int(last) + 1))
-    if part.lower() == "none" and _takes(field, types.NoneType):
+    if part.lower() == "none" and types.NoneType in types_of(field):
         return [None]
     return [part]
-
-
-def _annotation(field: str) -> Any:
-    return typing.get_type_hints(CellConfig, include_extras=True)[field]
-
-
-def _takes(field: str, kind: type) -> bool:
-    def flat(annotation: Any) -> list[Any]:
-        inner = typing.get_args(annotation)
-        return [annotation, *(leaf for part in inner for leaf in flat(part))]
-
-    return kind in flat(_annotation(field))

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.live import Live
 
 from ablations.config import CellConfig, Study
-from ablations.config.task import MEASURES, score_column
+from ablations.config.task import METRICS, score_column
 from ablations.monitor.board import Board, fill_board
 from ablations.store import Store
 
@@ -49,7 +49,7 @@ class Lines:
         """Print the cell's line."""
         self._note_end(cell, outcome, ours=ours)
         score = outcome.get(score_column(cell))
-        what = "" if score is None else f"{SPLITS[cell.scored_on]} {MEASURES[cell.task].name} {score:.2f} %"
+        what = "" if score is None else f"{SPLITS[cell.run.scored_on]} {METRICS[cell.task].name} {score:.2f} %"
         kind = f"{outcome['outcome']} {outcome['kind']}".strip()
         line = (
             f"[{len(self.ended)}/{self.total}] {self.study.title_of(cell)}: {kind}  {what}  {outcome['seconds']:.1f} s"
@@ -73,7 +73,7 @@ class Lines:
             self.failed.discard(cell.id)
 
 
-class Picture(Lines):
+class LiveBoard(Lines):
     """The board, drawn again as time passes, and a line for each cell that diverged or failed.
 
     Args:
@@ -95,7 +95,7 @@ class Picture(Lines):
 
     def done(self, cell: CellConfig, outcome: Mapping[str, Any], *, ours: bool, remark: str) -> None:
         """Put the cell on the board, and print its line unless it succeeded."""
-        self.board.take(cell, outcome)
+        self.board.record(cell, outcome)
         if outcome["outcome"] != "ok" or remark:
             super().done(cell, outcome, ours=ours, remark=remark)
         self._note_end(cell, outcome, ours=ours)
@@ -108,7 +108,7 @@ class Picture(Lines):
 
     def draw(self) -> None:
         """Draw the board with the cells that run now."""
-        self.board.look(self.store)
+        self.board.update_running(self.store)
         self._draw(self.board)
 
 
@@ -167,10 +167,10 @@ def watching(console: Console, study: Study, store: Store, *, total: int) -> Ite
             yield Lines(console, study, total=total, show=show)
             return
         board = fill_board(Board(study), store)
-        picture = Picture(console, study, total=total, show=show, store=store, board=board, draw=draw)
-        picture.draw()
-        yield picture
-        picture.draw()
+        live_board = LiveBoard(console, study, total=total, show=show, store=store, board=board, draw=draw)
+        live_board.draw()
+        yield live_board
+        live_board.draw()
 
 
 def _out_option(folder: Path) -> str:

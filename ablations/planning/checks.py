@@ -10,11 +10,11 @@ from typing import Any
 import torch
 
 from ablations.config import CellConfig, UsageError
-from ablations.config.cell import COSINE, JOINT
-from ablations.config.foreign import is_foreign, is_timm
+from ablations.config.nets import is_foreign, is_timm
 from ablations.config.options import LOGGERS, EngineOptions
 from ablations.config.packages import require_package
 from ablations.config.request import Request
+from ablations.config.types import COSINE, JOINT
 from ablations.config.values import value_name
 from ablations.data import DataInfo
 from ablations.planning.estimate import num_steps
@@ -23,9 +23,6 @@ from ablations.tasks.net import make_net, start_of
 from ablations.tasks.timm_net import try_timm_net
 from ufo.norms import NORMS
 from ufo.registry import unknown_name
-
-DECIDES_NO_NET = {"seed": 0, "lr": 1.0, "weight_decay": 0.0}
-"""Fields that often vary and on which the net does not depend, and a value for each."""
 
 
 def check_engine(device: torch.device, engine: EngineOptions) -> None:
@@ -83,49 +80,50 @@ def check_claims(request: Request, asked: Mapping[str, list[Any]]) -> None:
 def check_sizes(cells: list[CellConfig], infos: Mapping[str, DataInfo]) -> None:
     """Refuse to train on more images than there are, or in batches of more than are trained on."""
     for cell in cells:
-        info = infos[cell.data_fingerprint]
-        if cell.train_limit is not None and cell.train_limit > info.num_train:
+        info = infos[cell.images.data_fingerprint]
+        if cell.images.train_limit is not None and cell.images.train_limit > info.num_train:
             raise UsageError(
-                f"train_limit {cell.train_limit} exceeds the {info.num_train} training images of {info.name}"
+                f"train_limit {cell.images.train_limit} exceeds the {info.num_train} training images of {info.name}"
             )
-        if cell.batch_size > (cell.train_limit or info.num_train):
-            have = cell.train_limit or info.num_train
-            raise UsageError(f"batch_size {cell.batch_size} exceeds the {have} training images")
+        if cell.optimisation.batch_size > (cell.images.train_limit or info.num_train):
+            have = cell.images.train_limit or info.num_train
+            raise UsageError(f"batch_size {cell.optimisation.batch_size} exceeds the {have} training images")
 
 
 def check_schedules(cells: list[CellConfig], infos: Mapping[str, DataInfo]) -> None:
     """Refuse a warm-up that ends after the first fall of the learning rate, or after the training."""
     for cell in cells:
-        total = num_steps(cell, infos[cell.data_fingerprint])
-        falls = [] if cell.schedule == COSINE else [int(epoch) for epoch in cell.schedule.split(JOINT)]
-        per_epoch = total // cell.epochs
-        risen = cell.warmup_epochs * per_epoch + cell.warmup_steps
+        optim = cell.optimisation
+        total = num_steps(cell, infos[cell.images.data_fingerprint])
+        falls = [] if optim.schedule == COSINE else [int(epoch) for epoch in optim.schedule.split(JOINT)]
+        per_epoch = total // optim.epochs
+        risen = optim.warmup_epochs * per_epoch + optim.warmup_steps
         first = min(total, falls[0] * per_epoch) if falls else total
-        if (falls or cell.warmup_steps) and risen >= first:
+        if (falls or optim.warmup_steps) and risen >= first:
             when = "falls" if first < total else "ends"
             raise UsageError(f"a warm-up of {risen} steps, and the learning rate {when} after {first}: shorten it")
 
 
-def check_nets(todo: list[CellConfig], infos: Mapping[str, DataInfo], *, weights: Mapping[str, str]) -> list[str]:
+def check_builds(todo: list[CellConfig], infos: Mapping[str, DataInfo], *, weights: Mapping[str, str]) -> list[str]:
     """Build each distinct net once, so that sizes that do not fit stop here and not in the night.
 
     Returns:
         What the nets start from, where that is not their seeds.
     """
     starts: dict[str, None] = {}
-    distinct = {cell.model_copy(update=DECIDES_NO_NET).id: cell for cell in todo}
+    distinct = {(cell.images, cell.net, cell.detection): cell for cell in todo}
     for cell in distinct.values():
-        info = infos[cell.data_fingerprint]
-        if is_timm(cell.model):
-            require_package("timm", f"model {cell.model}")
+        info = infos[cell.images.data_fingerprint]
+        if is_timm(cell.net.model):
+            require_package("timm", f"model {cell.net.model}")
         try:
-            net = make_net(cell, info, weights=weights.get(cell.norm, ""))
+            net = make_net(cell, info, weights=weights.get(cell.net.norm, ""))
             if cell.task == "detect":
                 starts[start_of(net)] = None
-            elif is_foreign(cell.model):
+            elif is_foreign(cell.net.model):
                 try_timm_net(net, image_shape=info.image_shape, num_classes=len(info.classes))
         except (ValueError, RuntimeError) as error:  # the latter where torch cannot allocate it
             reason = str(error).splitlines()[0]
-            norm = "" if is_foreign(cell.model) else f" with {cell.norm}"
-            raise UsageError(f"{cell.model}{norm} on {info.name}: {reason}") from error
+            norm = "" if is_foreign(cell.net.model) else f" with {cell.net.norm}"
+            raise UsageError(f"{cell.net.model}{norm} on {info.name}: {reason}") from error
     return [start for start in starts if start]

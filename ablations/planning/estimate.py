@@ -42,14 +42,14 @@ class StepTimes:
 
     def cell_seconds(self, config: CellConfig, info: DataInfo) -> float:
         """Return the seconds of a cell's steps and evaluations."""
-        num_evaluated = config.epochs * info.num_val + info.num_test
+        num_evaluated = config.optimisation.epochs * info.num_val + info.num_test
         return num_steps(config, info) * self.train_s + num_evaluated / self.eval_batch * self.eval_s
 
 
 def num_steps(config: CellConfig, info: DataInfo) -> int:
     """Return the training steps of a cell."""
-    n = config.train_limit or info.num_train
-    return config.epochs * num_batches(n, batch_size=config.batch_size, repeats=config.repeats)
+    optim, num_images = config.optimisation, config.images.train_limit or info.num_train
+    return optim.epochs * num_batches(num_images, batch_size=optim.batch_size, repeats=config.augmentation.repeats)
 
 
 def time_steps(config: CellConfig, info: DataInfo, *, device: torch.device, workers: int = 0) -> StepTimes:
@@ -70,10 +70,10 @@ def time_steps(config: CellConfig, info: DataInfo, *, device: torch.device, work
     height, width, channels = info.image_shape
     net = build_net(config, image_shape=info.image_shape, num_classes=len(info.classes)).to(device)
     eval_batch = min(EVAL_BATCH, max(info.num_val, info.num_test))
-    labels = torch.zeros(config.batch_size, dtype=torch.long, device=device)
+    labels = torch.zeros(config.optimisation.batch_size, dtype=torch.long, device=device)
 
     def train_step() -> None:
-        images = torch.rand(config.batch_size, channels, height, width, device=device)
+        images = torch.rand(config.optimisation.batch_size, channels, height, width, device=device)
         torch.autograd.backward(F.cross_entropy(net.train()(images), labels))
         net.zero_grad()
 
@@ -82,7 +82,7 @@ def time_steps(config: CellConfig, info: DataInfo, *, device: torch.device, work
             net.eval()(torch.rand(eval_batch, channels, height, width, device=device))
 
     try:
-        with cpu_threads(config.threads_per_cell), forked_library(config.seed):
+        with cpu_threads(config.run.threads_per_cell), forked_library(config.seed):
             train_s, eval_s = (_seconds(step, device) for step in (train_step, eval_step))
     finally:
         if device.type == "cuda":
@@ -91,7 +91,7 @@ def time_steps(config: CellConfig, info: DataInfo, *, device: torch.device, work
         return StepTimes(train_s, eval_s, eval_batch)
     image_s = time_images(config, info)
     return StepTimes(
-        _with_decoding(train_s, image_s * config.batch_size, workers),
+        _with_decoding(train_s, image_s * config.optimisation.batch_size, workers),
         _with_decoding(eval_s, image_s * eval_batch, workers),
         eval_batch,
     )
@@ -103,7 +103,7 @@ def _time_detector(config: CellConfig, info: DataInfo, device: torch.device) -> 
     On a CPU, where a batch takes the time of its images one by one, it trains on as many as have the pixels of a large
     photograph: a batch may need more memory than there is, which is for the cells to find out.
     """
-    with cpu_threads(config.threads_per_cell), forked_library(config.seed):
+    with cpu_threads(config.run.threads_per_cell), forked_library(config.seed):
         from_seed = config.model_copy(update={"init": "none"})
         data = load_objects(config, info, workers=0, device=device, rank=Rank())
         net = make_net(from_seed, info).to(device)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from ablations.config import UsageError
+from ablations.config import Study, UsageError
+from ablations.config.nets import is_foreign
+from ablations.config.request import Request
+from ablations.config.task import task_of
 
 WEIGHTS = "weights.safetensors"
 
@@ -56,6 +60,26 @@ def find_weights(cells: Sequence[Path], *, norms: Sequence[str]) -> InitialWeigh
     return InitialWeights(digest.hexdigest()[:12], tuple((norm, str(path.absolute())) for norm, path in found.items()))
 
 
+def find_initial(request: Request, asked: Mapping[str, list[Any]], stored: Study | None) -> InitialWeights:
+    """Find the weights that nets start from, and check that they are those of the stored study.
+
+    Raises:
+        UsageError: Other weights, or a task or nets that start from their seeds only.
+    """
+    if request.init and task_of(asked) != "detect":
+        raise UsageError("--init is for --task detect: a classifier starts from its seed")
+    if request.init and "matched" in asked.get("scale", []):
+        raise UsageError("--init and --scale matched: trained weights have a scale of their own; leave one out")
+    if request.init and (foreign := [model for model in asked.get("model", []) if is_foreign(model)]):
+        raise UsageError(f"--init is for UFO-ViT, and does not apply to {foreign[0]}")
+    weights = find_weights(request.init, norms=asked["norm"])
+    held = weights.hash if stored is None else stored.fixed.get("init", "none")
+    if held != weights.hash:
+        what = "starts from its seeds" if held == "none" else "starts from weights: give the same ones with --init"
+        raise UsageError(f"study {stored.name if stored else ''} {what} (init {held}, not {weights.hash})")
+    return weights
+
+
 def _norm_of(folder: Path) -> str:
     """Return the normaliser of a cell that has left its weights."""
     if not (folder / WEIGHTS).is_file():
@@ -63,6 +87,6 @@ def _norm_of(folder: Path) -> str:
     from ablations.tasks.detect.start import read_classifier
 
     try:
-        return read_classifier(folder / WEIGHTS).norm
+        return read_classifier(folder / WEIGHTS).net.norm
     except (OSError, ValueError) as error:
         raise UsageError(f"--init {folder}: {str(error).splitlines()[0]}") from error

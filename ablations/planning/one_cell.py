@@ -46,5 +46,5 @@ def build(options: BuildOptions) -> tuple[CellModule, CellDataModule]:
     if len(plan.cells) != 1:
         raise UsageError(f"build makes one cell, not {len(plan.cells)}")
     (cell,) = plan.cells
-    info = plan.infos[cell.data_fingerprint]
+    info = plan.infos[cell.images.data_fingerprint]
     return make_module(cell, info), make_data(cell, info, workers=options.workers)

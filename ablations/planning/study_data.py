@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ablations.config import Study, UsageError
-from ablations.config.cell import Task
 from ablations.config.options import InMemory
+from ablations.config.types import Task
 from ablations.data import DataInfo, find_objects, find_source, prepare, prepare_objects
 
 

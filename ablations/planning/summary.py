@@ -11,9 +11,10 @@ from ablations.analysis import can_decide, seeds_needed
 from ablations.analysis.caveats import substitutions, unshared
 from ablations.analysis.contrasts import contrasts_of
 from ablations.config import CellConfig, Study
+from ablations.config.cell import FIELDS
 from ablations.config.change import apply_change
 from ablations.config.claim import ordered_pairs
-from ablations.config.foreign import is_foreign
+from ablations.config.nets import is_foreign
 from ablations.config.values import duration, plural, value_name
 from ablations.data import DataInfo
 from ablations.planning.plan import Plan
@@ -28,12 +29,6 @@ NUM_FILES, DISK_BLOCK = 8, 4096
 
 DETECTION_BYTES = 650
 """Of an object found in a photograph of COCO, its mask included (8 images, 106 objects); of small images half of it."""
-
-DECIDES_NO_STEP = frozenset(
-    {"norm", "seed", "epochs", "train_limit", "lr", "min_lr_share", "warmup_epochs", "warmup_steps", "schedule"}
-    | {"weight_decay", "label_smoothing"}
-)
-"""Fields of a cell on which the time of a step does not depend; for the normaliser it does, but little."""
 
 
 def describe_plan(plan: Plan) -> list[str]:
@@ -69,7 +64,10 @@ def describe_plan(plan: Plan) -> list[str]:
     if unasked:
         lines.append(f"no arm of this study, so that claims about it stay undecided: {', '.join(unasked)}")
     grey = {info.fingerprint for info in infos if info.image_shape[2] == 1}
-    if any(cell.data_fingerprint in grey and (cell.policy != "none" or cell.color_jitter) for cell in plan.cells):
+    if any(
+        cell.images.data_fingerprint in grey and (cell.augmentation.policy != "none" or cell.augmentation.color_jitter)
+        for cell in plan.cells
+    ):
         lines.append("the policy's Color, and colour jitter's saturation, change nothing in images of one channel")
     return lines + substitutions(plan.cells) + unshared(study)
 
@@ -118,7 +116,7 @@ def _cell_seconds(plan: Plan) -> tuple[list[float], str]:
 
     finished: dict[tuple[Any, ...], list[float]] = {}
     for record in plan.records.values():
-        if record.outcome["outcome"] == "ok" and (info := plan.infos.get(record.config.data_fingerprint)):
+        if record.outcome["outcome"] == "ok" and (info := plan.infos.get(record.config.images.data_fingerprint)):
             per_step_s = record.outcome["seconds"] / max(1, num_steps(record.config, info))
             finished.setdefault(_step(record.config), []).append(per_step_s)
     kinds: dict[tuple[Any, ...], list[CellConfig]] = {}
@@ -127,19 +125,19 @@ def _cell_seconds(plan: Plan) -> tuple[list[float], str]:
     seconds: list[float] = []
     num_timed, why, started = 0, "", time.perf_counter()
     for kind, cells in kinds.items():
-        info = plan.infos[cells[0].data_fingerprint]
+        info = plan.infos[cells[0].images.data_fingerprint]
         if kind in finished:
             seconds += [statistics.median(finished[kind]) * num_steps(cell, info) for cell in cells]
         elif time.perf_counter() - started < TIMING_S:
             try:
                 times = time_steps(_with_own_norm(cells[0]), info, device=plan.devices[0], workers=plan.num_workers)
             except Exception as error:  # the cells themselves will record it
-                why = f"a step of {cells[0].model} fails: {error}"
+                why = f"a step of {cells[0].net.model} fails: {error}"
                 continue
             seconds += [times.cell_seconds(cell, info) for cell in cells]
             num_timed += 1
     known = "from the finished cells" if not num_timed else "from a few steps of the first"
-    if num_timed and any(cell.compile for cell in plan.todo):
+    if num_timed and any(cell.run.compile for cell in plan.todo):
         known += ", uncompiled"
     left_out = f", {len(plan.todo) - len(seconds)} cells taken to be like them" if len(seconds) < len(plan.todo) else ""
     return seconds, known + left_out if seconds else why
@@ -147,13 +145,13 @@ def _cell_seconds(plan: Plan) -> tuple[list[float], str]:
 
 def _with_own_norm(cell: CellConfig) -> CellConfig:
     """Return a cell as it is, but for a plug-in's normaliser, which may do anything to the process that runs it."""
-    own = NORMS[cell.norm].cls.__module__.startswith("ufo.")
+    own = NORMS[cell.net.norm].cls.__module__.startswith("ufo.")
     return cell if own else cell.model_copy(update={"norm": "xnorm"})
 
 
 def _step(cell: CellConfig) -> tuple[Any, ...]:
     """Return what decides how long a step takes, the normaliser left aside."""
-    return tuple(value for field, value in cell if field not in DECIDES_NO_STEP)
+    return tuple(cell[field.name] for field in FIELDS.values() if field.traits.costs_time)
 
 
 def _lack_of_room(plan: Plan) -> list[str]:
@@ -164,15 +162,15 @@ def _lack_of_room(plan: Plan) -> list[str]:
 
 
 def _disk_mib(plan: Plan) -> float:
-    return sum(_disk_bytes(cell, plan.infos[cell.data_fingerprint]) for cell in plan.todo) / 2**20
+    return sum(_disk_bytes(cell, plan.infos[cell.images.data_fingerprint]) for cell in plan.todo) / 2**20
 
 
 def _disk_bytes(cell: CellConfig, info: DataInfo) -> int:
     """Bytes of a cell's folder, in blocks of a disk: a byte for each test image or what may be found in it, a row for
     each epoch, the records."""
-    depth = 0 if is_foreign(cell.model) else apply_change(cell).depth or SIZES[cell.model].depth
-    tested = info.num_test * (cell.most_found * DETECTION_BYTES if cell.task == "detect" else 1)
-    return tested + cell.epochs * (150 + 200 * depth) + 8192 + NUM_FILES * DISK_BLOCK // 2
+    depth = 0 if is_foreign(cell.net.model) else apply_change(cell).net.depth or SIZES[cell.net.model].depth
+    tested = info.num_test * (cell.detection.most_found * DETECTION_BYTES if cell.task == "detect" else 1)
+    return tested + cell.optimisation.epochs * (150 + 200 * depth) + 8192 + NUM_FILES * DISK_BLOCK // 2
 
 
 def _values(axes: dict[str, list[Any]]) -> str:

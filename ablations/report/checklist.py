@@ -10,10 +10,8 @@ from typing import Any
 import pandas as pd
 
 from ablations.analysis.results import Results
-from ablations.config import CellConfig, Study
-from ablations.config.cell import NEVER_ASKED
-from ablations.config.foreign import without_own_fields
-from ablations.config.task import FOREIGN
+from ablations.config import Study
+from ablations.config.cell import FIELDS
 from ablations.config.values import value_name
 from ablations.report.notes import pairing_text, tuned_notes
 
@@ -22,9 +20,6 @@ MEASURED = {
     "detect": "average precision of masks on the test images, as COCO computes it",
 }
 """Task to what its runs are compared by."""
-
-FLAGS = ("norm", "data", "model", "lr", "epochs", "batch_size", "precision")
-"""Fields with a flag of their own."""
 
 
 def checklist(results: Results) -> list[tuple[str, str]]:
@@ -83,9 +78,11 @@ def _selection(results: Results) -> list[tuple[str, str]]:
 
 
 def held_fixed(study: Study) -> str:
-    """Return every field of a study that does not vary; those without a value are named last."""
-    given = {field: value for field, value in study.fixed.items() if value is not None}
-    left = [field for field in study.fixed if field not in given]
+    """Return every field of a study that does not vary and has an effect; those without a value are named last."""
+    effective = study.effective_fields
+    fixed = {name: value for name, value in study.fixed.items() if name in effective}
+    given = {field: value for field, value in fixed.items() if value is not None}
+    left = [field for field in fixed if field not in given]
     return _fields(given) + (f"; left to the model or the data set: {', '.join(left)}" if left else "")
 
 
@@ -107,13 +104,13 @@ def command(study: Study, folder: Path, *, num_trials: int = 0) -> str:
     parts = [f"python -m ablations {verb}", f"--study {shlex.quote(name)}"]
     if own.parent != Path("runs"):
         parts.append(f"--out {shlex.quote(str(own.parent))}")
-    asked: dict[str, list[Any]] = {field: [value] for field, value in study.fixed.items() if field not in NEVER_ASKED}
-    asked |= {field: values for field, values in study.axes.items() if field != "seed"}
-    asked = {f: values for f, values in without_own_fields(asked).items() if f not in FOREIGN[study.task]}
-    for field in (*FLAGS, *(field for field in CellConfig.model_fields if field not in FLAGS)):
-        if field in asked:
-            values = ",".join(map(_placeless if field == "data" else value_name, asked[field]))
-            flag = f"--{field.replace('_', '-')} " if field in FLAGS else f"--set {field}="
+    effective = study.effective_fields
+    asked = {name: [value] for name, value in study.fixed.items() if name in effective}
+    asked |= {name: values for name, values in study.axes.items() if name != "seed"}
+    for field in sorted(FIELDS.values(), key=lambda field: not field.traits.has_flag):
+        if field.name in asked and not field.traits.is_derived:
+            values = ",".join(map(_placeless if field.name == "data" else value_name, asked[field.name]))
+            flag = f"--{field.name.replace('_', '-')} " if field.traits.has_flag else f"--set {field.name}="
             parts.append(flag + shlex.quote(values))
     if study.fixed.get("init", "none") != "none":
         parts.append("--init CELL,...")

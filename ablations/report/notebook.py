@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from ablations.training.module import CellModule
 
 STYLE = """<style>
-.ablations table {color: inherit; border-collapse: collapse; border-block: 1px solid; font-variant-numeric: tabular-nums}
+.ablations table {border-collapse: collapse; border-block: 1px solid; color: inherit}
+.ablations td {font-variant-numeric: tabular-nums}
 .ablations :is(th, td) {padding: 0.15em 0.7em; border: none; background: none; color: inherit; text-align: right}
 .ablations thead th {border-bottom: 1px solid}
 .ablations .words {text-align: left}

@@ -1,4 +1,4 @@
-"""UFO-ViT as a cell asks for it: a classifier, or the body of a detector."""
+"""UFO-ViT of a cell: a classifier, or the body of a detector."""
 
 from __future__ import annotations
 
@@ -10,36 +10,36 @@ from ablations.config.change import apply_change
 def build_ufo_net(
     config: CellConfig, *, img_size: tuple[int, int] | None, in_chans: int, num_classes: int
 ) -> ufo.UFOViT:
-    """Build a cell's UFO-ViT from its own streams, with its change made.
+    """Build a cell's UFO-ViT from its own streams, with its change applied.
 
     Args:
-        config: the cell.
-        img_size: pixels, (height, width), for which positions are laid out; None: the size's own.
-        in_chans: image channels.
-        num_classes: width of the output; 0: no head.
+        config: configuration of the cell.
+        img_size: image size of the positional table in pixels, (height, width); None: the model's default.
+        in_chans: number of image channels.
+        num_classes: number of classes, the width of the output; 0: no head.
 
     Raises:
-        ValueError: sizes that do not fit each other.
+        ValueError: inconsistent sizes.
     """
-    config = apply_change(config)
+    net = apply_change(config).net
     return ufo.build(
-        config.model,
-        norm=config.norm,
+        net.model,
+        norm=net.norm,
         num_classes=num_classes,
         in_chans=in_chans,
         img_size=img_size,
-        patch=config.patch,
-        embed_dim=config.embed_dim,
-        attn_dim=config.attn_dim,
-        depth=config.depth,
-        num_heads=config.num_heads,
-        patch_embed=config.patch_embed,
-        lpi=config.lpi,
-        ff_ratio=config.ff_ratio,
-        pos_embed=config.pos_embed,
-        class_attention=config.class_attention,
-        class_norm=config.class_norm,
-        layer_scale=config.layer_scale,
-        drop_path=config.drop_path,
+        patch=net.patch,
+        embed_dim=net.embed_dim,
+        attn_dim=net.attn_dim,
+        depth=net.depth,
+        num_heads=net.num_heads,
+        patch_embed=net.patch_embed,
+        lpi=net.lpi,
+        ff_ratio=net.ff_ratio,
+        pos_embed=net.pos_embed,
+        class_attention=net.class_attention,
+        class_norm=net.class_norm,
+        layer_scale=net.layer_scale,
+        drop_path=net.drop_path,
         seed=config.seed,
     )

@@ -18,7 +18,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from ablations.config import CellConfig, Study, UsageError
-from ablations.config.task import MEASURES
+from ablations.config.task import METRICS
 from ablations.engine.watcher import Watcher
 from ablations.store import Store
 from ablations.tuning.propose import DIVERGED, Ended, distributions
@@ -147,7 +147,7 @@ class OptunaStudies:
             study, trials = self._load(arm), []
         if not trials:
             study.set_user_attr("searched", str(self._search))
-            measure = MEASURES[cells[0].task].name
+            measure = METRICS[cells[0].task].name
             study.set_user_attr("value", f"validation {measure} of the last epoch, %; chance where it diverged before")
         for cell in cells[len(trials) :]:
             study.enqueue_trial(self._values(cell), user_attrs={"cell": cell.id, "seed": cell.seed})
@@ -183,7 +183,7 @@ class OptunaStudies:
         return trial.user_attrs.get("outcome") == ended.outcome and trial.value == ended.score_pct
 
     def _values(self, cell: CellConfig) -> dict[str, Any]:
-        return {field: getattr(cell, field) for field in self._search.fields}
+        return {field: cell[field] for field in self._search.fields}
 
 
 class Telling:

@@ -11,9 +11,9 @@ import optuna
 from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from ablations.config.cell import Task
 from ablations.config.search import Search
-from ablations.config.task import MEASURES
+from ablations.config.task import METRICS
+from ablations.config.types import Task
 
 DIVERGED = "diverged"
 """Name of the constraint that a diverged trial violates: Optuna counts it as infeasible, and TPE keeps away."""
@@ -36,7 +36,7 @@ class Ended:
     @classmethod
     def of(cls, outcome: Mapping[str, Any], values: Mapping[str, Any], *, task: Task) -> Ended:
         """Read it from the content of outcome.json."""
-        score = outcome.get(MEASURES[task].columns[1])
+        score = outcome.get(METRICS[task].columns[1])
         if outcome["outcome"] == "diverged" and score is None:
             score = outcome["chance_pct"]
         return cls(values=values, outcome=outcome["outcome"], score_pct=score)

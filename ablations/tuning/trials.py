@@ -106,5 +106,5 @@ def _next_points(search: Search, plan: Plan) -> list[Point]:
 
 
 def _ended(record: CellRecord, fields: list[str]) -> Ended:
-    values = {field: getattr(record.config, field) for field in fields}
+    values = {field: record.config[field] for field in fields}
     return Ended.of(record.outcome, values, task=record.config.task)

@@ -1,11 +1,11 @@
-"""The batches of a cell that detects."""
+"""Batches of a detection cell."""
 
 from __future__ import annotations
 
 import torch
 
 from ablations.config import CellConfig
-from ablations.config.cell import JOINT
+from ablations.config.types import JOINT
 from ablations.data.epoch import Rank
 from ablations.data.info import DataInfo
 from ablations.data.load import CellData
@@ -17,41 +17,41 @@ ObjectData = CellData[ObjectTrainBatches, ObjectEvalBatches]
 
 
 def load_objects(config: CellConfig, info: DataInfo, *, workers: int, device: torch.device, rank: Rank) -> ObjectData:
-    """Make the batches of a cell.
+    """Make the batches of a detection cell.
 
     Args:
-        config: the cell.
-        info: its data set, in the cache.
-        workers: processes that decode; any number gives the same batches.
-        device: of the batches.
-        rank: whose part of each batch is given.
+        config: configuration of the cell.
+        info: data set of the cell, in the cache.
+        workers: number of decoding processes; the batches do not depend on it.
+        device: device of the batches.
+        rank: process whose share of each batch is yielded.
 
     Raises:
-        ValueError: batches that the processes cannot share.
+        ValueError: batch size that the processes cannot share.
     """
-    found = split_objects(info, train_limit=config.train_limit, with_test=config.scored_on == "test")
-    annotations, pictures, rows = found["train"]
+    found = split_objects(info, train_limit=config.images.train_limit, with_test=config.run.scored_on == "test")
+    annotations, read_image, rows = found["train"]
     train = ObjectTrainBatches(
         annotations=annotations,
-        pictures=pictures,
+        read_image=read_image,
         rows=rows,
-        batch_size=config.batch_size,
-        sides=[int(side) for side in config.train_sides.split(JOINT)],
-        longest=config.longest_side,
-        mirrors=config.augment == "flip",
+        batch_size=config.optimisation.batch_size,
+        sides=[int(side) for side in config.detection.train_sides.split(JOINT)],
+        longest=config.detection.longest_side,
+        mirrors=config.augmentation.augment == "flip",
         seed=config.seed,
         workers=workers,
         device=device,
         rank=rank,
     )
-    looked_at = {
-        split: ObjectEvalBatches(annotations=held, pictures=seen, rows=which, workers=workers, device=device, rank=rank)
-        for split, (held, seen, which) in found.items()
+    evaluation = {
+        split: ObjectEvalBatches(annotations=held, read_image=own, rows=rows, workers=workers, device=device, rank=rank)
+        for split, (held, own, rows) in found.items()
         if split != "train"
     }
     return CellData(
         train=train,
-        val=looked_at["val"],
-        test=looked_at.get("test"),
-        split_hash=split_hash({split: torch.from_numpy(which) for split, (_, _, which) in found.items()}),
+        val=evaluation["val"],
+        test=evaluation.get("test"),
+        split_hash=split_hash({split: torch.from_numpy(rows) for split, (_, _, rows) in found.items()}),
     )

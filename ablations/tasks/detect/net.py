@@ -1,4 +1,4 @@
-"""The net of a detector. Apart from its module, so that planning a study imports no Lightning."""
+"""Net of a detector, apart from its module, so that planning a study imports no Lightning."""
 
 from __future__ import annotations
 
@@ -16,34 +16,35 @@ from ufo.model import UFOViT
 def build_detector(
     config: CellConfig, *, num_classes: int, mean: list[float], std: list[float], weights: str = ""
 ) -> MaskRCNN:
-    """Build a cell's Mask R-CNN from its own seed.
+    """Build a cell's Mask R-CNN from its seed.
 
     Args:
-        config: the cell.
-        num_classes: categories of the data.
-        mean: of each channel, of 0 to 1.
-        std: of each channel, of 0 to 1.
-        weights: file of a classifier's, from which the backbone starts; empty: from its seed's.
+        config: configuration of the cell.
+        num_classes: number of categories.
+        mean: mean of each channel, for pixels from 0 to 1.
+        std: standard deviation of each channel, for pixels from 0 to 1.
+        weights: file of classifier weights that the backbone starts from; empty: initialise from the seed.
 
     Raises:
-        ValueError: sizes that do not fit each other, or weights that do not fit.
+        ValueError: inconsistent sizes, or weights of another net.
     """
-    if (config.init != "none") != bool(weights):
-        raise ValueError(f"init is {config.init}, and {'there are' if weights else 'no'} weights to start from")
+    detection = config.detection
+    if (detection.init != "none") != bool(weights):
+        raise ValueError(f"init is {detection.init}, and {'there are' if weights else 'no'} weights to start from")
     body = start_body(config, Path(weights)) if weights else build_body(config)
-    backbone = PyramidBackbone(body, fpn_dim=config.fpn_dim, batch_norm=config.batch_norm, seed=config.seed)
+    backbone = PyramidBackbone(body, fpn_dim=detection.fpn_dim, batch_norm=detection.batch_norm, seed=config.seed)
     heads = Heads(
-        box_dim=config.box_dim,
-        mask_dim=config.mask_dim,
-        anchor_scale=config.anchor_scale,
-        proposals=config.proposals,
-        rois=config.rois,
-        detections=config.most_found,
+        box_dim=detection.box_dim,
+        mask_dim=detection.mask_dim,
+        anchor_scale=detection.anchor_scale,
+        proposals=detection.proposals,
+        rois=detection.rois,
+        detections=detection.most_found,
     )
     return build_mask_rcnn(
         backbone,
         num_classes=num_classes,
-        sides=(config.eval_side, config.longest_side),
+        sides=(detection.eval_side, detection.longest_side),
         mean=mean,
         std=std,
         seed=config.seed,

@@ -1,0 +1,62 @@
+"""Traits of a cell's field, beside its type, default and description: metadata of its annotation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ablations.config.types import COSINE, TASKS, Task
+
+if TYPE_CHECKING:
+    from ablations.config.cell import CellConfig
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What gives a field an effect.
+
+    Args:
+        needs: Setting that the field needs, in words.
+        holds: Whether a cell has that setting.
+    """
+
+    needs: str
+    holds: Callable[[CellConfig], bool]
+
+
+RAND_AUGMENT = Effect("policy=rand_augment", lambda cell: cell.augmentation.policy == "rand_augment")
+MIXING = Effect("mixup or cutmix above 0", lambda cell: cell.augmentation.mixup > 0 or cell.augmentation.cutmix > 0)
+COSINE_SCHEDULE = Effect("schedule=cosine", lambda cell: cell.optimisation.schedule == COSINE)
+WARMUP = Effect("a warm-up", lambda cell: cell.optimisation.warmup_epochs > 0 or cell.optimisation.warmup_steps > 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Traits:
+    """Traits of a field.
+
+    Args:
+        tasks: Tasks that the field applies to.
+        ufo_only: Whether it applies only to UFO-ViT, and not to nets of other libraries.
+        effect: What gives it an effect; None: it always has one.
+        costs_time: Whether the time of a step depends on it.
+        one_change: Whether ``change`` may name it.
+        is_derived: Whether it follows from other fields and cannot be asked for.
+        searchable: Whether a tuning may search it, if it is a number.
+        selects_data: Whether another value is another data set, with defaults of its own.
+        has_flag: Whether the command line has an option of its own for it.
+        choices: Values that each task allows, if that is fewer than the type allows.
+        splits: How a text with several values is split; None: at commas.
+    """
+
+    tasks: tuple[Task, ...] = TASKS
+    ufo_only: bool = False
+    effect: Effect | None = None
+    costs_time: bool = True
+    one_change: bool = False
+    is_derived: bool = False
+    searchable: bool = True
+    selects_data: bool = False
+    has_flag: bool = False
+    choices: Mapping[Task, tuple[str, ...]] | None = None
+    splits: Callable[[str], list[str]] | None = None

@@ -1,0 +1,92 @@
+"""What a request asks for, completed by defaults, and the folder of its study."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from ablations.config import UsageError
+from ablations.config.commands import DEFAULT_NORMS, DEFAULT_SEEDS
+from ablations.config.effects import check_nets
+from ablations.config.nets import is_foreign, is_timm
+from ablations.config.packages import require_package
+from ablations.config.request import Request
+from ablations.config.task import task_of
+from ablations.config.values import check_field, check_values, parse_values, value_name
+from ablations.data import OWN_SIZE
+from ablations.planning.study_data import StudyData
+from ablations.store import TRIALS
+from ablations.tasks.net import check_foreign_name
+from ufo.norms import NORMS
+from ufo.sizes import SIZES
+
+
+def complete(request: Request) -> dict[str, list[Any]]:
+    """Return the values of every field that is asked for, with the default data set, normalisers and seeds.
+
+    Raises:
+        UsageError: A field that cannot be compared, an unknown name, or a value that a field cannot have.
+    """
+    if request.compare == "data":
+        raise UsageError("--compare data: arms see the same batches; give several --data, and each gets its own table")
+    if request.compare == "seed":
+        raise UsageError(f"--compare {request.compare}: seeds are replicates and cannot be arms; choose another field")
+    check_field(request.compare)
+    norms = list(DEFAULT_NORMS) if request.compare == "norm" else ["xnorm"]
+    data = "shapes" if request.asked.get("task") == ["detect"] else "digits"
+    asked: dict[str, list[Any]] = {"data": [data], "norm": norms, "seed": list(range(DEFAULT_SEEDS))}
+    asked |= request.asked
+    own_sizes = {OWN_SIZE.get(str(spec).partition(":")[0]) for spec in asked["data"]}
+    if len(own_sizes) == 1 and own_sizes != {None}:
+        asked.setdefault("image_size", list(own_sizes))
+    for field, values in asked.items():
+        check_values(field, values)
+    for name in asked["norm"]:
+        NORMS[name]
+    for model in asked.get("model", []):
+        if is_timm(model):
+            require_package("timm", f"model {model}")
+        if is_foreign(model):
+            check_foreign_name(model, task_of(asked))
+        else:
+            SIZES[model]
+    check_nets(asked)
+    return asked
+
+
+def parse_ref(request: Request) -> str | None:
+    """Return the name of the reference arm that is asked for.
+
+    Raises:
+        UsageError: Several arms, or a value that the compared field cannot have.
+    """
+    if request.ref is None:
+        return None
+    values = parse_values(request.compare, request.ref)
+    if len(values) > 1:
+        raise UsageError(f"--ref {request.ref}: give one arm")
+    return value_name(values[0])
+
+
+def searched_fields(request: Request) -> list[str]:
+    """Return the fields that a tuning searches; none if nothing is tuned."""
+    return [] if request.search is None else request.search.fields
+
+
+def study_folder(request: Request, data: StudyData) -> Path:
+    """Return the folder of the study; a tuning's trials have a folder within that of its winners."""
+    folder = request.out / _name(request, data)
+    return folder / TRIALS if request.trials else folder
+
+
+def _name(request: Request, data: StudyData) -> str:
+    if request.name is not None:
+        if not re.fullmatch(r"\w[\w.+-]*", request.name):
+            raise UsageError(
+                f"--study {request.name}: a name has letters, digits, '.', '_', '+' and '-'; --out is the folder"
+            )
+        return request.name
+    sets = "-".join(name.partition(":")[2] or name for name in data.names)
+    name = re.sub(r"[^\w.-]", "_", f"{request.compare}-{sets}{'-tuned' if request.search else ''}")
+    return f"{name}-smoke" if request.smoke else name

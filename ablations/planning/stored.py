@@ -1,0 +1,67 @@
+"""What a study's folder holds before a plan: records, and the study if its question is fixed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ablations.config import Study
+from ablations.config.request import Request
+from ablations.config.study import DATA_FIELDS
+from ablations.planning.asked import complete
+from ablations.store import CellRecord, Store
+from ablations.store.provenance import import_plugin
+
+
+@dataclass(frozen=True)
+class Stored:
+    """The contents of a study's folder.
+
+    Args:
+        store: Folder of the study.
+        study_text: Text of study.yaml; empty if there is none.
+        records: Records of ended cells, by id.
+        is_begun: Whether cells have been run or are about to be, so that the question of the study is fixed.
+        study: Study with a fixed question; None if there is none yet.
+    """
+
+    store: Store
+    study_text: str
+    records: dict[str, CellRecord]
+    is_begun: bool
+    study: Study | None
+
+    @property
+    def num_results(self) -> int:
+        """Number of cells with a result."""
+        return sum(record.has_result for record in self.records.values())
+
+    def values_taken(self, request: Request) -> dict[str, list[Any]]:
+        """Return the axes of the stored study that a request leaves out, and so takes from it.
+
+        Data sets must be given again, since a study does not hold the location of a folder.
+        """
+        if self.study is None or self.study.compare != request.compare:
+            return {}
+        axes, asked = self.study.axes, complete(request)
+        unnamed = {name: axes[name] for name in axes if name not in request.asked and name not in DATA_FIELDS}
+        return {name: values for name, values in unnamed.items() if values != asked.get(name)}
+
+    def with_search(self, request: Request) -> Request:
+        """Return a request with the search and the points of the stored study, unless it has a search of its own."""
+        if self.study is None or request.search is not None:
+            return request
+        return replace(request, search=self.study.search, points=self.study.points)
+
+
+def read_stored(store: Store) -> Stored:
+    """Read a study's folder, repair what a killed runner left behind, and import the study's plug-ins."""
+    study_text = store.study_text
+    if store.exists:
+        store.repair()
+    records = store.records()
+    is_begun = bool(records) or any(store.leases.running()) or (store.exists and store.leases.is_opening)
+    study = store.read_study() if is_begun else None
+    for plugin in () if study is None else study.plugins:
+        import_plugin(plugin)
+    return Stored(store, study_text, records, is_begun, study)
