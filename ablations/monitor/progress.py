@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import sys
 import time
@@ -125,9 +126,8 @@ def _is_notebook() -> bool:
     """Whether this process is the kernel of a notebook."""
     if "IPython" not in sys.modules:
         return False
-    from IPython.core.getipython import get_ipython
-
-    return hasattr(get_ipython(), "kernel")
+    ipython: Any = importlib.import_module("IPython")
+    return hasattr(ipython.get_ipython(), "kernel")
 
 
 def bar(board: Board) -> str:
@@ -140,10 +140,9 @@ def bar(board: Board) -> str:
 
 
 def _notebook_draw() -> Draw:
-    from IPython.display import HTML, display
-
-    handle = display(HTML(""), display_id=True)
-    return lambda board: handle.update(HTML(bar(board)))
+    shown: Any = importlib.import_module("IPython.display")  # the kernel has it
+    handle = shown.display(shown.HTML(""), display_id=True)
+    return lambda board: handle.update(shown.HTML(bar(board)))
 
 
 @contextlib.contextmanager
