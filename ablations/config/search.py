@@ -191,7 +191,7 @@ def searchable_fields() -> list[str]:
     return [field.name for field in asked if number_type(field.name) is not None]
 
 
-def parse_search(ranges: str | Mapping[str, Any], *, sampler: str = "sobol", seed: int = 0) -> Search:
+def parse_search(ranges: str | Mapping[str, Any], *, sampler: Sampler = "sobol", seed: int = 0) -> Search:
     """Parse a search.
 
     Args:

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from ablations.config import UsageError
+from ablations.config.commands import DEFAULT_NORMS, DEFAULT_SEEDS
 from ablations.config.effects import check_nets
 from ablations.config.nets import is_foreign, is_timm
 from ablations.config.packages import require_package
-from ablations.config.request import DEFAULT_NORMS, DEFAULT_SEEDS, Request
+from ablations.config.request import Request
 from ablations.config.task import task_of
 from ablations.config.values import check_field, check_values, parse_values, value_name
 from ablations.data import OWN_SIZE

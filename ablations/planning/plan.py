@@ -9,11 +9,12 @@ from typing import Any, Literal
 import torch
 
 from ablations.config import CellConfig, Study, recipes
+from ablations.config.commands import Rerun
 from ablations.config.effects import check_effects, check_task
 from ablations.config.growth import extend
 from ablations.config.numerics import recorded_numerics
 from ablations.config.options import EngineOptions
-from ablations.config.request import Request, Rerun
+from ablations.config.request import Request
 from ablations.config.search import check_search
 from ablations.config.task import task_of
 from ablations.data import DataInfo

@@ -425,7 +425,7 @@ BAD = {
     "data set": (("--data", "digit"), "unknown data set 'digit', did you mean 'digits'?"),
     "field": (("--set", "epoch=3"), "unknown field 'epoch', did you mean 'epochs'?"),
     "field without a value": (("--set", "lpi"), "write FIELD=VALUE"),
-    "field twice": (("--lr", "1", "--set", "lr=2"), "lr is given already"),
+    "field twice": (("--lr", "1", "--set", "lr=2"), "--set lr: it is given already"),
     "several values of seed": (("--seed", "1,2"), "--seed 1,2: give one; several as --seeds 1,2"),
     "superscript jobs": (("--jobs", "\N{SUPERSCRIPT TWO}"), "give auto or a number"),
     "module that is no plug-in": (("--plugin", "json"), "--plugin json: it registers no normaliser"),
@@ -457,7 +457,7 @@ BAD = {
     "precision": (("--precision", "16-mixed", "--device", "cpu"), "16-mixed needs a GPU"),
     "option": (("--nrom", "l2"), "--nrom"),
     "plug-in": (("--plugin", "no_such_module"), "--plugin no_such_module: no such module"),
-    "experiment": (("--experiment", "none.yaml"), "experiment file none.yaml is no file; give its path, or one of"),
+    "experiment": (("--experiment", "none.yaml"), "experiment file none.yaml is not a file; give its path, or one of"),
     "superscript seeds": (("--seeds", "\N{SUPERSCRIPT TWO}"), "give how many"),
     "relative plug-in": (("--plugin", ".foo"), "--plugin .foo: give the module's full name"),
     "one data set missing": (("--data", "digits,cifar10"), "cifar10 not found"),
@@ -608,13 +608,13 @@ def test_a_study_that_was_changed_since_the_plan_is_not_written_over(cli, tmp_pa
         plan.store.write_study(plan.study.model_copy(update={"axes": plan.study.axes | {"seed": seeds}}))
         return []
 
-    monkeypatch.setattr("ablations.planning.summary.describe_plan", another_runner_begins)
+    monkeypatch.setattr("ablations.tuning.steps.describe_plan", another_runner_begins)
     code, _, err = cli("run", "--norm", "l2", "--seeds", 1, *QUICK, "--out", tmp_path)
     if seeds == [0]:
         assert (code, err) == (0, "")
     else:
         assert (code, err.count("\n")) == (2, 1)
-        assert "was changed by another runner meanwhile: give the command again" in err
+        assert "was changed by another runner meanwhile: run the command again" in err
         assert yaml.safe_load((tmp_path / "norm-digits" / "study.yaml").read_text())["axes"]["seed"] == seeds
 
 
@@ -668,7 +668,7 @@ def test_clean_leaves_what_is_being_run(cli, tmp_path):
     out = cli("clean", tmp_path / "norm-digits", "--dry-run")[1]
     assert str(lease.folder) not in out
     assert "decoded data" not in out  # which the cell may yet load
-    assert "1 cells are being run, and are left alone" in out
+    assert "1 cells are running, and are left unchanged" in out
 
 
 def test_clean_leaves_what_has_come_to_be_needed_while_it_asked(cli, tmp_path, monkeypatch):
@@ -687,7 +687,7 @@ def test_clean_leaves_what_has_come_to_be_needed_while_it_asked(cli, tmp_path, m
     monkeypatch.setattr("typer.confirm", confirm)
     out = cli("clean", runs / "norm-digits")[1]
     assert "removed: 1" in out
-    assert "left alone, since a runner needs them by now: 1" in out
+    assert "kept, since a runner uses them by now: 1" in out
     assert not left.exists()
     assert len(list((tmp_path / "cache").iterdir())) == 1
 
@@ -706,8 +706,8 @@ def test_a_study_that_another_runner_is_about_to_run_keeps_its_question(cli, tmp
 def test_a_study_that_runs_is_extended_without_waiting(cli, tmp_path, monkeypatch):
     run = ("run", "--seeds", 1, *QUICK, "--out", tmp_path)
     cli(*run, "--norm", "xnorm")
-    monkeypatch.setattr("ablations.api._run", lambda *_, **__: None)
-    monkeypatch.setattr("ablations.api.time.sleep", lambda _: pytest.fail("it waits"))
+    monkeypatch.setattr("ablations.planning.execute._run", lambda *_, **__: None)
+    monkeypatch.setattr("ablations.planning.execute.time.sleep", lambda _: pytest.fail("it waits"))
     store = Store(tmp_path / "norm-digits")
     with store.opened():
         cli(*run, "--norm", "xnorm,l2")
@@ -774,7 +774,7 @@ def test_an_interrupted_run_keeps_what_is_finished_and_goes_on(cli, tmp_path, nu
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
-    assert "interrupted: what is finished is kept" in out
+    assert "interrupted: finished cells are kept" in out
     kept = {name: (path / "metrics.csv").read_bytes() for name, path in cells(tmp_path).items()}
     assert 2 <= len(kept) < 6
     code, out, _ = cli("run", *arguments, "--out", tmp_path)

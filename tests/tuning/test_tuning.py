@@ -26,8 +26,9 @@ from ablations.config.search import FIRST_TRIAL_SEED, Range, parse_search
 from ablations.data.location import cache_root
 from ablations.report.checklist import command
 from ablations.store import Store
-from ablations.tuning import JOURNAL, OptunaStudies, confirmation
+from ablations.tuning.mirror import JOURNAL, OptunaStudies
 from ablations.tuning.propose import Ended, propose
+from ablations.tuning.trials import confirmation
 
 SEARCH = "lr=1e-3..1e-1:log,weight_decay=0.01..0.2:log"
 SMALL = ("--smoke", "--set", "train_limit=128", "--set", "depth=1", "--set", "class_attention=0")
@@ -203,7 +204,7 @@ def test_a_report_of_the_trials_alone_has_their_table(tmp_path, cli):
     assert '<h2 id="main">Trials</h2>' in page
     assert not (tuning / "tables" / "main.md").exists()
     code, _, err = cli("power", tuning)
-    assert (code, "trials are no replicates" in err) == (2, True)
+    assert (code, "trials are not replicates" in err) == (2, True)
 
 
 # Optuna
@@ -431,7 +432,7 @@ def test_an_arm_whose_every_trial_diverges_gets_the_same_points_and_is_confirmed
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "a tuning needs something to search"),
+        ((), "a tuning needs a search"),
         (("--search", "lr"), "--search lr: write FIELD=LOW..HIGH"),
         (("--search", "lr=1e-4..x"), "--search lr: 'x' is not a number"),
         (("--search", "lr=1..0.1"), "lr: 1..0.1 is empty"),
@@ -549,8 +550,8 @@ def test_an_experiment_file_holds_a_tuning(tmp_path, cli):
     ("content", "message"),
     [
         ({"trials": 4}, "trials is for a tuning: give search too"),
-        ({"search": "lr=1e-3..1e-1", "trials": 0}, "trials is a whole number, not 0"),
-        ({"search": 3}, "search is a field with its range a line"),
+        ({"search": "lr=1e-3..1e-1", "trials": 0}, "trials=0: must be greater than or equal to 1"),
+        ({"search": 3}, "search=3: give fields with their ranges"),
         ({"search": {"lr": "1e-3"}}, "write FIELD=LOW..HIGH"),
         ({"search": {"lr": "1e-3..1e-1"}, "seeds": 4}, "trials have seeds of their own"),
         ({"search": {"lr": "1e-3..1e-1"}, "sampler": "grid"}, "sampler=grid: must"),
