@@ -25,7 +25,7 @@ NUM_IMAGES = 200
 LAYERS = ("blocks.0.attn", "blocks.1.attn", "class_blocks.0.attn")
 STORIES: dict[str, tuple[str, str, str]] = {
     "ok": ("ok", "", ""),
-    "nan": ("diverged", "nan", "train_loss is no number in epoch 1"),
+    "nan": ("diverged", "nan", "train_loss is not finite in epoch 1"),
     "exploded": ("diverged", "exploded", "train_loss 1e+06 in epoch 1, above 23.03"),
     "stuck": ("diverged", "no_learning", "validation cross-entropy stayed at chance"),
     "oom": ("failed", "oom", "OutOfMemoryError: no room"),

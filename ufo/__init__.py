@@ -1,6 +1,6 @@
 """UFO-ViT with a choice of attention normalisers.
 
-What needs torch is imported when it is first asked for, so that names, sizes and records can be read without it.
+Public names are imported on first access, so that the package can be imported without torch.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["CONTRASTS", "NORMS", "SIZES", "AttentionNorm", "UFOViT", "build", "register"]
 
 _HOME = {"UFOViT": "model", "build": "model", "SIZES": "sizes"}
-"""Module of each public name; of the others, norms."""
+"""Public name to its module; all other names are in norms."""
 
 
 def __getattr__(name: str) -> Any:

@@ -12,20 +12,20 @@ from ufo.norms import NORMS, build_norm
 
 
 class UFOAttention(nn.Module):
-    """Self-attention whose softmax is a normaliser's business, (B, N, C) to (B, N, C).
+    """Self-attention with a normaliser in place of softmax, (B, N, C) to (B, N, C).
 
     Args:
         embed_dim: C.
         attn_dim: A, the inner width of q, k and v; UFO-ViT's is narrower than C.
         num_heads: h, a divisor of A.
-        norm: the normaliser's registry name.
+        norm: registry name of the normaliser.
 
     Attributes:
-        matched_gain: a fixed factor of the normaliser's output, scalar; None: none, and then it is not in the weights.
+        matched_gain: fixed factor of the normaliser's output, a scalar; None for no factor, absent from the state dict.
 
     Raises:
         ValueError: h does not divide A.
-        UnknownNameError: no such normaliser.
+        UnknownNameError: the normaliser is unknown.
     """
 
     def __init__(self, *, embed_dim: int, attn_dim: int, num_heads: int, norm: str) -> None:
@@ -39,22 +39,21 @@ class UFOAttention(nn.Module):
         self.register_buffer("matched_gain", None)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Let every token attend to all."""
+        """Attend from every token to all tokens."""
         q, k, v = split_heads(self.qkv(x), self.num_heads, parts=3)  # each (B, h, N, d)
         return self.proj(merge_heads(scaled(self.norm(q, k, v), self.matched_gain)))
 
 
 class ClassAttention(nn.Module):
-    """Attention of the class token alone to itself and the patches, as CaiT's (arXiv 2103.17239), around a normaliser.
+    """Attention from the class token to itself and the patches, as in CaiT (arXiv 2103.17239), with a normaliser.
 
-    A normaliser that cannot serve one query against many keys (no ``cross``) is replaced by softmax here;
-    `ClassAttention.uses` says what is in its place.
+    A normaliser without ``cross``, which cannot take one query and many keys, is replaced by softmax; see `uses`.
 
     Args:
         embed_dim: C.
         attn_dim: A.
         num_heads: h, a divisor of A.
-        norm: the normaliser's registry name.
+        norm: registry name of the normaliser.
     """
 
     def __init__(self, *, embed_dim: int, attn_dim: int, num_heads: int, norm: str) -> None:
@@ -70,11 +69,11 @@ class ClassAttention(nn.Module):
 
     @staticmethod
     def uses(norm: str) -> str:
-        """Return the normaliser that class attention takes for this one: itself, or softmax."""
+        """Return the normaliser used in class attention: the given one, or softmax."""
         return norm if NORMS[norm].cross else "softmax"
 
     def forward(self, cls: Tensor, patches: Tensor) -> Tensor:
-        """Return the class token's update, (B, 1, C), from itself, (B, 1, C), and the patches, (B, N, C)."""
+        """Return the update of the class token, (B, 1, C), from the class token, (B, 1, C), and patches, (B, N, C)."""
         tokens = torch.cat((cls, patches), dim=1)  # (B, 1 + N, C)
         (q,) = split_heads(self.q(cls), self.num_heads, parts=1)  # (B, h, 1, d)
         k, v = split_heads(self.kv(tokens), self.num_heads, parts=2)  # (B, h, 1 + N, d)
@@ -82,7 +81,7 @@ class ClassAttention(nn.Module):
 
 
 def scaled(output: Tensor, gain: Tensor | None) -> Tensor:
-    """Multiply an attention output by the fixed gain of `ufo.scale.match_scale`, a scalar, where there is one."""
+    """Multiply an attention output by the scalar gain of `ufo.scale.match_scale`, if there is one."""
     return output if gain is None else output * gain
 
 

@@ -1,4 +1,4 @@
-"""The residual blocks of UFO-ViT: over patches, and over the class token alone.
+"""Residual blocks of UFO-ViT: over the patches, and over the class token.
 
 Dimension letters: B batch, N tokens, C ``embed_dim``; a token grid is H x W, so N = H W.
 """
@@ -17,7 +17,7 @@ LN_EPS = 1e-6
 class Block(nn.Module):
     """x += s1 attention(LN x); x += s2 LPI(LN x); x += s3 feed-forward(LN x), with LayerScale s.
 
-    Local patch interaction, the feed-forward or both may be left out.
+    Local patch interaction and feed-forward are optional.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Block(nn.Module):
         return ("attn", *("lpi",) * (self.lpi is not None), *("ff",) * (self.ff is not None))
 
     def forward(self, x: Tensor, grid: tuple[int, int], keep: Tensor | None) -> Tensor:
-        """Map (B, N, C) to (B, N, C); ``keep`` is (branches, B), None when nothing is dropped."""
+        """Map (B, N, C) to (B, N, C); ``keep`` is (branches, B), or None to keep all branches."""
         rows = [None] * len(self.branches) if keep is None else list(keep.unbind(0))
         x = self.attn_scale(x, self.attn(self.attn_norm(x)), rows[0])
         if self.lpi is not None:
@@ -62,7 +62,7 @@ class Block(nn.Module):
 
 
 class ClassBlock(nn.Module):
-    """Class attention and feed-forward for the class token alone; the patches stay as they are (CaiT's way)."""
+    """Class attention and feed-forward for the class token; the patches stay unchanged (as in CaiT)."""
 
     def __init__(
         self,
@@ -90,7 +90,7 @@ class ClassBlock(nn.Module):
         return ("attn",) if self.ff is None else ("attn", "ff")
 
     def forward(self, cls: Tensor, patches: Tensor, keep: Tensor | None) -> Tensor:
-        """Return the class token, (B, 1, C); ``keep`` is (branches, B), None when nothing is dropped."""
+        """Return the class token, (B, 1, C); ``keep`` is (branches, B), or None to keep all branches."""
         rows = [None] * len(self.branches) if keep is None else list(keep.unbind(0))
         cls = self.attn_scale(cls, self.attn(self.attn_norm(cls), self.attn_norm(patches)), rows[0])
         if self.ff is not None:

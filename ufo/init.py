@@ -1,8 +1,8 @@
-"""Initial weights, each parameter from a random stream of its own.
+"""Initial weights, with a separate random stream for each parameter.
 
-A parameter is filled from a generator keyed by (seed, its name): taking a part of the net away, or putting another
-normaliser in, moves no other weight. Draws are made in float64 and rounded once, so that a processor's vector width
-changes no bit of them.
+Each parameter is drawn from a generator keyed by the seed and its name: removing a part of the net or changing the
+normaliser leaves all other weights unchanged. Draws are in float64 and rounded once, so that they do not depend on the
+processor's vector width.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ LINEAR_STD = 0.02
 
 
 def keyed_seed(seed: int, *key: str | int) -> int:
-    """Derive a 63-bit seed from a seed and a key, whose parts hold no slash.
+    """Derive a 63-bit seed from a seed and a key; no part of the key may contain a slash.
 
     >>> keyed_seed(0, "order", 1) == keyed_seed(0, "order", 1) != keyed_seed(0, "order", 2)
     True
@@ -32,20 +32,20 @@ def keyed_seed(seed: int, *key: str | int) -> int:
 
 
 def keyed_generator(seed: int, *key: str | int) -> torch.Generator:
-    """Return a CPU generator that depends on the seed and the key alone."""
+    """Return a CPU generator that depends only on the seed and the key."""
     return torch.Generator().manual_seed(keyed_seed(seed, *key))
 
 
 @torch.no_grad()
 def init_parameters(model: nn.Module, *, seed: int) -> None:
-    """Fill every parameter of a net from its own keyed stream, in place.
+    """Initialise every parameter of a net in place, each from its own keyed stream.
 
-    Linear weights, positional table and class token: normal, std 0.02 (XCiT truncates it at 100 of them, which no draw
-    reaches); linear biases 0; convolutions uniform within 1 / sqrt(fan-in), torch's default; LayerNorm and BatchNorm
-    weight 1, bias 0; LayerScale and the normalisers keep what their constructors gave.
+    Linear weights, positional table and class token: normal, std 0.02 (XCiT truncates at 100 std, which no draw
+    reaches). Linear biases: 0. Convolutions: uniform within 1 / sqrt(fan-in), torch's default. LayerNorm and BatchNorm:
+    weight 1, bias 0. LayerScale and normalisers keep the values of their constructors.
 
     Raises:
-        TypeError: a parameter whose initialisation is not laid down here.
+        TypeError: a parameter has no initialisation rule.
     """
     kept = [name for name, module in model.named_modules() if isinstance(module, AttentionNorm)]
     for module_name, module in model.named_modules():
@@ -73,7 +73,7 @@ def _fill(module: nn.Module, kind: str, parameter: Tensor, name: str, generator:
         case _, ("pos_embed" | "cls_token"):
             _draw_normal(parameter, generator)
         case _:
-            raise TypeError(f"no initialisation is laid down for {name} of a {type(module).__name__}")
+            raise TypeError(f"no initialisation rule for {name} of a {type(module).__name__}")
 
 
 def _draw_normal(parameter: Tensor, generator: torch.Generator) -> None:
@@ -83,7 +83,7 @@ def _draw_normal(parameter: Tensor, generator: torch.Generator) -> None:
 def shared_weights_hash(model: nn.Module) -> str:
     """Hash every parameter outside the normalisers: names, shapes and bits.
 
-    Two nets that differ in the normaliser alone and start from the same seed have the same hash.
+    Two nets with the same seed that differ only in the normaliser have the same hash.
     """
     digest = hashlib.sha256()
     norms = tuple(f"{name}." for name, module in model.named_modules() if isinstance(module, AttentionNorm))

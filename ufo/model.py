@@ -1,11 +1,11 @@
-"""UFO-ViT and how to build one.
+"""UFO-ViT and its builder.
 
 Dimension letters: B batch, N tokens, C ``embed_dim``; a token grid is H x W, so N = H W.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -20,31 +20,33 @@ from ufo.sizes import SIZES, default_layer_scale
 class UFOViT(nn.Module):
     """UFO-ViT (arXiv 2109.14382): images (B, in_chans, height, width) to logits (B, num_classes).
 
-    Differs from the paper: drop path has one rate for all depths, as XCiT's (the paper states none). ``branches`` names
-    the residual branches: the rows of ``keep`` in `forward`.
+    Differs from the paper: drop path has one rate for all depths, as in XCiT (the paper states none).
 
     Args:
-        norm: the normaliser's registry name.
+        norm: registry name of the normaliser.
         num_classes: width of the output; 0 gives the features, (B, C).
         in_chans: image channels.
-        img_size: pixels, (height, width), for which the positional table is laid out; other inputs interpolate it.
-        patch: pixels; divides both sides.
+        img_size: size of the positional table's images, (height, width) in pixels; other sizes interpolate the table.
+        patch: side of a patch in pixels, a divisor of both image sides.
         embed_dim: C.
         attn_dim: A, inner width of attention.
         depth: number of blocks.
         num_heads: h, a divisor of A.
         patch_embed: ``conv`` or ``linear``.
-        lpi: whether blocks have local patch interaction; ``bn_first``: with BatchNorm before GELU.
-        ff_ratio: hidden width of the feed-forwards as a multiple of C; 0: blocks have none.
-        pos_embed: ``learned``, a table that starts as noise; ``sincos``, a fixed one; or ``none``.
-        class_attention: number of class-attention blocks; 0 means global average pooling.
-        class_norm: the normaliser in class attention; ``same``: ``norm``.
-        layer_scale: LayerScale's start.
-        drop_path: share of samples that a residual branch drops in training, 0 <= rate < 1.
+        lpi: whether blocks have local patch interaction; ``bn_first`` for BatchNorm before GELU.
+        ff_ratio: hidden width of the feed-forwards as a multiple of C; 0 for none.
+        pos_embed: ``learned`` (random initial table), ``sincos`` (fixed table) or ``none``.
+        class_attention: number of class-attention blocks; 0 for global average pooling.
+        class_norm: normaliser in class attention; ``same`` for ``norm``.
+        layer_scale: initial LayerScale factor.
+        drop_path: share of samples that a residual branch drops in training, in [0, 1).
+
+    Attributes:
+        branches: names of the residual branches, which are the rows of ``keep`` in `forward`.
 
     Raises:
-        ValueError: a size that does not fit another; the message names both.
-        UnknownNameError: no such normaliser.
+        ValueError: a value is out of range, or two sizes are incompatible.
+        UnknownNameError: the normaliser is unknown.
     """
 
     def __init__(
@@ -69,26 +71,14 @@ class UFOViT(nn.Module):
         drop_path: float,
     ) -> None:
         super().__init__()
-        if lpi not in LPI_ORDERS:
-            raise ValueError(f"lpi is True, False or 'bn_first', not {lpi!r}")
-        if pos_embed not in POS_EMBEDS:
-            raise ValueError(f"pos_embed is one of {', '.join(POS_EMBEDS)}, not '{pos_embed}'")
-        if not 0 <= drop_path < 1:
-            raise ValueError(f"drop_path is at least 0 and below 1, not {drop_path}")
+        _check_options(lpi=lpi, pos_embed=pos_embed, drop_path=drop_path)
         _check_at_least(1, in_chans=in_chans, patch=patch, embed_dim=embed_dim, attn_dim=attn_dim, num_heads=num_heads)
         _check_at_least(1, depth=depth, height=img_size[0], width=img_size[1])
         _check_at_least(0, num_classes=num_classes, class_attention=class_attention, ff_ratio=ff_ratio)
-        self.patch = patch
+        self.patch, self.drop_path = patch, drop_path
         self.grid = self._token_grid(*img_size)
-        self.drop_path = drop_path
         self.patch_embed = build_patch_embed(patch_embed, in_chans=in_chans, embed_dim=embed_dim, patch=patch)
-        self.pos_embed: Tensor | None
-        if pos_embed == "sincos":
-            self.register_buffer("pos_embed", sincos_table(self.grid, embed_dim), persistent=False)
-        else:
-            is_learned = pos_embed == "learned"
-            table = nn.Parameter(torch.zeros(1, *self.grid, embed_dim)) if is_learned else None
-            self.register_parameter("pos_embed", table)
+        self._register_positions(pos_embed, embed_dim)
         blocks = [
             Block(
                 embed_dim=embed_dim,
@@ -115,25 +105,33 @@ class UFOViT(nn.Module):
             for _ in range(class_attention)
         ]
         self.blocks, self.class_blocks = nn.ModuleList(blocks), nn.ModuleList(class_blocks)
-        self.branches = [f"blocks.{i}.{branch}" for i, block in enumerate(blocks) for branch in block.branches]
-        self.branches += [f"class_blocks.{i}.{b}" for i, block in enumerate(class_blocks) for b in block.branches]
+        self.branches = [*_branch_names("blocks", blocks), *_branch_names("class_blocks", class_blocks)]
         self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim)) if class_attention else None
         self.norm = nn.LayerNorm(embed_dim, eps=LN_EPS)
         self.head = nn.Linear(embed_dim, num_classes) if num_classes else nn.Identity()
+
+    def _register_positions(self, kind: str, embed_dim: int) -> None:
+        """Register the positional table, (1, H, W, C): a parameter, a buffer, or None."""
+        self.pos_embed: Tensor | None
+        if kind == "sincos":
+            self.register_buffer("pos_embed", sincos_table(self.grid, embed_dim), persistent=False)
+        else:
+            table = nn.Parameter(torch.zeros(1, *self.grid, embed_dim)) if kind == "learned" else None
+            self.register_parameter("pos_embed", table)
 
     def forward(self, images: Tensor, keep: Tensor | None = None) -> Tensor:
         """Classify images.
 
         Args:
             images: (B, in_chans, height, width), normalised.
-            keep: (branches, B), True where a sample keeps a branch; in training with a drop-path rate and no
-                ``keep``, it is drawn from torch's default generator, as dropout is.
+            keep: (branches, B), True if a sample keeps a branch; None draws it from torch's default generator in
+                training with drop path, and otherwise keeps all branches.
 
         Returns:
-            Logits (B, num_classes), or features (B, C) where num_classes is 0.
+            Logits, (B, num_classes), or features, (B, C), if num_classes is 0.
 
         Raises:
-            ValueError: the images are no multiple of the patch, or ``keep`` has another shape.
+            ValueError: the image size is not a multiple of the patch, or ``keep`` has the wrong shape.
         """
         rows = self.rows_by_block(images, keep)
         x, grid = self.embed(images)
@@ -152,22 +150,22 @@ class UFOViT(nn.Module):
         return x.flatten(1, 2), grid
 
     def class_token(self, x: Tensor, rows: Iterator[Tensor | None]) -> Tensor:
-        """Return what the class token takes from the patches x, (B, N, C): (B, 1, C), before the last LayerNorm."""
-        assert self.cls_token is not None, "this net averages its patches"
+        """Return the class token after class attention to the patches x, (B, N, C), before the last LayerNorm."""
+        assert self.cls_token is not None, "the net has no class token"
         cls = self.cls_token.repeat(len(x), 1, 1)  # (B, 1, C)
         for block in self.class_blocks:
             cls = block(cls, x, next(rows))
         return cls
 
     def rows_by_block(self, images: Tensor, keep: Tensor | None) -> Iterator[Tensor | None]:
-        """Give each block, then each class-attention block, its rows of ``keep``, (branches of it, B); see `forward`.
+        """Split ``keep`` of `forward` into the rows of each block, then of each class-attention block.
 
         Raises:
-            ValueError: ``keep`` has another shape.
+            ValueError: ``keep`` has the wrong shape.
         """
         shape = (len(self.branches), len(images))
         if keep is not None and keep.shape != shape:
-            raise ValueError(f"keep is {shape}, not {tuple(keep.shape)}")
+            raise ValueError(f"keep must have shape {shape}, got {tuple(keep.shape)}")
         if keep is None and self.training and self.drop_path:
             keep = torch.rand(shape, device=images.device) >= self.drop_path
         blocks = [*self.blocks, *self.class_blocks]
@@ -177,7 +175,7 @@ class UFOViT(nn.Module):
 
     def _token_grid(self, height: int, width: int) -> tuple[int, int]:
         if height % self.patch or width % self.patch:
-            raise ValueError(f"images of {height} x {width} px are no multiple of the patch, {self.patch} px")
+            raise ValueError(f"images of {height} x {width} px are not a multiple of the patch, {self.patch} px")
         return height // self.patch, width // self.patch
 
     def _positions(self, table: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -189,10 +187,23 @@ class UFOViT(nn.Module):
         return F.interpolate(image, size=grid, mode="bicubic", align_corners=False).permute(0, 2, 3, 1)
 
 
+def _branch_names(prefix: str, blocks: Sequence[Block | ClassBlock]) -> list[str]:
+    return [f"{prefix}.{i}.{branch}" for i, block in enumerate(blocks) for branch in block.branches]
+
+
+def _check_options(*, lpi: Lpi, pos_embed: str, drop_path: float) -> None:
+    if lpi not in LPI_ORDERS:
+        raise ValueError(f"lpi must be True, False or 'bn_first', got {lpi!r}")
+    if pos_embed not in POS_EMBEDS:
+        raise ValueError(f"pos_embed must be one of {', '.join(POS_EMBEDS)}, got '{pos_embed}'")
+    if not 0 <= drop_path < 1:
+        raise ValueError(f"drop_path must be at least 0 and below 1, got {drop_path}")
+
+
 def _check_at_least(least: int, **sizes: int) -> None:
     for name, value in sizes.items():
         if value < least:
-            raise ValueError(f"{name} is at least {least}, not {value}")
+            raise ValueError(f"{name} must be at least {least}, got {value}")
 
 
 def build(
@@ -217,14 +228,14 @@ def build(
     drop_path: float = 0.0,
     seed: int = 0,
 ) -> UFOViT:
-    """Build a named size; None keeps the size's own value (LayerScale's start: the depth's). Arguments as `UFOViT`'s.
+    """Build a named size with the arguments of `UFOViT`; None takes the size's value (``layer_scale``: the depth's).
 
     Args:
-        seed: of the initial weights, each parameter's stream keyed by its name; the global generator is left alone.
+        seed: seed of the initial weights, keyed by parameter name; the global generator's state is unchanged.
 
     Raises:
-        UnknownNameError: no such size or normaliser.
-        ValueError: a size that does not fit another.
+        UnknownNameError: the size or the normaliser is unknown.
+        ValueError: a value is out of range, or two sizes are incompatible.
 
     >>> sum(p.numel() for p in build("ufo_vit_pico", norm="l2", num_classes=10, in_chans=1).parameters())
     104122

@@ -1,4 +1,4 @@
-"""A table of named things that answers a wrong name with the nearest right one."""
+"""Registry of named entries that suggests the closest name for an unknown one."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ Entry = TypeVar("Entry")
 
 
 class UnknownNameError(ValueError):
-    """A name that no registry entry has; the message lists the valid ones."""
+    """Unknown registry name; the message lists the valid ones."""
 
 
 def unknown_name(kind: str, name: str, valid: Iterable[str]) -> UnknownNameError:
-    """Build the error for a wrong name.
+    """Build the error for an unknown name.
 
     >>> str(unknown_name("normaliser", "xnrom", ["xnorm", "l2"]))
     "unknown normaliser 'xnrom', did you mean 'xnorm'? Valid: xnorm, l2"
@@ -26,10 +26,10 @@ def unknown_name(kind: str, name: str, valid: Iterable[str]) -> UnknownNameError
 
 
 class Registry(Generic[Entry]):
-    """Entries by name, in the order in which they were registered.
+    """Entries by name, in order of registration.
 
     Args:
-        kind: what an entry is called in an error message.
+        kind: noun for an entry in error messages.
     """
 
     def __init__(self, kind: str) -> None:
@@ -43,19 +43,19 @@ class Registry(Generic[Entry]):
             ValueError: the name is taken.
         """
         if name in self._entries:
-            raise ValueError(f"{self.kind} '{name}' is registered already")
+            raise ValueError(f"{self.kind} '{name}' is already registered")
         self._entries[name] = entry
 
     def replace(self, name: str, entry: Entry) -> None:
-        """Put another entry in an existing one's place, as reloading a module does."""
+        """Replace an existing entry, as reloading a module does."""
         self[name]
         self._entries[name] = entry
 
     def __getitem__(self, name: str) -> Entry:
-        """Return the entry of that name.
+        """Return the entry of a name.
 
         Raises:
-            UnknownNameError: there is none.
+            UnknownNameError: the name is unknown.
         """
         if name not in self._entries:
             raise unknown_name(self.kind, name, self._entries)

@@ -1,7 +1,7 @@
-"""One scale for every arm: a fixed gain at each attention layer that gives its output the RMS of xnorm's at the start.
+"""Matched output scale: a fixed gain at each attention layer gives its initial output the RMS of xnorm's.
 
-The normalisers differ in the size of what they give, at the start by a factor of 1,000 and more, and for some it grows
-with the number of tokens. With the size matched, what is left between two arms is the function.
+The initial outputs of normalisers differ in scale by a factor of 1,000 and more, and some grow with the number of
+tokens. With matched scales, two arms differ only in the function.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from ufo.model import UFOViT
 
 
 class UnmatchableError(ValueError):
-    """An attention output whose size no gain can change: zero throughout, or no number.
+    """Attention output that no gain can rescale: all zero, or not finite.
 
     Args:
-        layer: its name.
-        rms: of its output.
+        layer: name of the layer.
+        rms: RMS of its output.
     """
 
     def __init__(self, layer: str, rms: float) -> None:
@@ -29,27 +29,27 @@ class UnmatchableError(ValueError):
 
 
 def attention_layers(net: nn.Module) -> dict[str, UFOAttention | ClassAttention]:
-    """Return a net's attention layers by name, in the order in which an image passes them."""
+    """Return a net's attention layers by name, in forward order."""
     return {name: module for name, module in net.named_modules() if isinstance(module, (UFOAttention, ClassAttention))}
 
 
 @torch.no_grad()
 def match_scale(net: UFOViT, twin: UFOViT, images: Tensor) -> dict[str, float]:
-    """Fix the gain of each attention layer so that its output has the RMS of the same layer's in a twin.
+    """Set the gain of each attention layer so that its output has the RMS of the same layer in a twin.
 
-    Both nets see one batch as in training: with the batch's own statistics, and nothing dropped. A layer is matched
-    behind layers that are matched already, so that its input is what it will be. Running statistics stay as they were.
+    Both nets run one batch in training mode, with batch statistics and without drop path. Layers are matched in forward
+    order, so that each one's input is final. Running statistics stay unchanged.
 
     Args:
-        net: whose gains are set, in place.
-        twin: of the same layers and weights outside the normaliser, with another normaliser.
+        net: net to modify in place.
+        twin: net with another normaliser and the same layers and weights outside it.
         images: (B, in_chans, height, width), normalised, on the nets' device.
 
     Returns:
-        Each layer's gain.
+        Layer name to its gain, > 0.
 
     Raises:
-        UnmatchableError: an output of the net that is zero throughout or no number.
+        UnmatchableError: an output of the net is all zero or not finite.
     """
     wanted: dict[str, Tensor] = {}
     gains: dict[str, float] = {}
@@ -61,7 +61,7 @@ def match_scale(net: UFOViT, twin: UFOViT, images: Tensor) -> dict[str, float]:
         own = rms(output)
         if not (torch.isfinite(own) and own > 0):
             raise UnmatchableError(layer, own.item())
-        attention.matched_gain = wanted[layer] / own  # at once: the layer is about to apply it
+        attention.matched_gain = wanted[layer] / own  # set in the hook, before the layer applies it
         gains[layer] = attention.matched_gain.item()
 
     _forward(twin, images, note)
@@ -72,7 +72,7 @@ def match_scale(net: UFOViT, twin: UFOViT, images: Tensor) -> dict[str, float]:
 
 
 def rms(x: Tensor) -> Tensor:
-    """Return the root of the mean square, a scalar, computed in float32.
+    """Return the root mean square, a scalar, computed in float32.
 
     >>> rms(torch.tensor([6.0, -8.0, 0.0, 0.0])).item()
     5.0
@@ -81,7 +81,7 @@ def rms(x: Tensor) -> Tensor:
 
 
 def _forward(net: UFOViT, images: Tensor, seen: Callable[[str, UFOAttention | ClassAttention, Tensor], None]) -> None:
-    """Take a batch through a net as in training, showing each normaliser's output; leave the net as it was."""
+    """Run a batch in training mode, call ``seen`` on each normaliser's output, and restore the net."""
     buffers = {name: buffer.clone() for name, buffer in net.named_buffers()}
     was_training, drop_path = net.training, net.drop_path
 

@@ -1,7 +1,7 @@
-"""The named sizes of UFO-ViT.
+"""Named sizes of UFO-ViT.
 
-The figures of T, S, M and B are recalled, with no source at hand. The dimensions give them to within 0.5 % (T: 2.2 % of
-the parameters); with attn_dim = embed_dim they do not, so the attention's inner width is narrower than the embedding.
+The parameters and multiply-adds of T, S, M and B are recalled, without a source. The dimensions give them within 0.5 %
+(T: 2.2 % of the parameters). They would not with attn_dim = embed_dim, so attention is narrower than the embedding.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ class Size:
         depth: number of blocks.
         num_heads: h.
         class_attention: number of class-attention blocks.
-        img_size: pixels of the side of the images that it is meant for.
-        patch: pixels.
-        checked: what its dimensions were checked against.
+        img_size: side of the intended images, in pixels.
+        patch: side of a patch, in pixels.
+        checked: source of its dimensions.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Size:
 
 
 def default_layer_scale(depth: int) -> float:
-    """Return LayerScale's start: 1 up to 12 blocks, 1e-5 above (XCiT, arXiv 2106.09681; UFO-ViT states none).
+    """Return the initial LayerScale: 1 up to 12 blocks, 1e-5 above (XCiT, arXiv 2106.09681; UFO-ViT states none).
 
     >>> default_layer_scale(12), default_layer_scale(24)
     (1.0, 1e-05)
@@ -49,7 +49,7 @@ def default_layer_scale(depth: int) -> float:
 
 SIZES: Registry[Size] = Registry("model")
 
-# name, embed_dim, attn_dim, depth, num_heads, class_attention, img_size, patch, what it was checked against
+# name, embed_dim, attn_dim, depth, num_heads, class_attention, img_size, patch, checked
 for _row in (
     ("ufo_vit_pico", 56, 32, 2, 4, 1, 8, 2, "ours, for 8 px: about 0.1 M parameters"),
     ("ufo_vit_nano", 80, 48, 3, 4, 1, 32, 4, "ours, for 32 px on a CPU: about 0.3 M parameters"),

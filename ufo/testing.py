@@ -1,14 +1,14 @@
-"""The conformance suite: what every normaliser must hold, a plug-in's too, and what every net must hold.
+"""Conformance suite for normalisers, plug-ins included, and checks for nets.
 
-A normaliser of your own passes in one line of its tests::
+Run the suite on a normaliser with one call in its tests::
 
     from ufo.testing import NORM_CHECKS, check_norm
 
     check_norm("mine", reference=my_float64_loop)
 
-or, check by check, with ``pytest.mark.parametrize("check", NORM_CHECKS)``. The reference is the formula as plain loops:
-``reference(norm, q, k, v)`` takes the built normaliser (for its parameters) and float64 tensors of the shapes of
-`ufo.norms`, and returns (B, h, M, value_dim). Every failure is an AssertionError that says what does not hold.
+or as separate tests with ``pytest.mark.parametrize("check", NORM_CHECKS)``. The reference implements the formula in
+plain loops: ``reference(norm, q, k, v)`` takes the built normaliser (for its parameters) and float64 tensors with the
+shapes of `ufo.norms`, and returns (B, h, M, value_dim). Every failure is an AssertionError that names the violation.
 """
 
 from __future__ import annotations
@@ -30,30 +30,31 @@ Reference = Callable[[AttentionNorm, Tensor, Tensor, Tensor], Tensor]
 
 HALF_TYPES = (torch.bfloat16, torch.float16)
 HALF_TOLERANCE = {torch.bfloat16: 0.06, torch.float16: 0.01}
-"""Largest error relative to the output's RMS: some 8 and 5 units in the last place (2^-8, 2^-11) of chained roundings,
-the sum over N = 33 tokens included."""
+"""Largest error relative to the output's RMS: about 15 and 20 unit roundoffs (2^-8, 2^-11), for chained roundings
+including the sum over N = 33 tokens."""
 
 FLOAT64_TOLERANCE = 1e-9
 INVARIANCE_TOLERANCE = 1e-3
-"""Relative to the output's RMS; eps = 1e-6 moves a vector of norm 0.1 by 5e-5, and a scale of 0.1 squares to 0.01."""
+"""Largest error relative to the output's RMS: eps = 1e-6 changes a vector of norm 0.1 by 5e-5, and the effect grows 100
+times at a scale of 0.1."""
 
 LONG = 16_384
-"""Tokens at which an output that does not grow with N must hold in the half types."""
+"""Number of tokens in the test of half types with a long input."""
 
 
 def check_norm(name: str, *, reference: Reference) -> None:
     """Run every check of `NORM_CHECKS` on a registered normaliser.
 
     Raises:
-        AssertionError: the first check that does not hold, with what was seen.
-        UnknownNameError: no such normaliser.
+        AssertionError: a check fails; the message describes the first failure.
+        UnknownNameError: the normaliser is unknown.
     """
     for check in NORM_CHECKS.values():
         check(NORMS[name], reference)
 
 
 def build_small(spec: NormSpec, *, key_dim: int = 5, value_dim: int = 7, num_heads: int = 3) -> AttentionNorm:
-    """Build a normaliser at an odd size, its parameters moved away from where they start."""
+    """Build a normaliser at an odd size, with parameters perturbed from their initial values."""
     norm = spec.cls(num_heads=num_heads, key_dim=key_dim, value_dim=key_dim if spec.needs_dk_eq_dv else value_dim)
     with torch.no_grad():
         for i, parameter in enumerate(norm.parameters()):
@@ -62,7 +63,7 @@ def build_small(spec: NormSpec, *, key_dim: int = 5, value_dim: int = 7, num_hea
 
 
 def draw_qkv(norm: AttentionNorm, *, queries: int = 11, keys: int = 13, batch: int = 2, seed: int = 0) -> list[Tensor]:
-    """Draw float64 q, k, v for a normaliser: unit normal plus a mean that all tokens share."""
+    """Draw float64 q, k, v for a normaliser: unit normal plus a mean shared by all tokens."""
     generator = keyed_generator(seed, "qkv")
     sizes = ((queries, norm.key_dim), (keys, norm.key_dim), (keys, norm.value_dim))
     shape = (batch, norm.num_heads)
@@ -75,7 +76,7 @@ def _queries(spec: NormSpec) -> int:
 
 
 def check_shape_and_type(spec: NormSpec, reference: Reference) -> None:
-    """The output is (B, h, M, value_dim), in the input's type, and finite."""
+    """Check that the output has shape (B, h, M, value_dim) and the input's type, and is finite."""
     norm = build_small(spec)
     for dtype in (torch.float32, torch.float64):
         q, k, v = (x.to(dtype) for x in draw_qkv(norm, queries=_queries(spec)))
@@ -87,7 +88,7 @@ def check_shape_and_type(spec: NormSpec, reference: Reference) -> None:
 
 
 def check_constructor_draws_nothing(spec: NormSpec, reference: Reference) -> None:
-    """The constructor leaves the random generator alone, and two of them give the same parameters."""
+    """Check that the constructor draws no random numbers and is deterministic."""
     state = torch.get_rng_state()
     first, second = (spec.cls(num_heads=3, key_dim=5, value_dim=5) for _ in range(2))
     assert torch.equal(state, torch.get_rng_state()), f"{spec.name}: the constructor draws random numbers"
@@ -96,7 +97,7 @@ def check_constructor_draws_nothing(spec: NormSpec, reference: Reference) -> Non
 
 
 def check_reference(spec: NormSpec, reference: Reference) -> None:
-    """Outputs and gradients, of q, k, v and every parameter, equal the float64 loop's."""
+    """Check that outputs and gradients of q, k, v and every parameter equal those of the float64 loop."""
     norm = build_small(spec).double()
     inputs = [x.requires_grad_() for x in draw_qkv(norm, queries=_queries(spec))]
     leaves = [*inputs, *norm.parameters()]
@@ -113,7 +114,7 @@ def check_reference(spec: NormSpec, reference: Reference) -> None:
 
 
 def check_gradients_numerically(spec: NormSpec, reference: Reference) -> None:
-    """Gradients equal finite differences (torch.autograd.gradcheck)."""
+    """Check that gradients equal finite differences (torch.autograd.gradcheck)."""
     norm = build_small(spec, key_dim=3, value_dim=3, num_heads=2).double()
     inputs = tuple(x.requires_grad_() for x in draw_qkv(norm, queries=4, keys=4, batch=1))
     try:
@@ -123,7 +124,7 @@ def check_gradients_numerically(spec: NormSpec, reference: Reference) -> None:
 
 
 def check_every_parameter_learns(spec: NormSpec, reference: Reference) -> None:
-    """Every parameter receives a gradient that is not zero."""
+    """Check that every parameter receives a nonzero gradient."""
     norm = build_small(spec)
     if not list(norm.parameters()):
         return
@@ -135,7 +136,7 @@ def check_every_parameter_learns(spec: NormSpec, reference: Reference) -> None:
 
 
 def check_zeros(spec: NormSpec, reference: Reference) -> None:
-    """Zero tokens, and zero vectors among others, give finite outputs and gradients; v = 0 gives exactly 0."""
+    """Check that zero inputs and single zero vectors give finite outputs and gradients, and v = 0 exactly 0."""
     norm = spec.cls(num_heads=3, key_dim=5, value_dim=5)
     drawn = [x.float() for x in draw_qkv(norm, queries=_queries(spec))]
     for name, zeroed in {"q": [0], "k": [1], "v": [2], "q, k, v": [0, 1, 2]}.items():
@@ -151,9 +152,9 @@ def check_zeros(spec: NormSpec, reference: Reference) -> None:
 
 
 def check_half_zeros(spec: NormSpec, reference: Reference) -> None:
-    """A zero query and a zero value channel keep outputs and gradients finite in the half types, under a mean loss.
+    """Check half types with a zero query and a zero value channel: outputs and gradients of a mean loss are finite.
 
-    A loss that is scaled up may still overflow float16 there: at zero the slope of x / sqrt(x^2 + eps) is 1,000.
+    A scaled loss may still overflow float16 there, because the slope of x / sqrt(x^2 + eps) at zero is 1,000.
     """
     for dtype in HALF_TYPES:
         norm = build_small(spec).to(dtype)
@@ -168,7 +169,7 @@ def check_half_zeros(spec: NormSpec, reference: Reference) -> None:
 
 
 def check_half_types(spec: NormSpec, reference: Reference) -> None:
-    """bfloat16 and float16 agree with float64, as the module's type and under autocast."""
+    """Check that bfloat16 and float16 agree with float64, as the module's type and under autocast."""
     for dtype in HALF_TYPES:
         norm = build_small(spec)
         halves = [x.to(dtype) for x in draw_qkv(norm, queries=_queries(spec), keys=33 if spec.cross else 13)]
@@ -182,12 +183,12 @@ def check_half_types(spec: NormSpec, reference: Reference) -> None:
 
 
 def check_long_half(spec: NormSpec, reference: Reference) -> None:
-    """An output that does not grow with N holds in the half types at 16,384 tokens; its gradients are finite.
+    """Check half types at 16,384 tokens: outputs agree with float64 and gradients are finite.
 
-    The mean that all tokens share makes k^T v grow as N, beyond float16's range.
+    The shared mean of all tokens makes k^T v grow as N, beyond float16's range.
     """
     if "token_repeat" not in spec.invariances:
-        return  # It grows with N by its formula: where it overflows, that is a finding about it.
+        return  # its output grows with N by definition, so an overflow is a property of the normaliser
     num_queries = 3 if spec.linear else 1
     for dtype in HALF_TYPES:
         norm = spec.cls(num_heads=1, key_dim=4, value_dim=4).to(dtype)
@@ -202,7 +203,7 @@ def check_long_half(spec: NormSpec, reference: Reference) -> None:
 
 
 def check_samples_apart(spec: NormSpec, reference: Reference) -> None:
-    """A sample does not depend on its batch, nor, with ``cross``, a query on the others or on the keys' order."""
+    """Check that a sample is independent of its batch, and with ``cross`` a query of other queries and key order."""
     norm = build_small(spec).double()
     q, k, v = draw_qkv(norm, queries=_queries(spec))
     out = norm(q, k, v)
@@ -216,7 +217,7 @@ def check_samples_apart(spec: NormSpec, reference: Reference) -> None:
 
 
 def check_calls_agree(spec: NormSpec, reference: Reference) -> None:
-    """A second call, evaluation mode, and inputs as views of a (B, N, h, d) array give the same output."""
+    """Check that a second call, evaluation mode and inputs as views of a (B, N, h, d) array give the same output."""
     norm = build_small(spec).double()
     inputs = draw_qkv(norm, queries=_queries(spec))
     out = norm(*inputs)
@@ -227,13 +228,13 @@ def check_calls_agree(spec: NormSpec, reference: Reference) -> None:
 
 
 def check_invariances(spec: NormSpec, reference: Reference) -> None:
-    """Exactly the registered invariances hold, for factors from 0.1 to 10; the others do not."""
+    """Check that exactly the registered invariances hold, for factors from 0.1 to 10."""
     norm = build_small(spec).double()
     q, k, v = draw_qkv(norm, queries=_queries(spec))
     out = norm(q, k, v)
     for name, changes in _changes(q, k, v).items():
         if name == "token_repeat" and not spec.cross:
-            continue  # it cannot take more keys than queries
+            continue  # without cross, the numbers of queries and keys must be equal
         error = max(_relative_error(norm(*changed), out) for changed in changes)
         if name in spec.invariances:
             assert error < INVARIANCE_TOLERANCE, f"{spec.name}: not invariant to {name}, off by {error:.2g}"
@@ -255,11 +256,11 @@ def _changes(q: Tensor, k: Tensor, v: Tensor) -> dict[Invariance, list[list[Tens
 
 
 def check_flops(spec: NormSpec, reference: Reference) -> None:
-    """FLOPs double from N to 2N exactly when the normaliser is registered as linear."""
+    """Check that FLOPs double from N to 2N if and only if the normaliser is registered as linear."""
     norm = spec.cls(num_heads=2, key_dim=8, value_dim=8)
     counts = []
     for num_tokens in (256, 512):
-        # torch's counter does not know every fused attention kernel, so the plain one is counted
+        # torch's counter does not support every fused attention kernel, so the plain one is used
         with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
             norm(*(x.float() for x in draw_qkv(norm, queries=num_tokens, keys=num_tokens)))
         counts.append(counter.get_total_flops())
@@ -287,12 +288,12 @@ NORM_CHECKS: dict[str, Callable[[NormSpec, Reference], None]] = {
 
 
 def check_every_module_runs(model: nn.Module, images: Tensor) -> None:
-    """Every module of a net is called in a forward pass, in training and in evaluation: what is built is used.
+    """Check that every module of a net is called in the forward pass, in training and in evaluation.
 
-    The net stays as it is.
+    The net is not modified.
 
     Raises:
-        AssertionError: with the names of the modules that were not called.
+        AssertionError: a module was not called; the message lists the names.
     """
     containers = (nn.ModuleList, nn.ModuleDict)
     twin = copy.deepcopy(model)
@@ -318,10 +319,10 @@ def _hooks(model: nn.Module, called: set[str]) -> Iterator[None]:
 
 
 def check_linear_std(model: nn.Module) -> None:
-    """Linear weights start around 0 with the standard deviation of `ufo.init`, as chance allows, and biases at 0.
+    """Check that initial linear weights have mean 0 and the std of `ufo.init`, within sampling error, and biases are 0.
 
     Raises:
-        AssertionError: with the layer's name.
+        AssertionError: a layer differs; the message has its name.
     """
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear):

@@ -1,11 +1,12 @@
 """UFO-ViT in timm's registry: after ``import ufo.timm_models``, ``timm.create_model("ufo_vit_s", norm="l2")``.
 
-It is this import that registers, not ``import ufo``, which needs no timm. Written against timm 1.0.31. Parameters have
-the names that they have in `ufo.build`, so weights go from one to the other.
+Only this import registers the models; ``import ufo`` does not need timm. Written for timm 1.0.31. Parameters have the
+same names as in `ufo.build`, so weights are interchangeable.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -42,76 +43,82 @@ default_cfgs = {
     }
     for size in SIZES.values()
 }
-"""What timm knows of each size; it finds them by this name."""
+"""Pretrained configurations, which timm looks up under this name."""
+
+
+def _create(
+    size: Size,
+    pretrained: bool = False,
+    *,
+    pretrained_cfg: Any = None,
+    pretrained_cfg_overlay: dict[str, Any] | None = None,
+    cache_dir: Any = None,
+    features_only: bool = False,
+    out_indices: int | Sequence[int] | None = None,
+    norm: str = "xnorm",
+    num_classes: int = 1000,
+    in_chans: int = 3,
+    img_size: int | tuple[int, int] | None = None,
+    patch_size: int | None = None,
+    embed_dim: int | None = None,
+    attn_dim: int | None = None,
+    depth: int | None = None,
+    num_heads: int | None = None,
+    patch_embed: str = "conv",
+    lpi: Lpi = True,
+    ff_ratio: int = 4,
+    pos_embed: str = "learned",
+    class_attention: int | None = None,
+    class_norm: str = "same",
+    layer_scale: float | None = None,
+    global_pool: str | None = None,
+    drop_rate: float = 0.0,
+    drop_path_rate: float = 0.0,
+    seed: int | None = None,
+) -> nn.Module:
+    return build_model_with_cfg(
+        TimmUFOViT,
+        size.name,
+        pretrained,
+        pretrained_cfg=pretrained_cfg,
+        pretrained_cfg_overlay=pretrained_cfg_overlay,
+        cache_dir=cache_dir,
+        feature_cfg=_feature_cfg(features_only, out_indices, size.depth if depth is None else depth),
+        features_only=features_only,
+        norm=norm,
+        num_classes=num_classes,
+        in_chans=in_chans,
+        img_size=size.img_size if img_size is None else img_size,
+        patch_size=size.patch if patch_size is None else patch_size,
+        embed_dim=size.embed_dim if embed_dim is None else embed_dim,
+        attn_dim=size.attn_dim if attn_dim is None else attn_dim,
+        depth=size.depth if depth is None else depth,
+        num_heads=size.num_heads if num_heads is None else num_heads,
+        patch_embed=patch_embed,
+        lpi=lpi,
+        ff_ratio=ff_ratio,
+        pos_embed=pos_embed,
+        class_attention=size.class_attention if class_attention is None else class_attention,
+        class_norm=class_norm,
+        layer_scale=layer_scale,
+        global_pool=global_pool,
+        drop_rate=drop_rate,
+        drop_path_rate=drop_path_rate,
+        seed=seed,
+    )
+
+
+def _feature_cfg(features_only: bool, out_indices: int | Sequence[int] | None, depth: int) -> dict[str, Any]:
+    if out_indices is not None and not features_only:
+        raise ValueError("out_indices requires features_only=True")
+    return {"out_indices": min(3, depth) if out_indices is None else out_indices, "feature_cls": "getter"}
 
 
 def _register(size: Size) -> None:
-    """Make a size known to timm as a function of its own, which is what its registry holds."""
-
-    def create(
-        pretrained: bool = False,
-        *,
-        pretrained_cfg: Any = None,
-        pretrained_cfg_overlay: dict[str, Any] | None = None,
-        cache_dir: Any = None,
-        features_only: bool = False,
-        out_indices: int | Sequence[int] | None = None,
-        norm: str = "xnorm",
-        num_classes: int = 1000,
-        in_chans: int = 3,
-        img_size: int | tuple[int, int] = size.img_size,
-        patch_size: int = size.patch,
-        embed_dim: int = size.embed_dim,
-        attn_dim: int = size.attn_dim,
-        depth: int = size.depth,
-        num_heads: int = size.num_heads,
-        patch_embed: str = "conv",
-        lpi: Lpi = True,
-        ff_ratio: int = 4,
-        pos_embed: str = "learned",
-        class_attention: int = size.class_attention,
-        class_norm: str = "same",
-        layer_scale: float | None = None,
-        global_pool: str | None = None,
-        drop_rate: float = 0.0,
-        drop_path_rate: float = 0.0,
-        seed: int | None = None,
-    ) -> nn.Module:
-        if out_indices is not None and not features_only:
-            raise ValueError("out_indices is for features_only=True")
-        return build_model_with_cfg(
-            TimmUFOViT,
-            size.name,
-            pretrained,
-            pretrained_cfg=pretrained_cfg,
-            pretrained_cfg_overlay=pretrained_cfg_overlay,
-            cache_dir=cache_dir,
-            feature_cfg={"out_indices": min(3, depth) if out_indices is None else out_indices, "feature_cls": "getter"},
-            features_only=features_only,
-            norm=norm,
-            num_classes=num_classes,
-            in_chans=in_chans,
-            img_size=img_size,
-            patch_size=patch_size,
-            embed_dim=embed_dim,
-            attn_dim=attn_dim,
-            depth=depth,
-            num_heads=num_heads,
-            patch_embed=patch_embed,
-            lpi=lpi,
-            ff_ratio=ff_ratio,
-            pos_embed=pos_embed,
-            class_attention=class_attention,
-            class_norm=class_norm,
-            layer_scale=layer_scale,
-            global_pool=global_pool,
-            drop_rate=drop_rate,
-            drop_path_rate=drop_path_rate,
-            seed=seed,
-        )
-
-    create.__name__ = create.__qualname__ = size.name
-    create.__doc__ = f"UFO-ViT, {size.checked}."
+    """Register a size in timm, whose registry holds one function per model with the model's name."""
+    create = functools.partial(_create, size)
+    vars(create).update(__module__=__name__, __name__=size.name, __qualname__=size.name)
+    vars(create).update(__doc__=f"UFO-ViT, {size.checked}.")
     register_model(create)
 
 

@@ -1,4 +1,4 @@
-"""UFO-ViT with the methods that timm's users expect of a model; `ufo.timm_models` registers it.
+"""UFO-ViT with timm's model interface, registered by `ufo.timm_models`.
 
 Dimension letters: B batch, N tokens, C ``embed_dim``; a token grid is H x W, so N = H W.
 """
@@ -18,41 +18,41 @@ from ufo.model import UFOViT
 from ufo.sizes import default_layer_scale
 
 POOLS = ("", "avg", "token")
-"""What `TimmUFOViT.forward_head` makes of the tokens: nothing; the mean of the patches; the class token."""
+"""Pooling of tokens in `TimmUFOViT.forward_head`: none, mean of the patches, or the class token."""
 
 
 class TimmUFOViT(UFOViT):
-    """UFO-ViT with what timm's users expect of a model.
+    """UFO-ViT with timm's model interface.
 
-    ``forward_features`` gives the tokens after the last LayerNorm, the class token first where there is one;
-    ``forward_head`` pools and classifies. Images of any multiple of the patch are taken: positions are interpolated.
+    ``forward_features`` returns the tokens after the last LayerNorm, with the class token, if any, first.
+    ``forward_head`` pools and classifies. Image sides can be any multiple of the patch; positions are interpolated.
 
     Args:
-        norm: the normaliser's registry name.
+        norm: registry name of the normaliser.
         num_classes: width of the output; 0 gives the pooled features, (B, C).
         in_chans: image channels.
-        img_size: pixels of a side, or (height, width), for which the positional table is laid out.
-        patch_size: pixels.
+        img_size: size of the positional table's images: a side, or (height, width), in pixels.
+        patch_size: side of a patch, in pixels.
         embed_dim: C.
         attn_dim: A, inner width of attention.
         depth: number of blocks.
-        num_heads: h.
+        num_heads: h, a divisor of A.
         patch_embed: ``conv`` or ``linear``.
-        lpi: whether blocks have local patch interaction; ``bn_first``: with BatchNorm before GELU.
-        ff_ratio: hidden width of the feed-forwards as a multiple of C; 0: none.
+        lpi: whether blocks have local patch interaction; ``bn_first`` for BatchNorm before GELU.
+        ff_ratio: hidden width of the feed-forwards as a multiple of C; 0 for none.
         pos_embed: ``learned``, ``sincos`` or ``none``.
-        class_attention: number of class-attention blocks; 0: the patches are averaged.
-        class_norm: the normaliser in class attention; ``same``: ``norm``.
-        layer_scale: LayerScale's start; None: by depth.
-        global_pool: of `POOLS`; None: ``token`` where there is class attention, else ``avg``.
-        drop_rate: dropout before the head.
-        drop_path_rate: of every residual branch, the same at all depths.
-        seed: of the initial weights, each parameter's stream keyed by its name; None: drawn from torch's default
-            generator, so that ``torch.manual_seed`` decides, as it does for timm's own models.
+        class_attention: number of class-attention blocks; 0 for none.
+        class_norm: normaliser in class attention; ``same`` for ``norm``.
+        layer_scale: initial LayerScale factor; None for the depth's.
+        global_pool: one of `POOLS`; None for ``token`` with class attention and ``avg`` without.
+        drop_rate: dropout rate before the head, in [0, 1).
+        drop_path_rate: share of samples that a residual branch drops in training, in [0, 1).
+        seed: seed of the initial weights, keyed by parameter name; None draws it from torch's default generator, so
+            that ``torch.manual_seed`` applies as to timm's own models.
 
     Raises:
-        ValueError: a size that does not fit another, or a pooling that there is not.
-        UnknownNameError: no such normaliser.
+        ValueError: a value is out of range, two sizes are incompatible, or the pooling is unknown.
+        UnknownNameError: the normaliser is unknown.
     """
 
     def __init__(
@@ -79,8 +79,8 @@ class TimmUFOViT(UFOViT):
         drop_path_rate: float,
         seed: int | None,
     ) -> None:
-        # The constructors of torch's layers draw weights that are not used: torch's default generator is not to move
-        # by them, or a net of another size would shift all that is drawn after it.
+        # The constructors of torch's layers draw weights that are not used. Without fork_rng, the size of the net would
+        # change all later draws from torch's default generator.
         chosen = int(torch.randint(2**62, ())) if seed is None else seed
         with torch.random.fork_rng(devices=[]):
             super().__init__(
@@ -115,16 +115,16 @@ class TimmUFOViT(UFOViT):
         ]
 
     def forward(self, images: Tensor, keep: Tensor | None = None) -> Tensor:
-        """Classify images as `UFOViT.forward` does; with no pooling, every token."""
+        """Classify images as `UFOViT.forward` does, or every token if there is no pooling."""
         return self.forward_head(self.forward_features(images, keep))
 
     def forward_features(self, images: Tensor, keep: Tensor | None = None) -> Tensor:
-        """Return the tokens after the last LayerNorm: (B, 1 + N, C), the class token first, or (B, N, C) without."""
+        """Return the tokens after the last LayerNorm: (B, 1 + N, C) with the class token first, or (B, N, C)."""
         x, _ = self._run(images, keep, taken=frozenset(), num_blocks=len(self.blocks), classify=True)
         return self.norm(x)
 
     def forward_head(self, tokens: Tensor, pre_logits: bool = False) -> Tensor:
-        """Pool and classify what `forward_features` gives; ``pre_logits`` leaves the classifier out."""
+        """Pool and classify the tokens of `forward_features`; ``pre_logits`` omits the classifier."""
         pooled = tokens
         if self.global_pool == "avg":
             pooled = tokens[:, self.num_prefix_tokens :].mean(dim=1)
@@ -142,22 +142,23 @@ class TimmUFOViT(UFOViT):
         output_fmt: str = "NCHW",
         intermediates_only: bool = False,
     ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
-        """Return the patches after some blocks, beside what `forward_features` gives, in timm's manner.
+        """Return the patches after some blocks together with the output of `forward_features`, as timm's models do.
 
         Args:
-            images: (B, in_chans, height, width).
-            indices: of blocks, negative ones from the end; a number: the last so many; None: all.
-            norm: whether the last LayerNorm is applied to them.
-            stop_early: whether the blocks behind the last one asked for are left out, class attention too; the first
-                of the returned pair is then the patches there, after the last LayerNorm.
-            output_fmt: ``NCHW``, (B, C, H, W), or ``NLC``, (B, N, C).
-            intermediates_only: whether they alone are returned.
+            images: (B, in_chans, height, width), normalised.
+            indices: block indices, negative ones from the end; a number n for the last n blocks; None for all.
+            norm: whether to apply the last LayerNorm to the intermediates.
+            stop_early: whether to skip the blocks after the last index, class attention included; the first returned
+                tensor is then the patches at that block after the last LayerNorm.
+            output_fmt: ``NCHW`` for (B, C, H, W), or ``NLC`` for (B, N, C).
+            intermediates_only: whether to return only the intermediates.
 
         Raises:
-            ValueError: another format.
+            ValueError: the format is unknown.
+            IndexError: an index is out of range.
         """
         if output_fmt not in ("NCHW", "NLC"):
-            raise ValueError(f"output_fmt is NCHW or NLC, not '{output_fmt}'")
+            raise ValueError(f"output_fmt must be NCHW or NLC, got '{output_fmt}'")
         depth = len(self.blocks)
         taken, last = _take_indices(depth, indices)
         num_blocks = last + 1 if stop_early else depth
@@ -172,17 +173,20 @@ class TimmUFOViT(UFOViT):
     def prune_intermediate_layers(
         self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
-        """Take away what is not needed for some intermediates; return their indices as numbers from the start.
+        """Remove the layers that the given intermediates do not need, and return their non-negative indices.
 
         Args:
-            indices: as `forward_intermediates` takes them.
-            prune_norm: whether the last LayerNorm goes too.
-            prune_head: whether class attention and the classifier go too.
+            indices: block indices, as in `forward_intermediates`.
+            prune_norm: whether to remove the last LayerNorm.
+            prune_head: whether to remove class attention and the classifier.
+
+        Raises:
+            IndexError: an index is out of range.
         """
         taken, last = _take_indices(len(self.blocks), indices)
         self.blocks = self.blocks[: last + 1]
         if prune_norm:
-            self.norm = nn.Identity()  # type: ignore[assignment]  # what a feature extractor does not need
+            self.norm = nn.Identity()  # type: ignore[assignment]  # not used by a feature extractor
         if prune_head:
             self.class_blocks, self.cls_token, self.num_prefix_tokens = nn.ModuleList(), None, 0
             self.reset_classifier(0, "")
@@ -191,15 +195,18 @@ class TimmUFOViT(UFOViT):
         return list(taken)
 
     def get_classifier(self) -> nn.Module:
-        """Return the head."""
+        """Return the classifier."""
         return self.head
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Put a new head in the old one's place, filled as the first one was, from the net's own seed.
+        """Replace the head by a new one, initialised from the net's seed.
 
         Args:
-            num_classes: of it; 0: none.
-            global_pool: of `POOLS`; None: as it is.
+            num_classes: width of the output; 0 for no head.
+            global_pool: one of `POOLS`; None to keep the current one.
+
+        Raises:
+            ValueError: the pooling is unknown or needs class attention.
         """
         if global_pool is not None:
             self.global_pool = self._check_pool(global_pool)
@@ -214,12 +221,12 @@ class TimmUFOViT(UFOViT):
         self.head = head
 
     def no_weight_decay(self) -> set[str]:
-        """Return the names of all parameters but the weights of linear layers and convolutions."""
+        """Return the names of all parameters except the weights of linear layers and convolutions."""
         matrices = {f"{name}.weight" for name, m in self.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d))}
         return {name for name, _ in self.named_parameters() if name not in matrices}
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """Return the patterns by which timm groups parameters by depth: a block is a group; ``coarse``: all of them."""
+        """Return timm's patterns for parameter groups by depth: one per block, or one for all blocks if ``coarse``."""
         each = "" if coarse else r"\.(\d+)"
         return {
             "stem": r"^cls_token|^pos_embed|^patch_embed",
@@ -228,16 +235,16 @@ class TimmUFOViT(UFOViT):
         }
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Keep the inputs of blocks alone in training, and compute the rest again: less memory, more time.
+        """Store only the inputs of blocks in training and recompute the rest, which saves memory and takes time.
 
-        BatchNorm of local patch interaction sees each batch twice then, and its running means follow faster.
+        BatchNorm in local patch interaction then processes each batch twice, so its running statistics adapt faster.
         """
         self.grad_checkpointing = enable
 
     def _run(
         self, images: Tensor, keep: Tensor | None, *, taken: frozenset[int], num_blocks: int, classify: bool
     ) -> tuple[Tensor, list[Tensor]]:
-        """Run the first blocks; return the tokens, before the last LayerNorm, and the patches after those ``taken``."""
+        """Run the first blocks, and return the tokens before the last LayerNorm and the patches after ``taken``."""
         rows = self.rows_by_block(images, keep)
         x, grid = self.embed(images)
         patches = []
@@ -257,17 +264,17 @@ class TimmUFOViT(UFOViT):
         if global_pool is None:
             return "token" if self.num_prefix_tokens else "avg"
         if global_pool not in POOLS:
-            raise ValueError(f"global_pool is one of '', avg and token, not '{global_pool}'")
+            raise ValueError(f"global_pool must be '', avg or token, got '{global_pool}'")
         if global_pool == "token" and not self.num_prefix_tokens:
-            raise ValueError("global_pool 'token' needs class attention: give class_attention=1 or more, or 'avg'")
+            raise ValueError("global_pool 'token' needs class attention: set class_attention >= 1, or use 'avg'")
         return global_pool
 
 
 def _take_indices(num_blocks: int, indices: int | Sequence[int] | None) -> tuple[list[int], int]:
-    """Return which blocks are meant, counted from the start, and the last of them.
+    """Return the non-negative indices of the given blocks, and the largest of them.
 
     Raises:
-        IndexError: there are not so many blocks.
+        IndexError: an index is out of range, or there is none.
 
     >>> _take_indices(12, 2), _take_indices(12, [0, -1])
     (([10, 11], 11), ([0, 11], 11))
@@ -275,6 +282,6 @@ def _take_indices(num_blocks: int, indices: int | Sequence[int] | None) -> tuple
     if indices is None or isinstance(indices, int):
         indices = range(-(num_blocks if indices is None else indices), 0)
     if not indices or not all(-num_blocks <= index < num_blocks for index in indices):
-        raise IndexError(f"there are {num_blocks} blocks, and so no indices {list(indices)}")
+        raise IndexError(f"indices {list(indices)} are out of range for {num_blocks} blocks")
     taken = [index % num_blocks for index in indices]
     return taken, max(taken)

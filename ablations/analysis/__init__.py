@@ -1,4 +1,4 @@
-"""Numbers from DataFrames: intervals, paired tests, and the tables that a study ends with. Pure functions."""
+"""Statistics from DataFrames: intervals, paired tests and the tables of a study. Pure functions."""
 
 from ablations.analysis.agreement import agreement
 from ablations.analysis.comparisons import MARGIN_PCT, Comparison, compare, differences, paired, with_reference

@@ -1,4 +1,4 @@
-"""In how many test images two runs differ: between arms of one seed, and between the seeds of one arm (churn)."""
+"""Share of test images on which two runs differ: between arms at one seed, and between seeds of one arm (churn)."""
 
 from __future__ import annotations
 
@@ -11,33 +11,32 @@ import numpy.typing as npt
 import pandas as pd
 
 NUM_RESAMPLES = 1000
-CHUNK = 100  # resamples at a time: their weights of all images are held at once
+CHUNK = 100  # resamples per step: the weights of all their images are in memory at once
 
 Floats = npt.NDArray[np.float64]
 
 
 def agreement(correct: pd.DataFrame, *, seed: int = 0, level: float = 0.95) -> pd.DataFrame:
-    """Return the share of test images on which two runs differ in being right, for every pair of arms.
+    """Return the share of test images on which exactly one of two runs is right, for every pair of arms.
 
-    Between two arms over their common seeds, cell against cell of the same seed; of an arm with itself over every pair
-    of its seeds, which is what the seed alone does (churn). Intervals are percentile bootstraps over seeds x images,
-    both drawn with replacement, the same images for every pair of arms; in a resample a seed is not compared with
-    itself.
+    Two arms are compared cell by cell at their common seeds. An arm is compared with itself over every pair of its
+    seeds, which gives the effect of the seed (churn). Intervals are percentile bootstraps over seeds x images, both
+    drawn with replacement; all pairs of arms share the drawn images. No resample compares a seed with itself.
 
     Args:
         correct: one row per cell: `condition`, `arm`, `arm_label`, `arm_order`, `seed`, `stale`, and `correct`, a
             boolean array (images,) of one length within a condition.
-        seed: of the bootstrap; the same seed gives the same intervals.
-        level: confidence, in (0, 1).
+        seed: bootstrap seed; equal seeds give equal intervals.
+        level: confidence level, in (0, 1).
 
     Returns:
-        One row per condition and ordered pair of arms, the arm with itself included: `condition`, `arm`, `arm_label`,
-        `arm_order`, `other`, `other_label`, `other_order`, `num_pairs` of cells, `num_pairs_mixed` of a stale cell and
-        a fresh one, `disagreement_pct`, `low_pct`, `high_pct`; NaN where there is no pair, no interval where there is
-        one seed only.
+        One row per condition and ordered pair of arms, an arm with itself included: `condition`, `arm`, `arm_label`,
+        `arm_order`, `other`, `other_label`, `other_order`, `num_pairs` (pairs of cells), `num_pairs_mixed` (pairs of a
+        stale and a fresh cell), `disagreement_pct`, `low_pct`, `high_pct`; NaN without a pair. The bounds are NaN if
+        there is only one seed.
 
     Raises:
-        ValueError: cells of one condition were tested on different numbers of images.
+        ValueError: cells of one condition have different numbers of test images.
 
     >>> columns = {"condition": "", "arm": ["a", "b"], "arm_label": ["a", "b"], "arm_order": [0, 1]}
     >>> cells = pd.DataFrame(columns).assign(seed=0, stale=False)
@@ -46,24 +45,24 @@ def agreement(correct: pd.DataFrame, *, seed: int = 0, level: float = 0.95) -> p
     [nan, 25.0, 25.0, nan]
     """
     rows: list[dict[str, object]] = []
-    for condition, there in correct.groupby("condition", sort=False):
-        lengths = sorted({len(one) for one in there["correct"]})
+    for condition, cells in correct.groupby("condition", sort=False):
+        lengths = sorted({len(one) for one in cells["correct"]})
         if len(lengths) > 1:
-            raise ValueError(f"condition '{condition}': tested on {' and '.join(map(str, lengths))} images")
-        rows += _of_condition(there, np.random.default_rng(seed), (1 - level) / 2)
+            raise ValueError(f"condition '{condition}': cells are tested on {' and '.join(map(str, lengths))} images")
+        rows += _of_condition(cells, np.random.default_rng(seed), (1 - level) / 2)
     names = ("arm", "arm_label", "arm_order", "other", "other_label", "other_order")
     numbers = ("num_pairs", "num_pairs_mixed", "disagreement_pct", "low_pct", "high_pct")
     return pd.DataFrame(rows, columns=["condition", *names, *numbers])
 
 
-def _of_condition(there: pd.DataFrame, rng: np.random.Generator, tail: float) -> list[dict[str, object]]:
-    keys = there.sort_values("arm_order")[["condition", "arm", "arm_label", "arm_order"]].drop_duplicates("arm")
-    own = {str(arm): group.set_index("seed")["correct"] for arm, group in there.groupby("arm")}
-    stale = {str(arm): group.set_index("seed")["stale"] for arm, group in there.groupby("arm")}
+def _of_condition(cells: pd.DataFrame, rng: np.random.Generator, tail: float) -> list[dict[str, object]]:
+    keys = cells.sort_values("arm_order")[["condition", "arm", "arm_label", "arm_order"]].drop_duplicates("arm")
+    own = {str(arm): group.set_index("seed")["correct"] for arm, group in cells.groupby("arm")}
+    stale = {str(arm): group.set_index("seed")["stale"] for arm, group in cells.groupby("arm")}
     records = [{str(name): value for name, value in arm.items()} for arm in keys.to_dict("records")]
     arms = list(itertools.combinations_with_replacement(records, 2))
     found = [_cell_pairs(own[one["arm"]], own[other["arm"]], churn=one is other) for one, other in arms]
-    places = {seed: i for i, seed in enumerate(sorted(there["seed"].unique()))}
+    places = {seed: i for i, seed in enumerate(sorted(cells["seed"].unique()))}
     draws = _resample([differs for _, differs in found], [pairs for pairs, _ in found], places, rng)
     rows = []
     for (one, other), (pairs, differs), drawn in zip(arms, found, draws, strict=True):
@@ -85,7 +84,7 @@ def _of_condition(there: pd.DataFrame, rng: np.random.Generator, tail: float) ->
 def _cell_pairs(
     one: pd.Series[Any], other: pd.Series[Any], *, churn: bool
 ) -> tuple[list[tuple[int, int]], npt.NDArray[np.float32]]:
-    """Return the pairs of seeds that are compared, and for each whether the two cells differ, (pairs, images)."""
+    """Return the compared pairs of seeds, and the images on which the two cells differ, (pairs, images)."""
     if churn:
         pairs = list(itertools.combinations(sorted(one.index), 2))
     else:
@@ -103,7 +102,7 @@ def _resample(
     places: dict[int, int],
     rng: np.random.Generator,
 ) -> list[Floats]:
-    """Return for each pair of arms the resampled shares, (resamples,); NaN where a resample has no pair of seeds."""
+    """Return the resampled shares of each pair of arms, (resamples,); NaN if a resample has no pair of seeds."""
     num_images, num_seeds = differs[0].shape[1], len(places)
     drawn: list[list[Floats]] = [[] for _ in differs]
     for _ in range(NUM_RESAMPLES // CHUNK):

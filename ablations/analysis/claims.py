@@ -1,4 +1,4 @@
-"""What the numbers say of each claim: supported, contradicted, or undecided."""
+"""Verdicts on claims: supported, contradicted or undecided."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ from ablations.config.claim import Claim, ordered_pairs
 Verdict = Literal["supported", "contradicted", "undecided"]
 
 COSTS = ("multiply_adds", "time_s")
-"""What must have been measured at several numbers of tokens; the time, which is not exact, in several rounds."""
+"""Quantities that must be measured at several numbers of tokens; the time, which is not exact, in several rounds."""
 
 BOUND_P, TRAINING_SHARE = 0.05, 0.2
-"""An arm fails wherever it was tried: with this p less than this share of the searched range trains."""
+"""A claim that no learning rate trains is supported if, at this p, less than this share of the range trains."""
 
 COLUMNS = (
     *("claim", "source", "post_hoc", "condition", "verdict", "evidence", "num_pairs"),
@@ -46,7 +46,7 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class _Finding:
-    """A verdict and what it rests on."""
+    """A verdict and its evidence."""
 
     verdict: Verdict
     evidence: str
@@ -57,17 +57,17 @@ class _Finding:
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """A study's claims and what they are judged by.
+    """A study's claims and the data to judge them by.
 
     Args:
-        claims: of the study.
-        arms: of the study, those without a cell too.
-        conditions: of the study, likewise.
+        claims: the study's claims.
+        arms: all arms of the study, including those without a cell.
+        conditions: all conditions of the study, including those without a cell.
         cells: one row per cell, as `ablations.analysis.summarise` takes them.
-        costs: what `ablations bench cost` has measured: `condition`, `arm`, `quantity`, `tokens`, `round`, `value`; no
-            rows where it has not.
-        trials: of the study's tuning, one row per trial; no rows where nothing was tuned.
-        sampler: of the tuning's points; None where nothing was tuned.
+        costs: measurements of `ablations bench cost`, possibly no row: `condition`, `arm`, `quantity`, `tokens`,
+            `round`, `value`.
+        trials: the study's tuning trials, one row each; no row without a tuning.
+        sampler: sampler of the tuning's points; None without a tuning.
     """
 
     claims: Sequence[Claim]
@@ -80,29 +80,29 @@ class Case:
 
 
 def judge(cases: Sequence[Case]) -> pd.DataFrame:
-    """Judge every claim of one study, or of several, in every condition.
+    """Judge every claim of one or several studies in every condition.
 
-    *Better than* is supported, or contradicted, by a two-sided sign-flip p below 0.05 and the sign of the difference; p
-    are adjusted by Holm's method over every pair of arms whose order any of these claims is about, in all conditions.
-    *Better than every other* is so only if every other arm of the study has pairs. *Worse by at least m* is a one-sided
-    test against -m at 0.05 each way; *equivalent within m* is TOST at 0.05, contradicted where the 95 % interval lies
-    outside. Both are t tests, or sign-flip tests where chance scores have entered. *Fails to train* is about the share
-    of diverged cells among those that did not fail: its 95 % Wilson interval lies above one half, or below. *Fails to
-    train at any learning rate in the range* is about the trials of a tuning: one that trains contradicts it; where none
-    does, and they are a Sobol sequence's, it is supported as soon as they bound the share of the searched range that
-    trains below one fifth with 95 % confidence (exactly, 1 - 0.05^(1/n): 14 trials). *Cost
-    linear in tokens* is about the exponents of multiply-adds and of time, both of which must have been measured.
+    - *Better than*: supported or contradicted by a two-sided sign-flip p below 0.05 and the sign of the difference.
+      Holm's adjustment covers every pair of arms that any claim orders, in all conditions. *Better than every other*
+      requires pairs with every other arm of the study.
+    - *Worse by at least m*: one-sided tests against -m at 0.05. *Equivalent within m*: TOST at 0.05, contradicted if
+      the 95 % interval lies outside. Both use t tests, or sign-flip tests if there are chance scores.
+    - *Fails to train*: decided by the 95 % Wilson interval of the share of diverged cells, failed ones excluded: above
+      or below one half.
+    - *Fails to train at any learning rate in the range*: contradicted by one trial that trains. Otherwise supported if
+      the trials of a Sobol sequence bound the share of the range that trains below one fifth with 95 % confidence
+      (exactly, 1 - 0.05^(1/n): 14 trials).
+    - *Cost linear in tokens*: decided by the exponents of multiply-adds and of time, both measured.
 
     Args:
-        cases: one for each study.
+        cases: one per study.
 
     Returns:
-        One row per claim and condition: `claim`, `source`, `post_hoc`, `condition`, `verdict`, `evidence` in words,
-        `num_pairs` (the fewest, where there are several comparisons); `detectable_pct`, what these could have detected
-        with 80 % power at the spread seen: a difference, or for a margin a distance from it (the largest, where there
-        are several comparisons); and `seeds_for_margin`: where it is undecided, the number of seeds that would decide
-        it with 80 % power, computed for the claim's margin (0.5 points where it has none) and the spread seen, never
-        for the difference seen. It is missing where there are as many already, and the difference is too near.
+        One row per claim and condition: `claim`, `source`, `post_hoc`, `condition`, `verdict`, `evidence` in words;
+        `num_pairs`, the fewest of several comparisons; `detectable_pct`, the difference (or distance from a margin)
+        detectable with 80 % power at the observed spread, the largest of several comparisons; `seeds_for_margin`, the
+        seeds that decide an undecided claim with 80 % power. These follow from the claim's margin (0.5 points if it has
+        none) and the observed spread, never from the observed difference; missing if the study already has that many.
     """
     tables = [compare(case.cells, _ordered(case)) for case in cases]
     family = pd.concat([table for table in tables if len(table)] or tables[:1])
@@ -142,8 +142,8 @@ def _judge_case(case: Case, table: pd.DataFrame, alpha: float) -> list[dict[str,
 
 
 def _judge(claim: Claim, condition: str, *, case: Case, table: pd.DataFrame, alpha: float) -> _Finding:
-    there = case.cells[case.cells["condition"] == condition]
-    have = set(there["arm"])
+    cells = case.cells[case.cells["condition"] == condition]
+    have = set(cells["arm"])
     if claim.kind == "fails_at_any_lr":
         return _judge_trials(claim.arm, case)
     if claim.kind == "cost_linear_in_tokens":
@@ -151,28 +151,28 @@ def _judge(claim: Claim, condition: str, *, case: Case, table: pd.DataFrame, alp
     if missing := [arm for arm in claim.arms if arm not in have]:
         return _Finding("undecided", f"no cell of {' or '.join(missing)} has ended")
     if claim.kind == "fails_to_train":
-        return _judge_failure(there[there["arm"] == claim.arm])
+        return _judge_failure(cells[cells["arm"] == claim.arm])
     others = [arm for arm in case.arms if arm != claim.arm] if claim.than is None else [claim.than]
     compared = {other: Comparison((claim.arm,), (other,)) for other in others if other in have}
-    paired = differences(there, list(compared.values()))
+    paired = differences(cells, list(compared.values()))
     own = {other: paired[paired["comparison"] == comparison.name] for other, comparison in compared.items()}
     few = [other for other, pairs in own.items() if len(pairs) < 2]
     if len(few) == len(own):
         return _Finding("undecided", "fewer than two complete pairs", min(map(len, own.values()), default=0))
     if claim.margin_pct is not None:
         (pairs,) = own.values()
-        return _judge_margin(claim, claim.margin_pct, pairs, _counted(there, claim.arms, pairs))
+        return _judge_margin(claim, claim.margin_pct, pairs, _pairs_text(cells, claim.arms, pairs))
     missing = [f"no cell of {other} has ended" for other in others if other not in have]
     missing += [f"fewer than two complete pairs with {other}" for other in few]
-    there_table = table[table["condition"] == condition]
-    tested = {other: _directed(there_table, compared[other]) for other in own if other not in few}
-    counts = {other: _counted(there, [claim.arm, other], own[other]) for other in tested}
+    in_condition = table[table["condition"] == condition]
+    tested = {other: _directed(in_condition, compared[other]) for other in own if other not in few}
+    counts = {other: _pairs_text(cells, [claim.arm, other], own[other]) for other in tested}
     return _judge_greater(tested, {other: own[other] for other in tested}, alpha, counts=counts, missing=missing)
 
 
-def _counted(there: pd.DataFrame, arms: Sequence[str], own: pd.DataFrame) -> str:
-    """Count the pairs of a comparison, and what must be known of them."""
-    num_seeds = there.loc[there["arm"].isin(arms), "seed"].nunique()
+def _pairs_text(cells: pd.DataFrame, arms: Sequence[str], own: pd.DataFrame) -> str:
+    """Count the pairs of a comparison, in words: all, left out, with a chance score, of mixed freshness."""
+    num_seeds = cells.loc[cells["arm"].isin(arms), "seed"].nunique()
     counts = {
         "left out": num_seeds - len(own),
         "with a score by chance": int(own["has_chance"].sum()),
@@ -182,7 +182,7 @@ def _counted(there: pd.DataFrame, arms: Sequence[str], own: pd.DataFrame) -> str
 
 
 def _directed(table: pd.DataFrame, comparison: Comparison) -> dict[str, Any]:
-    """Return a comparison's row, from that of the reverse one where the family has that."""
+    """Return a comparison's row, derived from the reverse comparison if only that one is in the table."""
     ours = table[table["comparison"] == comparison.name]
     if len(ours):
         return {str(name): value for name, value in ours.iloc[0].items()}
@@ -199,7 +199,7 @@ def _judge_greater(
     counts: dict[str, str],
     missing: list[str],
 ) -> _Finding:
-    """Judge whether every one of some differences is above zero; those to arms without pairs are not known."""
+    """Judge whether all differences are above zero; differences to arms without pairs are unknown."""
     signs = [np.sign(row["difference_pct"]) if row["supported"] else 0 for row in tested.values()]
     verdict: Verdict = "contradicted" if min(signs) < 0 else "undecided"
     if min(signs) > 0 and not missing:
@@ -231,7 +231,7 @@ def _judge_margin(claim: Claim, margin_pct: float, own: pd.DataFrame, counts: st
         verdict = "supported" if inside < ALPHA else "contradicted" if outside < ALPHA / 2 else "undecided"
         within = "equivalence is not tested" if by_chance else f"p {inside:.3f} inside"
         tests = f"{within}, p {outside:.3f} outside {margin_pct:g}"
-        power = 0.9  # of each of the two tests, so that both have 80 %
+        power = 0.9  # for each of the two tests, so that both reject with 80 %
     how = "sign-flip" if by_chance or np.ptp(values) == 0 else "t"
     text = f"{values.mean():+.2f} points, {counts}; one-sided {how} tests: {tests}"
     detectable, seeds = _power(own, margin_pct, alpha=2 * ALPHA, power=power, detectable=t_detectable_difference)
@@ -248,7 +248,7 @@ def _power(
     power: float = 0.8,
     detectable: Detectable = detectable_difference,
 ) -> tuple[float, float]:
-    """Return what these pairs detect, and the seeds that a margin takes; NaN where their spread does not tell."""
+    """Return the detectable difference and the seeds that a margin needs; NaN if the spread is unknown or zero."""
     values = own["difference_pct"].to_numpy(np.float64)
     if own["has_chance"].any() or np.ptp(values) == 0:
         return math.nan, math.nan
@@ -258,7 +258,7 @@ def _power(
 
 
 def _largest(values: list[float]) -> float:
-    """Return the largest value; NaN where one is not known."""
+    """Return the largest value; NaN if any is unknown."""
     return math.nan if any(map(math.isnan, values)) else max(values)
 
 
@@ -273,7 +273,7 @@ def _judge_failure(own: pd.DataFrame) -> _Finding:
 
 
 def _judge_trials(arm: str, case: Case) -> _Finding:
-    """Judge whether an arm fails to train wherever in the range it was tried."""
+    """Judge whether an arm fails to train at every searched learning rate."""
     if case.sampler is None or "lr_place" not in case.trials:
         return _Finding("undecided", "the learning rate was not searched: python -m ablations tune")
     own = case.trials[case.trials["arm"] == arm]

@@ -1,4 +1,4 @@
-"""Paired comparisons: differences seed by seed, and what they support. One table, one family for Holm's correction."""
+"""Paired comparisons: differences per seed and their tests. One table is one family for Holm's correction."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Comparison:
-    """A sum of arms less another sum of as many arms, seed by seed.
+    """A sum of arms minus a sum of equally many other arms, per seed.
 
     Args:
         plus: names of arms, one for a difference, two for an interaction.
-        minus: names of as many other arms.
+        minus: names of equally many other arms.
 
     >>> Comparison(("l2",), ("xnorm",)).name
     'l2 - xnorm'
@@ -44,12 +44,12 @@ class Comparison:
 
     @property
     def arms(self) -> tuple[str, ...]:
-        """Every arm that has a part in it."""
+        """Every arm of the comparison."""
         return (*self.plus, *self.minus)
 
     @property
     def name(self) -> str:
-        """The comparison as tables and figures write it."""
+        """Name of the comparison in tables and figures."""
         if len(self.plus) == 1:
             return f"{self.plus[0]} - {self.minus[0]}"
         (a, d), (b, c) = self.plus, self.minus
@@ -57,22 +57,22 @@ class Comparison:
 
 
 def with_reference(cells: pd.DataFrame, reference: str | None) -> list[Comparison]:
-    """Return the comparison of every arm with the reference, in the order of the registry."""
+    """Return the comparison of every arm with the reference, in registry order."""
     arms = cells.sort_values("arm_order", kind="stable")["arm"].unique()
     return [Comparison((arm,), (reference,)) for arm in arms if arm != reference] if reference else []
 
 
 def differences(cells: pd.DataFrame, comparisons: Sequence[Comparison]) -> pd.DataFrame:
-    """Return the differences seed by seed.
+    """Return the differences per seed.
 
     Args:
         cells: one row per cell, as `summarise` takes them.
-        comparisons: of which arms.
+        comparisons: the comparisons to compute.
 
     Returns:
-        One row per condition, comparison and seed in which every arm of it has a score: `condition`, `comparison`,
-        `seed`, `difference_pct` in points; `has_chance`: a score by chance has entered; `is_mixed`: stale and fresh
-        cells are joined; `all_ok`: every outcome is ok.
+        One row per condition, comparison and seed at which all its arms have a score: `condition`, `comparison`,
+        `seed`, `difference_pct` in points; `has_chance`: a score is chance; `is_mixed`: both stale and fresh cells;
+        `all_ok`: every outcome is ok.
 
     Raises:
         ValueError: two cells have the same condition, arm and seed.
@@ -108,24 +108,23 @@ def differences(cells: pd.DataFrame, comparisons: Sequence[Comparison]) -> pd.Da
 def compare(
     cells: pd.DataFrame, comparisons: Sequence[Comparison], *, margin_pct: float = MARGIN_PCT, level: float = 0.95
 ) -> pd.DataFrame:
-    """Return a table of comparisons, per condition: only seeds are replicates.
+    """Return a table of comparisons per condition, with seeds as the only replicates.
 
     Args:
         cells: one row per cell, as `summarise` takes them.
-        comparisons: the rows, in this order within each condition; one whose arms a condition does not have is no row
-            of it.
-        margin_pct: of equivalence, in points.
-        level: confidence of every interval, in (0, 1).
+        comparisons: comparisons in row order within each condition; a condition that lacks one of the arms has no row.
+        margin_pct: margin of equivalence, in points, > 0.
+        level: confidence level of every interval, in (0, 1).
 
     Returns:
-        Conditions in the order of their cells; differences in points, NaN where there is none. `num_pairs_left_out`
-        counts seeds in which some arm has a cell and not all have a score, `num_pairs_mixed` pairs of stale and fresh
-        cells and `num_pairs_chance` pairs with a score by chance (both are counted in). A difference into which chance
-        scores have entered carries no t interval, for that undercovers, nor what is made of one: `equivalence_p` (TOST)
-        and `detectable_pct` are NaN. `p` is the two-sided sign-flip test's, `p_holm` adjusted over all comparisons of
-        this table, `supported` where it is below 0.05. A tie counts half in `won_share`. `detectable_pct` is for 80 %
-        power at 0.05 divided by the number of comparisons; infinite where the pairs are too few for any p to reach
-        that, NaN where all differences are equal. `success_*` are over pairs in which every outcome is ok.
+        Conditions in the order of their cells; differences in points, NaN without a pair. `num_pairs_left_out` counts
+        seeds with a cell of some arm but not a score of all, `num_pairs_mixed` pairs of stale and fresh cells,
+        `num_pairs_chance` pairs with a chance score (the last two are included). With chance scores the t interval
+        undercovers, so the interval, `equivalence_p` (TOST) and `detectable_pct` are NaN. `p` is two-sided from the
+        sign-flip test, `p_holm` its adjustment over this table, `supported` whether `p_holm` is below 0.05. A tie
+        counts half in `won_share`. `detectable_pct` is for 80 % power at 0.05 divided by the number of comparisons:
+        infinite if too few pairs can reach that level, NaN if all differences are equal. `success_*` columns cover
+        pairs in which every outcome is ok.
 
     Raises:
         ValueError: two cells have the same condition, arm and seed.
@@ -134,12 +133,12 @@ def compare(
     num_comparisons = paired.groupby(["condition", "comparison"]).ngroups
     rows = []
     for condition in cells["condition"].unique():
-        there = cells[cells["condition"] == condition]
+        in_condition = cells[cells["condition"] == condition]
         for comparison in comparisons:
-            if not set(comparison.arms) <= set(there["arm"]):
+            if not set(comparison.arms) <= set(in_condition["arm"]):
                 continue
             own = paired[(paired["condition"] == condition) & (paired["comparison"] == comparison.name)]
-            num_seeds = there.loc[there["arm"].isin(comparison.arms), "seed"].nunique()
+            num_seeds = in_condition.loc[in_condition["arm"].isin(comparison.arms), "seed"].nunique()
             rows.append(
                 {
                     "condition": condition,
@@ -156,12 +155,12 @@ def compare(
 
 
 def paired(cells: pd.DataFrame, comparisons: Sequence[Comparison], *, level: float = 0.95) -> pd.DataFrame:
-    """Return the differences seed by seed, each row with what the test of its comparison says.
+    """Return the differences per seed, each row with the test of its comparison.
 
     Args:
         cells: one row per cell, as `summarise` takes them, with `arm_order`.
-        comparisons: of which arms; Holm's correction is over all of them, in all conditions.
-        level: confidence of the intervals, in (0, 1).
+        comparisons: the comparisons; Holm's correction covers all of them in all conditions.
+        level: confidence level of the intervals, in (0, 1).
 
     Returns:
         One row per condition, comparison and seed: the columns of `differences`; `mean_pct`, `low_pct`, `high_pct`,
@@ -181,7 +180,7 @@ def paired(cells: pd.DataFrame, comparisons: Sequence[Comparison], *, level: flo
 
 
 def _columns(own: pd.DataFrame, num_comparisons: int, margin_pct: float, level: float) -> dict[str, object]:
-    """Return what the table says of one comparison in one condition."""
+    """Return the table's columns for one comparison in one condition."""
     values, n = own["difference_pct"].to_numpy(np.float64), len(own)
     has_chance = bool(own["has_chance"].any())
     low, high = (math.nan, math.nan) if has_chance else t_interval(values, level)
@@ -207,11 +206,11 @@ def _columns(own: pd.DataFrame, num_comparisons: int, margin_pct: float, level: 
 
 
 def _detectable(values: npt.NDArray[np.float64], num_comparisons: int) -> float:
-    """Return the difference that pairs with these differences could have shown, adjusted for their number."""
+    """Return the detectable difference at this spread, adjusted for the number of comparisons."""
     if not len(values):
         return math.nan
     if not can_decide(len(values), num_comparisons):
         return math.inf
-    if np.ptp(values) == 0:  # without a spread there is nothing to tell it by
+    if np.ptp(values) == 0:  # without a spread it cannot be estimated
         return math.nan
     return detectable_difference(float(values.std(ddof=1)), len(values), alpha=ALPHA / num_comparisons)

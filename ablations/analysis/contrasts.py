@@ -1,4 +1,4 @@
-"""The contrasts that the registry knows, as comparisons of a study's arms."""
+"""The registry's contrasts as comparisons of a study's arms."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from ufo.norms import CONTRASTS, INTERACTIONS
 
 
 def contrasts_of(compare: str, arms: Iterable[str]) -> dict[Comparison, str]:
-    """Return every contrast and interaction that some arms have, and what each isolates.
+    """Map every contrast and interaction of the given arms to the factor that it isolates.
 
     Args:
-        compare: the field whose values are the arms; only normalisers have contrasts.
-        arms: names.
+        compare: the compared field; only ``norm`` has contrasts.
+        arms: arm names.
 
     >>> list(contrasts_of("norm", ["xnorm", "l2", "xnorm_fixed"]).values())
     ['the gain', 'the axis, without a gain']

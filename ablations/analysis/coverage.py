@@ -1,4 +1,4 @@
-"""How often a 95 % t interval of paired differences covers the truth, by simulation."""
+"""Simulated coverage of the 95 % t interval of paired differences."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from scipy import stats
 
 NUM_STUDIES = 20_000
 STEP = 1 / 360
-"""Of a rounded score: a test set of 360 images, as digits has."""
+"""Resolution of a rounded score: one of 360 test images, as in digits."""
 
 SD = STEP
-"""Of each score before it is rounded, as small as scores of a real study are: rounding shows the more, the smaller."""
+"""Standard deviation of a score before rounding: as small as in a real study, where rounding matters most."""
 
 NOMINAL_PCT = (93.5, 96.5)
-"""Coverage that counts as kept."""
+"""Range of coverage that counts as nominal, in percent."""
 
 Drawn = npt.NDArray[np.float64]
 
@@ -31,7 +31,7 @@ def _skewed(rng: np.random.Generator, shape: tuple[int, int]) -> Drawn:
 
 
 def _rounded(rng: np.random.Generator, shape: tuple[int, int]) -> Drawn:
-    """Return differences of two scores that are whole numbers of images; their mean is 0 by symmetry."""
+    """Draw differences of two scores in whole numbers of images; their mean is 0 by symmetry."""
     ours, theirs = (np.round(rng.normal(0, SD, shape) / STEP) * STEP for _ in range(2))
     return np.asarray(ours - theirs)
 
@@ -41,20 +41,21 @@ DISTRIBUTIONS: dict[str, Callable[[np.random.Generator, tuple[int, int]], Drawn]
     "skewed (exponential)": _skewed,
     "rounded to 1/360": _rounded,
 }
-"""Name to what draws differences whose true mean is 0, (studies, seeds)."""
+"""Name to a function that draws differences of true mean 0, (studies, seeds)."""
 
 
 def coverage(seeds: list[int], *, seed: int = 0, num_studies: int = NUM_STUDIES) -> pd.DataFrame:
-    """Simulate how often the 95 % t interval of paired differences covers their true mean.
+    """Simulate the coverage of the 95 % t interval of paired differences.
 
     Args:
         seeds: numbers of pairs, each at least 2.
-        seed: of the simulation.
-        num_studies: simulated studies; the standard error of a coverage near 95 % is 22 / sqrt(studies) points.
+        seed: simulation seed.
+        num_studies: number of simulated studies; a coverage near 95 % has a standard error of 22 / sqrt(num_studies)
+            points.
 
     Returns:
-        One row per distribution and number of pairs: `distribution`, `n`, `coverage_pct`, and `is_kept`, whether it
-        lies in 93.5 to 96.5 %.
+        One row per distribution and number of pairs: `distribution`, `n`, `coverage_pct`, and `is_kept`, whether the
+        coverage lies in 93.5 to 96.5 %.
 
     >>> coverage([8])["is_kept"].tolist()
     [True, False, True]
@@ -64,7 +65,7 @@ def coverage(seeds: list[int], *, seed: int = 0, num_studies: int = NUM_STUDIES)
         for n in seeds:
             d = draw(np.random.default_rng(seed), (num_studies, n))
             half = stats.t.ppf(0.975, n - 1) * d.std(axis=1, ddof=1) / np.sqrt(n)
-            d, half = d[half > 0], half[half > 0]  # where all are equal there is no interval
+            d, half = d[half > 0], half[half > 0]  # equal differences have no interval
             covered = 100 * float((np.abs(d.mean(axis=1)) <= half).mean())
             rows.append({"distribution": distribution, "n": n, "coverage_pct": covered})
     table = pd.DataFrame(rows, columns=["distribution", "n", "coverage_pct"])

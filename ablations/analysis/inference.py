@@ -9,7 +9,7 @@ import numpy.typing as npt
 from scipy import stats
 
 ALPHA = 0.05
-MOST_EXACT = 16  # up to this many pairs every sign pattern is counted; above it they are drawn
+MOST_EXACT = 16  # largest number of pairs with all sign patterns enumerated; above it they are drawn
 NUM_FLIPS = 100_000
 
 
@@ -18,11 +18,11 @@ def t_interval(values: npt.ArrayLike, level: float = 0.95) -> tuple[float, float
 
     Args:
         values: (n,), any unit.
-        level: confidence, in (0, 1).
+        level: confidence level, in (0, 1).
 
     Returns:
-        Lower and upper bound in the values' unit; NaN where n < 2, or where all values are equal: rounded scores may
-        be, and an interval without a width would claim what it cannot know.
+        Lower and upper bound in the values' unit; NaN if n < 2 or all values are equal: rounded scores can be equal by
+        accident, so an interval of width zero would be too narrow.
 
     >>> low, high = t_interval([1.0, 2.0, 3.0])
     >>> round(low, 3), round(high, 3)
@@ -39,12 +39,12 @@ def wilson_interval(successes: int, n: int, level: float = 0.95) -> tuple[float,
     """Return Wilson's score interval of a share.
 
     Args:
-        successes: 0 to n.
-        n: number of trials.
-        level: confidence, in (0, 1).
+        successes: number of successes, 0 to n.
+        n: number of attempts.
+        level: confidence level, in (0, 1).
 
     Returns:
-        Lower and upper bound in [0, 1]; NaN where n = 0.
+        Lower and upper bound in [0, 1]; NaN if n = 0.
 
     >>> low, high = wilson_interval(8, 8)
     >>> round(low, 3), high
@@ -59,15 +59,15 @@ def wilson_interval(successes: int, n: int, level: float = 0.95) -> tuple[float,
 def sign_flip_p(differences: npt.ArrayLike, seed: int = 0) -> float:
     """Return the two-sided sign-flip permutation p of a mean difference.
 
-    Exact over all 2^n patterns up to n = 16; above that (b + 1) / (m + 1) from m = 100,000 random patterns. Sums that
-    are equal but for rounding count as ties, so that the observed pattern and its mirror always count.
+    It is exact over all 2^n patterns up to n = 16, and (b + 1) / (m + 1) from m = 100,000 random patterns above. Sums
+    that are equal up to rounding are ties, so the observed pattern and its mirror always count.
 
     Args:
         differences: (n,), finite, any unit.
-        seed: of the random patterns; without effect up to n = 16.
+        seed: seed of the random patterns; no effect up to n = 16.
 
     Returns:
-        p in (0, 1]; NaN where n = 0, 1 where every difference is zero.
+        p in (0, 1]; NaN if n = 0, and 1 if every difference is zero.
 
     Raises:
         ValueError: a difference is not finite.
@@ -79,10 +79,10 @@ def sign_flip_p(differences: npt.ArrayLike, seed: int = 0) -> float:
 
 
 def holm(p_values: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """Adjust p values for their number by Holm's step-down method.
+    """Adjust p values for multiple comparisons by Holm's step-down method.
 
     Args:
-        p_values: (m,), in [0, 1]; a NaN stays NaN and is not a comparison.
+        p_values: (m,), in [0, 1]; a NaN stays NaN and does not count as a comparison.
 
     Returns:
         (m,), at most 1, in the same order.
@@ -101,16 +101,16 @@ def holm(p_values: npt.ArrayLike) -> npt.NDArray[np.float64]:
 def one_sided_p(differences: npt.ArrayLike, bound: float, *, below: bool) -> float:
     """Return the p of a one-sided t test that the mean lies beyond a bound.
 
-    It is below alpha exactly where the one-sided t interval of level 1 - alpha lies beyond the bound.
+    It is below alpha if and only if the one-sided t interval of level 1 - alpha lies beyond the bound.
 
     Args:
         differences: (n,), any unit.
-        bound: in the same unit.
-        below: whether the mean is claimed to lie below the bound, or above it.
+        bound: bound in the same unit.
+        below: direction of the claim: True for a mean below the bound, False for one above.
 
     Returns:
-        p in [0, 1]; NaN where n < 2. Where all differences are equal, as rounded scores may be, there is no spread to
-        test by, and it is the sign-flip test's.
+        p in [0, 1]; NaN if n < 2. If all differences are equal, as rounded scores can be, there is no spread, and p is
+        that of the sign-flip test.
 
     >>> round(one_sided_p([-2.0, -3.0, -4.0], -1.0, below=True), 4)
     0.0371
@@ -128,17 +128,17 @@ def one_sided_p(differences: npt.ArrayLike, bound: float, *, below: bool) -> flo
 def sign_flip_one_sided_p(differences: npt.ArrayLike, bound: float, *, below: bool, seed: int = 0) -> float:
     """Return the p of a one-sided sign-flip permutation test that the mean lies beyond a bound.
 
-    For differences that no t interval may be made of, since chance scores have entered. Exact up to n = 16, drawn above
-    that, as `sign_flip_p`.
+    It serves differences with chance scores, for which no t interval holds. It is exact up to n = 16 and drawn above,
+    as in `sign_flip_p`.
 
     Args:
         differences: (n,), finite, any unit.
-        bound: in the same unit.
-        below: whether the mean is claimed to lie below the bound, or above it.
-        seed: of the random patterns; without effect up to n = 16.
+        bound: bound in the same unit.
+        below: direction of the claim: True for a mean below the bound, False for one above.
+        seed: seed of the random patterns; no effect up to n = 16.
 
     Returns:
-        p in (0, 1]; NaN where n = 0.
+        p in (0, 1]; NaN if n = 0.
 
     Raises:
         ValueError: a difference is not finite.
@@ -151,17 +151,17 @@ def sign_flip_one_sided_p(differences: npt.ArrayLike, bound: float, *, below: bo
 
 
 def equivalence_p(differences: npt.ArrayLike, margin: float) -> float:
-    """Return the p of two one-sided t tests (TOST) that the mean lies within a margin of zero on both sides.
+    """Return the p of two one-sided t tests (TOST) that the mean lies within a margin around zero.
 
-    Schuirmann, J. Pharmacokinet. Biopharm. 15, 657 (1987). It is below 0.05 exactly where the 90 % t interval lies
+    Schuirmann, J. Pharmacokinet. Biopharm. 15, 657 (1987). It is below 0.05 if and only if the 90 % t interval lies
     within the margin.
 
     Args:
         differences: (n,), any unit.
-        margin: above 0, in the same unit.
+        margin: margin in the same unit, > 0.
 
     Returns:
-        p in [0, 1]; NaN where n < 2.
+        p in [0, 1]; NaN if n < 2.
 
     Raises:
         ValueError: the margin is not above 0.
@@ -170,23 +170,23 @@ def equivalence_p(differences: npt.ArrayLike, margin: float) -> float:
     0.003
     """
     if not margin > 0:
-        raise ValueError(f"a margin of equivalence must be above 0, got {margin}")
+        raise ValueError(f"the equivalence margin must be above 0, got {margin}")
     return max(one_sided_p(differences, -margin, below=False), one_sided_p(differences, margin, below=True))
 
 
 def welch_interval(ours: npt.ArrayLike, theirs: npt.ArrayLike, level: float = 0.95) -> tuple[float, float]:
-    """Return the t interval of a difference of two means that are taken for unpaired, by Welch's approximation.
+    """Return Welch's approximate t interval of the difference of two unpaired means.
 
-    Welch, Biometrika 34, 28 (1947). As scipy's, without its warning where one side has no spread.
+    Welch, Biometrika 34, 28 (1947). It equals scipy's, without the warning if one sample has no spread.
 
     Args:
         ours: (n,), any unit.
         theirs: (m,), in the same unit.
-        level: confidence, in (0, 1).
+        level: confidence level, in (0, 1).
 
     Returns:
-        Lower and upper bound of mean(ours) - mean(theirs); NaN where either has fewer than two values, or neither a
-        spread.
+        Lower and upper bound of mean(ours) - mean(theirs); NaN if either sample has fewer than two values, or neither
+        has a spread.
 
     >>> low, high = welch_interval([2.0, 3.0, 4.0], [1.0, 2.0, 3.0])
     >>> round(low, 3), round(high, 3)
@@ -195,7 +195,7 @@ def welch_interval(ours: npt.ArrayLike, theirs: npt.ArrayLike, level: float = 0.
     x, y = np.asarray(ours, dtype=np.float64), np.asarray(theirs, dtype=np.float64)
     if min(len(x), len(y)) < 2 or (_is_constant(x) and _is_constant(y)):
         return math.nan, math.nan
-    errors = np.array([x.var(ddof=1) / len(x), y.var(ddof=1) / len(y)])  # squared, of the two means
+    errors = np.array([x.var(ddof=1) / len(x), y.var(ddof=1) / len(y)])  # squared standard errors of the means
     freedom = errors.sum() ** 2 / (errors**2 / (np.array([len(x), len(y)]) - 1)).sum()
     half = float(stats.t.ppf((1 + level) / 2, freedom)) * math.sqrt(errors.sum())
     return float(x.mean() - y.mean()) - half, float(x.mean() - y.mean()) + half
@@ -205,12 +205,12 @@ def correlation_interval(ours: npt.ArrayLike, theirs: npt.ArrayLike, level: floa
     """Return Pearson's correlation of paired values and its interval, by Fisher's transformation.
 
     Args:
-        ours: (n,).
+        ours: (n,), any unit.
         theirs: (n,), in the same order.
-        level: confidence, in (0, 1).
+        level: confidence level, in (0, 1).
 
     Returns:
-        The correlation, its lower and its upper bound; NaN where n < 4, or one side has no spread.
+        Correlation, lower bound and upper bound; NaN if n < 4 or one sample has no spread.
 
     >>> r, low, high = correlation_interval([1.0, 2.0, 3.0, 4.0], [1.0, 3.0, 2.0, 4.0])
     >>> round(r, 2), round(low, 2), round(high, 2)
@@ -225,12 +225,12 @@ def correlation_interval(ours: npt.ArrayLike, theirs: npt.ArrayLike, level: floa
 
 
 def _is_constant(values: npt.NDArray[np.float64]) -> bool:
-    """Tell whether values are equal but for rounding."""
+    """Return whether values are equal up to rounding."""
     return float(np.ptp(values)) <= 1e-12 * float(np.abs(values).max())
 
 
 def _share_as_extreme(values: npt.NDArray[np.float64], seed: int, *, two_sided: bool) -> float:
-    """Return the share of sign patterns whose sum is as large as the one observed, which is among them."""
+    """Return the share of sign patterns, the observed one included, whose sum is at least the observed sum."""
     n = len(values)
     if not np.isfinite(values).all():
         raise ValueError(f"differences must be finite, got {values}: leave incomplete pairs out")

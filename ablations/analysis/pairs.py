@@ -1,4 +1,4 @@
-"""The pairs: cells that differ in the arm alone, whether they do, and what it bought."""
+"""Pairs of cells that differ only in the arm: their construction, checks and benefit."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ import pandas as pd
 from ablations.analysis.inference import correlation_interval, t_interval, welch_interval
 
 CHANCE_KINDS = ("nan", "exploded")
-"""Kinds of divergence that are scored as chance."""
+"""Kinds of divergence with a chance score."""
 
 BLOCK = ["condition", "seed"]
-"""What the cells of a pair have in common."""
+"""Columns that are equal in the two cells of a pair."""
 
 
 def complete_seeds(cells: pd.DataFrame, arms: Iterable[str]) -> pd.DataFrame:
-    """Return the cells of some arms in every condition and seed in which each of these arms has a score.
+    """Return the cells of the given arms at every condition and seed where all of them have a score.
 
     Args:
-        cells: one row per cell: `condition`, `arm`, `seed`, `score_pct`, and whatever else.
-        arms: names.
+        cells: one row per cell: `condition`, `arm`, `seed`, `score_pct`, and any other columns.
+        arms: arm names.
 
     Returns:
-        Rows of `cells`; several of a seed, one for each arm.
+        Rows of `cells`, one per arm at each such condition and seed.
 
     Raises:
         ValueError: two cells have the same condition, arm and seed.
@@ -43,11 +43,11 @@ def pairs_with(cells: pd.DataFrame, reference: str | None) -> pd.DataFrame:
 
     Args:
         cells: one row per cell.
-        reference: the arm that the others are compared with; None: there is no pair.
+        reference: the reference arm; None gives no pairs.
 
     Returns:
         One row per pair: the arm's columns, the reference's with suffix `_reference`, and `difference_pct`, the arm's
-        score less the reference's.
+        score minus the reference's.
 
     Raises:
         ValueError: two cells have the same condition, arm and seed.
@@ -65,17 +65,17 @@ def pairs_with(cells: pd.DataFrame, reference: str | None) -> pd.DataFrame:
 
 
 def pairing_held(cells: pd.DataFrame, reference: str | None) -> pd.DataFrame:
-    """Count the complete pairs of each arm whose two cells started from the same weights, split and batches.
+    """Count each arm's complete pairs with equal initial weights, split, batches, device and torch version.
 
     Args:
-        cells: one row per cell; `batches` holds a hash of the batches of each epoch begun, apart by spaces; `device`
-            and `torch` say where it was run.
-        reference: the arm that the others are compared with.
+        cells: one row per cell; `batches` holds a hash of each started epoch's batches, separated by spaces; `device`
+            and `torch` describe the machine.
+        reference: the reference arm.
 
     Returns:
-        `condition`, `arm`, `num_pairs`, `num_same_init`, `num_same_split`, `num_same_batches`, `num_same_device` and
-        `num_same_torch`, a row for each arm but the reference. Batches are compared over the epochs that both cells
-        ran. An empty hash is equal to none.
+        One row per condition and arm except the reference: `condition`, `arm`, `num_pairs`, `num_same_init`,
+        `num_same_split`, `num_same_batches`, `num_same_device` and `num_same_torch`. Batches are compared over the
+        epochs that both cells ran. An empty hash equals no other.
 
     Raises:
         ValueError: two cells have the same condition, arm and seed.
@@ -95,21 +95,21 @@ def pairing_held(cells: pd.DataFrame, reference: str | None) -> pd.DataFrame:
 
 
 def pairing_gain(cells: pd.DataFrame, reference: str | None, level: float = 0.95) -> pd.DataFrame:
-    """Tell what the pairing bought: how the paired scores correlate, and how much narrower it made the intervals.
+    """Measure the benefit of pairing: the correlation of paired scores and the narrower intervals.
 
-    Pairs into which chance scores have entered are left out: such a score does not come from what the two cells share.
+    Pairs with a chance score are left out: such a score does not depend on what the two cells share.
 
     Args:
         cells: one row per cell.
-        reference: the arm that the others are compared with.
-        level: confidence of every interval, in (0, 1).
+        reference: the reference arm.
+        level: confidence level of every interval, in (0, 1).
 
     Returns:
-        A row for each condition and arm but the reference: `condition`, `arm`, `arm_label`, `arm_order`, `num_pairs`;
+        One row per condition and arm except the reference: `condition`, `arm`, `arm_label`, `arm_order`, `num_pairs`;
         `correlation` with `correlation_low` and `correlation_high`; `paired_width_pct` and `unpaired_width_pct`, the
-        whole widths of the paired t interval and of Welch's over the same cells, in points; `variance_ratio`, the
-        variance of the difference were the cells independent over that of the paired one: above 1, so many times more
-        seeds would be needed without pairing.
+        full widths of the paired t interval and of Welch's over the same cells, in points; `variance_ratio`, the
+        variance of the difference for independent cells divided by the paired one: above 1, the factor by which pairing
+        reduces the seeds needed.
 
     Raises:
         ValueError: two cells have the same condition, arm and seed.

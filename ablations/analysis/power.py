@@ -1,4 +1,4 @@
-"""What a number of seeds can decide, and how many a difference takes."""
+"""Power analysis: the difference that a number of seeds detects, and the seeds that a difference needs."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from scipy import optimize, stats
 from ablations.analysis.inference import ALPHA, MOST_EXACT
 
 FEW = 50
-"""Sign patterns that may be as extreme as the observed one: fewer, and the test's power is simulated."""
+"""Number of rejecting sign patterns below which the power of the sign-flip test is simulated."""
 
 MOST_STUDIES = 20_000
-"""Simulated for that; with 11 pairs and more fewer, so that it takes half a second at most. The error is 1 to 2 %."""
+"""Simulated studies, fewer from 11 pairs on to stay within half a second. The error is 1 to 2 %."""
 
 
 class Detectable(Protocol):
-    """What says which difference a number of pairs would detect."""
+    """A function that returns the difference that a number of pairs detects."""
 
     def __call__(self, sd: float, n: int, *, alpha: float, power: float = 0.8) -> float:
-        """Return the difference in the unit of sd."""
+        """Return the detectable difference in the unit of sd."""
 
 
 def smallest_p(n: int) -> float:
-    """Return the smallest two-sided p that n >= 1 pairs can reach in an exact sign-flip test.
+    """Return the smallest two-sided p of an exact sign-flip test on n >= 1 pairs.
 
     >>> smallest_p(8)
     0.0078125
@@ -38,7 +38,7 @@ def smallest_p(n: int) -> float:
 
 
 def can_decide(n: int, num_comparisons: int, alpha: float = ALPHA) -> bool:
-    """Tell whether n pairs can reach significance at all, adjusted for the number of comparisons.
+    """Return whether n pairs can reach significance after adjustment for the number of comparisons.
 
     >>> can_decide(8, 6), can_decide(8, 7)
     (True, False)
@@ -47,7 +47,7 @@ def can_decide(n: int, num_comparisons: int, alpha: float = ALPHA) -> bool:
 
 
 def seeds_needed(num_comparisons: int, alpha: float = ALPHA) -> int:
-    """Return the smallest number of seeds with which so many comparisons can be decided.
+    """Return the smallest number of seeds that can decide this many comparisons.
 
     Raises:
         ValueError: alpha is not above 0.
@@ -61,21 +61,21 @@ def seeds_needed(num_comparisons: int, alpha: float = ALPHA) -> int:
 
 
 def detectable_difference(sd: float, n: int, *, alpha: float, power: float = 0.8) -> float:
-    """Return the mean difference that the two-sided sign-flip test would detect with the given power.
+    """Return the mean difference that the two-sided sign-flip test detects with the given power.
 
-    For normal differences. With few pairs this test is less powerful than a t test, for its p is a multiple of
-    2 / 2^n: at 8 pairs and alpha 0.05 / 6 it takes all signs to be equal, and a difference 15 % larger. Where at least
-    50 sign patterns may be as extreme the two agree within 1 %, and the t test's power is taken at the level that p can
-    reach. A rejection with the wrong sign is not counted as a detection.
+    Differences are normal. With few pairs this test is less powerful than a t test, because its p is a multiple of
+    2 / 2^n: at 8 pairs and alpha 0.05 / 6 all signs must be equal, and the difference must be 15 % larger. With at
+    least 50 rejecting sign patterns the two agree within 1 %, and the t test's power at the attainable level is used.
+    A rejection with the wrong sign is not a detection.
 
     Args:
         sd: standard deviation of the differences, any unit.
         n: number of pairs.
-        alpha: level of one comparison, in (0, 1).
-        power: in (alpha / 2, 1).
+        alpha: significance level of one comparison, in (0, 1).
+        power: probability of detection, in (alpha / 2, 1).
 
     Returns:
-        The difference in the unit of sd, >= 0; infinite where so few pairs cannot reach alpha at all, NaN where n < 2.
+        The difference in the unit of sd, >= 0; infinite if n pairs cannot reach alpha, NaN if n < 2.
 
     >>> round(detectable_difference(1.0, 8, alpha=0.05), 2), detectable_difference(1.0, 4, alpha=0.05)
     (1.18, inf)
@@ -94,18 +94,18 @@ def detectable_difference(sd: float, n: int, *, alpha: float, power: float = 0.8
 
 
 def t_detectable_difference(sd: float, n: int, *, alpha: float, power: float = 0.8) -> float:
-    """Return the mean difference that a two-sided paired t test would detect with the given power.
+    """Return the mean difference that a two-sided paired t test detects with the given power.
 
-    A rejection with the wrong sign is not counted as a detection.
+    A rejection with the wrong sign is not a detection.
 
     Args:
         sd: standard deviation of the differences, any unit.
         n: number of pairs.
-        alpha: level of one comparison, in (0, 1).
-        power: in (alpha / 2, 1).
+        alpha: significance level of one comparison, in (0, 1).
+        power: probability of detection, in (alpha / 2, 1).
 
     Returns:
-        The difference in the unit of sd, >= 0; NaN where n < 2.
+        The difference in the unit of sd, >= 0; NaN if n < 2.
 
     >>> round(t_detectable_difference(1.0, 8, alpha=0.05), 2)
     1.16
@@ -124,21 +124,21 @@ def t_detectable_difference(sd: float, n: int, *, alpha: float, power: float = 0
 def seeds_for(
     delta: float, sd: float, *, alpha: float, power: float = 0.8, detectable: Detectable = detectable_difference
 ) -> int:
-    """Return the smallest number of pairs with which a difference is detected with the given power.
+    """Return the smallest number of pairs that detects a difference with the given power.
 
     Args:
-        delta: the difference, above 0, in any unit.
+        delta: difference to detect, > 0, any unit.
         sd: standard deviation of the differences, in the same unit.
-        alpha: level of one comparison, in (0, 1).
-        power: in (alpha / 2, 1).
-        detectable: what a number of pairs detects, by the test that will be made: `detectable_difference` for the
-            sign-flip test, `t_detectable_difference` for t tests.
+        alpha: significance level of one comparison, in (0, 1).
+        power: probability of detection, in (alpha / 2, 1).
+        detectable: detectable difference of the planned test: `detectable_difference` for the sign-flip test,
+            `t_detectable_difference` for t tests.
 
     Returns:
-        At least 2.
+        Number of pairs, >= 2.
 
     Raises:
-        ValueError: delta is not above 0, or sd is no finite number.
+        ValueError: delta is not above 0, or sd is not finite.
 
     >>> seeds_for(0.52, 0.5, alpha=0.05)
     10
@@ -162,43 +162,44 @@ def seeds_for(
 
 @cache
 def _sign_flip_effects(n: int, num_extreme: int) -> npt.NDArray[np.float32]:
-    """Return for each of many simulated studies the least mean difference, in sd, that its sign-flip test shows.
+    """Return the smallest mean difference, in sd, that each simulated study's sign-flip test detects.
 
-    To flip the signs of some pairs leaves a sum as large as before where their mean is not above 0. So a study is
-    significant where fewer than `num_extreme` sets of its pairs have such a mean (no set at all is the first pattern),
-    and its differences, shifted as a whole, are from the shift on that brings the `num_extreme`-th smallest mean to 0.
+    Flipping the signs of a set of pairs keeps the sum at least as large if their mean is at most 0. So a study is
+    significant if fewer than `num_extreme` sets of its pairs have such a mean (the empty set is the first pattern).
+    Its differences, shifted together, become significant at the shift that brings the `num_extreme`-th smallest mean
+    to 0.
 
     Args:
-        n: pairs, at most 16.
-        num_extreme: patterns that may be as extreme as the observed one, which is the first of them.
+        n: number of pairs, at most 16.
+        num_extreme: number of patterns, the observed one included, that may be as extreme as it.
     """
     patterns = (np.arange(1, 2**n)[:, None] >> np.arange(n) & 1).astype(np.float32)  # (sets, n)
     shares = (patterns / patterns.sum(axis=1, keepdims=True)).T  # (n, sets)
     num_studies = min(MOST_STUDIES, 2**25 >> n)
     noise = np.random.default_rng(0).standard_normal((num_studies, n), dtype=np.float32)
-    chunks = np.array_split(noise, math.ceil(num_studies * 2**n / 2**22))  # of which the means are held at once
+    chunks = np.array_split(noise, math.ceil(num_studies * 2**n / 2**22))  # the means of a chunk are in memory at once
     return np.concatenate([-np.partition(own @ shares, num_extreme - 1)[:, num_extreme - 1] for own in chunks])
 
 
 def power_table(
     compared: pd.DataFrame, paired: pd.DataFrame, delta_pct: float, *, power: float = 0.8, level: float = 0.95
 ) -> pd.DataFrame:
-    """Say for each comparison how many seeds a margin takes, and what the present ones could have detected.
+    """Compute the seeds that a margin needs and the difference that the present seeds detect, per comparison.
 
-    It looks at the spread of the differences and at no difference.
+    It uses the spread of the differences, never the differences themselves.
 
     Args:
         compared: the comparisons, from `ablations.analysis.compare`.
-        paired: their differences seed by seed, from `ablations.analysis.differences`.
-        delta_pct: the margin, in points.
-        power: share of studies that are to detect it.
-        level: confidence of the spread's interval.
+        paired: their differences per seed, from `ablations.analysis.differences`.
+        delta_pct: margin, in points, > 0.
+        power: probability of detection, in (0, 1).
+        level: confidence level of the spread's interval, in (0, 1).
 
     Returns:
         One row per comparison: `condition`, `comparison`, `num_pairs`, `sd_pct` of the differences with `sd_low_pct`
-        and `sd_high_pct` (chi-square), `detectable_pct`, and `seeds` with `seeds_low` and `seeds_high`, the number
-        needed at that spread and at its bounds. Alpha is 0.05 divided by the number of comparisons with pairs. Where
-        chance scores have entered or there are fewer than two pairs, there is no spread, and nothing is computed.
+        and `sd_high_pct` (chi-square), `detectable_pct`, and `seeds` with `seeds_low` and `seeds_high`, the seeds
+        needed at that spread and at its bounds. Alpha is 0.05 divided by the number of comparisons with pairs. With
+        chance scores or fewer than two pairs there is no spread, and these columns are missing.
     """
     alpha = ALPHA / max(1, int((compared["num_pairs"] > 0).sum()))
     rows = []

@@ -1,4 +1,4 @@
-"""What one study or several say: their frames, and every number that is made of them."""
+"""Results of one or several studies: their frames and every statistic computed from them."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class Stratum:
     """One study of a report.
 
     Args:
-        folder: of the study.
-        frames: what is in it.
-        caveats: sentences that stand wherever its arms are shown.
-        trials: of the tuning whose winners it trains, or that it is itself; None: nothing was tuned.
+        folder: the study's folder.
+        frames: contents of the folder.
+        caveats: sentences to show with its arms.
+        trials: frames of its tuning (its own, if the study is a tuning); None without a tuning.
     """
 
     folder: Path
@@ -39,20 +39,20 @@ class Stratum:
 
     @property
     def study(self) -> Study:
-        """Its question."""
+        """Definition of the study."""
         return self.frames.study
 
 
 class Results:
-    """A study's results, or those of several as strata, which are never pooled.
+    """Results of one study, or of several as strata, which are never pooled.
 
     Args:
-        strata: the studies, each compared on the same field.
-        reference: the arm that the others are compared with; None: the studies' own.
+        strata: the studies, all with the same compared field.
+        reference: the reference arm; None for the studies' own.
 
     Raises:
-        UsageError: the studies compare different fields or with different references, two have one name, the reference
-            is none of the arms, trials are to stand beside what is none, or two studies have different tasks.
+        UsageError: the studies differ in the compared field, the reference or the task, or share a name; the reference
+            is not an arm; or a tuning is combined with another kind of study.
     """
 
     def __init__(self, strata: Sequence[Stratum], *, reference: str | None = None) -> None:
@@ -72,44 +72,44 @@ class Results:
         self.caveats = tuple(dict.fromkeys(caveat for stratum in strata for caveat in stratum.caveats))
 
     def __repr__(self) -> str:
-        """Say what there is, and what to call on it."""
+        """Return the size of the results and their main attributes."""
         ended, missing = len(self.cells), len(self.missing)
         return f"<Results of {self.name}: {ended} cells, {missing} missing; .summary(), .paired(), .claims, .plot>"
 
     @property
     def name(self) -> str:
-        """The studies' names."""
+        """Names of the studies, joined."""
         return " + ".join(study.name for study in self.studies)
 
     @property
     def compare(self) -> str:
-        """The field whose values are the arms."""
+        """The compared field: its values are the arms."""
         return self.studies[0].compare
 
     @property
     def measure(self) -> str:
-        """What runs are compared by: accuracy, or the average precision of masks."""
+        """Metric that runs are compared by: accuracy, or the average precision of masks."""
         return METRICS[self.studies[0].task].name
 
     @property
     def is_tuning(self) -> bool:
-        """Whether the cells are trials, whose seeds are no replicates: then only what is said of trials means much."""
+        """Whether the cells are trials, whose seeds are not replicates: only the statistics of trials apply then."""
         return self.studies[0].is_tuning
 
     @property
     def searched(self) -> list[str]:
-        """The fields that were searched, in the order of a cell's; none where nothing was tuned."""
+        """Searched fields, in the order of a cell's fields; empty without a tuning."""
         fields = {field for study in self.studies for field in study.searched}
         return [field for field in FIELDS if field in fields]
 
     @property
     def has_drawn_points(self) -> bool:
-        """Whether no trial's point follows from results: else nothing is to be expected of k of them."""
+        """Whether points are independent of earlier results, as the expected best of k trials requires."""
         return all(study.search is None or study.search.sampler == "sobol" for study in self.studies)
 
     @cached_property
     def trials(self) -> pd.DataFrame:
-        """Every trial that has ended, as `ablations.analysis.tuned` takes them; no rows where nothing was tuned."""
+        """Every finished trial, as `ablations.analysis.tuned` takes them; no row without a tuning."""
         found = []
         for stratum in self.strata:
             if stratum.trials is not None:
@@ -121,7 +121,7 @@ class Results:
 
     @cached_property
     def tuned(self) -> pd.DataFrame:
-        """What the trials say of each arm, from `analysis.tuned`, and what came of each winner (`confirmed`)."""
+        """Summary of each arm's trials, from `analysis.tuned`, with the winner's own seeds (`analysis.confirmed`)."""
         table = analysis.tuned(self.trials, self.searched)
         if not self.has_drawn_points:
             table = table.assign(expected_half_pct=float("nan"))
@@ -132,25 +132,24 @@ class Results:
 
     @property
     def conditions(self) -> list[str]:
-        """Every condition with a finished cell, in order; one empty name where there is one condition only."""
+        """Every condition with a finished cell, in order; a single condition has an empty name."""
         return list(self.cells["condition"].unique())
 
     @cached_property
     def table(self) -> pd.DataFrame:
-        """The main table, from `ablations.analysis.summarise`."""
+        """Main table, from `ablations.analysis.summarise`."""
         return analysis.summarise(self.cells, self.reference)
 
     @cached_property
     def contrasts(self) -> pd.DataFrame:
-        """The contrasts that the registry knows and these arms have, as `analysis.compare` with `isolates`."""
-        isolates = self._isolates
-        table = analysis.compare(self.cells, list(isolates))
-        told = {comparison.name: what for comparison, what in isolates.items()}
-        return table.assign(isolates=table["comparison"].map(told))
+        """The registry's contrasts between these arms, as from `analysis.compare`, with a column `isolates`."""
+        table = analysis.compare(self.cells, list(self._isolates))
+        factors = {comparison.name: factor for comparison, factor in self._isolates.items()}
+        return table.assign(isolates=table["comparison"].map(factors))
 
     @cached_property
     def claims(self) -> pd.DataFrame:
-        """The verdicts on the studies' claims, from `ablations.analysis.claims.judge`."""
+        """Verdicts on the studies' claims, from `ablations.analysis.claims.judge`."""
         return judge(
             [
                 Case(
@@ -167,12 +166,12 @@ class Results:
         )
 
     def _decidable(self, study: Study) -> list[Claim]:
-        """Return a study's claims, of a tuning those that its trials decide: the others wait for the winners."""
+        """Return a study's claims; for a tuning, only those that trials decide, since the others need the winners."""
         return [claim for claim in study.claims if not study.is_tuning or claim.kind in OF_TRIALS]
 
     @cached_property
     def pairing(self) -> pd.DataFrame:
-        """How many pairs share what they should, and what the pairing bought, for each arm and condition."""
+        """Counts of pairs that share weights, split and batches, and the benefit of pairing, per arm and condition."""
         held, gain = (
             analysis.pairing_held(self.cells, self.reference),
             analysis.pairing_gain(self.cells, self.reference),
@@ -182,26 +181,26 @@ class Results:
 
     @cached_property
     def agreement(self) -> pd.DataFrame:
-        """In how many test images two runs differ, from `ablations.analysis.agreement`."""
+        """Share of test images on which two runs differ, from `ablations.analysis.agreement`."""
         return analysis.agreement(self.correct)
 
     def of_study(self, frame: pd.DataFrame, study: Study) -> pd.DataFrame:
-        """Return a study's rows of a frame with conditions: all, where there is one study."""
+        """Return one study's rows of a frame with conditions."""
         if len(self.studies) == 1:
             return frame
         condition = frame["condition"].astype(str)
         return frame[(condition == f"study={study.name}") | condition.str.startswith(f"study={study.name}, ")]
 
     def _conditions_of(self, study: Study) -> list[str]:
-        """Return the names of a study's conditions, those without a cell too."""
+        """Return the names of a study's conditions, including those without a cell."""
         names = study.condition_names
         return names if len(self.studies) == 1 else [_in_stratum(study.name, condition) for condition in names]
 
     def power(self, delta_pct: float) -> pd.DataFrame:
-        """Say how many seeds a margin takes, from the spread seen, and what the present ones could have detected.
+        """Return the seeds that a margin needs and the difference that the present seeds detect, per comparison.
 
         Args:
-            delta_pct: the margin, in points.
+            delta_pct: margin, in points, > 0.
         """
         comparisons = analysis.with_reference(self.cells, self.reference)
         compared, paired = analysis.compare(self.cells, comparisons), analysis.differences(self.cells, comparisons)
@@ -212,13 +211,13 @@ class Results:
         return self.table
 
     def paired(self, ref: str | None = None) -> pd.DataFrame:
-        """Return the differences to a reference seed by seed, each with what the test of its comparison says.
+        """Return the differences to a reference per seed, each with the test of its comparison.
 
         Args:
-            ref: the arm that the others are compared with; None: the study's own.
+            ref: the reference arm; None for the study's own.
 
         Raises:
-            UsageError: it is none of the arms.
+            UsageError: the reference is not an arm.
         """
         reference = self.reference if ref is None else self._choose_reference(ref)
         rows = analysis.paired(self.cells, analysis.with_reference(self.cells, reference))
@@ -232,7 +231,7 @@ class Results:
 
     @property
     def contrast_pairs(self) -> pd.DataFrame:
-        """The contrasts seed by seed, as `paired` has the differences."""
+        """Contrasts per seed, in the form of `paired`."""
         isolates = {comparison.name: what for comparison, what in self._isolates.items()}
         rows = analysis.paired(self.cells, list(self._isolates))
         return rows.assign(measure=self.measure, label=[f"{name}\n{isolates[name]}" for name in rows["comparison"]])
@@ -248,17 +247,17 @@ class Results:
         names = [study.name for study in self.studies]
         if len(set(names)) < len(names):
             raise UsageError(
-                f"two of these studies have one name: {', '.join(names)}; change `name` in the study.yaml of one"
+                f"two of these studies have the same name: {', '.join(names)}; change `name` in one study.yaml"
             )
         arms = list(dict.fromkeys(arm for study in self.studies for arm in study.arm_names))
         if asked is not None:
             if asked not in arms:
-                raise UsageError(f"{asked} is none of the arms: {', '.join(arms)}")
+                raise UsageError(f"unknown arm '{asked}'. Valid: {', '.join(arms)}")
             return asked
         if len({study.task for study in self.studies}) > 1:
-            raise UsageError("a study that classifies and one that detects are compared by different measures")
+            raise UsageError("classification and detection have different metrics; report these studies one by one")
         if len({study.is_tuning for study in self.studies}) > 1:
-            raise UsageError("trials stand beside no other study: a report of the winners has its trials in it")
+            raise UsageError("a tuning is reported by itself; the report of its winners includes its trials")
         references = sorted({study.ref for study in self.studies if study.ref is not None})
         if len(references) > 1:
             raise UsageError(f"these studies have different references: {', '.join(references)}; choose one with --ref")
@@ -266,7 +265,7 @@ class Results:
 
 
 def _problems_of_trials(stratum: Stratum) -> list[str]:
-    """Say what of the trials behind a study could not be read, or is still to come."""
+    """List the unreadable and the unfinished trials of a study's tuning."""
     trials = stratum.trials
     if trials is None or trials is stratum.frames:
         return []
@@ -276,14 +275,14 @@ def _problems_of_trials(stratum: Stratum) -> list[str]:
 
 
 def _with_places(cells: pd.DataFrame, study: Study) -> pd.DataFrame:
-    """Add where each searched value lies in its range."""
-    assert study.search is not None, "trials have a search"
+    """Add the position of each searched value in its range, in [0, 1]."""
+    assert study.search is not None, "trials need a search"
     places = {f"{each.field}_place": cells[each.field].astype(float).map(each.place) for each in study.search.ranges}
     return cells.assign(**places)
 
 
 def _join(frames: list[pd.DataFrame]) -> pd.DataFrame:
-    """Put frames under one another; one that has no row only gives its columns."""
+    """Concatenate the frames that have rows; if none has, return the first for its columns."""
     some = [frame for frame in frames if len(frame)]
     return pd.concat(some, ignore_index=True) if some else frames[0]
 
@@ -293,7 +292,7 @@ def _in_stratum(name: str, condition: str) -> str:
 
 
 def _as_stratum(frames: Frames, name: str) -> Frames:
-    """Let a study's conditions be strata: each has the study's name before its own."""
+    """Prefix the study's name to its conditions and problems."""
     changed = {}
     for field in FRAMES:
         frame = getattr(frames, field)
@@ -304,7 +303,7 @@ def _as_stratum(frames: Frames, name: str) -> Frames:
 
 
 def _with_common_order(frames: list[Frames], studies: Sequence[Study]) -> list[Frames]:
-    """Give arms that are no normalisers one order in all studies; a normaliser's is its place in the registry."""
+    """Give arms one order in all studies; normalisers keep their registry order."""
     if studies[0].compare == "norm":
         return frames
     arms = list(dict.fromkeys(arm for study in studies for arm in study.arm_names))

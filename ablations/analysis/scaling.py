@@ -1,4 +1,4 @@
-"""How a cost grows with the number of tokens."""
+"""Growth of costs with the number of tokens."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ import pandas as pd
 from ablations.analysis.inference import t_interval
 
 LINEAR = 1.2
-"""Exponent of a cost in the number of tokens up to which it counts as linear; a quadratic one has 2."""
+"""Largest exponent in the number of tokens that counts as linear; a quadratic cost has 2."""
 
 
 def cost_exponents(costs: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:
-    """Return the exponent b of a cost ~ N^b over the larger half of the numbers of tokens that were measured.
+    """Fit the exponent b of cost ~ N^b over the larger half of the measured numbers of tokens.
 
-    At few tokens what does not depend on them still counts, so only the larger numbers are looked at: half of them, or
-    all where there are two or three. A round that lacks one of them is left out.
+    At few tokens constant costs dominate, so only the larger half is used, or all if there are two or three. A round
+    that lacks one of these numbers is left out.
 
     Args:
-        costs: of one arm: `quantity`, `tokens`, `round`, `value`; several rounds of a time, one of a count. Rows
-            without `tokens` are of a whole net and left out.
-        level: confidence of the interval over rounds, in (0, 1).
+        costs: measurements of one arm: `quantity`, `tokens`, `round`, `value`; several rounds for a time, one for a
+            count. Rows without `tokens` belong to a whole net and are left out.
+        level: confidence level of the interval over rounds, in (0, 1).
 
     Returns:
-        One row per quantity with at least two numbers of tokens: `quantity`, `exponent`, `low`, `high`, `rounds`; the
-        bounds are the exponent itself where there is one round, or where all rounds give the same.
+        One row per quantity with at least two numbers of tokens: `quantity`, `exponent`, `low`, `high`, `rounds`. Both
+        bounds are the exponent if there is one round or all rounds agree.
 
     >>> costs = pd.DataFrame({"quantity": "multiply_adds", "tokens": [64, 128, 256], "round": 0})
     >>> cost_exponents(costs.assign(value=[64.0**2, 128.0**2, 256.0**2]))["exponent"].round(6).tolist()

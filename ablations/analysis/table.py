@@ -1,4 +1,4 @@
-"""The table that a study ends with.
+"""Main table of a study.
 
 A frame `cells` has one row per finished cell: `condition`, `arm`, `arm_label`, `arm_order`, `seed`, `outcome`, `kind`,
 `score_pct`, `stale`. Only seeds are replicates: nothing is pooled over conditions.
@@ -32,21 +32,20 @@ TABLE = (
 def summarise(
     cells: pd.DataFrame, reference: str | None, *, margin_pct: float = MARGIN_PCT, level: float = 0.95
 ) -> pd.DataFrame:
-    """Return the main table: one row per condition and arm, each arm beside its paired comparison.
+    """Return the main table: one row per condition and arm, with the paired comparison to the reference.
 
     Args:
         cells: one row per cell.
-        reference: the arm that the others are compared with; None where there is no other.
-        margin_pct: of equivalence with the reference, in points.
-        level: confidence of every interval, in (0, 1).
+        reference: the reference arm; None for no comparison.
+        margin_pct: margin of equivalence with the reference, in points, > 0.
+        level: confidence level of every interval, in (0, 1).
 
     Returns:
-        Conditions in the order of their cells, arms in that of the registry; scores and differences in points, NaN
-        where there is none. `n` counts cells with a score. `diverged_share` is of the cells that did not fail,
-        `failed_share` of all, both with Wilson bounds. A mean into which chance scores have entered carries no t
-        interval, for that undercovers. `success_n`, `success_mean_pct` and its bounds are over cells with outcome ok.
-        The comparison with the reference has the columns of `ablations.analysis.compare`; the reference's own row has
-        none.
+        Conditions in the order of their cells, arms in registry order; scores and differences in points, NaN if
+        missing. `n` counts cells with a score. `diverged_share` is relative to the cells that did not fail,
+        `failed_share` to all cells, both with Wilson bounds. A mean with chance scores has no t interval, which would
+        undercover. `success_n`, `success_mean_pct` and its bounds cover cells with outcome ok. The comparison with the
+        reference has the columns of `ablations.analysis.compare`; they are empty in the reference's own row.
 
     Raises:
         ValueError: two cells have the same condition, arm and seed.
@@ -74,7 +73,7 @@ def summarise(
 
 
 def _arm_columns(own: pd.DataFrame, level: float) -> dict[str, object]:
-    """Return what the table says of one arm in one condition by itself."""
+    """Return the table's columns for one arm in one condition, without its comparison."""
     scores = own["score_pct"].dropna()
     successes = own.loc[own["outcome"] == "ok", "score_pct"].dropna()
     num_diverged, num_failed = (int((own["outcome"] == outcome).sum()) for outcome in ("diverged", "failed"))

@@ -1,10 +1,10 @@
-"""What the trials of a tuning say: each arm's best, how sure that is, how much it depends on the point.
+"""Statistics of a tuning's trials: each arm's best trial, its reliability and its sensitivity to the searched fields.
 
-A frame `trials` has one row per trial that has ended: `condition`, `arm`, `arm_label`, `arm_order`, `seed`, which tells
-the trials of an arm apart and is the same for the arms at the same point, `outcome`, `score_pct` (validation accuracy;
-chance where it diverged and has none; NaN where it failed), `val_loss`, `epochs_run`, `seconds`; and for each searched
-field its value, and in ``<field>_place`` where that lies in the range: 0 at the low end, 1 at the high one, on the
-range's own scale.
+A frame `trials` has one row per finished trial: `condition`, `arm`, `arm_label`, `arm_order`, `seed`, `outcome`,
+`score_pct`, `val_loss`, `epochs_run`, `seconds`, and each searched field. `seed` identifies a trial within its arm;
+arms at the same point share it. `score_pct` is validation accuracy: chance if a diverged trial has none, NaN if the
+trial failed. ``<field>_place`` is the value's position in the range, from 0 (low end) to 1 (high end), on the range's
+scale.
 """
 
 from __future__ import annotations
@@ -20,35 +20,35 @@ import pandas as pd
 from ablations.analysis.inference import wilson_interval
 
 EDGE = 0.1
-"""Share of a range at either end within which a best value raises an alarm: a better one may lie beyond."""
+"""Outer share of a range, at either end, in which a best value raises an alarm: a better one may lie beyond."""
 
 TUNED = (
     *("condition", "arm", "arm_label", "arm_order", "num_trials", "num_diverged", "num_failed"),
     *("diverged_share", "diverged_low_share", "diverged_high_share"),
     *("best_seed", "best_pct", "median_pct", "expected_half_pct", "seconds", "edges"),
 )
-"""Columns of `tuned`, before those of the searched fields."""
+"""Columns of `tuned` before those of the searched fields."""
 
 STABLE_OVER = ("lr",)
-"""Fields whose widest range without divergence means something beside others that are searched: those that cause it."""
+"""Fields that cause divergence, so their widest stable range is meaningful even if other fields are searched too."""
 
 SHORTFALL_PCT = 5.0
-"""Points by which a winner's seeds may fall short of its trial before that raises an alarm."""
+"""Points by which a winner's seeds may fall short of its trial before an alarm is raised."""
 
 BY_ARM = ["condition", "arm"]
 
 
 def winners(trials: pd.DataFrame) -> pd.DataFrame:
-    """Return the best trial of each arm: of those that ended ok the one of the highest validation accuracy.
+    """Return each arm's best trial: the one with the highest validation accuracy among those with outcome ok.
 
-    Among equals it is the one of the lower validation loss, then the earlier. Where every trial diverged it is the one
-    of the highest score, then the one that trained longest. Trials that failed are no results.
+    Ties go to the lower validation loss, then to the earlier trial. If every trial diverged, it is the one with the
+    highest score, then the longest training. Failed trials are ignored.
 
     Args:
         trials: one row per trial.
 
     Returns:
-        Rows of `trials`, one per condition and arm that has a result, in their order.
+        Rows of `trials` in their order, one per condition and arm with a result.
     """
     ended = trials[trials["outcome"].isin(["ok", "diverged"])]
     ranked = ended.assign(
@@ -68,14 +68,14 @@ def tuned(trials: pd.DataFrame, fields: Sequence[str]) -> pd.DataFrame:
 
     Args:
         trials: one row per trial.
-        fields: that were searched.
+        fields: searched fields.
 
     Returns:
-        One row per condition and arm: counts; `diverged_share`, of the trials that did not fail, with Wilson bounds;
-        the best trial's `best_seed`, `best_pct` and value of each field; `median_pct` of all; `expected_half_pct`, the
-        expected best of half as many trials (`expected_best`); `seconds` of all; `edges`, the fields whose best value
-        lies in the outer tenth of their range, or is the outermost that was tried, with the end: ``lr high``. And for
-        each field `<field>_sensitivity_pct`, and `<field>_stable_low` and `<field>_stable_high` (`stable_range`).
+        One row per condition and arm: counts; `diverged_share` of the trials that did not fail, with Wilson bounds; the
+        best trial's `best_seed`, `best_pct` and value of each field; `median_pct` of all; `expected_half_pct`, the
+        expected best of half the trials (`expected_best`); the total `seconds`; `edges`, the fields whose best value
+        lies in the outer tenth of the range or is the outermost value tried, with the end (``lr high``); and for each
+        field `<field>_sensitivity_pct`, `<field>_stable_low` and `<field>_stable_high` (`stable_range`).
     """
     best = winners(trials).set_index(BY_ARM)
     rows = []
@@ -106,23 +106,23 @@ def tuned(trials: pd.DataFrame, fields: Sequence[str]) -> pd.DataFrame:
             row |= {f"{field}_stable_low": bounds[0], f"{field}_stable_high": bounds[1]}
             row[f"{field}_sensitivity_pct"] = sensitivity_pct(own, field)
         rows.append(row)
-    measures = ("sensitivity_pct", "stable_low", "stable_high")
-    columns = [*TUNED, *fields, *(f"{field}_{what}" for field in fields for what in measures)]
+    suffixes = ("sensitivity_pct", "stable_low", "stable_high")
+    columns = [*TUNED, *fields, *(f"{field}_{suffix}" for field in fields for suffix in suffixes)]
     return pd.DataFrame(rows, columns=columns)
 
 
 def confirmed(table: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
-    """Set what each winner came to on its own seeds beside what it had in its trial.
+    """Add each winner's validation accuracy over its own seeds to the table.
 
-    The best of many trials flatters an arm: it was chosen for its score, at one seed.
+    The best of many trials is biased upwards, because it is selected by its score at one seed.
 
     Args:
-        table: from `tuned`.
-        cells: of the winners, one row per cell: `condition`, `arm`, `outcome`, `val_score_pct`, `chance_pct`.
+        table: table from `tuned`.
+        cells: the winners' cells, one row each: `condition`, `arm`, `outcome`, `val_score_pct`, `chance_pct`.
 
     Returns:
-        The table with `confirmed_pct`, the mean validation accuracy over the seeds, where a cell that diverged without
-        one has chance; and `is_short`, whether it lies more than `SHORTFALL_PCT` below the trial's.
+        The table with `confirmed_pct`, the mean validation accuracy over seeds (chance for a diverged cell without
+        one), and `is_short`, whether that lies more than `SHORTFALL_PCT` below the trial's.
     """
     scores = (
         cells["val_score_pct"]
@@ -138,18 +138,18 @@ def confirmed(table: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
 
 
 def expected_best(trials: pd.DataFrame) -> pd.DataFrame:
-    """Estimate the best validation accuracy to be expected of k trials, for every k up to those that there are.
+    """Estimate the expected best validation accuracy of k trials, for k from 1 to the number of trials.
 
-    The estimator is the unbiased one: the mean of the best over all subsets of k of the n trials. R. Tang et al.,
-    "Showing your work doesn't always work" (ACL 2020, arXiv 2004.13705), which corrects that of J. Dodge et al., "Show
-    your work" (EMNLP 2019, arXiv 1909.03004). It takes trials for independent draws: for a Sobol sequence, whose points
-    keep apart, it is on the low side, and for points that follow from results it has no meaning.
+    The estimator is the mean of the best over all subsets of k of the n trials, which is unbiased: R. Tang et al.,
+    "Showing your work doesn't always work" (ACL 2020, arXiv 2004.13705), correcting J. Dodge et al., "Show your work"
+    (EMNLP 2019, arXiv 1909.03004). It assumes independent draws: it is biased low for a Sobol sequence, whose points
+    are spread evenly, and meaningless for points that depend on earlier results.
 
     Args:
-        trials: one row per trial; those that failed are left out.
+        trials: one row per trial; failed trials are left out.
 
     Returns:
-        `condition`, `arm`, `arm_label`, `arm_order`, `k` and `expected_pct`.
+        One row per condition, arm and k: `condition`, `arm`, `arm_label`, `arm_order`, `k` and `expected_pct`.
 
     >>> columns = {"condition": "", "arm": "l2", "arm_label": "l2", "arm_order": 0}
     >>> expected_best(pd.DataFrame({"score_pct": [10.0, 20.0, 60.0], **columns}))["expected_pct"].round(2).tolist()
@@ -167,18 +167,18 @@ def expected_best(trials: pd.DataFrame) -> pd.DataFrame:
 
 
 def profile(trials: pd.DataFrame, field: str) -> pd.DataFrame:
-    """Return the best score within each part of a range: the curve over one field, at the best of the others.
+    """Return the best score within each part of a range: a curve over one field, maximised over the others.
 
-    The parts are of equal width on the range's scale, about as many as there are trials in each: 4 for 8 trials and for
-    16, 8 for 32 and for 64. A Sobol sequence fills them evenly.
+    The parts have equal width on the range's scale. Their number is about that of the trials per part: 4 for 8 and 16
+    trials, 8 for 32 and 64. A Sobol sequence fills them evenly.
 
     Args:
         trials: one row per trial.
-        field: that was searched.
+        field: a searched field.
 
     Returns:
-        One row per condition, arm and part that has a result: `condition`, `arm`, `arm_label`, `arm_order`, `part`,
-        `place` and `score_pct` of its best trial, and that trial's value of the field in `value`.
+        One row per condition, arm and part with a result: `condition`, `arm`, `arm_label`, `arm_order`, `part`, and the
+        `place`, `value` of the field and `score_pct` of the part's best trial.
     """
     rows = []
     for _, own in trials.dropna(subset="score_pct").groupby(BY_ARM, sort=False):
@@ -193,35 +193,35 @@ def profile(trials: pd.DataFrame, field: str) -> pd.DataFrame:
 
 
 def sensitivity_pct(own: pd.DataFrame, field: str) -> float:
-    """Return how far an arm's score falls short of its best, on average over the range of a field.
+    """Return the mean shortfall of an arm's score from its best, over the range of a field.
 
-    The mean over the parts of `profile` of the best of all less the best of the part: 0 where every part of the range
-    is as good, and the others are tuned. After the learning-rate sensitivity of M. Wortsman et al., "Small-scale
-    proxies for large-scale Transformer training instabilities" (arXiv 2309.14322), there a difference of losses.
+    It is the best score minus the mean over the parts of `profile`: 0 if all parts are equally good with the other
+    fields tuned. After the learning-rate sensitivity of M. Wortsman et al., "Small-scale proxies for large-scale
+    Transformer training instabilities" (arXiv 2309.14322), which is a difference of losses.
 
     Args:
         own: trials of one arm.
-        field: that was searched.
+        field: a searched field.
 
     Returns:
-        Points of validation accuracy; NaN without a result.
+        Shortfall in points of validation accuracy, >= 0; NaN without a result.
     """
     curve = profile(own, field)["score_pct"].astype(np.float64)
     return float(curve.max() - curve.mean()) if len(curve) else math.nan
 
 
 def stable_range(own: pd.DataFrame, field: str) -> tuple[float, float]:
-    """Return the widest range of a field without a trial that diverged.
+    """Return the widest range of a field without a diverged trial.
 
-    It reaches from the first to the last of the most widely spread neighbours that all ended ok: what lies between them
-    and the next that diverged is not known, and not counted.
+    It spans the widest run of neighbouring trials with outcome ok. The gap to the next diverged trial is unknown and
+    not included.
 
     Args:
-        own: trials of one arm; those that failed are left out.
-        field: that was searched.
+        own: trials of one arm; failed trials are left out.
+        field: a searched field.
 
     Returns:
-        The smallest and the largest value in it; NaN where no trial ended ok.
+        Smallest and largest value of the range; NaN if no trial has outcome ok.
     """
     ended = own[own["outcome"] != "failed"].sort_values(f"{field}_place", kind="stable")
     is_ok = (ended["outcome"] == "ok").to_numpy()
@@ -239,7 +239,7 @@ def _parts(own: pd.DataFrame, field: str) -> npt.NDArray[np.int64]:
 
 
 def _edge(own: pd.DataFrame, won: pd.Series[Any], field: str) -> str:
-    """Say at which end of a range the best value lies; empty where at none."""
+    """Return the field and the end of its range at which the best value lies; empty if at neither."""
     places, place = own[f"{field}_place"], won[f"{field}_place"]
     if place >= 1 - EDGE or (place == places.max() and len(own) > 1):
         return f"{field} high"

@@ -1,1 +1,1 @@
-"""What the harness itself costs: its cells per hour beside hand-written loops and one script per cell."""
+"""Benchmarks of the harness, the data loader, models, normalisers and the arms of a study."""

@@ -1,7 +1,7 @@
-"""The core of attention alone, every normaliser at growing numbers of tokens: its time, its memory, its multiply-adds.
+"""Benchmark of the attention core: time, memory and multiply-adds of normalisers against the number of tokens N.
 
-A call has about as many tokens at each number N of them: fewer images where they are larger. So every call moves as
-much data, and a time per token that grows with N comes from the normaliser and not from a cache.
+The batch size shrinks as N grows, so that each call processes about the same number of tokens in all. A time per token
+that grows with N is then due to the normaliser and not to caches.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from ablations.figures.scaling import cost_against_tokens
 from ufo.norms import NORMS, build_norm
 
 TOKENS = (196, 784, 1024, 3136, 4096, 16384)
-"""Of images of 224 px at a patch of 16 and of 8, and on to those of detection."""
+"""Default numbers of tokens, from an image of 224 px at patch 16 up to detection."""
 
 FLAT_FROM = 1024
-"""Tokens from which on the cost of a linear arm's token is to be the same; below, what a call costs at all shows."""
+"""Number of tokens from which a linear arm must have constant cost per token; below, call overhead dominates."""
 
 FLAT_TIME_PCT, FLAT_BYTES_PCT = 15, 10
-"""By how much the costliest of these may exceed the cheapest."""
+"""Largest excess of the costliest token over the cheapest, per cent, that counts as constant."""
 
 
 class AttentionRow(NamedTuple):
-    """A measurement of a call: ``time_s``, ``peak_bytes`` beyond its inputs, or ``multiply_adds``."""
+    """A measurement of one call: ``time_s``, ``peak_bytes`` without its inputs, or ``multiply_adds``."""
 
     norm: str
     tokens: int
@@ -50,20 +50,20 @@ def bench_attention(
     device: torch.device,
     on_round: Callable[[int], None],
 ) -> list[AttentionRow]:
-    """Measure every normaliser at every number of tokens, each once in a round; inference, in float32.
+    """Measure inference in float32 for every normaliser and number of tokens, once in each round.
 
     Args:
-        norms: registry names.
-        tokens: numbers N of them.
-        num_heads: h.
-        head_dim: d, of keys and values.
-        rounds: how often each time is measured; a count and a peak are the same each time.
-        num_threads: of a CPU.
-        device: where.
-        on_round: is told that a round has ended.
+        norms: Registry names of the normalisers.
+        tokens: Numbers of tokens N.
+        num_heads: Number of heads h.
+        head_dim: Width d of keys and values.
+        rounds: Number of time measurements; counts and peaks are measured once.
+        num_threads: Number of CPU threads.
+        device: Device to measure on.
+        on_round: Callback, called with the number of each finished round, from 1.
 
     Raises:
-        UnknownNameError: no such normaliser.
+        UnknownNameError: There is no such normaliser.
     """
     subjects = [(norm, count) for norm in norms for count in tokens]
     rows = []
@@ -84,7 +84,7 @@ def bench_attention(
 
 
 def per_token(rows: list[AttentionRow]) -> pd.DataFrame:
-    """Return what a token costs: median and quartiles over the rounds.
+    """Return the cost per token: median and quartiles over the rounds.
 
     Returns:
         ``norm``, ``label``, ``arm_order``, ``tokens``, ``quantity``, ``median``, ``low``, ``high``; seconds, bytes or
@@ -101,12 +101,12 @@ def per_token(rows: list[AttentionRow]) -> pd.DataFrame:
 
 
 def spread_pct(costs: pd.DataFrame, norm: str, quantity: str) -> float:
-    """Return by how many per cent the costliest token exceeds the cheapest, of those from `FLAT_FROM` on.
+    """Return by how many per cent the costliest token exceeds the cheapest, at `FLAT_FROM` tokens or more.
 
     Args:
-        costs: of `per_token`.
-        norm: one of them.
-        quantity: as in `AttentionRow`.
+        costs: Result of `per_token`.
+        norm: Registry name of a measured normaliser.
+        quantity: Quantity of `AttentionRow`.
 
     >>> rows = [AttentionRow("xnorm", n, 1, "time_s", 1, value) for n, value in ((1024, 1.0), (4096, 4.4))]
     >>> round(spread_pct(per_token(rows), "xnorm", "time_s"))
@@ -117,7 +117,7 @@ def spread_pct(costs: pd.DataFrame, norm: str, quantity: str) -> float:
 
 
 def describe_attention(costs: pd.DataFrame) -> list[str]:
-    """Say in a line for each normaliser what a token costs and whether that is the same at all numbers of tokens."""
+    """Return a line per normaliser with its cost per token and whether that is constant."""
     lines = []
     for norm in dict.fromkeys(costs["norm"]):
         every = costs[costs["norm"] == norm]
@@ -128,9 +128,7 @@ def describe_attention(costs: pd.DataFrame) -> list[str]:
         times = f"{1e9 * time.min():,.0f} to {1e9 * time.max():,.0f} ns a token"
         peaks = f"{memory.min():,.0f} to {memory.max():,.0f} bytes a token"
         if not can_judge:
-            lines.append(
-                f"{norm}: {times}; {peaks}; two numbers of tokens from {FLAT_FROM:,} up would tell if it is linear"
-            )
+            lines.append(f"{norm}: {times}; {peaks}; to judge linearity give two --tokens from {FLAT_FROM:,} up")
             continue
         of_time, of_memory = (spread_pct(costs, norm, what) for what in ("time_s", "peak_bytes"))
         flat = of_time <= FLAT_TIME_PCT and of_memory <= FLAT_BYTES_PCT
@@ -140,14 +138,11 @@ def describe_attention(costs: pd.DataFrame) -> list[str]:
 
 
 def draw_attention(costs: pd.DataFrame, path: Path) -> list[Path]:
-    """Draw time and memory against tokens, as PNG and PDF.
+    """Draw time and memory against tokens, as PNG and PDF; return the paths of the files.
 
     Args:
-        costs: of `per_token`.
-        path: of the files, whose extension is replaced.
-
-    Returns:
-        The files.
+        costs: Result of `per_token`.
+        path: Path of the files; its extension is replaced.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -1,8 +1,7 @@
-"""Cells in a plain PyTorch loop, as one would write it by hand for a whole grid: one process and no framework.
+"""A plain PyTorch loop that trains a grid of cells, in one process and without a framework.
 
-It trains what the harness trains, on the CPU and in float32: the same weights, batches, drop paths and recipe, and the
-same evaluations, so it says what the numbers themselves cost. It has no divergence guard, no probes and no files but
-its results.
+It trains the harness's cells on the CPU in float32, with the same weights, batches, drop paths, recipe and evaluations,
+to measure the time of the computation itself. It has no divergence guard, no probes, and no files except its results.
 
     python -m ablations.bench.bare CELLS RESULTS [--threads N]
 """
@@ -33,16 +32,16 @@ CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class Trained:
-    """What a cell came to.
+    """The result of a cell.
 
     Args:
-        train_loss: mean of each epoch, nats.
-        val_loss: after each epoch, nats.
-        val_accuracy_pct: after each epoch.
-        epoch_s: seconds of each epoch, validation included.
-        test_loss: at the end, nats.
-        test_accuracy_pct: at the end.
-        seconds: from building the net to the end of the test.
+        train_loss: Mean training loss of each epoch, nats.
+        val_loss: Validation loss after each epoch, nats.
+        val_accuracy_pct: Validation accuracy after each epoch, per cent.
+        epoch_s: Seconds of each epoch, including validation.
+        test_loss: Test loss at the end, nats.
+        test_accuracy_pct: Test accuracy at the end, per cent.
+        seconds: Seconds from the start of building the net to the end of the test.
     """
 
     train_loss: list[float]
@@ -55,21 +54,21 @@ class Trained:
 
 
 def train_bare(config: CellConfig, info: DataInfo, *, splits: dict[str, Split]) -> Trained:
-    """Train and test a cell with as many threads as torch has.
+    """Train and test a cell with torch's current number of threads.
 
     Args:
-        config: the cell.
-        info: its data set.
-        splits: ``train``, ``val`` and ``test`` on the CPU, the first as the cell's ``train_limit`` has it.
+        config: Configuration of the cell.
+        info: Its data set.
+        splits: Splits ``train``, ``val`` and ``test`` on the CPU, with the cell's ``train_limit`` applied.
 
     Raises:
-        ValueError: a cell in another precision than float32, compiled, or with what only the harness does.
+        ValueError: The cell is not in float32, is compiled, or uses a feature that only the harness has.
     """
     run, augmentation, optim = config.run, config.augmentation, config.optimisation
     if run.precision != "32-true" or run.compile:
         raise ValueError(f"the bare loop trains in 32-true, uncompiled, not {run.precision}, {run.compile=}")
     if augmentation.mixup or augmentation.cutmix or augmentation.erasing or optim.ema_decay:
-        raise ValueError("the bare loop trains without mixup, CutMix, erasing and moving averages")
+        raise ValueError("the bare loop supports no mixup, CutMix, erasing or moving averages")
     started = time.perf_counter()
     scale = Scale(info.mean, info.std, device=CPU)
     train = TrainBatches(
@@ -149,21 +148,21 @@ def _draw_keep(net: ufo.UFOViT, train: TrainBatches, *, config: CellConfig, epoc
 
 
 def write_cells(path: Path, cells: Iterable[CellConfig]) -> None:
-    """Write cells as `main` reads them."""
+    """Write cells to a JSON file for `main`."""
     path.write_text(json.dumps([cell.model_dump(mode="json") for cell in cells], indent=1))
 
 
 def main() -> None:
-    """Train the digits cells of a file one after another, and write what they came to."""
+    """Train the digits cells of a file one after another, and write their results."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("cells", type=Path, help="JSON: a list of cells")
-    parser.add_argument("results", type=Path, help="JSON: what each came to, in their order")
-    parser.add_argument("--threads", type=int, help="of torch; by default torch's own choice, all cores")
+    parser.add_argument("results", type=Path, help="JSON: a list of results, in the order of the cells")
+    parser.add_argument("--threads", type=int, help="number of torch threads; torch's default: all cores")
     arguments = parser.parse_args()
     if arguments.threads is not None:
         torch.set_num_threads(arguments.threads)
     cells = [CellConfig(**fields) for fields in json.loads(arguments.cells.read_text())]
-    # No folder is looked into: digits come with scikit-learn.
+    # The data root is not used: digits come with scikit-learn.
     info = prepare(find_source("digits", data_root=Path(), download=False, image_size=None))
     splits = load_splits(info, train_limit=None, device=CPU)
     trained = [asdict(train_bare(cell, info, splits=splits)) for cell in cells]

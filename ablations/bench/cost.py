@@ -1,7 +1,7 @@
-"""What each arm of a study costs, measured alone and not in a packed grid.
+"""Measure the cost of each arm of a study, with nothing else running.
 
-Of the whole net: multiply-adds of an image, inference time of an image, time of a training step. Of the normaliser
-alone, at growing numbers of tokens: multiply-adds and time, which tell whether its cost is linear in them.
+For the whole net: multiply-adds and inference time of an image, and time of a training step. For the normaliser:
+multiply-adds and time against the number of tokens, which show whether its cost is linear.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from ablations.training.optimizer import build_optimizer
 from ufo.norms import AttentionNorm
 
 TOKENS = (256, 512, 1024, 2048, 4096)
-"""Numbers of tokens at which a normaliser is measured: where it is linear, the last takes 16 times the first."""
+"""Numbers of tokens at which a normaliser is measured; a linear one takes 16 times as long at the last."""
 
 
 class Cost(NamedTuple):
-    """A row of cost.csv: times in seconds, of an image or of a step; `tokens` is None for a whole net."""
+    """A row of cost.csv: multiply-adds, or seconds per image, step or call; `tokens` is None for a whole net."""
 
     condition: str
     arm: str
@@ -42,22 +42,22 @@ class Cost(NamedTuple):
 def measure_costs(
     plan: Plan, *, rounds: int, on_round: Callable[[int], None], on_failure: Callable[[str], None]
 ) -> list[Cost]:
-    """Measure every arm of a plan in every condition, by turns: each once in a round.
+    """Measure every arm of a plan in every condition, once in each round.
 
-    An arm that raises is told of and left out; the others are measured.
+    An arm that raises is reported and left out; the others are measured.
 
     Args:
-        plan: of a study; its first device is taken.
-        rounds: how often each time is measured.
-        on_round: is told that a round has ended.
-        on_failure: is told which arm cannot be measured, and why.
+        plan: Plan of a study; its first device is used.
+        rounds: Number of time measurements, 1 or more.
+        on_round: Callback, called with the number of each finished round, from 0.
+        on_failure: Callback, called with a message for each arm that cannot be measured.
     """
     device = plan.devices[0]
     measured = []
     for subject in _subjects(plan):
         try:
             measured.append((subject, [*_count(*subject), *_time(*subject, device=device, number=0)]))
-        except Exception as error:  # an arm may do anything; its cells have recorded it
+        except Exception as error:  # an arm may raise anything; its cells record it
             on_failure(f"{subject[1]}{' at ' * bool(subject[0])}{subject[0]}: {type(error).__name__}: {error}")
     on_round(0)
     for number in range(1, rounds):
@@ -68,7 +68,7 @@ def measure_costs(
 
 
 def _subjects(plan: Plan) -> Iterator[tuple[str, str, CellConfig, DataInfo]]:
-    """Give condition, arm, configuration and data of the first cell of each arm and condition."""
+    """Yield condition, arm, configuration and data set of the first cell of each arm and condition."""
     seen = set[tuple[str, str]]()
     for cell in plan.cells:
         key = (plan.study.condition_of(cell), value_name(cell[plan.study.compare]))
@@ -78,7 +78,7 @@ def _subjects(plan: Plan) -> Iterator[tuple[str, str, CellConfig, DataInfo]]:
 
 
 def _count(condition: str, arm: str, cell: CellConfig, info: DataInfo) -> Iterator[Cost]:
-    """Count the multiply-adds of matrix products and convolutions, half of what torch counts as operations."""
+    """Count the multiply-adds of the net and of its first normaliser at each number of tokens."""
     net = _Net(cell, info, torch.device("cpu"))
     yield Cost(condition, arm, "multiply_adds", None, 0, count_multiply_adds(net.module.eval(), net.one))
     if (norm := _normaliser(net.module)) is None:
@@ -119,12 +119,12 @@ def _time_alone(
 
 
 class _Net:
-    """A cell's net as its seed makes it, with what it is measured on: noise, or a detector's first images.
+    """A cell's initial net with its inputs: noise, or a detector's first images.
 
     Attributes:
-        module: the net.
-        one: an image in the form that it takes.
-        evaluated: images of an evaluation.
+        module: The net.
+        one: Input of one image.
+        evaluated: Input of an evaluation batch.
     """
 
     def __init__(self, cell: CellConfig, info: DataInfo, device: torch.device) -> None:
@@ -146,19 +146,19 @@ class _Net:
         self.one = torch.zeros(1, channels, height, width, device=device)
 
     def loss(self) -> torch.Tensor:
-        """Return the loss of a batch of training."""
+        """Return the loss of a training batch."""
         if isinstance(self._targets, torch.Tensor):
             return F.cross_entropy(self.module(self._images), self._targets)
         return torch.stack([loss.float() for loss in self.module(self._images, self._targets).values()]).sum()
 
 
 def _normaliser(net: nn.Module) -> AttentionNorm | None:
-    """Return the first normaliser of a net; None in one of timm's."""
+    """Return the first normaliser of a net; None if it has none, as timm's nets."""
     return next((module for module in net.modules() if isinstance(module, AttentionNorm)), None)
 
 
 def _qkv(norm: AttentionNorm, tokens: int) -> tuple[torch.Tensor, ...]:
-    """Return q, k and v of one image, each (1, h, tokens, d), from a generator of their own."""
+    """Return q, k and v of one image, each (1, h, tokens, d), of normal noise with a fixed seed."""
     generator = torch.Generator().manual_seed(0)
     widths = (norm.key_dim, norm.key_dim, norm.value_dim)
     return tuple(torch.randn(1, norm.num_heads, tokens, width, generator=generator) for width in widths)

@@ -1,11 +1,11 @@
-"""One cell as a script of its own, in the way that torchvision's and Lightning's tutorials teach.
+"""One cell as a separate script, as in torchvision's and Lightning's tutorials.
 
-A data set of PIL images with transforms, a DataLoader, a LightningModule that logs, a Trainer; run anew for each cell:
+It has PIL images with transforms, a DataLoader, a LightningModule and a Trainer, and is run once for each cell:
 
     python -m ablations.bench.fresh --norm l2 --seed 0
 
-Net, initial weights, recipe and the numbers of images are the harness's. Other images are cut off for validation, and
-order and augmentation come from the global seed, so a cell's numbers are like the harness's and not the same.
+Net, initial weights, recipe and split sizes are the harness's. The validation split is another, and order and
+augmentation come from the global seed, so its results resemble the harness's but differ.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ from ablations.training.optimizer import build_optimizer, lr_share
 
 NUM_CLASSES = 10
 EVAL_BATCH = 500
-"""As the harness has it; a smaller one would only be slower."""
+"""Batch size of evaluation, as in the harness."""
 
 RECIPE = recipes.defaults(image_side=8, flips=False)
 
 
 class DigitImages(VisionDataset):  # type: ignore[misc]  # torchvision has no types
-    """A part of scikit-learn's digits as PIL images, in the way of torchvision's MNIST.
+    """A split of scikit-learn's digits as PIL images, in the form of torchvision's MNIST.
 
     Args:
-        images: (n, 8, 8) uint8.
-        labels: (n,) int64.
-        transform: maps a PIL image to (1, 8, 8) float32.
+        images: Images, (n, 8, 8) uint8.
+        labels: Labels, (n,) int64.
+        transform: Function from a PIL image to (1, 8, 8) float32.
     """
 
     def __init__(self, images: np.ndarray[Any, Any], labels: np.ndarray[Any, Any], *, transform: Any) -> None:
@@ -60,13 +60,13 @@ class DigitImages(VisionDataset):  # type: ignore[misc]  # torchvision has no ty
 
 
 class DigitClassifier(pl.LightningModule):
-    """UFO-ViT with one normaliser on digits.
+    """UFO-ViT on digits.
 
     Args:
-        norm: registry name.
-        seed: of the initial weights.
-        epochs: of the schedule.
-        steps_per_epoch: of the schedule.
+        norm: Registry name of the normaliser.
+        seed: Seed of the initial weights.
+        epochs: Number of epochs.
+        steps_per_epoch: Number of steps per epoch.
     """
 
     def __init__(self, norm: str, *, seed: int, epochs: int, steps_per_epoch: int) -> None:
@@ -77,22 +77,22 @@ class DigitClassifier(pl.LightningModule):
         self.steps_per_epoch = steps_per_epoch
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """Return the loss of a batch: scalar."""
+        """Return the loss of a batch, a scalar."""
         images, labels = batch
         loss = F.cross_entropy(self.net(images), labels, label_smoothing=RECIPE["label_smoothing"])
         self.log("train_loss", loss, on_step=False, on_epoch=True)
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """Log a batch's part in validation."""
+        """Log validation loss and accuracy of a batch."""
         self._log_evaluation("val", batch)
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """Log a batch's part in the test."""
+        """Log test loss and accuracy of a batch."""
         self._log_evaluation("test", batch)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """Return AdamW and its schedule, one step of it for each batch."""
+        """Return AdamW and its schedule, which is updated after each batch."""
         optimizer = build_optimizer(self.net, lr=RECIPE["lr"], weight_decay=RECIPE["weight_decay"], fused=True)
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer,
@@ -113,7 +113,7 @@ class DigitClassifier(pl.LightningModule):
 
 
 def load_parts() -> dict[str, DigitImages]:
-    """Read digits and cut test, then validation, from them; training images are shifted as the recipe has it."""
+    """Return digits split into train, val and test; training images are shifted as in the recipe."""
     bunch = load_digits()
     images, labels = np.round(bunch.images * (255 / 16)).astype(np.uint8), bunch.target
     images, test_images, labels, test_labels = train_test_split(
@@ -123,7 +123,7 @@ def load_parts() -> dict[str, DigitImages]:
         images, labels, test_size=0.1, random_state=0, stratify=labels
     )
     scale = [transforms.ToTensor(), transforms.Normalize([images.mean() / 255], [images.std() / 255])]
-    # Half of the images are moved by up to one pixel: the recipe's "shift".
+    # The recipe's "shift" moves half of the images by up to one pixel.
     shift = transforms.RandomApply([transforms.RandomCrop(8, padding=1)], p=0.5)
     return {
         "train": DigitImages(images, labels, transform=transforms.Compose([shift, *scale])),
@@ -138,7 +138,7 @@ def main() -> None:
     parser.add_argument("--norm", required=True)
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--epochs", type=int, default=RECIPE["epochs"])
-    parser.add_argument("--threads", type=int, help="of torch; by default torch's own choice, all cores")
+    parser.add_argument("--threads", type=int, help="number of torch threads; torch's default: all cores")
     arguments = parser.parse_args()
     if arguments.threads is not None:
         torch.set_num_threads(arguments.threads)

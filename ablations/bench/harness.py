@@ -1,22 +1,18 @@
-"""The harness beside its rivals: the same grid of digits cells in each, in one run, by turns, on the CPU.
+"""Benchmark of the harness against plain training loops, on a grid of digits cells on the CPU.
 
-The contenders of ``grid``, each timed as a whole, from the start of its first process to the end of its last:
+The contenders of ``grid``, each timed from the start of its first process to the end of its last:
 
-- ``ours``: the command ``run`` into an empty folder, its report included.
-- ``bare``: `ablations.bench.bare`, the hand-written loop, all cells in one process, all cores as its threads.
-- ``bare_x2``: two of these side by side, each with half the cells and half the cores.
-- ``fresh``: `ablations.bench.fresh`, the usual script, a new process for each cell, all cores as its threads. Its cells
-  share nothing, so a few of them a round give its rate.
-- ``fresh_x2``: the same cells, two at a time, each with half the cores.
+- ``ours``: the command ``run`` into an empty folder, including the report.
+- ``bare``: the plain loop `ablations.bench.bare`; all cells in one process, one thread per core.
+- ``bare_x2``: two such processes at once, each with half the cells and half the cores.
+- ``fresh``: the script `ablations.bench.fresh`; a new process for each of a few cells, one thread per core.
+- ``fresh_x2``: the same cells in two processes at once, each with half the cores.
 
-The decoded images are in the cache before the first round, for ``ours`` and both ``bare``; ``fresh`` reads them anew.
+The decoded images are cached before the first round for ``ours`` and both ``bare``; ``fresh`` reads them again.
 
-``epoch`` is what an epoch of one cell takes, validation included, with 1 thread and nothing else running: ``ours`` is
-what the harness notes in timing.csv, ``bare`` the same epoch of the hand-written loop. Each trains in a new process, by
-turns, so neither bears the other's imports, garbage or state of the allocator. It trains two cells, one after the
-other, of which the second counts, its first epoch left out: modules are loaded late, memory and kernels are set up.
-timing.csv stops before an epoch's files are written, so ``cell`` compares the whole second cells as well: building, all
-epochs, the test and, of ``ours``, its files.
+``epoch`` is the time of an epoch of one cell, including validation, with 1 thread and nothing else running. Each
+contender trains two cells in a new process. Only the second cell without its first epoch counts, since modules, memory
+and kernels are set up lazily. ``cell`` is the time of the whole second cell, including its files for ``ours``.
 """
 
 from __future__ import annotations
@@ -39,17 +35,17 @@ from ablations.config.request import DEFAULT_NORMS, DEFAULT_SEEDS, Request
 from ablations.planning.plan import make_plan
 
 CONTENDERS = ("bare", "bare_x2", "ours", "fresh_x2", "fresh")
-"""In the order of the odd rounds; what ``ours`` is held against stands beside it."""
+"""Contenders in the order of odd rounds; ``ours`` is next to those that it is compared with."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """The cells that are trained: digits and its recipe, as the command has them.
+    """A grid of cells with the default recipe of digits.
 
     Args:
-        norms: the arms.
-        num_seeds: seeds from 0 on.
-        epochs: of a cell; None: the recipe's.
+        norms: Normalisers, the arms.
+        num_seeds: Number of seeds, from 0 on.
+        epochs: Number of epochs; None: the recipe's.
     """
 
     norms: Sequence[str] = DEFAULT_NORMS
@@ -58,18 +54,18 @@ class Grid:
 
     @property
     def arguments(self) -> list[str]:
-        """The flags that ask the command for these cells."""
+        """Command-line options for these cells."""
         epochs = [] if self.epochs is None else ["--epochs", str(self.epochs)]
         return ["--norm", ",".join(self.norms), "--seeds", str(self.num_seeds), "--device", "cpu", *epochs]
 
     def cells(self, *, out: Path) -> list[CellConfig]:
-        """Plan the cells, which decodes digits into the cache.
+        """Plan the cells, and decode digits into the cache.
 
         Args:
-            out: an empty folder, in which nothing is written.
+            out: An empty folder, which stays empty.
 
         Raises:
-            UsageError: an arm that is not known, or a number that cannot be.
+            UsageError: A normaliser is unknown, or a number is out of range.
         """
         asked: dict[str, list[Any]] = {"norm": list(self.norms), "seed": list(range(self.num_seeds))}
         if self.epochs is not None:
@@ -79,14 +75,14 @@ class Grid:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One measurement: of a round, a quantity and a contender.
+    """One measurement.
 
     Args:
-        round: from 1.
+        round: Number of the round, from 1.
         quantity: ``grid``, ``epoch`` or ``cell``.
-        contender: of `CONTENDERS`.
-        num_cells: cells trained.
-        seconds: of all of them; of ``epoch`` the median epoch's.
+        contender: One of `CONTENDERS`.
+        num_cells: Number of trained cells.
+        seconds: Seconds of all these cells; for ``epoch`` of the median epoch.
     """
 
     round: int
@@ -103,21 +99,21 @@ def bench_harness(
     fresh_cells: int = 4,
     on_row: Callable[[Row], None] = lambda row: None,
 ) -> pd.DataFrame:
-    """Measure every contender in every round; the order is turned round from one to the next.
+    """Measure every contender in every round; the order reverses from round to round.
 
     Args:
-        rounds: 1 or more.
-        grid: the cells; None: those of the command's defaults.
-        fresh_cells: cells of a round for ``fresh`` and ``fresh_x2``, other ones in each round; an even number keeps
-            both processes of ``fresh_x2`` busy to the end.
-        on_row: called with each measurement as it is made.
+        rounds: Number of rounds, 1 or more.
+        grid: Grid of cells; None: the command's defaults.
+        fresh_cells: Number of cells per round for ``fresh`` and ``fresh_x2``, taken in turn from the grid; an even
+            number keeps both processes of ``fresh_x2`` busy to the end.
+        on_row: Callback, called with each measurement.
 
     Returns:
         One row for each `Row`.
 
     Raises:
-        CommandFailed: a contender failed.
-        UsageError: cells that cannot be.
+        CommandFailed: A contender failed.
+        UsageError: The cells are invalid.
     """
     grid = grid or Grid()
     rows: list[Row] = []
@@ -132,10 +128,10 @@ def bench_harness(
         for number in range(1, rounds + 1):
             folder = Path(scratch) / str(number)
             picked = [cells[((number - 1) * fresh_cells + i) % len(cells)] for i in range(fresh_cells)]
-            for contender in _turned(CONTENDERS, number):
+            for contender in _alternated(CONTENDERS, number):
                 trained = picked if contender.startswith("fresh") else cells
                 note(number, "grid", contender, len(trained), _time(contender, trained, grid, folder / contender))
-            for contender in _turned(("ours", "bare"), number):
+            for contender in _alternated(("ours", "bare"), number):
                 epoch_s, cell_s = _time_epoch(contender, pair, folder / f"epoch_{contender}")
                 note(number, "epoch", contender, 1, epoch_s)
                 note(number, "cell", contender, 1, cell_s)
@@ -143,7 +139,7 @@ def bench_harness(
 
 
 def _time(contender: str, cells: list[CellConfig], grid: Grid, folder: Path) -> float:
-    """Return the seconds that a contender takes for cells, in an empty folder of its own."""
+    """Return the seconds that a contender takes for the cells, in a new folder."""
     at_once = 2 if contender.endswith("_x2") else 1
     threads = ["--threads", str(max(1, (os.cpu_count() or 1) // 2))] if at_once == 2 else []
     epochs = ["--epochs", cells[0].optimisation.epochs]
@@ -162,7 +158,7 @@ def _time(contender: str, cells: list[CellConfig], grid: Grid, folder: Path) -> 
 
 
 def _time_epoch(contender: str, pair: Grid, folder: Path) -> tuple[float, float]:
-    """Train two cells; return the seconds of the second one's median epoch, its first left out, and of all of it."""
+    """Train two cells; return the seconds of the second one's median epoch, without its first, and of all of it."""
     if contender == "bare":
         cells = pair.cells(out=folder / "none")
         run_all([_bare(cells, folder, "--threads", 1)], at_once=1, logs=folder / "logs")
@@ -182,6 +178,6 @@ def _bare(cells: list[CellConfig], folder: Path, *arguments: object) -> list[str
     return python("ablations.bench.bare", folder / "cells.json", folder / "results.json", *arguments)
 
 
-def _turned(names: Sequence[str], number: int) -> Sequence[str]:
-    """Return names in their order in an odd round, and from the last to the first in an even one."""
+def _alternated(names: Sequence[str], number: int) -> Sequence[str]:
+    """Return the names in order in an odd round, and reversed in an even one."""
     return names if number % 2 else names[::-1]

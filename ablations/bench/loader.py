@@ -1,7 +1,7 @@
-"""Streamed loading beside what its processes could decode at most, by turns.
+"""Benchmark of the streaming data loader against an upper bound, its decoding without transfer.
 
-The bound is as many processes, forked here, that read, crop and flip the same images and give nothing away; the loader
-is that of a streamed cell, to which each batch is handed. With no workers both are this process alone.
+The bound is the rate of the same number of processes that read, crop and flip the same images and return nothing. The
+loader is that of a streamed cell, batches included. With 0 workers both run in this process.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from ablations.data.transforms import Augmentation
 
 CPU = torch.device("cpu")
 
-MADE_PX = (500, 375)
-"""Width and height of made-up images: the most common size in ImageNet."""
+SYNTHETIC_PX = (500, 375)
+"""Width and height of the synthetic images: the most common size in ImageNet."""
 
-MADE_IMAGES = 800
+NUM_SYNTHETIC = 800
 
 
 class LoaderRow(NamedTuple):
-    """A rate: images a second of the ``bound`` or of the ``loader`` in a round; with some workers."""
+    """A rate: images per second of the ``bound`` or the ``loader`` in a round, with a number of workers."""
 
     round: int
     workers: int
@@ -53,22 +53,22 @@ def bench_loader(
     num_images: int | None,
     on_row: Callable[[LoaderRow], None],
 ) -> list[LoaderRow]:
-    """Measure the loader and its bound, each once in a round for each number of workers.
+    """Measure the loader and its bound for each number of workers, once in each round.
 
     Args:
-        spec: a folder of images as on the command line; None: made-up JPEGs of 500 x 375 px.
-        workers: numbers of workers to measure.
-        rounds: how often each is measured.
-        image_size: pixels of the crops.
-        batch_size: images of a batch.
-        num_images: training images that are loaded in each measurement; None: all of them.
-        on_row: is told each rate.
+        spec: Folder of images, as on the command line; None: synthetic JPEGs of 500 x 375 px.
+        workers: Numbers of workers to measure.
+        rounds: Number of measurements of each.
+        image_size: Side of the crops, px.
+        batch_size: Number of images per batch.
+        num_images: Number of training images in each measurement; None: all.
+        on_row: Callback, called with each rate.
 
     Raises:
-        UsageError: a data set that is not there or that is never streamed, or fewer images than a batch has.
+        UsageError: The data set does not exist, cannot be streamed, or has fewer images than a batch.
     """
-    with _made_images() if spec is None else _nothing() as made:
-        found = find_source(spec or f"imagefolder:{made}", data_root=Path(), download=False, image_size=image_size)
+    with _synthetic_images() if spec is None else _no_folder() as folder:
+        found = find_source(spec or f"imagefolder:{folder}", data_root=Path(), download=False, image_size=image_size)
         info = prepare(found, in_memory="off")
         rows = find_rows(info, train_limit=None)["train"].rows
         order = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))][:num_images]
@@ -81,11 +81,11 @@ def bench_loader(
 
 
 def describe_loader(rows: list[LoaderRow]) -> list[str]:
-    """Say in a line for each number of workers what share of the bound the loader delivers: medians over rounds.
+    """Return a line per number of workers with the loader's share of the bound: median and range over rounds.
 
     >>> rows = [LoaderRow(1, 2, "bound", 200.0), LoaderRow(1, 2, "loader", 190.0)]
     >>> describe_loader(rows)
-    ['2 workers: 190 images/s loaded, 200 images/s decoded at most: 95.0 % [95.0, 95.0] of it in 1 round']
+    ['2 workers: 190 images/s loaded, 95.0 % [95.0, 95.0] of the upper bound of 200 images/s; 1 round']
     """
     lines = []
     for workers in dict.fromkeys(row.workers for row in rows):
@@ -96,8 +96,8 @@ def describe_loader(rows: list[LoaderRow]) -> list[str]:
         shares = [100 * ours / most for ours, most in zip(rates["loader"], rates["bound"], strict=True)]
         loaded, most = (statistics.median(rates[quantity]) for quantity in ("loader", "bound"))
         lines.append(
-            f"{workers} worker{'s' * (workers != 1)}: {loaded:.0f} images/s loaded, {most:.0f} images/s decoded at "
-            f"most: {statistics.median(shares):.1f} % [{min(shares):.1f}, {max(shares):.1f}] of it in "
+            f"{workers} worker{'s' * (workers != 1)}: {loaded:.0f} images/s loaded, {statistics.median(shares):.1f} % "
+            f"[{min(shares):.1f}, {max(shares):.1f}] of the upper bound of {most:.0f} images/s; "
             f"{len(shares)} round{'s' * (len(shares) != 1)}"
         )
     return lines
@@ -117,7 +117,7 @@ def _measure(
         for count in workers
     }
     try:
-        for stream in streams.values():  # starts the workers, and brings the files into the system's cache
+        for stream in streams.values():  # starts the workers, and fills the system's file cache
             _drain(stream, order[: 2 * batch_size], batch_size)
         rows: list[int] = order.tolist()
         for number in range(1, rounds + 1):
@@ -134,16 +134,16 @@ def _measure(
 
 
 def _drain(stream: ImageStream, order: torch.Tensor, batch_size: int) -> float:
-    """Return the seconds in which every batch is there."""
+    """Return the seconds until every batch is loaded."""
     started = time.perf_counter()
-    for _ in stream.batches("train", order, batch_size=batch_size, epoch=0, whole=True):
+    for _ in stream.batches("train", order, batch_size=batch_size, epoch=0, drop_last=True):
         pass
     return time.perf_counter() - started
 
 
 def _decode(images: Images, rows: list[int], count: int) -> float:
-    """Return the seconds in which so many processes, or this one, have decoded all."""
-    # In turns of single images, so that all processes end at about the same time.
+    """Return the seconds until ``count`` processes, or this one if 0, have decoded all images."""
+    # Single images in turn, so that all processes end at about the same time.
     requests = [Request("train", [row], 0, [position]) for position, row in enumerate(rows)]
     if not count:
         started = time.perf_counter()
@@ -171,24 +171,24 @@ def _answer(images: Images, requests: list[Request], barrier: Barrier | None) ->
 
 
 @contextmanager
-def _nothing() -> Iterator[None]:
+def _no_folder() -> Iterator[None]:
     yield None
 
 
 @contextmanager
-def _made_images() -> Iterator[Path]:
-    """Give a folder of two classes of JPEGs as large and as detailed as photographs, from a generator of their own."""
+def _synthetic_images() -> Iterator[Path]:
+    """Yield a folder of JPEGs in two classes, as large and detailed as photographs, with a fixed seed."""
     from PIL import Image
 
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as name:
-        for part, count in (("train", MADE_IMAGES // 2), ("test", 1)):
+        for part, count in (("train", NUM_SYNTHETIC // 2), ("test", 1)):
             for label in ("a", "b"):
                 folder = Path(name) / part / label
                 folder.mkdir(parents=True)
                 for i in range(count):
-                    coarse = Image.fromarray(rng.integers(0, 256, (30, 40, 3), dtype=np.uint8)).resize(MADE_PX)
-                    grain = rng.integers(-12, 13, (MADE_PX[1], MADE_PX[0], 1))
+                    coarse = Image.fromarray(rng.integers(0, 256, (30, 40, 3), dtype=np.uint8)).resize(SYNTHETIC_PX)
+                    grain = rng.integers(-12, 13, (SYNTHETIC_PX[1], SYNTHETIC_PX[0], 1))
                     pixels = np.clip(np.asarray(coarse).astype(int) + grain, 0, 255).astype(np.uint8)
                     Image.fromarray(pixels).save(folder / f"{i}.jpg", quality=90)
         yield Path(name)

@@ -1,4 +1,4 @@
-"""Seconds, multiply-adds and memory of a call: what every benchmark of nets and of their parts measures."""
+"""Measure seconds, multiply-adds and memory of a call."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-SHORTEST_S = 0.05
-"""A time is that of as many calls as fill this, so that a clock's grain and a first call do not matter."""
+MIN_DURATION_S = 0.05
+"""Least duration of a measurement, by repeated calls, so that clock resolution and warm-up are negligible."""
 
 
 def count_multiply_adds(module: nn.Module, *inputs: Any) -> float:
-    """Count the multiply-adds of a call's matrix products and convolutions, half of what torch counts as operations."""
+    """Count the multiply-adds of a call's matrix products and convolutions: half of torch's FLOPs."""
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         module(*inputs)
     return counter.get_total_flops() / 2
 
 
 def time_call(call: Callable[[], object], device: torch.device) -> float:
-    """Return the seconds of a call: the median of three stretches, each as many calls as fill a while."""
+    """Return the seconds of a call: the median of three measurements of `MIN_DURATION_S` or more."""
     call()
     count, elapsed = 1, time_calls(call, 1, device)
-    while elapsed < SHORTEST_S:
+    while elapsed < MIN_DURATION_S:
         count *= 2
         elapsed = time_calls(call, count, device)
     return statistics.median([elapsed, time_calls(call, count, device), time_calls(call, count, device)]) / count
 
 
 def time_calls(call: Callable[[], object], count: int, device: torch.device) -> float:
-    """Return the seconds of so many calls together."""
+    """Return the total seconds of ``count`` calls."""
     started = time.perf_counter()
     for _ in range(count):
         call()
@@ -45,19 +45,19 @@ def time_calls(call: Callable[[], object], count: int, device: torch.device) -> 
 
 
 def peak_bytes(call: Callable[[], object], device: torch.device) -> int:
-    """Return the most bytes that torch's allocator held at once during a call beyond what it held before."""
+    """Return the peak memory of torch's allocator during a call, in bytes above its level before."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
         call()
         return torch.cuda.max_memory_allocated(device) - before
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else the profiler prints that it finds no GPU
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # silences the profiler's warning of no GPU
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         call()
     held = peak = 0
     assert profile.profiler is not None
     for event in profile.profiler.kineto_results.events():
-        if event.name() == "[memory]":  # an allocation or, below 0, a release
+        if event.name() == "[memory]":  # an allocation; a release if negative
             held += event.nbytes()
             peak = max(peak, held)
     return peak

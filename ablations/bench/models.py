@@ -1,4 +1,4 @@
-"""Whole nets, or backbones of detectors, beside each other by turns: inference, training steps and their memory."""
+"""Benchmark of nets, or backbones of detectors: time and memory of inference and training steps."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ FPN_DIM = 256
 """Width of a backbone's feature pyramid (XCiT's detectors, arXiv 2106.09681)."""
 
 BASE_PX, BASE_BATCH = 224, 8
-"""A batch has as many pixels at every size: 8 images of 224 px, or one larger one."""
+"""The pixels of a default batch, the same at every size: 8 images of 224 px."""
 
 
 class ModelRow(NamedTuple):
-    """A measurement: seconds or peak bytes of a batch in ``inference`` or a ``training`` step, or a net's own size.
+    """A measurement: seconds or peak bytes of a batch in inference or training, or a size of the net.
 
-    ``px`` is a square image's side, or height x width.
+    ``px`` is the side of a square image, or height x width.
     """
 
     model: str
@@ -50,20 +50,20 @@ class ModelRow(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class ModelBench:
-    """What is measured, and how.
+    """Settings of the benchmark.
 
     Args:
-        models: names of UFO-ViT's sizes, or of timm's with their prefix; the first is compared with the others.
-        norms: normalisers that each UFO-ViT is measured with.
-        sizes: pixels, (height, width), of the images.
-        batch: images; None: as many as have the pixels of `BASE_BATCH` images of `BASE_PX`, one at least.
-        rounds: how often each time is measured, after a first round that is not counted.
-        compiled: whether nets go through torch.compile.
+        models: Names of UFO-ViT's sizes, or of timm's models with their prefix; the first is compared with the others.
+        norms: Normalisers for each UFO-ViT.
+        sizes: Image sizes (height, width), px.
+        batch: Number of images; None: `BASE_BATCH` images of `BASE_PX` or as many pixels, at least one image.
+        rounds: Number of time measurements, after one warm-up round.
+        compiled: Whether to compile the nets with torch.compile.
         precision: ``32-true`` or ``bf16-mixed``.
-        num_threads: of a CPU.
-        device: where.
-        training: whether training steps are measured too.
-        task: ``classify``, or ``detect``: nets with a feature pyramid, as `ufo.detection` builds them, and no heads.
+        num_threads: Number of CPU threads.
+        device: Device to measure on.
+        training: Whether to measure training steps too.
+        task: ``classify``, or ``detect`` for nets with the feature pyramid of `ufo.detection` and without heads.
     """
 
     models: Sequence[str]
@@ -79,19 +79,19 @@ class ModelBench:
     task: Task = "classify"
 
     def images(self, size: tuple[int, int]) -> int:
-        """Return the images of a batch at a size."""
+        """Return the number of images per batch at a size."""
         return self.batch or max(1, round(BASE_BATCH * BASE_PX**2 / (size[0] * size[1])))
 
 
 def bench_models(bench: ModelBench, *, on_row: Callable[[ModelRow], None]) -> list[ModelRow]:
-    """Measure every net at every size, each once in a round, in an order that is turned round from round to round.
+    """Measure every net at every size, once in each round; the order reverses from round to round.
 
     Args:
-        bench: what.
-        on_row: is told each measurement.
+        bench: Settings of the benchmark.
+        on_row: Callback, called with each measurement.
 
     Raises:
-        UsageError: a model that there is not, or that does not take such images.
+        UsageError: A model is unknown, or does not support an image size.
     """
     for model in bench.models:
         if is_timm(model):
@@ -112,7 +112,7 @@ def bench_models(bench: ModelBench, *, on_row: Callable[[ModelRow], None]) -> li
 
 
 def describe_models(rows: list[ModelRow]) -> list[str]:
-    """Say for each size and kind of step how fast each net is, in medians, and how the first one compares.
+    """Return lines with the median speed of each net at each size and step, and the first one's speed-up.
 
     >>> rows = [ModelRow(m, "224", 8, "inference_s", 1, s) for m, s in (("ours", 0.2), ("other", 0.3))]
     >>> for line in describe_models(rows):
@@ -150,7 +150,7 @@ def _measure(bench: ModelBench, size: tuple[int, int]) -> Iterator[ModelRow]:
 
 
 def _build(bench: ModelBench, size: tuple[int, int]) -> list[tuple[str, nn.Module]]:
-    """Build every net at a size, by the name that it has in the rows."""
+    """Build every net at a size; return pairs of its name in the rows and the net."""
     nets: list[tuple[str, nn.Module]] = []
     for model in bench.models:
         norms = [""] if is_foreign(model) else bench.norms
@@ -170,7 +170,7 @@ def _build_classifier(model: str, norm: str, size: tuple[int, int]) -> nn.Module
 
 
 def _build_backbone(model: str, norm: str) -> nn.Module:
-    """Build a net with its pyramid; its positions are laid out for the size's own images, and interpolated."""
+    """Build a net with its pyramid; position embeddings have the model's default image size and are interpolated."""
     from ablations.tasks.detect.bodies import build_foreign_body
     from ufo.detection import PyramidBackbone, UFOBody
 
@@ -186,7 +186,7 @@ def _px(size: tuple[int, int]) -> str:
 
 
 class _Contender:
-    """A net with its optimiser, on the device."""
+    """A net and its optimiser, on the device."""
 
     def __init__(self, name: str, net: nn.Module, bench: ModelBench, images: torch.Tensor) -> None:
         self.name, self.bench, self.images = name, bench, images
@@ -196,7 +196,7 @@ class _Contender:
         self.labels = torch.zeros(len(images), dtype=torch.long, device=bench.device)
 
     def sizes(self) -> list[ModelRow]:
-        """Return parameters, multiply-adds of an image and peaks of memory, the weights' own left aside."""
+        """Return the number of parameters, multiply-adds of an image, and peak memory without the weights."""
         num_parameters = sum(parameter.numel() for parameter in self.net.parameters())
         self.net.eval()
         rows = [
@@ -206,13 +206,13 @@ class _Contender:
         ]
         if self.bench.training:
             self.net.train()
-            self._train()  # makes the optimiser's moments, which stay
-            self.optimizer.zero_grad()  # what is released in the call would have to be allocated in it
+            self._train()  # allocates the optimiser's moments, which persist
+            self.optimizer.zero_grad()  # else the call would release memory that it did not allocate
             rows.append(self._row("training_peak_bytes", 0, peak_bytes(self._train, self.bench.device)))
         return rows
 
     def times(self, number: int) -> list[ModelRow]:
-        """Return the seconds of a batch."""
+        """Return the seconds of a batch in inference and training."""
         self.net.eval()
         rows = [self._row("inference_s", number, time_calls(self._infer, 1, self.bench.device))]
         if self.bench.training:
@@ -232,7 +232,7 @@ class _Contender:
         self.optimizer.step()
 
     def _loss(self) -> torch.Tensor:
-        """Return something that every output has a gradient in."""
+        """Return a scalar that depends on every output."""
         if self.bench.task == "detect":
             maps: Mapping[str, torch.Tensor] = self.call(self.images)
             return torch.stack([x.float().mean() for x in maps.values()]).sum()

@@ -1,4 +1,4 @@
-"""Commands as processes, some side by side, timed as a whole; none outlives the call."""
+"""Run and time commands as processes, several at once; no process outlives the call."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ablations.engine.signals import interrupts_held
+from ablations.engine.signals import interrupts_blocked
 
 ROOT = Path(__file__).resolve().parents[2]
 
 POLL_S = 0.01
-"""Between two looks at the processes; those that are timed take seconds."""
+"""Seconds between two checks of the processes, which take seconds each."""
 
 GRACE_S = 5.0
-"""For a process that is stopped to stop its own."""
+"""Seconds that a stopped process has to stop its children."""
 
 LAST_LINES = 20
-"""Of what a failed process wrote, for the message."""
+"""Number of last output lines of a failed process in the message."""
 
 
 class CommandFailed(Exception):
-    """A command has ended with another exit code than 0; the message ends in what it wrote last."""
+    """A command exited with a code other than 0; the message ends with its last output."""
 
 
 @dataclass(frozen=True)
@@ -39,15 +39,15 @@ class _Running:
 
 
 def run_all(commands: Sequence[Sequence[str]], *, at_once: int, logs: Path) -> float:
-    """Run commands from the folder of the sources and return the seconds from the first's start to the last's end.
+    """Run commands in the source folder; return the seconds from the first start to the last end.
 
     Args:
-        commands: started in this order.
-        at_once: how many run side by side; the next one starts when one ends.
-        logs: a folder, made where it is not there, for what they write to standard output and error.
+        commands: Commands, in start order.
+        at_once: Number of commands that run at once.
+        logs: Folder for their standard output and error, created if missing.
 
     Raises:
-        CommandFailed: one failed; the others are stopped.
+        CommandFailed: A command failed; the others are stopped.
     """
     logs.mkdir(parents=True, exist_ok=True)
     waiting, running = deque(enumerate(commands)), list[_Running]()
@@ -72,8 +72,8 @@ def python(module: str, *arguments: object) -> list[str]:
 
 
 def _start(command: Sequence[str], log: Path, stack: contextlib.ExitStack) -> _Running:
-    with log.open("wb") as file, interrupts_held():  # until it is one that will be stopped
-        # A session of its own is a process group of its own, which can be killed with all that it has started.
+    with log.open("wb") as file, interrupts_blocked():  # until `_stop` is registered
+        # A new session is a process group, so that the process can be killed with its children.
         process = subprocess.Popen(
             command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
         )
@@ -82,7 +82,7 @@ def _start(command: Sequence[str], log: Path, stack: contextlib.ExitStack) -> _R
 
 
 def _has_ended(one: _Running) -> bool:
-    """Tell whether a process has ended well; raise where it has ended badly."""
+    """Return whether a process has ended; raise CommandFailed if it failed."""
     code = one.process.poll()
     if code is None:
         return False
@@ -94,14 +94,14 @@ def _has_ended(one: _Running) -> bool:
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """Stop a process that is still running, and all that it has started."""
+    """Stop a process that is still running, and its children."""
     if process.poll() is not None:
         return
     try:
         process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(GRACE_S)
-    finally:  # also where a second Ctrl-C ends the wait
+    finally:  # also if a second Ctrl-C ends the wait
         _kill_group(process)
         process.wait()
 

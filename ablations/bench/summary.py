@@ -1,25 +1,25 @@
-"""From the rows of a benchmark to medians, ranges and ratios; pure functions of the DataFrame."""
+"""Medians, ranges and ratios of a benchmark: pure functions of its DataFrame."""
 
 from __future__ import annotations
 
 import pandas as pd
 
-RIVALS = {
+BASELINES = {
     "grid": (("bare",), ("bare_x2",), ("bare", "bare_x2"), ("fresh",), ("fresh_x2",)),
     "epoch": (("bare",),),
     "cell": (("bare",),),
 }
-"""For each quantity, what ``ours`` is compared with; of several, with the one whose median is better."""
+"""Contenders that ``ours`` is compared with, by quantity; of several, the one with the largest median."""
 
 UNITS = {"grid": "cells/h", "epoch": "s", "cell": "s"}
-"""Of the medians: a grid's is a rate, of which more is better; of seconds, less is."""
+"""Unit of the medians, by quantity; for cells/h more is better, for s less."""
 
 
 def summarise(rows: pd.DataFrame) -> pd.DataFrame:
     """Return median, lowest and highest over the rounds for each quantity and contender.
 
     Args:
-        rows: ``round``, ``quantity`` (of `UNITS`), ``contender``, ``num_cells`` trained, ``seconds`` that it took.
+        rows: Columns ``round``, ``quantity`` (of `UNITS`), ``contender``, ``num_cells`` and ``seconds``.
 
     Returns:
         ``quantity``, ``contender``, ``num_cells`` of a round, ``num_rounds``, ``median``, ``low``, ``high``, ``unit``,
@@ -44,15 +44,15 @@ def summarise(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def ratios(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return how many times a rival ``ours`` is: the median of the rounds' own ratios, and their range.
+    """Return the ratios of ``ours`` to its baselines: median and range of the ratios within a round.
 
-    A machine's speed wanders from round to round, and less between what one round times one after the other.
+    A machine's speed varies less within a round than between rounds.
 
     Args:
-        rows: as `summarise` takes them.
+        rows: Rows as for `summarise`.
 
     Returns:
-        ``quantity``, ``ratio`` by name, ``value``, ``low``, ``high``. Of ``grid`` more is better, of the others less.
+        ``quantity``, ``ratio`` (its name), ``value``, ``low``, ``high``. For ``grid`` more is better, else less.
 
     >>> rows = pd.DataFrame({"round": 1, "quantity": "epoch", "contender": ["ours", "bare"], "num_cells": 1,
     ...                      "seconds": [1.1, 1.0]})
@@ -64,26 +64,26 @@ def ratios(rows: pd.DataFrame) -> pd.DataFrame:
     for quantity, part in values.groupby("quantity", sort=False):
         by_round = part.pivot(index="round", columns="contender", values="value")
         medians = by_round.median().to_dict()
-        for rivals in RIVALS[str(quantity)]:
-            rival = max(rivals, key=medians.__getitem__)
-            each = by_round["ours"] / by_round[rival]
-            name = rivals[0] if len(rivals) == 1 else f"max({', '.join(rivals)})"
+        for baselines in BASELINES[str(quantity)]:
+            baseline = max(baselines, key=medians.__getitem__)
+            each = by_round["ours"] / by_round[baseline]
+            name = baselines[0] if len(baselines) == 1 else f"max({', '.join(baselines)})"
             lines.append((quantity, f"ours / {name}", each.median(), each.min(), each.max()))
     return pd.DataFrame(lines, columns=["quantity", "ratio", "value", "low", "high"])
 
 
 def describe(rows: pd.DataFrame) -> list[str]:
-    """Say in lines what a benchmark has measured: each contender, then the ratios.
+    """Return lines with the medians of the contenders and the ratios.
 
     Args:
-        rows: as `summarise` takes them.
+        rows: Rows as for `summarise`.
     """
-    lines = ["median over the rounds, and in brackets their range"]
+    lines = ["median over the rounds [range]"]
     for line in summarise(rows).itertuples():
         cells = f"{line.num_cells} cell{'s' * (line.num_cells != 1)} a round, rounds: {line.num_rounds}"
         what = f"{line.quantity:<6}{line.contender:<9}"
         lines.append(f"{what} {line.median:9.4g} {line.unit:<8}[{line.low:.4g}, {line.high:.4g}]  {cells}")
-    lines.append("ratios within a round: their median, and in brackets their range")
+    lines.append("ratios within a round: median [range]")
     return lines + [
         f"{line.quantity:<6}{line.ratio:<26} {line.value:6.3f} [{line.low:.3f}, {line.high:.3f}]"
         for line in ratios(rows).itertuples()
@@ -91,6 +91,6 @@ def describe(rows: pd.DataFrame) -> list[str]:
 
 
 def _with_values(rows: pd.DataFrame) -> pd.DataFrame:
-    """Add ``value``: cells an hour of a grid, seconds of a cell's epoch and of a cell."""
+    """Add the column ``value``: cells per hour for ``grid``, else seconds."""
     rate = 3600 * rows["num_cells"] / rows["seconds"]
     return rows.assign(value=rate.where(rows["quantity"] == "grid", rows["seconds"]))

@@ -30,7 +30,7 @@ def clean(
     store, console = Store(study), make_console(as_json=False)
     leftovers = find_leftovers(store, cached=cached)
     for leftover in leftovers:
-        print_lines(console, [f"{leftover.path}  {leftover.num_bytes / 2**20:.1f} MiB  {leftover.what}"])
+        print_lines(console, [f"{leftover.path}  {leftover.num_bytes / 2**20:.1f} MiB  {leftover.description}"])
     if held := list(store.leases.running()):
         print_lines(console, [f"{len(held)} cells are being run, and are left alone"])
     if not leftovers or dry_run:

@@ -1,4 +1,4 @@
-"""Augmentation of a whole epoch, drawn on the CPU, applied per sample and batch-wise where the images are.
+"""Augmentation of whole batches: drawn on the CPU for an epoch, applied on the device of the images.
 
 Dimension letters: B batch, H height, W width, C channels, n samples of an epoch.
 """
@@ -16,12 +16,12 @@ SHIFTED_SHARE = 0.5
 
 @dataclass(frozen=True)
 class Draws:
-    """What happens to each of n samples.
+    """Augmentation parameters of n samples.
 
     Args:
-        down: (n,) pixels by which the window moves down; what lies outside the image is black.
-        right: (n,) pixels to the right.
-        flip: (n,) whether it is mirrored left to right.
+        down: (n,) downward shift of the crop window, in pixels; pixels outside the image are black.
+        right: (n,) shift of the window to the right, in pixels.
+        flip: (n,) bool, whether the sample is mirrored left to right.
     """
 
     down: Tensor
@@ -29,11 +29,11 @@ class Draws:
     flip: Tensor
 
     def to(self, device: torch.device) -> Draws:
-        """Move all of it."""
+        """Move all tensors to a device."""
         return Draws(self.down.to(device), self.right.to(device), self.flip.to(device))
 
     def part(self, places: slice | Tensor) -> Draws:
-        """Take the samples of a batch, by their places in the epoch."""
+        """Select samples by their positions in the epoch."""
         return Draws(self.down[places], self.right[places], self.flip[places])
 
     def tobytes(self) -> bytes:
@@ -42,23 +42,23 @@ class Draws:
 
 
 def draw(kind: str, n: int, *, image_side: int, generator: torch.Generator) -> Draws:
-    """Draw an epoch's augmentation.
+    """Draw the augmentation of an epoch.
 
     Args:
-        kind: ``crop_flip``: a crop of the image padded by an eighth of its side, and a mirror for half of them;
-            ``shift``: half of them moved by up to an eighth of the side; ``none``.
-        n: samples of the epoch.
-        image_side: pixels of the shorter side.
-        generator: on the CPU.
+        kind: ``crop_flip``: a crop of the image padded by an eighth of its side, and a mirror with probability 1/2;
+            ``shift``: a shift by up to an eighth of the side with probability 1/2; ``none``.
+        n: number of samples in the epoch.
+        image_side: shorter side of the images, in pixels.
+        generator: CPU generator.
 
     Raises:
-        ValueError: another kind.
+        ValueError: unknown kind.
     """
     still = torch.zeros(n, dtype=torch.long)
     if kind == "none":
         return Draws(still, still, still.bool())
     if kind not in ("crop_flip", "shift"):
-        raise ValueError(f"augment is crop_flip, shift or none, not '{kind}'")
+        raise ValueError(f"augment={kind}: must be crop_flip, shift or none")
     margin = max(1, image_side // 8)
     down, right = torch.randint(-margin, margin + 1, (2, n), generator=generator)
     coin = torch.rand(n, generator=generator)
@@ -69,12 +69,12 @@ def draw(kind: str, n: int, *, image_side: int, generator: torch.Generator) -> D
 
 
 def gather(images: Tensor, rows: Tensor, draws: Draws) -> Tensor:
-    """Pick samples, move their windows and mirror them, in one indexing.
+    """Select, shift and mirror samples in one indexing operation.
 
     Args:
         images: (n, H, W, C) uint8.
-        rows: (B,) which of them.
-        draws: of the B samples.
+        rows: (B,) indices into ``images``.
+        draws: augmentation of the B samples.
 
     Returns:
         (B, H, W, C) uint8.

@@ -1,4 +1,4 @@
-"""Batches from a split that lies in memory: no workers, no copies of the data set."""
+"""Batches from a split in memory, without workers or copies of the data set."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ import torch
 from torch import Tensor
 
 from ablations.data.augment import Draws, draw, gather
-from ablations.data.epoch import EpochBatches, Rank, moved
+from ablations.data.epoch import EpochBatches, Rank, to_epoch
 from ablations.data.order import epoch_order, num_batches
 from ablations.data.per_sample import SampleDraws
 from ablations.data.streams import epoch_generator
 from ablations.data.transforms import Augmentation
 
 Batch = tuple[Tensor, Tensor]
-"""Images (B, C, H, W), normalised, channels last in memory; labels (B,)."""
+"""Normalised images (B, C, H, W), channels last in memory; labels (B,)."""
 
 EVAL_BATCH = 500
-"""Images of a validation or test batch: the same for every cell, since it can change the last bits."""
+"""Batch size of validation and test: the same for every cell, since it can change the last bits."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """Some rows of an array of images, on a device.
+    """Rows of an image array that form a split, on one device.
 
     Args:
-        images: (m, H, W, C) uint8, of which the split takes ``rows``.
-        labels: (n,) int64, of the rows taken.
-        rows: (n,) where the split's samples are in ``images``.
-        original_rows: (n,) where they are in the data set's part, on the CPU.
+        images: (m, H, W, C) uint8, a superset of the split's images.
+        labels: (n,) int64 labels of the split.
+        rows: (n,) indices of the split's samples in ``images``.
+        original_rows: (n,) their indices in the data set's part, on the CPU.
     """
 
     images: Tensor
@@ -44,12 +44,12 @@ class Split:
 
 
 class Scale:
-    """Normalises images; a channel that never varies keeps a scale of 1.
+    """Normalisation of images; a constant channel keeps a scale of 1.
 
     Args:
-        mean: of each channel, of 0 to 1.
-        std: of each channel, of 0 to 1.
-        device: where the images are.
+        mean: mean of each channel, for pixels from 0 to 1.
+        std: standard deviation of each channel, for pixels from 0 to 1.
+        device: device of the images.
     """
 
     def __init__(self, mean: list[float], std: list[float], *, device: torch.device) -> None:
@@ -63,21 +63,21 @@ class Scale:
 
 
 class TrainBatches(EpochBatches[Batch]):
-    """The batches of an epoch: order and augmentation from streams keyed by (seed, epoch).
+    """Training batches, with order and augmentation from streams keyed by (seed, epoch).
 
-    The samples that do not fill a last batch are left out of that epoch; each epoch leaves out others.
+    Samples that do not fill a last batch are dropped, other ones in each epoch.
 
     Args:
-        split: the training split.
-        scale: normalisation.
-        batch_size: samples of a batch, at most the split's.
-        augmentation: of each sample.
-        seed: the cell's.
-        repeats: how often each sample of an epoch comes in it, as in `epoch_order`.
-        rank: whose part of each batch is given.
+        split: training split.
+        scale: normalisation of the images.
+        batch_size: number of samples in a batch, at most the size of the split.
+        augmentation: augmentation of the images.
+        seed: seed of the cell.
+        repeats: occurrences of each sample in an epoch, as in `epoch_order`.
+        rank: process whose share of each batch is yielded.
 
     Raises:
-        ValueError: batches that the processes cannot share.
+        ValueError: batch size that the processes cannot share.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class TrainBatches(EpochBatches[Batch]):
         return num_batches(len(self.split), batch_size=self.batch_size, repeats=self.repeats)
 
     def _draw(self, epoch: int) -> None:
-        """Draw the order and the augmentation of an epoch, and move them to the device once."""
+        """Draw the order and augmentation of an epoch, and move them to the device once."""
         device = self.split.labels.device
         order = epoch_order(len(self.split), repeats=self.repeats, seed=self.seed, epoch=epoch)
         H, W = self.split.images.shape[1:3]
@@ -112,14 +112,14 @@ class TrainBatches(EpochBatches[Batch]):
         self._by_sample: SampleDraws | None = None
         if self.augmentation.is_drawn_by_sample:
             self._by_sample = SampleDraws(self.augmentation, len(order), size=(H, W), seed=self.seed, epoch=epoch)
-        more = b"" if self._by_sample is None else self._by_sample.tobytes()
-        self.hash = epoch_hash(self.split.original_rows[order], draws, batch_size=self.batch_size, more=more)
+        extra = b"" if self._by_sample is None else self._by_sample.tobytes()
+        self.hash = epoch_hash(self.split.original_rows[order], draws, batch_size=self.batch_size, extra=extra)
         self._order, self._draws = order.to(device), draws.to(device)
 
     def _batches(self, first: int) -> Iterator[Batch]:
         own = self.rank.mirrored(self.batch_size)
         for start in range(first * self.batch_size, len(self) * self.batch_size, self.batch_size):
-            places = moved(own, start)
+            places = to_epoch(own, start)
             picked = self._order[places]
             images = gather(self.split.images, self.split.rows[picked], self._draws.part(places))
             if self._by_sample is not None:
@@ -128,12 +128,12 @@ class TrainBatches(EpochBatches[Batch]):
 
 
 class EvalBatches:
-    """A split in its own order, in batches of `EVAL_BATCH`, without augmentation.
+    """Batches of `EVAL_BATCH` images of a split, in order, without augmentation.
 
     Args:
-        split: the split.
-        scale: normalisation.
-        rank: which images are given: of W processes, each takes every W-th.
+        split: validation or test split.
+        scale: normalisation of the images.
+        rank: process whose share is yielded: of W processes, each takes every W-th image.
     """
 
     def __init__(self, split: Split, *, scale: Scale, rank: Rank = Rank()) -> None:  # noqa: B008  # frozen
@@ -150,14 +150,14 @@ class EvalBatches:
             yield self.scale(self.split.images[batch_rows]), batch_labels
 
 
-def epoch_hash(rows: Tensor, draws: Draws, *, batch_size: int, more: bytes = b"") -> str:
-    """Hash what an epoch's batches hold: which images in which order, and what was drawn for each.
+def epoch_hash(rows: Tensor, draws: Draws, *, batch_size: int, extra: bytes = b"") -> str:
+    """Hash the order and the augmentation of an epoch's samples.
 
     Args:
-        rows: (n,) of the data set's part, in the epoch's order, on the CPU.
-        draws: of the n samples, on the CPU.
-        batch_size: samples of a batch.
-        more: what decides what is drawn beside the draws.
+        rows: (n,) rows of the data set's part, in the epoch's order, on the CPU.
+        draws: augmentation of the n samples, on the CPU.
+        batch_size: number of samples in a batch.
+        extra: bytes that determine further random draws.
     """
-    text = f"{batch_size} ".encode() + rows.numpy().tobytes() + draws.tobytes() + more
+    text = f"{batch_size} ".encode() + rows.numpy().tobytes() + draws.tobytes() + extra
     return hashlib.sha256(text).hexdigest()[:12]

@@ -1,8 +1,8 @@
-"""The cache: what a data set holds, decoded once per machine and memory-mapped, written whole or not at all.
+"""Cache of decoded data sets: written once per machine, atomically, and memory-mapped.
 
-A data set is one folder, ``<kind>-<fingerprint>-v<version>/``: for each part ``<part>_images.npy`` (n, height, width,
-channels) and ``<part>_labels.npy``; ``val_rows.npy`` where validation is cut from train; and ``info.json``. Of one that
-is streamed the folder ends in ``-streamed`` and holds the list of files in the images' place.
+A data set is one folder, ``<kind>-<fingerprint>-v<version>/``. It holds ``<part>_images.npy`` (n, height, width,
+channels) and ``<part>_labels.npy`` for each part, ``val_rows.npy`` if validation is cut from train, and ``info.json``.
+The folder of a streamed data set ends in ``-streamed`` and holds file lists instead of images.
 """
 
 from __future__ import annotations
@@ -26,34 +26,33 @@ from ablations.data.streams import SPLIT_SEED
 from ablations.data.tree import SAMPLE_IMAGES, ImageTree
 
 VAL_SHARE = 0.1
-"""Share of train that is cut off as validation where the data set has none of its own."""
+"""Share of train that is cut off for validation if the data set has no validation split."""
 
 IMAGENET_MEAN, IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
-"""Of ImageNet-1k's training images, as torchvision 0.29 has them (``transforms/_presets.py``)."""
+"""Statistics of ImageNet-1k's training images, as in torchvision 0.29 (``transforms/_presets.py``)."""
 
 
 def prepare(source: Source, *, in_memory: InMemory = "auto") -> DataInfo:
-    """Decode a data set into the cache, or list it there to be streamed, and return what is known of it.
+    """Decode a data set into the cache, or list its files there for streaming, and return its description.
 
-    What is there already is not made again.
+    Existing cache entries are reused.
 
     Args:
-        source: the data set.
-        in_memory: ``on``: decode it; ``off``: stream it; ``auto``: decode it if that takes no more than a limit.
+        source: data set.
+        in_memory: ``on``: decode; ``off``: stream; ``auto``: decode if the images take at most `IN_MEMORY_BYTES`.
 
     Raises:
-        UsageError: a file that cannot be read, a cache folder that cannot be written, or data that cannot be streamed;
-            nothing is left behind.
+        UsageError: unreadable file, unwritable cache folder, or data that cannot be streamed; nothing is left behind.
     """
     placement = place(source, in_memory)
     if placement.streamed:
         assert isinstance(source, ImageTree)
-        source = replace(source, by_contents=False)  # which would read every image of what is too large to be read
+        source = replace(source, by_contents=False)  # hashing contents would read every image
     folder = data_folder(source.name, source.fingerprint, streamed=placement.streamed)
     if not (folder / "info.json").exists():
         _write(folder, source, streamed=placement.streamed)
     info = json.loads((folder / "info.json").read_text())
-    # The same images may lie in a folder of another name, beside other files.
+    # The entry may be that of another folder with the same images; name and notes are of this one.
     own = {"name": source.name, "notes": [*source.notes, *info["notes"]], "placement": placement.why}
     root = str(source.root.resolve()) if isinstance(source, ImageTree) and placement.streamed else ""
     return DataInfo(**{**info, **own, "image_shape": tuple(info["image_shape"]), "root": root})
@@ -89,16 +88,16 @@ def _write(folder: Path, source: Source, *, streamed: bool) -> None:
 
 
 def _list(scratch: Path, tree: ImageTree) -> None:
-    """Write the list of files of a data set that is streamed, and what is known of it without reading it all."""
+    """Write the file lists of a streamed data set and its description, without reading every image."""
     for part, files in tree.parts.items():
         files.save(scratch, part)
     counts = _cut(scratch, {part: files.labels for part, files in tree.parts.items()})
     if tree.kind == "imagenet":
-        mean, std, whence = IMAGENET_MEAN, IMAGENET_STD, "ImageNet's published ones"
+        mean, std, origin = IMAGENET_MEAN, IMAGENET_STD, "ImageNet's published values"
     else:
         sample = tree.sample()
         mean, std = _statistics(sample)
-        whence = f"those of {len(sample):,} training images, drawn once" if len(sample) == SAMPLE_IMAGES else "of train"
+        origin = f"from {len(sample):,} training images, drawn once" if len(sample) == SAMPLE_IMAGES else "from train"
     info = DataInfo(
         name=tree.name,
         fingerprint=tree.fingerprint,
@@ -110,14 +109,14 @@ def _list(scratch: Path, tree: ImageTree) -> None:
         mean=mean,
         std=std,
         flips=tree.flips,
-        notes=[f"mean and standard deviation are {whence}"],
+        notes=[f"mean and standard deviation: {origin}"],
         streamed=True,
     )
     (scratch / "info.json").write_text(json.dumps(asdict(info), indent=1))
 
 
 def _cut(scratch: Path, labels: Mapping[str, npt.NDArray[np.int64]]) -> dict[str, int]:
-    """Cut validation from train where the data set has none of its own; return how many images each split has."""
+    """Cut validation from train if the data set has none; return the number of images in each split."""
     counts = {part: len(own) for part, own in labels.items()}
     if "val" in counts:
         return counts
@@ -132,12 +131,12 @@ def _cut_validation(labels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     try:
         _, val = train_test_split(np.arange(len(labels)), test_size=VAL_SHARE, random_state=SPLIT_SEED, stratify=labels)
     except ValueError as error:
-        raise UsageError(f"train is too small to cut {VAL_SHARE:.0%} off for validation: {error}") from error
+        raise UsageError(f"train is too small to cut off {VAL_SHARE:.0%} for validation: {error}") from error
     return np.sort(val)
 
 
 def _statistics(images: npt.NDArray[np.uint8]) -> tuple[list[float], list[float]]:
-    """Return mean and standard deviation of each channel of images (n, height, width, channels), of 0 to 1."""
+    """Compute the mean and standard deviation of each channel of images (n, height, width, channels), of 0 to 1."""
     counts = np.stack([np.bincount(images[..., c].ravel(), minlength=256) for c in range(images.shape[3])])
     levels, weights = np.arange(256) / 255, counts / counts.sum(axis=1, keepdims=True)
     mean = weights @ levels

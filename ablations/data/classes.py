@@ -1,4 +1,4 @@
-"""Which classes of a data set are taken."""
+"""Selection of a data set's classes."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from ablations.data.streams import SPLIT_SEED
 from ufo.init import keyed_generator
 from ufo.registry import unknown_name
 
-MOST_NAMED = 20
-"""Classes that a message lists."""
+MAX_NAMED = 20
+"""Largest number of classes that a message lists."""
 
 
 def choose_classes(names: list[str], wanted: str | None) -> list[str]:
-    """Return the classes that are taken, in the order that they have.
+    """Select classes, in the data set's order.
 
     Args:
-        names: all classes, in their order.
-        wanted: how many, drawn with the split's own seed so that a smaller choice lies in a larger one; or names,
-            joined by plus signs; None: all of them.
+        names: names of all classes, in order.
+        wanted: number of classes, drawn with the split's own seed so that a smaller choice lies in a larger one; or
+            names, joined by plus signs; None: all of them.
 
     Raises:
-        UsageError: more classes than there are, or a name that is none of them.
+        UsageError: number out of range, or unknown name.
 
     >>> choose_classes(["a", "b", "c", "d"], "d+b")
     ['b', 'd']
@@ -34,12 +34,12 @@ def choose_classes(names: list[str], wanted: str | None) -> list[str]:
         return names
     if wanted.isdecimal():
         if not 2 <= int(wanted) <= len(names):
-            raise UsageError(f"classes {wanted}: there are {len(names):,}; give a number from 2 to that")
+            raise UsageError(f"classes={wanted}: must be from 2 to {len(names):,}, the number of classes")
         drawn = torch.randperm(len(names), generator=keyed_generator(SPLIT_SEED, "classes"))[: int(wanted)]
         return [names[i] for i in sorted(drawn.tolist())]
     chosen = set(wanted.split(JOINT))
     for name in sorted(chosen - set(names)):
         listed = str(unknown_name("class", name, names))
-        more = f"{', '.join(names[:MOST_NAMED])} and {len(names) - MOST_NAMED:,} more"
-        raise UsageError(listed if len(names) <= MOST_NAMED else f"{listed.partition(' Valid: ')[0]} Valid: {more}")
+        more = f"{', '.join(names[:MAX_NAMED])} and {len(names) - MAX_NAMED:,} more"
+        raise UsageError(listed if len(names) <= MAX_NAMED else f"{listed.partition(' Valid: ')[0]} Valid: {more}")
     return [name for name in names if name in chosen]

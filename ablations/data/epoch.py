@@ -1,4 +1,4 @@
-"""What every training's batches have in common: an epoch to draw, a place in it to keep, and a share of each batch."""
+"""Base of all training batches: drawing an epoch, resuming within it, and sharing each batch among processes."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ AnyBatch = TypeVar("AnyBatch")
 
 @dataclass(frozen=True)
 class Rank:
-    """Which of the processes that share a training, or an evaluation, this one is.
+    """Rank of this process among those that share a training or an evaluation.
 
     Args:
-        number: from 0.
-        world_size: how many there are.
+        number: rank, from 0.
+        world_size: number of processes.
     """
 
     number: int = 0
     world_size: int = 1
 
     def mirrored(self, batch_size: int) -> slice | Tensor:
-        """Return the places of this process's samples in a batch, among which is each one's partner in mixing.
+        """Return the positions of this process's samples in a batch, each with its mixing partner's.
 
-        The partner is as far from the batch's end as the sample is from its beginning.
+        A partner is as far from the batch's end as the sample is from its start.
 
         Args:
-            batch_size: samples of the whole batch.
+            batch_size: number of samples in a batch, over all processes.
 
         Raises:
-            ValueError: they cannot be shared out in pairs.
+            ValueError: batch that cannot be shared in pairs.
 
         >>> Rank(0, 2).mirrored(8).tolist(), Rank(1, 2).mirrored(8).tolist()
         ([0, 1, 6, 7], [2, 3, 4, 5])
@@ -44,55 +44,54 @@ class Rank:
         pairs, left = divmod(batch_size, 2 * self.world_size)
         if left:
             raise ValueError(
-                f"batches of {batch_size} cannot be shared by {self.world_size} processes: "
-                f"batch_size must be a multiple of {2 * self.world_size}"
+                f"batch_size={batch_size}: must be a multiple of {2 * self.world_size} for {self.world_size} processes"
             )
         front = torch.arange(self.number * pairs, (self.number + 1) * pairs)
         return torch.cat((front, batch_size - 1 - front.flip(0)))
 
 
 class EpochBatches(ABC, Generic[AnyBatch]):
-    """The batches of a training, drawn anew for each epoch from the seed, wherever the images come from.
+    """Training batches, drawn again for each epoch from the seed, for any source of images.
 
-    Lightning's Trainer tells a loader the epoch through ``sampler.set_epoch``, and saves and restores its place by
-    ``state_dict`` and ``load_state_dict``; so does whoever else drives it.
+    Lightning's Trainer sets the epoch through ``sampler.set_epoch``, and saves and restores the position with
+    ``state_dict`` and ``load_state_dict``. Any other training loop must do the same.
 
     Args:
-        batch_size: samples of a batch, of all processes together.
-        rank: whose part of each batch is given.
+        batch_size: number of samples in a batch, over all processes.
+        rank: process whose share of each batch is yielded.
 
     Attributes:
-        hash: of what the epoch's whole batches hold, known before the first of them.
+        hash: hash of the epoch's whole batches, set before the first is yielded.
     """
 
     def __init__(self, *, batch_size: int, rank: Rank) -> None:
         self.batch_size, self.rank = batch_size, rank
         self.hash = ""
         self._epoch: int | None = None
-        self._given = 0
+        self._num_yielded = 0
         self._resumed: tuple[int, int] | None = None
 
     @property
     def sampler(self) -> Self:
-        """Itself, which is told the epoch where a DataLoader's sampler is."""
+        """Return the object itself: the Trainer calls ``set_epoch`` on a data loader's sampler."""
         return self
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw an epoch (from 0), unless it is drawn already."""
+        """Draw an epoch (from 0), unless it is already drawn."""
         if epoch != self._epoch:
             self._draw(epoch)
             self._epoch = epoch
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the epoch, and how many of its batches have been given."""
-        return {"epoch": 0 if self._epoch is None else self._epoch, "batches": self._given}
+        """Return the epoch and the number of its batches that were yielded."""
+        return {"epoch": 0 if self._epoch is None else self._epoch, "batches": self._num_yielded}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Begin behind the batches that were given, when that epoch is asked for next."""
+        """Skip the batches that were yielded, when that epoch is requested next."""
         self._resumed = (state_dict["epoch"], state_dict["batches"])
 
     def first(self) -> AnyBatch:
-        """Return the first batch of the first epoch, whole in every process."""
+        """Return the first batch of the first epoch, unsplit in every process."""
         rank, self.rank = self.rank, Rank()
         try:
             self.set_epoch(0)
@@ -104,30 +103,30 @@ class EpochBatches(ABC, Generic[AnyBatch]):
         if self._epoch is None:
             self.set_epoch(0)
         resumed, self._resumed = self._resumed, None
-        self._given = resumed[1] if resumed is not None and resumed[0] == self._epoch else 0
-        for batch in self._batches(self._given):
-            self._given += 1
+        self._num_yielded = resumed[1] if resumed is not None and resumed[0] == self._epoch else 0
+        for batch in self._batches(self._num_yielded):
+            self._num_yielded += 1
             yield batch
 
     @abstractmethod
     def __len__(self) -> int:
-        """Return the number of the epoch's batches."""
+        """Return the number of batches in an epoch."""
 
     @abstractmethod
     def _draw(self, epoch: int) -> None:
-        """Draw an epoch, and set its hash."""
+        """Draw an epoch and set its hash."""
 
     @abstractmethod
     def _batches(self, first: int) -> Iterator[AnyBatch]:
-        """Give the epoch's batches from number ``first`` on."""
+        """Yield the epoch's batches from index ``first``."""
 
 
-def moved(places: slice | Tensor, start: int) -> slice | Tensor:
-    """Return places in a batch as places in the epoch.
+def to_epoch(places: slice | Tensor, start: int) -> slice | Tensor:
+    """Convert positions in a batch to positions in the epoch.
 
     Args:
-        places: of samples in the batch.
-        start: place of the batch's first sample.
+        places: positions of samples in the batch.
+        start: position of the batch's first sample in the epoch.
     """
     if isinstance(places, slice):
         return slice(places.start + start, places.stop + start)

@@ -1,4 +1,4 @@
-"""The files of a part of a data set: a million of them in some tens of MB."""
+"""File lists of data set parts: a million files take some tens of MB."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from ablations.config import UsageError
 
 @dataclass(frozen=True)
 class FileList:
-    """Files with their labels; memory-mapped where it comes from the cache.
+    """Files with their labels; memory-mapped if loaded from the cache.
 
     Args:
-        names: bytes of all paths below the root, one after the other.
-        ends: (n,) where each path ends in them.
-        labels: (n,) of each file.
-        sizes: (n,) bytes of each file.
+        names: bytes of all paths below the root, concatenated.
+        ends: (n,) end of each path in ``names``.
+        labels: (n,) label of each file.
+        sizes: (n,) size of each file, in bytes.
     """
 
     names: npt.NDArray[np.uint8]
@@ -40,17 +40,17 @@ class FileList:
         return os.fsdecode(self.names[start : int(self.ends[row])].tobytes())
 
     def paths(self) -> Iterator[str]:
-        """Give the path of each file below the root."""
+        """Yield the path of each file below the root."""
         return (self.path(row) for row in range(len(self)))
 
     def save(self, folder: Path, part: str) -> None:
-        """Write it as ``<part>_{names,ends,labels,sizes}.npy``."""
+        """Save the list as ``<part>_{names,ends,labels,sizes}.npy``."""
         for field in ("names", "ends", "labels", "sizes"):
             np.save(folder / f"{part}_{field}.npy", getattr(self, field))
 
     @classmethod
     def load(cls, folder: Path, part: str) -> FileList:
-        """Map what `save` has written; processes that map it share its memory."""
+        """Memory-map a list that `save` wrote; processes share the memory."""
         names, ends, labels, sizes = (
             np.load(folder / f"{part}_{field}.npy", mmap_mode="r") for field in ("names", "ends", "labels", "sizes")
         )
@@ -58,7 +58,7 @@ class FileList:
 
 
 class FileListBuilder:
-    """Gathers files one by one, in a few dozen bytes each."""
+    """Builder of a `FileList`, which holds each file in a few dozen bytes."""
 
     def __init__(self) -> None:
         self._names = bytearray()
@@ -71,9 +71,9 @@ class FileListBuilder:
         """Add a file.
 
         Args:
-            path: below the root, with slashes.
-            label: of its class.
-            size: bytes.
+            path: path below the root, with slashes.
+            label: label of its class.
+            size: size in bytes.
         """
         self._names += os.fsencode(path)
         self._ends.append(len(self._names))
@@ -81,13 +81,13 @@ class FileListBuilder:
         self._sizes.append(size)
 
     def build(self) -> FileList:
-        """Return the list of what was added."""
+        """Return the list of the added files."""
         ends, labels, sizes = (np.array(column, dtype=np.int64) for column in (self._ends, self._labels, self._sizes))
         return FileList(np.frombuffer(bytes(self._names), dtype=np.uint8), ends, labels, sizes)
 
 
 def walk(folder: str) -> Iterator[os.DirEntry[str]]:
-    """Give every file below a folder, by name, one folder after the other."""
+    """Yield every file below a folder, sorted by name within each folder."""
     with os.scandir(folder) as entries:
         ordered = sorted(entries, key=lambda entry: entry.name)
     for entry in ordered:
@@ -98,20 +98,20 @@ def walk(folder: str) -> Iterator[os.DirEntry[str]]:
 
 
 def file_size(entry: os.DirEntry[str]) -> int:
-    """Return the bytes of a file.
+    """Return the size of a file in bytes.
 
     Raises:
-        UsageError: it is no file, such as a pipe that would be waited for, or a link to nothing.
+        UsageError: broken link, or no regular file: reading a pipe would block.
     """
     try:
         status = entry.stat()
     except OSError as error:
         raise UsageError(f"{entry.path} cannot be read: {error.strerror}; repair or remove it") from error
     if not stat.S_ISREG(status.st_mode):
-        raise UsageError(f"{entry.path} cannot be read: it is no file; repair or remove it")
+        raise UsageError(f"{entry.path} cannot be read: it is not a regular file; repair or remove it")
     return status.st_size
 
 
 def shown(path: str | Path) -> str:
-    """Write a path for people, a byte that is no character as a question mark."""
+    """Format a path for display, with a question mark for each undecodable byte."""
     return os.fsencode(path).decode(errors="replace")

@@ -23,18 +23,18 @@ DATA_SETS = {
     "shapes": "for --task detect: circles, rectangles and triangles that overlap; 1,300 images of 128 x 128 px, drawn",
     "tiny-imagenet:DIR": "Tiny-ImageNet in its own layout: wnids.txt, words.txt, train/, val/; 64 x 64 px, 200 classes",
 }
-"""Name on the command line to what it is."""
+"""Name on the command line to description."""
 
 FOLDERS = tuple(name.partition(":")[0] for name in DATA_SETS if ":" in name)
-"""Kinds that are followed by a folder."""
+"""Kinds that need a folder."""
 
-TORCHVISION = "; torchvision's files are looked for under --data-root"
+TORCHVISION = "; torchvision's files belong under --data-root"
 
 OBJECTS = ("coco", "shapes")
-"""Kinds of images with objects in them."""
+"""Kinds whose images have annotated objects."""
 
 OWN_SIZE = {"imagenet": 224}
-"""Pixels to which images of a kind are brought unless asked otherwise; others are left as they are."""
+"""Default image size of a kind, in pixels; images of other kinds keep their size."""
 
 
 def find_source(
@@ -43,14 +43,14 @@ def find_source(
     """Find a data set by its name on the command line.
 
     Args:
-        spec: a name of `DATA_SETS`; those that need a folder are followed by it.
-        data_root: folder of torchvision's own files.
-        download: whether a missing one may be fetched.
-        image_size: pixels of the side to which images are resized and cropped; None: as they are.
-        classes: which classes are taken, as `choose_classes` reads it; None: all.
+        spec: name in `DATA_SETS`, followed by the folder if the kind needs one.
+        data_root: folder of torchvision's data sets.
+        download: whether a missing data set may be downloaded.
+        image_size: side to which images are resized and cropped, in pixels; None: unchanged.
+        classes: selection of classes, as in `choose_classes`; None: all.
 
     Raises:
-        UsageError: an unknown name, data that is not there, or data of objects.
+        UsageError: unknown name, missing data, or a data set for detection.
     """
     kind, root = _parse(spec, task="classify")
     if root is not None:
@@ -60,35 +60,34 @@ def find_source(
         return image_folder(root, kind=kind, image_size=image_size, classes=classes, by_contents=by_contents)
     for field, value in (("image_size", image_size), ("classes", classes)):
         if value is not None:
-            what = "images have a size of their own" if field == "image_size" else "classes are taken as they are"
             folders = [name for name in FOLDERS if name not in OBJECTS]
-            raise UsageError(f"{field} is for {', '.join(folders)}; of '{kind}' the {what}")
+            raise UsageError(f"{field} does not apply to '{kind}', only to {', '.join(folders)}; omit it")
     return Digits() if kind == "digits" else Cifar(kind, root=data_root, download=download)
 
 
 def find_objects(spec: str, *, image_size: int | None) -> ObjectSource:
-    """Find a data set of images with objects in them by its name on the command line.
+    """Find a detection data set by its name on the command line.
 
     Args:
-        spec: a name of `OBJECTS`; ``coco`` is followed by its folder.
-        image_size: pixels of the side of drawn images; None: as many as they have by default.
+        spec: name in `OBJECTS`; ``coco`` is followed by its folder.
+        image_size: side of drawn images, in pixels; None: the default.
 
     Raises:
-        UsageError: an unknown name, data that is not there, or data without objects.
+        UsageError: unknown name, missing data, or a data set for classification.
     """
     _, root = _parse(spec, task="detect")
     if root is None:
         return Shapes(SIDE if image_size is None else image_size)
     if image_size is not None:
-        raise UsageError("image_size is not for coco, whose images differ in size: give train_sides and eval_side")
+        raise UsageError("image_size does not apply to coco, whose images differ in size; set train_sides, eval_side")
     return Coco(root)
 
 
 def _parse(spec: str, *, task: Task) -> tuple[str, Path | None]:
-    """Return the kind of a data set, and its folder where it has one.
+    """Return the kind of a data set, and its folder if it needs one.
 
     Raises:
-        UsageError: there is none of the name, it is for another task, or it lacks its folder.
+        UsageError: unknown name, data set of another task, or missing folder.
     """
     kind, colon, place = spec.partition(":")
     valid = [name.partition(":")[0] for name in DATA_SETS]
@@ -97,7 +96,7 @@ def _parse(spec: str, *, task: Task) -> tuple[str, Path | None]:
     if (kind in OBJECTS) != (task == "detect"):
         other = "detect" if kind in OBJECTS else "classify"
         fitting = [name for name in valid if (name in OBJECTS) == (task == "detect")]
-        raise UsageError(f"--data {kind} is for --task {other}; for --task {task} there are {', '.join(fitting)}")
+        raise UsageError(f"--data {kind} is for --task {other}; for --task {task} choose from {', '.join(fitting)}")
     if kind not in FOLDERS:
         if colon:
             raise UsageError(f"data set '{kind}' takes no folder{'' if kind in OBJECTS else TORCHVISION}")
@@ -106,5 +105,5 @@ def _parse(spec: str, *, task: Task) -> tuple[str, Path | None]:
         raise UsageError(f"{kind} needs a folder: --data {kind}:DIR")
     try:
         return kind, Path(place).expanduser()
-    except RuntimeError as error:  # ~name of a user that there is not
+    except RuntimeError as error:  # ~name of an unknown user
         raise UsageError(f"no folder {place}: {error}") from error

@@ -1,4 +1,4 @@
-"""What tells one set of image files from every other: their paths, with their contents or their sizes."""
+"""Fingerprints of image files: hashes of their paths, with their contents or sizes."""
 
 from __future__ import annotations
 
@@ -20,21 +20,20 @@ from ablations.data.location import cache_root
 
 LOG = logging.getLogger(__name__)
 
-YOUNG_NS = 2 * 10**9
-"""A file changed this shortly before it was read might be changed again without a trace in its times, whose grain is
-some milliseconds (two seconds on FAT): its digest is not kept."""
+MIN_AGE_NS = 2 * 10**9
+"""Smallest age of a file whose digest is cached: file times have a grain of milliseconds (two seconds on FAT), so a
+second change soon after the first can leave them unchanged."""
 
 Stamp = tuple[int, int, int, int, int]
-"""Device, inode, size, times of change of the contents and of the status (ns): what a change of a file changes."""
+"""Device, inode, size, times of content and status change (ns): a change of the file changes one of them."""
 
 DIGEST_BYTES = 32
 
 
 def of_sizes(parts: Mapping[str, FileList], *, image_size: int | None) -> str:
-    """Hash paths and sizes: what can be told of a million files without reading them.
+    """Hash paths and sizes, without reading the files.
 
-    Two sets of equal paths and sizes and of other pixels are taken for one: compressed images that differ seldom
-    agree in every size.
+    Data sets that differ only in pixels get the same hash: compressed images rarely agree in every size.
     """
     digest = _begin(image_size)
     for part, files in sorted(parts.items()):
@@ -44,10 +43,10 @@ def of_sizes(parts: Mapping[str, FileList], *, image_size: int | None) -> str:
 
 
 def of_contents(parts: Mapping[str, FileList], *, root: Path, image_size: int | None) -> str:
-    """Hash paths and contents. A file is read once: its digest is kept for as long as the file is not changed.
+    """Hash paths and contents. A file is read once: its digest is cached until the file changes.
 
     Raises:
-        UsageError: a file that cannot be read.
+        UsageError: unreadable file.
     """
     digest = _begin(image_size)
     kept = _Digests(root)
@@ -59,7 +58,7 @@ def of_contents(parts: Mapping[str, FileList], *, root: Path, image_size: int | 
 
 
 class _Digests:
-    """Digests of files, by what their status says: a file of which that is unchanged is not read again.
+    """Cached digests of files, keyed by file status: an unchanged file is not read again.
 
     Args:
         root: folder of the data set.
@@ -74,7 +73,7 @@ class _Digests:
         self._now = time.time_ns()
 
     def of_files(self, files: FileList) -> Iterator[bytes]:
-        """Give the digest of each file."""
+        """Yield the digest of each file."""
         paths = [f"{self._root}/{path}" for path in files.paths()]
         stamps = [_stamp(path) for path in paths]
         unread = [path for path, stamp in zip(paths, stamps, strict=True) if stamp not in self._known]
@@ -86,8 +85,8 @@ class _Digests:
                 yield content
 
     def save(self) -> None:
-        """Keep the digests, unless the cache cannot be written: then the files are read again next time."""
-        old = {stamp: digest for stamp, digest in self._used.items() if max(stamp[3:]) < self._now - YOUNG_NS}
+        """Save the digests; if the cache cannot be written, the files are read again next time."""
+        old = {stamp: digest for stamp, digest in self._used.items() if max(stamp[3:]) < self._now - MIN_AGE_NS}
         if not old or old.keys() == self._known.keys():
             return
         stamps = np.array(list(old), dtype=np.uint64)
@@ -107,7 +106,7 @@ class _Digests:
             with np.load(self._place) as kept:
                 stamps, digests = kept["stamps"].tolist(), kept["digests"]
         except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-            LOG.warning("%s cannot be read, so every image is read anew: %s", self._place, error)
+            LOG.warning("%s cannot be read, so every image is read again: %s", self._place, error)
             return {}
         return {tuple(stamp): digest.tobytes() for stamp, digest in zip(stamps, digests, strict=True)}
 
@@ -118,7 +117,7 @@ def _begin(image_size: int | None) -> hashlib._Hash:
 
 def _stamp(path: str) -> Stamp:
     try:
-        status = os.stat(path)  # noqa: PTH116  # of a million paths, no objects
+        status = os.stat(path)  # noqa: PTH116  # Path objects are slow for a million paths
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}; repair or remove it") from error
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns

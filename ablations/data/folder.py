@@ -1,4 +1,4 @@
-"""A folder of class folders of images, ImageNet's among them."""
+"""Folders of class folders with images, such as ImageNet."""
 
 from __future__ import annotations
 
@@ -15,27 +15,26 @@ from ablations.data.tree import ImageTree
 def image_folder(root: Path, *, kind: str, image_size: int | None, classes: str | None, by_contents: bool) -> ImageTree:
     """Find ``DIR/{train,val,test}/<class>/**/*.jpg``.
 
-    ``test/`` is the test split; without it ``val/`` is, and validation is cut from train.
+    ``test/`` is the test split. Without it, ``val/`` is the test split and validation is cut from train.
 
     Args:
-        root: DIR.
-        kind: ``imagefolder``, or ``imagenet``, whose ``test/`` has no labels and is left out.
-        image_size: pixels of the side to which images are brought; None: all have one size already.
-        classes: which classes are taken, as `choose_classes` reads it.
-        by_contents: whether the fingerprint is of contents.
+        root: folder DIR.
+        kind: ``imagefolder``, or ``imagenet``, whose unlabelled ``test/`` is ignored.
+        image_size: side to which images are resized and cropped, in pixels; None: all have one size.
+        classes: selection of classes, as in `choose_classes`; None: all.
+        by_contents: whether the fingerprint hashes contents instead of sizes.
 
     Raises:
-        UsageError: a folder is missing or has no images, the parts have different classes, or there are not the
-            classes that are wanted.
+        UsageError: missing or empty folder, classes that differ between parts, or invalid selection of classes.
     """
     check_root(root)
     parts = [part for part in ("train", "val", "test") if (root / part).is_dir()]
     notes: list[str] = []
     if kind == "imagenet" and "test" in parts and not _class_folders(root / "test"):
         parts.remove("test")
-        notes.append("test/ has no class folders, so no labels, and is left out")
+        notes.append("test/ has no class folders, hence no labels, and is ignored")
     if "train" not in parts or len(parts) < 2:
-        raise UsageError(f"{root} needs the folders train/ and val/ or test/; it has {parts or 'neither'}")
+        raise UsageError(f"{root} needs the folders train/ and val/ or test/; it has {', '.join(parts) or 'neither'}")
     names = _class_names(root / "train")
     for part in parts:
         _check_classes(root, part, names)
@@ -64,16 +63,16 @@ def check_root(root: Path) -> None:
     """Check the folder of a data set.
 
     Raises:
-        UsageError: it is not there, or its name is no text.
+        UsageError: missing folder, or undecodable folder name.
     """
     if not root.is_dir():
         raise UsageError(f"no folder {root}")
     if shown(root.resolve()) != str(root.resolve()):
-        raise UsageError(f"the name of the folder {shown(root)} is no text; rename it")
+        raise UsageError(f"the folder name {shown(root)} cannot be decoded as text; rename it")
 
 
 def note_classes(chosen: list[str], *, of: int) -> str:
-    """Say which classes are taken.
+    """Format the selected classes as a note.
 
     >>> note_classes(["cat", "dog"], of=5)
     '2 of 5 classes: cat, dog'
@@ -83,25 +82,22 @@ def note_classes(chosen: list[str], *, of: int) -> str:
 
 
 def note_no_images(part: str, others: list[str], notes: list[str]) -> None:
-    """Note the files that are no images by their name."""
+    """Add a note on the files without an image extension."""
     if others:
-        notes.append(
-            f"{part}/ has files that are no images by their name, which are left out: {len(others)}, "
-            f"the first {shown(others[0])}"
-        )
+        notes.append(f"{part}/: ignored files without an image extension: {len(others)}, first {shown(others[0])}")
 
 
 def is_image(name: str) -> bool:
-    """Whether a file is an image by its name."""
-    return os.path.splitext(name)[1].lower() in EXTENSIONS  # noqa: PTH122  # of a million names, no objects
+    """Return whether a file name has an image extension."""
+    return os.path.splitext(name)[1].lower() in EXTENSIONS  # noqa: PTH122  # Path objects are slow for a million names
 
 
 def _check_classes(root: Path, part: str, classes: list[str]) -> None:
     names = _class_names(root / part)
     if missing := sorted(set(classes) - set(names)):
-        raise UsageError(f"class '{missing[0]}' is in {root / 'train'} and not in {root / part}")
+        raise UsageError(f"class '{missing[0]}' is in {root / 'train'} but not in {root / part}")
     if extra := sorted(set(names) - set(classes)):
-        raise UsageError(f"class '{extra[0]}' is in {root / part} and not in {root / 'train'}")
+        raise UsageError(f"class '{extra[0]}' is in {root / part} but not in {root / 'train'}")
 
 
 def _list_files(root: Path, part: str, classes: list[str], notes: list[str]) -> FileList:
@@ -125,9 +121,9 @@ def _note_left_out(folder: Path, notes: list[str]) -> None:
     entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     hidden = [entry.path for entry in entries if entry.is_dir() and entry.name.startswith(".")]
     loose = [entry.path for entry in entries if not entry.is_dir()]
-    for paths, what in ((hidden, "folders that begin with a dot"), (loose, "files in no class folder")):
+    for paths, what in ((hidden, "hidden folders"), (loose, "files outside class folders")):
         if paths:
-            notes.append(f"{folder.name}/ has {what}, which are left out: {len(paths)}, the first {shown(paths[0])}")
+            notes.append(f"{folder.name}/: ignored {what}: {len(paths)}, first {shown(paths[0])}")
 
 
 def _class_folders(folder: Path) -> list[str]:

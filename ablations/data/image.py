@@ -1,4 +1,4 @@
-"""One image file, read right or refused: the one way in which in-memory and streamed data decode."""
+"""Decoding of image files, the same for in-memory and streamed data; unusable files are rejected."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ COLOUR_MODES = ("RGB", "RGBA", "P", "CMYK", "YCbCr", "LA")
 
 
 def read_image(path: Path) -> tuple[Image, str]:
-    """Read an image file in 8-bit RGB, turned as its EXIF orientation says.
+    """Read an image file as 8-bit RGB, rotated by its EXIF orientation.
 
-    Sixteen-bit greyscale and floating point have no exact 8-bit form, and are refused.
+    Sixteen-bit greyscale and floating-point images have no exact 8-bit form and are rejected.
 
     Returns:
-        The image, and the mode that it has in its file.
+        Image, and its mode in the file.
 
     Raises:
-        UsageError: it cannot be read, or has no exact 8-bit form; the message names the file.
+        UsageError: unreadable file, or no exact 8-bit form; the message names the file.
     """
     from PIL import Image, ImageOps
 
@@ -47,12 +47,12 @@ def read_image(path: Path) -> tuple[Image, str]:
 
 
 def fit(image: Image, side: int, *, crop: float = 1.0) -> Image:
-    """Take the largest centred square of an image, and bring it to a size.
+    """Crop the largest centred square of an image and resize it.
 
     Args:
-        image: RGB.
-        side: pixels of the result.
-        crop: share of that square's side that is taken: 1 to its border, less leaves a border out on each side.
+        image: RGB image.
+        side: side of the result, in pixels.
+        crop: share of the square's side that is kept, above 0 and at most 1.
     """
     from PIL import Image, ImageOps
 
@@ -60,7 +60,7 @@ def fit(image: Image, side: int, *, crop: float = 1.0) -> Image:
 
 
 def allow_large_images() -> None:
-    """Say nothing of images above Pillow's first limit; above the second, twice as large, they are refused."""
+    """Silence Pillow's warning on large images; twice that size still raises an error."""
     from PIL import Image
 
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)

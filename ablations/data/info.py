@@ -1,4 +1,4 @@
-"""What is known of a data set once it is decoded, or listed to be streamed."""
+"""Description of a data set that is decoded, or listed for streaming."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from ablations.config.types import Task
 
 @dataclass(frozen=True)
 class DataInfo:
-    """What is known of a data set.
+    """Description of a prepared data set.
 
     Args:
-        name: as configurations have it, without a path.
-        fingerprint: of the files.
+        name: name in configurations, without a path.
+        fingerprint: hash of the files.
         classes: class names, by label.
-        image_shape: height, width, channels.
-        num_train: training images, validation cut off.
-        num_val: validation images.
-        num_test: test images.
-        mean: of each channel over train, of 0 to 1.
-        std: of each channel over train.
-        flips: whether a mirrored image still shows the same class.
-        notes: what a user should know of how it was read.
-        streamed: whether its images are decoded as they are needed, and not in the cache.
-        root: folder of the images, where they are streamed.
-        placement: whether it is streamed, and why; empty where that was never the question.
-        task: that it is for.
+        image_shape: height, width and channels of the images.
+        num_train: number of training images, without validation.
+        num_val: number of validation images.
+        num_test: number of test images.
+        mean: mean of each channel over train, for pixels from 0 to 1.
+        std: standard deviation of each channel over train, for pixels from 0 to 1.
+        flips: whether a mirrored image keeps its class.
+        notes: messages to the user about how the data set was read.
+        streamed: whether images are decoded on demand instead of cached.
+        root: folder of the images if they are streamed, else empty.
+        placement: whether it is streamed, and why; empty if it cannot be.
+        task: task of the data set.
     """
 
     name: str
@@ -47,5 +47,5 @@ class DataInfo:
 
     @property
     def chance_pct(self) -> float:
-        """What guessing is scored, in per cent: an accuracy, or the average precision of a net that finds nothing."""
+        """Chance level in per cent: the accuracy of guessing, or the average precision without detections."""
         return 100 / len(self.classes) if self.task == "classify" else 0.0

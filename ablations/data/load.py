@@ -1,4 +1,4 @@
-"""The batches of a cell, from memory or streamed."""
+"""Batches of a cell, from memory or streamed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ablations.data.streaming import Images, ImageStream, Request
 from ablations.data.transforms import Augmentation
 
 TIMED_IMAGES = 32
-"""Images whose decoding is timed for a plan."""
+"""Number of images whose decoding is timed for a plan."""
 
 
 Train = TypeVar("Train", bound=EpochBatches[Any])
@@ -28,14 +28,14 @@ Eval = TypeVar("Eval", bound=Iterable[Any])
 
 @dataclass(frozen=True, kw_only=True)
 class CellData(Generic[Train, Eval]):
-    """What a cell trains and is measured on.
+    """Batches of a cell's training and evaluation.
 
     Args:
-        train: drawn anew for each epoch.
-        val: looked at after each epoch.
-        test: looked at once; None where the cell is scored on ``val``.
-        split_hash: of which images are in which split.
-        close: ends the processes that decode, if there are any.
+        train: training batches, drawn again for each epoch.
+        val: validation batches, evaluated after each epoch.
+        test: test batches, evaluated once; None if the cell is scored on ``val``.
+        split_hash: hash of the assignment of images to splits.
+        close: function that ends the decoding processes, if any.
     """
 
     train: Train
@@ -49,7 +49,7 @@ ImageData = CellData[EpochBatches[Batch], Iterable[Batch]]
 
 
 def make_images(config: CellConfig, info: DataInfo) -> Images:
-    """Return what decodes a cell's images where they are streamed."""
+    """Make the reader of a cell's streamed images."""
     return Images(
         info,
         side=config.images.image_size,
@@ -60,10 +60,10 @@ def make_images(config: CellConfig, info: DataInfo) -> Images:
 
 
 def time_images(config: CellConfig, info: DataInfo) -> float:
-    """Return the seconds in which one core decodes and augments a training image of a streamed data set.
+    """Measure the seconds that one core takes to decode and augment a training image of a streamed data set.
 
     Raises:
-        UsageError: one of those that are tried cannot be read.
+        UsageError: unreadable image among those timed.
     """
     splits = find_rows(info, train_limit=config.images.train_limit, with_test=False)
     images, rows = make_images(config, info), splits["train"].rows
@@ -74,7 +74,7 @@ def time_images(config: CellConfig, info: DataInfo) -> float:
 
 
 def make_augmentation(config: CellConfig) -> Augmentation:
-    """Return how a cell's training images are augmented, one by one."""
+    """Make the augmentation of a cell's training images."""
     return Augmentation(
         augment=config.augmentation.augment,
         policy=config.augmentation.policy,
@@ -86,16 +86,16 @@ def make_augmentation(config: CellConfig) -> Augmentation:
 
 
 def load_in_memory(config: CellConfig, info: DataInfo, *, device: torch.device, rank: Rank) -> ImageData:
-    """Make the batches of a cell whose images lie in memory.
+    """Make the batches of a cell with images in memory.
 
     Args:
-        config: the cell.
-        info: its data set, decoded in the cache.
-        device: of the images and the batches.
-        rank: whose part of each batch is given.
+        config: configuration of the cell.
+        info: data set of the cell, decoded in the cache.
+        device: device of the images and batches.
+        rank: process whose share of each batch is yielded.
 
     Raises:
-        ValueError: batches that the processes cannot share.
+        ValueError: batch size that the processes cannot share.
     """
     with_test = config.run.scored_on == "test"
     scale = Scale(info.mean, info.std, device=device)
@@ -118,17 +118,17 @@ def load_in_memory(config: CellConfig, info: DataInfo, *, device: torch.device, 
 
 
 def load_streamed(config: CellConfig, info: DataInfo, *, workers: int, device: torch.device, rank: Rank) -> ImageData:
-    """Make the batches of a cell whose images are decoded as they are needed.
+    """Make the batches of a cell with streamed images.
 
     Args:
-        config: the cell.
-        info: its data set, listed in the cache.
-        workers: processes that decode; any number gives the same batches.
-        device: of the batches.
-        rank: whose part of each batch is given.
+        config: configuration of the cell.
+        info: data set of the cell, listed in the cache.
+        workers: number of decoding processes; the batches do not depend on it.
+        device: device of the batches.
+        rank: process whose share of each batch is yielded.
 
     Raises:
-        ValueError: batches that the processes cannot share.
+        ValueError: batch size that the processes cannot share.
     """
     with_test = config.run.scored_on == "test"
     scale = Scale(info.mean, info.std, device=device)

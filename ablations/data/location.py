@@ -1,4 +1,4 @@
-"""Where decoded data lie: one folder per machine, one in it for each data set."""
+"""Location of the cache: one folder per machine, with one folder per data set."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from pathlib import Path
 from ablations.config import UsageError
 
 VERSION = 2
-"""Of decoding and of the cut of validation: another one decodes anew. It does not enter a cell's id, since a change
-makes every finished cell stale. 2: the orientation that a camera notes (EXIF) is applied."""
+"""Version of decoding and of the validation cut; another one decodes again. It is not part of a cell's id, since a
+change makes every finished cell stale. 2: the EXIF orientation is applied."""
 
 
 def cache_root() -> Path:
-    """Return the folder of decoded data: ``ABLATIONS_CACHE``, or ``ablations`` in the user's cache folder."""
+    """Return the cache folder: ``ABLATIONS_CACHE``, or ``ablations`` in the user's cache folder."""
     if folder := os.environ.get("ABLATIONS_CACHE"):
         return Path(folder)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ablations"
 
 
 def cached(fingerprint: str) -> list[Path]:
-    """Return the folders of a data set's decoded data, and of its list of files where it is streamed."""
+    """Return the cache folders of a data set: decoded images and, if it is streamed, file lists."""
     return sorted(cache_root().glob(f"*-{fingerprint}-v*"))
 
 
@@ -32,19 +32,19 @@ def data_folder(name: str, fingerprint: str, *, streamed: bool) -> Path:
     """Return the folder of a data set in the cache.
 
     Args:
-        name: as configurations have it.
-        fingerprint: of the files.
-        streamed: whether it holds the list of files instead of the images.
+        name: name in configurations.
+        fingerprint: hash of the files.
+        streamed: whether it holds file lists instead of images.
     """
     return cache_root() / f"{name.partition(':')[0]}-{fingerprint}-v{VERSION}{'-streamed' * streamed}"
 
 
 @contextmanager
 def filled(folder: Path) -> Iterator[Path]:
-    """Give a folder to be filled, which then takes the place of the one that is wanted, whole, or is removed.
+    """Yield an empty folder to fill, then rename it to ``folder``; remove it if that fails.
 
     Raises:
-        UsageError: it cannot be written.
+        UsageError: unwritable cache.
     """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)

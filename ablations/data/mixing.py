@@ -1,9 +1,9 @@
-"""Mixup, CutMix and random erasing of a batch on its device, each sample by a draw of its own.
+"""Mixup, CutMix and random erasing of a batch on its device, with separate draws for each sample.
 
 Dimension letters: n samples of an epoch, B of a batch, C channels, H height, W width, K classes.
 
-A sample's partner is the one as far from the batch's end as it is from its beginning. Draws are made on the CPU for a
-whole epoch, mixing and erasing from streams of their own, and moved once; the noise of erasing is drawn on the device.
+A sample's partner is as far from the batch's end as the sample is from its start. Draws for a whole epoch are made on
+the CPU, from separate streams for mixing and erasing, and moved once; the erasing noise is drawn on the device.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ import torch
 from torch import Tensor
 
 from ablations.data.boxes import draw_sides
-from ablations.data.epoch import moved
+from ablations.data.epoch import to_epoch
 from ablations.data.streams import epoch_generator
 from ufo.init import keyed_seed
 
 ERASED_AREA, ERASED_LOG_ASPECT = (0.02, 1 / 3), math.log(1 / 0.3)
-"""Share of the image's area that is erased, and the largest logarithm of its height by its width (timm 1.0, which DeiT
-uses; the source, arXiv 1708.04896, has 0.02 to 0.4)."""
+"""Range of the erased share of the image's area, and largest logarithm of height / width (timm 1.0, as in DeiT; the
+source, arXiv 1708.04896, has 0.02 to 0.4)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Mixing:
-    """How the samples of a batch are mixed and erased.
+    """Parameters of the mixing and erasing of a batch.
 
     Args:
-        mixup: alpha of the Beta(alpha, alpha) from which a share is drawn (arXiv 1710.09412); 0: none.
-        cutmix: alpha of the Beta from which the area of a pasted rectangle is drawn (arXiv 1905.04899); 0: none. With
-            both, each sample has one or the other with probability 1/2.
-        mix_probability: that a sample is mixed at all.
-        erasing: probability that a rectangle of a sample becomes noise (arXiv 1708.04896).
+        mixup: alpha of the Beta(alpha, alpha) distribution of a sample's share (arXiv 1710.09412); 0: no mixup.
+        cutmix: alpha of the Beta distribution of a pasted rectangle's area (arXiv 1905.04899); 0: no CutMix. With both,
+            each sample gets one or the other with probability 1/2.
+        mix_probability: probability that a sample is mixed.
+        erasing: probability that a rectangle of a sample is replaced by noise (arXiv 1708.04896).
     """
 
     mixup: float
@@ -48,24 +48,24 @@ class Mixing:
         return self.mixup > 0 or self.cutmix > 0
 
     def __bool__(self) -> bool:
-        """Whether anything happens at all."""
+        """Return whether batches are mixed or erased."""
         return self.mixes or self.erasing > 0
 
 
 class MixingDraws:
-    """What happens to each sample of an epoch.
+    """Draws of mixing and erasing for each sample of an epoch.
 
     Args:
-        mixing: what is drawn.
-        num_batches: of the epoch.
-        batch_size: B.
-        size: of the images, (H, W).
-        seed: the cell's.
-        epoch: from 0.
-        device: of the batches.
+        mixing: parameters of the draws.
+        num_batches: number of batches in the epoch.
+        batch_size: number of samples in a batch, B.
+        size: size of the images, (H, W).
+        seed: seed of the cell.
+        epoch: epoch, from 0.
+        device: device of the batches.
 
     Attributes:
-        hash: of the draws.
+        hash: hash of the draws.
     """
 
     def __init__(
@@ -101,15 +101,15 @@ class MixingDraws:
 
         Args:
             images: (B, C, H, W), normalised.
-            labels: (B,).
-            index: of the batch in the epoch; each must be asked for once, in order, for the noise goes on.
-            num_classes: K.
-            own: places of these samples in the batch, as `Rank.mirrored` has them; None: they are its first, or all.
+            labels: (B,) class labels.
+            index: index of the batch in the epoch; batches must come once each, in order, for the noise generator.
+            num_classes: number of classes, K.
+            own: positions of these samples in the batch, as in `Rank.mirrored`; None: the first ones, or all.
 
         Returns:
-            Images, and (B, K) probabilities of the classes where labels are mixed, else the labels.
+            Images, and (B, K) class probabilities if labels are mixed, else the labels.
         """
-        part = moved(slice(0, len(images)) if own is None else own, index * self.batch_size)
+        part = to_epoch(slice(0, len(images)) if own is None else own, index * self.batch_size)
         if self.mixing.erasing:  # before mixing, as timm's loader does
             images = self._erase(images, self._hit[index], self._erased[part], own)
         if not self.mixing.mixes:
@@ -122,22 +122,22 @@ class MixingDraws:
         return images, torch.lerp(classes.flip(0), classes, shares[:, :1].float())
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return where the noise of erasing is."""
+        """Return the state of the noise generator."""
         return {"noise": self._noise.get_state()} if self.mixing.erasing else {}
 
     def load_state_dict(self, state_dict: dict[str, Tensor]) -> None:
-        """Go on with the noise of erasing from there."""
+        """Restore the state of the noise generator."""
         if self.mixing.erasing:
             self._noise.set_state(state_dict["noise"])
 
     def _erase(self, images: Tensor, hit: Tensor, boxes: Tensor, own: slice | Tensor | None) -> Tensor:
-        """Fill boxes of samples with noise, which is drawn for all that are hit in the whole batch, in their order.
+        """Fill boxes with noise, which is drawn for all erased samples of the whole batch, in order.
 
         Args:
-            images: (B, C, H, W) of this process.
-            hit: places in the whole batch of the samples that are hit.
-            boxes: (B, 4) of this process.
-            own: places of this process's samples in the whole batch; a slice or None: all.
+            images: (B, C, H, W) images of this process.
+            hit: positions of the erased samples in the whole batch.
+            boxes: (B, 4) boxes of this process.
+            own: positions of this process's samples in the whole batch; slice or None: all.
         """
         noise = torch.empty_like(images[hit % len(images)]).normal_(generator=self._noise)
         rows = hit
@@ -150,10 +150,10 @@ class MixingDraws:
 
 
 def inside(boxes: Tensor, size: tuple[int, ...] | torch.Size) -> Tensor:
-    """Tell which pixels lie in a sample's box.
+    """Return a mask of the pixels inside each sample's box.
 
     Args:
-        boxes: (B, 4) top, left, bottom and right in pixels, the last two excluded.
+        boxes: (B, 4) top, left, bottom and right in pixels, the last two exclusive.
         size: (H, W).
 
     Returns:
@@ -167,7 +167,7 @@ def inside(boxes: Tensor, size: tuple[int, ...] | torch.Size) -> Tensor:
 
 
 def _draw_mix(mixing: Mixing, n: int, size: tuple[int, int], generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Return (n, 4) boxes that come from the partner, empty for mixup; (n, 2) own shares of the label and of pixels."""
+    """Return (n, 4) boxes taken from the partner, empty for mixup; (n, 2) own shares of the label and the pixels."""
     H, W = size
     mixed = torch.rand(n, generator=generator) < mixing.mix_probability
     coins = torch.rand(n, generator=generator) < 0.5
@@ -180,23 +180,23 @@ def _draw_mix(mixing: Mixing, n: int, size: tuple[int, int], generator: torch.Ge
     top, bottom = (centre_y - half_height).clamp(0, H), (centre_y + half_height).clamp(0, H)
     left, right = (centre_x - half_width).clamp(0, W), (centre_x + half_width).clamp(0, W)
     boxes = torch.stack((top, left, bottom, right), dim=1) * (cut & mixed)[:, None]
-    kept = 1 - (bottom - top) * (right - left) / (H * W)  # by the pixels that there are
+    kept = 1 - (bottom - top) * (right - left) / (H * W)  # by the area inside the image
     label, pixels = torch.where(cut, kept, of_mixup), torch.where(cut, torch.ones(n), of_mixup)
     return boxes, torch.where(mixed[:, None], torch.stack((label, pixels), dim=1), 1.0)
 
 
 def _draw_beta(alpha: float, n: int, generator: torch.Generator) -> Tensor:
-    """Draw n shares from Beta(alpha, alpha), whose own class in torch takes no generator."""
+    """Draw n shares from Beta(alpha, alpha); torch's own class takes no generator."""
     gammas = torch._standard_gamma(torch.full((2, n), alpha, dtype=torch.float64), generator=generator)
     return (gammas[0] / gammas.sum(0)).float()
 
 
 def _draw_erased(probability: float, n: int, size: tuple[int, int], generator: torch.Generator) -> Tensor:
-    """Return (n, 4) boxes that are erased; empty ones for samples that keep all, or that none of the tries fits."""
+    """Return (n, 4) erased boxes, empty for samples that are not erased or for which no try fits."""
     H, W = size
     wanted = torch.rand(n, generator=generator) < probability
     height, width, fits = draw_sides(
-        n, size=size, most=(H - 1, W - 1), area=ERASED_AREA, log_aspect=ERASED_LOG_ASPECT, generator=generator
+        n, size=size, largest=(H - 1, W - 1), area=ERASED_AREA, log_aspect=ERASED_LOG_ASPECT, generator=generator
     )
     places = torch.rand(n, 2, generator=generator)
     top, left = (places[:, 0] * (H - height + 1)).floor(), (places[:, 1] * (W - width + 1)).floor()

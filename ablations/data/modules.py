@@ -1,4 +1,4 @@
-"""LightningDataModules, one for each kind of data. Apart from the rest of the room: planning needs no Lightning."""
+"""LightningDataModules, one per kind of data, apart from the other modules: planning needs no Lightning."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ CPU = torch.device("cpu")
 
 
 class CellDataModule(LightningDataModule, ABC):
-    """What a cell trains and is measured on, in batches that lie on the trainer's device.
+    """Batches of a cell's training and evaluation, on the trainer's device.
 
-    The order and the augmentation of an epoch follow the trainer's epoch, and a run that is gone on with in the middle
-    of one takes the next batch of it: `EpochBatches` tells how. Of several processes each gets its own part of the
-    same batches. The batches are plain tuples, and serve any module.
+    The order and augmentation of an epoch follow the trainer's epoch, and a run resumed within an epoch continues with
+    its next batch (see `EpochBatches`). Each of several processes gets its own share of the same batches. Batches are
+    plain tuples, for any module.
 
     Args:
-        config: the cell.
-        info: its data set, in the cache.
-        workers: processes that decode images that are not in memory; any number gives the same batches.
+        config: configuration of the cell.
+        info: data set of the cell, in the cache.
+        workers: number of decoding processes of streamed images; the batches do not depend on it.
     """
 
     def __init__(self, config: CellConfig, info: DataInfo, *, workers: int = 0) -> None:
@@ -38,10 +38,10 @@ class CellDataModule(LightningDataModule, ABC):
         self._loaded_for: tuple[torch.device, Rank] | None = None
 
     def setup(self, stage: str | None = None) -> None:
-        """Load what is not loaded yet, on the trainer's device; without a trainer, on the CPU.
+        """Load the batches on the trainer's device, unless loaded already; without a trainer, on the CPU.
 
         Raises:
-            ValueError: batches that the trainer's processes cannot share.
+            ValueError: batch size that the trainer's processes cannot share.
         """
         trainer = self.trainer
         device = CPU if trainer is None else trainer.strategy.root_device
@@ -50,51 +50,51 @@ class CellDataModule(LightningDataModule, ABC):
             self._loaded, self._loaded_for = self._load(device, rank), (device, rank)
 
     def train_dataloader(self) -> EpochBatches[Any]:
-        """Return the batches of an epoch."""
+        """Return the training batches."""
         train: EpochBatches[Any] = self._data.train
         return train
 
     def val_dataloader(self) -> Iterable[Any]:
-        """Return validation's batches."""
+        """Return the validation batches."""
         val: Iterable[Any] = self._data.val
         return val
 
     def test_dataloader(self) -> Iterable[Any]:
-        """Return the test's batches.
+        """Return the test batches.
 
         Raises:
-            UsageError: the cell is scored on validation, and sees no test image.
+            UsageError: cell that is scored on validation, without test images.
         """
         if self._data.test is None:
-            raise UsageError("this cell is scored on validation: it has no test images")
+            raise UsageError("this cell is scored on validation and has no test images; call validate instead")
         test: Iterable[Any] = self._data.test
         return test
 
     def predict_dataloader(self) -> Iterable[Any]:
-        """Return the test's batches, of which a module takes the images alone."""
+        """Return the test batches; a module uses only their images."""
         return self.test_dataloader()
 
     def teardown(self, stage: str | None = None) -> None:
-        """End the processes that decode."""
+        """End the decoding processes."""
         if self._loaded is not None:
             self._loaded.close()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the place in the epoch, for a checkpoint."""
+        """Return the position in the epoch, for a checkpoint."""
         return {} if self._loaded is None else {"train": self._loaded.train.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a place in an epoch.
+        """Restore the position in an epoch.
 
-        Lightning's Trainer restores the place of a loader by itself, but not where a module has asked it for the number
-        of steps (``estimated_stepping_batches``) before it has restored its loops.
+        Lightning's Trainer restores a loader's position itself, except if a module requests the number of steps
+        (``estimated_stepping_batches``) before the loops are restored.
         """
         if state_dict:
             self._data.train.load_state_dict(state_dict["train"])
 
     @property
     def split_hash(self) -> str:
-        """Hash of which images are in which split."""
+        """Hash of the assignment of images to splits."""
         return self._data.split_hash
 
     @property
@@ -110,23 +110,23 @@ class CellDataModule(LightningDataModule, ABC):
 
 
 class ImagesInMemory(CellDataModule):
-    """Images that are decoded once and lie on the device: batches (B, C, H, W) of them and labels (B,)."""
+    """Images decoded once, on the device: batches of images (B, C, H, W) and labels (B,)."""
 
     def _load(self, device: torch.device, rank: Rank) -> CellData[Any, Any]:
         return load_in_memory(self.config, self.info, device=device, rank=rank)
 
 
 class StreamedImages(CellDataModule):
-    """Images that are decoded as they are needed: batches (B, C, H, W) of them and labels (B,)."""
+    """Images decoded on demand: batches of images (B, C, H, W) and labels (B,)."""
 
     def _load(self, device: torch.device, rank: Rank) -> CellData[Any, Any]:
         return load_streamed(self.config, self.info, workers=self.workers, device=device, rank=rank)
 
 
 class ImagesWithObjects(CellDataModule):
-    """Images with the boxes, classes and masks of the objects in them: lists of images (3, H, W) and of targets.
+    """Images with boxes, classes and masks of their objects: lists of images (3, H, W) and of targets.
 
-    Evaluation gives one image at a time, with its row in the split.
+    Evaluation yields one image at a time, with its row in the split.
     """
 
     def _load(self, device: torch.device, rank: Rank) -> CellData[Any, Any]:
@@ -134,14 +134,14 @@ class ImagesWithObjects(CellDataModule):
 
 
 def make_data(config: CellConfig, info: DataInfo, *, workers: int = 0) -> CellDataModule:
-    """Make a cell's data, of its kind.
+    """Make the data module of a cell.
 
     Args:
-        config: the cell.
-        info: its data set, in the cache.
-        workers: processes that decode images that are not in memory; any number gives the same batches.
+        config: configuration of the cell.
+        info: data set of the cell, in the cache.
+        workers: number of decoding processes of streamed images; the batches do not depend on it.
     """
     if config.task == "detect":
         return ImagesWithObjects(config, info, workers=workers)
-    assert config.images.streamed == info.streamed, "the cell and its data set differ in where images come from"
+    assert config.images.streamed == info.streamed, "the cell and its data set disagree on streaming"
     return (StreamedImages if info.streamed else ImagesInMemory)(config, info, workers=workers)

@@ -1,10 +1,10 @@
-"""The operations of RandAugment and AutoAugment on a batch, each sample with a strength of its own.
+"""Operations of RandAugment and AutoAugment on a batch, with a separate strength for each sample.
 
 Dimension letters: m samples, C channels (1 or 3), H height, W width.
 
-They are torchvision's (torchvision/transforms/v2/_auto_augment.py of 0.29): what has no strength is its functional,
-what blends with a degenerate image takes that from its functional, and what moves pixels takes the nearest, as there.
-Its own classes draw once for a batch, which is another recipe. On one channel ``Color`` changes nothing.
+They follow torchvision 0.29 (torchvision/transforms/v2/_auto_augment.py): operations without a strength are its
+functionals, blends use its functionals' degenerate images, and geometric operations sample the nearest pixel.
+torchvision's classes draw once per batch, which is another recipe. ``Color`` leaves one-channel images unchanged.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as tv
 
 LARGEST_SHEAR, LARGEST_SHIFT, LARGEST_ANGLE, LARGEST_BLEND = 0.3, 150 / 331, 30.0, 0.9
-"""At full strength: tangent; share of the side; degrees; distance of a factor from 1."""
+"""Values at full strength: tangent; share of the side; degrees; distance of a factor from 1."""
 
 FEWEST_BITS = 4
 
@@ -27,10 +27,10 @@ def apply_operation(name: str, images: Tensor, strength: Tensor, sign: Tensor) -
     """Apply an operation to every sample of a batch.
 
     Args:
-        name: one of `OPERATIONS`.
+        name: name in `OPERATIONS`.
         images: (m, C, H, W) uint8.
-        strength: (m,) from 0 to 1.
-        sign: (m,) 1 or -1, for operations that go both ways.
+        strength: (m,) strengths from 0 to 1.
+        sign: (m,) 1 or -1, for operations with two directions.
 
     Returns:
         (m, C, H, W) uint8.
@@ -39,12 +39,12 @@ def apply_operation(name: str, images: Tensor, strength: Tensor, sign: Tensor) -
 
 
 def blend(images: Tensor, degenerate: Tensor, factor: Tensor) -> Tensor:
-    """Return factor times the images and 1 - factor times what they degenerate to, cut to 0 to 255: uint8.
+    """Return factor * images + (1 - factor) * degenerate, clamped to 0 to 255: uint8.
 
     Args:
         images: (m, C, H, W) uint8.
-        degenerate: of the same shape, or of one that broadcasts to it.
-        factor: (m,).
+        degenerate: images of the same shape, or of one that broadcasts to it.
+        factor: (m,) weights of the images.
     """
     factor = factor.view(-1, 1, 1, 1)
     return (images * factor + degenerate * (1 - factor)).clamp_(0, 255).to(torch.uint8)
@@ -89,7 +89,7 @@ def _plain(change: Callable[[Tensor], Tensor]) -> Callable[[Tensor, Tensor, Tens
 def _moved(
     by: Callable[[Tensor, Tensor, Tensor, tuple[int, int]], tuple[Tensor, Tensor]],
 ) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-    """Make an operation of a map from where a pixel is to where it comes from, both in pixels from the centre."""
+    """Make an operation from a map of output to source positions, both in pixels from the centre."""
 
     def move(images: Tensor, strength: Tensor, sign: Tensor) -> Tensor:
         H, W = images.shape[2:]
@@ -142,4 +142,4 @@ OPERATIONS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     "Equalize": _plain(tv.equalize),
     "Invert": _plain(tv.invert),
 }
-"""By torchvision's names. RandAugment draws from all but the last."""
+"""Operations by torchvision's names. RandAugment draws from all but the last."""

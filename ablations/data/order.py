@@ -1,4 +1,4 @@
-"""The order of an epoch's samples: the same for images in memory and for streamed ones."""
+"""Order of an epoch's samples, the same for images in memory and streamed images."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from ablations.data.streams import epoch_generator
 def epoch_order(n: int, *, repeats: int, seed: int, epoch: int) -> Tensor:
     """Draw an epoch's order from the stream keyed by (seed, epoch).
 
-    With repeated augmentation (arXiv 1901.09335) an epoch has ``n // repeats`` of the samples, another choice in each
-    epoch, and each of them ``repeats`` times in a row, so in one batch where the batch size is a multiple of it.
+    With repeated augmentation (arXiv 1901.09335) an epoch has ``n // repeats`` of the samples, drawn again for each
+    epoch. Each occurs ``repeats`` times in a row, hence in one batch if the batch size is a multiple of ``repeats``.
 
     Args:
-        n: samples of the split.
-        repeats: how often each sample comes; 1: plain epochs.
-        seed: the cell's.
-        epoch: from 0.
+        n: number of samples in the split.
+        repeats: occurrences of each sample; 1: plain epochs.
+        seed: seed of the cell.
+        epoch: epoch, from 0.
 
     Returns:
-        (n // repeats * repeats,) int64, positions in the split.
+        (n // repeats * repeats,) int64 positions in the split.
 
     >>> epoch_order(7, repeats=3, seed=0, epoch=0).unique(return_counts=True)[1].tolist()
     [3, 3]
@@ -31,7 +31,7 @@ def epoch_order(n: int, *, repeats: int, seed: int, epoch: int) -> Tensor:
 
 
 def num_batches(n: int, *, batch_size: int, repeats: int = 1) -> int:
-    """Count the batches of an epoch; the samples that do not fill a last one are left out.
+    """Return the number of batches in an epoch, without an incomplete last one.
 
     >>> num_batches(100, batch_size=32), num_batches(100, batch_size=33, repeats=3)
     (3, 3)

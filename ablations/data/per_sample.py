@@ -1,9 +1,9 @@
-"""Augmentation of images in memory whose kind differs from sample to sample: an epoch drawn on the CPU at once.
+"""Per-sample augmentation of images in memory, drawn on the CPU for a whole epoch.
 
 Dimension letters: n samples of an epoch, B of a batch, C channels, H height, W width, s operations of a policy.
 
-Each part has a random stream of its own, so that one that is switched on shifts no draw of another. A batch is grouped
-by operation, on the CPU where the draws are, and each group is changed where the images are.
+Each kind has its own random stream, so that enabling one changes no draw of another. A batch is grouped by operation
+on the CPU, where the draws are, and each group is transformed on the device of the images.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ from ablations.data.streams import epoch_generator
 from ablations.data.transforms import AUTO_AUGMENT, Augmentation
 
 AREA, LOG_ASPECT = (0.08, 1.0), math.log(4 / 3)
-"""Share of the image's area that a crop takes, and the largest logarithm of its width by its height (torchvision's)."""
+"""Range of a crop's share of the image's area, and largest logarithm of width / height (torchvision's)."""
 
 JITTER_ORDERS = list(itertools.permutations(("brightness", "contrast", "saturation")))
 
 
 PolicyDraws = tuple[list[str], Tensor, Tensor]
-"""Names of operations; (n, s) which of them; (n, s) their strengths, 0 to 1."""
+"""Names of operations; (n, s) indices of operations; (n, s) their strengths, 0 to 1."""
 
 
 class SampleDraws:
-    """What happens to each sample of an epoch.
+    """Augmentation draws for each sample of an epoch.
 
     Args:
-        augmentation: what is drawn.
-        n: samples of the epoch.
-        size: of the images, (H, W).
-        seed: the cell's.
-        epoch: from 0.
+        augmentation: parameters of the draws.
+        n: number of samples in the epoch.
+        size: size of the images, (H, W).
+        seed: seed of the cell.
+        epoch: epoch, from 0.
     """
 
     def __init__(self, augmentation: Augmentation, n: int, *, size: tuple[int, int], seed: int, epoch: int) -> None:
@@ -71,7 +71,7 @@ class SampleDraws:
 
         Args:
             images: (B, H, W, C) uint8.
-            part: places of its samples in the epoch; a tensor is on the CPU.
+            part: positions of the samples in the epoch; a tensor must be on the CPU.
 
         Returns:
             (B, H, W, C) uint8.
@@ -102,18 +102,18 @@ class SampleDraws:
 
 
 def draw_boxes(n: int, *, size: tuple[int, int], generator: torch.Generator) -> Tensor:
-    """Draw crops as torchvision's RandomResizedCrop does: where none fits, as much of the image as the aspect allows.
+    """Draw crops like torchvision's RandomResizedCrop; if no try fits, the largest crop that the aspect allows.
 
     Args:
-        n: samples.
-        size: of the images, (H, W).
-        generator: on the CPU.
+        n: number of samples.
+        size: size of the images, (H, W).
+        generator: CPU generator.
 
     Returns:
         (n, 4) top, left, height and width in pixels.
     """
     H, W = size
-    height, width, fits = draw_sides(n, size=size, most=size, area=AREA, log_aspect=LOG_ASPECT, generator=generator)
+    height, width, fits = draw_sides(n, size=size, largest=size, area=AREA, log_aspect=LOG_ASPECT, generator=generator)
     fallback = ~fits
     narrow = min(max(W / H, math.exp(-LOG_ASPECT)), math.exp(LOG_ASPECT))
     height = torch.where(fallback, torch.tensor(float(min(H, round(W / narrow)))), height)
@@ -125,14 +125,14 @@ def draw_boxes(n: int, *, size: tuple[int, int], generator: torch.Generator) -> 
 
 
 def crop(images: Tensor, boxes: Tensor, flip: Tensor) -> Tensor:
-    """Bring a box of each image to the image's size, bicubically, and mirror some; a box is never larger than that.
+    """Resize a box of each image, at most as large as the image, to its size (bicubic), and mirror some.
 
-    Pixels just outside a box are seen at its border, as Pillow's crop-and-resize does not.
+    Differs from Pillow's crop and resize: pixels just outside a box contribute to its border.
 
     Args:
         images: (B, C, H, W) uint8.
         boxes: (B, 4) top, left, height and width in pixels.
-        flip: (B,) which are mirrored left to right.
+        flip: (B,) bool, whether an image is mirrored left to right.
 
     Returns:
         (B, C, H, W) uint8.
@@ -154,7 +154,7 @@ def _coins(n: int, generator: torch.Generator) -> Tensor:
 
 
 def _groups(kinds: Tensor) -> Iterator[tuple[int, Tensor]]:
-    """Give each kind with the rows that have it; kinds are on the CPU, so nothing waits for a device."""
+    """Yield each kind with the rows that have it; kinds are on the CPU, so no device is waited for."""
     for kind in sorted(set(kinds.tolist())):
         yield kind, (kinds == kind).nonzero().flatten()
 
@@ -182,7 +182,7 @@ def _draw_auto_augment(
     policies = AutoAugment(AutoAugmentPolicy[AUTO_AUGMENT[augmentation.policy]]).policies
     table = torch.tensor(
         [[(names.index(name), share, (step or 0) / 9) for name, share, step in both] for both in policies]
-    )  # (25, s, 3): operation, how often it is applied, strength in ninths
+    )  # (25, s, 3): operation, probability, strength
     drawn = table[torch.randint(len(table), (n,), generator=generator)]
     applied = torch.rand(n, table.shape[1], generator=generator) <= drawn[:, :, 1]
     return names, torch.where(applied, drawn[:, :, 0], names.index("Identity")).long(), drawn[:, :, 2]

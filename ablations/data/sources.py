@@ -1,7 +1,7 @@
-"""Where images come from: each source names itself, fingerprints its files and decodes them.
+"""Sources of images: each has a name and a fingerprint of its files, and decodes them.
 
-A decoded part is a uint8 array (n, height, width, channels) and int64 labels (n,). No source skips a file: what
-cannot be read stops the command with the file's path.
+A decoded part is a uint8 array (n, height, width, channels) and int64 labels (n,). No source skips a file: an
+unreadable one stops the command with its path.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ Part = tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]
 
 @dataclass(frozen=True)
 class Decoded:
-    """A whole data set in memory.
+    """Decoded data set, in memory.
 
     Args:
-        parts: ``train`` and ``test``, and ``val`` where the data set has one of its own.
+        parts: ``train``, ``test`` and, if the data set has one, ``val``.
         classes: class names, by label.
-        notes: what a user should know of how it was read.
+        notes: messages to the user about how the data set was read.
     """
 
     parts: dict[str, Part]
@@ -35,29 +35,29 @@ class Decoded:
 
 
 class Source(Protocol):
-    """Where a data set lies and how it is read."""
+    """Location and reader of a data set."""
 
     @property
     def name(self) -> str:
-        """As configurations and tables have it, without a path."""
+        """Name in configurations and tables, without a path."""
 
     @property
     def fingerprint(self) -> str:
-        """Hash of what the files hold: another one is another data set."""
+        """Hash of the files' contents, which identifies the data set."""
 
     @property
     def flips(self) -> bool:
-        """Whether a mirrored image still shows the same class."""
+        """Whether a mirrored image keeps its class."""
 
     @property
     def notes(self) -> list[str]:
-        """What a user should know of what was found."""
+        """Messages to the user about the files found."""
 
     def decode(self) -> Decoded:
-        """Read every image.
+        """Decode every image.
 
         Raises:
-            UsageError: a file that cannot be read, with its path.
+            UsageError: unreadable file; the message has its path.
         """
 
 
@@ -70,7 +70,7 @@ class Digits:
     notes: ClassVar[list[str]] = []
 
     def decode(self) -> Decoded:
-        """Read the images, 0 to 16 as uint8 0 to 255, and cut the test split, stratified."""
+        """Scale the images from 0-16 to 0-255 uint8, and cut off a stratified test split."""
         from sklearn.datasets import load_digits
         from sklearn.model_selection import train_test_split
 
@@ -89,10 +89,10 @@ class Cifar:
     Args:
         name: ``cifar10`` or ``cifar100``.
         root: folder that holds torchvision's folder.
-        download: whether what is missing of it may be fetched.
+        download: whether missing files may be downloaded.
 
     Raises:
-        UsageError: it is not there and may not be fetched.
+        UsageError: missing data that may not be downloaded.
     """
 
     flips = True
@@ -103,18 +103,18 @@ class Cifar:
         self.root = root
         self.folder = root / ("cifar-10-batches-py" if name == "cifar10" else "cifar-100-python")
         if download:
-            self._open(train=True, download=True)  # checks what is there, and fetches what is missing
+            self._open(train=True, download=True)  # checks the files, and downloads missing ones
         if not self.folder.is_dir():
-            raise UsageError(f"{name} is not there: no folder {self.folder}; give --data-root DIR or --download")
+            raise UsageError(f"{name} not found: no folder {self.folder}; give --data-root DIR or --download")
 
     @property
     def fingerprint(self) -> str:
-        """Hash of the names and sizes of torchvision's files, whose contents it checks as it reads them."""
+        """Hash of the names and sizes of torchvision's files; torchvision checks their contents."""
         files = sorted(path for path in self.folder.iterdir() if path.is_file())
         return hashlib.sha256("".join(f"{f.name} {f.stat().st_size}\n" for f in files).encode()).hexdigest()[:16]
 
     def decode(self) -> Decoded:
-        """Read both parts through torchvision, which checks the files."""
+        """Decode both parts with torchvision, which checks the files."""
         parts = {"train": self._open(train=True), "test": self._open(train=False)}
         return Decoded(
             {name: (part.data, np.asarray(part.targets, dtype=np.int64)) for name, part in parts.items()},

@@ -1,4 +1,4 @@
-"""Which rows of a data set's parts are train, val and test, in memory and streamed alike."""
+"""Assignment of a data set's rows to train, val and test, the same in memory and streamed."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from ablations.data.streams import SPLIT_SEED
 from ufo.init import keyed_generator
 
 VAL_ROWS = "val_rows.npy"
-"""File of the rows of train that are validation, where the data set has none of its own."""
+"""File of the rows of train that are validation, if the data set has no validation split."""
 
 
 @dataclass(frozen=True)
 class Rows:
-    """The samples of a split.
+    """Samples of a split.
 
     Args:
-        part: of the data set, whose rows they are.
-        rows: (n,) in the part.
-        labels: (n,) of them.
+        part: part of the data set that the rows belong to.
+        rows: (n,) row indices in the part.
+        labels: (n,) labels of the rows.
     """
 
     part: str
@@ -42,12 +42,12 @@ def find_rows(info: DataInfo, *, train_limit: int | None, with_test: bool = True
     """Return the samples of ``train``, ``val`` and ``test``.
 
     Args:
-        info: of a prepared data set.
-        train_limit: number of training images, drawn with the split's own seed; a smaller subset lies in a larger.
-        with_test: whether ``test`` is one of them; else no file of it is opened.
+        info: description of a prepared data set.
+        train_limit: number of training images, drawn with the split's own seed (subsets are nested); None: all.
+        with_test: whether ``test`` is included; otherwise none of its files is opened.
 
     Raises:
-        UsageError: more training images are asked for than there are.
+        UsageError: ``train_limit`` above the number of training images.
     """
     folder = data_folder(info.name, info.fingerprint, streamed=info.streamed)
     rows, parts = {"train": torch.arange(info.num_train)}, {"train": "train", "val": "val"}
@@ -63,7 +63,7 @@ def find_rows(info: DataInfo, *, train_limit: int | None, with_test: bool = True
         rows["val"] = torch.arange(info.num_val)
     if train_limit is not None:
         if train_limit > info.num_train:
-            raise UsageError(f"train_limit {train_limit} exceeds the {info.num_train} training images of {info.name}")
+            raise UsageError(f"train_limit={train_limit}: must be at most {info.num_train}, the images of {info.name}")
         order = torch.randperm(info.num_train, generator=keyed_generator(SPLIT_SEED, "train_limit"))
         rows["train"] = rows["train"][order[:train_limit].sort().values]
     labels = {part: torch.from_numpy(np.load(folder / f"{part}_labels.npy")) for part in set(parts.values())}
@@ -73,16 +73,16 @@ def find_rows(info: DataInfo, *, train_limit: int | None, with_test: bool = True
 def load_splits(
     info: DataInfo, *, train_limit: int | None, device: torch.device, with_test: bool = True
 ) -> dict[str, Split]:
-    """Load ``train``, ``val`` and ``test`` of decoded data; memory-mapped on a CPU, moved once to another device.
+    """Load ``train``, ``val`` and ``test`` of decoded data; memory-mapped on a CPU, copied once to another device.
 
     Args:
-        info: of a data set that is decoded.
+        info: description of a decoded data set.
         train_limit: as in `find_rows`.
-        device: of the images.
+        device: device of the images.
         with_test: as in `find_rows`.
 
     Raises:
-        UsageError: more training images are asked for than there are.
+        UsageError: ``train_limit`` above the number of training images.
     """
     folder = data_folder(info.name, info.fingerprint, streamed=False)
     rows = find_rows(info, train_limit=train_limit, with_test=with_test)
@@ -90,10 +90,10 @@ def load_splits(
 
 
 def split_hash(splits: Mapping[str, Tensor]) -> str:
-    """Hash which images are in which split.
+    """Hash the assignment of images to splits.
 
     Args:
-        splits: of each, its rows (n,) in the data set's part, on the CPU.
+        splits: name of each split to its rows (n,) in the data set's part, on the CPU.
     """
     digest = hashlib.sha256()
     for name, rows in sorted(splits.items()):
@@ -103,7 +103,7 @@ def split_hash(splits: Mapping[str, Tensor]) -> str:
 
 
 def _load_split(folder: Path, split: Rows, device: torch.device) -> Split:
-    with warnings.catch_warnings(action="ignore", category=UserWarning):  # nothing writes to what is mapped read-only
+    with warnings.catch_warnings(action="ignore", category=UserWarning):  # the read-only map is never written
         images = torch.from_numpy(np.load(folder / f"{split.part}_images.npy", mmap_mode="r"))
     if device.type == "cpu":
         return Split(images=images, labels=split.labels, rows=split.rows, original_rows=split.rows)

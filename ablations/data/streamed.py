@@ -1,4 +1,4 @@
-"""Batches of streamed images: the counterparts of those in memory, from the same streams."""
+"""Batches of streamed images: counterparts of those in memory, from the same random streams."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from ablations.data.transforms import Augmentation
 
 
 class StreamedTrainBatches(EpochBatches[Batch]):
-    """The batches of an epoch, decoded as they are needed.
+    """Training batches, decoded on demand.
 
-    The order is that of images in memory. So are ``crop_flip`` and ``shift``, which move whole batches on the device;
-    what is drawn sample by sample comes from a stream keyed by (seed, epoch, place in the epoch).
+    The order equals that of images in memory. So do ``crop_flip`` and ``shift``, which transform whole batches on the
+    device; per-sample augmentation comes from a stream keyed by (seed, epoch, position in the epoch).
 
     Args:
-        stream: of the images.
-        split: the training split.
-        scale: normalisation.
-        batch_size: samples of a batch, at most the split's.
-        augmentation: of the images, as the stream applies it.
-        image_side: pixels of the shorter side.
-        seed: the cell's.
-        repeats: how often each sample of an epoch comes in it, as in `epoch_order`.
-        rank: whose part of each batch is given.
+        stream: stream of the images.
+        split: training split.
+        scale: normalisation of the images.
+        batch_size: number of samples in a batch, at most the size of the split.
+        augmentation: augmentation of the images, as the stream applies it.
+        image_side: shorter side of the images, in pixels.
+        seed: seed of the cell.
+        repeats: occurrences of each sample in an epoch, as in `epoch_order`.
+        rank: process whose share of each batch is yielded.
 
     Raises:
-        ValueError: batches that the processes cannot share.
+        ValueError: batch size that the processes cannot share.
     """
 
     def __init__(
@@ -60,13 +60,13 @@ class StreamedTrainBatches(EpochBatches[Batch]):
         return num_batches(len(self.split.rows), batch_size=self.batch_size, repeats=self.repeats)
 
     def _draw(self, epoch: int) -> None:
-        """Draw the order and the augmentation of an epoch."""
+        """Draw the order and augmentation of an epoch."""
         self._order = epoch_order(len(self.split.rows), repeats=self.repeats, seed=self.seed, epoch=epoch)
         kind = self.augmentation.move
         generator = epoch_generator(self.seed, "augment", epoch)
         draws = draw(kind, len(self._order), image_side=self.image_side, generator=generator)
-        more = f"{self.augmentation} {self.seed} {epoch}".encode() if self.augmentation.is_drawn_by_sample else b""
-        self.hash = epoch_hash(self.split.rows[self._order], draws, batch_size=self.batch_size, more=more)
+        extra = f"{self.augmentation} {self.seed} {epoch}".encode() if self.augmentation.is_drawn_by_sample else b""
+        self.hash = epoch_hash(self.split.rows[self._order], draws, batch_size=self.batch_size, extra=extra)
         self._draws: Draws | None = None if kind == "none" else draws
 
     def _batches(self, first: int) -> Iterator[Batch]:
@@ -76,8 +76,8 @@ class StreamedTrainBatches(EpochBatches[Batch]):
         picked = self._order[places]
         rows, labels = self.split.rows[picked], self.split.labels[picked].to(device)
         draws = None if self._draws is None else self._draws.part(places).to(device)
-        epoch = self._epoch
-        batches = self.stream.batches(self.split.part, rows, places=places, batch_size=size, epoch=epoch, whole=True)
+        epoch, part = self._epoch, self.split.part
+        batches = self.stream.batches(part, rows, places=places, batch_size=size, epoch=epoch, drop_last=True)
         everyone = torch.arange(size, device=device)
         for i, images in enumerate(batches):
             own = slice(i * size, (i + 1) * size)
@@ -86,13 +86,13 @@ class StreamedTrainBatches(EpochBatches[Batch]):
 
 
 class StreamedEvalBatches:
-    """A split in its own order, in batches of `EVAL_BATCH`, without augmentation.
+    """Batches of `EVAL_BATCH` images of a split, in order, without augmentation.
 
     Args:
-        stream: of the images.
-        split: the split.
-        scale: normalisation.
-        rank: which images are given: of W processes, each takes every W-th.
+        stream: stream of the images.
+        split: validation or test split.
+        scale: normalisation of the images.
+        rank: process whose share is yielded: of W processes, each takes every W-th image.
     """
 
     def __init__(self, *, stream: ImageStream, split: Rows, scale: Scale, rank: Rank = Rank()) -> None:  # noqa: B008
@@ -105,6 +105,6 @@ class StreamedEvalBatches:
     def __iter__(self) -> Iterator[Batch]:
         rows = self.split.rows[self._own]
         labels = torch.split(self.split.labels[self._own].to(self.stream.device), EVAL_BATCH)
-        batches = self.stream.batches(self.split.part, rows, batch_size=EVAL_BATCH, epoch=None, whole=False)
+        batches = self.stream.batches(self.split.part, rows, batch_size=EVAL_BATCH, epoch=None, drop_last=False)
         for images, own in zip(batches, labels, strict=True):
             yield self.scale(images), own

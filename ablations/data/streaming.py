@@ -1,11 +1,11 @@
-"""Images decoded as they are needed, by worker processes, in an order that they do not decide.
+"""Images decoded on demand by worker processes, in an order independent of the workers.
 
 Dimension letters: B batch, H height, W width, C channels.
 
-A request says which files are wanted and for which place in which epoch; what comes of it depends on that alone, so
-that any number of workers gives the same batches. Workers are forked from the cell's process and are in its process
-group, so that they end with it. They write images where the cell reads them, in one piece of memory that goes round:
-new memory for each batch costs them a tenth of their time, and nothing has to be handed over.
+A request names files and their positions in an epoch. Its result depends only on the request, so any number of workers
+gives the same batches. Workers are forked from the cell's process and belong to its process group, so they end with it.
+They write images into a ring buffer that the cell reads: allocating memory for each batch costs a tenth of their time,
+and nothing has to be transferred.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ from ablations.data.image import allow_large_images, fit, read_image
 from ablations.data.info import DataInfo
 from ablations.data.location import data_folder
 from ablations.data.transforms import Augmentation
-from ablations.data.tree import another_size
+from ablations.data.tree import size_error
 
 LARGEST_PIECE, PIECES_AHEAD = 16, 2
-"""Images of a request at most, few so that workers end an epoch at about the same time; requests that each worker has
-before it at least, so that none waits."""
+"""Largest number of images in a request, small so that workers finish an epoch at about the same time; smallest number
+of requests queued for each worker, so that none waits."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """Some images of a part.
+    """Request for images of a part.
 
     Args:
-        part: of the data set.
-        rows: in the part's list of files.
-        epoch: of training, from 0; None: as evaluation sees them.
-        places: of each in the epoch.
+        part: part of the data set.
+        rows: rows of the part's file list.
+        epoch: training epoch, from 0; None: evaluation.
+        places: position of each image in the epoch.
     """
 
     part: str
@@ -54,14 +54,14 @@ class Request:
 
 
 class Images:
-    """Reads requests.
+    """Reader of requested images.
 
     Args:
-        info: of a streamed data set.
-        side: pixels to which images are brought; None: they have one size already.
-        augmentation: of training images.
-        eval_crop: share of the side of the centred square that evaluation sees.
-        seed: the cell's.
+        info: description of a streamed data set.
+        side: side to which images are resized, in pixels; None: all have one size.
+        augmentation: augmentation of training images.
+        eval_crop: share of the centred square's side that evaluation keeps.
+        seed: seed of the cell.
     """
 
     def __init__(
@@ -70,20 +70,20 @@ class Images:
         self.root, self.shape, self.side = Path(info.root), info.image_shape, side
         self.augmentation, self.eval_crop, self.seed = augmentation, eval_crop, seed
         if augmentation.is_drawn_by_sample:
-            importlib.import_module("torchvision.transforms.v2")  # once, and not in each worker
+            importlib.import_module("torchvision.transforms.v2")  # once, instead of in each worker
         folder = data_folder(info.name, info.fingerprint, streamed=True)
         parts = [part for part in ("train", "val", "test") if (folder / f"{part}_names.npy").exists()]
         self.files = {part: FileList.load(folder, part) for part in parts}
 
     def read(self, request: Request, out: Tensor | None = None) -> Tensor:
-        """Read the images of a request: (m, H, W, C) uint8.
+        """Read the requested images: (m, H, W, C) uint8.
 
         Args:
-            request: which.
-            out: where they are written; None: into memory of their own.
+            request: images to read.
+            out: tensor to write to; None: a new one.
 
         Raises:
-            UsageError: one of them cannot be read; the message names its file.
+            UsageError: unreadable image; the message names its file.
         """
         images = torch.empty(len(request.rows), *self.shape, dtype=torch.uint8) if out is None else out
         for i, (row, place) in enumerate(zip(request.rows, request.places, strict=True)):
@@ -94,7 +94,7 @@ class Images:
         path = self.files[request.part].path(row)
         image, _ = read_image(self.root / path)
         if self.side is None and (image.height, image.width) != self.shape[:2]:
-            raise another_size(str(self.root / path), image.size, like=self.shape[:2])
+            raise size_error(str(self.root / path), image.size, like=self.shape[:2])
         if request.epoch is not None:
             image = self.augmentation(image, self.side, seed=self.seed, epoch=request.epoch, position=position)
         elif self.side is not None:
@@ -103,14 +103,14 @@ class Images:
 
 
 class ImageStream:
-    """Serves requests in their order, with workers that stay from epoch to epoch.
+    """Stream of requested images, in order, from persistent workers.
 
     Args:
-        images: that answers them.
-        workers: processes that decode; 0: the cell's own does, between its steps.
-        batch_size: images of a training batch; two of them are decoded while a step runs.
-        largest_batch: images of the largest batch of all.
-        device: to which images are moved, from pinned memory where it is a GPU.
+        images: reader of the images.
+        workers: number of decoding processes; 0: the cell's process decodes between its steps.
+        batch_size: number of images in a training batch; two batches are decoded during a step.
+        largest_batch: number of images in the largest batch.
+        device: device of the batches; a GPU receives images from pinned memory.
     """
 
     def __init__(
@@ -125,14 +125,14 @@ class ImageStream:
         self._requests = _Requests()
         self._loader = DataLoader(
             _Writer(images, self._ring.images),
-            batch_sampler=self._requests,  # type: ignore[arg-type]  # what it gives goes to the data set as it is
+            batch_sampler=self._requests,  # type: ignore[arg-type]  # its items are passed to the data set unchanged
             num_workers=workers,
-            collate_fn=_as_it_is,
+            collate_fn=_identity,
             prefetch_factor=each or None,
             persistent_workers=workers > 0,
-            multiprocessing_context="fork" if workers else None,  # whose children know when the cell is gone
+            multiprocessing_context="fork" if workers else None,  # forked workers notice when the cell's process ends
             worker_init_fn=_begin_worker,
-            generator=torch.Generator(),  # else it draws from the global one
+            generator=torch.Generator(),  # otherwise the global one is used
         )
 
     def batches(
@@ -142,23 +142,23 @@ class ImageStream:
         *,
         batch_size: int,
         epoch: int | None,
-        whole: bool,
+        drop_last: bool,
         places: Tensor | None = None,
     ) -> Iterator[Tensor]:
-        """Give batches (B, H, W, C) uint8, on the device; each is overwritten after the next has been asked for.
+        """Yield batches (B, H, W, C) uint8 on the device; each is overwritten after the next is requested.
 
         Args:
-            part: of the data set.
-            rows: (n,) in the part's list, in their order.
-            batch_size: images of a batch.
-            epoch: of training, from 0; None: as evaluation sees them.
-            whole: whether a last batch that is not full is left out.
-            places: (n,) of the images in the epoch; None: their order.
+            part: part of the data set.
+            rows: (n,) rows of the part's file list, in order.
+            batch_size: number of images in a batch.
+            epoch: training epoch, from 0; None: evaluation.
+            drop_last: whether an incomplete last batch is dropped.
+            places: (n,) positions of the images in the epoch; None: their order.
 
         Raises:
-            UsageError: an image that cannot be read; the message names its file.
+            UsageError: unreadable image; the message names its file.
         """
-        stop = len(rows) // batch_size * batch_size if whole else len(rows)
+        stop = len(rows) // batch_size * batch_size if drop_last else len(rows)
         where = torch.arange(len(rows)) if places is None else places
         sizes = [min(batch_size, stop - start) for start in range(0, stop, batch_size)]
         slots = [self._ring.take(size) for size in sizes]
@@ -180,7 +180,7 @@ class ImageStream:
     def close(self) -> None:
         """End the workers."""
         iterator = self._loader._iterator
-        if iterator is not None and hasattr(iterator, "_shutdown_workers"):  # torch 2.14 has no public way
+        if iterator is not None and hasattr(iterator, "_shutdown_workers"):  # torch 2.14 has no public method
             iterator._shutdown_workers()
         self._loader._iterator = None
 
@@ -191,7 +191,7 @@ class ImageStream:
 
 
 def piece_size(batch_size: int) -> int:
-    """Return the images of a request: of the equal parts of a batch, since workers take turns.
+    """Return the number of images in a request: that of equal parts of a batch, since workers take turns.
 
     >>> piece_size(64), piece_size(100), piece_size(5)
     (16, 15, 5)
@@ -204,32 +204,32 @@ def _pieces(start: int, stop: int, size: int) -> Iterator[slice]:
 
 
 class _Ring:
-    """Memory shared with workers that are forked later, in which batches lie one after another, round and round.
+    """Ring buffer of batches, in memory shared with workers that are forked later.
 
     Args:
-        ahead: images that are asked for before the batch in hand is given back.
-        shape: of an image, (H, W, C).
-        largest_batch: images of the largest batch.
+        ahead: number of images requested before the current batch is released.
+        shape: shape of an image, (H, W, C).
+        largest_batch: number of images in the largest batch.
     """
 
     def __init__(self, ahead: int, *, shape: tuple[int, ...], largest_batch: int) -> None:
-        # Beside what is ahead: the batch in hand, the one that is being filled, and what is left over at the end.
+        # Besides the images ahead: the current batch, the one being filled, and the unused rest at the end.
         self._size = ahead + 3 * largest_batch
-        memory = mmap.mmap(-1, self._size * math.prod(shape))  # not of /dev/shm, which containers keep small
+        memory = mmap.mmap(-1, self._size * math.prod(shape))  # not in /dev/shm, which is small in containers
         self.images = torch.frombuffer(memory, dtype=torch.uint8).view(self._size, *shape)
         self._next = 0
 
     def take(self, size: int) -> int:
-        """Return the place of the next batch."""
+        """Return the position of the next batch."""
         place = self._next if self._next + size <= self._size else 0
         self._next = place + size
         return place
 
 
 class _Writer(Dataset[None]):
-    """Answers a request by writing its images; with one line if that fails, which names the file.
+    """Data set that answers a request by writing its images, or with a one-line error that names the file.
 
-    The line is returned and not raised, for a loader hides the message of what a worker raises within a traceback.
+    The error is returned, not raised: a loader hides the message of a worker's exception in a traceback.
     """
 
     def __init__(self, images: Images, ring: Tensor) -> None:
@@ -245,7 +245,7 @@ class _Writer(Dataset[None]):
 
 
 class _Requests:
-    """What the loader asks its workers for: the requests of the moment, since it keeps its sampler for good."""
+    """Sampler of the current requests, since a loader keeps its sampler for its lifetime."""
 
     def __init__(self) -> None:
         self.current: Iterable[tuple[Request, int]] = ()
@@ -254,7 +254,7 @@ class _Requests:
         return iter(self.current)
 
 
-def _as_it_is(answer: Any) -> Any:
+def _identity(answer: Any) -> Any:
     return answer
 
 

@@ -1,7 +1,7 @@
-"""From a seed to independent random streams, by key and not by order of use.
+"""Independent random streams from a seed, by key instead of order of use.
 
-A stream depends on (seed, its name, epoch, and for drop path the branch) alone, so an epoch can be replayed by itself,
-and what one part draws shifts no other part. The global generators are keyed inside `forked_library` alone.
+A stream depends only on (seed, its name, epoch and, for drop path, the branch), so an epoch can be replayed by itself,
+and the draws of one part do not affect another. The global generators are seeded only inside `forked_library`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ufo.init import keyed_generator, keyed_seed
 Stream = Literal["order", "augment", "mixup", "erasing", "drop_path", "library"]
 
 SPLIT_SEED = 0
-"""Seed of the cut of validation from train, and of a subset of train: the same for every cell."""
+"""Seed of the validation cut and of subsets of train, the same for every cell."""
 
 
 def epoch_generator(seed: int, stream: Stream, epoch: int, *part: str) -> torch.Generator:
@@ -33,18 +33,18 @@ def epoch_generator(seed: int, stream: Stream, epoch: int, *part: str) -> torch.
 
 
 def reseed_library(seed: int, epoch: int, *step: int) -> None:
-    """Key the global generators for an epoch, or a step of it, inside `forked_library` only.
+    """Seed the global generators for an epoch, or a step of it, inside `forked_library` only.
 
-    For library code that can use no other generator.
+    For library code that accepts no generator.
     """
     _seed_globals(keyed_seed(seed, "library", epoch, *step))
 
 
 @contextlib.contextmanager
 def forked_library(seed: int, *part: str) -> Iterator[None]:
-    """Run library code that draws from the global generators in a keyed fork of them; they come out as they were."""
+    """Run library code in a keyed fork of the global generators, and restore them afterwards."""
     devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else []
-    of_python, of_numpy = random.getstate(), np.random.get_state()  # noqa: NPY002  # what a plug-in may draw from
+    of_python, of_numpy = random.getstate(), np.random.get_state()  # noqa: NPY002  # plug-ins may draw from it
     with torch.random.fork_rng(devices=devices):
         _seed_globals(keyed_seed(seed, "library", *part))
         try:
@@ -55,7 +55,7 @@ def forked_library(seed: int, *part: str) -> Iterator[None]:
 
 
 def library_state() -> dict[str, Any]:
-    """Return where the global generators are, in parts that a checkpoint may hold."""
+    """Return the state of the global generators, in types that a checkpoint may hold."""
     numpy_name, numpy_key, *numpy_rest = np.random.get_state()  # noqa: NPY002
     version, internal, gauss = random.getstate()
     return {
@@ -67,7 +67,7 @@ def library_state() -> dict[str, Any]:
 
 
 def restore_library(state: dict[str, Any]) -> None:
-    """Put the global generators where they were, inside `forked_library` only, or at its end."""
+    """Restore the state of the global generators, inside `forked_library` only, or at its end."""
     torch.set_rng_state(state["torch"])
     if torch.cuda.is_available() and state["cuda"]:
         torch.cuda.set_rng_state_all(state["cuda"])
@@ -79,15 +79,15 @@ def restore_library(state: dict[str, Any]) -> None:
 
 @contextlib.contextmanager
 def forked_sample(seed: int, stream: Stream, epoch: int, position: int) -> Iterator[None]:
-    """Run library code that draws from torch's global CPU generator in a fork keyed by a sample.
+    """Run library code in a fork of torch's global CPU generator, keyed by a sample.
 
-    It takes some 10 microseconds, where `forked_library` takes a hundred times that.
+    It takes some 10 microseconds, a hundredth of `forked_library`.
 
     Args:
-        seed: the cell's.
-        stream: of which this is a part.
-        epoch: from 0.
-        position: of the sample in the epoch, from 0.
+        seed: seed of the cell.
+        stream: stream that the fork is a part of.
+        epoch: epoch, from 0.
+        position: position of the sample in the epoch, from 0.
     """
     state = torch.default_generator.get_state()
     torch.default_generator.manual_seed(keyed_seed(seed, stream, epoch, position))

@@ -1,6 +1,6 @@
 """Tiny-ImageNet in the layout in which it is distributed.
 
-``wnids.txt`` has one class identifier a line; ``words.txt`` identifier, tab, words, for more classes than there are;
+``wnids.txt`` has one class identifier a line; ``words.txt`` has identifier, tab, words, also for other classes;
 ``train/<wnid>/images/*.JPEG``; ``val/images/*.JPEG`` with ``val/val_annotations.txt``: file, tab, identifier, tab and
 the corners of a box. ``test/`` has no labels.
 """
@@ -23,18 +23,17 @@ def tiny_imagenet(root: Path, *, image_size: int | None, classes: str | None) ->
     """Find Tiny-ImageNet: ``val/`` is the test split, and validation is cut from ``train/``.
 
     Args:
-        root: the folder that holds ``wnids.txt``.
-        image_size: pixels of the side to which images are brought; None: as they are, 64.
-        classes: which classes are taken, by identifier, as `choose_classes` reads it.
+        root: folder that holds ``wnids.txt``.
+        image_size: side to which images are resized and cropped, in pixels; None: unchanged, 64.
+        classes: selection of classes by identifier, as in `choose_classes`; None: all.
 
     Raises:
-        UsageError: a file or a folder of the layout is missing, an annotation does not fit, or there are not the
-            classes that are wanted.
+        UsageError: missing file or folder, invalid annotation, or invalid selection of classes.
     """
     check_root(root)
     wnids = sorted(filter(None, (line.strip() for line in _lines(root / "wnids.txt"))))
     if len(set(wnids)) < len(wnids) or len(wnids) < 2:
-        raise UsageError(f"{root / 'wnids.txt'} needs two classes or more, one a line and each once")
+        raise UsageError(f"{root / 'wnids.txt'} needs at least two classes, one a line, without repetition")
     words = _words(root / "words.txt")
     if nameless := [wnid for wnid in wnids if wnid not in words]:
         raise UsageError(f"{root / 'words.txt'} has no words for {nameless[0]}, which is in wnids.txt")
@@ -42,7 +41,7 @@ def tiny_imagenet(root: Path, *, image_size: int | None, classes: str | None) ->
     notes = ["val/ is the test split, and validation is cut from train/"]
     parts = {"train": _train(root, chosen, notes), "test": _val(root, wnids, chosen, notes)}
     if (root / "test").is_dir():
-        notes.append("test/ has no labels, and is left out")
+        notes.append("test/ has no labels and is ignored")
     if classes is not None:
         notes.append(note_classes([f"{wnid} {words[wnid]}" for wnid in chosen], of=len(wnids)))
     return ImageTree(
@@ -62,7 +61,7 @@ def _train(root: Path, wnids: list[str], notes: list[str]) -> FileList:
     for label, wnid in enumerate(wnids):
         folder = root / "train" / wnid / "images"
         if not folder.is_dir():
-            raise UsageError(f"no folder {folder}, of a class in {root / 'wnids.txt'}")
+            raise UsageError(f"no folder {folder} for a class of {root / 'wnids.txt'}")
         before = len(builder)
         for entry in walk(os.fspath(folder)):
             if is_image(entry.name):
@@ -98,16 +97,16 @@ def _val(root: Path, wnids: list[str], chosen: list[str], notes: list[str]) -> F
 
 
 def _annotations(path: Path, wnids: list[str]) -> dict[str, str]:
-    """Return the class of each file that the table names."""
+    """Return the class of each file in the table."""
     known, classes = set(wnids), dict[str, str]()
     for number, line in enumerate(_lines(path), start=1):
         if not line.strip():
             continue
         name, *others = line.rstrip("\n").split("\t")
         if not others or others[0] not in known:
-            raise UsageError(f"{path}, line {number}: '{line.strip()}' gives no class of wnids.txt; repair the line")
+            raise UsageError(f"{path}, line {number}: '{line.strip()}' has no class of wnids.txt; repair the line")
         if name in classes:
-            raise UsageError(f"{path}, line {number}: {name} comes twice; repair the line")
+            raise UsageError(f"{path}, line {number}: {name} is listed twice; repair the line")
         classes[name] = others[0]
     return classes
 

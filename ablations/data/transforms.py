@@ -1,6 +1,6 @@
-"""What happens to one training image on its way to a batch, where it is decoded as it is needed.
+"""Per-image augmentation of training images that are decoded on demand.
 
-The library's transforms draw from torch's global generator: they run in a fork of it that is keyed by the sample.
+torchvision's transforms draw from torch's global generator, so they run in a fork of it that is keyed by the sample.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ AUTO_AUGMENT = {"auto_augment": "IMAGENET", "auto_augment_cifar": "CIFAR10"}
 """Policy to torchvision's name of its table."""
 
 MAGNITUDE_BINS = 1001
-"""Steps of a policy's magnitude from 0 to 10, so that it can be drawn to a hundredth."""
+"""Number of magnitude levels from 0 to 10, in steps of a hundredth."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """How training images are augmented, one by one.
+    """Per-image augmentation of training images.
 
     Args:
-        augment: ``resized_crop_flip``: a random part of the image brought to its size, mirrored for half of them; or
-            a kind of `ablations.data.augment.draw`, which moves the whole batch later.
+        augment: ``resized_crop_flip``: a random crop resized to the image size, and a mirror with probability 1/2; or
+            a kind of `ablations.data.augment.draw`, which transforms whole batches later.
         policy: ``none``, ``rand_augment`` (arXiv 1909.13719), ``auto_augment`` (arXiv 1805.09501, ImageNet's table) or
             ``auto_augment_cifar`` (CIFAR-10's).
-        policy_magnitude: mean magnitude of RandAugment's operations, of 0 to 10.
-        policy_magnitude_std: its standard deviation, drawn for each operation.
-        policy_ops: operations of RandAugment for an image.
-        color_jitter: largest change of brightness, contrast and saturation, as a share; 0: none.
+        policy_magnitude: mean magnitude of RandAugment's operations, from 0 to 10.
+        policy_magnitude_std: its standard deviation over operations.
+        policy_ops: number of RandAugment's operations per image.
+        color_jitter: largest relative change of brightness, contrast and saturation; 0: none.
     """
 
     augment: str
@@ -47,23 +47,23 @@ class Augmentation:
 
     @property
     def move(self) -> str:
-        """The kind of `ablations.data.augment.draw` that moves the whole batch."""
+        """Kind of `ablations.data.augment.draw` that transforms whole batches."""
         return "none" if self.augment == "resized_crop_flip" else self.augment
 
     @property
     def is_drawn_by_sample(self) -> bool:
-        """Whether any of it comes from a sample's own stream."""
+        """Whether any of it is drawn from a sample's own stream."""
         return self.augment == "resized_crop_flip" or self.policy != "none" or self.color_jitter > 0
 
     def __call__(self, image: Image, side: int | None, *, seed: int, epoch: int, position: int) -> Image:
         """Augment an image.
 
         Args:
-            image: RGB.
-            side: pixels of the result; None: as the image is.
-            seed: the cell's.
-            epoch: from 0.
-            position: of the sample in the epoch, from 0.
+            image: RGB image.
+            side: side of the result, in pixels; None: size of the image.
+            seed: seed of the cell.
+            epoch: epoch, from 0.
+            position: position of the sample in the epoch, from 0.
         """
         if not self.is_drawn_by_sample:
             return image if side is None else fit(image, side)

@@ -1,4 +1,4 @@
-"""A data set of image files in folders: decoded as a whole, or listed so that it can be streamed."""
+"""Data sets of image files in folders: decoded as a whole, or listed for streaming."""
 
 from __future__ import annotations
 
@@ -23,21 +23,22 @@ from ablations.data.streams import SPLIT_SEED
 from ufo.init import keyed_generator
 
 SAMPLE_IMAGES = 1000
-"""Training images whose mean and deviation stand for all, where not every image is read."""
+"""Number of training images from which mean and deviation are estimated, if not every image is read."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageTree:
-    """Image files below a root, whatever their layout was.
+    """Image files below a root, in any layout.
 
     Args:
-        kind: as on the command line: ``imagefolder``, ``imagenet`` or ``tiny-imagenet``.
-        root: the folder.
-        parts: files of ``train`` and ``test``, and of ``val`` where the data set has one of its own.
+        kind: kind on the command line: ``imagefolder``, ``imagenet`` or ``tiny-imagenet``.
+        root: root folder.
+        parts: files of ``train``, ``test`` and, if the data set has one, ``val``.
         classes: class names, by label.
-        image_size: pixels of the side to which images are resized and centre-cropped; None: all have one size already.
-        notes: what a user should know of what was found.
-        by_contents: whether its fingerprint is of the files' contents, or of their sizes alone.
+        image_size: side to which images are resized and centre-cropped, in pixels; None: all have one size.
+        notes: messages to the user about the files found.
+        by_contents: whether the fingerprint hashes the files' contents instead of their sizes.
+        flips: whether a mirrored image keeps its class.
     """
 
     kind: str
@@ -51,19 +52,19 @@ class ImageTree:
 
     @property
     def name(self) -> str:
-        """As configurations and tables have it, without a path."""
+        """Name in configurations and tables, without a path."""
         return f"{self.kind}:{self.root.resolve().name}"
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Hash of relative paths with contents or sizes, and of the size to which images are brought."""
+        """Hash of relative paths, contents or sizes, and the image size."""
         if self.by_contents:
             return fingerprint.of_contents(self.parts, root=self.root, image_size=self.image_size)
         return fingerprint.of_sizes(self.parts, image_size=self.image_size)
 
     @functools.cached_property
     def image_side(self) -> tuple[int, int]:
-        """Height and width of the images: asked for, or those of the first training image."""
+        """Height and width of the images: as requested, or those of the first training image."""
         if self.image_size is not None:
             return self.image_size, self.image_size
         image, _ = read_image(self.root / self.parts["train"].path(0))
@@ -71,20 +72,20 @@ class ImageTree:
 
     @property
     def num_images(self) -> int:
-        """Images of all parts."""
+        """Number of images in all parts."""
         return sum(len(files) for files in self.parts.values())
 
     @property
     def decoded_bytes(self) -> int:
-        """What all images take when they are decoded to RGB."""
+        """Size of all images decoded to RGB, in bytes."""
         height, width = self.image_side
         return self.num_images * height * width * 3
 
     def decode(self) -> Decoded:
-        """Read every image: RGB, or one channel where all are greyscale.
+        """Decode every image, as RGB or, if all are greyscale, as one channel.
 
         Raises:
-            UsageError: a file that cannot be read, or is of another size than the first where none was asked for.
+            UsageError: unreadable file, or images that differ in size without ``image_size``.
         """
         parts: dict[str, Part] = {}
         modes: Counter[str] = Counter()
@@ -106,29 +107,29 @@ class ImageTree:
         return Decoded(parts, self.classes, notes)
 
     def read(self, path: str) -> tuple[npt.NDArray[np.uint8], str]:
-        """Read one image as it is kept in memory.
+        """Read one image in its in-memory form.
 
         Args:
-            path: below the root.
+            path: path below the root.
 
         Returns:
-            (height, width, 3), and the mode that it has in its file.
+            (height, width, 3) uint8, and the image's mode in its file.
 
         Raises:
-            UsageError: it cannot be read, or has another size than the first where none was asked for.
+            UsageError: unreadable file, or images that differ in size without ``image_size``.
         """
         image, mode = read_image(self.root / path)
         if self.image_size is not None:
             image = fit(image, self.image_size)
         elif (image.height, image.width) != self.image_side:
-            raise another_size(path, image.size, like=self.image_side, first=self.parts["train"].path(0))
+            raise size_error(path, image.size, like=self.image_side, first=self.parts["train"].path(0))
         return np.asarray(image), mode
 
     def sample(self) -> npt.NDArray[np.uint8]:
-        """Read some training images, drawn with the split's own seed: (m, height, width, 3).
+        """Read training images drawn with the split's own seed: (m, height, width, 3).
 
         Raises:
-            UsageError: as `decode`.
+            UsageError: as in `decode`.
         """
         files = self.parts["train"]
         rows = torch.randperm(len(files), generator=keyed_generator(SPLIT_SEED, "statistics"))[:SAMPLE_IMAGES]
@@ -136,14 +137,14 @@ class ImageTree:
             return np.stack([image for image, _ in pool.map(self.read, map(files.path, rows.tolist()))])
 
 
-def another_size(path: str, size: tuple[int, int], *, like: tuple[int, int], first: str = "the first") -> UsageError:
-    """Return the error of an image that differs in size from the others where no size was asked for.
+def size_error(path: str, size: tuple[int, int], *, like: tuple[int, int], first: str = "the first") -> UsageError:
+    """Make the error for an image whose size differs from the others'.
 
     Args:
-        path: of the image.
+        path: path of the image.
         size: its width and height.
         like: height and width of the others.
-        first: which of them.
+        first: path of one of the others.
     """
     one, other = f"{like[0]} x {like[1]} px", f"{size[1]} x {size[0]} px"
     return UsageError(f"images differ in size: {first} has {one}, {path} {other}; give --set image_size=N")

@@ -1,1 +1,1 @@
-"""What runs cells: one of them, and many."""
+"""Run cells: one in this process, or many in worker processes."""

@@ -1,4 +1,4 @@
-"""One cell: build the data and the net from its own streams, train, score once, write its folder."""
+"""Run one cell: build data and net from its random streams, train, test once, and write its files."""
 
 from __future__ import annotations
 
@@ -42,17 +42,17 @@ def run_cell(
     options: CellOptions = CellOptions(),  # noqa: B008  # frozen
     numerics: str = "",
 ) -> Result:
-    """Run a cell and write its files, all but config.json and outcome.json; go on from a checkpoint that is there.
+    """Run a cell and write its files, except config.json and outcome.json; resume from a checkpoint in its folder.
 
-    An exception of the cell becomes a ``failed`` result: this is the one place where all of them are caught.
+    An exception of the cell becomes a ``failed`` result: this is the only place that catches all of them.
 
     Args:
-        config: the cell.
-        info: its data set, decoded in the cache.
-        folder: an empty one, or with the checkpoint and the log of an attempt that was cut short.
-        device: to train on.
-        options: how it is run.
-        numerics: of the code that trains it; a checkpoint from others is not gone on from.
+        config: Configuration of the cell.
+        info: Its data set, decoded in the cache.
+        folder: Folder to write to, which may hold the checkpoint and the log of an interrupted attempt.
+        device: Device to train on.
+        options: Options of the run.
+        numerics: Numerics version of the code; a checkpoint of another version is ignored.
     """
     started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter()
     fields = blank_fields(chance_pct=info.chance_pct, started=started, device=device_name(device))
@@ -81,7 +81,7 @@ def run_cell(
 
 
 class _Cell:
-    """The parts of a cell that is being run; ``fields`` is filled as it goes, so that a failure keeps what is known."""
+    """The parts of a running cell; it updates ``fields`` as it runs, so that a failed cell has what is known so far."""
 
     def __init__(
         self,
@@ -107,7 +107,7 @@ class _Cell:
         callbacks = [self.history, self.loggers, self.checkpoints]
         make = LeanTrainer if options.trainer == "lean" else LightningTrainer
         self.trainer = make(config, device=device, callbacks=callbacks, log_dir=folder)
-        self.data.trainer = self.trainer  # type: ignore[assignment]  # on whose device its images lie
+        self.data.trainer = self.trainer  # type: ignore[assignment]  # its device holds the images
         fields["split_hash"] = self.data.split_hash
 
     def train_and_score(self) -> tuple[str, str, str]:
@@ -139,12 +139,12 @@ class _Cell:
         return "ok", "", ""
 
     def close(self) -> None:
-        """End the processes that decode."""
+        """Stop the decoding processes."""
         self.data.teardown()
 
 
 def _memory(device: torch.device) -> dict[str, float | None]:
-    """Return the peaks of the device's memory in this cell, or on a CPU of this process since it began."""
+    """Return peak memory in MiB: of the device in this cell, or on a CPU of this process since its start."""
     if device.type == "cuda":
         used, reserved = torch.cuda.max_memory_allocated(device), torch.cuda.max_memory_reserved(device)
         return {"peak_memory_mib": used / 2**20, "peak_reserved_mib": reserved / 2**20}

@@ -1,4 +1,4 @@
-"""The devices of this machine by the names that users give them."""
+"""Find the devices of this machine by name."""
 
 from __future__ import annotations
 
@@ -8,36 +8,36 @@ from ablations.config import UsageError
 
 
 def find_devices(names: tuple[str, ...]) -> tuple[torch.device, ...]:
-    """Find the devices to train on, each once.
+    """Find the devices to train on.
 
     Raises:
-        UsageError: one that there is not, or that comes twice.
+        UsageError: A device does not exist, or is given twice.
     """
     devices = tuple(find_device(name) for name in names)
     if len(set(devices)) < len(devices):
-        raise UsageError(f"--devices: {', '.join(names)}: one is given twice")
+        raise UsageError(f"--devices {','.join(names)}: a device is given twice; give each once")
     return devices
 
 
 def find_device(name: str) -> torch.device:
-    """Find a device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+    """Find a device: ``auto`` (a GPU if there is one), ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
 
     Raises:
-        UsageError: there is no such device here.
+        UsageError: The device does not exist on this machine.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise UsageError(f"--device {name}: give auto, cpu, cuda, cuda:N or mps") from None
+        raise UsageError(f"--device {name}: unknown device; give auto, cpu, cuda, cuda:N or mps") from None
     usable = {
         "cpu": True,
         "cuda": (device.index or 0) < torch.cuda.device_count(),
         "mps": torch.backends.mps.is_available(),
     }
     if device.type not in usable:
-        raise UsageError(f"--device {name}: give auto, cpu, cuda, cuda:N or mps")
+        raise UsageError(f"--device {name}: unknown device; give auto, cpu, cuda, cuda:N or mps")
     if not usable[device.type]:
-        raise UsageError(f"--device {name}: torch finds no such device here")
+        raise UsageError(f"--device {name}: torch finds no such device on this machine; give cpu or auto")
     return torch.device("cuda", device.index or 0) if device.type == "cuda" else device

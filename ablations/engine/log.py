@@ -1,4 +1,4 @@
-"""A cell's log: everything that a cell, its libraries and their C code say goes to log.txt, and not to the terminal."""
+"""Redirect the output of a cell, its libraries and their C code to log.txt."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def logged(path: Path) -> Iterator[None]:
-    """Send log lines and warnings to a file, and nothing to the terminal; of Lightning's, warnings and worse."""
+    """Write log records and warnings only to a file; of Lightning's, warnings and above."""
     handler = logging.FileHandler(path)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     root, *lightning = (logging.getLogger(name) for name in ("", "lightning_fabric", "pytorch_lightning"))
     before = [(logger, logger.level, logger.handlers, logger.propagate) for logger in (root, *lightning)]
-    one_line = warnings.formatwarning
+    format_before = warnings.formatwarning
     root.handlers = [handler]
     root.setLevel(logging.INFO)
     for logger in lightning:
@@ -35,17 +35,17 @@ def logged(path: Path) -> Iterator[None]:
             yield
     finally:
         logging.captureWarnings(False)
-        warnings.formatwarning = one_line
+        warnings.formatwarning = format_before
         for logger, level, handlers, propagate in before:
             logger.setLevel(level)
             logger.handlers, logger.propagate = handlers, propagate
         handler.close()
 
 
-def take_over_output(path: Path) -> None:
-    """Send this process's output and errors to a file, and its stack when it crashes or is asked for it.
+def redirect_output(path: Path) -> None:
+    """Append this worker process's stdout and stderr to a file, for the rest of its life.
 
-    A crash is a signal such as SIGSEGV; `DUMP_SIGNAL` asks. Nothing is undone: it is for a worker process.
+    A crash (a signal such as SIGSEGV) and `DUMP_SIGNAL` append the stack trace.
     """
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     for number in (1, 2):
@@ -53,17 +53,17 @@ def take_over_output(path: Path) -> None:
     os.close(file)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(line_buffering=True)  # the process leaves without emptying its buffers
+            stream.reconfigure(line_buffering=True)  # the process exits without flushing
     faulthandler.enable(file=2, all_threads=False)
     faulthandler.register(DUMP_SIGNAL, file=2, all_threads=False)
 
 
 DUMP_SIGNAL = signal.SIGUSR1
-"""Makes a worker write the stack of its main thread into its cell's log."""
+"""Signal on which a worker dumps the stack trace of its main thread to the cell log."""
 
 
 def _format_warning(
     message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
 ) -> str:
-    """Write a warning on one line, without the place where Python is installed."""
+    """Format a warning as one line, without the folder of its file."""
     return f"{Path(filename).name}:{lineno}: {category.__name__}: {message}"

@@ -1,8 +1,6 @@
-"""What the fork server loads before the first cell; imported there alone.
+"""Modules that the fork server imports before the first cell; import this only there.
 
-The garbage collector is off while it loads, which would else walk again and again through what is only being made; and
-all of it is frozen out of the collector's sight: a worker would walk through objects that it never made, and copy the
-pages that they lie on.
+No garbage is collected meanwhile, and the loaded objects are frozen: a worker's collector would copy their pages.
 """
 
 from __future__ import annotations
@@ -16,6 +14,6 @@ from tqdm import tqdm
 gc.disable()
 for _name in ("ablations.engine.cell", "ablations.engine.worker", "ufo.model"):  # the first loads torch and Lightning
     importlib.import_module(_name)
-tqdm.set_lock(threading.RLock())  # torch's compiler makes bars: the usual lock has a semaphore, which a worker leaves
+tqdm.set_lock(threading.RLock())  # for torch's compiler: tqdm's default lock has a semaphore, which a worker would leak
 gc.freeze()
 gc.enable()

@@ -1,4 +1,4 @@
-"""What a cell came to, also one whose process is no more, and its outcome.json."""
+"""Cell results, including those of cells whose process died, and `outcome.json`."""
 
 from __future__ import annotations
 
@@ -13,35 +13,35 @@ from typing import Any
 
 from ablations.config import CellConfig
 from ablations.store import RECORD_FORMAT, RESUMED
-from ablations.training.limits import says_oom
+from ablations.training.limits import is_oom_message
 
 TRACEBACK_LINES = 20
-"""Last lines of a traceback that the record keeps; log.txt has all of it."""
+"""Number of last lines of a traceback in the record; log.txt has all of it."""
 
-LAST_WORDS = 100
-"""Last lines of the log of a process that has gone without a word, in which it may say that it found no memory."""
+OOM_LOG_LINES = 100
+"""Number of last log lines of a dead process that are searched for an out-of-memory message."""
 
-KEPT_OF_AN_ATTEMPT = ("outcome", "kind", "detail", "test_accuracy_pct", "started", "seconds", "source_hash")
-"""Fields of outcome.json that stay in the record of the attempt after it."""
+ATTEMPT_FIELDS = ("outcome", "kind", "detail", "test_accuracy_pct", "started", "seconds", "source_hash")
+"""Fields of outcome.json that the record of the next attempt keeps."""
 
 STACK_HEADS = ("Current thread", "Stack (most recent call first)")
-"""How the stacks begin that `faulthandler` writes."""
+"""First lines of a stack trace by `faulthandler`."""
 
-BY_HAND = ("SIGKILL", "SIGTERM", "SIGINT", "SIGHUP")
-"""Signals that come from outside; the others come from what the process did."""
+EXTERNAL_SIGNALS = ("SIGKILL", "SIGTERM", "SIGINT", "SIGHUP")
+"""Signals sent by the user or the system; others are caused by the process itself."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a cell came to.
+    """The result of an attempt at a cell.
 
     Args:
         outcome: ``ok``, ``diverged`` or ``failed``.
-        kind: of divergence or failure; empty for ``ok``.
-        detail: one line with what was seen.
-        traceback: its last lines, where the cell failed.
-        fields: everything measured.
-        disk_full: the cell could not be written for want of room: no outcome, but the end of the run.
+        kind: Kind of divergence or failure; empty for ``ok``.
+        detail: One line with what was observed.
+        traceback: Last lines of the traceback of a failed cell.
+        fields: Measured fields of outcome.json.
+        disk_full: Whether the disk was full, which stops the run and is no outcome of the cell.
     """
 
     outcome: str
@@ -53,12 +53,12 @@ class Result:
 
 
 def blank_fields(*, chance_pct: float, started: str, device: str) -> dict[str, Any]:
-    """Return the measured fields of a cell of which nothing is known yet.
+    """Return the measured fields of outcome.json, still empty.
 
     Args:
-        chance_pct: accuracy of guessing.
-        started: time in ISO 8601.
-        device: name of the device.
+        chance_pct: Score at chance level, per cent.
+        started: Start time in ISO 8601.
+        device: Name of the device.
     """
     return {
         "test_accuracy_pct": None,
@@ -91,15 +91,15 @@ def make_outcome(
     """Return the content of outcome.json.
 
     Args:
-        cell: its configuration.
-        result: what it came to.
-        before: content of the outcome.json of the attempt before, whose attempts are taken over.
-        limit_mib: of its memory.
-        origin: sources, revision, versions, machine.
+        cell: Configuration of the cell.
+        result: Its result.
+        before: The outcome.json of its previous attempt; None: there is none.
+        limit_mib: Memory limit of the cell; None: no limit.
+        origin: Numerics version, sources, revision, package versions and machine.
     """
     detail = result.detail
     if result.kind == "oom" and limit_mib is not None:
-        detail += f" (this cell's limit: {limit_mib:.0f} MiB)"
+        detail += f" (memory limit of this cell: {limit_mib:.0f} MiB)"
     return {
         "format": RECORD_FORMAT,
         "cell": cell.id,
@@ -114,42 +114,41 @@ def make_outcome(
 
 
 def attempt_of(outcome: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what stays of an attempt in the record of the attempt after it."""
-    return {key: outcome[key] for key in KEPT_OF_AN_ATTEMPT}
+    """Return the fields of an attempt that the record of the next attempt keeps."""
+    return {key: outcome[key] for key in ATTEMPT_FIELDS}
 
 
-def lost(folder: Path, kind: str, detail: str, fields: dict[str, Any]) -> Result:
-    """Return the result of a cell whose process has gone without a word, from what it left in its folder.
+def failed_result(folder: Path, kind: str, detail: str, fields: dict[str, Any]) -> Result:
+    """Return the ``failed`` result of a cell whose process died, from the files in its folder.
 
     Args:
-        folder: the cell's.
-        kind: of failure.
-        detail: one line with what was seen.
-        fields: what the runner knows of it.
+        folder: Folder of the cell.
+        kind: Kind of failure.
+        detail: One line with what was observed.
+        fields: Measured fields that the runner knows.
     """
     rows, log = _rows(folder / "metrics.csv"), _read_log(folder / "log.txt")
     known: dict[str, Any] = {"epochs_run": len(rows), "epoch_hashes": [row["batches"] for row in rows]}
     with contextlib.suppress(FileNotFoundError):
         before = json.loads((folder / RESUMED).read_text())
         known |= before | {"seconds": before["seconds"] + fields["seconds"]}
-    if kind == "error" and says_oom("\n".join(log[-LAST_WORDS:])):
-        kind = "oom"  # without memory an exception may not be told, and C++ ends the process
+    if kind == "error" and is_oom_message("\n".join(log[-OOM_LOG_LINES:])):
+        kind = "oom"  # C++ aborts if it has no memory to raise an exception
     return Result("failed", kind, detail, _end_of_log(log), {**fields, **known})
 
 
 def describe_exit(code: int | None) -> tuple[str, str]:
-    """Return kind and detail of a process that ended by itself, from its exit code.
+    """Return kind and detail of the failure of a process that died, from its exit code.
 
-    A cell that runs into our own limit of memory raises; so a SIGKILL that the runner did not send came from the
-    system or from a hand.
+    A cell over its memory limit raises, so a SIGKILL that the runner did not send came from the system or a user.
 
     >>> describe_exit(-9), describe_exit(1)
-    (('killed', 'the process was ended by SIGKILL'), ('error', 'the process left with exit code 1'))
+    (('killed', 'the worker process was killed by SIGKILL'), ('error', 'the worker process exited with code 1'))
     """
     if code is None or code >= 0:
-        return "error", f"the process left with exit code {code}"
+        return "error", f"the worker process exited with code {code}"
     name = signal.Signals(-code).name
-    return "killed" if name in BY_HAND else "error", f"the process was ended by {name}"
+    return "killed" if name in EXTERNAL_SIGNALS else "error", f"the worker process was killed by {name}"
 
 
 def _read_log(path: Path) -> list[str]:
@@ -158,9 +157,9 @@ def _read_log(path: Path) -> list[str]:
 
 
 def _end_of_log(lines: list[str]) -> list[str]:
-    """Return the stack that was written last, which has the innermost call first, or else the last lines."""
+    """Return the start of the last stack trace, innermost call first; the last lines if there is none."""
     stacks = [i for i, line in enumerate(lines) if line.startswith(STACK_HEADS)]
-    first = max(0, stacks[-1] - 1) if stacks else len(lines) - TRACEBACK_LINES  # the line above says what it was
+    first = max(0, stacks[-1] - 1) if stacks else len(lines) - TRACEBACK_LINES  # the line above names the error
     return lines[max(0, first) :][:TRACEBACK_LINES]
 
 

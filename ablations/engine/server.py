@@ -1,7 +1,4 @@
-"""The fork server, which loads torch and Lightning once; a process that is forked from it starts in 0.06 s.
-
-It is started before anything else, and loads while the runner plans.
-"""
+"""The fork server: it imports torch and Lightning once, while the study is planned, and forks a process in 0.06 s."""
 
 from __future__ import annotations
 
@@ -17,31 +14,31 @@ from typing import Any
 import psutil
 
 from ablations.config import Interrupted
-from ablations.engine.signals import interrupts_held
+from ablations.engine.signals import interrupts_blocked
 
 CONTEXT = multiprocessing.get_context("forkserver")
 
 
 def start_server() -> None:
-    """Start the server, unless it runs already, without waiting for it."""
+    """Start the server unless it runs already; return before it is ready."""
     CONTEXT.set_forkserver_preload(["ablations.engine.preload"])
-    atexit.register(_end_server)
-    resource_tracker.ensure_running()  # which lets interrupts through again where the server has to start it
-    with interrupts_held():  # it must outlive a Ctrl-C, which reaches it too
+    atexit.register(_kill_server)
+    resource_tracker.ensure_running()  # if the server had to start it, interrupts would be unblocked
+    with interrupts_blocked():  # the server also gets a Ctrl-C, and must survive it
         forkserver.ensure_running()
 
 
 def await_server(stopped: threading.Event) -> None:
-    """Start the server, and wait until it has loaded all.
+    """Start the server and wait until its imports are done.
 
     Args:
-        stopped: set when the user wants to stop.
+        stopped: Event that is set when the user interrupts.
 
     Raises:
-        Interrupted: the user wanted to.
+        Interrupted: The user interrupted.
     """
     start_server()
-    first = threading.Thread(target=_start_one, daemon=True)  # a start waits for the server, and for no signal
+    first = threading.Thread(target=_start_empty_process, daemon=True)  # it blocks, and ignores signals
     first.start()
     while first.is_alive():
         first.join(0.1)
@@ -50,17 +47,17 @@ def await_server(stopped: threading.Event) -> None:
 
 
 def start_process(process: ForkServerProcess) -> None:
-    """Start a process that does not load the program that starts it.
+    """Start a process that does not import the main module.
 
-    It would else import the user's script, which may train studies itself as it is imported, for multiprocessing has no
-    option not to (github.com/python/cpython, Lib/multiprocessing/spawn.py, get_preparation_data).
+    The user's script may train studies when it is imported, and multiprocessing has no option to skip the import
+    (github.com/python/cpython, Lib/multiprocessing/spawn.py, get_preparation_data).
     """
-    with _preparing_without_main():
+    with _without_main_module():
         process.start()
 
 
 @contextlib.contextmanager
-def _preparing_without_main() -> Iterator[None]:
+def _without_main_module() -> Iterator[None]:
     prepare = spawn.get_preparation_data
 
     def prepare_without_main(name: str) -> dict[str, Any]:
@@ -73,21 +70,17 @@ def _preparing_without_main() -> Iterator[None]:
         spawn.get_preparation_data = prepare
 
 
-def _start_one() -> None:
-    process = CONTEXT.Process(target=_nothing)
+def _start_empty_process() -> None:
+    process = CONTEXT.Process()  # without a target it ends at once
     start_process(process)
     process.join()
 
 
-def _nothing() -> None:
-    pass
-
-
-def _end_server() -> None:
-    """End a server that nobody needs any more: while it loads, it would not see that its runner has gone."""
+def _kill_server() -> None:
+    """Kill the server: while it imports, it would not notice the end of its runner."""
     for child in psutil.Process().children():
         try:
             if any("multiprocessing.forkserver" in part for part in child.cmdline()):
                 child.kill()
-        except psutil.Error:  # gone by itself
+        except psutil.Error:  # it has ended
             continue

@@ -1,4 +1,4 @@
-"""The user's wish to stop: the first Ctrl-C lets what runs finish, the second stops at once, as SIGTERM does."""
+"""Interrupts: the first Ctrl-C lets running cells finish; the second, or SIGTERM, stops at once."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _REMEMBERED = threading.Event()
 
 
 def remember_interrupts() -> None:
-    """Have Ctrl-C raise KeyboardInterrupt as ever, but also be remembered: a library may swallow it as it is loaded.
+    """Let Ctrl-C raise KeyboardInterrupt and record it, since a library may swallow the exception on import.
 
-    What was remembered before is forgotten: a command begins.
+    Clears an earlier record: call it when a command begins.
     """
     _REMEMBERED.clear()
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
@@ -27,19 +27,19 @@ def _remember(number: int, frame: FrameType | None) -> None:
 
 
 class Stops:
-    """What has been asked for so far.
+    """The requests to stop so far.
 
     Attributes:
-        soft: no more cells are to be started.
-        hard: those that run are to be ended.
+        soft: Set when no more cells may start.
+        hard: Set when running cells must stop.
     """
 
     def __init__(self) -> None:
         self.soft = threading.Event()
         self.hard = threading.Event()
 
-    def ask(self, number: int, _frame: FrameType | None) -> None:
-        """Take a signal."""
+    def handle(self, number: int, _frame: FrameType | None) -> None:
+        """Handle a signal."""
         if number == signal.SIGTERM or self.soft.is_set():
             self.hard.set()
         self.soft.set()
@@ -47,9 +47,9 @@ class Stops:
 
 @contextlib.contextmanager
 def stoppable() -> Iterator[Stops]:
-    """Take SIGINT and SIGTERM as wishes to stop, where signals can be handled at all: in the main thread.
+    """Handle SIGINT and SIGTERM as requests to stop; has no effect outside the main thread.
 
-    A Ctrl-C that came before, and was swallowed, counts.
+    A Ctrl-C recorded by `remember_interrupts` counts as the first.
     """
     stops = Stops()
     if _REMEMBERED.is_set():
@@ -57,7 +57,7 @@ def stoppable() -> Iterator[Stops]:
     if threading.current_thread() is not threading.main_thread():
         yield stops
         return
-    before = {number: signal.signal(number, stops.ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, stops.handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield stops
     finally:
@@ -66,8 +66,8 @@ def stoppable() -> Iterator[Stops]:
 
 
 @contextlib.contextmanager
-def interrupts_held() -> Iterator[None]:
-    """Hold Ctrl-C back for a moment; a process that is started meanwhile does not hear of it for good."""
+def interrupts_blocked() -> Iterator[None]:
+    """Block Ctrl-C in this block; a process started in it never receives one."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

@@ -1,4 +1,4 @@
-"""Computing on a given number of CPU threads."""
+"""Set the number of CPU threads."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 @contextmanager
 def cpu_threads(count: int) -> Iterator[None]:
-    """Compute on so many threads, and on as many as before afterwards."""
+    """Set torch's number of CPU threads in this block."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

@@ -1,4 +1,4 @@
-"""Who is told what happens in a run."""
+"""The interface of an observer of a run."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from ablations.config import CellConfig
 
 
 class Watcher(Protocol):
-    """Who is told what happens, in the runner's own thread."""
+    """An observer of a run, called in the runner's thread."""
 
     def done(self, cell: CellConfig, outcome: Mapping[str, Any], *, ours: bool, remark: str) -> None:
-        """Take a cell that has ended here or with another runner, its outcome.json, and what else is to be said."""
+        """Handle a finished cell, of this runner or another, with its outcome.json and a remark for the user."""
 
     def note(self, line: str) -> None:
-        """Take a sentence of the runner's."""
+        """Handle a message of the runner."""
 
     def tick(self) -> None:
-        """Take the passing of time: called a few times a second."""
+        """Handle a clock tick, a few times a second."""

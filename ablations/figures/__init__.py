@@ -1,1 +1,1 @@
-"""Figures: each a pure function `(frame, axes) -> axes`, without global style, file or show."""
+"""Figures as pure functions `(frame, axes) -> axes`, without global style, files or windows."""

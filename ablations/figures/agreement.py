@@ -1,4 +1,4 @@
-"""In how many test images two runs differ."""
+"""Share of test images on which two runs differ."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from matplotlib.patches import Rectangle
 from ablations.figures.canvas import is_drawable
 
 LUMINANCE, LIGHT = (0.2126, 0.7152, 0.0722), 0.45
-"""Weights of red, green and blue in how light a colour is (ITU-R BT.709), and how light black reads better on."""
+"""Weights of red, green and blue in luminance (ITU-R BT.709), and the luminance above which text is black."""
 
 
 def agreement(pairs: pd.DataFrame, axes: Axes) -> Axes:
-    """Draw a map of the share of test images on which two runs differ in being right.
+    """Draw a heat map of the share of test images on which exactly one of two runs is right.
 
-    Off the diagonal stand two arms, cell against cell of the same seed; on it, in a frame, two seeds of one arm, which
-    is what the seed alone does.
+    Off the diagonal, two arms are compared at the same seeds. On the framed diagonal, two seeds of one arm are
+    compared, which gives the effect of the seed.
 
     Args:
         pairs: one condition's rows of `ablations.analysis.agreement`, every ordered pair of arms.
-        axes: where to draw.
+        axes: axes to draw into.
 
     Returns:
         The same axes.
 
     Raises:
-        ValueError: the frame holds several conditions.
+        ValueError: the frame has several conditions.
     """
     if not is_drawable(pairs, axes):
         return axes

@@ -1,4 +1,4 @@
-"""What every figure asks of its frame before it draws."""
+"""Elements that figures share: checks of the frame, legends, row notes and means."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ CROSSES = {"diverged": "x", "failed": "+"}
 
 
 def is_drawable(frame: pd.DataFrame, axes: Axes) -> bool:
-    """Tell whether there is something to draw; write "no finished cells" into the axes where there is not.
+    """Return whether the frame has rows; if not, write "no finished cells" into the axes.
 
     Args:
         frame: rows of one condition, with the column `condition`.
-        axes: where the figure goes.
+        axes: axes of the figure.
 
     Raises:
-        ValueError: the frame holds several conditions, which no figure pools.
+        ValueError: the frame has several conditions, which no figure pools.
     """
     conditions = sorted(set(frame["condition"]))
     if len(conditions) > 1:
@@ -32,11 +32,11 @@ def is_drawable(frame: pd.DataFrame, axes: Axes) -> bool:
 
 
 METRICS = {"accuracy": "accuracy_pct", "mask AP": "mask_ap_pct"}
-"""What runs are compared by to its `metric` in frames of curves."""
+"""Name of the compared metric to its `metric` in frames of curves."""
 
 
 def measure_of(frame: pd.DataFrame) -> str:
-    """Name what the runs of a figure are compared by: its column `measure`, or accuracy where it has none.
+    """Return the name of the compared metric: the column `measure`, or accuracy if the frame has none.
 
     >>> measure_of(pd.DataFrame({"measure": ["mask AP"]})), measure_of(pd.DataFrame())
     ('mask AP', 'accuracy')
@@ -45,7 +45,7 @@ def measure_of(frame: pd.DataFrame) -> str:
 
 
 def seed_heights(seeds: pd.Series[int]) -> pd.Series[float]:
-    """Return where each seed stands within a row of a figure, whose middle is 0: the same in every row.
+    """Return each seed's height relative to the middle of a row, the same in every row.
 
     >>> seed_heights(pd.Series([3, 5, 3, 9])).round(2).tolist()
     [-0.3, -0.1, -0.3, 0.1]
@@ -54,10 +54,10 @@ def seed_heights(seeds: pd.Series[int]) -> pd.Series[float]:
     return 0.4 * rank / max(rank.max(), 1) - 0.3
 
 
-def counted(outcomes: pd.Series[str]) -> str:
-    """Count the cells that did not end well, one row per cell; empty where all did.
+def not_ok(outcomes: pd.Series[str]) -> str:
+    """Count diverged and failed cells, in words; empty if there are none.
 
-    >>> counted(pd.Series(["ok", "diverged", "failed", "failed"]))
+    >>> not_ok(pd.Series(["ok", "diverged", "failed", "failed"]))
     '1 diverged, 2 failed'
     """
     counts = [(int((outcomes == outcome).sum()), outcome) for outcome in ("diverged", "failed")]
@@ -65,13 +65,13 @@ def counted(outcomes: pd.Series[str]) -> str:
 
 
 def legend_above(axes: Axes, *, side: Literal["left", "right"], num_columns: int, **options: Any) -> None:
-    """Put the legend above the axes, where it covers nothing.
+    """Place the legend above the axes, where it covers no data.
 
     Args:
-        axes: which.
-        side: at which end.
-        num_columns: of its entries.
-        options: of `Axes.legend`.
+        axes: axes with the legend.
+        side: side of the axes that the legend is aligned with.
+        num_columns: columns of legend entries.
+        options: further arguments of `Axes.legend`.
     """
     axes.legend(
         loc="lower left" if side == "left" else "lower right",
@@ -84,14 +84,14 @@ def legend_above(axes: Axes, *, side: Literal["left", "right"], num_columns: int
     )
 
 
-def write_beside(axes: Axes, texts: list[str], *, below: str, bold: list[bool]) -> None:
-    """Write a text to the right of each row.
+def annotate_rows(axes: Axes, texts: list[str], *, below: str, bold: list[bool]) -> None:
+    """Write a note to the right of each row.
 
     Args:
-        axes: which.
-        texts: of each row, from the top.
-        below: what they mean, under them all.
-        bold: of each row.
+        axes: axes with the rows.
+        texts: one note per row, from the top.
+        below: explanation of the notes, below the last row.
+        bold: one flag per row: whether its note is bold.
     """
     at_edge: Any = {"xytext": (5, 0), "textcoords": "offset points", "fontsize": "x-small"}
     for row, (text, is_bold) in enumerate(zip(texts, bold, strict=True)):
@@ -111,10 +111,10 @@ def draw_mean(values: pd.DataFrame, style: ArmStyle, label: str, axes: Axes) -> 
     """Draw the mean of runs as a bold line.
 
     Args:
-        values: one column per run, rows along the axis, without gaps.
-        style: of their arm.
-        label: in the legend.
-        axes: where to.
+        values: one column per run and one row per position on the axis, without NaN.
+        style: style of the arm.
+        label: legend label.
+        axes: axes to draw into.
     """
     axes.plot(
         values.index,

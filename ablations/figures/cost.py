@@ -1,4 +1,4 @@
-"""Test accuracy against what an arm costs."""
+"""Test accuracy against an arm's cost."""
 
 from __future__ import annotations
 
@@ -19,39 +19,39 @@ AXES = {
 """Quantity to the label of its axis, without the unit."""
 
 UNITS = {"billions": 1e9, "millions": 1e6, "thousands": 1e3}
-"""Of a count: the first that its largest value reaches, or the last."""
+"""Units of a count, from the largest: the first that the largest value reaches is used, or the last."""
 
 STEP = 0.02
-"""Between two arms of the same cost, as a share of the axis."""
+"""Distance between two arms of the same cost, as a share of the axis."""
 
 
 def accuracy_against_cost(costs: pd.DataFrame, axes: Axes) -> Axes:
     """Draw each arm's mean test accuracy, with its 95 % t interval, against one of its costs.
 
-    A time is the median of several rounds with their quartiles, since a shared machine is slow for a while now and
-    then; a count is exact. Arms with the same count stand side by side around it, or they would hide one another.
+    A time is the median over rounds with its quartiles, which are robust to slow phases of a shared machine; a count is
+    exact. Arms with the same count are spread around it, so that none hides another.
 
     Args:
-        costs: one condition's rows, one per arm: `arm_label`, `arm_order`, `mean_pct`, `low_pct`, `high_pct` (NaN where
-            there is no interval), `quantity`, one of `AXES` and the same in all rows, `cost`, `cost_low`, `cost_high`
-            in parameters, multiply-adds or seconds (the bounds NaN where it is exact).
-        axes: where to draw; the legend stands to their right: give the figure `layout="constrained"`, or it is cut off.
+        costs: one condition's rows, one per arm: `arm_label`, `arm_order`, `mean_pct`, `low_pct`, `high_pct` (NaN
+            without an interval), `quantity` (one of `AXES`, the same in all rows), `cost`, `cost_low`, `cost_high` in
+            parameters, multiply-adds or seconds (bounds are NaN for a count).
+        axes: axes to draw into; the legend to their right needs a figure with `layout="constrained"`.
 
     Returns:
         The same axes.
 
     Raises:
-        ValueError: the frame holds several conditions, or several quantities, or one that there is not.
+        ValueError: the frame has several conditions, several quantities or an unknown quantity.
     """
     quantities = sorted(set(costs["quantity"]))
     if len(quantities) > 1 or not set(quantities) <= AXES.keys():
-        raise ValueError(f"one quantity of {', '.join(AXES)} is drawn, got {', '.join(quantities)}")
+        raise ValueError(f"expected one quantity of {', '.join(AXES)}, got {', '.join(quantities)}")
     axes.set(xlabel="Cost", ylabel=f"Test {measure_of(costs)} (%)")
     if not is_drawable(costs, axes):
         return axes
     unit, factor = _unit(quantities[0], costs["cost"].max())
     axes.set_xlabel(f"{AXES[quantities[0]]} ({unit})")
-    shown = costs.sort_values("arm_order").assign(x=lambda rows: factor * _side_by_side(rows["cost"]))
+    shown = costs.sort_values("arm_order").assign(x=lambda rows: factor * _spread_ties(rows["cost"]))
     for row in shown.to_dict("records"):
         style = arm_style(int(row["arm_order"]))
         below, above = factor * (row["cost"] - row["cost_low"]), factor * (row["cost_high"] - row["cost"])
@@ -69,7 +69,7 @@ def accuracy_against_cost(costs: pd.DataFrame, axes: Axes) -> Axes:
             label=row["arm_label"],
         )
     low, high = axes.get_ylim()
-    axes.set_ylim(max(low, -2), min(high, 102))  # a wide interval may leave what an accuracy can be
+    axes.set_ylim(max(low, -2), min(high, 102))  # a wide interval can exceed the range of an accuracy
     timed = "; horizontal: quartiles over rounds" if costs["cost_low"].notna().any() else ""
     tied = "; arms of equal cost side by side" if costs["cost"].duplicated().any() else ""
     axes.set_title(f"Mean and 95 % t interval{timed}{tied}", loc="left", fontsize="small")
@@ -81,7 +81,7 @@ def accuracy_against_cost(costs: pd.DataFrame, axes: Axes) -> Axes:
 
 
 def _unit(quantity: str, largest: float) -> tuple[str, float]:
-    """Return the unit of an axis and the factor to it.
+    """Return the unit of an axis and the factor that converts to it.
 
     >>> _unit("parameters", 104_122), _unit("multiply_adds", 3.7e9), _unit("inference_s", 0.2)
     (('thousands', 0.001), ('billions', 1e-09), ('ms', 1000.0))
@@ -92,15 +92,15 @@ def _unit(quantity: str, largest: float) -> tuple[str, float]:
     return unit, 1 / UNITS[unit]
 
 
-def _side_by_side(costs: pd.Series[float]) -> pd.Series[float]:
-    """Return where each arm stands: those of one cost around it, too close to reach the next one.
+def _spread_ties(costs: pd.Series[float]) -> pd.Series[float]:
+    """Return each arm's position: arms of equal cost are spread around it, short of the next cost.
 
-    >>> _side_by_side(pd.Series([100.0, 200.0, 100.0])).tolist()
+    >>> _spread_ties(pd.Series([100.0, 200.0, 100.0])).tolist()
     [99.0, 200.0, 101.0]
     """
     each = costs.groupby(costs)
     place, size = each.cumcount(), each.transform("size")
-    gap = costs.drop_duplicates().sort_values().diff().min()  # NaN where all are equal
+    gap = costs.drop_duplicates().sort_values().diff().min()  # NaN if all are equal
     span = costs.max() - costs.min()
     step = STEP * costs.max() if math.isnan(gap) else min(STEP * span, 0.8 * gap / size.max())
     return costs + step * (place - (size - 1) / 2)

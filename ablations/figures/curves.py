@@ -1,8 +1,8 @@
-"""Curves over the epochs: every seed a thin line, the arm's mean a bold one.
+"""Curves over the epochs: a thin line per seed and a bold line for the arm's mean.
 
 A frame `curves` has one row per cell, epoch, split and metric: `cell`, `arm`, `arm_label`, `arm_order`, `condition`,
-`outcome`, `kind`, `epoch`, `split`, `metric`, `value`. The legend stands to the right of the axes: give the figure
-`layout="constrained"`, or it is cut off.
+`outcome`, `kind`, `epoch`, `split`, `metric`, `value`. The legend to the right of the axes needs a figure with
+`layout="constrained"`.
 """
 
 from __future__ import annotations
@@ -13,28 +13,27 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from ablations.analysis import CHANCE_KINDS, t_interval
-from ablations.figures.canvas import CROSSES, METRICS, counted, draw_mean, is_drawable, measure_of
+from ablations.figures.canvas import CROSSES, METRICS, draw_mean, is_drawable, measure_of, not_ok
 from ablations.figures.palette import ArmStyle, arm_style
 
 
 def loss_curves(curves: pd.DataFrame, axes: Axes) -> Axes:
     """Draw the training loss of every arm over the epochs.
 
-    The mean and its band, a 95 % t interval, go up to the last epoch that every run of the arm reached: beyond it they
-    would tell of the survivors alone. Failed runs are missing: thin lines that do not enter the mean. A diverged or
-    failed run has a cross at its last epoch. An arm of which a run ended in nan or exploded has no band, for a t
-    interval undercovers there. The axis spans the other runs, so that one explosion does not flatten them: a line that
-    leaves it has its cross on the edge.
+    The mean and its band, a 95 % t interval, end at the last epoch that every run of the arm reached: later they would
+    cover only the survivors. Failed runs are thin lines outside the mean. A diverged or failed run has a cross at its
+    last epoch. An arm with a run of kind nan or exploded has no band, because a t interval undercovers there. The axis
+    spans the other runs, so that an exploded run does not flatten them; its cross is on the edge.
 
     Args:
         curves: one condition's rows; epochs from 1, loss in nats.
-        axes: where to draw.
+        axes: axes to draw into.
 
     Returns:
         The same axes.
 
     Raises:
-        ValueError: the frame holds several conditions.
+        ValueError: the frame has several conditions.
     """
     axes.set(xlabel="Epoch", ylabel="Training loss (nats)")
     if not is_drawable(curves, axes):
@@ -54,13 +53,13 @@ def accuracy_curves(curves: pd.DataFrame, axes: Axes) -> Axes:
 
     Args:
         curves: one condition's rows; epochs from 1, accuracy in percent.
-        axes: where to draw.
+        axes: axes to draw into.
 
     Returns:
         The same axes.
 
     Raises:
-        ValueError: the frame holds several conditions.
+        ValueError: the frame has several conditions.
     """
     measure = measure_of(curves)
     axes.set(xlabel="Epoch", ylabel=f"Validation {measure} (%)")
@@ -75,18 +74,18 @@ def accuracy_curves(curves: pd.DataFrame, axes: Axes) -> Axes:
 
 
 def _values(curves: pd.DataFrame, cells: pd.Index[str], split: str, metric: str) -> pd.DataFrame:
-    """Return one metric as (epochs, cells), NaN where it is not finite; a cell without a value has its column too."""
+    """Return one metric as (epochs, cells), with NaN for values that are missing or not finite."""
     rows = curves[(curves["split"] == split) & (curves["metric"] == metric)]
     values = rows.pivot(index="epoch", columns="cell", values="value").reindex(columns=cells)
     return values.where(np.isfinite(values))
 
 
 def _draw_arms(values: pd.DataFrame, cells: pd.DataFrame, axes: Axes) -> None:
-    """Draw the seeds and the mean of every arm, and say how many runs that is."""
+    """Draw the seeds and the mean of every arm, and the number of runs in the title."""
     arms = [own for _, own in cells.groupby(["arm_order", "arm"])]
     num_runs = [int((own["outcome"] != "failed").sum()) for own in arms]
     for own, n in zip(arms, num_runs, strict=True):
-        notes = [f"n = {n}" if n < max(num_runs) else "", counted(own["outcome"])]
+        notes = [f"n = {n}" if n < max(num_runs) else "", not_ok(own["outcome"])]
         label = "\n".join(filter(None, [own["arm_label"].iloc[0], ", ".join(filter(None, notes))]))
         style = arm_style(int(own["arm_order"].iloc[0]))
         _draw_seeds(values[own.index], style, axes)
@@ -99,7 +98,7 @@ def _draw_arms(values: pd.DataFrame, cells: pd.DataFrame, axes: Axes) -> None:
 
 
 def _draw_seeds(values: pd.DataFrame, style: ArmStyle, axes: Axes) -> None:
-    """Draw every run as a thin line, or as a dot where it has one epoch."""
+    """Draw every run as a thin line, or as a dot if it has one epoch."""
     for cell in values:
         run = values[cell].dropna()
         marker = "." if len(run) == 1 else ""
@@ -107,7 +106,7 @@ def _draw_seeds(values: pd.DataFrame, style: ArmStyle, axes: Axes) -> None:
 
 
 def _draw_mean(values: pd.DataFrame, style: ArmStyle, label: str, axes: Axes, *, has_band: bool) -> None:
-    """Draw the mean, and its band, over the epochs before the first that some run did not reach."""
+    """Draw the mean and its band over the epochs that every run reached."""
     shared = values[values.notna().all(axis="columns").cummin()]
     if has_band:
         bounds = np.array([t_interval(epoch) for epoch in shared.to_numpy()]).reshape(-1, 2)  # (epochs, 2)
@@ -116,7 +115,7 @@ def _draw_mean(values: pd.DataFrame, style: ArmStyle, label: str, axes: Axes, *,
 
 
 def _set_limits(values: pd.DataFrame, axes: Axes) -> None:
-    """Let the vertical axis span these runs, however wide the bands; where they have no value, leave it as it is."""
+    """Fit the vertical axis to these runs, regardless of the bands; without a value, leave it unchanged."""
     if values.notna().to_numpy().any():
         low, high = values.min().min(), values.max().max()
         margin = 0.05 * (high - low) or 0.05
@@ -124,9 +123,9 @@ def _set_limits(values: pd.DataFrame, axes: Axes) -> None:
 
 
 def _draw_crosses(values: pd.DataFrame, cells: pd.DataFrame, axes: Axes, *, unseen: float) -> None:
-    """Mark the last epoch of every run that did not end well, within the limits as they are, and add the legend.
+    """Mark the last epoch of every diverged or failed run within the current limits, and add the legend.
 
-    `unseen` is the height of the cross of a run without any finite value, at the first epoch.
+    A run without a finite value has its cross at the first epoch, at height `unseen`.
     """
     low, high = axes.get_ylim()
     axes.set_ylim(low, high)

@@ -1,4 +1,4 @@
-"""What detectors found: beside what is there, as precision over recall, and by the objects' size."""
+"""Detections: objects in an image, precision over recall, and average precision by object size."""
 
 from __future__ import annotations
 
@@ -15,40 +15,40 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 
 from ablations.analysis import t_interval
-from ablations.figures.canvas import counted, is_drawable, legend_above
+from ablations.figures.canvas import is_drawable, legend_above, not_ok
 from ablations.figures.palette import arm_style
 
 LEAST_SCORE = 0.5
-"""Of what is drawn into an image: with all that is found no image could be seen."""
+"""Lowest score of a drawn detection: all detections together would hide the image."""
 
 CATEGORY_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#f0e442", "#8c564b")
-"""Of categories, in their order, again from the first where there are more (Okabe and Ito's, and a brown)."""
+"""Colours of the categories in order, repeated cyclically (Okabe and Ito's, and a brown)."""
 
 MASK_OPACITY = 0.45
 
 IOU_STYLES: tuple[Literal["-", "--", ":"], ...] = ("-", "--", ":")
-"""Of intersections over unions, in their order."""
+"""Line styles of the IoU thresholds, in ascending order."""
 
 SIZES = {"small": "small\nup to 32 x 32 px", "medium": "medium\nup to 96 x 96 px", "large": "large\nabove 96 x 96 px"}
 
 
 def found_objects(objects: pd.DataFrame, axes: Axes) -> Axes:
-    """Draw an image with the boxes, masks and classes of objects in it.
+    """Draw an image with the boxes, masks and categories of its objects.
 
-    What was found with a score below one half is left out.
+    Detections with a score below 0.5 are left out.
 
     Args:
-        objects: one image's, of one arm or of the annotations, one row at least: `condition`, `path` (of the image),
-            `height`, `width` (pixels of the image that the boxes are of), `category`, `category_order`, `score` (NaN
-            for what is annotated), `left`, `top`, `box_width`, `box_height`, `outline` (as COCO has it); a row without
-            a category stands for an image in which there is nothing.
-        axes: where to draw.
+        objects: detections of one arm, or annotations, in one image, at least one row: `condition`, `path` of the
+            image, `height` and `width` of the image that boxes refer to (pixels), `category`, `category_order`, `score`
+            (NaN for an annotation), `left`, `top`, `box_width`, `box_height`, `outline` (COCO format). A row without a
+            category represents an image without objects.
+        axes: axes to draw into.
 
     Returns:
         The same axes.
 
     Raises:
-        ValueError: the frame holds several conditions.
+        ValueError: the frame has several conditions.
     """
     axes.set_axis_off()
     if not is_drawable(objects, axes):
@@ -72,18 +72,18 @@ def found_objects(objects: pd.DataFrame, axes: Axes) -> Axes:
 
 
 def precision_recall(curves: pd.DataFrame, axes: Axes) -> Axes:
-    """Draw precision over recall, the mean over an arm's seeds, for each intersection over union.
+    """Draw precision over recall, averaged over an arm's seeds, for each IoU threshold.
 
     Args:
-        curves: one condition's and one kind's rows, one per cell, IoU and recall: `arm`, `arm_label`, `arm_order`,
+        curves: rows of one condition and one kind of AP, one per cell, IoU and recall: `arm`, `arm_label`, `arm_order`,
             `cell`, `iou`, `recall`, `precision`.
-        axes: where to draw; the legend stands above them: give the figure `layout="constrained"`, or it is cut off.
+        axes: axes to draw into; the legend above them needs a figure with `layout="constrained"`.
 
     Returns:
         The same axes.
 
     Raises:
-        ValueError: the frame holds several conditions.
+        ValueError: the frame has several conditions.
     """
     axes.set(xlabel="Recall", ylabel="Precision, mean over categories", xlim=(0, 1), ylim=(0, 1.02))
     if not is_drawable(curves, axes):
@@ -107,20 +107,20 @@ def precision_recall(curves: pd.DataFrame, axes: Axes) -> Axes:
 
 
 def precision_by_size(cells: pd.DataFrame, axes: Axes) -> Axes:
-    """Draw average precision of small, medium and large objects, arm beside arm, with 95 % t intervals over seeds.
+    """Draw each arm's average precision for small, medium and large objects, with 95 % t intervals over seeds.
 
-    Cells without a test are left out, and counted in the legend.
+    Cells without a test result are left out and counted in the legend.
 
     Args:
-        cells: one condition's rows, one per cell, with `kind_of_ap`, the same in all: ``box`` or ``mask``; its columns
-            are ``test_<kind>_ap_<size>_pct``.
-        axes: where to draw; the legend stands above them: give the figure `layout="constrained"`, or it is cut off.
+        cells: one condition's rows, one per cell: `kind_of_ap` (``box`` or ``mask``, the same in all rows) and the
+            columns ``test_<kind>_ap_<size>_pct``.
+        axes: axes to draw into; the legend above them needs a figure with `layout="constrained"`.
 
     Returns:
         The same axes.
 
     Raises:
-        ValueError: the frame holds several conditions.
+        ValueError: the frame has several conditions.
     """
     axes.set_ylabel("Test AP (%)")
     if not is_drawable(cells, axes):
@@ -144,7 +144,7 @@ def precision_by_size(cells: pd.DataFrame, axes: Axes) -> Axes:
                 x + shift + 0.05, mean, yerr=error, fmt=style.marker, color=style.colour, markersize=5, capsize=3
             )
         tested = int(own[f"test_{kind}_ap_pct"].notna().sum())
-        label = ", ".join(filter(None, [f"n = {tested}", counted(own["outcome"])]))
+        label = ", ".join(filter(None, [f"n = {tested}", not_ok(own["outcome"])]))
         handles.append(
             Line2D([], [], color=style.colour, marker=style.marker, label=f"{own['arm_label'].iloc[0]} ({label})")
         )
@@ -160,7 +160,7 @@ def precision_by_size(cells: pd.DataFrame, axes: Axes) -> Axes:
 
 
 def _bits(outline: Any, height: int, width: int) -> npt.NDArray[np.bool_]:
-    """Return the mask of an outline, polygons or run lengths as COCO has them, (height, width)."""
+    """Decode a COCO outline, polygons or run lengths, to a mask, (height, width)."""
     from faster_coco_eval.core import mask
 
     if isinstance(outline, dict) and isinstance(outline["counts"], str):

@@ -1,4 +1,4 @@
-"""Paired differences, row below row: every seed, the mean with its interval, and what the test says."""
+"""Paired differences, one row per comparison: every seed, the mean with its interval, and the test."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from ablations.figures.canvas import is_drawable, legend_above, measure_of, seed_heights, write_beside
+from ablations.figures.canvas import annotate_rows, is_drawable, legend_above, measure_of, seed_heights
 from ablations.figures.palette import arm_style
 
 
 def paired_differences(pairs: pd.DataFrame, axes: Axes) -> Axes:
-    """Draw each arm's differences to the reference, seed by seed: to the right of zero the arm is the better.
+    """Draw each arm's differences to the reference per seed; to the right of zero the arm is better.
 
-    Under the dots stands the mean with its 95 % t interval, at the right edge the number of pairs, how many of them
-    join a stale cell and a fresh one, and the adjusted p, bold where it is below 0.05. A pair into which a chance score
-    has entered is a cross, and the mean then has no interval. A seed stands at the same height in every row.
+    The mean with its 95 % t interval is below the dots. The right edge has the number of pairs, the number that mix a
+    stale and a fresh cell, and the adjusted p, bold if below 0.05. A pair with a chance score is a cross, and the mean
+    then has no interval. A seed has the same height in every row.
 
     Args:
-        pairs: one condition's rows of `analysis.paired`, one per comparison and seed, and `label`, a row's name.
-        axes: where to draw; the legend stands above them: give the figure `layout="constrained"`, or it is cut off.
+        pairs: one condition's rows of `analysis.paired`, one per comparison and seed, with `label`, the row's name.
+        axes: axes to draw into; the legend above them needs a figure with `layout="constrained"`.
 
     Returns:
         The same axes.
 
     Raises:
-        ValueError: the frame holds several conditions.
+        ValueError: the frame has several conditions.
     """
     references = {name.rpartition(" - ")[2] for name in pairs["comparison"]}
     to = " and ".join(sorted(references)) or "the reference"
@@ -37,17 +37,17 @@ def paired_differences(pairs: pd.DataFrame, axes: Axes) -> Axes:
 
 
 def contrasts(pairs: pd.DataFrame, axes: Axes) -> Axes:
-    """Draw contrasts, differences of arms that differ in one thing, as `paired_differences` draws those to a reference.
+    """Draw contrasts, differences of arms that differ in one factor, in the style of `paired_differences`.
 
     Args:
-        pairs: one condition's rows of `analysis.paired`, one per contrast and seed, and `label`, its name.
-        axes: where to draw.
+        pairs: one condition's rows of `analysis.paired`, one per contrast and seed, with `label`, the row's name.
+        axes: axes to draw into.
 
     Returns:
         The same axes.
 
     Raises:
-        ValueError: the frame holds several conditions.
+        ValueError: the frame has several conditions.
     """
     axes.set_xlabel(f"Difference in test {measure_of(pairs)} (points)")
     return _draw(pairs, axes)
@@ -66,7 +66,7 @@ def _draw(pairs: pd.DataFrame, axes: Axes) -> Axes:
         _draw_row(own, row, row + heights[own.index], axes)
     labels = pairs.drop_duplicates("comparison")["label"]
     axes.set_yticks(range(len(comparisons)), list(labels), fontsize="small")
-    spare = max(5 - len(comparisons), 0) / 2  # few rows in a high figure would stand far from their means
+    spare = max(5 - len(comparisons), 0) / 2  # few rows would be drawn far apart, with dots far from their means
     axes.set_ylim(len(comparisons) - 0.4 + spare, -0.6 - spare)
     axes.grid(axis="x", linewidth=0.4, alpha=0.5)
     handles = [
@@ -76,15 +76,15 @@ def _draw(pairs: pd.DataFrame, axes: Axes) -> Axes:
     if pairs["has_chance"].any():
         handles.append(Line2D([], [], color="grey", marker="x", linestyle="", label="with a score by chance"))
     legend_above(axes, side="right", num_columns=3, handles=handles)
-    told = pairs.groupby("comparison", sort=False).agg(
+    tests = pairs.groupby("comparison", sort=False).agg(
         n=("seed", "size"), mixed=("is_mixed", "sum"), p=("p_holm", "first"), bold=("supported", "first")
     )
     texts = [
         f"n = {n}{f', {mixed}*' if mixed else ''}\n{_p_text(p)}"
-        for n, mixed, p in zip(told["n"], told["mixed"], told["p"], strict=True)
+        for n, mixed, p in zip(tests["n"], tests["mixed"], tests["p"], strict=True)
     ]
-    below = "adjusted p,\nbold: < 0.05" + ("\n*: a stale and\na fresh cell" if told["mixed"].any() else "")
-    write_beside(axes, texts, below=below, bold=told["bold"].tolist())
+    below = "adjusted p,\nbold: < 0.05" + ("\n*: a stale and\na fresh cell" if tests["mixed"].any() else "")
+    annotate_rows(axes, texts, below=below, bold=tests["bold"].tolist())
     return axes
 
 

@@ -1,4 +1,4 @@
-"""How the runs ended, arm below arm."""
+"""Outcomes of the runs, one row per arm."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from ablations.analysis import wilson_interval
-from ablations.figures.canvas import is_drawable, legend_above, write_beside
+from ablations.figures.canvas import annotate_rows, is_drawable, legend_above
 
 KINDS: dict[str, tuple[str, str]] = {
     "": ("#dfe5ea", ""),
@@ -19,25 +19,25 @@ KINDS: dict[str, tuple[str, str]] = {
     "killed": ("#9a9a9a", "xx"),
     "timeout": ("#c4c4c4", "oo"),
 }
-"""Kind of an outcome to its colour and hatch; empty is ok. Diverged kinds are purple, failed ones grey."""
+"""Kind of outcome to its colour and hatch; empty is ok. Diverged kinds are purple, failed ones grey."""
 
 DIVERGED = ("nan", "exploded", "no_learning")
 
 
 def failures_by_kind(cells: pd.DataFrame, axes: Axes) -> Axes:
-    """Draw how many cells of each arm ended how, as stacked bars, with the 95 % Wilson interval of the diverged share.
+    """Draw each arm's outcomes as a stacked bar, with the 95 % Wilson interval of the diverged share.
 
-    The share is of the cells that did not fail: a failure is about the machine or the code, not the arm.
+    The share excludes failed cells: a failure is caused by the machine or the code, not by the arm.
 
     Args:
         cells: one condition's rows, one per cell: `arm`, `arm_label`, `arm_order`, `outcome`, `kind`.
-        axes: where to draw; the legend stands above them: give the figure `layout="constrained"`, or it is cut off.
+        axes: axes to draw into; the legend above them needs a figure with `layout="constrained"`.
 
     Returns:
         The same axes.
 
     Raises:
-        ValueError: the frame holds several conditions, or a kind that there is not.
+        ValueError: the frame has several conditions or an unknown kind.
     """
     axes.set_xlabel("Runs")
     if not is_drawable(cells, axes):
@@ -58,7 +58,7 @@ def failures_by_kind(cells: pd.DataFrame, axes: Axes) -> Axes:
             axes.barh(0, 0, color=colour, hatch=hatch, edgecolor="white", label=_name(kind))
     legend_above(axes, side="left", num_columns=3)
     shares = [_share_text(cells.loc[cells["arm"] == arm, "kind"]) for arm in arms["arm"]]
-    write_beside(axes, shares, below="[95 % Wilson\ninterval]", bold=[False] * len(shares))
+    annotate_rows(axes, shares, below="[95 % Wilson\ninterval]", bold=[False] * len(shares))
     return axes
 
 
@@ -79,7 +79,7 @@ def _draw_row(kinds: pd.Series[str], row: int, axes: Axes) -> None:
 
 
 def _share_text(kinds: pd.Series[str]) -> str:
-    """Say how many of the cells that did not fail diverged, with the interval of their share."""
+    """Return the diverged share of the cells that did not fail, with its interval, in words."""
     num_diverged, n = int(kinds.isin(DIVERGED).sum()), int(kinds.isin(["", *DIVERGED]).sum())
     low, high = wilson_interval(num_diverged, n)
     return f"{num_diverged} of {n} diverged\n[{100 * low:.0f}, {100 * high:.0f}] %" if n else "every run failed"

@@ -1,25 +1,25 @@
-"""How an arm looks: the same in every figure, whatever else is in it."""
+"""Style of an arm, the same in every figure."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-# First the "colorblind" palette of seaborn 0.13 (seaborn/palettes.py) without its two palest colours, pink and yellow,
-# which a thin line on white does not show. Then colours chosen for their distance from all before them, to full colour
-# vision and in simulated deuteranopia and protanopia (Machado et al. 2009, doi 10.1109/TVCG.2009.113): 20 units of
-# CIELAB and more, where the first eight come within 11 of each other.
+# First row: the "colorblind" palette of seaborn 0.13 (seaborn/palettes.py) without pink and yellow, which are too pale
+# for a thin line on white. Second row: colours at least 20 CIELAB units from all before them, in full colour vision and
+# in simulated deuteranopia and protanopia (Machado et al. 2009, doi 10.1109/TVCG.2009.113); within the first row the
+# smallest distance is 11.
 COLOURS = (
     *("#0173b2", "#de8f05", "#029e73", "#d55e00", "#cc78bc", "#ca9161", "#949494", "#56b4e9"),
     *("#0000f0", "#000000", "#000048", "#483000", "#0030a8", "#484860", "#3078f0", "#786030"),
 )
-MARKERS = ("o", "s", "^", "D", "v", ">", "<")  # seven and sixteen share no factor; crosses are for runs that failed
+MARKERS = ("o", "s", "^", "D", "v", ">", "<")  # 7 is coprime to 16 colours; crosses mark diverged and failed runs
 LINESTYLES = ("-", "--", ":", "-.")
 SAME_LINESTYLE = 8
-"""Arms in a row that have one line style."""
+"""Number of consecutive arms with the same line style."""
 
 
 class ArmStyle(NamedTuple):
-    """An arm's colour, marker and line style, as matplotlib spells them."""
+    """An arm's colour, marker and line style in matplotlib's notation."""
 
     colour: str
     marker: str
@@ -27,9 +27,9 @@ class ArmStyle(NamedTuple):
 
 
 def arm_style(arm_order: int) -> ArmStyle:
-    """Return the style of an arm from its place in the registry alone.
+    """Return the style of an arm, which depends only on its place in the registry.
 
-    Colour and marker together differ for 112 arms, colour and line style for 32; the first eight have solid lines.
+    Colour and marker together are unique for 112 arms, colour and line style for 32. The first eight lines are solid.
 
     >>> arm_style(0)
     ArmStyle(colour='#0173b2', marker='o', linestyle='-')

@@ -1,8 +1,8 @@
-"""Probes of the attention layers: over depth, and over the epochs.
+"""Probes of the attention layers over depth and over the epochs.
 
 A frame `probes` has one row per cell, epoch, layer and probe: `cell`, `arm`, `arm_label`, `arm_order`, `condition`,
-`outcome`, `kind`, `epoch`, `layer`, `layer_order` (from 0), `probe`, `value`. The legend stands to the right of the
-axes: give the figure `layout="constrained"`, or it is cut off.
+`outcome`, `kind`, `epoch`, `layer`, `layer_order` (from 0), `probe`, `value`. The legend to the right of the axes needs
+a figure with `layout="constrained"`.
 """
 
 from __future__ import annotations
@@ -15,31 +15,31 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from ablations.analysis import CHANCE_KINDS
-from ablations.figures.canvas import CROSSES, counted, draw_mean, is_drawable
+from ablations.figures.canvas import CROSSES, draw_mean, is_drawable, not_ok
 from ablations.figures.palette import ArmStyle, arm_style
 
 LABELS = {"output_rms": "RMS of the attention output", "grad_norm": "Gradient norm of the attention"}
-"""Probe to the label of its axis, which is logarithmic; another is the mean of a parameter, on a linear one."""
+"""Probe to the label of its logarithmic axis; any other probe is the mean of a parameter, on a linear axis."""
 
 LEVEL = 8
-"""Layers at most whose names stand level; more are tilted."""
+"""Largest number of layers with horizontal names; with more layers the names are tilted."""
 
 
 def probes_over_depth(probes: pd.DataFrame, axes: Axes) -> Axes:
-    """Draw a probe over the attention layers at each run's last epoch: seeds as thin lines, their mean as a bold one.
+    """Draw a probe over the attention layers at each run's last epoch: a thin line per seed, a bold line for the mean.
 
-    Runs that failed are thin lines that do not enter the mean, which goes as far as all its runs have values. What
-    cannot be drawn, because it is not finite or, on a logarithmic axis, not positive, is counted in the title.
+    Failed runs are thin lines outside the mean, which ends where one of its runs has no value. Values that cannot be
+    drawn, not finite or not positive on a logarithmic axis, are counted in the title.
 
     Args:
         probes: one condition's rows of one probe.
-        axes: where to draw.
+        axes: axes to draw into.
 
     Returns:
         The same axes.
 
     Raises:
-        ValueError: the frame holds several conditions or several probes.
+        ValueError: the frame has several conditions or several probes.
     """
     axes.set(xlabel="Attention layer", ylabel=_label(probes))
     if not is_drawable(probes, axes):
@@ -48,32 +48,31 @@ def probes_over_depth(probes: pd.DataFrame, axes: Axes) -> Axes:
     _draw_arms(last, "layer_order", "Each run's last epoch. Thin: a seed. Bold: mean.", axes)
     layers = probes.drop_duplicates("layer").sort_values("layer_order")
     tilt = 40 if len(layers) > LEVEL else 0
-    names = [_short(layer) for layer in layers["layer"]]
+    names = [_layer_number(layer) for layer in layers["layer"]]
     axes.set_xticks(layers["layer_order"], names, fontsize="small", rotation=tilt)
     _add_legend(axes)
     return axes
 
 
 def probes_over_time(probes: pd.DataFrame, axes: Axes) -> Axes:
-    """Draw a probe of one layer over the epochs: seeds as thin lines, their mean as a bold one as long as all last.
+    """Draw a probe of one layer over the epochs: a thin line per seed, a bold line for the mean while all runs last.
 
-    A diverged or failed run has a cross at its last finite value, or on the upper edge at its first epoch where it has
-    none; failed ones do not enter the mean. A linear axis spans the runs that did not explode, so that one explosion
-    does not flatten them: a line that leaves it has its cross on the edge. What cannot be drawn is counted in the
-    title.
+    A diverged or failed run has a cross at its last finite value, or on the upper edge at its first epoch if it has
+    none. Failed runs are outside the mean. A linear axis spans the runs without chance scores, so that an exploded run
+    does not flatten them; its cross is on the edge. Values that cannot be drawn are counted in the title.
 
     Args:
         probes: one condition's rows of one probe in one layer.
-        axes: where to draw.
+        axes: axes to draw into.
 
     Returns:
         The same axes.
 
     Raises:
-        ValueError: the frame holds several conditions, probes or layers.
+        ValueError: the frame has several conditions, probes or layers.
     """
     if (layers := probes["layer"].nunique()) > 1:
-        raise ValueError(f"a probe over time is drawn of one layer, got {layers}; split the frame")
+        raise ValueError(f"a probe over time shows one layer, got {layers}; split the frame")
     axes.set(xlabel="Epoch", ylabel=_label(probes))
     if not is_drawable(probes, axes):
         return axes
@@ -87,7 +86,7 @@ def probes_over_time(probes: pd.DataFrame, axes: Axes) -> Axes:
 
 
 def probe_name(probe: str) -> str:
-    """Return what a probe is, in words.
+    """Return a probe's name in words.
 
     >>> probe_name("output_rms"), probe_name("mean_gain_q")
     ('RMS of the attention output', 'Mean of gain_q')
@@ -98,14 +97,14 @@ def probe_name(probe: str) -> str:
 def _label(probes: pd.DataFrame) -> str:
     names = sorted(set(probes["probe"]))
     if len(names) > 1:
-        raise ValueError(f"one probe is drawn, got {len(names)}: {', '.join(names)}; split the frame")
+        raise ValueError(f"a figure shows one probe, got {len(names)}: {', '.join(names)}; split the frame")
     return probe_name(names[0]) if names else "Probe"
 
 
-def _short(layer: str) -> str:
-    """Return a layer's number as a tick.
+def _layer_number(layer: str) -> str:
+    """Return a layer's number as a tick label.
 
-    >>> _short("blocks.0.attn"), _short("class_blocks.1.attn"), _short("trunk")
+    >>> _layer_number("blocks.0.attn"), _layer_number("class_blocks.1.attn"), _layer_number("trunk")
     ('1', 'class 2', 'trunk')
     """
     match = re.fullmatch(r"(class_)?blocks\.(\d+)\..*", layer)
@@ -114,8 +113,8 @@ def _short(layer: str) -> str:
     return f"class {int(match[2]) + 1}" if match[1] else str(int(match[2]) + 1)
 
 
-def _draw_arms(probes: pd.DataFrame, along: str, told: str, axes: Axes) -> None:
-    """Draw every arm's runs and mean along a column, and say how many values could not be drawn."""
+def _draw_arms(probes: pd.DataFrame, along: str, caption: str, axes: Axes) -> None:
+    """Draw every arm's runs and mean along a column, and the caption with the number of values not drawn."""
     arms = [own for _, own in probes.groupby(["arm_order", "arm"])]
     num_runs = [own.loc[own["outcome"] != "failed", "cell"].nunique() for own in arms]
     for own, n in zip(arms, num_runs, strict=True):
@@ -123,16 +122,16 @@ def _draw_arms(probes: pd.DataFrame, along: str, told: str, axes: Axes) -> None:
         values = values.where(np.isfinite(values))
         failed = own.loc[own["outcome"] == "failed", "cell"].unique()
         style = arm_style(int(own["arm_order"].iloc[0]))
-        notes = [f"n = {n}" if n < max(num_runs) else "", counted(own.drop_duplicates("cell")["outcome"])]
+        notes = [f"n = {n}" if n < max(num_runs) else "", not_ok(own.drop_duplicates("cell")["outcome"])]
         label = "\n".join(filter(None, [own["arm_label"].iloc[0], ", ".join(filter(None, notes))]))
         _draw_arm(values, values.drop(columns=failed), style, label, axes)
     n_text = " to ".join(str(count) for count in sorted({min(num_runs), max(num_runs)}))
-    undrawn = _undrawn(probes, axes)
-    axes.set_title(f"n = {n_text} per arm. {told}{undrawn}", loc="left", fontsize="small")
+    undrawn = _set_scale(probes, axes)
+    axes.set_title(f"n = {n_text} per arm. {caption}{undrawn}", loc="left", fontsize="small")
 
 
-def _undrawn(probes: pd.DataFrame, axes: Axes) -> str:
-    """Choose the scale of the axis, and return what it cannot show, in words."""
+def _set_scale(probes: pd.DataFrame, axes: Axes) -> str:
+    """Set the scale of the axis and return the number of values that it cannot show, in words."""
     finite = probes.loc[np.isfinite(probes["value"]), "value"]
     num_below = 0
     if probes["probe"].iloc[0] in LABELS and (finite > 0).any():
@@ -146,7 +145,7 @@ def _undrawn(probes: pd.DataFrame, axes: Axes) -> str:
 
 
 def _set_limits(values: pd.Series[float], axes: Axes) -> None:
-    """Let the vertical axis span these values; where none is finite, leave it as it is."""
+    """Fit the vertical axis to the finite values; without one, leave it unchanged."""
     finite = values[np.isfinite(values)]
     if len(finite):
         margin = 0.05 * (finite.max() - finite.min()) or 0.05
@@ -154,7 +153,7 @@ def _set_limits(values: pd.Series[float], axes: Axes) -> None:
 
 
 def _draw_crosses(probes: pd.DataFrame, axes: Axes) -> None:
-    """Mark the last finite value of every run that did not end well, within the limits as they are."""
+    """Mark the last finite value of every diverged or failed run within the current limits."""
     low, high = axes.get_ylim()
     axes.set_ylim(low, high)
     for outcome, marker in CROSSES.items():

@@ -1,4 +1,4 @@
-"""What attention costs against the number of tokens."""
+"""Cost of attention against the number of tokens."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ from matplotlib.axes import Axes
 from ablations.figures.palette import arm_style
 
 AXES = {"time_s": ("Time for an image (ms)", 1e3), "peak_bytes": ("Peak memory for an image (MiB)", 2**-20)}
-"""Quantity to the label of its axis and the factor to its unit."""
+"""Quantity to the label of its axis and the factor that converts to its unit."""
 
 GUIDES = {1: "as N", 2: "as N²"}
 """Slope of a guide line to its name."""
 
 
 def cost_against_tokens(costs: pd.DataFrame, axes: Axes) -> Axes:
-    """Draw what attention costs for an image against its tokens, both logarithmic, with guides of slope 1 and 2.
+    """Draw the cost of attention per image against its tokens, on logarithmic axes with guides of slope 1 and 2.
 
     Args:
-        costs: `norm`, `label`, `arm_order`, `tokens`, `quantity` (one of `AXES`, the same in all rows), `median`,
-            `low`, `high` per token.
-        axes: where to draw.
+        costs: one row per arm and number of tokens: `norm`, `label`, `arm_order`, `tokens`, `quantity` (one of `AXES`,
+            the same in all rows), and `median`, `low`, `high` per token.
+        axes: axes to draw into.
 
     Returns:
-        The same axes; their legend is left to the caller.
+        The same axes, without a legend.
 
     Raises:
-        ValueError: several quantities, or one that there is not.
+        ValueError: the frame has several quantities or an unknown quantity.
     """
     quantities = set(costs["quantity"])
     if len(quantities) != 1 or not quantities <= AXES.keys():
-        raise ValueError(f"one quantity of {', '.join(AXES)} is drawn, got {', '.join(sorted(quantities))}")
+        raise ValueError(f"expected one quantity of {', '.join(AXES)}, got {', '.join(sorted(quantities))}")
     label, factor = AXES[quantities.pop()]
     axes.set(xscale="log", yscale="log", xlabel="Tokens N", ylabel=label)
     for order, own in costs.sort_values("tokens").groupby("arm_order"):
@@ -59,7 +59,7 @@ def cost_against_tokens(costs: pd.DataFrame, axes: Axes) -> Axes:
 
 
 def _draw_guides(costs: pd.DataFrame, axes: Axes, factor: float) -> None:
-    """Draw the guides below the cheapest arm, where they cross no line."""
+    """Draw the guides from below the cheapest arm at the fewest tokens."""
     tokens = np.array(sorted(set(costs["tokens"])), dtype=float)
     start = 0.5 * factor * float((costs["tokens"] * costs["median"])[costs["tokens"] == tokens[0]].min())
     for slope, name in GUIDES.items():

@@ -1,4 +1,4 @@
-"""Test accuracy over the learning rate, where a study has that axis."""
+"""Test accuracy over the learning rate, for studies with that axis."""
 
 from __future__ import annotations
 
@@ -9,35 +9,36 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from ablations.analysis import CHANCE_KINDS, t_interval
-from ablations.figures.canvas import counted, is_drawable, measure_of
+from ablations.figures.canvas import is_drawable, measure_of, not_ok
 from ablations.figures.palette import arm_style
 
 DODGE = 0.012
-"""Of two arms at one learning rate, as a share of the axis, so that they can be told apart."""
+"""Horizontal distance between two arms at one learning rate, as a share of the axis."""
 
 DODGED = 0.6
-"""Of all arms together at most, as a share of the way to the next learning rate, so that none reaches it."""
+"""Largest total width of all arms, as a share of the distance to the next learning rate."""
 
 LEVEL = 6
-"""Learning rates at most whose names stand level; more are tilted."""
+"""Largest number of learning rates with horizontal labels; with more of them the labels are tilted."""
 
 
 def lr_sensitivity(cells: pd.DataFrame, axes: Axes) -> Axes:
     """Draw each arm's test accuracy over the learning rate: seeds, and their means with 95 % t intervals.
 
-    The learning rates are conditions: each point is a mean over seeds at one of them alone. Arms are dodged a little,
-    so that they can be told apart. A diverged cell is a cross at its score, and a mean into which chance scores have
-    entered has no interval; failed cells have no score and are counted in the legend.
+    Learning rates are conditions, so each mean is over the seeds at one of them. Arms are shifted horizontally to keep
+    them distinguishable. A diverged cell is a cross at its score, and a mean with chance scores has no interval. Failed
+    cells have no score and are counted in the legend.
 
     Args:
-        cells: one row per cell: what `analysis.summarise` takes and `lr`; `condition` is that of the other axes.
-        axes: where to draw; the legend stands to their right: give the figure `layout="constrained"`, or it is cut off.
+        cells: one row per cell: the columns that `analysis.summarise` takes, and `lr`; `condition` covers the other
+            axes.
+        axes: axes to draw into; the legend to their right needs a figure with `layout="constrained"`.
 
     Returns:
         The same axes.
 
     Raises:
-        ValueError: the frame holds several conditions of the other axes.
+        ValueError: the frame has several conditions of the other axes.
     """
     axes.set(xlabel="Learning rate", ylabel=f"Test {measure_of(cells)} (%)")
     if not is_drawable(cells, axes):
@@ -69,7 +70,7 @@ def lr_sensitivity(cells: pd.DataFrame, axes: Axes) -> Axes:
 
 
 def _set_limits(cells: pd.DataFrame, axes: Axes) -> None:
-    """Keep the vertical axis to what an accuracy can be, however wide the intervals; without a score, say so."""
+    """Limit the vertical axis to the range of an accuracy; without a score, write a note instead."""
     if cells["score_pct"].notna().any():
         low, high = axes.get_ylim()
         axes.set_ylim(max(low, -2), min(high, 102))
@@ -105,7 +106,7 @@ def _draw_arm(own: pd.DataFrame, factor: float, axes: Axes) -> None:
         markersize=5,
         capsize=3,
         linewidth=1.5,
-        label="\n".join(filter(None, [own["arm_label"].iloc[0], counted(own["outcome"])])),
+        label="\n".join(filter(None, [own["arm_label"].iloc[0], not_ok(own["outcome"])])),
     )
 
 

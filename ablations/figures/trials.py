@@ -1,6 +1,6 @@
-"""The trials of a tuning: over a searched field, each arm's best beside the others, and what k trials come to.
+"""Trials of a tuning: scores over a searched field, each arm's best trial, and the expected best of k trials.
 
-A frame `trials` is one condition's rows of what `ablations.analysis.tuned` takes.
+A frame `trials` holds one condition's trials, in the form that `ablations.analysis.tuned` takes.
 """
 
 from __future__ import annotations
@@ -14,35 +14,36 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from ablations.analysis import STABLE_OVER, expected_best, profile, tuned, winners
-from ablations.figures.canvas import counted, is_drawable, legend_above, measure_of, seed_heights, write_beside
+from ablations.figures.canvas import annotate_rows, is_drawable, legend_above, measure_of, not_ok, seed_heights
 from ablations.figures.palette import arm_style
 
 NAMES = {"lr": "Learning rate", "weight_decay": "Weight decay"}
-"""Field to its name on an axis."""
+"""Field to its axis label."""
 
 DODGED = 0.5
-"""Of all arms at one point together, as a share of the way to the next one were they evenly spread."""
+"""Total width of all arms at one point, as a share of the distance between evenly spaced points."""
 
 ROOM = 0.08
-"""Of what is in view, left and right of it."""
+"""Margin to the left and right of the data, as a share of its range."""
 
 
 def trials_over_range(trials: pd.DataFrame, axes: Axes) -> Axes:
     """Draw each arm's validation accuracy over a searched field: its trials, and the best in each part of the range.
 
-    The line is `analysis.profile`: the best over the other searched fields. A trial that diverged is a cross at
-    its score. Arms at the same point are dodged, so that they can be told apart. The legend has the sensitivity and,
-    over the learning rate, the widest range without divergence.
+    The line is `analysis.profile`: the best over the other searched fields. A diverged trial is a cross at its score.
+    Arms at the same point are shifted horizontally to keep them distinguishable. The legend has the sensitivity and,
+    for the learning rate, the widest range without divergence.
 
     Args:
-        trials: one condition's, and `field`, the searched field that is drawn, with `is_log`, its scale.
-        axes: where to draw; the legend stands to their right: give the figure `layout="constrained"`, or it is cut off.
+        trials: one condition's trials, with `field`, the name of the drawn field, and `is_log`, whether its scale is
+            logarithmic.
+        axes: axes to draw into; the legend to their right needs a figure with `layout="constrained"`.
 
     Returns:
         The same axes.
 
     Raises:
-        ValueError: the frame holds several conditions.
+        ValueError: the frame has several conditions.
     """
     axes.set_ylabel(f"Validation {measure_of(trials)} (%)")
     if not is_drawable(trials, axes):
@@ -74,21 +75,20 @@ def trials_over_range(trials: pd.DataFrame, axes: Axes) -> Axes:
 
 
 def isolation(trials: pd.DataFrame, axes: Axes) -> Axes:
-    """Draw each arm's best trial beside the others': what the arm comes to, the searched fields at their best.
+    """Draw each arm's trials and its best one: the arms compared with the searched fields at their best.
 
-    The isolation plot of V. Godbole et al., "Deep Learning Tuning Playbook" (2023), with the trials behind it. The axis
-    spans what half as many trials could be expected to reach and what the best did; how many trials lie to the left of
-    it is said beside.
+    This is the isolation plot of V. Godbole et al., "Deep Learning Tuning Playbook" (2023), with all trials. The axis
+    spans from the expected best of half the trials to the best of all. A note counts the trials to the left of it.
 
     Args:
-        trials: one condition's, and `point`, the values of the searched fields in words.
-        axes: where to draw; the legend stands above them: give the figure `layout="constrained"`, or it is cut off.
+        trials: one condition's trials, with `point`, the values of the searched fields in words.
+        axes: axes to draw into; the legend above them needs a figure with `layout="constrained"`.
 
     Returns:
         The same axes.
 
     Raises:
-        ValueError: the frame holds several conditions.
+        ValueError: the frame has several conditions.
     """
     axes.set_xlabel(f"Validation {measure_of(trials)} (%)")
     if not is_drawable(trials, axes):
@@ -98,7 +98,7 @@ def isolation(trials: pd.DataFrame, axes: Axes) -> Axes:
     heights, texts, labels = seed_heights(trials["seed"]), [], []
     for row, arm in enumerate(arms):
         own = trials[trials["arm"] == arm]
-        labels.append("\n".join(filter(None, [own["arm_label"].iloc[0], f"n = {len(own)}", counted(own["outcome"])])))
+        labels.append("\n".join(filter(None, [own["arm_label"].iloc[0], f"n = {len(own)}", not_ok(own["outcome"])])))
         if arm not in best.index:
             texts.append("every trial failed")
             continue
@@ -124,22 +124,22 @@ def isolation(trials: pd.DataFrame, axes: Axes) -> Axes:
     if (trials["outcome"] == "diverged").any():
         handles.append(Line2D([], [], color="grey", marker="x", linestyle="", label="diverged"))
     legend_above(axes, side="right", num_columns=3, handles=handles)
-    write_beside(axes, texts, below="", bold=[False] * len(texts))
+    annotate_rows(axes, texts, below="", bold=[False] * len(texts))
     return axes
 
 
 def best_of_k(trials: pd.DataFrame, axes: Axes) -> Axes:
-    """Draw the best validation accuracy to be expected of k trials, arm by arm.
+    """Draw each arm's expected best validation accuracy of k trials.
 
     Args:
-        trials: one condition's.
-        axes: where to draw; the legend stands to their right: give the figure `layout="constrained"`, or it is cut off.
+        trials: one condition's trials.
+        axes: axes to draw into; the legend to their right needs a figure with `layout="constrained"`.
 
     Returns:
         The same axes.
 
     Raises:
-        ValueError: the frame holds several conditions.
+        ValueError: the frame has several conditions.
     """
     axes.set(xlabel="Trials", ylabel=f"Expected best validation {measure_of(trials)} (%)")
     if not is_drawable(trials, axes):
@@ -206,7 +206,7 @@ def _draw_trials(own: pd.DataFrame, field: str, shift: float, is_log: bool, text
 
 
 def _ends(trials: pd.DataFrame) -> tuple[float, float]:
-    """Return what an axis of scores spans: from the lowest expected best of half the trials to the best of all."""
+    """Return the limits of an axis of scores: the lowest expected best of half the trials, and the best of all."""
     expected = expected_best(trials)
     if expected.empty:
         return 0.0, 100.0

@@ -1,6 +1,6 @@
-"""The live picture of a study, from its folder: arms x seeds, what runs, what failed, and how long it will take.
+"""The board of a study: the state of each cell (arms x seeds), running cells and remaining time.
 
-`run` draws it as it goes, `status` from any terminal at any time.
+`run` updates it live, and `status` prints it from any terminal.
 """
 
 from __future__ import annotations
@@ -29,33 +29,33 @@ from ablations.store.leases import LEASE
 
 State = Literal["ok", "diverged", "failed", "running", "waiting"]
 
-SIGNS: dict[State, tuple[str, str, str]] = {
+SYMBOLS: dict[State, tuple[str, str, str]] = {
     "ok": ("✓", "+", "green"),
     "diverged": ("≠", "!", "yellow"),
     "failed": ("✗", "x", "red"),
     "running": ("▸", ">", "cyan"),
     "waiting": ("·", ".", "dim"),
 }
-"""Of each state: its sign, the same in ASCII, and its colour."""
+"""Symbol, ASCII symbol and colour of each state."""
 
 Place = tuple[str, str, int]
-"""Arm, condition and seed: where a cell stands on the board."""
+"""Arm, condition and seed of a cell."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """A cell that is being run.
+    """The progress of a running cell.
 
     Args:
-        arm: name of its arm.
-        condition: its point on every other axis.
-        seed: its seed.
-        epoch: epochs behind it.
-        epochs: epochs in all.
-        train_loss: of the last epoch, in nats; None before the first has ended.
-        val_score_pct: of the last epoch.
-        seconds: since it was begun.
-        host: the machine that runs it.
+        arm: Name of its arm.
+        condition: Name of its condition.
+        seed: Its seed.
+        epoch: Number of finished epochs.
+        epochs: Total number of epochs.
+        train_loss: Training loss of the last epoch, in nats; None before the first has ended.
+        val_score_pct: Validation score of the last epoch, per cent; None before the first has ended.
+        seconds: Seconds since its start.
+        host: Name of the machine that runs it.
     """
 
     arm: str
@@ -70,10 +70,10 @@ class Progress:
 
 
 class Board:
-    """What is known of every cell of a study.
+    """The state of every cell of a study.
 
     Args:
-        study: which cells there are.
+        study: The study.
     """
 
     def __init__(self, study: Study) -> None:
@@ -88,32 +88,32 @@ class Board:
         self._kind: dict[Place, str] = {}
         self._seconds: dict[Place, float] = {}
 
-    def take(self, cell: CellConfig, outcome: Mapping[str, Any]) -> None:
-        """Take a cell that has an outcome.
+    def record(self, cell: CellConfig, outcome: Mapping[str, Any]) -> None:
+        """Record the outcome of a cell.
 
         Args:
-            cell: its configuration.
-            outcome: content of its outcome.json.
+            cell: Configuration of the cell.
+            outcome: Content of its outcome.json.
         """
         place = (self.study.arm_of(cell), self.study.condition_of(cell), cell.seed)
         self.states[place] = outcome["outcome"]
         self._kind[place] = f"{outcome['outcome']}: {outcome['kind']}" if outcome["kind"] else ""
         self._seconds[place] = outcome["seconds"]
 
-    def look(self, store: Store) -> None:
-        """See which cells are being run now, by whichever runner.
+    def update_running(self, store: Store) -> None:
+        """Update which cells run now, on any runner.
 
         Args:
-            store: the study's folder.
+            store: Folder of the study.
         """
         for place, state in self.states.items():
             if state == "running":
-                self.states[place] = self._settled(place)
+                self.states[place] = self._recorded_state(place)
         self.running = []
         for folder in store.leases.running():
             try:
                 cell = CellConfig.model_validate_json((folder / "config.json").read_text())
-            except (OSError, ValidationError):  # not yet written, or just gone
+            except (OSError, ValidationError):  # not written yet, or just removed
                 continue
             place = (self.study.arm_of(cell), self.study.condition_of(cell), cell.seed)
             if place in self.states:
@@ -122,31 +122,31 @@ class Board:
 
     @property
     def counts(self) -> dict[State, int]:
-        """How many cells are in each state."""
+        """Number of cells in each state."""
         counted = Counter(self.states.values())
-        return {state: counted[state] for state in SIGNS}
+        return {state: counted[state] for state in SYMBOLS}
 
     @property
     def kinds_seen(self) -> dict[str, int]:
-        """How many cells diverged or failed in each way."""
+        """Number of cells of each kind of divergence and failure."""
         return dict(sorted(Counter(kind for place, kind in self._kind.items() if kind).items()))
 
     @property
     def seconds_left(self) -> float | None:
-        """Seconds until the last cell, from those that are finished; None while none is, or nothing runs."""
+        """Estimated seconds until all cells have finished; None if no cell has finished or none runs."""
         if not self._seconds or not self.running:
             return None
         by_arm: dict[str, list[float]] = {}
         for (arm, _, _), seconds in self._seconds.items():
             by_arm.setdefault(arm, []).append(seconds)
-        middle = statistics.median(self._seconds.values())
-        each = {arm: statistics.median(by_arm[arm]) if arm in by_arm else middle for arm in self.study.arm_names}
+        overall = statistics.median(self._seconds.values())
+        each = {arm: statistics.median(by_arm[arm]) if arm in by_arm else overall for arm in self.study.arm_names}
         waiting = sum(each[arm] for (arm, _, _), state in self.states.items() if state == "waiting")
         begun = sum(max(0.0, each[progress.arm] - progress.seconds) for progress in self.running)
         return (waiting + begun) / len(self.running)
 
     def summary(self) -> tuple[str, str]:
-        """Say in two lines how far the study is, and what has come of it."""
+        """Return two lines: the progress of the study, and the number of cells in each state."""
         counts, total = self.counts, len(self.states)
         left = self.seconds_left
         time_left = "" if left is None else f", about {duration(left)} left"
@@ -159,7 +159,7 @@ class Board:
         return head, ", ".join(parts)
 
     def as_json(self) -> dict[str, Any]:
-        """Return all of it for scripts."""
+        """Return the board as JSON values."""
         cells = [
             {"arm": arm, "condition": condition, "seed": seed, "state": state, "kind": self._kind.get(place, "")}
             for place, state in self.states.items()
@@ -175,12 +175,12 @@ class Board:
         }
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Draw the board: a line per arm and condition with a sign per seed, and a line per running cell."""
+        """Draw a line per arm and condition with a symbol per seed, and a line per running cell."""
         ascii_only = not (console.encoding or "").lower().startswith("utf")
         yield from map(Text, self.summary())
         yield self._grid(width=options.max_width, ascii_only=ascii_only)
-        signs = {state: sign[1 if ascii_only else 0] for state, sign in SIGNS.items()}
-        yield Text("  ".join(f"{sign} {state}" for state, sign in signs.items()), style="dim")
+        symbols = {state: symbol[1 if ascii_only else 0] for state, symbol in SYMBOLS.items()}
+        yield Text("  ".join(f"{symbol} {state}" for state, symbol in symbols.items()), style="dim")
         if self.running:
             yield Group(Text(), self._running_table())
 
@@ -198,18 +198,18 @@ class Board:
         for condition, arm in rows:
             states = [self.states[arm, condition, seed] for seed in seeds]
             if fits:
-                shown = [Text(SIGNS[state][1 if ascii_only else 0], style=SIGNS[state][2]) for state in states]
+                shown = [Text(SYMBOLS[state][1 if ascii_only else 0], style=SYMBOLS[state][2]) for state in states]
             else:
                 counted = Counter(states)
-                shown = [Text(", ".join(f"{counted[state]} {state}" for state in SIGNS if counted[state]))]
+                shown = [Text(", ".join(f"{counted[state]} {state}" for state in SYMBOLS if counted[state]))]
             table.add_row(Text(_label(arm, condition)), *shown)
         return table
 
     def _running_table(self) -> Table:
         hosts = {progress.host for progress in self.running}
         table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
-        for head in ("running", "epoch", "train loss", "val %", "for", *(["on"] if len(hosts) > 1 else [])):
-            table.add_column(head, no_wrap=True, justify="left" if head in ("running", "on") else "right")
+        for head in ("running", "epoch", "train loss", "val %", "elapsed", *(["host"] if len(hosts) > 1 else [])):
+            table.add_column(head, no_wrap=True, justify="left" if head in ("running", "host") else "right")
         for progress in self.running:
             table.add_row(
                 f"{_label(progress.arm, progress.condition)} {self.study.unit} {self.study.number_of(progress.seed)}",
@@ -221,8 +221,8 @@ class Board:
             )
         return table
 
-    def _settled(self, place: Place) -> State:
-        """Return the state of a cell that runs no more: a former outcome's, or none."""
+    def _recorded_state(self, place: Place) -> State:
+        """Return the state of a cell that no longer runs: its recorded outcome, or ``waiting``."""
         kind = self._kind.get(place)
         if kind is None:
             return "waiting"
@@ -231,15 +231,15 @@ class Board:
 
 
 def fill_board(board: Board, store: Store) -> Board:
-    """Put everything on a board that is in the study's folder; return it.
+    """Add the records and running cells of a study's folder to a board, and return the board.
 
     Raises:
-        UsageError: a record that cannot be read.
+        UsageError: A record cannot be read.
     """
     for record in store.records().values():
         if board.study.has(record.config):
-            board.take(record.config, record.outcome)
-    board.look(store)
+            board.record(record.config, record.outcome)
+    board.update_running(store)
     return board
 
 
@@ -250,10 +250,10 @@ def _label(arm: str, condition: str) -> str:
 def _progress(folder: Path, cell: CellConfig, place: Place) -> Progress:
     rows: list[dict[str, str]] = []
     begun, host = time.time(), ""
-    with contextlib.suppress(OSError, ValueError):  # the cell may end as we look
+    with contextlib.suppress(OSError, ValueError):  # the cell may end meanwhile
         begun = (folder / "config.json").stat().st_mtime
         host = json.loads((folder / LEASE).read_text())["host"].partition("/")[0]
-        with (folder / "metrics.csv").open(newline="") as file:  # not there before the first epoch has ended
+        with (folder / "metrics.csv").open(newline="") as file:  # missing until the first epoch has ended
             rows = list(csv.DictReader(file))
     last = rows[-1] if rows else None
     return Progress(

@@ -90,7 +90,7 @@ class Picture(Lines):
 
     def done(self, cell: CellConfig, outcome: Mapping[str, Any], *, ours: bool, remark: str) -> None:
         """Put the cell on the board, and print its line where it is no success."""
-        self.board.take(cell, outcome)
+        self.board.record(cell, outcome)
         if outcome["outcome"] != "ok" or remark:
             super().done(cell, outcome, ours=ours, remark=remark)
         self._note_end(cell, outcome, ours=ours)
@@ -99,7 +99,7 @@ class Picture(Lines):
         """Redraw, when it is time."""
         if time.monotonic() - self._drawn >= REDRAW_S:
             self._drawn = time.monotonic()
-            self.board.look(self.store)
+            self.board.update_running(self.store)
             self.live.update(self.board, refresh=True)
 
 
@@ -130,7 +130,7 @@ def watching(console: Console, study: Study, store: Store, *, total: int) -> Ite
     with Live(board, console=console, auto_refresh=False) as live:
         picture = Picture(console, study, total=total, show=show, store=store, board=board, live=live)
         yield picture
-        board.look(store)
+        board.update_running(store)
         live.update(board, refresh=True)
 
 

@@ -1,4 +1,4 @@
-"""From results to a report: tables, figures, a checklist and one HTML file."""
+"""Reports of results: tables, figures, a checklist and one HTML file."""
 
 from ablations.report.tables import power_table
 from ablations.report.text import TextTable, markdown_table

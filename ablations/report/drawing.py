@@ -1,4 +1,4 @@
-"""The figures as files: PDF for papers, PNG for pages."""
+"""Figure files: PDF for papers, PNG for pages."""
 
 from __future__ import annotations
 
@@ -18,40 +18,40 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from ablations.report.gallery import DRAW, Picture
+from ablations.report.gallery import DRAW, FigureSpec
 from ablations.store import replacing
 
 FORMATS: dict[str, dict[str, None]] = {"png": {}, "pdf": {"CreationDate": None}}
-"""Extension of a figure's files to their metadata: without a date, equal figures are equal files."""
+"""File extension to its metadata: without a date, equal figures give equal files."""
 
 PANEL_WIDTH = 3.2
-"""Inches of each of several pictures side by side."""
+"""Width of a panel, in inches."""
 
 DPI = 160
-"""Of the PNG."""
+"""Resolution of the PNG."""
 
 CAVEAT_COLUMNS = 15
-"""Letters of a caveat to the inch."""
+"""Characters of a caveat per inch."""
 
 MOST_PROCESSES = 8
 
-FEWEST = 4
-"""Figures that are worth processes of their own."""
+LEAST_PARALLEL = 4
+"""Smallest number of figures that are drawn by several processes."""
 
 
-Job = tuple[Path, list[Picture], tuple[str, ...]]
-"""Files without their extension, the panels of a figure, and the caveats below it."""
+Job = tuple[Path, list[FigureSpec], tuple[str, ...]]
+"""Path of a figure without the extension, its panels, and the caveats below it."""
 
 
 @dataclass(frozen=True)
 class DrawnFigure:
-    """A figure that has been written.
+    """A written figure.
 
     Args:
-        title: what it shows.
-        condition: its condition.
-        png: as it was written, for the page: another report may be writing the same file.
-        files: one of each of `FORMATS`.
+        title: title for the page.
+        condition: name of its condition.
+        png: content of the PNG, which another report may overwrite before the page embeds it.
+        files: paths, one per format in `FORMATS`.
     """
 
     title: str
@@ -60,23 +60,22 @@ class DrawnFigure:
     files: list[Path]
 
 
-def write_figures(folder: Path, pictures: Iterable[Picture], caveats: Sequence[str]) -> list[DrawnFigure]:
-    """Draw pictures into files, several at a time; those of conditions and probes that are no more are removed.
+def write_figures(folder: Path, specs: Iterable[FigureSpec], caveats: Sequence[str]) -> list[DrawnFigure]:
+    """Draw figures into files, several at once, and remove the files of figures that no longer exist.
 
-    Two may write into the same folder at the same time: a file is whole, and the last to come has it.
+    Concurrent calls for the same folder are safe: each file is complete, and the last call's version remains.
 
     Args:
-        folder: where to.
-        pictures: what to draw; those that follow one another with the same name, part and condition, panels of one
-            figure, stand side by side.
-        caveats: sentences that stand below each figure.
+        folder: target folder.
+        specs: figures to draw; consecutive ones with equal name, part and condition become panels of one figure.
+        caveats: sentences below each figure.
     """
     folder.mkdir(exist_ok=True)
     stems: list[str] = []
     jobs: list[Job] = []
-    for (name, part, condition), group in itertools.groupby(pictures, lambda p: (p.name, p.part, p.condition)):
+    for (name, part, condition), group in itertools.groupby(specs, lambda spec: (spec.name, spec.part, spec.condition)):
         stem = re.sub(r"[^\w.=-]+", "_", "-".join(filter(None, [name, part, condition])))
-        while stem in stems:  # two conditions may differ in a character that no file's name should have
+        while stem in stems:  # two conditions may differ only in a replaced character
             stem += "_"
         stems.append(stem)
         jobs.append((folder / stem, list(group), tuple(caveats)))
@@ -90,39 +89,39 @@ def write_figures(folder: Path, pictures: Iterable[Picture], caveats: Sequence[s
 
 def _write_all(jobs: Sequence[Job]) -> list[DrawnFigure]:
     num_processes = min(os.cpu_count() or 1, MOST_PROCESSES, len(jobs))
-    if sys.platform != "linux" or len(jobs) < FEWEST or num_processes < 2:
+    if sys.platform != "linux" or len(jobs) < LEAST_PARALLEL or num_processes < 2:
         return [_write(*job) for job in jobs]
-    # Forked, not started afresh: each figure takes half a second, and to load what draws it takes four. What is drawn
-    # is in the memory that they share, and not sent.
+    # Forked, because a figure takes half a second and the imports of a new process take four. Forked processes also
+    # inherit the jobs, which are then not pickled.
     fork = multiprocessing.get_context("fork")
     with ProcessPoolExecutor(num_processes, mp_context=fork, initializer=_begin, initargs=(jobs, os.getpid())) as pool:
         drawn = [pool.submit(_write_job, place) for place in range(len(jobs))]
         try:
             return [one.result() for one in drawn]
-        except BaseException:  # an interrupt too waits for the figures that are being drawn, and for no other
+        except BaseException:  # also on an interrupt: finish the figures in progress and cancel the others
             pool.shutdown(cancel_futures=True)
             raise
 
 
 _shared: Sequence[Job] = ()
-"""In a process of the pool, what there is to draw."""
+"""Jobs of the pool, set in each of its processes."""
 
 
 PR_SET_PDEATHSIG = 1
-"""Of Linux's prctl: the signal that comes when the parent has died."""
+"""Option of Linux's prctl: the signal to receive when the parent dies."""
 
 
 def _begin(jobs: Sequence[Job], parent: int) -> None:
-    """Take what there is to draw, leave interrupts to the parent, and end with it.
+    """Store the jobs, ignore interrupts and terminate with the parent.
 
-    Without that the process would wait for ever to hand over its figure when the parent is killed: it holds the reading
-    end of the pipe itself.
+    If the parent is killed, the process would otherwise block for ever on returning its figure, because it inherits the
+    reading end of the pipe.
     """
     global _shared
     _shared = jobs
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it was killed before
+    if os.getppid() != parent:  # the parent was killed before prctl
         os._exit(1)
 
 
@@ -130,13 +129,13 @@ def _write_job(place: int) -> DrawnFigure:
     return _write(*_shared[place])
 
 
-def _write(stem: Path, panels: list[Picture], caveats: tuple[str, ...]) -> DrawnFigure:
+def _write(stem: Path, panels: list[FigureSpec], caveats: tuple[str, ...]) -> DrawnFigure:
     figure = draw_panels(panels, caveats)
     written: dict[Path, bytes] = {}
     for extension, metadata in FORMATS.items():
         content = io.BytesIO()
         figure.savefig(content, format=extension, dpi=DPI, metadata=metadata)
-        figure.set_layout_engine("none")  # it stays as it was laid out for the first format
+        figure.set_layout_engine("none")  # keep the layout of the first format
         path = stem.with_name(f"{stem.name}.{extension}")
         with replacing(path) as scratch:
             scratch.write_bytes(content.getvalue())
@@ -145,8 +144,8 @@ def _write(stem: Path, panels: list[Picture], caveats: tuple[str, ...]) -> Drawn
     return DrawnFigure(panels[0].title, panels[0].condition, png, list(written))
 
 
-def draw_panels(panels: list[Picture], caveats: tuple[str, ...]) -> Figure:
-    """Draw pictures side by side on one page, with the caveats below."""
+def draw_panels(panels: list[FigureSpec], caveats: tuple[str, ...]) -> Figure:
+    """Draw panels next to each other in one figure, with the caveats below."""
     width, height = panels[0].size
     if len(panels) > 1:
         width = max(width, PANEL_WIDTH * len(panels) + 1)
@@ -156,7 +155,7 @@ def draw_panels(panels: list[Picture], caveats: tuple[str, ...]) -> Figure:
     for i, (panel, own) in enumerate(zip(panels, axes, strict=True)):
         panel.draw(own)
         if len(panels) > 1:
-            caption, *rest = own.get_title(loc="left").split("\n")  # what it says of all stands above them all, once
+            caption, *rest = own.get_title(loc="left").split("\n")  # the common caption goes above all panels, once
             captions.append(caption)
             own.set_title("", loc="left")
             own.set_title("\n".join([panel.panel, *rest]), fontsize="small")
@@ -165,7 +164,7 @@ def draw_panels(panels: list[Picture], caveats: tuple[str, ...]) -> Figure:
                 own.tick_params(which="both", labelleft=False)
             if i < len(panels) - 1 and (legend := own.get_legend()) is not None:
                 legend.remove()
-    limits = [own.get_ylim() for own in axes]  # not shared before they are drawn: the last one's would hold for all
+    limits = [own.get_ylim() for own in axes]  # shared axes would take the limits of the last panel
     for own in axes:
         own.set_ylim(min(low for low, _ in limits), max(high for _, high in limits))
     above = list(dict.fromkeys(filter(None, [panels[0].condition, *captions])))

@@ -1,4 +1,4 @@
-"""Which figures results have: what draws each, on which frame, condition by condition."""
+"""Figures of results: their names, functions and frames per condition."""
 
 from __future__ import annotations
 
@@ -47,21 +47,21 @@ DRAW: dict[str, Callable[[pd.DataFrame, Axes], Axes]] = {
     "tuning_isolation": isolation,
     "tuning_best_of_k": best_of_k,
 }
-"""Name of a figure, of its files, and of the method of `Plot` that draws it, to what draws it."""
+"""Name of a figure, its files and its `Plot` method to the function that draws it."""
 
 CORE = (
     *("test_accuracy", "test_ap", "paired_differences", "training_loss", "validation_accuracy", "validation_ap"),
     "failures",
     *("found_objects", "precision_recall", "ap_by_size", "tuning_sensitivity", "tuning_isolation"),
 )
-"""Figures that every run ends with; the others take longer to draw than a short run, and come with `report`."""
+"""Figures drawn at the end of every run; the others take longer than a short run and are drawn by `report`."""
 
 
 PLURALS = {"box": "boxes", "mask": "masks"}
 
 
 class Names(NamedTuple):
-    """Names of the figures of what runs are compared by."""
+    """Names of a task's figures of test score, validation score and cost."""
 
     test: str
     validation: str
@@ -74,27 +74,27 @@ NAMES: dict[Task, Names] = {
 }
 
 WIDTH, HEIGHT = 7.0, 4.2
-"""Inches."""
+"""Width and least height of a figure, in inches."""
 
 ROW, MARGIN = 0.36, 1.2
-"""Inches of a row of a figure, and of what stands above and below them: with many rows it is higher."""
+"""Height of a row, and of the space above and below the rows, in inches."""
 
 LAYERS_SHOWN = 4
-"""Of the probes over time: the first, the last, and as many between, evenly spaced."""
+"""Number of layers in a probe over time, evenly spaced from the first to the last."""
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A figure of one condition.
+class FigureSpec:
+    """A figure of one condition, or one of its panels.
 
     Args:
-        name: one of `DRAW`.
-        part: which of several figures of that name: a probe, a kind of cost; empty where there is one.
-        condition: its condition.
-        title: what it shows, in a few words.
-        frame: what it is drawn from.
-        num_rows: rows that stand under one another.
-        panel: which of several pictures that stand side by side: a layer.
+        name: a key of `DRAW`.
+        part: probe, quantity or field that distinguishes figures of one name; empty for a single figure.
+        condition: name of the condition.
+        title: short title.
+        frame: data to draw.
+        num_rows: number of rows, which sets the height.
+        panel: name of the panel, such as a layer; empty for a single panel.
     """
 
     name: str
@@ -111,22 +111,22 @@ class Picture:
         return WIDTH, max(HEIGHT, MARGIN + ROW * self.num_rows)
 
     def draw(self, axes: Axes) -> Axes:
-        """Draw it into axes."""
+        """Draw the figure into axes."""
         return DRAW[self.name](self.frame, axes)
 
 
-def core_pictures(results: Results) -> list[Picture]:
+def core_figures(results: Results) -> list[FigureSpec]:
     """Return the figures of `CORE`, condition by condition."""
-    own = [picture for condition in results.conditions for picture in _core(results, condition)]
-    return [picture for picture in (*own, *_trials(results)) if picture.name in CORE]
+    own = [figure for condition in results.conditions for figure in _core(results, condition)]
+    return [figure for figure in (*own, *_trials(results)) if figure.name in CORE]
 
 
-def all_pictures(results: Results) -> list[Picture]:
-    """Return every figure that these results can have, condition by condition, in the order of a report."""
+def all_figures(results: Results) -> list[FigureSpec]:
+    """Return every figure of the results, condition by condition, in the order of a report."""
     found = [
-        picture
+        figure
         for condition in results.conditions
-        for picture in (*_core(results, condition), *(_more(results, condition) if not results.is_tuning else ()))
+        for figure in (*_core(results, condition), *(_others(results, condition) if not results.is_tuning else ()))
     ]
     return [*found, *_sensitivity(results), *_trials(results)]
 
@@ -135,87 +135,87 @@ def _at(frame: pd.DataFrame, condition: str) -> pd.DataFrame:
     return frame[frame["condition"] == condition].reset_index(drop=True)
 
 
-def _core(results: Results, condition: str) -> Iterator[Picture]:
+def _core(results: Results, condition: str) -> Iterator[FigureSpec]:
     names = NAMES[results.studies[0].task]
     cells, curves = _at(results.cells, condition), _at(results.curves, condition)
     num_arms = cells["arm"].nunique()
-    if results.is_tuning:  # means over trials, which have a point each, would say nothing
+    if results.is_tuning:  # means over trials at different points have no meaning
         if (cells["outcome"] != "ok").any():
-            yield Picture("failures", "", condition, "how the trials ended", cells, num_arms)
+            yield FigureSpec("failures", "", condition, "outcomes of the trials", cells, num_arms)
         return
-    yield Picture(names.test, "", condition, f"test {results.measure}", cells, num_arms)
+    yield FigureSpec(names.test, "", condition, f"test {results.measure}", cells, num_arms)
     if len(pairs := _at(results.paired(), condition)):
-        yield Picture("paired_differences", "", condition, f"differences to {results.reference}", pairs, num_arms)
-    yield Picture("training_loss", "", condition, "training loss", curves)
-    yield Picture(names.validation, "", condition, f"validation {results.measure}", curves)
+        yield FigureSpec("paired_differences", "", condition, f"differences to {results.reference}", pairs, num_arms)
+    yield FigureSpec("training_loss", "", condition, "training loss", curves)
+    yield FigureSpec(names.validation, "", condition, f"validation {results.measure}", curves)
     yield from _of_detectors(results, condition)
     if (cells["outcome"] != "ok").any():
-        yield Picture("failures", "", condition, "how the runs ended", cells, num_arms)
+        yield FigureSpec("failures", "", condition, "outcomes of the runs", cells, num_arms)
 
 
-def _of_detectors(results: Results, condition: str) -> Iterator[Picture]:
-    """Give what detectors found in a few images, their precision by recall, and by the size of objects."""
+def _of_detectors(results: Results, condition: str) -> Iterator[FigureSpec]:
+    """Yield detections in a few images, precision over recall, and average precision by object size."""
     precision, cells = _at(results.precision, condition), _at(results.cells, condition)
     for kind, own in precision.groupby("kind_of_ap", sort=False):
-        yield Picture("precision_recall", str(kind), condition, f"precision and recall of {PLURALS[str(kind)]}", own)
-        sized = cells.assign(kind_of_ap=kind)
-        yield Picture("ap_by_size", str(kind), condition, f"average precision of {PLURALS[str(kind)]} by size", sized)
+        yield FigureSpec("precision_recall", str(kind), condition, f"precision and recall of {PLURALS[str(kind)]}", own)
+        sized, title = cells.assign(kind_of_ap=kind), f"average precision of {PLURALS[str(kind)]} by size"
+        yield FigureSpec("ap_by_size", str(kind), condition, title, sized)
     for image, own in _at(results.examples, condition).groupby("image_id", sort=False):
-        title = f"what is in test image {image}, and what each arm's first seed finds with a score of one half or more"
+        title = f"annotations in test image {image}, and each arm's detections (first seed, scores of 0.5 or more)"
         annotated = own[own["is_truth"] & (own["cell"] == own["cell"].iloc[0])]
-        yield Picture("found_objects", str(image), condition, title, annotated, panel="annotated")
+        yield FigureSpec("found_objects", str(image), condition, title, annotated, panel="annotated")
         for label, of_arm in own[~own["is_truth"].astype(bool)].groupby("arm_label", sort=False):
-            yield Picture("found_objects", str(image), condition, title, of_arm, panel=str(label))
+            yield FigureSpec("found_objects", str(image), condition, title, of_arm, panel=str(label))
 
 
-def _trials(results: Results) -> Iterator[Picture]:
-    """Give the figures of a tuning's trials, study by study."""
+def _trials(results: Results) -> Iterator[FigureSpec]:
+    """Yield the figures of a tuning's trials, study by study."""
     searches = {each.field: each for study in results.studies if study.search for each in study.search.ranges}
     for name, own in results.trials.groupby("condition", sort=False):
         condition, num_arms = str(name), own["arm"].nunique()
         for field in results.searched:
-            frame = own.dropna(subset=field).assign(field=field, is_log=searches[field].log)
+            frame = own.dropna(subset=field).assign(field=field, is_log=searches[field].log).reset_index(drop=True)
             title = f"validation {results.measure} of the trials over {field}"
-            yield Picture("tuning_sensitivity", field, condition, title, frame.reset_index(drop=True), 1.3 * num_arms)
+            yield FigureSpec("tuning_sensitivity", field, condition, title, frame, 1.3 * num_arms)
         points = own[results.searched].apply(lambda row: ", ".join(f"{f} {v:g}" for f, v in row.items()), axis=1)
         frame = own.assign(point=points).reset_index(drop=True)
-        title = "each arm's best trial beside the others"
-        yield Picture("tuning_isolation", "", condition, title, frame, num_arms * (1 + 0.4 * len(results.searched)))
+        title = "trials of each arm and the best of them"
+        yield FigureSpec("tuning_isolation", "", condition, title, frame, num_arms * (1 + 0.4 * len(results.searched)))
         if results.has_drawn_points:
-            yield Picture("tuning_best_of_k", "", condition, "what k trials come to", frame)
+            yield FigureSpec("tuning_best_of_k", "", condition, "expected best of k trials", frame)
 
 
-def _more(results: Results, condition: str) -> Iterator[Picture]:
+def _others(results: Results, condition: str) -> Iterator[FigureSpec]:
     def here(frame: pd.DataFrame) -> pd.DataFrame:
         return _at(frame, condition)
 
     names, cells = NAMES[results.studies[0].task], here(results.cells)
     num_arms = cells["arm"].nunique()
     if len(pairs := here(results.contrast_pairs)):
-        yield Picture("contrasts", "", condition, "contrasts", pairs, 1.3 * pairs["comparison"].nunique())
+        yield FigureSpec("contrasts", "", condition, "contrasts", pairs, 1.3 * pairs["comparison"].nunique())
     if (agreed := here(results.agreement))["disagreement_pct"].notna().any():
-        yield Picture("agreement", "", condition, "images on which two runs differ", agreed, num_arms)
+        yield FigureSpec("agreement", "", condition, "images on which two runs differ", agreed, num_arms)
     for quantity, frame in _costs(here(results.table), cells, here(results.costs)).groupby("quantity", sort=False):
         words = COSTS[str(quantity)].lower()
-        yield Picture(names.cost, str(quantity), condition, f"{results.measure} against {words}", frame)
+        yield FigureSpec(names.cost, str(quantity), condition, f"{results.measure} against {words}", frame)
     for probe, own in here(results.probes).groupby("probe", sort=False):
-        if probe in undrawn_probes(results):
+        if probe in probes_without_figure(results):
             continue
         words = probe_name(str(probe))
-        yield Picture("probes_over_depth", str(probe), condition, f"{words} over depth", own)
+        yield FigureSpec("probes_over_depth", str(probe), condition, f"{words} over depth", own)
         for layer in _spread(list(own.sort_values("layer_order")["layer"].unique())):
             of_layer, title = own[own["layer"] == layer], f"{words} over the epochs"
-            yield Picture("probes_over_time", str(probe), condition, title, of_layer, panel=layer)
+            yield FigureSpec("probes_over_time", str(probe), condition, title, of_layer, panel=layer)
 
 
-def undrawn_probes(results: Results) -> list[str]:
-    """Return the probes that have no figure: what one normaliser alone has, but for gains."""
+def probes_without_figure(results: Results) -> list[str]:
+    """Return the probes without a figure: parameters of single normalisers, except gains."""
     known = results.probes["probe"].unique()
     return [probe for probe in known if probe not in ("output_rms", "grad_norm") and "gain" not in probe]
 
 
 def _costs(table: pd.DataFrame, cells: pd.DataFrame, costs: pd.DataFrame) -> pd.DataFrame:
-    """Return each arm's mean and its costs: the parameters of its cells, and what `bench cost` has measured."""
+    """Return each arm's mean score and costs: the parameters of its cells, and the measurements of `bench cost`."""
     parameters = cells.assign(quantity="parameters", value=cells["num_parameters"])
     known = [frame[["arm", "quantity", "value"]] for frame in (parameters, costs[costs["tokens"].isna()])]
     values = pd.concat([frame for frame in known if len(frame)] or known).astype({"value": np.float64}).dropna()
@@ -229,7 +229,7 @@ def _costs(table: pd.DataFrame, cells: pd.DataFrame, costs: pd.DataFrame) -> pd.
 
 
 def _spread(layers: list[str]) -> list[str]:
-    """Return a few layers, evenly spaced, the first and the last among them.
+    """Return a few evenly spaced layers, including the first and the last.
 
     >>> _spread([str(layer) for layer in range(12)])
     ['0', '4', '7', '11']
@@ -239,8 +239,8 @@ def _spread(layers: list[str]) -> list[str]:
     return [layers[round(i * (len(layers) - 1) / (LAYERS_SHOWN - 1))] for i in range(LAYERS_SHOWN)]
 
 
-def _sensitivity(results: Results) -> Iterator[Picture]:
-    """Give the sensitivity to the learning rate for each combination of the other axes, where it is an axis."""
+def _sensitivity(results: Results) -> Iterator[FigureSpec]:
+    """Yield the sensitivity to the learning rate per combination of the other axes, if it is an axis."""
     for study in results.studies:
         if "lr" not in study.conditions:
             continue
@@ -249,4 +249,4 @@ def _sensitivity(results: Results) -> Iterator[Picture]:
             cells = cells[cells["condition"].str.startswith(f"study={study.name}, ")]
         others = cells["condition"].str.replace(r"(^|, )lr=[^,]+", "", regex=True).str.removeprefix(", ")
         for condition, own in cells.assign(condition=others).groupby("condition", sort=False):
-            yield Picture("lr_sensitivity", "", str(condition), "sensitivity to the learning rate", own)
+            yield FigureSpec("lr_sensitivity", "", str(condition), "sensitivity to the learning rate", own)

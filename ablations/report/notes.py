@@ -1,4 +1,4 @@
-"""What must be read with the numbers, in sentences."""
+"""Notes below the tables: tests, power, pairing, tuning and caveats in sentences."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ablations.config.task import METRICS
 
 
 def main_notes(results: Results) -> list[str]:
-    """Return what must be read with the main table, the caveats of its arms last."""
+    """Return the notes of the main table, the caveats of its arms last."""
     table, cells = results.table, results.cells
     measure = results.measure
     notes = [
@@ -53,7 +53,7 @@ def main_notes(results: Results) -> list[str]:
 
 
 def tuned_notes(results: Results) -> list[str]:
-    """Say how the arms were tuned, where they were."""
+    """Describe the tuning of the arms; empty without one."""
     if not len(results.trials):
         return []
     notes = []
@@ -79,11 +79,11 @@ def tuned_notes(results: Results) -> list[str]:
 
 
 def points_text(study: Study, tuned: pd.DataFrame) -> str:
-    """Say where a tuning's points come from, and what the winner is chosen by.
+    """Describe the source of a tuning's points and the selection of winners.
 
     Args:
-        study: the tuning, or that of its winners.
-        tuned: `Results.tuned` of it.
+        study: the tuning, or the study of its winners.
+        tuned: rows of `Results.tuned` for that study.
     """
     assert study.search is not None, "nothing was tuned"
     counts = sorted({int(n) for n in tuned["num_trials"] - tuned["num_failed"]})
@@ -101,7 +101,7 @@ def points_text(study: Study, tuned: pd.DataFrame) -> str:
 
 
 def edge_notes(tuned: pd.DataFrame) -> list[str]:
-    """Raise an alarm where a best value lies on the edge of its range."""
+    """Return an alarm for each end of a range at which best values lie."""
     ends: dict[str, list[str]] = {}
     for row in tuned.to_dict("records"):
         for edge in filter(None, str(row["edges"]).split(", ")):
@@ -118,16 +118,16 @@ def _point(values: Mapping[str, Any]) -> str:
 
 
 def sign_flip_text(num_pairs: pd.Series[int]) -> str:
-    """Say how p are computed: exactly, or from random patterns where there are too many."""
+    """Name the method behind the p values: exact, or random patterns for many pairs."""
     how = "exact" if num_pairs.max() <= MOST_EXACT else f"exact up to {MOST_EXACT} pairs, above that drawn,"
     return f"{how} sign-flip permutation"
 
 
 def detectable_text(points: pd.Series[float]) -> str:
-    """Say what could have been detected.
+    """Describe the detectable differences.
 
     Args:
-        points: of each comparison: infinite where no difference could, NaN where that is not known.
+        points: detectable difference of each comparison; infinite if none is detectable, NaN if unknown.
 
     >>> detectable_text(pd.Series([0.5, 1.25])).partition(": ")[2]
     '0.50 to 1.25 points'
@@ -150,11 +150,11 @@ def detectable_text(points: pd.Series[float]) -> str:
 
 
 def looks(results: Results, table: pd.DataFrame | None) -> list[str]:
-    """Count how often the studies were extended when results could be seen, and say what survives a stricter alpha.
+    """Count the extensions of each study after results were visible, and the differences that remain at a lower alpha.
 
     Args:
-        results: of the studies.
-        table: comparisons with `p_holm` and `supported`; None: it has several tests, and no p of one family.
+        results: results of the studies.
+        table: comparisons with `p_holm` and `supported`; None if the p values are not from one family of tests.
     """
     notes = []
     for study in results.studies:
@@ -175,7 +175,7 @@ def looks(results: Results, table: pd.DataFrame | None) -> list[str]:
 
 
 def pairing_text(results: Results) -> str:
-    """Say how many pairs share what they should, and how well their scores correlate."""
+    """Count the pairs that share weights, batches and split, and describe the correlation of their scores."""
     pairs = results.pairing
     total = int(pairs["num_pairs"].sum())
     if not total:
@@ -199,7 +199,7 @@ def pairing_text(results: Results) -> str:
 
 
 def _lacking(results: Results) -> list[str]:
-    """Say where the reference has no cell, so that there is no difference to it."""
+    """Name the conditions in which the reference has no cell."""
     has = results.cells.groupby("condition", sort=False)["arm"].agg(lambda arms: results.reference in set(arms))
     lacking = [str(condition) for condition, is_there in has.items() if not is_there]
     where = f" at {'; '.join(lacking)}" if len(has) > 1 else ""
@@ -207,8 +207,8 @@ def _lacking(results: Results) -> list[str]:
 
 
 def _coverage(pairs: pd.DataFrame) -> list[str]:
-    """Say for which differences a 95 % t interval does not keep its promise, at the numbers of pairs that there are."""
-    num_pairs = pairs.loc[pairs["difference_low_pct"].notna(), "num_pairs"]  # those that have an interval
+    """Name the distributions for which a 95 % t interval misses its nominal coverage at these numbers of pairs."""
+    num_pairs = pairs.loc[pairs["difference_low_pct"].notna(), "num_pairs"]  # pairs with an interval
     table = coverage(sorted({int(n) for n in num_pairs}))
     short = table[~table["is_kept"]]
     return [

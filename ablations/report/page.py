@@ -1,4 +1,4 @@
-"""The report as one HTML file that needs no network: everything is in it, and everything is escaped."""
+"""Report as one self-contained HTML file, with every text escaped."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import jinja2
 from ablations.analysis.results import Results, Stratum
 from ablations.report.checklist import command, held_fixed
 from ablations.report.drawing import DrawnFigure
-from ablations.report.gallery import undrawn_probes
+from ablations.report.gallery import probes_without_figure
 from ablations.report.text import TextTable, printable
 
 LOG_LINES = 15
-"""Last lines of a log that the page shows."""
+"""Number of last log lines on the page."""
 
 LOGS_SHOWN = 60
-"""Cells whose log the page shows; of more, the first of each arm, condition and kind come first."""
+"""Largest number of logs on the page; the first cell of each arm, condition and kind has priority."""
 
 ENVIRONMENT = jinja2.Environment(
     loader=jinja2.PackageLoader("ablations.report", "."),
@@ -32,15 +32,15 @@ ENVIRONMENT = jinja2.Environment(
 
 @dataclass(frozen=True)
 class Page:
-    """What a page shows.
+    """Contents of a page.
 
     Args:
-        results: the numbers.
-        tables: by name, those that have rows.
-        notes: what must be read with the main table, which may have no row yet.
-        checklist: items and what they say.
-        figures: drawn and written.
-        is_full: whether every figure is drawn, or those alone that a run ends with.
+        results: the results.
+        tables: name to table, for tables with rows.
+        notes: notes of the main table, which may have no row yet.
+        checklist: pairs of item and text.
+        figures: written figures.
+        is_full: whether every figure is drawn, or only those of `gallery.CORE`.
     """
 
     results: Results
@@ -52,13 +52,13 @@ class Page:
 
 
 @dataclass(frozen=True)
-class Ended:
-    """A cell that did not end well.
+class UnsuccessfulCell:
+    """A diverged or failed cell.
 
     Args:
-        title: which it is, and how it ended.
-        detail: one line with what was seen.
-        log: its last lines.
+        title: arm, seed, condition and outcome.
+        detail: one line about the cause.
+        log: last lines of its log.
     """
 
     title: str
@@ -67,12 +67,12 @@ class Ended:
 
 
 def render(page: Page) -> str:
-    """Write a page as HTML."""
+    """Render a page as HTML."""
     results = page.results
     missing: dict[str, list[int]] = {}
     for condition, arm, seed in results.missing.itertuples(index=False, name=None):
         missing.setdefault(f"{arm}, {condition}" if condition else arm, []).append(seed)
-    ended = _ended(results)
+    unsuccessful = _unsuccessful(results)
     return ENVIRONMENT.get_template("page.html.j2").render(
         title=results.name,
         questions=[study.question for study in results.studies if study.question],
@@ -82,15 +82,15 @@ def render(page: Page) -> str:
         tables=page.tables,
         notes=page.notes,
         has_claims=any(study.claims for study in results.studies),
-        undrawn=undrawn_probes(results) if page.is_full else [],
+        probes_without_figure=probes_without_figure(results) if page.is_full else [],
         is_full=page.is_full,
         figures=[(figure, _embedded(figure.png)) for figure in page.figures],
         missing=missing,
         problems=results.problems,
         caveats=results.caveats,
         fixed=[(study.name, held_fixed(study), study.history) for study in results.studies],
-        ended=ended[:LOGS_SHOWN],
-        num_left_out=max(0, len(ended) - LOGS_SHOWN),
+        unsuccessful=unsuccessful[:LOGS_SHOWN],
+        num_left_out=max(0, len(unsuccessful) - LOGS_SHOWN),
         checklist=page.checklist,
         commands=[(stratum.study.name, _command(stratum)) for stratum in results.strata],
         is_tuning=results.is_tuning,
@@ -104,7 +104,7 @@ def _command(stratum: Stratum) -> str:
 
 
 def _rebuild(results: Results) -> str:
-    """Return the command that makes the report anew."""
+    """Return the command that rebuilds the report."""
     parts = ["python -m ablations report", *(shlex.quote(str(stratum.folder)) for stratum in results.strata)]
     if any(study.ref != results.reference for study in results.studies):
         parts.append(f"--ref {shlex.quote(str(results.reference))}")
@@ -115,8 +115,8 @@ def _embedded(png: bytes) -> str:
     return "data:image/png;base64," + base64.b64encode(png).decode()
 
 
-def _ended(results: Results) -> list[Ended]:
-    """Return every cell that diverged or failed, with the end of its log; first one of each kind."""
+def _unsuccessful(results: Results) -> list[UnsuccessfulCell]:
+    """Return diverged and failed cells with the ends of their logs; the first of each kind come first."""
     cells = results.cells[results.cells["outcome"] != "ok"]
     order = cells.groupby(["condition", "arm", "kind"], sort=False).cumcount()
     folders = {
@@ -129,12 +129,12 @@ def _ended(results: Results) -> list[Ended]:
         where = f", {row['condition']}" if row["condition"] else ""
         title = f"{row['arm']}, seed {row['seed']}{where}: {row['outcome']}, {row['kind']}"
         cell = folders[row["condition"]] / "cells" / str(row["folder"])
-        found.append(Ended(title, printable(str(row["detail"])), _end_of_log(cell)))
+        found.append(UnsuccessfulCell(title, printable(str(row["detail"])), _end_of_log(cell)))
     return found
 
 
 def _end_of_log(cell: Path) -> str:
     path = cell / "log.txt"
     if not path.is_file():
-        return "there is no log.txt"
+        return "no log.txt"
     return printable("\n".join(path.read_text(errors="replace").splitlines()[-LOG_LINES:]))

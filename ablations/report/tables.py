@@ -1,4 +1,4 @@
-"""The tables of a report, as text: which columns each has, and what must be read with it."""
+"""Tables of a report as text: columns and notes."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from ablations.report.text import TextTable, interval, number, p_text, printable
 Row = dict[str, str]
 
 TEXT_COLUMNS = ("condition", "claim", "verdict", "evidence", "source", "isolates", "difference", "outcome", "why")
-"""Columns that hold words, beside that of the arms."""
+"""Columns with words, in addition to that of the arms."""
 
 
 def main_table(results: Results, notes: list[str]) -> TextTable:
-    """Return the main table: each arm's mean, and its difference to the reference."""
+    """Return the main table: each arm's mean and its difference to the reference."""
     ref = results.reference
 
     def write(row: pd.Series) -> Row:
@@ -42,12 +42,12 @@ def main_table(results: Results, notes: list[str]) -> TextTable:
 
 
 def _test_column(results: Results) -> str:
-    """Name the column of what was measured on the test images."""
+    """Return the head of the column with the test metric."""
     return "test %" if results.measure == "accuracy" else f"test {results.measure}"
 
 
 def precisions_table(results: Results) -> TextTable:
-    """Return every average precision of detectors, as means over seeds."""
+    """Return the average precisions of detectors, as means over seeds."""
     cells = results.cells[results.cells["outcome"] != "failed"]
     names = {figure: figure.removesuffix("_pct").replace("_", " ").replace("ap", "AP") for figure in AVERAGE_PRECISIONS}
     columns = {f"test_{figure}": name for figure, name in names.items()}
@@ -66,7 +66,7 @@ def precisions_table(results: Results) -> TextTable:
 
 
 def details_table(results: Results) -> TextTable:
-    """Return everything else that is known of each arm."""
+    """Return further statistics of each arm: spread, pairs, tests, power, failures."""
 
     def write(row: pd.Series) -> Row:
         return {
@@ -94,7 +94,7 @@ def details_table(results: Results) -> TextTable:
 
 
 def success_table(results: Results) -> TextTable:
-    """Return the secondary analysis: given that a cell ended ok."""
+    """Return the secondary analysis: only cells with outcome ok."""
 
     def write(row: pd.Series) -> Row:
         is_reference = row["is_reference"]
@@ -115,7 +115,7 @@ def success_table(results: Results) -> TextTable:
 
 
 def contrasts_table(results: Results) -> TextTable:
-    """Return the differences of arms that differ in one thing."""
+    """Return the contrasts: differences of arms that differ in one factor."""
 
     def write(row: pd.Series) -> Row:
         return {
@@ -174,7 +174,7 @@ def claims_table(results: Results) -> TextTable:
 
 
 def pairing_table(results: Results) -> TextTable:
-    """Return whether the pairing held, and what it bought."""
+    """Return the checks of the pairing and its benefit."""
 
     def write(row: pd.Series) -> Row:
         return {
@@ -201,7 +201,7 @@ def pairing_table(results: Results) -> TextTable:
 
 
 def power_table(results: Results, delta_pct: float) -> TextTable:
-    """Return how many seeds a margin takes, and what the present ones could have detected."""
+    """Return the seeds that a margin needs and the difference that the present seeds detect."""
 
     def write(row: pd.Series) -> Row:
         low, high = row["seeds_low"], row["seeds_high"]
@@ -226,7 +226,7 @@ def power_table(results: Results, delta_pct: float) -> TextTable:
 
 
 def tuning_table(results: Results) -> TextTable:
-    """Return each arm's best trial, and what it took."""
+    """Return each arm's best trial, with the counts and the time of all its trials."""
 
     def write(row: pd.Series) -> Row:
         return {
@@ -260,13 +260,13 @@ def tuning_table(results: Results) -> TextTable:
 
 
 def _best_value(row: pd.Series, field: str) -> str:
-    """Write an arm's best value of a field, with the end of the range at which it lies."""
+    """Format an arm's best value of a field, with the end of the range if it lies there."""
     ends = [edge.split()[1] for edge in str(row["edges"]).split(", ") if edge.startswith(f"{field} ")]
     return "" if pd.isna(row[field]) else " ".join([f"{row[field]:g}", *(f"({end})" for end in ends)])
 
 
 def stability_table(results: Results) -> TextTable:
-    """Return how much each arm depends on each searched field."""
+    """Return each arm's sensitivity to the searched fields."""
 
     def write(row: pd.Series) -> Row:
         cells = {results.compare: str(row["arm"])}
@@ -288,7 +288,7 @@ def stability_table(results: Results) -> TextTable:
 
 
 def failures_table(results: Results) -> TextTable:
-    """Return every cell that did not end ok."""
+    """Return every diverged or failed cell."""
 
     def write(row: pd.Series) -> Row:
         return {
@@ -312,7 +312,7 @@ def _table(
     bold: str | None = None,
     notes: list[str] | None = None,
 ) -> TextTable:
-    """Write a frame's rows as text, each after its condition where there are several."""
+    """Format a frame's rows as text, with a condition column if there are several conditions."""
     several = bool((frame["condition"] != "").any())
     written = [({"condition": str(row["condition"])} if several else {}) | write(row) for _, row in frame.iterrows()]
     head = list(written[0]) if written else []

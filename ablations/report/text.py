@@ -1,4 +1,4 @@
-"""A table as text, and how it and its numbers are written: Markdown, LaTeX, CSV."""
+"""Tables as text, and the formats of tables and numbers: Markdown and LaTeX."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import pandas as pd
 
 LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 LATEX |= {sign: "\\" + sign for sign in "&%$#_{}"} | {"<": r"$<$", ">": r"$>$"}
-"""What stands for a sign that LaTeX would take for something else."""
+"""Character with a meaning in LaTeX to its escape."""
 
 PARAGRAPHS = {"claim": 0.17, "evidence": 0.27, "source": 0.2, "why": 0.35}
-"""Columns that LaTeX breaks into lines, and their width as a share of the page's."""
+"""Column that LaTeX breaks into lines to its width, as a share of the page width."""
 
 
 CONTROL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-"""Colours of a terminal, and signs that neither LaTeX nor a page can show."""
+"""Terminal colours and control characters, which neither LaTeX nor a page can show."""
 
 
 @dataclass(frozen=True)
@@ -26,14 +26,14 @@ class TextTable:
     """A table as text.
 
     Args:
-        name: of its files.
-        title: in a few words.
-        head: names of the columns.
-        rows: as many texts each.
-        is_text: of each column, whether it holds words: the others hold numbers, and sort as such.
-        bold: places (row, column) of what the adjusted test supports.
-        frame: the numbers in full, for CSV.
-        notes: what must be read with it.
+        name: stem of the file names.
+        title: short title.
+        head: column names.
+        rows: rows of texts, one per column.
+        is_text: one flag per column: True for words, False for numbers, which sort as such.
+        bold: positions (row, column) of values that the adjusted test supports.
+        frame: unrounded data, for CSV.
+        notes: notes below the table.
     """
 
     name: str
@@ -47,19 +47,19 @@ class TextTable:
 
     @property
     def marked_rows(self) -> list[list[str]]:
-        """The rows, what is bold in asterisks."""
+        """Rows with asterisks around the bold values."""
         return [
             [f"**{cell}**" if (i, j) in self.bold else cell for j, cell in enumerate(row)]
             for i, row in enumerate(self.rows)
         ]
 
     def markdown(self) -> str:
-        """Write the table and its notes as Markdown."""
+        """Format the table and its notes as Markdown."""
         notes = "".join(f"- {note}\n" for note in self.notes)
         return markdown_table(self.head, self.marked_rows) + (f"\n{notes}" if notes else "")
 
     def latex(self) -> str:
-        """Write the table as LaTeX with the rules of booktabs; its notes stand below it as comments."""
+        """Format the table as LaTeX with booktabs rules, and its notes as comments below."""
         cells = [
             [
                 rf"\textbf{{{latex_text(cell)}}}" if (i, j) in self.bold else latex_text(cell)
@@ -87,7 +87,7 @@ def _column_format(name: str, is_text: bool) -> str:
 
 
 def markdown_table(head: list[str], rows: list[list[str]]) -> str:
-    """Write a table of texts as Markdown.
+    """Format a table of texts as Markdown.
 
     >>> markdown_table(["a", "b"], [["1", "x|y"]]).splitlines()
     ['| a | b |', '| --- | --- |', '| 1 | x\\\\|y |']
@@ -99,7 +99,7 @@ def markdown_table(head: list[str], rows: list[list[str]]) -> str:
 
 
 def printable(text: str) -> str:
-    r"""Leave out what cannot be shown: an error's message or a log may hold anything.
+    r"""Remove control characters, which error messages and logs may contain.
 
     >>> printable("\x1b[31mred\x1b[0m\x00 line\n")
     'red line\n'
@@ -108,18 +108,18 @@ def printable(text: str) -> str:
 
 
 def latex_text(text: str) -> str:
-    """Write a text so that LaTeX prints it as it is; a number's hyphen becomes a minus.
+    """Escape a text for LaTeX; the hyphen of a number becomes a minus.
 
     >>> latex_text("single_l2 50 %"), latex_text("-0.25"), latex_text("[-0.25, +1.00]")
     ('single\\\\_l2 50 \\\\%', '$-$0.25', '{[}$-$0.25, +1.00]')
     """
     escaped = "".join(LATEX.get(sign, sign) for sign in " ".join(text.split()))
     escaped = re.sub(r"(?<![\w.])-(?=\d)", "$-$", escaped)
-    return "{[}" + escaped[1:] if escaped.startswith("[") else escaped  # after a line break it would be an argument
+    return "{[}" + escaped[1:] if escaped.startswith("[") else escaped  # after a line break, [ starts an argument
 
 
 def unique(names: Iterable[str]) -> list[str]:
-    """Tell equal names apart by blanks at their end, which nobody sees.
+    """Make equal names distinct by invisible trailing blanks.
 
     >>> unique(["a", "b", "a"])
     ['a', 'b', 'a ']
@@ -133,17 +133,17 @@ def unique(names: Iterable[str]) -> list[str]:
 
 
 def number(value: float, *, sign: str = "") -> str:
-    """Write points or a share with two decimals; nothing for NaN."""
+    """Format points or a share with two decimals; empty for NaN."""
     return "" if math.isnan(value) else f"{value:{sign}.2f}"
 
 
 def interval(low: float, high: float, *, sign: str = "") -> str:
-    """Write an interval; nothing for NaN."""
+    """Format an interval; empty for NaN."""
     return "" if math.isnan(low) else f"[{low:{sign}.2f}, {high:{sign}.2f}]"
 
 
 def p_text(p: float) -> str:
-    """Write a p value.
+    """Format a p value.
 
     >>> p_text(0.0351), p_text(0.0001)
     ('0.035', '<0.001')

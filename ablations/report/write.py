@@ -1,4 +1,4 @@
-"""From results to files; everything written here can be deleted and made again."""
+"""Files of a report, all of which can be deleted and rebuilt."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ablations.analysis import MARGIN_PCT
 from ablations.report import tables
 from ablations.report.checklist import checklist
 from ablations.report.drawing import write_figures
-from ablations.report.gallery import all_pictures, core_pictures
+from ablations.report.gallery import all_figures, core_figures
 from ablations.report.notebook import StudyResults
 from ablations.report.notes import main_notes
 from ablations.report.page import Page, render
@@ -19,17 +19,17 @@ from ablations.report.text import TextTable
 from ablations.store import replacing, write_text
 
 DROPPED = ["batches"]
-"""Columns of the cells that results.csv does not have: the hashes of every epoch are in outcome.json."""
+"""Cell columns omitted from results.csv: the hashes of every epoch are in outcome.json."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """What was made of results.
+    """A written report.
 
     Args:
-        results: the numbers.
-        main: the main table, with the notes that must be read with it.
-        files: what was written.
+        results: the results.
+        main: the main table with its notes.
+        files: paths of the written files.
     """
 
     results: StudyResults
@@ -40,12 +40,12 @@ class Report:
 def write_report(results: StudyResults, folder: Path, *, full: bool) -> Report:
     """Write results.csv, curves.csv, probes.csv, tables, figures and report.html.
 
-    Two runners may report one study at the same time: each file is whole, and the last to come has it.
+    Concurrent reports of one study are safe: each file is complete, and the last report's version remains.
 
     Args:
-        results: of one study or of several.
-        folder: where to: the study's own, or another for several.
-        full: with every figure, and the agreement of the arms; else with those figures alone that a run ends with.
+        results: results of one study or of several.
+        folder: target folder: the study's own, or another for several studies.
+        full: whether to include every figure and the agreement of the arms, or only the figures of `gallery.CORE`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     files = []
@@ -68,7 +68,7 @@ def write_report(results: StudyResults, folder: Path, *, full: bool) -> Report:
         files.append(_write_csv(results.agreement, folder / "tables" / "agreement.csv"))
     items = checklist(results)
     write_text(folder / "checklist.md", "".join(f"- **{item}**: {what}\n" for item, what in items))
-    drawn = all_pictures(results) if full else core_pictures(results)
+    drawn = all_figures(results) if full else core_figures(results)
     figures = write_figures(folder / "figures", drawn, results.caveats)
     page = render(Page(results, written, main.notes, items, figures, is_full=full))
     write_text(folder / "report.html", page)
@@ -78,7 +78,7 @@ def write_report(results: StudyResults, folder: Path, *, full: bool) -> Report:
 
 
 def _tables(results: StudyResults) -> list[TextTable]:
-    """Return what stands beside the main table."""
+    """Return the tables other than the main table."""
     own = [
         *([tables.precisions_table(results)] if results.studies[0].task == "detect" else []),
         tables.details_table(results),
@@ -93,7 +93,7 @@ def _tables(results: StudyResults) -> list[TextTable]:
 
 
 def _write_tables(folder: Path, some: list[TextTable]) -> list[Path]:
-    """Write tables as CSV, Markdown and LaTeX; those that have no row now are removed."""
+    """Write tables as CSV, Markdown and LaTeX, and remove the files of tables without rows."""
     folder.mkdir(exist_ok=True)
     files = []
     for table in some:

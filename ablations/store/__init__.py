@@ -1,4 +1,4 @@
-"""The study folder. Reading its records needs neither torch nor pandas; `frames` has them as DataFrames."""
+"""The study folder: records, which need neither torch nor pandas, and DataFrames of them in `frames`."""
 
 from ablations.store.files import replacing, write_json, write_text
 from ablations.store.leases import CHECKPOINT, RESUMED, Lease, LeaseLost

@@ -1,4 +1,4 @@
-"""What a study's folder can do without: cells that were cut short, checkpoints, decoded data."""
+"""Find and remove files that a study no longer needs: unfinished cells, checkpoints, decoded data."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from ablations.store.leases import remove_tree
 
 @dataclass(frozen=True)
 class Leftover:
-    """Something that can be removed.
+    """A removable file or folder.
 
     Args:
-        path: a file or a folder.
-        what: what it is, and what its loss costs.
+        path: Path of the file or folder.
+        description: Its content, and the consequence of removing it.
     """
 
     path: Path
-    what: str
+    description: str
 
     @property
     def num_bytes(self) -> int:
-        """Its size."""
+        """Size in bytes."""
         files = [path for path in self.path.rglob("*") if path.is_file()] if self.path.is_dir() else [self.path]
         return sum(path.stat().st_size for path in files)
 
     def remove(self) -> None:
-        """Remove it."""
+        """Remove the file or folder."""
         if self.path.is_dir():
             remove_tree(self.path)
         else:
@@ -37,19 +37,19 @@ class Leftover:
 
 
 def find_leftovers(store: Store, *, cached: Callable[[str], Iterable[Path]]) -> list[Leftover]:
-    """Find what can be removed; what a live runner holds or needs is left alone.
+    """Find removable files, except those that a running study uses.
 
     Args:
-        store: the study's folder.
-        cached: from a data set's fingerprint to its decoded files in the cache.
+        store: Folder of the study.
+        cached: Function from a data set's fingerprint to its decoded files in the cache.
 
     Raises:
-        UsageError: there is no study, or a record that cannot be read.
+        UsageError: There is no study, or a record cannot be read.
     """
     study, records = store.read_study(), store.records().values()
-    begun = [Leftover(path, "a cell that was cut short; it will start anew") for path in store.leases.left_behind()]
+    unfinished = [Leftover(path, "unfinished cell; it will restart") for path in store.leases.abandoned()]
     checkpoints = [
-        Leftover(record.folder / CHECKPOINT, "checkpoint of a failed cell; another try will start anew")
+        Leftover(record.folder / CHECKPOINT, "checkpoint of a failed cell; a retry will restart")
         for record in records
         if (record.folder / CHECKPOINT).exists()
     ]
@@ -57,11 +57,11 @@ def find_leftovers(store: Store, *, cached: Callable[[str], Iterable[Path]]) -> 
     fingerprints |= {point["data_fingerprint"] for point in study.data_points.values()}
     own = store.folder.resolve()
     beside = [Store(folder) for folder in study_folders(own.parent.parent if own.name == TRIALS else own.parent)]
-    if any(any(other.leases.running()) for other in beside):  # who loads the decoded data
-        return begun + checkpoints
+    if any(any(other.leases.running()) for other in beside):  # it uses the decoded data
+        return unfinished + checkpoints
     decoded = [
-        Leftover(path, "decoded data; other studies may use it, and it will be decoded anew")
+        Leftover(path, "decoded data; other studies may use it, and will decode it again")
         for fingerprint in sorted(fingerprints)
         for path in cached(fingerprint)
     ]
-    return begun + checkpoints + decoded
+    return unfinished + checkpoints + decoded

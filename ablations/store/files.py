@@ -1,4 +1,4 @@
-"""Files that are whole or not there, also when the power fails, and whoever else writes them at the same time."""
+"""Write files atomically, also in a power failure and with concurrent writers."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from typing import Any
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a scratch file beside a file to write into, and then put it in that file's place.
+    """Yield a scratch path to write to, which then replaces a file.
 
     Args:
-        path: of the file; where the block raises, it stays as it was.
+        path: Path of the file, which is unchanged if the block raises.
     """
     scratch = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}")
     try:
@@ -28,13 +28,13 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text, whole or not at all."""
+    """Write a text file atomically."""
     with replacing(path) as scratch:
         scratch.write_text(text)
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
-    """Write JSON for people, whole or not at all."""
+    """Write indented JSON atomically."""
     write_text(path, json.dumps(value, indent=2) + "\n")
 
 

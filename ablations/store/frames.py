@@ -1,4 +1,4 @@
-"""What is in a study folder as tidy DataFrames, and what in it could not be read."""
+"""Read a study folder into tidy DataFrames, and report what cannot be read."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from ablations.store.records import CellRecord, Store
 from ufo.norms import NORMS
 
 SCORED_AS_CHANCE = ("nan", "exploded")
-"""Kinds of divergence that have no accuracy of their own."""
+"""Kinds of divergence that are scored at chance level."""
 
 CURVE_METRICS: Mapping[Task, Mapping[str, tuple[str, str]]] = {
     "classify": {
@@ -39,10 +39,10 @@ CURVE_METRICS: Mapping[Task, Mapping[str, tuple[str, str]]] = {
         **{f"val_{figure}": ("val", figure) for figure in ("box_ap_pct", "mask_ap_pct")},
     },
 }
-"""Task, and column of metrics.csv, to split and metric of curves.csv."""
+"""Split and metric in curves.csv, by task and column of metrics.csv."""
 
 KEYS = ("cell", "arm", "arm_label", "arm_order", "condition", "seed", "outcome", "kind", "measure")
-"""Columns that a cell's curves and probes carry too."""
+"""Columns of a cell that its curves and probes repeat."""
 
 COSTS = ("condition", "arm", "quantity", "tokens", "round", "value")
 """Columns of cost.csv."""
@@ -50,22 +50,21 @@ COSTS = ("condition", "arm", "quantity", "tokens", "round", "value")
 
 @dataclass(frozen=True, kw_only=True)
 class Frames:
-    """A study's results, tidy.
+    """The results of a study as tidy DataFrames.
 
     Args:
-        study: its question.
-        configs: of every finished cell.
-        cells: one row per finished cell; `score_pct` is what it is compared by, on the test or for a trial on the
-            validation split, and `measure` its name.
-        curves: one row per cell, epoch, split and metric.
-        probes: one row per cell, epoch, layer and probe; `layer_order` counts the layers from 0.
-        correct: one row per cell with a test: its keys, `stale`, and `correct`, a boolean array (images,).
-        precision: of detectors, one row per cell with a test, kind, IoU and recall; no rows of classifiers.
-        examples: of detectors, a few test images of each arm's first seed: what was found in them and what is annotated
-            (`is_truth`), one row an object, or one without a category where there is none.
-        costs: what `bench cost` has measured; no rows where it has not.
-        missing: `condition`, `arm`, `seed` of every cell of the study that has no readable record.
-        problems: one sentence for each thing that could not be read, or not in full; nothing is left out without one.
+        study: The study.
+        configs: Configurations of the finished cells, in the order of `cells`.
+        cells: One row per finished cell; `score_pct` is its score, on validation for a trial, else test, in `measure`.
+        curves: One row per cell, epoch, split and metric.
+        probes: One row per cell, epoch, layer and probe; `layer_order` counts the layers from 0.
+        correct: One row per tested cell: its keys, `stale`, and `correct`, a boolean array (images,).
+        precision: For detectors, one row per tested cell, kind, IoU and recall; else empty.
+        examples: For detectors, one row per detected or annotated (`is_truth`) object in a few test images of each
+            arm's first seed; without objects, an image has one row without a category.
+        costs: Measurements of `bench cost`; empty if there are none.
+        missing: `condition`, `arm`, `seed` of every cell of the study without a readable record.
+        problems: One sentence for each file or part of a file that could not be read and is left out.
     """
 
     study: Study
@@ -82,20 +81,20 @@ class Frames:
 
 
 def read_frames(store: Store, *, numerics: Mapping[str, str] | None) -> Frames:
-    """Read a study's folder, with label, order and condition of each arm; what is damaged is left out and said.
+    """Read a study's folder; damaged files are left out and reported in `Frames.problems`.
 
     Args:
-        store: the study's folder.
-        numerics: of the code as it is, by normaliser; cells from others are stale. None: not looked at.
+        store: Folder of the study.
+        numerics: Current numerics version by normaliser, by which cells are marked stale; None: no cell is stale.
 
     Raises:
-        UsageError: there is no study, or its study.yaml cannot be read.
+        UsageError: There is no study, or its study.yaml cannot be read.
     """
     study = store.read_study()
     found, problems = store.read_records()
     records = [record for record in found.values() if study.has(record.config)]
     problems += [
-        f"{record.folder.name} is no point of this study, and left out"
+        f"{record.folder.name}: not a cell of this study, left out"
         for record in found.values()
         if not study.has(record.config)
     ]
@@ -104,7 +103,7 @@ def read_frames(store: Store, *, numerics: Mapping[str, str] | None) -> Frames:
     for record in records:
         if record.has_result:
             problems += [
-                f"{record.folder.name}: there is no {name}"
+                f"{record.folder.name}: {name} is missing"
                 for name in ("log.txt", "timing.csv")
                 if not (record.folder / name).is_file()
             ]
@@ -136,7 +135,7 @@ def read_frames(store: Store, *, numerics: Mapping[str, str] | None) -> Frames:
 
 
 def arm_columns(value: Any, study: Study) -> dict[str, Any]:
-    """Return an arm's name, label, group and order: its place in the registry, or on the axis for another field."""
+    """Return an arm's name, label, group and order, which is its place in the registry or on the compared axis."""
     name = value_name(value)
     if study.compare == "norm" and name in NORMS:
         spec = NORMS[name]
@@ -187,14 +186,14 @@ def _cell_row(record: CellRecord, study: Study, numerics: Mapping[str, str] | No
 
 
 def _with_keys(cells: pd.DataFrame, parts: list[pd.DataFrame], columns: list[str]) -> pd.DataFrame:
-    """Join what was read of each cell, and give each row its cell's keys."""
+    """Concatenate the frames of the cells, and add the keys of its cell to each row."""
     some = [part for part in parts if len(part)]
     tidy = pd.concat(some, ignore_index=True) if some else pd.DataFrame(columns=["cell", *columns])
     return cells[list(KEYS)].merge(tidy[["cell", *columns]], on="cell", validate="one_to_many")
 
 
 def _curves(record: CellRecord, problems: list[str]) -> pd.DataFrame:
-    """Return a cell's curves; one that ended before its first epoch did has that epoch without values."""
+    """Return a cell's curves; a cell that ended in its first epoch has that epoch without values."""
     hashes, num_epochs = record.outcome["epoch_hashes"], record.outcome["epochs_run"]
     metrics = CURVE_METRICS[record.config.task]
     wide = pd.DataFrame({"epoch": [1], **dict.fromkeys(metrics, "")})
@@ -205,7 +204,7 @@ def _curves(record: CellRecord, problems: list[str]) -> pd.DataFrame:
         is_next = pd.to_numeric(read["epoch"], errors="coerce") == np.arange(len(read)) + 1
         read = read[((read["batches"].astype(str) == trained) & is_next).cummin()]
         if len(read) != num_epochs:
-            problems.append(f"{record.folder.name}: metrics.csv has {len(read)} whole epochs of {num_epochs}")
+            problems.append(f"{record.folder.name}: metrics.csv: {len(read)} of {num_epochs} epochs are complete")
         wide = read
     values = {column: _numbers(wide[column], record, "metrics.csv", problems) for column in metrics}
     numbers = pd.DataFrame({"epoch": np.arange(len(wide)) + 1, **values})
@@ -218,7 +217,7 @@ def _curves(record: CellRecord, problems: list[str]) -> pd.DataFrame:
 
 
 def _probes(record: CellRecord, problems: list[str]) -> pd.DataFrame:
-    """Return a cell's probes, up to its last whole epoch: each has as many rows as the first."""
+    """Return a cell's probes, up to its last complete epoch, which has as many rows as the first."""
     num_epochs = record.outcome["epochs_run"]
     if not num_epochs:
         return pd.DataFrame()
@@ -230,23 +229,23 @@ def _probes(record: CellRecord, problems: list[str]) -> pd.DataFrame:
     counts = epochs[epochs % 1 == 0].value_counts().sort_index()
     whole = counts[(counts == counts.max()).cummin()].index
     if len(whole) != num_epochs:
-        problems.append(f"{record.folder.name}: probes.csv has {len(whole)} whole epochs of {num_epochs}")
+        problems.append(f"{record.folder.name}: probes.csv: {len(whole)} of {num_epochs} epochs are complete")
     kept = read[epochs.isin(whole)]
     value = _numbers(kept["value"], record, "probes.csv", problems)
-    names = {name: kept[name].map(sys.intern) for name in ("layer", "probe")}  # once in memory, not once a row
+    names = {name: kept[name].map(sys.intern) for name in ("layer", "probe")}  # one string object for all rows
     return kept.assign(cell=record.config.id, epoch=epochs[kept.index].astype(int), value=value, **names)
 
 
 def _numbers(column: pd.Series[Any], record: CellRecord, name: str, problems: list[str]) -> pd.Series[float]:
-    """Return a column's texts as numbers; what is none, and was not written as none, is said and left out."""
+    """Convert a column of text to numbers; report values that are neither numbers nor empty."""
     values = pd.to_numeric(column, errors="coerce")
     if num_bad := int((values.isna() & ~column.astype(str).str.lower().isin(["nan", ""])).sum()):
-        problems.append(f"{record.folder.name}: {name} has {num_bad} values of {column.name} that are no numbers")
+        problems.append(f"{record.folder.name}: {name} has {num_bad} values of {column.name} that are not numbers")
     return values
 
 
 def _read_csv(record: CellRecord, name: str, columns: list[str], problems: list[str]) -> pd.DataFrame | None:
-    """Return columns of a cell's file, as text, without what stands after its last line break; None: unreadable."""
+    """Return columns of a cell's file as text, without an incomplete last line; None if it cannot be read."""
     path = record.folder / name
     try:
         text = path.read_text()
@@ -263,7 +262,7 @@ def _read_csv(record: CellRecord, name: str, columns: list[str], problems: list[
 
 
 def _correct(record: CellRecord, problems: list[str]) -> npt.NDArray[np.bool_] | None:
-    """Return which test images a cell got right; None where it was not tested, or its file does not say so."""
+    """Return which test images a cell classified correctly; None if it was not tested or the file is damaged."""
     accuracy = record.outcome["test_accuracy_pct"]
     if accuracy is None:
         return None
@@ -273,34 +272,34 @@ def _correct(record: CellRecord, problems: list[str]) -> npt.NDArray[np.bool_] |
         problems.append(f"{record.folder.name}: correct.npy cannot be read: {_reason(error)}")
         return None
     if correct.ndim != 1 or correct.dtype != np.bool_ or abs(100 * correct.mean() - accuracy) > 1e-6:
-        problems.append(f"{record.folder.name}: correct.npy does not give the accuracy of outcome.json; left out")
+        problems.append(f"{record.folder.name}: correct.npy does not match the accuracy in outcome.json, left out")
         return None
     return correct
 
 
 def _costs(path: Path, study: Study, problems: list[str]) -> pd.DataFrame:
-    """Return what has been measured of the study's arms; rows that are cut short, or of no arm of it, are said."""
+    """Return the rows of cost.csv for the study's arms; report rows that are damaged or of other arms."""
     if not path.exists():
         return pd.DataFrame(columns=list(COSTS))
     try:
         text = path.read_text()
         read = pd.read_csv(io.StringIO(text[: text.rfind("\n") + 1]), dtype=str, keep_default_na=False)[list(COSTS)]
     except (OSError, ValueError, KeyError) as error:
-        problems.append(f"cost.csv cannot be read: {_reason(error)}; bench cost writes it anew")
+        problems.append(f"cost.csv cannot be read: {_reason(error)}; run bench cost again")
         return pd.DataFrame(columns=list(COSTS))
     if not text.endswith("\n"):
-        problems.append("cost.csv is cut short: its last row is left out; bench cost writes it anew")
+        problems.append("cost.csv is truncated: its last row is left out; run bench cost again")
     costs = read.assign(**{name: pd.to_numeric(read[name], errors="coerce") for name in ("tokens", "round", "value")})
     is_whole = (costs["value"] > 0) & np.isfinite(costs["value"]) & costs["round"].notna()
     is_whole &= costs["tokens"].notna() | (read["tokens"] == "")
     is_ours = costs["condition"].isin(study.condition_names) & costs["arm"].isin(study.arm_names)
-    for count, what in ((~is_whole).sum(), "no measurements"), ((is_whole & ~is_ours).sum(), "of none of these arms"):
+    for count, what in ((~is_whole).sum(), "invalid rows"), ((is_whole & ~is_ours).sum(), "rows of other arms"):
         if count:
-            problems.append(f"cost.csv: {count} rows are {what}, and left out; bench cost writes it anew")
+            problems.append(f"cost.csv: {what} left out: {count}; run bench cost again")
     kept = costs[is_whole & is_ours].reset_index(drop=True)
     timed = kept[kept["quantity"].str.endswith("_s")].fillna({"tokens": 0})
     if timed.groupby(["condition", "arm", "quantity", "tokens"])["round"].nunique().nunique() > 1:
-        problems.append("cost.csv: not everything was timed in every round; bench cost writes it anew")
+        problems.append("cost.csv: timings are missing in some rounds; run bench cost again")
     return kept
 
 
@@ -310,7 +309,7 @@ def _reason(error: Exception) -> str:
 
 
 def _missing(study: Study, cells: pd.DataFrame) -> pd.DataFrame:
-    """Return every point of the study that has no cell."""
+    """Return condition, arm and seed of each cell of the study that has no record."""
     points = itertools.product(*study.conditions.values())
     conditions = [point_name(dict(zip(study.conditions, values, strict=True)), study.conditions) for values in points]
     asked = itertools.product(conditions, study.arm_names, study.axes["seed"])

@@ -1,13 +1,13 @@
-"""Who has a cell: several runners, on one machine or on several that share a folder, divide a study without a server.
+"""Leases of cells: several runners, on machines that share a folder, divide a study without a server.
 
-A cell on its way is a folder ``cells/.partial/<id>.<n>/``, and to hold that folder is to hold the cell. Only two
-operations decide, both atomic on a local and on a network file system: a folder that is renamed to a new name, and the
-same where the name is taken, which fails. A runner writes its name into a scratch folder and renames that to
-``<id>.1``; of a holder that has died it renames ``<id>.<n>`` to ``<id>.<n+1>``, and only one of several can; and it
-renames the finished folder to its place among the cells. A runner that lost its cell finds that the folder is no more.
+A running cell is a folder ``cells/.partial/<id>.<n>/``, whose owner holds the cell. Ownership only changes by renaming
+a folder, which is atomic on local and network file systems and fails if the name is taken. To claim a cell, a runner
+writes its name into a scratch folder and renames it to ``<id>.1``; to take over from a dead holder, it renames
+``<id>.<n>`` to ``<id>.<n+1>``; to publish, it renames the folder to its place among the cells. A runner that lost its
+cell finds the folder missing.
 
-A holder touches ``lease.json`` every `HEARTBEAT_S`. It is taken for dead when its process is no more (on this machine),
-or when an observer has seen no touch for `LEASE_S` of its own clock, so that clocks need not agree.
+A holder touches ``lease.json`` every `HEARTBEAT_S`. It counts as dead when its process (on this machine) has ended, or
+when an observer has seen no touch for `LEASE_S` on its own clock, so that clocks may differ.
 """
 
 from __future__ import annotations
@@ -27,27 +27,27 @@ from pathlib import Path
 import psutil
 
 HEARTBEAT_S = 5.0
-"""Seconds between two signs of life."""
+"""Seconds between two heartbeats."""
 
 LEASE_S = 30.0
-"""Seconds without a sign of life after which a holder is taken for dead."""
+"""Seconds without a heartbeat after which a holder counts as dead."""
 
 SURELY_DEAD_S = 3600.0
-"""Seconds without a sign of life after which one look is enough, however much the clocks differ."""
+"""Age of a heartbeat, in seconds, beyond which a holder is dead whatever the clocks' difference."""
 
 REPLACED = "replaced-"
-"""How the name of a record begins that is being replaced by another."""
+"""Prefix of the folder of a record that is being replaced."""
 
 OPENING = "study"
-"""What a runner of a study holds beside its cells, of which it has none as it begins."""
+"""Name of the lease on a study as a whole, which a runner holds from before its first cell."""
 
 CHECKPOINT = "checkpoint.ckpt"
 LEASE = "lease.json"
 RESUMED = "resumed.json"
-"""What an attempt goes on from: read where its process dies without a word."""
+"""State that an attempt resumed from; read if its process dies."""
 
 KEPT_FILES = (LEASE, CHECKPOINT, "config.json", "log.txt")
-"""Files of a cell that was cut short which the next attempt goes on with."""
+"""Files of an interrupted attempt that the next attempt keeps."""
 
 
 class LeaseLost(Exception):
@@ -56,13 +56,13 @@ class LeaseLost(Exception):
 
 @dataclass(frozen=True)
 class Holder:
-    """A runner.
+    """A runner that holds cells.
 
     Args:
-        runner: a name of its own.
-        host: machine, since its start, and namespace of process numbers.
-        pid: of its process.
-        process_started: when that process began, as its system counts: a number may be given out again.
+        runner: Unique name.
+        host: Machine, its boot and its process namespace.
+        pid: Id of its process.
+        process_started: Start time of the process on the system's count, since ids are reused.
     """
 
     runner: str
@@ -72,11 +72,11 @@ class Holder:
 
     @staticmethod
     def here() -> Holder:
-        """Return the holder that this process is."""
+        """Return a holder for this process."""
         return Holder(uuid.uuid4().hex[:12], _host(), os.getpid(), _started(os.getpid()) or "")
 
     def is_gone(self) -> bool:
-        """Whether it is known to be dead: False on another machine, of which nothing is known."""
+        """Return whether its process has ended; False if it is on another machine, where this is unknown."""
         return self.host == _host() and _started(self.pid) != self.process_started
 
 
@@ -85,9 +85,9 @@ class Lease:
     """A cell that this runner holds.
 
     Args:
-        cell: the cell's id.
-        folder: the cell's, under ``.partial``.
-        holder: this runner.
+        cell: Id of the cell.
+        folder: Folder of the cell, under ``.partial``.
+        holder: This runner.
     """
 
     cell: str
@@ -95,27 +95,27 @@ class Lease:
     holder: Holder
 
     def beat(self) -> None:
-        """Give a sign of life.
+        """Send a heartbeat.
 
         Raises:
-            LeaseLost: another runner has the cell.
+            LeaseLost: Another runner holds the cell.
         """
         self.check()
-        with contextlib.suppress(FileNotFoundError):  # the next beat tells
+        with contextlib.suppress(FileNotFoundError):  # the next heartbeat raises
             os.utime(self.folder / LEASE)
 
     def check(self) -> None:
-        """Check that the cell is still ours.
+        """Check that this runner holds the cell.
 
         Raises:
-            LeaseLost: another runner has it.
+            LeaseLost: Another runner holds it.
         """
         holder = _read_holder(self.folder)
         if holder is None or holder.runner != self.holder.runner:
             raise LeaseLost("another runner has taken it over")
 
     def release(self, *, keep_checkpoint: bool) -> None:
-        """Give the cell back; a checkpoint stays for whoever goes on with it."""
+        """Release the cell, with or without its checkpoint for the next attempt."""
         with contextlib.suppress(LeaseLost, FileNotFoundError):
             self.check()
             if keep_checkpoint and (self.folder / CHECKPOINT).exists():
@@ -125,10 +125,10 @@ class Lease:
 
 
 class Leases:
-    """The cells of a study that are on their way.
+    """The leases of a study's running cells.
 
     Args:
-        partials: the folder ``cells/.partial``.
+        partials: The folder ``cells/.partial``.
     """
 
     def __init__(self, partials: Path) -> None:
@@ -137,9 +137,9 @@ class Leases:
         self._seen: dict[str, tuple[int, float]] = {}
 
     def claim(self, cell: str) -> Lease | None:
-        """Take a cell that nobody holds, or whose holder has died; None where another runner has it.
+        """Claim a cell that has no live holder; return None if another runner holds it.
 
-        The folder then holds what a former attempt left to go on with.
+        The folder of the lease keeps the `KEPT_FILES` of an earlier attempt.
         """
         folders = self._folders(cell)
         if not folders:
@@ -155,17 +155,17 @@ class Leases:
             for path in taken.iterdir():
                 if path.name not in KEPT_FILES:
                     path.unlink()
-        except FileNotFoundError:  # another runner has taken it in its turn
+        except FileNotFoundError:  # another runner has taken it over from us
             return None
         return Lease(cell, taken, self.holder)
 
     def running(self) -> Iterator[Path]:
-        """Return the folder of every cell that a live runner holds, as far as one look can tell."""
+        """Return the folder of each cell with a recent heartbeat of a live holder."""
         return (folder for folder in self._held() if folder.stem != OPENING)
 
     @property
     def is_opening(self) -> bool:
-        """Whether a runner is about to run the study, as far as one look can tell."""
+        """Whether a live runner holds the lease on the study as a whole."""
         return any(folder.stem == OPENING for folder in self._held())
 
     def _held(self) -> Iterator[Path]:
@@ -175,8 +175,8 @@ class Leases:
                 if holder is not None and not holder.is_gone() and time.time() - lease.stat().st_mtime < LEASE_S:
                     yield folder
 
-    def left_behind(self) -> list[Path]:
-        """Return what dead and released attempts have left; of other machines, whose clocks may differ, after long."""
+    def abandoned(self) -> list[Path]:
+        """Return the folders of dead and released attempts; on other machines, only those long dead."""
         found = [p for p in sorted(self.partials.glob("*")) if not p.name.startswith(REPLACED) and p.stem != OPENING]
         return [path for path in found if not self._may_live(path)]
 
@@ -189,7 +189,7 @@ class Leases:
         return False
 
     def sweep(self) -> None:
-        """Remove the scratch folders of runners that died; a live one claims its cell another time."""
+        """Remove all scratch folders; a live runner that loses one claims its cell later."""
         for path in [*self.partials.glob("new-*"), *self.partials.glob("gone-*")]:
             shutil.rmtree(path, ignore_errors=True)
 
@@ -201,12 +201,12 @@ class Leases:
             self._sign(scratch)
             if not rename(scratch, folder):
                 return None
-        except FileNotFoundError:  # another runner has swept it away: another time
+        except FileNotFoundError:  # removed by the `sweep` of another runner; claimed later
             return None
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
         lease = Lease(cell, folder, self.holder)
-        if self._folders(cell)[-1] != folder:  # another runner had it, and was taking it over as we looked
+        if self._folders(cell)[-1] != folder:  # another runner was taking it over meanwhile
             lease.release(keep_checkpoint=False)
             return None
         return lease
@@ -222,10 +222,10 @@ class Leases:
 
     def _is_free(self, folder: Path) -> bool:
         holder = _read_holder(folder)
-        if holder is None or holder.is_gone():  # without a holder it was released
+        if holder is None or holder.is_gone():  # no holder: it was released
             return True
         try:
-            with (folder / LEASE).open() as file:  # opening asks a network file system anew
+            with (folder / LEASE).open() as file:  # opening makes a network file system refresh its attributes
                 touched = os.fstat(file.fileno()).st_mtime_ns
         except FileNotFoundError:
             return False
@@ -237,7 +237,7 @@ class Leases:
 
 
 def rename(folder: Path, name: Path) -> bool:
-    """Give a folder a name; False where it is no more, or another has that name: somebody else was faster."""
+    """Rename a folder; return False if it is gone or the name is taken, since another runner was faster."""
     try:
         folder.rename(name)
     except OSError as error:
@@ -248,18 +248,18 @@ def rename(folder: Path, name: Path) -> bool:
 
 
 def remove_tree(folder: Path) -> None:
-    """Remove a folder so that it is gone at once for others."""
+    """Remove a folder, renaming it first so that it vanishes atomically."""
     gone = folder.with_name(f"gone-{uuid.uuid4().hex[:12]}")
     if rename(folder, gone):
         shutil.rmtree(gone, ignore_errors=True)
 
 
 def _started(pid: int) -> str | None:
-    """Return when a process began, by a count that the clock does not move where there is one; None: no process."""
+    """Return a process's start time, if possible from a count that no clock change affects; None: no such process."""
     stat = Path(f"/proc/{pid}/stat")
     try:
         if stat.parent.parent.exists():
-            return stat.read_text().rpartition(")")[2].split()[19]  # ticks since the machine was started
+            return stat.read_text().rpartition(")")[2].split()[19]  # ticks since boot
         return str(round(psutil.Process(pid).create_time()))
     except (OSError, psutil.Error):
         return None
@@ -272,12 +272,12 @@ def _number(folder: Path) -> int:
 def _read_holder(folder: Path) -> Holder | None:
     try:
         return Holder(**json.loads((folder / LEASE).read_text()))
-    except (FileNotFoundError, ValueError, TypeError):  # released, or not written before the power failed
+    except (FileNotFoundError, ValueError, TypeError):  # released, or lost in a power failure
         return None
 
 
 def _host() -> str:
-    """Name this machine since it was started; containers on one machine are different ones."""
+    """Return a name of this machine, boot and process namespace, so that containers differ."""
     boot, namespace = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")
     since = boot.read_text().strip() if boot.exists() else ""
     processes = str(namespace.stat().st_ino) if namespace.exists() else ""

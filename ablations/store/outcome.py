@@ -1,4 +1,4 @@
-"""What an outcome.json holds."""
+"""The schema of outcome.json."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Percent = Annotated[float, Field(ge=0, le=100)]
 
 
 class Attempt(BaseModel):
-    """What every earlier attempt in an outcome.json has."""
+    """The required fields of an earlier attempt."""
 
     model_config = ConfigDict(strict=True)
 
@@ -21,7 +21,7 @@ class Attempt(BaseModel):
 
 
 class Git(BaseModel):
-    """The revision in an outcome.json."""
+    """The revision of the code."""
 
     model_config = ConfigDict(strict=True)
 
@@ -30,9 +30,9 @@ class Git(BaseModel):
 
 
 class Outcome(BaseModel):
-    """What every outcome.json has, and of what type it is; others may stand beside.
+    """The required fields of an outcome.json; it may have others.
 
-    It is validated with the ``score`` of its cell, the field that it is compared by, as context.
+    Validate it with context ``score``, the name of the field that cells of its task are compared by.
     """
 
     model_config = ConfigDict(strict=True)
@@ -42,9 +42,9 @@ class Outcome(BaseModel):
     detail: str
     attempts: list[Attempt]
     source_hash: str
-    numerics: str | None = None  # None: of a version up to 0.1, which hashed its sources alone
+    numerics: str | None = None  # None: from version 0.1 or earlier, which only hashed the sources
     trainer: str = "lean"
-    versions: dict[str, str | None]  # None: an absent optional package, in records of versions up to 0.1
+    versions: dict[str, str | None]  # None: a missing optional package, up to version 0.1
     device: str
     seconds: Annotated[float, Field(ge=0)]
     peak_memory_mib: float | None
@@ -69,5 +69,5 @@ class Outcome(BaseModel):
         assert info.context is not None, "validate with score as context"
         score = info.context["score"]
         if getattr(self, score) is None and (self.outcome == "ok" or self.kind == "no_learning"):
-            raise ValueError(f"it is {self.kind or 'ok'}, and has no {score}")
+            raise ValueError(f"{score} is missing, but the cell is {self.kind or 'ok'}")
         return self

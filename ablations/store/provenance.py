@@ -1,4 +1,4 @@
-"""Where a result comes from: numerics, sources, revision, versions, machine."""
+"""Provenance of a result: numerics version, sources, revision, package versions, machine."""
 
 from __future__ import annotations
 
@@ -26,39 +26,39 @@ PACKAGES = (
     *("torch", "torchvision", "pytorch-lightning", "torchmetrics", "numpy", "scikit-learn", "faster-coco-eval"),
     "timm",
 )
-"""Packages whose versions a cell's record holds; an absent one is left out."""
+"""Packages whose versions are recorded, if they are installed."""
 
 
 def numerics_now(norms: Iterable[str], *, task: Task) -> dict[str, str]:
-    """Return the numerics of cells with each normaliser, as the code is; a result of others is stale.
+    """Return the current numerics version by normaliser; a result of another version is stale.
 
-    A plug-in counts for its own normalisers alone: its file, or every Python file of its package.
+    The version of a plug-in's normaliser includes the hash of the plug-in.
 
     Args:
-        norms: of the cells.
-        task: of the cells.
+        norms: Normalisers of the cells.
+        task: Task of the cells.
 
     Raises:
-        UnknownNameError: no such normaliser; a plug-in must have been imported.
+        UnknownNameError: There is no such normaliser; import its plug-in first.
     """
     return {norm: numerics_text(task, plugin_hash=plugin_hash(norm)) for norm in dict.fromkeys(norms)}
 
 
 def plugin_hash(norm: str) -> str:
-    """Hash the plug-in that registers a normaliser; empty for our own.
+    """Hash the file or package of a normaliser's plug-in; return an empty string for our own.
 
     Raises:
-        UnknownNameError: no such normaliser.
+        UnknownNameError: There is no such normaliser.
     """
     files = _plugin_files(NORMS[norm].cls.__module__)
     return _hash_files(files) if files else ""
 
 
 def import_plugin(name: str) -> ModuleType:
-    """Import a module that registers normalisers, from the current folder too.
+    """Import a plug-in, a module that registers normalisers, also from the current folder.
 
     Raises:
-        UsageError: there is no such module, or it registers a normaliser wrongly. What else it raises is not caught.
+        UsageError: There is no such module, or it registers no valid normaliser. Its other exceptions are not caught.
     """
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
@@ -69,12 +69,12 @@ def import_plugin(name: str) -> ModuleType:
         module = importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
-            raise  # a module that the plug-in needs: its own traceback says which
-        raise UsageError(f"--plugin {name}: no such module here ({Path.cwd()}) or on PYTHONPATH") from None
+            raise  # a missing dependency of the plug-in; its traceback names it
+        raise UsageError(f"--plugin {name}: no such module in {Path.cwd()} or on PYTHONPATH") from None
     except RegistrationError as error:
         raise UsageError(f"--plugin {name}: {error}") from None
     if getattr(module, "__file__", None) is None:
-        raise UsageError(f"--plugin {name}: a module without a file registers nothing")
+        raise UsageError(f"--plugin {name}: it has no file, so it registers no normaliser")
     top = name.partition(".")[0]
     if known == set(NORMS) and not any(spec.cls.__module__.partition(".")[0] == top for spec in NORMS.values()):
         raise UsageError(f"--plugin {name}: it registers no normaliser")
@@ -82,7 +82,7 @@ def import_plugin(name: str) -> ModuleType:
 
 
 def describe() -> dict[str, Any]:
-    """Return sources, revision, versions and machine, as a cell's record holds them."""
+    """Return the recorded source hash, revision, versions and machine."""
     ours = {"python": platform.python_version(), DISTRIBUTION: ablations.__version__}
     versions = {name: package_version(name) for name in PACKAGES}
     files = [path for package in ("ufo", "ablations") for path in sorted((ROOT / package).rglob("*.py"))]
@@ -103,7 +103,7 @@ def _hash_files(files: list[tuple[str, Path]]) -> str:
 
 
 def _plugin_files(module: str) -> list[tuple[str, Path]]:
-    """Return the files of the top-level package or module of a normaliser's class, by name; none for our own."""
+    """Return names and paths of the files of a module's top-level package; none for our own."""
     top = module.partition(".")[0]
     if top == "ufo":
         return []
@@ -116,10 +116,9 @@ def _plugin_files(module: str) -> list[tuple[str, Path]]:
 
 
 def _git() -> dict[str, Any] | None:
-    """Return revision and whether tracked files of the code differ from it; None outside a checkout of this project.
+    """Return the revision and whether tracked files differ from it; None outside a checkout of this project.
 
-    What a run writes, which may be under version control too, is no change of the code. An environment that lies in
-    the checkout of another project has that project's revision, which says nothing of this code.
+    Only files of the code count, since a run may write tracked results.
     """
 
     def ask(*arguments: str) -> str:

@@ -1,7 +1,6 @@
 """The study folder: layout, atomic writes, records.
 
-The truth is in ``cells/``; everything else is rebuilt from it. A cell's folder appears under its name whole or not at
-all: it is written under ``cells/.partial/`` by whoever holds it (`ablations.store.leases`), and renamed.
+All other files can be rebuilt from ``cells/``. A cell's folder is written under ``cells/.partial/`` and then renamed.
 """
 
 from __future__ import annotations
@@ -39,10 +38,10 @@ from ablations.store.leases import (
 from ablations.store.outcome import RECORD_FORMAT, Outcome
 
 TRIALS = "tuning"
-"""Folder of a tuning's trials, a study of its own, in the folder of the study that confirms its winners."""
+"""Folder of a tuning's trials, which are a study, within the study that confirms the winners."""
 
-LOOKS, LOOK_S = 3, 0.1
-"""How often a record that cannot be read is looked at again, and after how many seconds."""
+READ_RETRIES, READ_RETRY_S = 3, 0.1
+"""Number of retries for a record that cannot be read, and seconds before each."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +49,9 @@ class CellRecord:
     """A finished cell.
 
     Args:
-        folder: where it lies.
-        config: what was run.
-        outcome: the content of outcome.json.
+        folder: Folder of the cell.
+        config: Configuration of the cell.
+        outcome: Content of outcome.json.
     """
 
     folder: Path
@@ -61,15 +60,15 @@ class CellRecord:
 
     @property
     def has_result(self) -> bool:
-        """Whether its outcome is the arm's own: ``ok`` or ``diverged``."""
+        """Whether its outcome is a result of the arm: ``ok`` or ``diverged``."""
         return self.outcome["outcome"] in ("ok", "diverged")
 
 
 class Store:
-    """One study's folder.
+    """The folder of a study.
 
     Args:
-        folder: the study's.
+        folder: Path of the folder.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -79,14 +78,14 @@ class Store:
 
     @property
     def exists(self) -> bool:
-        """Whether a study is here."""
+        """Whether the folder holds a study."""
         return (self.folder / "study.yaml").is_file()
 
     def read_study(self) -> Study:
         """Read study.yaml.
 
         Raises:
-            UsageError: there is none, or it cannot be read.
+            UsageError: The file does not exist or cannot be read.
         """
         path = self.folder / "study.yaml"
         if not path.is_file():
@@ -96,23 +95,23 @@ class Store:
         try:
             return Study.model_validate(yaml.safe_load(path.read_text()))
         except ValidationError as error:
-            raise UsageError(f"{path} is no study: {first_error(error)}") from error
+            raise UsageError(f"{path} is not a valid study: {first_error(error)}") from error
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise UsageError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
 
     @property
     def study_text(self) -> str:
-        """Content of study.yaml; empty where there is none."""
+        """Content of study.yaml; empty if it does not exist."""
         try:
             return (self.folder / "study.yaml").read_text(errors="replace")
         except FileNotFoundError:
             return ""
 
     def write_study(self, study: Study) -> None:
-        """Write study.yaml, atomically.
+        """Write study.yaml atomically.
 
         Raises:
-            UsageError: the folder cannot be written.
+            UsageError: The folder cannot be written.
         """
         try:
             self.cells.mkdir(parents=True, exist_ok=True)
@@ -123,13 +122,13 @@ class Store:
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[bool]:
-        """Hold the study itself while it is run: before its first cell others would take it for one nobody has begun.
+        """Hold the lease on the study as a whole, so that other runners see it before its first cell starts.
 
         Yields:
-            Whether nobody else holds it.
+            Whether no other runner holds it.
 
         Raises:
-            UsageError: the folder cannot be written.
+            UsageError: The folder cannot be written.
         """
         try:
             lease = self.leases.claim(OPENING)
@@ -138,7 +137,7 @@ class Store:
         try:
             yield lease is not None
         finally:
-            with contextlib.suppress(OSError):  # another runner's, if that has died since
+            with contextlib.suppress(OSError):  # take over from another runner that died meanwhile
                 lease = lease or self.leases.claim(OPENING)
             if lease is not None:
                 lease.release(keep_checkpoint=False)
@@ -149,19 +148,19 @@ class Store:
     def publish(
         self, lease: Lease, config: CellConfig, outcome: dict[str, Any], *, name: str, replaces: CellRecord | None
     ) -> CellRecord:
-        """Write a cell's record, and give its folder its name, in place of an earlier record.
+        """Write a cell's record and rename its folder to its final name, replacing an earlier record.
 
-        It is on the disk before it has its name, so that a power cut leaves no half of it.
+        The files are synced before the rename, so that a power failure leaves no partial record.
 
         Args:
-            lease: of the cell; it ends.
-            config: the cell.
-            outcome: content of outcome.json.
-            name: of the folder.
-            replaces: the record that this one takes the place of.
+            lease: Lease of the cell, which this ends.
+            config: Configuration of the cell.
+            outcome: Content of outcome.json.
+            name: Final name of the folder.
+            replaces: Record to replace; None: there is none.
 
         Raises:
-            LeaseLost: another runner has taken the cell over or recorded it; this result is not.
+            LeaseLost: Another runner has taken the cell over or recorded it; this result is discarded.
         """
         lease.check()
         folder, old = self.cells / name, self.leases.partials / f"{REPLACED}{name}"
@@ -173,7 +172,7 @@ class Store:
         except FileNotFoundError as error:
             raise LeaseLost("another runner has taken it over") from error
         if replaces is not None:
-            shutil.rmtree(old, ignore_errors=True)  # left there by a runner that died: what replaced it stands
+            shutil.rmtree(old, ignore_errors=True)  # left by a runner that died after its rename
             rename(replaces.folder, old)
         if not rename(lease.folder, folder):
             rename(old, folder)
@@ -186,15 +185,15 @@ class Store:
         return CellRecord(folder, config, outcome)
 
     def _tidy(self, folder: Path, *, is_failed: bool) -> None:
-        """Remove what a finished cell needs no more; another try of a failed one can go on from its checkpoint."""
+        """Remove the temporary files of a finished cell; a failed one keeps its checkpoint for a retry."""
         for path in (*folder.glob("*.partial"), *folder.glob(f".{RESUMED}.*"), folder / RESUMED):
             path.unlink(missing_ok=True)
         if not is_failed:
             (folder / CHECKPOINT).unlink(missing_ok=True)
-        (folder / LEASE).unlink(missing_ok=True)  # last: by it `repair` knows what is not tidy yet
+        (folder / LEASE).unlink(missing_ok=True)  # last, since `repair` finds untidy cells by it
 
     def repair(self) -> None:
-        """Finish or undo what a runner was doing when it died; what a live one is doing is left alone."""
+        """Complete or undo what dead runners left unfinished, without touching the cells of live ones."""
         self.leases.sweep()
         live = {folder.stem for folder in self.leases.running()}
         for old in self.leases.partials.glob(f"{REPLACED}*"):
@@ -205,29 +204,29 @@ class Store:
             self._tidy(lease.parent, is_failed=_read_record(lease.parent).outcome["outcome"] == "failed")
 
     def find(self, config: CellConfig, *, name: str) -> CellRecord | None:
-        """Read a cell's record, if it has one by now.
+        """Read a cell's record, if there is one.
 
         Args:
-            config: the cell.
-            name: of its folder.
+            config: Configuration of the cell.
+            name: Name of its folder.
 
         Raises:
-            UsageError: it cannot be read.
+            UsageError: The record cannot be read.
         """
         folder = self.cells / name
-        return _read_steady(folder) if (folder / "outcome.json").is_file() else None
+        return _read_with_retries(folder) if (folder / "outcome.json").is_file() else None
 
     def add_attempt(self, record: CellRecord, attempt: dict[str, Any]) -> CellRecord:
-        """Add a failed attempt to the record of a cell whose result stays."""
+        """Add a failed attempt to the record of a cell, which keeps its result."""
         outcome = {**record.outcome, "attempts": [*record.outcome["attempts"], attempt]}
         write_json(record.folder / "outcome.json", outcome)
         return CellRecord(record.folder, record.config, outcome)
 
     def records(self) -> dict[str, CellRecord]:
-        """Read every finished cell, by id.
+        """Return the records of all finished cells, by id.
 
         Raises:
-            UsageError: a record that cannot be read, with its path.
+            UsageError: A record cannot be read.
         """
         records, problems = self.read_records()
         if problems:
@@ -235,16 +234,16 @@ class Store:
         return records
 
     def read_records(self) -> tuple[dict[str, CellRecord], list[str]]:
-        """Read every finished cell that can be read, by id, and say of each other why not."""
+        """Return the readable records of finished cells, by id, and one message for each unreadable one."""
         records: dict[str, CellRecord] = {}
         problems = []
         for folder in sorted(path for path in self.cells.glob("[!.]*") if path.is_dir()):
             try:
-                record = _read_steady(folder)
+                record = _read_with_retries(folder)
                 if not folder.name.endswith(f"-{record.config.id}"):  # a copy, or another configuration
-                    raise _unreadable(folder, f"the id of its config.json is {record.config.id}")
+                    raise _unreadable(folder, f"its config.json has the id {record.config.id}")
                 if record.config.id in records:
-                    raise _unreadable(folder, f"{records[record.config.id].folder.name} is the same cell")
+                    raise _unreadable(folder, f"it duplicates {records[record.config.id].folder.name}")
                 records[record.config.id] = record
             except UsageError as error:
                 problems.append(str(error))
@@ -252,15 +251,15 @@ class Store:
 
 
 def study_folders(out: Path) -> list[Path]:
-    """Return the folders of the studies in a folder, each followed by that of its tuning's trials."""
+    """Return the folders of the studies in a folder, each followed by the folder of its trials."""
     return sorted(path.parent for pattern in ("*", f"*/{TRIALS}") for path in out.glob(f"{pattern}/study.yaml"))
 
 
 def find_cell(out: Path, name: str) -> CellRecord:
-    """Find a finished cell by its folder, or in any study by its id, its folder's name, or the beginning of either.
+    """Find a finished cell by its path, or in any study by the start of its id or folder name.
 
     Raises:
-        UsageError: there is none, or several.
+        UsageError: No cell matches, or several do.
     """
     path = Path(name).resolve()
     if (path / "outcome.json").is_file():
@@ -270,10 +269,10 @@ def find_cell(out: Path, name: str) -> CellRecord:
     start = _as_file_name(name)
     found = [f for f in folders if f.name.startswith(start) or f.name.rpartition("-")[2].startswith(start)]
     if not found:
-        raise UsageError(f"no cell '{name}' in the studies of {out}")
+        raise UsageError(f"no cell '{name}' in the studies of {out}; give the start of a cell's id or folder name")
     if len(found) > 1:
         names = ", ".join(map(str, found[:5]))
-        raise UsageError(f"'{name}' may be any of {len(found)} cells: {names}{', ...' if len(found) > 5 else ''}")
+        raise UsageError(f"'{name}' matches {len(found)} cells: {names}{', ...' if len(found) > 5 else ''}; give one")
     return _read_record(found[0])
 
 
@@ -281,29 +280,29 @@ NOT_COMPARED = ("format", "cell", "attempts", "started")
 
 
 def compare_cells(one: CellRecord, other: CellRecord) -> list[tuple[str, Any, Any]]:
-    """Return every field in which two cells differ, of their configurations and outcomes, and both values."""
+    """Return the fields in which two cells' configurations and outcomes differ, with both values."""
     rows = []
     for part, a, b in (("", dict(one.config), dict(other.config)), ("outcome.", one.outcome, other.outcome)):
-        left, right = _flat(a), _flat(b)
+        left, right = _flatten(a), _flatten(b)
         fields = [field for field in {**left, **right} if field.partition(".")[0] not in NOT_COMPARED]
         rows += [(part + f, left.get(f), right.get(f)) for f in fields if left.get(f) != right.get(f)]
     return rows
 
 
-def _flat(values: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+def _flatten(values: Mapping[str, Any], path: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in values.items():
-        flat |= _flat(value, f"{path}{key}.") if isinstance(value, dict) else {f"{path}{key}": value}
+        flat |= _flatten(value, f"{path}{key}.") if isinstance(value, dict) else {f"{path}{key}": value}
     return flat
 
 
-def _read_steady(folder: Path) -> CellRecord:
-    """Read a record; where it cannot be read, look again, since a runner may be putting another in its place."""
-    for _ in range(LOOKS):
+def _read_with_retries(folder: Path) -> CellRecord:
+    """Read a record, with retries, since a runner may be replacing it."""
+    for _ in range(READ_RETRIES):
         try:
             return _read_record(folder)
         except UsageError:
-            time.sleep(LOOK_S)
+            time.sleep(READ_RETRY_S)
     return _read_record(folder)
 
 
@@ -326,16 +325,16 @@ def _read_record(folder: Path) -> CellRecord:
 
 
 def _unreadable(folder: Path, reason: str) -> UsageError:
-    """Say which record cannot be read, and why."""
-    return UsageError(f"{folder} holds no readable cell: {reason}; move it away to run it again")
+    """Return the error for a record that cannot be read."""
+    return UsageError(f"{folder} is not a readable cell: {reason}; move the folder away to run the cell again")
 
 
 def cell_name(arm: str, config: CellConfig) -> str:
     """Return the name of a cell's folder: its arm, seed and id.
 
     Args:
-        arm: the arm's name.
-        config: the cell.
+        arm: Name of the arm.
+        config: Configuration of the cell.
     """
     return f"{_as_file_name(arm)}-s{config.seed}-{config.id}"
 

@@ -1,1 +1,1 @@
-"""What a cell trains: the loss of a batch, and what an evaluation measures."""
+"""Training tasks: the loss of a batch, and the metrics of an evaluation."""

@@ -1,4 +1,4 @@
-"""Image classification: the loss of a batch, and what an evaluation measures."""
+"""Image classification: the loss of a batch, and the metrics of an evaluation."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ from ablations.tasks.net import branches_of, build_net, match_to_xnorm
 from ablations.training.module import CellModule, as_config
 
 NO_LEARNING = 0.95
-"""Validation cross-entropy, as a share of ln(classes), that a cell must go below to count as learning."""
+"""Validation cross-entropy, as a share of ln(classes), below which a cell counts as learning."""
 
 
 class Classifier(CellModule):
-    """Cross-entropy with label smoothing, mixing and drop path; nothing is synchronised or logged in a step.
+    """Cross-entropy with label smoothing, mixing and drop path; a step neither synchronises nor logs.
 
-    Batches are images (B, C, H, W) and labels (B,). Logged once an epoch: ``train_loss`` and ``val_loss`` in nats,
-    ``val_accuracy_pct``; of a test ``test_accuracy_pct`` and ``test_loss``.
+    Batches are images (B, C, H, W) and labels (B,). Logged once per epoch: ``train_loss`` and ``val_loss`` in nats,
+    ``val_accuracy_pct``; after a test ``test_accuracy_pct`` and ``test_loss``.
 
     Args:
-        config: the cell, or its fields.
-        image_shape: height, width, channels of the images.
-        num_classes: width of the output.
-        net: maps images (B, C, H, W) to logits (B, num_classes); None: the cell's own, from its seed. A net that has
-            ``branches`` is given in training what each of them keeps, (branches, B).
+        config: configuration of the cell, or its fields.
+        image_shape: height, width and channels of the images.
+        num_classes: number of classes, the width of the output.
+        net: net from images (B, C, H, W) to logits (B, num_classes); None: built from the cell's seed. In training, a
+            net with ``branches`` also receives the samples that each branch keeps, (branches, B).
 
     Raises:
-        ValueError: sizes that do not fit each other.
+        ValueError: inconsistent sizes.
     """
 
     losses: ClassVar[tuple[str, ...]] = ("train_loss", "val_loss")
@@ -64,9 +64,9 @@ class Classifier(CellModule):
         self.mixing = Mixing(
             mixup=mixed.mixup, cutmix=mixed.cutmix, mix_probability=mixed.mix_probability, erasing=mixed.erasing
         )
-        # Without looking at values, which would wait for the device and drop NaN from the mean.
+        # Checking for NaN would wait for the device and drop NaN from the mean.
         self.train_loss = MeanMetric(nan_strategy="disable")
-        self.train_loss.persistent(mode=True)  # a checkpoint in the middle of an epoch holds it
+        self.train_loss.persistent(mode=True)  # part of checkpoints within an epoch
         self.val_loss = MeanMetric(nan_strategy="disable")
         self.val_accuracy = MulticlassAccuracy(num_classes, average="micro", validate_args=False)
         self.test_loss = MeanMetric(nan_strategy="disable")
@@ -76,7 +76,7 @@ class Classifier(CellModule):
         self._own: slice | Tensor | None = None
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the loss of a batch: scalar, nats."""
+        """Return the loss of a batch: scalar, in nats."""
         images, targets = batch
         own = self._own
         if self._mixing_draws is not None:
@@ -93,14 +93,14 @@ class Classifier(CellModule):
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Take a batch into validation's means."""
+        """Update the validation metrics with a batch."""
         images, labels = batch
         logits = self.net(images).float()
         self.val_loss.update(F.cross_entropy(logits, labels), len(labels))
         self.val_accuracy.update(logits, labels)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Note which images of a batch are right."""
+        """Update the test metrics with a batch."""
         images, labels = batch
         logits = self.net(images).float()
         self.test_loss.update(F.cross_entropy(logits, labels), len(labels))
@@ -112,43 +112,43 @@ class Classifier(CellModule):
         return logits.float()
 
     def train_metrics(self) -> dict[str, float]:
-        """Return the mean of the epoch's losses, nats."""
+        """Return the mean loss of the epoch, in nats."""
         return {"train_loss": self.train_loss.compute().item()}
 
     def val_metrics(self) -> dict[str, float]:
-        """Return cross-entropy, nats, and accuracy, per cent."""
+        """Return cross-entropy in nats and accuracy in per cent."""
         return {
             "val_loss": self.val_loss.compute().item(),
             "val_accuracy_pct": 100 * self.val_accuracy.compute().item(),
         }
 
     def test_metrics(self) -> dict[str, float]:
-        """Return accuracy, per cent, and cross-entropy, nats."""
+        """Return accuracy in per cent and cross-entropy in nats."""
         return {
             "test_accuracy_pct": 100 * float(self._correct().mean()),
             "test_loss": self.test_loss.compute().item(),
         }
 
     def reset_train_metrics(self) -> None:
-        """Start the epoch's mean anew."""
+        """Reset the mean loss of the epoch."""
         self.train_loss.reset()
 
     def reset_val_metrics(self) -> None:
-        """Start validation's means anew."""
+        """Reset the validation metrics."""
         self.val_loss.reset()
         self.val_accuracy.reset()
 
     def reset_test_metrics(self) -> None:
-        """Start the test's measures anew."""
+        """Reset the test metrics."""
         self.test_loss.reset()
         self.test_correct.reset()
 
     def write_test(self, folder: Path) -> None:
-        """Note in ``correct.npy`` which images are right, in the split's order."""
+        """Write to ``correct.npy`` which images are classified correctly, in the split's order."""
         np.save(folder / "correct.npy", self._correct())
 
     def no_learning(self, rows: list[dict[str, Any]]) -> str:
-        """Say whether validation cross-entropy stayed at chance."""
+        """Return a message if validation cross-entropy stayed at chance, else an empty string."""
         at_chance = has_not_learned(
             rows, num_classes=self.num_classes, warmup_epochs=self.config.optimisation.warmup_epochs
         )
@@ -211,7 +211,7 @@ class Classifier(CellModule):
 
 
 def has_not_learned(rows: list[dict[str, Any]], *, num_classes: int, warmup_epochs: int) -> bool:
-    """Tell whether validation cross-entropy stayed at chance in every epoch after the warm-up; False if there is none.
+    """Return whether validation cross-entropy stayed at chance in all epochs after the warm-up; False without any.
 
     >>> has_not_learned([{"epoch": 1, "val_loss": 2.3}, {"epoch": 2, "val_loss": 2.2}], num_classes=10, warmup_epochs=1)
     True

@@ -1,4 +1,4 @@
-"""From a cell to the LightningModule of its task."""
+"""Construction of a cell's LightningModule."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from ablations.training.module import CellModule
 
 
 def make_module(config: CellConfig, info: DataInfo, *, weights: str = "") -> CellModule:
-    """Make a cell's module, with its first weights.
+    """Make the module of a cell, with initial weights.
 
     Args:
-        config: the cell.
-        info: its data set.
-        weights: file of a classifier's, from which a detector's backbone starts; empty: from its seed's.
+        config: configuration of the cell.
+        info: data set of the cell.
+        weights: file of classifier weights that a detector's backbone starts from; empty: initialise from the seed.
 
     Raises:
-        ValueError: sizes that do not fit each other, or weights that do not fit.
+        ValueError: inconsistent sizes, or weights of another net.
     """
     num_classes = len(info.classes)
     if config.task == "detect":
-        from ablations.tasks.detect.detector import Detector  # it takes torchvision's detectors half a second
+        from ablations.tasks.detect.detector import Detector  # importing torchvision's detectors takes 0.5 s
 
         return Detector(config, num_classes=num_classes, mean=info.mean, std=info.std, weights=weights)
     return Classifier(config, image_shape=info.image_shape, num_classes=num_classes)

@@ -1,4 +1,4 @@
-"""The net of a cell. Apart from the task, so that planning a study imports no metrics."""
+"""Net of a cell, apart from the task, so that planning a study imports no metrics."""
 
 from __future__ import annotations
 
@@ -18,33 +18,33 @@ from ufo.scale import match_scale
 
 
 def check_foreign_name(model: str, task: Task) -> None:
-    """Check that a net of another library is known, and one of which the task can make something.
+    """Check that a net of another library exists and can serve the task.
 
     Args:
-        model: with its prefix.
-        task: that it is for.
+        model: name of the net, with its prefix.
+        task: task of the net.
 
     Raises:
-        UsageError: it is not, or its library is not installed.
+        UsageError: unknown net, net of another task, or library that is not installed.
     """
     if model.startswith(TIMM):
         check_timm_name(model)
         return
     check_resnet_name(model)
     if task != "detect":
-        raise UsageError(f"model {model} is a backbone for --task detect; as a classifier give timm's")
+        raise UsageError(f"model={model}: a backbone for --task detect only; to classify, give a timm: model")
 
 
 def make_net(config: CellConfig, info: DataInfo, *, weights: str = "") -> nn.Module:
-    """Build a cell's net from its own seed.
+    """Build the net of a cell from its seed.
 
     Args:
-        config: the cell.
-        info: its data set.
-        weights: file of a classifier's, from which a detector's backbone starts; empty: from its seed's.
+        config: configuration of the cell.
+        info: data set of the cell.
+        weights: file of classifier weights that a detector's backbone starts from; empty: initialise from the seed.
 
     Raises:
-        ValueError: sizes that do not fit each other, or weights that do not fit.
+        ValueError: inconsistent sizes, or weights of another net.
     """
     if config.task == "detect":
         from ablations.tasks.detect.net import build_detector
@@ -54,22 +54,22 @@ def make_net(config: CellConfig, info: DataInfo, *, weights: str = "") -> nn.Mod
 
 
 def start_of(net: nn.Module) -> str:
-    """Say which weights a detector's backbone starts from, and what of them was not taken; empty: its seed's."""
+    """Describe the weights that a detector's backbone starts from, and those not used; empty: drawn from the seed."""
     from ufo.detection import UFOBody
 
     return next((module.start for module in net.modules() if isinstance(module, UFOBody)), "")
 
 
 def build_net(config: CellConfig, *, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
-    """Build a cell's net from its own streams: UFO-ViT, or one of timm's.
+    """Build the net of a cell from its own streams: UFO-ViT, or a net of timm.
 
     Args:
-        config: the cell.
-        image_shape: height, width, channels.
-        num_classes: width of the output.
+        config: configuration of the cell.
+        image_shape: height, width and channels of the images.
+        num_classes: number of classes, the width of the output.
 
     Raises:
-        ValueError: sizes that do not fit each other.
+        ValueError: inconsistent sizes.
     """
     if is_timm(config.net.model):
         return build_timm_net(config, image_shape=image_shape, num_classes=num_classes)
@@ -77,21 +77,21 @@ def build_net(config: CellConfig, *, image_shape: tuple[int, int, int], num_clas
 
 
 def branches_of(net: nn.Module) -> Sequence[str]:
-    """Name the branches that a net can be told to leave out; none where it draws its drop path itself, as timm's do."""
+    """Return the names of the branches that a net lets drop path skip; empty if it draws drop path itself (timm)."""
     return net.branches if isinstance(net, ufo.UFOViT) else ()
 
 
 def match_to_xnorm(net: nn.Module, config: CellConfig, images: Tensor, *, num_classes: int) -> dict[str, float]:
-    """Match the scale of a net's attention outputs to that of its twin with xnorm, on images; return each layer's gain.
+    """Match the scale of a net's attention outputs to its xnorm twin's, on images; return the gain of each layer.
 
     Args:
-        net: a UFO-ViT on the device, with the weights that it was built with.
-        config: the cell.
-        images: (B, C, H, W), the first batch of training.
-        num_classes: width of the output.
+        net: UFO-ViT on the device, with its initial weights.
+        config: configuration of the cell.
+        images: (B, C, H, W) images of the first training batch.
+        num_classes: number of classes, the width of the output.
 
     Raises:
-        UnmatchableError: an attention output is zero throughout or no number.
+        UnmatchableError: attention output that is all zeros or not finite.
     """
     assert isinstance(net, ufo.UFOViT), "nets of timm have no scale to match"
     same = config.model_copy(update={"norm": "xnorm"})

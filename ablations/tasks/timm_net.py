@@ -1,4 +1,4 @@
-"""Nets of timm's registry as the net of a cell: built for its images and classes, from its own seed."""
+"""Nets of timm's registry, built for a cell's images and classes from its seed."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from ufo.registry import unknown_name
 from ufo.sizes import SIZES
 
 NEAREST = 8
-"""Names that an error lists, of timm's more than a thousand."""
+"""Number of names that an error lists, of timm's more than a thousand."""
 
 
 def check_timm_name(model: str) -> None:
-    """Check that timm knows a model, given with its prefix.
+    """Check that timm has a model, given with its prefix.
 
     Raises:
-        UsageError: it does not, or it is not installed; or the net is our own, and has a name without prefix.
+        UsageError: unknown model, timm not installed, or a net of this package, which takes no prefix.
     """
     name, timm = model.removeprefix(TIMM), import_timm(model)
     if name in SIZES:
-        raise UsageError(f"model {model}: give {name}, which is this package's own")
+        raise UsageError(f"model={model}: {name} is this package's own; give {name} without the prefix")
     known = timm.list_models()
     if name not in known:
         import difflib
@@ -38,19 +38,19 @@ def check_timm_name(model: str) -> None:
 
 
 def build_timm_net(config: CellConfig, *, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
-    """Build a net of timm's with first weights that the seed alone decides.
+    """Build a net of timm with initial weights that depend only on the seed.
 
-    timm draws them, and later its drop path, from the global generators: the weights are drawn in a fork of these keyed
-    by (seed, init), drop path in the one that every cell keys by (seed, epoch). The image size is handed on where the
-    net is made for one size; its rate of drop path is timm's to lay out over the depth.
+    timm draws weights and drop path from the global generators: the weights in a fork keyed by (seed, init), drop path
+    in the fork that every cell keys by (seed, epoch). The image size is passed only to nets built for one size; timm
+    distributes the drop-path rate over the depth.
 
     Args:
-        config: the cell.
-        image_shape: height, width, channels.
-        num_classes: width of the output.
+        config: configuration of the cell.
+        image_shape: height, width and channels of the images.
+        num_classes: number of classes, the width of the output.
 
     Raises:
-        ValueError: the net does not take these images, or has no drop path where one is asked for.
+        ValueError: net that rejects these images, or has no drop path although one is requested.
         UsageError: timm is not installed.
     """
     height, width, channels = image_shape
@@ -67,18 +67,18 @@ def build_timm_net(config: CellConfig, *, image_shape: tuple[int, int, int], num
 def make_timm_net(
     model: str, *, img_size: tuple[int, int], in_chans: int, num_classes: int, drop_path: float, seed: int
 ) -> nn.Module:
-    """Build a net of timm's as `build_timm_net` does, from sizes.
+    """Build a net of timm like `build_timm_net`, from sizes.
 
     Args:
-        model: its name, with the prefix.
-        img_size: pixels, (height, width).
-        in_chans: image channels.
-        num_classes: width of the output.
-        drop_path: rate, 0 <= rate < 1.
-        seed: of the first weights.
+        model: name of the net, with the prefix.
+        img_size: size of the images in pixels, (height, width).
+        in_chans: number of image channels.
+        num_classes: number of classes, the width of the output.
+        drop_path: drop-path rate, 0 <= rate < 1.
+        seed: seed of the initial weights.
 
     Raises:
-        ValueError: the net does not take these sizes.
+        ValueError: net that rejects these sizes.
         UsageError: timm is not installed.
     """
     timm, name = import_timm(model), model.removeprefix(TIMM)
@@ -90,7 +90,7 @@ def make_timm_net(
     with forked_library(seed, "init"):
         try:
             net: nn.Module = timm.create_model(name, **options)
-        except (TypeError, AssertionError, RuntimeError, ValueError) as error:  # each net of timm has its own way
+        except (TypeError, AssertionError, RuntimeError, ValueError) as error:  # timm's nets differ in what they raise
             given = ", ".join(f"{option}={value}" for option, value in options.items())
             raise ValueError(f"timm cannot build {name} with {given}: {error}") from error
     check_drop_path(net, name, drop_path)
@@ -98,20 +98,20 @@ def make_timm_net(
 
 
 def check_drop_path(net: nn.Module, name: str, drop_path: float) -> None:
-    """Check that a net has taken its rate of drop path.
+    """Check that a net uses its drop-path rate.
 
     Raises:
-        ValueError: it has no drop path, and one was asked for.
+        ValueError: positive rate for a net without drop path.
     """
     if drop_path and not any(getattr(module, "drop_prob", 0) for module in net.modules()):
-        raise ValueError(f"{name} has no drop path: leave drop_path at 0")
+        raise ValueError(f"{name} has no drop path: set drop_path=0")
 
 
 def try_timm_net(net: nn.Module, *, image_shape: tuple[int, int, int], num_classes: int) -> None:
-    """Classify one black image, to see that a net of timm's takes such images at all.
+    """Classify one black image, to check that a net of timm accepts such images.
 
     Raises:
-        ValueError: it does not, or gives no (1, num_classes) logits.
+        ValueError: rejected image, or output other than (1, num_classes) logits.
     """
     height, width, channels = image_shape
     net.eval()
@@ -119,17 +119,17 @@ def try_timm_net(net: nn.Module, *, image_shape: tuple[int, int, int], num_class
         with torch.no_grad():
             logits = net(torch.zeros(1, channels, height, width))
     except (TypeError, AssertionError, RuntimeError, ValueError) as error:
-        raise ValueError(f"it does not take images of {height} x {width} px: {error}") from error
+        raise ValueError(f"it does not accept images of {height} x {width} px: {error}") from error
     shape = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
     if shape != (1, num_classes):
-        raise ValueError(f"it is no classifier of {num_classes} classes: for one image it gives {shape}")
+        raise ValueError(f"it is not a classifier of {num_classes} classes: it maps one image to {shape}")
 
 
 def import_timm(model: str) -> ModuleType:
-    """Import timm for a model that needs it.
+    """Import timm, on behalf of a model.
 
     Raises:
-        UsageError: it is not installed.
+        UsageError: timm is not installed.
     """
     require_package("timm", f"model {model}")
     import timm

@@ -1,4 +1,4 @@
-"""Weights of a trained cell as a file, and back to the module that had them."""
+"""Weights of a trained cell: saved to a file, and loaded into a module."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from ablations.tasks.classify import Classifier
 from ablations.training.module import CellModule
 
 WEIGHTS = "weights.safetensors"
-"""File in a cell's folder."""
+"""File of weights in a cell's folder."""
 
 
 def save_weights(module: CellModule, folder: Path) -> None:
-    """Write a module's weights into its cell's folder, with what it is made from."""
+    """Save a module's weights to its cell's folder, with the module's arguments."""
     tensors = {name: tensor.contiguous() for name, tensor in module.net.state_dict().items()}
     made_from = {name: value for name, value in module.hparams.items() if name != "config"}
     metadata = {"config": module.config.model_dump_json(), "made_from": json.dumps(made_from)}
@@ -25,13 +25,13 @@ def save_weights(module: CellModule, folder: Path) -> None:
 
 
 def load_module(folder: Path) -> CellModule:
-    """Return the module of a trained cell, in evaluation mode.
+    """Load the module of a trained cell, in evaluation mode.
 
     Args:
-        folder: the cell's.
+        folder: folder of the cell.
 
     Raises:
-        UsageError: its weights were not saved, or cannot be read.
+        UsageError: weights that were not saved, or cannot be read.
     """
     path = folder / WEIGHTS
     if not path.is_file():
@@ -39,7 +39,7 @@ def load_module(folder: Path) -> CellModule:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-        made_from = json.loads(metadata["made_from"])  # which version 0.1 did not write
+        made_from = json.loads(metadata["made_from"])  # missing in files of version 0.1
         config = CellConfig.model_validate_json(metadata["config"]).model_copy(update={"init": "none"})
         module: CellModule
         if config.task == "detect":
@@ -51,7 +51,7 @@ def load_module(folder: Path) -> CellModule:
             module = Classifier(config, **made_from)
         module.net.load_state_dict(load_file(path))
     except KeyError as error:
-        raise UsageError(f"{path} does not say what it is of, as files of version 0.1; run the cell again") from error
+        raise UsageError(f"{path} lacks the module's arguments, as in version 0.1; run the cell again") from error
     except (SafetensorError, ValueError, RuntimeError) as error:
         raise UsageError(f"{path} cannot be read: {(str(error).splitlines() or ['damaged'])[0]}") from error
     return module.eval()

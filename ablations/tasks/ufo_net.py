@@ -1,4 +1,4 @@
-"""UFO-ViT as a cell asks for it: a classifier, or the body of a detector."""
+"""UFO-ViT of a cell: a classifier, or the body of a detector."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from ablations.config.change import apply_change
 def build_ufo_net(
     config: CellConfig, *, img_size: tuple[int, int] | None, in_chans: int, num_classes: int
 ) -> ufo.UFOViT:
-    """Build a cell's UFO-ViT from its own streams, with its change made.
+    """Build a cell's UFO-ViT from its own streams, with its change applied.
 
     Args:
-        config: the cell.
-        img_size: pixels, (height, width), for which positions are laid out; None: the size's own.
-        in_chans: image channels.
-        num_classes: width of the output; 0: no head.
+        config: configuration of the cell.
+        img_size: image size of the positional table in pixels, (height, width); None: the model's default.
+        in_chans: number of image channels.
+        num_classes: number of classes, the width of the output; 0: no head.
 
     Raises:
-        ValueError: sizes that do not fit each other.
+        ValueError: inconsistent sizes.
     """
     net = apply_change(config).net
     return ufo.build(

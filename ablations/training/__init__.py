@@ -1,1 +1,1 @@
-"""Training one cell: the shared module, the loop that drives it, callbacks, checkpoints, optimiser, loggers."""
+"""Training of one cell: shared module, training loop, callbacks, checkpoints, optimiser, loggers."""

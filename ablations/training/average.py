@@ -1,4 +1,4 @@
-"""The moving average of a net's weights, which is evaluated in their place, and kept when the training ends."""
+"""Moving average of a net's weights, which replaces them in evaluation and at the end of training."""
 
 from __future__ import annotations
 
@@ -11,42 +11,42 @@ from torch import Tensor
 
 
 class MovingAverage(WeightAveraging):
-    """Lightning's average of weights, with BatchNorm's means and variances, from the first weights on.
+    """Lightning's average of weights, including BatchNorm's means and variances, from the initial weights on.
 
-    Its decay rises with the number u of updates, min(decay, (1 + u) / (10 + u)), as TensorFlow's
-    ExponentialMovingAverage has it: else a short training would be judged by its first weights.
+    Its decay rises with the number u of updates, min(decay, (1 + u) / (10 + u)), as in TensorFlow's
+    ExponentialMovingAverage: otherwise the initial weights would dominate a short training.
 
     Args:
-        decay: in the long run, below 1.
+        decay: limit of the decay, below 1.
     """
 
     def __init__(self, decay: float) -> None:
-        super().__init__(use_buffers=True, multi_avg_fn=self._take_in)
+        super().__init__(use_buffers=True, multi_avg_fn=self._blend)
         self.decay = decay
         self._num_updates = 0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Begin with the weights before the first step, where they are."""
+        """Start from the weights before the first step, on their device."""
         assert self._average_model is not None
         average = self._average_model
-        average.to(pl_module.device)  # it was copied before the trainer had moved the module
-        average.n_averaged = average.n_averaged.cpu()  # it is looked at in each step, which would wait for a GPU
+        average.to(pl_module.device)  # it was copied before the trainer moved the module
+        average.n_averaged = average.n_averaged.cpu()  # it is read in each step, which would wait for a GPU
         if average.n_averaged == 0:
             average.update_parameters(pl_module)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Take in the weights after a step."""
+        """Update the average with the weights after a step."""
         self._num_updates = trainer.global_step
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Leave the averages in the module, also where a checkpoint was of the last epoch and nothing was trained."""
+        """Copy the averages to the module, even if a checkpoint left nothing to train."""
         self._copy_average_to_current(pl_module)
 
-    def _take_in(self, averages: list[Tensor], weights: list[Tensor], _num_averaged: Tensor | int) -> None:
-        """Move averages towards weights; whole numbers, such as BatchNorm's count of batches, stay as they were."""
+    def _blend(self, averages: list[Tensor], weights: list[Tensor], _num_averaged: Tensor | int) -> None:
+        """Move averages towards weights; integers, such as BatchNorm's count of batches, are unchanged."""
         if averages[0].is_floating_point():
             share = 1 - min(self.decay, (1 + self._num_updates) / (10 + self._num_updates))
             with torch.no_grad():

@@ -1,4 +1,4 @@
-"""What watches a cell as it trains: its history, its divergence, its probes. Lightning's callbacks."""
+"""Lightning callbacks of a cell: history, divergence guard and probes."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from ufo.scale import attention_layers, rms
 LOG = logging.getLogger(__name__)
 
 EXPLODED = 10.0
-"""An epoch's mean training loss, as a multiple of that of guessing, above which a cell has exploded."""
+"""Ratio of an epoch's mean training loss to the chance level above which a cell has exploded."""
 
 CHECK_EVERY = 100
-"""Steps between two looks at the loss: each waits for the device."""
+"""Number of steps between two checks of the loss: each waits for the device."""
 
 PROBE_COLUMNS = ("epoch", "layer", "probe", "value")
 
 
 class Diverged(Exception):
-    """Training has ended by the arm's own doing.
+    """Training diverged: a finding about the arm.
 
     Args:
         kind: ``nan`` or ``exploded``.
-        detail: one line with what was seen.
+        detail: description in one line.
     """
 
     def __init__(self, kind: str, detail: str) -> None:
@@ -42,12 +42,12 @@ class Diverged(Exception):
 
 
 class History(pl.Callback):
-    """One row for each epoch: ``metrics.csv`` without times, so that it can be compared byte for byte; ``timing.csv``.
+    """One row per epoch: ``metrics.csv`` without times, so that it can be compared byte for byte; ``timing.csv``.
 
-    Of an epoch that was gone on with in its middle, ``timing.csv`` has the time since.
+    For an epoch resumed midway, ``timing.csv`` has the time since then.
 
     Args:
-        folder: where the two files are written, anew after each epoch.
+        folder: folder of the two files, which are rewritten after each epoch.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -62,13 +62,13 @@ class History(pl.Callback):
         return {"rows": self.rows, "timing": self.timing}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take the rows of a checkpoint, and write them."""
+        """Restore the rows of a checkpoint, and write them."""
         self.rows, self.timing = state_dict["rows"], state_dict["timing"]
         if self.rows:
             self._write()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start the clock, also in the middle of an epoch."""
+        """Start the clock, also for an epoch resumed midway."""
         self._started = time.perf_counter()
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -76,17 +76,17 @@ class History(pl.Callback):
         self._started = time.perf_counter()
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start validation's clock."""
+        """Start the validation clock."""
         self._validated = time.perf_counter()
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Stop validation's clock."""
+        """Stop the validation clock."""
         self._val_s = time.perf_counter() - self._validated
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Write the epoch's row."""
+        """Write the epoch's rows."""
         number, means = trainer.current_epoch + 1, pl_module.epoch_metrics()
-        lr_after = trainer.optimizers[0].param_groups[0]["lr"]  # of the step that would follow
+        lr_after = trainer.optimizers[0].param_groups[0]["lr"]  # of the next step
         self.rows.append({"epoch": number, "lr_after": lr_after, **means, "batches": pl_module.epoch_hashes[-1]})
         LOG.info("epoch %d: %s", number, ", ".join(f"{name} {value:.4g}" for name, value in means.items()))
         total_s = time.perf_counter() - self._started
@@ -99,12 +99,12 @@ class History(pl.Callback):
 
 
 class DivergenceGuard(pl.Callback):
-    """Ends a training whose loss is no number, or has exploded after its warm-up, by `Diverged`.
+    """Guard that raises `Diverged` if the loss is not finite, or has exploded after the warm-up.
 
     Args:
-        chance: training loss of a net that guesses.
-        losses: names of the epoch's means that must be numbers.
-        warmup_epochs: before their end a large loss is not judged.
+        chance: training loss at chance level.
+        losses: names of the epoch's metrics that must be finite.
+        warmup_epochs: number of epochs in which a large loss is accepted.
     """
 
     def __init__(self, *, chance: float, losses: Sequence[str], warmup_epochs: int) -> None:
@@ -115,30 +115,30 @@ class DivergenceGuard(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Look at the loss now and then, so that a long epoch is not finished for nothing."""
+        """Check the loss periodically, so that a diverged cell does not finish a long epoch."""
         if trainer.global_step % CHECK_EVERY == 0 and not torch.isfinite(outputs["loss"]):
-            raise Diverged("nan", f"the training loss is no number at step {trainer.global_step}")
+            raise Diverged("nan", f"the training loss is not finite at step {trainer.global_step}")
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Judge the epoch's means."""
+        """Check the epoch's metrics."""
         number, means = trainer.current_epoch + 1, pl_module.epoch_metrics()
         for name in self.losses:
             if not math.isfinite(means.get(name, 0.0)):
-                raise Diverged("nan", f"{name} is no number in epoch {number}")
+                raise Diverged("nan", f"{name} is not finite in epoch {number}")
         loss = means["train_loss"]
         if number > self.warmup_epochs and loss > self.limit:
             raise Diverged("exploded", f"train_loss {loss:.4g} in epoch {number}, above {self.limit:.4g}")
 
 
 class Probes(pl.Callback):
-    """For each attention layer and epoch: RMS of its output, norm of its gradient, mean of each normaliser parameter.
+    """Probes per attention layer and epoch: output RMS, gradient norm, and mean of each normaliser parameter.
 
     The RMS is that of the normaliser's output, times the fixed gain of a matched scale, on the first validation batch;
-    the gradient, before clipping, is the epoch's last. ``probes.csv`` is tidy: epoch, layer, probe, value; it has no
-    row for a net without such layers. It is written anew after each epoch in the trainer's ``log_dir``.
+    the gradient is that of the epoch's last step, before clipping. ``probes.csv`` is tidy: epoch, layer, probe, value;
+    a net without such layers has no rows. It is rewritten after each epoch in the trainer's ``log_dir``.
 
     Attributes:
-        rows: of ``probes.csv``.
+        rows: rows of ``probes.csv``.
     """
 
     def __init__(self) -> None:
@@ -152,7 +152,7 @@ class Probes(pl.Callback):
         return {"rows": self.rows}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take the rows of a checkpoint."""
+        """Restore the rows of a checkpoint."""
         self.rows = state_dict["rows"]
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -161,21 +161,21 @@ class Probes(pl.Callback):
             self._write(trainer)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Forget the last validation: of an epoch without one there is nothing to write."""
+        """Clear the last validation's values, so that an epoch without validation writes no rows."""
         self._means = {}
 
     def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: Any, optimizer: torch.optim.Optimizer) -> None:
-        """Measure the gradients of the epoch's last step."""
+        """Record the gradient norms of the epoch's last step."""
         if trainer.is_last_batch:
             for layer, attention in attention_layers(pl_module.net).items():
                 grads = [p.grad for p in attention.parameters() if p.grad is not None]
                 self._grad_norm[layer] = nn.utils.get_total_norm(grads)
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Listen to the first batch, and look at the parameters."""
+        """Register a hook for the first batch, and record the parameters' means."""
         for layer, attention in attention_layers(pl_module.net).items():
             norm, gain = attention.norm, attention.matched_gain
-            self._listen(layer, norm, gain)
+            self._record_rms(layer, norm, gain)
             self._means[layer] = {f"mean_{name}": p.detach().mean() for name, p in norm.named_parameters()}
             if gain is not None:
                 self._means[layer]["matched_gain"] = gain.clone()
@@ -192,28 +192,28 @@ class Probes(pl.Callback):
         self._write(trainer)
 
     def _write(self, trainer: pl.Trainer) -> None:
-        folder = trainer.log_dir  # asked in every process, since they agree on it
+        folder = trainer.log_dir  # read in every process, since they agree on it
         if folder is not None and trainer.is_global_zero:
             Path(folder).mkdir(parents=True, exist_ok=True)
             write_rows(Path(folder) / "probes.csv", self.rows, PROBE_COLUMNS)
 
-    def _listen(self, layer: str, norm: nn.Module, gain: Tensor | None) -> None:
-        """Take the RMS of the next output of a normaliser times its fixed gain, and of no other."""
+    def _record_rms(self, layer: str, norm: nn.Module, gain: Tensor | None) -> None:
+        """Record the RMS of only the next output of a normaliser, times its fixed gain."""
 
-        def listen(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
+        def record(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
             self._rms[layer] = rms(scaled(output, gain))
             handle.remove()
 
-        handle = norm.register_forward_hook(listen)
+        handle = norm.register_forward_hook(record)
 
 
 def write_rows(path: Path, rows: list[dict[str, Any]], columns: Sequence[str] | None = None) -> None:
-    """Write rows as CSV, every number in full; whole or not at all, since others read them as the cell goes on.
+    """Write rows as CSV with numbers in full, atomically, since others read the file during training.
 
     Args:
-        path: of the file.
-        rows: each with the same keys.
-        columns: in the head; None: the keys of the first row, which there must be.
+        path: path of the file.
+        rows: rows with the same keys.
+        columns: columns of the header; None: keys of the first row, which must exist.
     """
     scratch = path.with_suffix(".partial")
     with scratch.open("w", newline="") as file:

@@ -1,4 +1,4 @@
-"""Checkpoints, written whole or not at all; a cell that goes on from one gives the same numbers."""
+"""Checkpoints, written atomically; a cell resumed from one gives the same numbers."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ from ablations.training.limits import is_oom
 LOG = logging.getLogger(__name__)
 
 EPOCH_END_S, WITHIN_EPOCH_S = 60.0, 600.0
-"""Seconds since the last checkpoint from which one is due at the end of an epoch, and within one, where nothing else is
-asked for: a short cell writes none."""
+"""Default seconds since the last checkpoint after which one is due at the end of an epoch, and within one: a short
+cell writes none."""
 
 DIGEST_BYTES, CHUNK_BYTES = hashlib.sha256().digest_size, 2**20
 
 FORMAT = 2
-"""Of what a checkpoint holds; one of another is not gone on from."""
+"""Version of a checkpoint's content; a cell does not resume from another version."""
 
 OWN = "ablations"
-"""Where a checkpoint holds what is not the trainer's."""
+"""Key of a checkpoint's content that is not the trainer's."""
 
 
 class Checkpoints(Checkpoint):
-    """Has a trainer save what it can be gone on from, with what tells whether it may be.
+    """Callback that saves checkpoints, with the environment that they can be resumed in.
 
     Args:
-        folder: the cell's.
+        folder: folder of the cell.
         every: epochs between two checkpoints, or time; 0: none; None: by `EPOCH_END_S` and `WITHIN_EPOCH_S`.
-        made_by: what the cell is trained with, from `trained_with`.
+        made_by: environment of the training, from `trained_with`.
 
     Attributes:
-        resumed_after: the finished epochs after which, or after some steps more, earlier attempts were gone on from.
-        seconds_before: what those attempts took up to there.
+        resumed_after: number of finished epochs at each resumption of the cell.
+        seconds_before: seconds that earlier attempts took up to the last resumption.
     """
 
     def __init__(self, folder: Path, *, every: int | timedelta | None, made_by: dict[str, str]) -> None:
@@ -60,12 +60,12 @@ class Checkpoints(Checkpoint):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save within an epoch, when it is time."""
+        """Save within an epoch if a checkpoint is due."""
         if self._epochs is None and time.monotonic() - self._saved >= self._within_s and not trainer.is_last_batch:
             self._save(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save at the end of an epoch, when it is time."""
+        """Save at the end of an epoch if a checkpoint is due."""
         if self._epochs is None:
             is_due = time.monotonic() - self._saved >= self._at_end_s
         else:
@@ -76,7 +76,7 @@ class Checkpoints(Checkpoint):
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Add what tells whether it may be gone on from."""
+        """Add the environment that the checkpoint can be resumed in."""
         checkpoint[OWN] = {
             "made_by": self.made_by,
             "seconds": self.seconds_before + time.monotonic() - self._started,
@@ -85,31 +85,31 @@ class Checkpoints(Checkpoint):
         }
 
     def load(self) -> dict[str, Any] | None:
-        """Return the training of an attempt that was cut short; None: there is none, or the log says why not.
+        """Load the checkpoint of an interrupted attempt; None: there is none, or the log says why it is unusable.
 
         Raises:
-            OSError: the system cannot read it now; it stays for another attempt, as with a want of memory.
+            OSError: read error of the system; the file is kept for another attempt, as after a lack of memory.
         """
         if not self.path.exists():
             return None
         try:
             checkpoint = _read(self.path)
         except DamagedError as reason:
-            LOG.warning("the checkpoint cannot be read, so the cell starts anew: %s", reason)
+            LOG.warning("the checkpoint cannot be read, so the cell starts from scratch: %s", reason)
             return None
         own = checkpoint.get(OWN, {})
         if own.get("made_by") != self.made_by:
-            LOG.warning("the checkpoint is from other numerics, torch or kind of device, so the cell starts anew")
+            LOG.warning("the checkpoint has other numerics, torch or kind of device, so the cell starts from scratch")
             return None
         self.seconds_before = own["seconds"]
         self.resumed_after = [*own["resumed_after"], own["epochs"]]
         write_json(self.folder / RESUMED, {"resumed_after_epochs": self.resumed_after, "seconds": self.seconds_before})
-        LOG.info("going on after epoch %d, at step %d", own["epochs"], checkpoint["global_step"])
+        LOG.info("resuming after epoch %d, at step %d", own["epochs"], checkpoint["global_step"])
         return checkpoint
 
     @property
     def path(self) -> Path:
-        """The file."""
+        """Path of the checkpoint."""
         return self.folder / CHECKPOINT
 
     def _save(self, trainer: pl.Trainer) -> None:
@@ -117,7 +117,7 @@ class Checkpoints(Checkpoint):
         trainer.save_checkpoint(scratch)
         with scratch.open("r+b") as file:
             digest = _digest(file, scratch.stat().st_size)
-            file.write(digest)  # behind torch's archive, where its reader does not look
+            file.write(digest)  # after torch's archive, where its reader does not look
             file.flush()
             os.fsync(file.fileno())
         scratch.replace(self.path)
@@ -125,12 +125,12 @@ class Checkpoints(Checkpoint):
 
 
 def trained_with(*, numerics: str, device: torch.device, trainer: str) -> dict[str, str]:
-    """Return what a checkpoint must have in common with whoever goes on from it.
+    """Return the environment that a training must share with a checkpoint to resume from it.
 
     Args:
-        numerics: of the code that trains it.
-        device: that it is trained on.
-        trainer: that trains it.
+        numerics: numerics version of the training code.
+        device: device of the training.
+        trainer: name of the trainer.
     """
     return {
         "format": str(FORMAT),
@@ -142,24 +142,24 @@ def trained_with(*, numerics: str, device: torch.device, trainer: str) -> dict[s
 
 
 class DamagedError(Exception):
-    """A checkpoint is not what was written."""
+    """Checkpoint whose content is not what was written."""
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """Read what `Checkpoints` has written, to the last bit: torch itself compares no checksum.
+    """Read a checkpoint and verify its checksum, which torch itself does not.
 
     Raises:
-        DamagedError: it is something else.
-        OSError: it cannot be read now.
+        DamagedError: damaged or foreign content.
+        OSError: read error of the system.
     """
     with path.open("rb") as file:
         length = path.stat().st_size - DIGEST_BYTES
         if length <= 0 or _digest(file, length) != file.read():
-            raise DamagedError("its checksum is another")
+            raise DamagedError("its checksum does not match")
         file.seek(0)
         try:
             checkpoint: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
-        except (RuntimeError, pickle.UnpicklingError) as error:  # of another torch
+        except (RuntimeError, pickle.UnpicklingError) as error:  # such as from another torch
             if isinstance(error, RuntimeError) and is_oom(error):
                 raise
             raise DamagedError(str(error)) from error
@@ -167,7 +167,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _digest(file: BinaryIO, length: int) -> bytes:
-    """Hash the first bytes of a file, and stop behind them."""
+    """Hash the first bytes of a file, and leave the position behind them."""
     digest = hashlib.sha256()
     file.seek(0)
     while length > 0 and (chunk := file.read(min(length, CHUNK_BYTES))):

@@ -1,4 +1,4 @@
-"""A cell by Lightning's own Trainer, as the proof that the lean loop agrees, and for its plug-ins."""
+"""Training of a cell with Lightning's own Trainer, to verify the lean loop and to support plug-ins."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from ablations.training.module import CellModule
 
 
 class LightningTrainer(pl.Trainer):
-    """A Trainer with a cell's settings, and the arguments of `ablations.training.loop.LeanTrainer`.
+    """Trainer with a cell's settings, and the arguments of `ablations.training.loop.LeanTrainer`.
 
     Args:
-        config: the cell.
-        device: to train on.
-        callbacks: beside those that the module brings; one of them saves checkpoints.
-        log_dir: where callbacks write.
+        config: configuration of the cell.
+        device: device to train on.
+        callbacks: callbacks besides the module's; one of them saves checkpoints.
+        log_dir: folder that callbacks write to.
     """
 
     def __init__(
@@ -43,16 +43,16 @@ class LightningTrainer(pl.Trainer):
     def fit(  # type: ignore[override]
         self, module: CellModule, data: CellDataModule, *, checkpoint: dict[str, Any] | None = None
     ) -> None:
-        """Train the epochs that are missing.
+        """Train the remaining epochs.
 
         Args:
-            module: with its first weights.
-            data: its batches.
-            checkpoint: what was read of the one in the cell's folder, from which to go on; None: from the start.
+            module: module with its initial weights.
+            data: data module of the cell.
+            checkpoint: content of the checkpoint in the cell's folder, to resume from; None: start from scratch.
         """
         path = None if checkpoint is None else Path(self.default_root_dir) / CHECKPOINT
         super().fit(module, datamodule=data, ckpt_path=path, weights_only=True)
 
     def test(self, module: CellModule, data: CellDataModule) -> None:  # type: ignore[override]
-        """Take every test batch through the module, once."""
+        """Evaluate the module on every test batch, once."""
         super().test(module, datamodule=data, verbose=False)

@@ -1,4 +1,4 @@
-"""What a machine cannot give: memory beyond a cell's limit, and room on the disk."""
+"""Limits of a machine: memory of a cell, and space on the disk."""
 
 from __future__ import annotations
 
@@ -15,37 +15,37 @@ OOM_WORDS = (
     *("can't allocate memory", "cannot allocate memory", "out of memory", "bad_alloc", "memoryerror"),
     *("cublas_status_alloc_failed", "cudnn_status_alloc_failed", "can't start new thread"),
 )
-"""What those say who find no memory, in lower case."""
+"""Texts of errors that report a lack of memory, in lower case."""
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
-"""Numbers of an OSError."""
+"""Error numbers of a full disk."""
 
-LEAST_FREE_BYTES = 2**20
-"""A write that fails without an error number, as NumPy's and torch's do, with less than this free, lacked room."""
+MIN_FREE_BYTES = 2**20
+"""Free space below which a failed write without an error number, as NumPy's and torch's, counts as a full disk."""
 
 
 def is_oom(error: Exception) -> bool:
-    """Tell whether an exception says that there is no memory."""
+    """Return whether an exception reports a lack of memory."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
-    return isinstance(error, (RuntimeError, OSError)) and says_oom(str(error))
+    return isinstance(error, (RuntimeError, OSError)) and is_oom_message(str(error))
 
 
-def says_oom(text: str) -> bool:
-    """Tell whether a text does.
+def is_oom_message(text: str) -> bool:
+    """Return whether a text reports a lack of memory.
 
-    >>> says_oom("terminate called after throwing an instance of 'std::bad_alloc'")
+    >>> is_oom_message("terminate called after throwing an instance of 'std::bad_alloc'")
     True
     """
     return any(words in text.lower() for words in OOM_WORDS)
 
 
 def is_disk_full(error: Exception, folder: Path) -> bool:
-    """Tell whether an exception came from a write that found no room.
+    """Return whether an exception comes from a write to a full disk.
 
     Args:
-        error: the exception.
-        folder: on the disk in question.
+        error: exception of the write.
+        folder: folder on the disk.
     """
     cause: BaseException | None = error
     while cause is not None:  # torch's writer hides the system's error behind its own
@@ -55,19 +55,18 @@ def is_disk_full(error: Exception, folder: Path) -> bool:
     if isinstance(error, OSError) and error.errno is not None:
         return False
     return (
-        isinstance(error, (OSError, RuntimeError, SafetensorError))
-        and shutil.disk_usage(folder).free < LEAST_FREE_BYTES
+        isinstance(error, (OSError, RuntimeError, SafetensorError)) and shutil.disk_usage(folder).free < MIN_FREE_BYTES
     )
 
 
 def limit_memory(device: torch.device, limit_mib: float) -> None:
-    """Make this process's allocations beyond a limit fail: of a GPU's memory, or of what it adds to its own by now."""
+    """Make allocations beyond a limit fail: of GPU memory, or of main memory added to the process's current use."""
     if device.type == "cuda":
         total = torch.cuda.get_device_properties(device).total_memory
         torch.cuda.set_per_process_memory_fraction(min(1.0, limit_mib * 2**20 / total), device)
     elif sys.platform == "linux":
         (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmData")]
         now = int(line.split()[1]) * 2**10
-        _, most = resource.getrlimit(resource.RLIMIT_DATA)
+        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
         wanted = now + int(limit_mib * 2**20)
-        resource.setrlimit(resource.RLIMIT_DATA, (wanted if most < 0 else min(wanted, most), most))  # -1: none
+        resource.setrlimit(resource.RLIMIT_DATA, (wanted if hard < 0 else min(wanted, hard), hard))  # -1: no limit

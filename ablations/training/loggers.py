@@ -1,4 +1,4 @@
-"""Lightning's loggers beside our own files. What a logger does wrong is noted in the cell's log, and costs nothing."""
+"""Lightning's loggers, besides the cell's own files. A logger's error is logged and does not affect the cell."""
 
 from __future__ import annotations
 
@@ -17,16 +17,15 @@ LOG = logging.getLogger(__name__)
 
 
 class Loggers(pl.Callback):
-    """Hands each epoch's metrics to Lightning's loggers; one that raises is dropped, and the cell goes on.
+    """Callback that passes each epoch's metrics to Lightning's loggers; one that raises is dropped.
 
-    TensorBoard forgets the epochs of an earlier attempt that are trained again. A run of W&B is gone on with where the
-    attempt was gone on from its checkpoint, and shows such epochs twice; an attempt that starts anew has a run of its
-    own.
+    TensorBoard drops the epochs of an earlier attempt that are trained again. A resumed attempt continues its W&B run,
+    which shows such epochs twice; an attempt that starts from scratch has a run of its own.
 
     Args:
-        names: ``tensorboard`` or ``wandb``.
-        folder: of this cell's logs.
-        config: the cell, logged as hyperparameters.
+        names: names of the loggers, ``tensorboard`` or ``wandb``.
+        folder: folder of this cell's logs.
+        config: configuration of the cell, logged as hyperparameters.
     """
 
     def __init__(self, names: tuple[str, ...], *, folder: Path, config: CellConfig) -> None:
@@ -37,15 +36,15 @@ class Loggers(pl.Callback):
         self._run_id = uuid.uuid4().hex[:8]
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the id of W&B's run."""
+        """Return the id of the W&B run."""
         return {"run_id": self._run_id}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take the id of W&B's run."""
+        """Restore the id of the W&B run."""
         self._run_id = state_dict["run_id"]
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Make the loggers, which begin to write at once."""
+        """Create the loggers, which start to write at once."""
         for name in self.names:
             self._guarded(name, partial(self._attach, name, trainer.current_epoch))
 
@@ -56,24 +55,24 @@ class Loggers(pl.Callback):
             self._guarded(name, partial(logger.log_metrics, means, step=step))
 
     def finish(self, metrics: dict[str, float], *, status: str) -> None:
-        """Log what the test gave, and close every logger.
+        """Log the test metrics, and close every logger.
 
         Args:
-            metrics: names to values; empty where the cell was not tested.
+            metrics: names to values; empty if the cell was not tested.
             status: ``success`` or ``failed``.
         """
         for name, logger in list(self._loggers.items()):
-            if metrics:  # at a step of its own, which TensorBoard forgets where an attempt after this one tests again
+            if metrics:  # at a step of its own, which TensorBoard drops if a later attempt tests again
                 self._guarded(name, partial(logger.log_metrics, metrics, step=self.config.optimisation.epochs + 1))
             self._guarded(name, partial(logger.finalize, status))
             self._guarded(name, partial(_close, logger, failed=status == "failed"))
 
     def _attach(self, name: str, num_epochs: int) -> None:
-        """Make a logger.
+        """Create a logger.
 
         Args:
-            name: of `LOGGERS`.
-            num_epochs: that an earlier attempt has finished, after which this one goes on.
+            name: name of the logger.
+            num_epochs: number of epochs that earlier attempts finished.
         """
         from pytorch_lightning import loggers
 
@@ -99,6 +98,6 @@ class Loggers(pl.Callback):
 
 
 def _close(logger: Any, *, failed: bool) -> None:
-    """End a run of wandb, of which there is one a process; other loggers are closed by now."""
+    """Finish a W&B run, of which a process has only one; other loggers are already closed."""
     if finish := getattr(logger.experiment, "finish", None):
         finish(exit_code=int(failed))

@@ -1,7 +1,7 @@
-"""The lean loop: it drives a cell's LightningModule as Lightning's Trainer does, hook by hook, to the same bits.
+"""Lean training loop: it drives a cell's LightningModule hook by hook like Lightning's Trainer, to the same bits.
 
-It is not the Trainer, which makes some 3,400 more Python calls in each step: on a CPU, 5 % of a small net's epoch.
-Device and precision are Lightning Fabric's, whose modules find in `LeanTrainer` what they ask their trainer for.
+It saves the Trainer's 3,400 or so additional Python calls per step: on a CPU, 5 % of a small net's epoch. Lightning
+Fabric handles device and precision; `LeanTrainer` provides what modules and callbacks read from their trainer.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ from ablations.data.modules import CellDataModule
 from ablations.training.module import CellModule
 
 STEP_HOOKS = ("on_train_batch_start", "on_before_optimizer_step", "on_train_batch_end")
-"""That callbacks have in each step."""
+"""Hooks of callbacks that are called in each step."""
 
 
 class LeanTrainer(Fabric):
-    """Trains and tests a cell's module; to the module and its callbacks it is their trainer.
+    """Trainer of a cell, which the module and its callbacks use in place of Lightning's.
 
     Args:
-        config: the cell.
-        device: to train on.
-        callbacks: beside those that the module brings; they are told first, but for checkpoints, which are told last.
-        log_dir: where callbacks write.
+        config: configuration of the cell.
+        device: device to train on.
+        callbacks: callbacks besides the module's, called before them; those that save checkpoints are called last.
+        log_dir: folder that callbacks write to.
 
     Attributes:
-        current_epoch: from 0; while nothing is trained, how many are finished.
-        global_step: steps that are done.
-        is_last_batch: whether the step is its epoch's last.
-        callback_metrics: what the module has logged last.
+        current_epoch: current epoch, from 0; outside training, the number of finished epochs.
+        global_step: number of finished steps.
+        is_last_batch: whether the step is the last of its epoch.
+        callback_metrics: metrics that the module logged last.
     """
 
     sanity_checking = False
@@ -63,28 +63,28 @@ class LeanTrainer(Fabric):
 
     @property
     def num_training_batches(self) -> int:
-        """Batches of an epoch."""
+        """Number of batches in an epoch."""
         return len(self.train_dataloader)
 
     @property
     def estimated_stepping_batches(self) -> int:
-        """Steps of the whole training."""
+        """Number of steps in the whole training."""
         return self.max_epochs * self.num_training_batches
 
     def log_dict(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
-        """Keep what a module logs."""
+        """Keep the metrics that a module logs."""
         self.callback_metrics.update(metrics)
 
     def fit(self, module: CellModule, data: CellDataModule, *, checkpoint: dict[str, Any] | None = None) -> None:
-        """Train the epochs that are missing.
+        """Train the remaining epochs.
 
         Args:
-            module: with its first weights.
-            data: its batches.
-            checkpoint: what `save_checkpoint` has written, from which to go on; None: from the start.
+            module: module with its initial weights.
+            data: data module of the cell.
+            checkpoint: content that `save_checkpoint` wrote, to resume from; None: start from scratch.
 
         Raises:
-            Diverged: the guard has seen that it is of no use.
+            Diverged: training stopped by the divergence guard.
         """
         self._connect(data, "fit")
         self.train_dataloader, self.val_dataloaders = data.train_dataloader(), data.val_dataloader()
@@ -98,14 +98,14 @@ class LeanTrainer(Fabric):
             self._restore_module(checkpoint)
         configured: Any = module.configure_optimizers()
         self.optimizers, self.schedule = [configured["optimizer"]], configured["lr_scheduler"]["scheduler"]
-        _, self._stepped = self.setup(module, *self.optimizers, move_to_device=False)
+        _, self._fabric_optimizer = self.setup(module, *self.optimizers, move_to_device=False)
         self._call("on_fit_start")
         first = 0 if checkpoint is None else self._restore_training(checkpoint)
         self._call("on_train_start")
-        self._listeners = {hook: self._listening(hook) for hook in STEP_HOOKS}
+        self._listeners = {hook: self._listeners_of(hook) for hook in STEP_HOOKS}
         while self.current_epoch < self.max_epochs:
             self.train_dataloader.set_epoch(self.current_epoch)
-            if not first:  # else the hook was called by the attempt that was cut short
+            if not first:  # otherwise the interrupted attempt has called the hook
                 self._call("on_train_epoch_start")
             self._train_epoch(first)
             first = 0
@@ -116,7 +116,7 @@ class LeanTrainer(Fabric):
         self._call("on_fit_end")
 
     def test(self, module: CellModule, data: CellDataModule) -> None:
-        """Take every test batch through the module, once."""
+        """Evaluate the module on every test batch, once."""
         self._connect(data, "test")
         self.test_dataloaders = data.test_dataloader()
         self._call("on_test_start")
@@ -126,7 +126,7 @@ class LeanTrainer(Fabric):
         self._call("on_test_end")
 
     def save_checkpoint(self, path: Path) -> None:
-        """Write what a training can be gone on from, to the same numbers; within an epoch too."""
+        """Save the state needed to resume bit-identically, also within an epoch."""
         checkpoint: dict[str, Any] = {
             "epoch": self.current_epoch,
             "global_step": self.global_step,
@@ -155,7 +155,7 @@ class LeanTrainer(Fabric):
                 callback.load_state_dict(state)
 
     def _restore_training(self, checkpoint: dict[str, Any]) -> int:
-        """Take up optimiser, schedule and place; return the number of the batch in its epoch that comes next."""
+        """Restore optimiser, schedule and position; return the index of the next batch in its epoch."""
         self.optimizers[0].load_state_dict(checkpoint["optimizer_states"][0])
         self.schedule.load_state_dict(checkpoint["lr_schedulers"][0])
         self.strategy.precision.load_state_dict(checkpoint["precision"])
@@ -178,13 +178,13 @@ class LeanTrainer(Fabric):
             module.on_train_batch_start(batch, index)
             with precision.forward_context():
                 loss = module.training_step(batch, index)
-            self._stepped.zero_grad()
+            self._fabric_optimizer.zero_grad()
             self.backward(loss)
             precision.unscale_gradients(optimizer)
             for listener in listeners["on_before_optimizer_step"]:
                 listener(self, module, optimizer)
             module.configure_gradient_clipping(optimizer)
-            self._stepped.step()
+            self._fabric_optimizer.step()
             self.global_step += 1
             self.schedule.step()
             outputs = {"loss": loss.detach()}
@@ -192,7 +192,7 @@ class LeanTrainer(Fabric):
                 listener(self, module, outputs, batch, index)
 
         if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)  # else validation's clock would run for the last steps
+            torch.cuda.synchronize(self.device)  # otherwise the validation clock would include the last steps
 
     def _validate(self) -> None:
         self._call("on_validation_start")
@@ -203,7 +203,7 @@ class LeanTrainer(Fabric):
 
     @torch.inference_mode()
     def _evaluate(self, batches: Iterable[Any], step: Callable[[Any, int], Any]) -> None:
-        """Take every batch through a step, with the module in evaluation mode."""
+        """Run a step on every batch, in evaluation mode."""
         forward: Callable[[], AbstractContextManager[Any]] = self.strategy.precision.forward_context
         self.module.eval()
         for index, batch in enumerate(batches):
@@ -212,7 +212,7 @@ class LeanTrainer(Fabric):
         self.module.train()
 
     def _call(self, hook: str, *arguments: Any) -> None:
-        """Tell the callbacks, then the module, then those callbacks that save checkpoints, in the Trainer's order."""
+        """Call the callbacks, the module, then the callbacks that save checkpoints, in the Trainer's order."""
         for callback in self.callbacks:
             if not isinstance(callback, Checkpoint):
                 getattr(callback, hook)(self, self.module, *arguments)
@@ -221,16 +221,16 @@ class LeanTrainer(Fabric):
             if isinstance(callback, Checkpoint):
                 getattr(callback, hook)(self, self.module, *arguments)
 
-    def _listening(self, hook: str) -> list[Callable[..., Any]]:
-        """Return a hook of those callbacks that have one of their own: most steps have nobody to tell."""
+    def _listeners_of(self, hook: str) -> list[Callable[..., Any]]:
+        """Return a hook of the callbacks that override it: in most steps there is none to call."""
         return [getattr(callback, hook) for callback in self.callbacks if is_overridden(hook, callback, pl.Callback)]
 
 
 def placement(config: CellConfig, device: torch.device) -> dict[str, Any]:
-    """Return what a Fabric and a Trainer are told of a cell's device and precision alike."""
+    """Return the device and precision arguments of both a Fabric and a Trainer."""
     return {
         "accelerator": device.type,
         "devices": [device.index or 0] if device.type == "cuda" else 1,
         "precision": config.run.precision,
-        "plugins": [LightningEnvironment()],  # a cell is one process whatever surrounds it, also within a Slurm job
+        "plugins": [LightningEnvironment()],  # a cell is always one process, also within a Slurm job
     }

@@ -1,4 +1,4 @@
-"""The optimiser of a cell, and its learning-rate schedule."""
+"""Optimiser of a cell, and its learning-rate schedule."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import torch
 from torch import nn
 
 DECAY = 0.1
-"""Factor by which the learning rate falls where it falls in steps (arXiv 1703.06870)."""
+"""Factor of the learning rate at each step of a stepwise schedule (arXiv 1703.06870)."""
 
 
 def split_by_decay(model: nn.Module) -> tuple[dict[str, nn.Parameter], dict[str, nn.Parameter]]:
-    """Split a net's parameters, by name, into those that are decayed and those that are exempt.
+    """Split a net's parameters, by name, into decayed and exempt ones.
 
-    Decayed are the weights of linear layers and convolutions. Biases, gains, LayerNorm, BatchNorm, LayerScale, the
-    positional table and the class token are exempt, whatever their number of axes; so is what the own
-    ``no_weight_decay()`` of a net, or of one within it, names, as timm's nets have it, by name or pattern.
+    Weights of linear layers and convolutions are decayed. Biases, gains, LayerNorm, BatchNorm, LayerScale, positional
+    tables and class tokens are exempt, whatever their number of axes. So are parameters that ``no_weight_decay()`` of
+    the net or of a module in it lists, as in timm, by name or pattern.
     """
     named = [
         f"{prefix}.{pattern}".lstrip(".")
@@ -42,7 +42,7 @@ def build_optimizer(model: nn.Module, *, lr: float, weight_decay: float, fused: 
     """Build AdamW (arXiv 1711.05101) with decoupled decay on matrices only.
 
     Args:
-        fused: one kernel for all parameters.
+        fused: whether one kernel updates all parameters.
     """
     decayed, exempt = split_by_decay(model)
     groups: list[dict[str, Any]] = [
@@ -61,7 +61,7 @@ def build_schedule(
     warmup_share: float = 0.0,
     decay_steps: Sequence[int] | None = None,
 ) -> torch.optim.lr_scheduler.LambdaLR:
-    """Build the schedule of `lr_share`, which is stepped after every step of the optimiser."""
+    """Build the schedule of `lr_share`, to be stepped after every step of the optimiser."""
     return torch.optim.lr_scheduler.LambdaLR(
         optimizer,
         lambda step: lr_share(
@@ -84,15 +84,15 @@ def lr_share(
     warmup_share: float = 0.0,
     decay_steps: Sequence[int] | None = None,
 ) -> float:
-    """Return the learning rate of a step (from 0) as a share of its peak: linear warm-up, then a cosine or falls.
+    """Return a step's learning rate as a share of its peak: linear warm-up, then a cosine or stepwise decay.
 
     Args:
-        step: from 0.
-        num_steps: of the training.
-        num_warmup_steps: of them.
-        min_share: at the end of the cosine.
-        warmup_share: from which the warm-up rises; its first step is above it already.
-        decay_steps: from each of which on it is a tenth of what it was; None: a cosine.
+        step: step, from 0.
+        num_steps: number of training steps.
+        num_warmup_steps: number of warm-up steps.
+        min_share: share at the end of the cosine.
+        warmup_share: share from which the warm-up rises; its first step is already above.
+        decay_steps: steps at which the share falls by `DECAY`; None: a cosine.
 
     >>> [round(lr_share(s, num_steps=10, num_warmup_steps=2, min_share=0.0), 3) for s in (0, 1, 2, 6, 10)]
     [0.5, 1.0, 1.0, 0.5, 0.0]

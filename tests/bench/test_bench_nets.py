@@ -107,7 +107,7 @@ def test_the_figure_shows_an_image_against_its_tokens(rows, tmp_path):
     own = costs[(costs["norm"] == "xnorm") & (costs["quantity"] == "time_s") & (costs["tokens"] == 2048)]["median"]
     assert lines["XNorm"].get_ydata()[-1] == pytest.approx(1e3 * 2048 * own.item())
     assert [path.stat().st_size > 1000 for path in draw_attention(costs, tmp_path / "scaling")] == [True, True]
-    with pytest.raises(ValueError, match="one quantity of time_s, peak_bytes is drawn"):
+    with pytest.raises(ValueError, match="one quantity of time_s, peak_bytes, got"):
         cost_against_tokens(costs, Figure().subplots())
 
 

@@ -480,21 +480,21 @@ BAD = {
     "infinite number": (("--lr", "inf"), "lr=inf: must"),
     "epochs": (("--epochs", "0"), "epochs=0: must"),
     "batch": (("--batch-size", "5000"), "batch_size 5000 exceeds the 1293 training images"),
-    "limit": (("--set", "train_limit=5000"), "train_limit 5000 exceeds the 1293 training images"),
+    "limit": (("--set", "train_limit=5000"), "train_limit=5000: must be at most 1293"),
     "missing folder": (("--data", "imagefolder:/no/where"), "no folder /no/where"),
     "missing cifar": (("--data", "cifar10"), "give --data-root DIR or --download"),
-    "patch": (("--set", "patch=3"), "no multiple of the patch, 3 px"),
-    "patch and image": (("--set", "patch=16"), "8 x 8 px are no multiple of the patch, 16 px"),
+    "patch": (("--set", "patch=3"), "not a multiple of the patch, 3 px"),
+    "patch and image": (("--set", "patch=16"), "8 x 8 px are not a multiple of the patch, 16 px"),
     "heads": (("--set", "num_heads=5"), "not divisible by 5 heads"),
-    "device": (("--device", "tpu"), "--device tpu: give auto, cpu"),
-    "missing device": (("--device", "cuda:77"), "torch finds no such device here"),
+    "device": (("--device", "tpu"), "--device tpu: unknown device; give auto, cpu"),
+    "missing device": (("--device", "cuda:77"), "torch finds no such device on this machine"),
     "precision": (("--precision", "16-mixed", "--device", "cpu"), "16-mixed needs a GPU"),
     "option": (("--nrom", "l2"), "--nrom"),
     "plug-in": (("--plugin", "no_such_module"), "--plugin no_such_module: no such module"),
     "experiment": (("--experiment", "none.yaml"), "experiment file none.yaml is no file; give its path, or one of"),
     "superscript seeds": (("--seeds", "\N{SUPERSCRIPT TWO}"), "give how many"),
     "relative plug-in": (("--plugin", ".foo"), "--plugin .foo: give the module's full name"),
-    "one data set missing": (("--data", "digits,cifar10"), "cifar10 is not there"),
+    "one data set missing": (("--data", "digits,cifar10"), "cifar10 not found"),
     "data sets as arms": (
         ("--compare", "data", "--data", "digits,cifar10"),
         "--compare data: arms see the same batches",
@@ -514,7 +514,7 @@ BAD = {
     "logger": (("--log", "mlflow"), "unknown logger 'mlflow'"),
     "device and devices": (("--device", "cpu", "--devices", "0"), "give --device or --devices, not both"),
     "jobs of a GPU on a CPU": (("--jobs-per-gpu", "2", "--device", "cpu"), "--jobs-per-gpu 2 is for CUDA; on cpu give"),
-    "GPUs": (("--devices", "0,0"), "torch finds no such device here"),
+    "GPUs": (("--devices", "0,0"), "torch finds no such device on this machine"),
 }
 
 
@@ -842,7 +842,7 @@ def test_a_killed_worker_costs_its_cell_a_second_try_and_nothing_else(tmp_path):
     out, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
     assert "failed killed" in out
-    assert "it will be tried again, alone on the machine" in out
+    assert "it will be retried with no other cell running" in out
     records = [json.loads((folder / "outcome.json").read_text()) for folder in cells(tmp_path).values()]
     assert [record["outcome"] for record in records] == ["ok"] * 6
     assert [[attempt["kind"] for attempt in record["attempts"]] for record in records].count(["killed"]) == 1

@@ -15,8 +15,8 @@ from ablations.config import UsageError
 from ablations.data.objects.annotations import Annotations
 from ablations.data.objects.batches import ObjectEvalBatches, ObjectTrainBatches, by_aspect
 from ablations.data.objects.coco import notes_on, read_coco
-from ablations.data.objects.sample import Files, View, scaled_size, see
-from ablations.data.objects.shapes import CATEGORIES, LEAST_SEEN, PARTS, SIDE, Shapes
+from ablations.data.objects.sample import Files, View, load_view, scaled_size
+from ablations.data.objects.shapes import CATEGORIES, MIN_VISIBLE, PARTS, SIDE, Shapes
 
 CPU = torch.device("cpu")
 
@@ -81,19 +81,19 @@ class TestReading:
     @pytest.mark.parametrize(
         ("change", "message"),
         [
-            ({"category_id": 3}, "annotation 5: no category 3 in the list"),
-            ({"image_id": 7}, "annotation 5: no image 7 in the list"),
-            ({"segmentation": [[1, 2, 5, 5]]}, "annotation 5: a polygon of 2 points, where three are needed at least"),
-            ({"segmentation": [[1, 2, 5, 5, 1, 5, 2]]}, "annotation 5: a polygon of 3.5 points"),
+            ({"category_id": 3}, "annotation 5: unknown category_id 3"),
+            ({"image_id": 7}, "annotation 5: unknown image_id 7"),
+            ({"segmentation": [[1, 2, 5, 5]]}, "annotation 5: a polygon has 2 points; it needs at least three"),
+            ({"segmentation": [[1, 2, 5, 5, 1, 5, 2]]}, "annotation 5: a polygon has 3.5 points"),
             ({"segmentation": []}, "annotation 5 has no outline: its segmentation is empty"),
-            ({"segmentation": [["a"] * 6]}, "annotation 5: a polygon is no list of numbers"),
+            ({"segmentation": [["a"] * 6]}, "annotation 5: a polygon is not a list of numbers"),
             (
                 {"segmentation": {"size": [8, 6], "counts": [48]}},
-                r"annotation 5: its mask is \[8, 6\], and its image \[6, 8\]",
+                r"annotation 5: the size of its mask is \[8, 6\], that of its image \[6, 8\]",
             ),
             (
                 {"segmentation": {"size": [6, 8], "counts": [40]}},
-                "annotation 5: its mask has 40 pixels, and its image 48",
+                "annotation 5: its mask has 40 pixels, its image 48",
             ),
             ({"segmentation": {"size": [6, 8]}}, "annotation 5: its mask has no counts"),
             ({"segmentation": {"size": [6, 8], "counts": [0.5, 47.5]}}, "annotation 5: its mask has no counts"),
@@ -101,14 +101,14 @@ class TestReading:
                 {"segmentation": {"size": [6, 8], "counts": "zzz"}},
                 "annotation 5: the counts of its mask cannot be read",
             ),
-            ({"id": 2**70}, f"annotation {2**70}: id is {2**70}|an annotation: id is {2**70}"),
+            ({"id": 2**70}, f"annotation {2**70}: invalid id: {2**70}|an annotation: invalid id: {2**70}"),
             ({"segmentation": None}, "annotation 5 has no segmentation"),
-            ({"bbox": [1, 2, -4, 3]}, r"annotation 5: bbox \[1, 2, -4, 3\] is no left, top, width and height"),
-            ({"bbox": [1, 2, 4]}, r"annotation 5: bbox \[1, 2, 4\] is no left"),
-            ({"bbox": [1, 2, 4, float("nan")]}, "annotation 5: bbox .* is no left"),
-            ({"area": "large"}, "annotation 5: area large is no number"),
+            ({"bbox": [1, 2, -4, 3]}, r"annotation 5: bbox \[1, 2, -4, 3\] must be left, top, width and height"),
+            ({"bbox": [1, 2, 4]}, r"annotation 5: bbox \[1, 2, 4\] must be left"),
+            ({"bbox": [1, 2, 4, float("nan")]}, "annotation 5: bbox .* must be left"),
+            ({"area": "large"}, "annotation 5: area large must be a number"),
             ({"id": None}, "an annotation has no id"),
-            ({"category_id": "dog"}, "annotation 5: category_id is 'dog'"),
+            ({"category_id": "dog"}, "annotation 5: invalid category_id: 'dog'"),
         ],
     )
     def test_a_record_that_makes_no_sense_is_refused_by_name(self, tmp_path, change, message):
@@ -120,16 +120,16 @@ class TestReading:
     @pytest.mark.parametrize(
         ("change", "message"),
         [
-            (lambda data: data["images"][0].update(file_name="gone.png"), "image 1 is not there: no file .*gone.png"),
-            (lambda data: data["images"].append(data["images"][0]), "image 1 comes twice"),
+            (lambda data: data["images"][0].update(file_name="gone.png"), "image 1 not found: no file .*gone.png"),
+            (lambda data: data["images"].append(data["images"][0]), "image 1 is listed twice; remove one"),
             (lambda data: data["images"].clear(), "has no images"),
             (lambda data: data["images"][0].update(width=0), "image 1 has no pixels: 6 x 0"),
             (lambda data: data["images"][0].pop("height"), "image 1 has no height"),
-            (lambda data: data["images"].append("a.png"), "image number 2 of the list is no record: 'a.png'"),
-            (lambda data: data["annotations"].append(square()), "annotation 5 comes twice"),
-            (lambda data: data["categories"].append({"id": 4, "name": "cow"}), "category 4 comes twice"),
+            (lambda data: data["images"].append("a.png"), "image number 2 of the list is not a record: 'a.png'"),
+            (lambda data: data["annotations"].append(square()), "annotation 5 is listed twice; remove one"),
+            (lambda data: data["categories"].append({"id": 4, "name": "cow"}), "category 4 is listed twice"),
             (lambda data: data["categories"].clear(), "has no categories"),
-            (lambda data: data.pop("categories"), "is none of COCO's instances: it has no list of categories"),
+            (lambda data: data.pop("categories"), "is not one of COCO's instance files: it has no list of categories"),
         ],
     )
     def test_a_file_that_makes_no_sense_is_refused(self, tmp_path, change, message):
@@ -142,7 +142,7 @@ class TestReading:
 
     def test_broken_json_is_named_with_its_place(self, tmp_path):
         (tmp_path / "a.json").write_text('{"images": [\n{]')
-        with pytest.raises(UsageError, match=r"a.json is no JSON: .* in line 2, column 2"):
+        with pytest.raises(UsageError, match=r"a.json is not JSON: .* in line 2, column 2"):
             read_coco(tmp_path / "a.json", folder=tmp_path)
         with pytest.raises(UsageError, match=r"no annotations at .*b.json"):
             read_coco(tmp_path / "b.json", folder=tmp_path)
@@ -152,24 +152,24 @@ class TestReading:
         outside = square(id=8, bbox=[9, 2, 4, 3])
         path, data = one_image(tmp_path, square(), crowd, square(id=7, bbox=[1, 2, 0, 3]), outside)
         assert notes_on(read_coco(path, folder=tmp_path), "train") == [
-            "train: 1 crowd (the first is annotation 6), no examples, as COCO has it",
+            "train: 1 crowd (the first is annotation 6), no examples, as in COCO",
             "train: 2 boxes without width or height in the image (the first is annotation 7), no examples",
         ]
         write(path, {**data, "annotations": []})
         (note,) = notes_on(read_coco(path, folder=tmp_path), "train")
-        assert note == "train: 1 image without objects (the first is 1), trained on as background"
+        assert note == "train: 1 image without objects (the first is 1), used as background in training"
         (note,) = notes_on(read_coco(path, folder=tmp_path), "test")
-        assert note.endswith("in which all that is found is wrong")
+        assert note.endswith("in which every detection is wrong")
 
 
 class TestSeeing:
-    def see(self, tmp_path, *objects, side=6, mirrored=False):
+    def load(self, tmp_path, *objects, side=6, mirrored=False):
         path, _ = one_image(tmp_path, *objects)
         annotations = read_coco(path, folder=tmp_path)
-        return see(View(0, side, mirrored), Files(tmp_path, annotations), annotations, longest=10**6)
+        return load_view(View(0, side, mirrored), Files(tmp_path, annotations), annotations, longest=10**6)
 
     def test_boxes_and_masks_scale_with_the_image(self, tmp_path):
-        image, target = self.see(tmp_path, square(), side=12)
+        image, target = self.load(tmp_path, square(), side=12)
         assert image.shape == (3, 12, 16)
         assert target["boxes"].tolist() == [[2, 4, 10, 10]]
         wanted = torch.zeros(12, 16, dtype=torch.uint8)
@@ -178,26 +178,26 @@ class TestSeeing:
         assert target["labels"].tolist() == [2]
 
     def test_a_mirrored_image_has_mirrored_objects(self, tmp_path):
-        plain_image, plain = self.see(tmp_path, square())
-        image, target = self.see(tmp_path, square(), mirrored=True)
+        plain_image, plain = self.load(tmp_path, square())
+        image, target = self.load(tmp_path, square(), mirrored=True)
         assert (image == plain_image.flip(2)).all()
         assert (image != plain_image).any()
         assert target["boxes"].tolist() == [[3, 2, 7, 5]]
         assert (target["masks"] == plain["masks"].flip(2)).all()
 
     def test_run_lengths_are_a_mask_too(self, tmp_path):
-        plain = self.see(tmp_path, square(), side=12)[1]
+        plain = self.load(tmp_path, square(), side=12)[1]
         counts = [6 + 2, 3, 3, 3, 3, 3, 3, 3, 6 * 3 + 1]
         runs = {"size": [6, 8], "counts": counts}
-        target = self.see(tmp_path, square(segmentation=runs), side=12)[1]
+        target = self.load(tmp_path, square(segmentation=runs), side=12)[1]
         assert (target["masks"] == plain["masks"]).all()
 
     def test_what_is_no_example_is_not_seen(self, tmp_path):
         crowd = square(id=6, iscrowd=1, segmentation={"size": [6, 8], "counts": [0, 48]})
         flat, outside = square(id=7, bbox=[1, 2, 0, 3]), square(id=8, bbox=[9, 2, 4, 3])
-        target = self.see(tmp_path, crowd, square(), flat, outside)[1]
+        target = self.load(tmp_path, crowd, square(), flat, outside)[1]
         assert target["boxes"].tolist() == [[1, 2, 5, 5]]
-        empty = self.see(tmp_path)[1]
+        empty = self.load(tmp_path)[1]
         assert empty["boxes"].shape == (0, 4)
         assert empty["masks"].shape == (0, 6, 8)
         assert empty["labels"].dtype == torch.int64
@@ -206,7 +206,7 @@ class TestSeeing:
         path, data = one_image(tmp_path, square())
         data["images"][0]["height"] = 7
         annotations = read_coco(write(path, data), folder=tmp_path)
-        with pytest.raises(UsageError, match=r"a.png has 6 x 8 pixels, and its annotations say 7 x 8"):
+        with pytest.raises(UsageError, match=r"a.png has 6 x 8 pixels, but its annotations say 7 x 8"):
             Files(tmp_path, annotations)(0)
         (tmp_path / "a.png").write_bytes(b"no image")
         with pytest.raises(UsageError, match=r"a.png cannot be read"):
@@ -224,7 +224,7 @@ class TestBatches:
         annotations = read_coco(path, folder=folder)
         return ObjectTrainBatches(
             annotations=annotations,
-            pictures=Files(folder, annotations),
+            read_image=Files(folder, annotations),
             rows=np.arange(len(annotations)),
             batch_size=batch_size,
             sides=sides,
@@ -270,11 +270,11 @@ class TestBatches:
     def test_evaluation_sees_each_image_once_as_it_is(self, coco):
         path, _, folder = coco
         annotations = read_coco(path, folder=folder)
-        pictures = Files(folder, annotations)
+        read_image = Files(folder, annotations)
         rows = np.array([1, 3])
-        seen = list(ObjectEvalBatches(annotations=annotations, pictures=pictures, rows=rows, workers=0, device=CPU))
+        seen = list(ObjectEvalBatches(annotations=annotations, read_image=read_image, rows=rows, workers=0, device=CPU))
         assert [row for row, _ in seen] == [1, 3]
-        assert (seen[0][1] * 255).round().permute(1, 2, 0).numpy().astype(np.uint8).tolist() == pictures(1).tolist()
+        assert (seen[0][1] * 255).round().permute(1, 2, 0).numpy().astype(np.uint8).tolist() == read_image(1).tolist()
 
     def test_upright_images_keep_to_themselves_and_none_is_lost(self):
         is_upright = [i % 3 == 0 for i in range(20)]
@@ -301,7 +301,9 @@ class TestShapes:
         assert len(annotations) == PARTS["val"]
         assert set(annotations.labels.tolist()) == set(CATEGORIES)
         for row in range(20):
-            _, target = see(View(row, SIDE, False), lambda row: Shapes().image("val", row), annotations, longest=SIDE)
+            _, target = load_view(
+                View(row, SIDE, False), lambda row: Shapes().image("val", row), annotations, longest=SIDE
+            )
             total = sum(target["masks"])
             assert total.max() == 1, "a pixel belongs to one shape alone"
             for mask, box, obj in zip(target["masks"], target["boxes"], annotations.objects(row), strict=True):
@@ -313,7 +315,9 @@ class TestShapes:
         annotations = Shapes().annotations("val")
         for row in range(20):
             image = Shapes().image("val", row).astype(float)
-            _, target = see(View(row, SIDE, False), lambda row: Shapes().image("val", row), annotations, longest=SIDE)
+            _, target = load_view(
+                View(row, SIDE, False), lambda row: Shapes().image("val", row), annotations, longest=SIDE
+            )
             around = image[sum(target["masks"]).numpy() == 0].mean(axis=0)
             for mask in target["masks"].numpy().astype(bool):
                 assert np.abs(image[mask].mean(axis=0) - around).max() > 40
@@ -323,7 +327,7 @@ class TestShapes:
         annotations = Shapes().annotations("val")
         share = annotations.areas / (annotations.boxes[:, 2] * annotations.boxes[:, 3])
         assert share.min() > 0.1
-        assert annotations.areas.min() >= LEAST_SEEN * 4 * (0.08 * SIDE) ** 2 * 0.2
+        assert annotations.areas.min() >= MIN_VISIBLE * 4 * (0.08 * SIDE) ** 2 * 0.2
 
     def test_coco_ids_of_the_tests_have_gaps(self, coco):
         path, _, folder = coco

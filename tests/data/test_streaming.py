@@ -143,7 +143,7 @@ def test_a_study_gives_the_same_numbers_whatever_its_workers(cli, images, tmp_pa
             "--set", "augment=resized_crop_flip", "--set", "policy=rand_augment", "--out", out,
         )  # fmt: skip
         assert code == 0, error
-        assert "streamed, as asked for: 100 images of 16 x 16 px" in printed
+        assert "streamed, as requested: 100 images of 16 x 16 px" in printed
     names = {path.name for path in outs[0].iterdir()}
     (study,) = names
     assert numbers(outs[0], study) == numbers(outs[1], study)
@@ -218,7 +218,7 @@ def test_size_alone_decides_what_is_streamed(images, monkeypatch):
     assert kept.placement == "in memory: 100 images of 16 x 16 px are 0.1 MiB decoded, within the limit of 0.1 MiB"
     monkeypatch.setattr(placement, "IN_MEMORY_BYTES", decoded - 1)
     assert make_data(images, in_memory="auto").streamed
-    with pytest.raises(UsageError, match="--in-memory off: digits is always in memory"):
+    with pytest.raises(UsageError, match="--in-memory off: digits cannot be streamed"):
         prepare(find_source("digits", data_root=images, download=False, image_size=None), in_memory="off")
 
 
@@ -257,7 +257,7 @@ def test_no_batch_is_overwritten_while_it_is_in_hand(images, workers, batch_size
     try:
         for epoch, size in ((0, batch_size), (None, 33), (1, batch_size), (None, 33), (2, batch_size)):
             expected = reader.read(Request("train", rows.tolist(), None, list(range(len(rows))))).split(size)
-            given = stream.batches("train", rows, batch_size=size, epoch=epoch, whole=False)
+            given = stream.batches("train", rows, batch_size=size, epoch=epoch, drop_last=False)
             for batch, right in zip(given, expected, strict=True):
                 time.sleep(0.002 if workers else 0)  # until the workers are as far ahead as they go
                 assert torch.equal(batch, right)

@@ -62,8 +62,8 @@ def test_what_has_no_labels_is_said(tiny):
     (tiny / "train" / "n01" / "n01_boxes.txt").write_text("")  # as distributed, beside images/
     (tiny / "train" / "n01" / "images" / "notes.md").write_text("")
     notes = prepare(source(f"tiny-imagenet:{tiny}")).notes
-    assert "test/ has no labels, and is left out" in notes
-    assert any("train/ has files that are no images" in note and "notes.md" in note for note in notes)
+    assert "test/ has no labels and is ignored" in notes
+    assert any("train/: ignored files without an image extension" in note and "notes.md" in note for note in notes)
 
 
 def drop_words(root: Path) -> None:
@@ -90,15 +90,15 @@ def twice(root: Path) -> None:
     [
         (lambda root: (root / "wnids.txt").unlink(), r"no file .*wnids\.txt: Tiny-ImageNet's own layout has"),
         (lambda root: (root / "words.txt").unlink(), r"no file .*words\.txt: Tiny-ImageNet's own layout has"),
-        (lambda root: (root / "wnids.txt").write_text("n01\n"), r"wnids\.txt needs two classes or more"),
+        (lambda root: (root / "wnids.txt").write_text("n01\n"), r"wnids\.txt needs at least two classes"),
         (lambda root: (root / "wnids.txt").write_bytes(b"\xff\xfe"), r"wnids\.txt cannot be read"),
         (drop_words, r"words\.txt has no words for n02, which is in wnids\.txt"),
-        (lambda root: shutil.rmtree(root / "train" / "n03"), r"no folder .*n03/images, of a class in"),
+        (lambda root: shutil.rmtree(root / "train" / "n03"), r"no folder .*n03/images for a class of"),
         (lambda root: shutil.rmtree(root / "val" / "images"), r"no folder .*val/images"),
         (lambda root: (root / "val" / "images" / "val_5.JPEG").unlink(), r"names val_5\.JPEG, which is not in"),
         (drop_annotation, r"val_3\.JPEG has no line in .*val_annotations\.txt"),
-        (unknown_class, r"val_annotations\.txt, line \d: 'val_3\.JPEG.*gives no class of wnids\.txt; repair"),
-        (twice, r"line 9: val_7\.JPEG comes twice; repair the line"),
+        (unknown_class, r"val_annotations\.txt, line \d: 'val_3\.JPEG.*has no class of wnids\.txt; repair"),
+        (twice, r"line 9: val_7\.JPEG is listed twice; repair the line"),
         (lambda root: shutil.rmtree(root), r"no folder .*tiny"),
     ],
 )
@@ -126,7 +126,7 @@ def test_classes_can_be_named(tiny):
 
 @pytest.mark.parametrize(
     ("classes", "message"),
-    [("9", "classes 9: there are 4; give a number from 2 to that"), ("n02+n0", "unknown class 'n0', did you mean")],
+    [("9", "classes=9: must be from 2 to 4, the number of classes"), ("n02+n0", "unknown class 'n0', did you mean")],
 )
 def test_classes_that_are_not_there_are_refused(tiny, classes, message):
     with pytest.raises(UsageError, match=message):

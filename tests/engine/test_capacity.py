@@ -66,9 +66,9 @@ def test_the_first_cell_on_a_gpu_shows_how_many_fit():
     learning = slots(GPUS)
     assert len(learning.slots) == 1
     assert learning.limit_mib(GPUS[0], alone=False) == 79_400
-    learning.learn({"peak_reserved_mib": 11_400.0})  # with its context 12,000: three in 36,000 of the smaller GPU
+    learning.update({"peak_reserved_mib": 11_400.0})  # with its context 12,000: three in 36,000 of the smaller GPU
     assert len(learning.slots) == 6
-    learning.learn({"peak_reserved_mib": 100.0})
+    learning.update({"peak_reserved_mib": 100.0})
     assert len(learning.slots) == 6
 
 
@@ -77,7 +77,7 @@ def test_a_gpu_has_a_number(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert find_devices(("auto",)) == find_devices(("cuda",)) == (torch.device("cuda:0"),)
     assert find_devices(("cuda:1",)) == (torch.device("cuda:1"),)
-    with pytest.raises(UsageError, match="one is given twice"):
+    with pytest.raises(UsageError, match="a device is given twice"):
         find_devices(("cuda", "cuda:0"))
 
 

@@ -73,7 +73,7 @@ def test_it_learns_what_chance_cannot_know(digits, tmp_path):
 @pytest.mark.parametrize(
     ("norm", "fields", "outcome", "kind", "detail"),
     [
-        ("turns_nan", {"epochs": 8}, "diverged", "nan", "train_loss is no number in epoch 6"),
+        ("turns_nan", {"epochs": 8}, "diverged", "nan", "train_loss is not finite in epoch 6"),
         ("xnorm", HOT, "diverged", "exploded", "train_loss"),
         ("constant", {"lr": 1e-9, "warmup_epochs": 1}, "diverged", "no_learning", "stayed at chance"),
         ("constant", {"lr": 1e-9, "warmup_epochs": 2}, "ok", "", ""),

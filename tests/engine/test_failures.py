@@ -10,7 +10,7 @@ from conftest import cells
 
 from ablations.config import CellConfig
 from ablations.engine.failures import Failures
-from ablations.engine.result import describe_exit, lost
+from ablations.engine.result import describe_exit, failed_result
 
 QUICK = ("--epochs", 1, "--set", "train_limit=128")
 
@@ -38,16 +38,16 @@ def test_six_ways_to_fail_cost_the_others_nothing(cli, tmp_path):
         "segfaults": "failed error",
     }
     details = {name.removesuffix("-s0"): outcome["detail"] for name, outcome in seen.items()}
-    assert details["leaves"] == "the process left with exit code 1"
-    assert details["segfaults"] == "the process was ended by SIGSEGV"
-    assert details["hoards"].endswith("(this cell's limit: 1024 MiB)")
+    assert details["leaves"] == "the worker process exited with code 1"
+    assert details["segfaults"] == "the worker process was killed by SIGSEGV"
+    assert details["hoards"].endswith("(memory limit of this cell: 1024 MiB)")
     for name in ("raises", "hoards", "sleeps", "segfaults"):
         trace = "\n".join(seen[f"{name}-s0"]["traceback"])
         assert "arms.py" in trace, name
         assert "in forward" in trace, name
     again = {name for name, outcome in seen.items() if outcome["attempts"]}
     assert again == {"hoards-s0", "sleeps-s0"}
-    assert out.count("it will be tried again, alone on the machine") == 2
+    assert out.count("it will be retried with no other cell running") == 2
 
 
 @pytest.mark.slow
@@ -56,7 +56,7 @@ def test_fail_fast_starts_no_more(cli, tmp_path):
     run = ("run", "--norm", "raises,xnorm,l2", "--plugin", "arms", "--seeds", 3, *QUICK, "--out", tmp_path)
     code, out, _ = cli(*run, "--fail-fast", "--jobs", 1)
     assert code == 3
-    assert "stopped: 1 cell failed, and no more than that were allowed for; what is finished is kept" in out
+    assert "stopped: 1 cell failed (--max-failures 1); what is finished is kept" in out
     assert set(outcomes(tmp_path)) == {"raises-s0"}
     code, out, _ = cli(*run, "--max-failures", 2, "--jobs", 1)
     assert code == 1
@@ -116,10 +116,10 @@ def test_retry_runs_failed_cells_and_no_missing_ones(cli, images, tmp_path):
     assert set(cells(tmp_path, "norm-images")) == {"xnorm-s0"}
 
 
-def make_failures(arms: str, *, second_try: bool = True, most: int | None = None) -> tuple[Failures, list[CellConfig]]:
+def make_failures(arms: str, *, retry: bool = True, limit: int | None = None) -> tuple[Failures, list[CellConfig]]:
     """Build cells whose arms are given in the order in which they are started."""
     made = [CellConfig.model_construct(seed=i, norm=arm, data="d") for i, arm in enumerate(arms)]
-    failures = Failures(made, arms={c.id: c.norm for c in made}, second_try=second_try, most=most)
+    failures = Failures(made, arms={c.id: c.norm for c in made}, retry=retry, limit=limit)
     return failures, made
 
 
@@ -134,17 +134,17 @@ OK = {"outcome": "ok", "kind": "", "detail": ""}
 def test_what_may_pass_is_tried_again_once(kind):
     failures, (cell, *_) = make_failures("abab")
     failures.take(cell, failed(kind))
-    assert failures.again == [cell]
-    assert failures.next_try() is cell
+    assert failures.to_retry == [cell]
+    assert failures.next_retry() is cell
     failures.take(cell, failed(kind))
-    assert failures.again == []
+    assert failures.to_retry == []
 
 
-@pytest.mark.parametrize(("outcome", "second_try"), [(failed("error"), True), (OK, True), (failed("oom"), False)])
-def test_what_would_only_come_again_is_not(outcome, second_try):
-    failures, (cell, *_) = make_failures("ab", second_try=second_try)
+@pytest.mark.parametrize(("outcome", "retry"), [(failed("error"), True), (OK, True), (failed("oom"), False)])
+def test_what_would_only_come_again_is_not(outcome, retry):
+    failures, (cell, *_) = make_failures("ab", retry=retry)
     failures.take(cell, outcome)
-    assert failures.again == []
+    assert failures.to_retry == []
 
 
 def test_one_arm_that_works_is_reason_enough_to_go_on():
@@ -167,11 +167,11 @@ def test_arms_that_fail_in_different_ways_go_on():
 def test_a_doubt_is_settled_by_a_second_try():
     failures, made = make_failures("abab")
     failures.take(made[0], failed("oom", "1 byte"))
-    assert not failures.is_doubtful
+    assert not failures.awaits_retry
     failures.take(made[1], failed("oom", "2 bytes"))
-    assert failures.is_doubtful
+    assert failures.awaits_retry
     assert failures.reason_to_stop is None
-    cell = failures.next_try()
+    cell = failures.next_retry()
     failures.take(cell, failed("oom", "3 bytes"))
     assert failures.reason_to_stop == "the first cell of every arm fails in the same way: oom"
 
@@ -180,8 +180,8 @@ def test_a_second_try_that_works_settles_it_as_well():
     failures, made = make_failures("abab")
     for cell in made[:2]:
         failures.take(cell, failed("timeout"))
-    failures.take(failures.next_try(), OK)
-    assert not failures.is_doubtful
+    failures.take(failures.next_retry(), OK)
+    assert not failures.awaits_retry
     assert failures.reason_to_stop is None
 
 
@@ -193,22 +193,22 @@ def test_a_study_whose_cells_have_all_been_tried_is_not_stopped():
 
 
 def test_a_limit_of_failures_waits_for_no_second_try():
-    failures, made = make_failures("abab", most=1)
+    failures, made = make_failures("abab", limit=1)
     failures.take(made[0], failed("oom"))
-    assert failures.reason_to_stop == "1 cell failed, and no more than that were allowed for"
+    assert failures.reason_to_stop == "1 cell failed (--max-failures 1)"
 
 
 def test_a_cell_that_failed_elsewhere_is_tried_again_elsewhere():
     failures, made = make_failures("abab")
     failures.take(made[0], failed("oom"), ours=False)
-    assert failures.again == []
+    assert failures.to_retry == []
     failures.take(made[1], failed("oom"), ours=False)
     assert failures.reason_to_stop == "the first cell of every arm fails in the same way: oom"
 
 
 def test_exit_codes_tell_a_hand_from_a_crash():
     assert describe_exit(-9)[0] == describe_exit(-15)[0] == "killed"
-    assert describe_exit(-11) == ("error", "the process was ended by SIGSEGV")
+    assert describe_exit(-11) == ("error", "the worker process was killed by SIGSEGV")
     assert describe_exit(-6)[0] == describe_exit(1)[0] == describe_exit(0)[0] == "error"
 
 
@@ -216,16 +216,16 @@ def test_what_a_lost_cell_left_is_in_its_record(tmp_path):
     (tmp_path / "metrics.csv").write_text("epoch,batches\n1,x\n2,y\n")
     log = [*(f"line {i}" for i in range(50)), "Fatal Python error: Segmentation fault", "", "Current thread 0x1:"]
     (tmp_path / "log.txt").write_text("\n".join([*log, '  File "arms.py"', "Extension modules: many"]))
-    result = lost(tmp_path, "error", "d", {"seconds": 1.0})
+    result = failed_result(tmp_path, "error", "d", {"seconds": 1.0})
     assert result.traceback == ["Fatal Python error: Segmentation fault", "Current thread 0x1:", '  File "arms.py"']
     assert result.fields == {"seconds": 1.0, "epochs_run": 2, "epoch_hashes": ["x", "y"]}
     (tmp_path / "log.txt").write_text("\n".join(log[:50]))
-    assert lost(tmp_path, "killed", "d", {}).traceback[0] == "line 30"
+    assert failed_result(tmp_path, "killed", "d", {}).traceback[0] == "line 30"
 
 
 def test_what_a_lost_cell_went_on_from_counts(tmp_path):
     (tmp_path / "resumed.json").write_text('{"resumed_after_epochs": [2, 5], "seconds": 100.0}')
-    fields = lost(tmp_path, "killed", "d", {"seconds": 1.0}).fields
+    fields = failed_result(tmp_path, "killed", "d", {"seconds": 1.0}).fields
     assert (fields["resumed_after_epochs"], fields["seconds"]) == ([2, 5], 101.0)
 
 
@@ -233,7 +233,7 @@ def test_a_process_that_died_for_want_of_memory_is_out_of_memory(tmp_path):
     log = tmp_path / "log.txt"
     stack = "Fatal Python error: Aborted\n\nCurrent thread 0x1:\n" + "  File\n" * 30
     log.write_text(f"terminate called after throwing an instance of 'std::bad_alloc'\n{stack}")
-    assert lost(tmp_path, "error", "the process was ended by SIGABRT", {}).kind == "oom"
-    assert lost(tmp_path, "killed", "the process was ended by SIGKILL", {}).kind == "killed"
+    assert failed_result(tmp_path, "error", "the worker process was killed by SIGABRT", {}).kind == "oom"
+    assert failed_result(tmp_path, "killed", "the worker process was killed by SIGKILL", {}).kind == "killed"
     log.write_text(f"terminate called without an active exception\n{stack}")
-    assert lost(tmp_path, "error", "the process was ended by SIGABRT", {}).kind == "error"
+    assert failed_result(tmp_path, "error", "the worker process was killed by SIGABRT", {}).kind == "error"

@@ -137,8 +137,8 @@ def test_a_runner_that_lost_a_cell_discards_it_and_says_so(tmp_path):
     (taken / LEASE).write_text(json.dumps(vars(dead)))
     code, out, err = finish(process)
     assert code == 0, err
-    assert "xnorm seed 0: another runner has taken it over, so what we have of it is discarded" in out
-    assert "xnorm seed 0: taken over from a runner that is gone" in out
+    assert "xnorm seed 0: another runner has taken it over; this attempt is discarded" in out
+    assert "xnorm seed 0: taken over from a runner that died or released it" in out
     check_nothing_is_half(tmp_path)
 
 
@@ -162,7 +162,7 @@ def test_a_cell_that_was_cut_short_goes_on_to_the_same_numbers(tmp_path):
     assert [outcome["resumed_after_epochs"] for outcome in outcomes] == [[], [3]]
     for key in ("test_accuracy_pct", "test_loss", "epoch_hashes", "epochs_run", "init_hash"):
         assert outcomes[0][key] == outcomes[1][key], key
-    assert "going on after epoch 3" in (cut / "log.txt").read_text()
+    assert "resuming after epoch 3" in (cut / "log.txt").read_text()
     check_nothing_is_half(tmp_path / "cut")
 
 
@@ -211,11 +211,11 @@ def test_a_failed_cells_checkpoint_is_gone_on_from_and_half_a_copy_of_it_is_not(
 
     code, out, _ = run(errno.ENOSPC)
     assert code == 3
-    assert "no room is left" in out
+    assert "is full" in out
     code, out, err = run(error)
     assert code == 0, err
     assert outcome()["resumed_after_epochs"] == ([] if error else [1])
-    assert ("starts anew, as its checkpoint cannot be read" in out) == bool(error)
+    assert ("restarted, since its checkpoint cannot be read" in out) == bool(error)
 
 
 @pytest.mark.slow
@@ -229,7 +229,7 @@ def test_the_first_ctrl_c_finishes_what_runs_and_the_second_stops_at_once(tmp_pa
     os.killpg(process.pid, signal.SIGINT)
     code, out, err = finish(process, within_s=20)
     assert (code, err) == (130, "")
-    assert "finishing the 2 cells that run; Ctrl-C again stops at once" in out
+    assert "finishing the running cells (2); press Ctrl-C again to stop at once" in out
     assert cells(tmp_path) == {}
     assert all((folder / "checkpoint.ckpt").exists() for folder in partials(tmp_path))
     assert not any((folder / LEASE).exists() for folder in partials(tmp_path))
@@ -258,7 +258,7 @@ def test_a_worker_that_is_asked_to_end_was_killed(tmp_path):
     assert "failed killed" in out
     (cell,) = cells(tmp_path).values()
     (attempt,) = json.loads((cell / "outcome.json").read_text())["attempts"]
-    assert (attempt["kind"], attempt["detail"]) == ("killed", "the process was ended by SIGTERM")
+    assert (attempt["kind"], attempt["detail"]) == ("killed", "the worker process was killed by SIGTERM")
 
 
 @pytest.mark.slow
@@ -278,8 +278,8 @@ def test_a_full_disk_stops_the_run_and_what_is_missing_runs_when_there_is_room(f
                 code, printed, err = run_here("run", *study, "--out", out)
         print(printed)
         assert (code, err) == (1, "")
-        assert "stopped: no room is left on the disk of" in printed
-        assert "make room, then give the same command; what is finished is kept" in printed
+        assert "stopped: the disk of" in printed
+        assert "is full; free some space and run the same command again; what is finished is kept" in printed
         num_kept = len(cells(out))
         assert 0 < num_kept < len(undisturbed)
         assert partials(out) == []

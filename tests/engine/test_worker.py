@@ -61,8 +61,8 @@ def task(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
 def worker() -> Iterator[Callable[..., Worker]]:
     made = []
 
-    def make(*, keeps: bool) -> Worker:
-        made.append(Worker(keeps=keeps))
+    def make(*, reuse: bool) -> Worker:
+        made.append(Worker(reuse=reuse))
         return made[-1]
 
     yield make
@@ -72,7 +72,7 @@ def worker() -> Iterator[Callable[..., Worker]]:
 
 def result_of(worker: Worker, task: Task, *, within_s: float = 60) -> Result | int | None:
     worker.start(task)
-    assert connection.wait(worker.signs, within_s), "nothing came"
+    assert connection.wait(worker.waitables, within_s), "nothing came"
     return worker.result()
 
 
@@ -81,13 +81,13 @@ def log(task: Task) -> str:
 
 
 def test_a_worker_runs_one_cell_and_leaves(worker, task):
-    one = worker(keeps=False)
+    one = worker(reuse=False)
     assert result_of(one, task("xnorm")).outcome == "ok"
     wait_for(lambda: not psutil.pid_exists(one.process.pid))
 
 
 def test_a_worker_that_is_kept_runs_cell_after_cell_each_with_its_own_log(worker, task):
-    kept, tasks = worker(keeps=True), [task("prints", name=name) for name in "ab"]
+    kept, tasks = worker(reuse=True), [task("prints", name=name) for name in "ab"]
     results = [result_of(kept, one) for one in tasks]
     assert [result.outcome for result in results] == ["ok", "ok"]
     assert results[0].fields["test_loss"] == results[1].fields["test_loss"]
@@ -96,7 +96,7 @@ def test_a_worker_that_is_kept_runs_cell_after_cell_each_with_its_own_log(worker
 
 
 def test_a_worker_that_is_kept_tells_where_its_second_cell_hangs(worker, task):
-    kept, hanging = worker(keeps=True), task("sleeps", name="b")
+    kept, hanging = worker(reuse=True), task("sleeps", name="b")
     assert result_of(kept, task("xnorm")).outcome == "ok"
     kept.start(hanging)
     wait_for(lambda: (hanging.folder / "log.txt").exists() and not kept.pipe.poll(1))
@@ -107,33 +107,33 @@ def test_a_worker_that_is_kept_tells_where_its_second_cell_hangs(worker, task):
 
 
 def test_a_worker_that_is_kept_serves_a_plug_ins_arm_alone(worker, task):
-    kept, others = worker(keeps=True), [task(norm, name=norm) for norm in ("prints", "xnorm")]
-    assert [kept.suits(one) for one in others] == [True, True]
+    kept, others = worker(reuse=True), [task(norm, name=norm) for norm in ("prints", "xnorm")]
+    assert [kept.can_run(one) for one in others] == [True, True]
     kept.start(task("xnorm"))
-    assert [kept.suits(one) for one in others] == [False, True]
-    assert kept.suits(replace(others[0], plugins=()))
+    assert [kept.can_run(one) for one in others] == [False, True]
+    assert kept.can_run(replace(others[0], plugins=()))
     config = others[1].config
     more = [config.model_copy(update=update) for update in ({"seed": 1}, {"lr": 2 * config.optimisation.lr})]
-    assert [kept.suits(replace(others[1], config=one)) for one in more] == [True, False]
+    assert [kept.can_run(replace(others[1], config=one)) for one in more] == [True, False]
 
 
 def test_memory_that_is_used_up_to_the_last_byte_is_out_of_memory(worker, task):
-    result = result_of(worker(keeps=False), task("crumbs", options=CellOptions(memory_mib=300)))
+    result = result_of(worker(reuse=False), task("crumbs", options=CellOptions(memory_mib=300)))
     assert isinstance(result, Result), result
     assert (result.outcome, result.kind) == ("failed", "oom")
 
 
 def test_what_a_dead_cell_has_started_ends_with_it(worker, task):
     lost = task("leaves_a_child")
-    assert result_of(worker(keeps=False), lost) == 1
+    assert result_of(worker(reuse=False), lost) == 1
     child = int(log(lost).partition("child ")[2].split()[0])
     wait_for(lambda: not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE)
 
 
 def test_a_plug_in_that_was_changed_since_the_run_began_is_not_run(worker, task):
-    result = result_of(worker(keeps=False), task("prints", plugin_hash="another"))
+    result = result_of(worker(reuse=False), task("prints", plugin_hash="another"))
     assert (result.outcome, result.kind) == ("failed", "error")
-    assert result.detail == "RuntimeError: the plug-in was changed after the run began; give the command again"
+    assert result.detail == "RuntimeError: the plug-in changed after the run began; run the command again"
 
 
 def test_a_cell_is_its_own_within_a_slurm_job(task, tmp_path, monkeypatch):

@@ -185,7 +185,7 @@ def test_a_batch_norm_with_more_in_it_is_refused(batch_norm):
     class Shifted(nn.BatchNorm2d):
         pass
 
-    with pytest.raises(ValueError, match="a Shifted does more than to normalise"):
+    with pytest.raises(ValueError, match="a Shifted does more than normalise"):
         replace_batch_norms(nn.Sequential(Shifted(3)), batch_norm)
 
 

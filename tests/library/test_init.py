@@ -147,9 +147,7 @@ def test_every_kind_of_parameter_starts_as_laid_down():
 def test_a_parameter_whose_start_is_not_laid_down_is_refused(module):
     model = pico()
     model.extra = module
-    with pytest.raises(
-        TypeError, match=rf"no initialisation is laid down for extra\.weight of a {type(module).__name__}"
-    ):
+    with pytest.raises(TypeError, match=rf"no initialisation rule for extra\.weight of a {type(module).__name__}"):
         init_parameters(model, seed=0)
 
 

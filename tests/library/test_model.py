@@ -114,24 +114,24 @@ def test_the_convolutional_stem_is_xcits():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"img_size": 9}, "images of 9 x 9 px are no multiple of the patch, 2 px"),
+        ({"img_size": 9}, "images of 9 x 9 px are not a multiple of the patch, 2 px"),
         ({"img_size": (8, 9)}, "images of 8 x 9 px"),
         ({"num_heads": 5}, "attn_dim 32 is not divisible by 5 heads"),
-        ({"drop_path": 1.0}, "drop_path is at least 0 and below 1, not 1.0"),
-        ({"drop_path": -0.1}, "drop_path is at least 0"),
-        ({"patch_embed": "mlp"}, "patch_embed is one of conv, linear, not 'mlp'"),
-        ({"patch": 3, "img_size": 9}, "power of two, not patch 3"),
-        ({"patch": 16, "img_size": 16, "embed_dim": 60}, "patch 16 needs an embed_dim divisible by 8, not 60"),
-        ({"patch": 0}, "patch is at least 1, not 0"),
-        ({"depth": 0}, "depth is at least 1, not 0"),
-        ({"attn_dim": 0}, "attn_dim is at least 1, not 0"),
-        ({"num_heads": -2}, "num_heads is at least 1, not -2"),
-        ({"img_size": 0}, "height is at least 1, not 0"),
-        ({"class_attention": -1}, "class_attention is at least 0, not -1"),
-        ({"num_classes": -1}, "num_classes is at least 0, not -1"),
-        ({"ff_ratio": -1}, "ff_ratio is at least 0, not -1"),
-        ({"lpi": "gelu_first"}, "lpi is True, False or 'bn_first', not 'gelu_first'"),
-        ({"pos_embed": "rope"}, "pos_embed is one of learned, sincos, none, not 'rope'"),
+        ({"drop_path": 1.0}, "drop_path must be at least 0 and below 1, got 1.0"),
+        ({"drop_path": -0.1}, "drop_path must be at least 0"),
+        ({"patch_embed": "mlp"}, "patch_embed must be one of conv, linear, got 'mlp'"),
+        ({"patch": 3, "img_size": 9}, "patch must be a power of two for a convolutional patch embedding, got 3"),
+        ({"patch": 16, "img_size": 16, "embed_dim": 60}, "embed_dim must be divisible by 8 for patch 16, got 60"),
+        ({"patch": 0}, "patch must be at least 1, got 0"),
+        ({"depth": 0}, "depth must be at least 1, got 0"),
+        ({"attn_dim": 0}, "attn_dim must be at least 1, got 0"),
+        ({"num_heads": -2}, "num_heads must be at least 1, got -2"),
+        ({"img_size": 0}, "height must be at least 1, got 0"),
+        ({"class_attention": -1}, "class_attention must be at least 0, got -1"),
+        ({"num_classes": -1}, "num_classes must be at least 0, got -1"),
+        ({"ff_ratio": -1}, "ff_ratio must be at least 0, got -1"),
+        ({"lpi": "gelu_first"}, "lpi must be True, False or 'bn_first', got 'gelu_first'"),
+        ({"pos_embed": "rope"}, "pos_embed must be one of learned, sincos, none, got 'rope'"),
     ],
 )
 def test_sizes_that_do_not_fit_are_named(options, message):
@@ -140,12 +140,12 @@ def test_sizes_that_do_not_fit_are_named(options, message):
 
 
 def test_images_that_do_not_fit_the_patch_are_refused():
-    with pytest.raises(ValueError, match="images of 8 x 7 px are no multiple of the patch, 2 px"):
+    with pytest.raises(ValueError, match="images of 8 x 7 px are not a multiple of the patch, 2 px"):
         pico()(torch.zeros(2, 3, 8, 7))
 
 
 def test_a_keep_of_another_shape_is_refused():
-    with pytest.raises(ValueError, match=r"keep is \(8, 2\), not \(8, 3\)"):
+    with pytest.raises(ValueError, match=r"keep must have shape \(8, 2\), got \(8, 3\)"):
         pico(drop_path=0.5)(torch.zeros(2, 3, 8, 8), torch.ones(8, 3, dtype=torch.bool))
 
 
@@ -320,7 +320,7 @@ def test_the_fixed_table_is_a_grid_of_sines():
             waves = [function(side * rate) for side in (column, row) for function in (math.sin, math.cos)
                      for rate in (1.0, 0.01)]  # fmt: skip
             torch.testing.assert_close(table[row, column], torch.tensor(waves))
-    with pytest.raises(ValueError, match="pos_embed sincos needs an embed_dim divisible by 4, not 58"):
+    with pytest.raises(ValueError, match="embed_dim must be divisible by 4 for pos_embed sincos, got 58"):
         pico(pos_embed="sincos", embed_dim=58)
 
 

@@ -207,7 +207,7 @@ def test_register_rejects_an_unknown_group_or_invariance(registry, changes, mess
 
 def test_register_rejects_another_class_under_a_known_name(registry):
     xnorm = NORMS["xnorm"]
-    with pytest.raises(ValueError, match="normaliser 'xnorm' is registered already"):
+    with pytest.raises(ValueError, match="normaliser 'xnorm' is already registered"):
         register_plug_in("xnorm")
     assert NORMS["xnorm"] is xnorm
 

@@ -104,7 +104,7 @@ def test_a_head_that_is_reset_is_the_one_it_would_have_had():
     torch.testing.assert_close(model.eval()(images), make(num_classes=7)(images), rtol=0, atol=0)
     model.reset_classifier(7, global_pool="avg")
     torch.testing.assert_close(model(images), model.head(model.forward_features(images)[:, 1:].mean(1)))
-    with pytest.raises(ValueError, match="'', avg and token, not 'max'"):
+    with pytest.raises(ValueError, match="must be '', avg or token, got 'max'"):
         model.reset_classifier(7, global_pool="max")
     with pytest.raises(ValueError, match="needs class attention"):
         make(class_attention=0, global_pool="token")
@@ -153,7 +153,7 @@ def test_forward_intermediates():
     torch.testing.assert_close(first, patches[0], rtol=0, atol=0)
     torch.testing.assert_close(early, model.norm(first.flatten(2).transpose(1, 2)))
     torch.testing.assert_close(early, make(depth=1, class_attention=0).forward_features(images))
-    with pytest.raises(ValueError, match="NCHW or NLC, not 'NHWC'"):
+    with pytest.raises(ValueError, match="must be NCHW or NLC, got 'NHWC'"):
         model.forward_intermediates(images, output_fmt="NHWC")
     with pytest.raises(IndexError, match="3 blocks"):
         model.forward_intermediates(images, indices=[3])
@@ -215,7 +215,7 @@ def test_depth_groups_take_in_every_parameter():
         ({"norm": "xnrom"}, ValueError, "did you mean 'xnorm'"),
         ({"drop_rat": 0.1}, TypeError, "drop_rat"),
         ({"out_indices": (0,)}, ValueError, "features_only"),
-        ({"img_size": 9}, ValueError, "no multiple of the patch"),
+        ({"img_size": 9}, ValueError, "not a multiple of the patch"),
     ],
 )
 def test_a_wrong_argument_is_named(options, error, message):

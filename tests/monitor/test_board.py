@@ -95,7 +95,7 @@ def test_a_cell_that_runs_no_more_waits_again_or_has_its_outcome(store):
     board = board_of(store)
     (folder,) = store.leases.running()
     (folder / LEASE).unlink()
-    board.look(store)
+    board.update_running(store)
     assert board.counts["running"] == 0
     assert board.counts["waiting"] == 3
 
@@ -107,7 +107,7 @@ def test_a_failed_cell_that_is_tried_again_runs(tmp_path):
     assert board.counts["running"] == 1
     assert board.kinds_seen == {"failed: oom": 1}
     (folder / LEASE).unlink()
-    board.look(store)
+    board.update_running(store)
     assert board.counts["failed"] == 1
 
 
@@ -138,12 +138,12 @@ def test_a_terminal_gets_the_picture_and_lines_for_what_went_wrong(store):
     console = Console(file=file, width=100, force_terminal=True, color_system=None, legacy_windows=False)
     with watching(console, study, store, total=6) as watcher:
         watcher.done(cell, OUTCOME, ours=True, remark="")
-        watcher.done(other, OUTCOME | OOM, ours=True, remark="it will be tried again, alone on the machine")
+        watcher.done(other, OUTCOME | OOM, ours=True, remark="it will be retried with no other cell running")
         watcher.tick()
         assert len(watcher.failed) == 1
     text = file.getvalue()
     assert "no memory" in text
-    assert "it will be tried again" in text
+    assert "it will be retried" in text
     assert "test accuracy" not in text
     assert "▸ running" in text
 

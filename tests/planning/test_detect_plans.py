@@ -36,8 +36,8 @@ def coco(tmp_path: Path, cache: Path) -> Path:
     [
         (["--task", "detekt"], "task=detekt: must be 'classify' or 'detect'"),
         (["--task", "classify,detect"], "task=classify,detect: give one task"),
-        (["--task", "detect", "--data", "digits"], "--data digits is for --task classify; for --task detect there are"),
-        (["--data", "shapes"], "--data shapes is for --task detect; for --task classify there are digits, cifar10"),
+        (["--task", "detect", "--data", "digits"], "--data digits is for --task classify; for --task detect choose"),
+        (["--data", "shapes"], "--data shapes is for --task detect; for --task classify choose from digits, cifar10"),
         (["--task", "detect", "--data", "shapes:DIR"], "data set 'shapes' takes no folder"),
         (["--task", "detect", "--data", "coco"], "coco needs a folder: --data coco:DIR"),
         (["--task", "detect", "--data", "coco:gone"], "--data coco:gone: no instances_train*.json in gone/annotations"),
@@ -49,12 +49,12 @@ def coco(tmp_path: Path, cache: Path) -> Path:
         (["--task", "detect", "--in-memory", "on"], "--in-memory on: images of shapes are decoded or drawn"),
         (
             ["--task", "detect", "--set", "image_size=16"],
-            "image_size 16: shapes of less than 32 px cannot be told apart",
+            "image_size=16: must be at least 32 px for shapes",
         ),
         (["--task", "detect", "--set", "train_sides=0"], "train_sides=0: must"),
         (["--task", "detect", "--set", "schedule=8+12"], "schedule=8+12 decays after the last of 4 epochs"),
         (["--task", "detect", "--model", "torchvision:resnet51"], "unknown ResNet of torchvision 'resnet51'"),
-        (["--model", "torchvision:resnet50"], "model torchvision:resnet50 is a backbone for --task detect"),
+        (["--model", "torchvision:resnet50"], "model=torchvision:resnet50: a backbone for --task detect only"),
         (["--task", "detect", "--set", "init=abc"], "unknown field 'init'"),
         (["--init", "."], "--init is for --task detect: a classifier starts from its seed"),
         (["--task", "detect", "--init", "gone"], "--init gone: no weights.safetensors there"),
@@ -88,14 +88,14 @@ def test_what_does_not_go_together_is_refused_in_one_line(cli, tmp_path, flags, 
 def test_image_size_is_no_field_of_coco(cli, coco, tmp_path):
     code, _, error = cli("run", "--task", "detect", "--data", f"coco:{coco}", "--set", "image_size=64", "--dry-run")
     assert code == 2
-    assert "image_size is not for coco, whose images differ in size: give train_sides and eval_side" in error
+    assert "image_size does not apply to coco, whose images differ in size; set train_sides, eval_side" in error
 
 
 @pytest.mark.parametrize(
     ("break_it", "message"),
     [
-        (lambda root: (root / "annotations" / "instances_train2017.json").write_text("{"), "is no JSON: "),
-        (lambda root: (root / "train2017" / "000000000003.png").unlink(), "image 3 is not there: no file"),
+        (lambda root: (root / "annotations" / "instances_train2017.json").write_text("{"), "is not JSON: "),
+        (lambda root: (root / "train2017" / "000000000003.png").unlink(), "image 3 not found: no file"),
         (lambda root: (root / "val2017").rename(root / "elsewhere"), "no folder"),
         (lambda root: write(root / "annotations" / "instances_train_more.json", {}), "2 files instances_train*.json"),
     ],

@@ -28,7 +28,7 @@ from ablations.figures.failures import failures_by_kind
 from ablations.figures.palette import arm_style
 from ablations.figures.probes import probes_over_depth, probes_over_time
 from ablations.report.drawing import draw_panels, write_figures
-from ablations.report.gallery import CORE, DRAW, Picture, all_pictures, core_pictures
+from ablations.report.gallery import CORE, DRAW, FigureSpec, all_figures, core_figures
 from ablations.report.notebook import StudyResults
 from ufo.norms import NORMS
 
@@ -96,16 +96,16 @@ def results(name: str) -> StudyResults:
     return read_results([folder])
 
 
-def picture(name: str, figure: str, part: str = "", *, panel: str = "", condition: str = "") -> Picture:
+def spec(name: str, figure: str, part: str = "", *, panel: str = "", condition: str = "") -> FigureSpec:
     (found,) = [
         one
-        for one in all_pictures(results(name))
+        for one in all_figures(results(name))
         if (one.name, one.part, one.panel, one.condition) == (figure, part, panel, condition)
     ]
     return found
 
 
-def draw(one: Picture) -> Axes:
+def draw(one: FigureSpec) -> Axes:
     axes = Figure(figsize=one.size, layout="constrained").subplots()
     assert one.draw(axes) is axes
     return axes
@@ -127,8 +127,8 @@ def thin(axes: Axes) -> list[Line2D]:
 @pytest.mark.filterwarnings("error")
 def test_every_figure_of_a_study_is_on_its_page_with_named_axes(name):
     before = dict(mpl.rcParams)
-    pictures = all_pictures(results(name))
-    for one in pictures:
+    specs = all_figures(results(name))
+    for one in specs:
         axes = draw(one)
         figure = axes.figure
         figure.savefig(BytesIO(), format="png", dpi=50)
@@ -141,19 +141,19 @@ def test_every_figure_of_a_study_is_on_its_page_with_named_axes(name):
         if (legend := axes.get_legend()) is not None:
             assert not legend.get_window_extent().overlaps(axes.get_window_extent()), one.name
     assert dict(mpl.rcParams) == before
-    assert [one for one in pictures if one.name in CORE] == [
-        one for one in pictures if any(one.name == core.name for core in core_pictures(results(name)))
+    assert [one for one in specs if one.name in CORE] == [
+        one for one in specs if any(one.name == core.name for core in core_figures(results(name)))
     ]
 
 
 def test_every_figure_is_seen_in_one_of_these_studies():
-    assert {one.name for name in STUDIES for one in all_pictures(results(name))} == set(DRAW)
+    assert {one.name for name in STUDIES for one in all_figures(results(name))} == set(DRAW)
 
 
 @pytest.mark.parametrize("figure", DRAW)
 def test_one_condition_is_drawn_and_an_empty_frame_says_so(figure):
     for name in STUDIES:
-        if found := [one for one in all_pictures(results(name)) if one.name == figure]:
+        if found := [one for one in all_figures(results(name)) if one.name == figure]:
             break
     frame = found[0].frame
     two = pd.concat([frame, frame.assign(condition="lr=1")], ignore_index=True)
@@ -169,7 +169,7 @@ def test_an_arm_looks_the_same_in_any_company(figure):
     study = "two learning rates" if figure == "lr_sensitivity" else "three arms"
     study = "tuned" if figure.startswith("tuning") else study
     study = "detectors" if figure in OF_DETECTORS else study
-    one = next(one for one in all_pictures(results(study)) if one.name == figure)
+    one = next(one for one in all_figures(results(study)) if one.name == figure)
     style = arm_style(list(NORMS).index("l2"))
 
     def looks(frame: pd.DataFrame) -> set[tuple[str, object, str]]:
@@ -183,7 +183,7 @@ def test_an_arm_looks_the_same_in_any_company(figure):
 
 
 def test_trials_are_drawn_over_the_range_with_the_best_of_each_part_and_what_diverged():
-    axes = draw(picture("tuned", "tuning_sensitivity", "lr"))
+    axes = draw(spec("tuned", "tuning_sensitivity", "lr"))
     colour = arm_style(list(NORMS).index("xnorm")).colour
     own = [line for line in axes.lines if to_hex(line.get_color()) == colour]
     dots, diverged, best = (len(line.get_xdata()) for line in own)
@@ -197,7 +197,7 @@ def test_trials_are_drawn_over_the_range_with_the_best_of_each_part_and_what_div
 
 
 def test_the_isolation_plot_has_each_arms_best_and_says_what_lies_outside():
-    one = picture("tuned", "tuning_isolation")
+    one = spec("tuned", "tuning_isolation")
     axes = draw(one)
     best = [line for line in axes.lines if line.get_markersize() == 7]
     assert len(best) == 5
@@ -210,13 +210,13 @@ def test_the_isolation_plot_has_each_arms_best_and_says_what_lies_outside():
 
 
 def test_the_expected_best_reaches_the_best():
-    axes = draw(picture("tuned", "tuning_best_of_k"))
+    axes = draw(spec("tuned", "tuning_best_of_k"))
     assert [len(line.get_xdata()) for line in axes.lines] == [16, 16, 16, 16, 15]
     assert axes.lines[0].get_ydata()[-1] == results("tuned").tuned["best_pct"].iloc[0]
 
 
 def test_differences_show_every_pair_the_mean_and_the_test():
-    one = picture("three arms", "paired_differences")
+    one = spec("three arms", "paired_differences")
     axes = draw(one)
     table = results("three arms").table.set_index("arm")
     for row, arm in enumerate(("l2", "single_l2")):
@@ -234,7 +234,7 @@ def test_differences_show_every_pair_the_mean_and_the_test():
 
 
 def test_bold_is_what_the_test_supports_and_nothing_else():
-    frame = picture("three arms", "paired_differences").frame
+    frame = spec("three arms", "paired_differences").frame
     for is_supported in (True, False):
         marked = frame.assign(supported=(frame["arm"] == "l2") & is_supported, p_holm=0.0004)
         axes = paired_differences(marked, Figure().subplots())
@@ -244,7 +244,7 @@ def test_bold_is_what_the_test_supports_and_nothing_else():
 
 
 def test_a_pair_with_a_chance_score_is_a_cross_and_its_mean_has_no_interval():
-    one = picture("an arm explodes", "paired_differences")
+    one = spec("an arm explodes", "paired_differences")
     axes = draw(one)
     (cross,) = crosses(axes)
     assert sorted(cross.get_xdata()) == pytest.approx(sorted(one.frame["difference_pct"]))
@@ -255,7 +255,7 @@ def test_a_pair_with_a_chance_score_is_a_cross_and_its_mean_has_no_interval():
 
 
 def test_contrasts_say_what_each_isolates():
-    one = picture("ten arms, every end", "contrasts")
+    one = spec("ten arms, every end", "contrasts")
     labels = [label.get_text() for label in draw(one).get_yticklabels()]
     assert "xnorm - xnorm_fixed\nthe gain" in [" ".join(label.split(" ")) for label in labels]
     assert len(labels) == one.frame["comparison"].nunique() == 10  # nine contrasts and the interaction
@@ -264,7 +264,7 @@ def test_contrasts_say_what_each_isolates():
 
 
 def test_failures_are_counted_with_wilsons_interval():
-    one = picture("ten arms, every end", "failures")
+    one = spec("ten arms, every end", "failures")
     axes = draw(one)
     arms = list(one.frame.sort_values("arm_order")["arm"].unique())
     for row, arm in enumerate(arms):
@@ -281,7 +281,7 @@ def test_failures_are_counted_with_wilsons_interval():
 
 
 def test_sensitivity_has_a_mean_per_arm_and_learning_rate():
-    one = picture("two learning rates", "lr_sensitivity")
+    one = spec("two learning rates", "lr_sensitivity")
     axes = draw(one)
     for container, (arm, own) in zip(axes.containers, one.frame.groupby("arm", sort=False), strict=True):
         means = own.groupby("lr")["score_pct"].mean()
@@ -300,7 +300,7 @@ def test_sensitivity_has_a_mean_per_arm_and_learning_rate():
 
 
 def test_sensitivity_to_seven_learning_rates_names_them_all():
-    axes = draw(picture("seven learning rates", "lr_sensitivity"))
+    axes = draw(spec("seven learning rates", "lr_sensitivity"))
     axes.figure.savefig(BytesIO(), format="png", dpi=50)
     assert axes.figure.get_tightbbox().width <= axes.figure.bbox_inches.width
     assert len(axes.get_xticklabels()) == 7
@@ -308,18 +308,18 @@ def test_sensitivity_to_seven_learning_rates_names_them_all():
 
 
 def test_costs_are_drawn_in_their_unit_with_the_quartiles_of_times():
-    axes = draw(picture("three arms", "accuracy_against_cost", "inference_s"))
+    axes = draw(spec("three arms", "accuracy_against_cost", "inference_s"))
     assert axes.get_xlabel() == "Inference time per image (ms)"
     first = axes.containers[0].lines
     assert first[0].get_xdata() == pytest.approx([11.0])
     assert first[2][0].get_segments()[0][:, 0] == pytest.approx([10.5, 12.0])
-    axes = draw(picture("three arms", "accuracy_against_cost", "multiply_adds"))
+    axes = draw(spec("three arms", "accuracy_against_cost", "multiply_adds"))
     assert axes.get_xlabel() == "Multiply-adds per image (billions)"
     assert [container.lines[0].get_xdata()[0] for container in axes.containers] == pytest.approx([3.0, 6.0])
 
 
 def test_arms_of_equal_cost_stand_side_by_side():
-    one = picture("three arms", "accuracy_against_cost", "parameters")
+    one = spec("three arms", "accuracy_against_cost", "parameters")
     assert one.frame["cost"].tolist() == [100_024, 100_000, 100_000]
     axes = draw(one)
     places = [container.lines[0].get_xdata()[0] for container in axes.containers]
@@ -331,7 +331,7 @@ def test_arms_of_equal_cost_stand_side_by_side():
 
 
 def test_probes_over_depth_are_the_last_epochs_and_leave_failed_runs_out_of_the_mean():
-    one = picture("ten arms, every end", "probes_over_depth", "output_rms")
+    one = spec("ten arms, every end", "probes_over_depth", "output_rms")
     axes = draw(one)
     assert axes.get_yscale() == "log"
     assert axes.get_ylabel() == "RMS of the attention output"
@@ -345,32 +345,32 @@ def test_probes_over_depth_are_the_last_epochs_and_leave_failed_runs_out_of_the_
 
 
 def test_what_a_logarithmic_axis_cannot_show_is_counted():
-    frame = picture("three arms", "probes_over_depth", "grad_norm").frame.copy()
+    frame = spec("three arms", "probes_over_depth", "grad_norm").frame.copy()
     last = frame.index[frame["epoch"] == 3]
     frame.loc[last[:2], "value"] = [math.nan, math.inf]
     frame.loc[last[2], "value"] = 0.0
     title = probes_over_depth(frame, Figure().subplots()).get_title(loc="left")
     assert "Values not drawn: 2 not finite, 1 not positive." in title
-    with pytest.raises(ValueError, match="one probe is drawn, got 2: grad_norm, output_rms"):
+    with pytest.raises(ValueError, match="shows one probe, got 2: grad_norm, output_rms"):
         probes_over_depth(frame.assign(probe=["grad_norm", "output_rms"] * (len(frame) // 2)), Figure().subplots())
 
 
 def test_probes_over_time_have_a_cross_where_a_run_ended():
-    one = picture("an arm explodes", "probes_over_time", "grad_norm", panel=LAYERS[0])
+    one = spec("an arm explodes", "probes_over_time", "grad_norm", panel=LAYERS[0])
     axes = draw(one)
     assert len(thin(axes)) == 8
     assert [list(line.get_xdata()) for line in crosses(axes)] == [[1]] * 4
     assert {to_hex(line.get_color()) for line in crosses(axes)} == {arm_style(list(NORMS).index("l2")).colour}
     assert "diverged: its last epoch" in [text.get_text() for text in axes.get_legend().get_texts()]
     everything = results("an arm explodes").probes.query("probe == 'grad_norm'")
-    with pytest.raises(ValueError, match="drawn of one layer, got 3"):
+    with pytest.raises(ValueError, match="shows one layer, got 3"):
         probes_over_time(everything, Figure().subplots())
 
 
 def test_panels_say_once_what_holds_for_all_and_no_title_covers_another():
     panels = [
         one
-        for one in all_pictures(results("an arm explodes"))
+        for one in all_figures(results("an arm explodes"))
         if (one.name, one.part) == ("probes_over_time", "grad_norm")
     ]
     frame = panels[1].frame.copy()
@@ -396,7 +396,7 @@ def test_panels_say_once_what_holds_for_all_and_no_title_covers_another():
 
 
 @dataclass(frozen=True)
-class Marked(Picture):
+class Marked(FigureSpec):
     """A figure that leaves a file, its title, when it is drawn; one of the part "broken" raises."""
 
     def draw(self, axes: Axes) -> Axes:
@@ -410,19 +410,19 @@ class Marked(Picture):
 def test_a_report_that_stops_waits_for_no_figure_that_has_not_begun(tmp_path):
     names = [("broken", "none"), *(("", str(tmp_path / f"drawn-{i}")) for i in range(40))]
     frame = pd.DataFrame()
-    pictures = [Marked("test_accuracy", part, str(i), title, frame) for i, (part, title) in enumerate(names)]
+    specs = [Marked("test_accuracy", part, str(i), title, frame) for i, (part, title) in enumerate(names)]
     with pytest.raises(ValueError, match="broken"):
-        write_figures(tmp_path / "figures", pictures, ())
+        write_figures(tmp_path / "figures", specs, ())
     assert len(list(tmp_path.glob("drawn-*"))) < 20
 
 
 def test_gains_have_a_linear_axis():
-    axes = draw(picture("three arms", "probes_over_time", "mean_gain_q", panel=LAYERS[1]))
+    axes = draw(spec("three arms", "probes_over_time", "mean_gain_q", panel=LAYERS[1]))
     assert (axes.get_yscale(), axes.get_ylabel()) == ("linear", "Mean of gain_q")
 
 
 def test_agreement_frames_what_the_seed_does_and_names_its_unit():
-    one = picture("three arms", "agreement")
+    one = spec("three arms", "agreement")
     axes = draw(one)
     shares = one.frame.pivot(index="arm", columns="other", values="disagreement_pct")
     arms = list(one.frame.sort_values("arm_order")["arm"].unique())

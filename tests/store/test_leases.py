@@ -98,7 +98,7 @@ def test_what_runs_and_what_was_left_behind(partials):
     looking = Leases(partials)
     assert list(looking.running()) == [held, far]
     (partials / "replaced-l2-s0-b").mkdir()  # a record, for a moment
-    assert looking.left_behind() == [dead, silent, partials / "new-1"]
+    assert looking.abandoned() == [dead, silent, partials / "new-1"]
     looking.sweep()
     assert not (partials / "new-1").exists()
 
@@ -154,7 +154,7 @@ def test_a_change_of_the_clock_kills_nobody(partials, monkeypatch):
     folder = Leases(partials).claim("a").folder
     monkeypatch.setattr(time, "time", lambda: 4e9)
     assert Leases(partials).claim("a") is None
-    assert folder not in Leases(partials).left_behind()
+    assert folder not in Leases(partials).abandoned()
 
 
 def test_a_full_disk_is_no_rival(partials, monkeypatch):

@@ -44,7 +44,7 @@ def here(tmp_path, monkeypatch):
     ("name", "message"),
     [
         ("json", "it registers no normaliser"),
-        ("sys", "registers nothing|registers no"),
+        ("sys", "it has no file, so it registers no|it registers no"),
         ("mine.py", r"without \.py"),
         ("", "full name"),
     ],
@@ -92,7 +92,7 @@ def test_a_plug_in_counts_for_its_own_normaliser_alone(here):
 
 
 @pytest.mark.parametrize(
-    ("name", "message"), [("xnorm", "'xnorm' is registered already, by ufo.norms.paper"), ("Mine", "lower snake case")]
+    ("name", "message"), [("xnorm", "'xnorm' is already registered by ufo.norms.paper"), ("Mine", "lower snake case")]
 )
 def test_a_mistake_of_a_registration_is_one_line(here, name, message):
     (here / "mistaken.py").write_text(NORM.format(name=name))

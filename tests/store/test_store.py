@@ -42,7 +42,7 @@ def test_a_study_is_held_by_one_and_released(tmp_path):
         assert is_first
         assert other.leases.is_opening
         assert list(other.leases.running()) == []  # it is no cell
-        assert other.leases.left_behind() == []
+        assert other.leases.abandoned() == []
         with other.opened() as is_second:
             assert not is_second
         assert other.leases.is_opening
@@ -192,13 +192,13 @@ def test_an_empty_study_gives_empty_frames(tmp_path):
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
-        ("outcome.json", "{", "holds no readable cell"),
+        ("outcome.json", "{", "is not a readable cell"),
         ("outcome.json", "[]", "has format None, not 1"),
         ("outcome.json", '{"format": 99}', "has format 99, not 1"),
         ("outcome.json", '{"format": 1}', "outcome.json: .* is required"),
-        ("outcome.json", "[" * 100_000, "holds no readable cell"),
+        ("outcome.json", "[" * 100_000, "is not a readable cell"),
         ("config.json", "{}", "config.json: data is required"),
-        ("config.json", '{"norm": "xnorm"}', "holds no readable cell"),
+        ("config.json", '{"norm": "xnorm"}', "is not a readable cell"),
     ],
 )
 def test_a_record_that_cannot_be_read_is_named(tmp_path, file, content, message):
@@ -221,9 +221,9 @@ def test_a_folder_without_a_study_is_refused(tmp_path):
     [
         (b"name: [", "cannot be read: while parsing"),
         (b"name: caf\xe9", "cannot be read: 'utf-8' codec"),
-        (b"name: s", "is no study: axes is required"),
-        (b"format: 9\nname: s\naxes: {norm: [l2], seed: [0]}\nfixed: {}", "is no study: format=9: "),
-        (b"name: s\naxes: {norm: [l2]}\nfixed: {}", "is no study: .*axes has no values of seed"),
+        (b"name: s", "is not a valid study: axes is required"),
+        (b"format: 9\nname: s\naxes: {norm: [l2], seed: [0]}\nfixed: {}", "is not a valid study: format=9: "),
+        (b"name: s\naxes: {norm: [l2]}\nfixed: {}", "is not a valid study: .*axes has no values of seed"),
     ],
 )
 def test_a_broken_study_is_named(tmp_path, content, message):
@@ -242,22 +242,22 @@ def test_a_broken_study_is_named(tmp_path, content, message):
         (
             "metrics.csv",
             f"{HEADER}1,0.1,2.0,1.9,30.0,x\n2,0.1,1.0,0.9,8".encode(),
-            "metrics.csv has 1 whole epochs of 2",
+            "metrics.csv: 1 of 2 epochs are complete",
         ),
-        ("metrics.csv", f"{HEADER}1,0.1,2.0,1.9,30.0,x\n2,0.1,1.0,0.9,80.0,".encode(), "has 1 whole epochs of 2"),
-        ("metrics.csv", f"{HEADER}2,0.1,1.0,0.9,80.0,y\n".encode(), "metrics.csv has 0 whole epochs of 2"),
+        ("metrics.csv", f"{HEADER}1,0.1,2.0,1.9,30.0,x\n2,0.1,1.0,0.9,80.0,".encode(), "1 of 2 epochs are complete"),
+        ("metrics.csv", f"{HEADER}2,0.1,1.0,0.9,80.0,y\n".encode(), "metrics.csv: 0 of 2 epochs are complete"),
         ("metrics.csv", b"\xff\xfe", "metrics.csv cannot be read: 'utf-8' codec"),
         ("metrics.csv", None, "metrics.csv cannot be read: No such file"),
         (
             "probes.csv",
             b"epoch,layer,probe,value\n1,a,p,1.5\n2,a,",
-            "probes.csv has 1 whole epochs of 2",
+            "probes.csv: 1 of 2 epochs are complete",
         ),
         ("probes.csv", None, "probes.csv cannot be read: No such file"),
         ("correct.npy", None, "correct.npy cannot be read: No such file"),
         ("correct.npy", b"\x93NUMPY", "correct.npy cannot be read: "),
         ("correct.npy", b"", "correct.npy cannot be read: "),
-        ("correct.npy", "another cell's", "correct.npy does not give the accuracy of outcome.json"),
+        ("correct.npy", "another cell's", "correct.npy does not match the accuracy in outcome.json"),
     ],
 )
 def test_a_damaged_file_is_named_and_costs_itself_alone(tmp_path, file, content, problem):
@@ -299,7 +299,7 @@ def test_a_cell_that_is_no_point_of_the_study_is_said(tmp_path):
     store.write_study(study.model_copy(update={"axes": {**study.axes, "seed": [0]}}))
     frames = read_frames(store, numerics=None)
     assert len(frames.cells) == 2
-    assert sum("is no point of this study, and left out" in problem for problem in frames.problems) == 2
+    assert sum("not a cell of this study, left out" in problem for problem in frames.problems) == 2
 
 
 def test_a_cell_is_found_by_id_and_by_name(tmp_path):
@@ -309,7 +309,7 @@ def test_a_cell_is_found_by_id_and_by_name(tmp_path):
         assert find_cell(tmp_path, name).config == cell
     with pytest.raises(UsageError, match="no cell 'zzz'"):
         find_cell(tmp_path, "zzz")
-    with pytest.raises(UsageError, match=r"may be any of 2 cells: .*l2-s0-"):
+    with pytest.raises(UsageError, match=r"matches 2 cells: .*l2-s0-"):
         find_cell(tmp_path, "l2")
     elsewhere = str(tmp_path / "fake" / "cells" / f"l2-s1-{cell.id}")
     assert find_cell(tmp_path / "nowhere", elsewhere).config == cell
@@ -322,10 +322,10 @@ def test_a_copy_of_a_cell_is_refused(tmp_path):
     (folder,) = store.cells.glob("l2-s1-*")
     copy = folder.with_name(f"{folder.name}.bak")
     shutil.copytree(folder, copy)
-    with pytest.raises(UsageError, match=rf"{copy.name} holds no readable cell: the id of its config\.json is"):
+    with pytest.raises(UsageError, match=rf"{copy.name} is not a readable cell: its config\.json has the id"):
         store.records()
     copy.rename(store.cells / f"mine-{folder.name}")
-    with pytest.raises(UsageError, match=f"{folder.name} is the same cell"):
+    with pytest.raises(UsageError, match=f"it duplicates {folder.name}"):
         store.records()
 
 
@@ -334,7 +334,7 @@ def test_a_configuration_that_was_changed_is_refused(tmp_path):
     (folder,) = store.cells.glob("l2-s1-*")
     path = folder / "config.json"
     path.write_text(path.read_text().replace('"lr": 0.004', '"lr": 0.1'))
-    with pytest.raises(UsageError, match=r"the id of its config\.json is"):
+    with pytest.raises(UsageError, match=r"its config\.json has the id"):
         store.records()
 
 
@@ -343,7 +343,7 @@ def test_a_cell_is_found_beside_a_broken_one(tmp_path):
     (broken,) = store.cells.glob("l2-s1-*")
     (broken / "outcome.json").write_text("{")
     assert find_cell(tmp_path, "xnorm-s0").config == cells[0]
-    with pytest.raises(UsageError, match="holds no readable cell"):
+    with pytest.raises(UsageError, match="is not a readable cell"):
         find_cell(tmp_path, "l2-s1")
 
 

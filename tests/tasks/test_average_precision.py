@@ -11,7 +11,7 @@ from objects import COCO_IDS, of_pycocotools, shapes_as_coco, write
 
 from ablations.config.task import AP_FIGURES
 from ablations.data.objects.coco import read_coco
-from ablations.data.objects.sample import Files, View, see
+from ablations.data.objects.sample import Files, View, load_view
 from ablations.tasks.detect.scores import detections_of, score
 
 IMAGES = 8
@@ -32,7 +32,7 @@ def truth(tmp_path_factory):
 def found_in(annotations, folder, image, *, generator, blur=0.0):
     """What a detector finds that sees each object, ``blur`` px beside its place, with scores of its own."""
     view = View(image, 96, mirrored=False)
-    _, target = see(view, Files(folder, annotations), annotations, longest=96)
+    _, target = load_view(view, Files(folder, annotations), annotations, longest=96)
     count = len(target["labels"])
     shift = int(blur)
     return {
@@ -58,7 +58,7 @@ def detect(truth, *, blur):
 def test_scores_are_those_of_pycocotools_against_the_file(truth, blur):
     path, annotations, _ = truth
     detections = detect(truth, blur=blur)
-    figures = score(detections, annotations, range(IMAGES)).figures
+    figures = score(detections, annotations, range(IMAGES)).metrics
     for kind, name in (("bbox", "box"), ("segm", "mask")):
         for figure, wanted in zip(AP_FIGURES, of_pycocotools(path, detections, kind), strict=True):
             ours = figures[f"{name}_{figure}"]
@@ -68,20 +68,20 @@ def test_scores_are_those_of_pycocotools_against_the_file(truth, blur):
 
 def test_everything_found_in_its_place_is_a_hundred(truth):
     _, annotations, _ = truth
-    figures = score(detect(truth, blur=0.0), annotations, range(IMAGES)).figures
+    figures = score(detect(truth, blur=0.0), annotations, range(IMAGES)).metrics
     assert figures["box_ap50_pct"] < 100, "the box without width is an object that nobody can find"
     whole = annotations.as_coco(range(2, 5))
     assert not any(obj["area"] == 0 for obj in whole["annotations"])
     figures = score(
         [d for d in detect(truth, blur=0.0) if d["image_id"] in (3, 4, 5)], annotations, range(2, 5)
-    ).figures
+    ).metrics
     assert figures["box_ap_pct"] == figures["mask_ap_pct"] == pytest.approx(100)
 
 
 def test_nothing_found_is_nothing_and_no_error(truth):
     scores = score([], truth[1], range(IMAGES))
-    assert scores.figures["mask_ap_pct"] == scores.figures["box_ap50_pct"] == 0
-    assert scores.figures["box_ap_large_pct"] is None, "there is no large object in 96 pixels"
+    assert scores.metrics["mask_ap_pct"] == scores.metrics["box_ap50_pct"] == 0
+    assert scores.metrics["box_ap_large_pct"] is None, "there is no large object in 96 pixels"
     assert scores.precision["mask"].max() == 0
 
 
@@ -89,7 +89,7 @@ def test_precision_at_every_recall_averages_to_average_precision(truth):
     scores = score(detect(truth, blur=2.5), truth[1], range(IMAGES))
     assert scores.precision["box"].shape == (2, 101)
     means = scores.precision["box"].mean(axis=1)
-    assert 100 * means == pytest.approx([scores.figures["box_ap50_pct"], scores.figures["box_ap75_pct"]])
+    assert 100 * means == pytest.approx([scores.metrics["box_ap50_pct"], scores.metrics["box_ap75_pct"]])
 
 
 def test_a_detection_is_written_as_coco_writes_it():

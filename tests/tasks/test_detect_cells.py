@@ -200,7 +200,7 @@ def test_images_without_objects_are_nothing_to_be_scored_by(tmp_path, cache):
     path = root / "annotations" / "instances_val2017.json"
     data = json.loads(path.read_text())
     write(path, {**data, "annotations": [{**obj, "iscrowd": 1} for obj in data["annotations"]]})
-    with pytest.raises(UsageError, match=r"coco:empty: test has no objects but crowds in 2 images"):
+    with pytest.raises(UsageError, match=r"coco:empty: test has no objects except crowds in 2 images"):
         prepare_objects(find_objects(f"coco:{root}", image_size=None))
 
 

@@ -94,7 +94,7 @@ def test_a_study_of_nets_of_timm_alone(cli, pictures, tmp_path):
     ("options", "message"),
     [
         (("--model", "timm:test_vot"), "unknown model of timm 'test_vot', did you mean 'test_vit'"),
-        (("--model", "timm:ufo_vit_s"), "model timm:ufo_vit_s: give ufo_vit_s, which is this package's own"),
+        (("--model", "timm:ufo_vit_s"), "model=timm:ufo_vit_s: ufo_vit_s is this package's own; give ufo_vit_s"),
         (("--model", "timm:test_vit", "--set", "lpi=off"), "lpi=off does not apply to timm:test_vit: leave it out"),
         (("--model", "timm:test_vit", "--set", "change=lpi=off"), "change=lpi=off does not apply to timm:test_vit"),
         (("--model", "timm:test_vit", "--scale", "matched"), "scale=matched does not apply to timm:test_vit"),

@@ -231,7 +231,7 @@ def test_a_cell_that_is_killed_within_an_epoch_goes_on_from_there(tmp_path, cli)
     assert numbers(tmp_path / "cut") == numbers(tmp_path / "whole")
     (cell,) = cells(tmp_path / "cut").values()
     assert json.loads((cell / "outcome.json").read_text())["resumed_after_epochs"]
-    assert "going on after epoch" in (cell / "log.txt").read_text()
+    assert "resuming after epoch" in (cell / "log.txt").read_text()
 
 
 class Foreign(pl.LightningModule):

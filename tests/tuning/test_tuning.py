@@ -376,7 +376,7 @@ def test_tpe_draws_points_of_its_own_for_each_arm_and_goes_on_to_the_same(tmp_pa
     assert {point.key: point.values for point in at_once.points} == {p.key: p.values for p in in_two.points}
     results = ablations.load(tmp_path / "at_once" / NAME / "tuning")
     assert results.tuned["expected_half_pct"].isna().all()
-    with pytest.raises(UsageError, match="nothing to draw tuning_best_of_k from"):
+    with pytest.raises(UsageError, match="no data for tuning_best_of_k"):
         results.plot.tuning_best_of_k()
     own = [point for point in at_once.points if point.arm is not None]
     assert len(own) == 4
@@ -531,7 +531,7 @@ def test_a_study_whose_trials_are_gone_or_unfinished_says_so(tmp_path, cli):
 
 def test_trials_stand_beside_no_other_study(tmp_path):
     tuned, other = make_tuned(tmp_path), make_study(tmp_path, name="other")
-    with pytest.raises(UsageError, match="trials stand beside no other study"):
+    with pytest.raises(UsageError, match="a tuning is reported by itself"):
         ablations.load(tuned / "tuning", other)
 
 

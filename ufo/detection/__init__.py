@@ -1,4 +1,4 @@
-"""UFO-ViT, or any other body, under a feature pyramid and torchvision's Mask R-CNN."""
+"""Mask R-CNN from torchvision with a feature pyramid over UFO-ViT or another body."""
 
 from ufo.detection.backbone import (
     BATCH_NORMS,

@@ -1,4 +1,4 @@
-"""From a net to the feature maps that a detector reads: four taps, four strides, one pyramid.
+"""Backbone of a detector: four maps of a net, resampled to four strides, and a feature pyramid over them.
 
 Dimension letters: B batch, C width of a tap, F width of the pyramid; an image is H x W.
 """
@@ -21,58 +21,60 @@ from ufo.init import keyed_seed
 from ufo.model import UFOViT
 
 STRIDES = (4, 8, 16, 32)
-"""Pixels of an image's side for each pixel of the four maps that the pyramid is built from."""
+"""Strides of the pyramid's four input maps, in image pixels."""
 
 BatchNorms = Literal["frozen", "sync"]
 
 BATCH_NORMS: tuple[BatchNorms, ...] = ("frozen", "sync")
-"""What becomes of a body's BatchNorms: they keep their statistics and factors, or take those of the batch, of all
-devices together."""
+"""Treatment of a body's BatchNorms: fixed statistics and factors, or batch statistics synchronised over devices."""
 
 
 class Body(nn.Module):
-    """What a detector's features come from: images (B, in_chans, H, W) to four maps (B, C, H / stride, W / stride).
+    """Base of feature extractors: images (B, in_chans, H, W) to four maps (B, C, H / stride, W / stride).
 
     Args:
         widths: C of each map.
-        strides: of each map; powers of two.
+        strides: stride of each map, a power of two up to 32.
+
+    Raises:
+        ValueError: there are not four widths and strides, or a stride is invalid.
     """
 
     def __init__(self, *, widths: Sequence[int], strides: Sequence[int]) -> None:
         super().__init__()
         if len(widths) != len(STRIDES) or len(strides) != len(STRIDES):
-            raise ValueError(f"a body gives {len(STRIDES)} maps, not {len(widths)} widths and {len(strides)} strides")
+            raise ValueError(f"a body needs {len(STRIDES)} maps, got {len(widths)} widths and {len(strides)} strides")
         for stride in strides:
             if stride < 1 or stride & (stride - 1) or stride > STRIDES[-1]:
-                raise ValueError(f"a stride is a power of two up to {STRIDES[-1]}, not {stride}")
+                raise ValueError(f"a stride must be a power of two up to {STRIDES[-1]}, got {stride}")
         self.widths, self.strides = tuple(widths), tuple(strides)
 
 
 class UFOBody(Body):
-    """The tokens of a UFO-ViT after four of its blocks, as images: no class token, and no LayerNorm at the end.
+    """Feature extractor of the patch tokens after four blocks of a UFO-ViT, as maps.
 
-    The residual stream is tapped as it is (XCiT's detection code, arXiv 2106.09681). Images of another size than the
-    net's have its positions interpolated.
+    The residual stream is used without LayerNorm (XCiT's detection code, arXiv 2106.09681). Positions are interpolated
+    to the image size.
 
     Args:
-        net: with ``class_attention=0`` and ``num_classes=0``; its last LayerNorm, which nothing reads, is taken away.
+        net: net with ``class_attention=0`` and ``num_classes=0``; its last LayerNorm, which is unused, is removed.
 
     Attributes:
-        start: what its weights were taken from, in words; empty where its seed gave them.
+        start: source of the weights, in words; empty for initial weights.
 
     Raises:
-        ValueError: the net has a class token or a head; or its patch is no power of two, or above 32.
+        ValueError: the net has a class token or a head, or its patch is not a power of two up to 32.
     """
 
     def __init__(self, net: UFOViT) -> None:
         if net.cls_token is not None or not isinstance(net.head, nn.Identity):
-            raise ValueError("a detector's UFO-ViT has no class token and no head: class_attention=0, num_classes=0")
+            raise ValueError("a detector's UFO-ViT has neither class token nor head: class_attention=0, num_classes=0")
         block = net.blocks[0]
         assert isinstance(block, Block)
         super().__init__(
             widths=[block.attn_norm.normalized_shape[0]] * len(STRIDES), strides=[net.patch] * len(STRIDES)
         )
-        net.norm = nn.Identity()  # type: ignore[assignment]  # parameters that would get no gradient
+        net.norm = nn.Identity()  # type: ignore[assignment]  # its parameters would receive no gradient
         self.start = ""
         self.net = net
         self.taps = tap_blocks(len(net.blocks))
@@ -90,9 +92,9 @@ class UFOBody(Body):
 
 
 def tap_blocks(depth: int) -> tuple[int, ...]:
-    """Return the blocks after which a net is tapped, counted from 1: a third, a half, two thirds, all of them.
+    """Return the blocks whose outputs a detector reads, counted from 1: at 1/3, 1/2, 2/3 and all of the depth.
 
-    XCiT's for 12 and 24 blocks (its blocks 3, 5, 7, 11 counted from 0); a shallow net is tapped twice in one place.
+    They are XCiT's for 12 and 24 blocks (blocks 3, 5, 7, 11 counted from 0). A shallow net may repeat a block.
 
     >>> tap_blocks(12), tap_blocks(24), tap_blocks(3)
     ((4, 6, 8, 12), (8, 12, 16, 24), (1, 2, 2, 3))
@@ -101,30 +103,30 @@ def tap_blocks(depth: int) -> tuple[int, ...]:
 
 
 class PyramidBackbone(nn.Module):
-    """A body, its maps brought to the strides 4, 8, 16 and 32, and a feature pyramid over them.
+    """Backbone for torchvision's detectors: a body, its maps resampled to strides 4, 8, 16 and 32, and a pyramid.
 
-    A map of a coarser stride goes through transposed 2 x 2 convolutions, with BatchNorm and GELU between two of them;
-    one of a finer stride through a max-pool (XCiT's detection code). An image of any size is padded with zeros, right
-    and below, to a multiple of 32, and so of the patch. What torchvision's detectors ask of a backbone.
+    Transposed 2 x 2 convolutions, with BatchNorm and GELU between them, upsample a map; a max-pool downsamples it
+    (XCiT's detection code). Images are padded with zeros at the right and bottom to a multiple of 32, and hence of the
+    patch.
 
     Args:
-        body: with its first weights.
+        body: initialised body.
         fpn_dim: F.
-        batch_norm: ``frozen`` or ``sync``, of the body; what stands between it and the pyramid is new, and takes the
-            batch's statistics (XCiT's detection code).
-        seed: of the first weights of all that is not the body; the global generator is left alone.
+        batch_norm: ``frozen`` or ``sync`` for the body; the resampling layers are new and always ``sync`` (XCiT's
+            detection code).
+        seed: seed of the initial weights outside the body; the global generator's state is unchanged.
 
     Attributes:
         out_channels: F.
 
     Raises:
-        ValueError: no such way with BatchNorms, or one of the body that does more than to normalise.
+        ValueError: batch_norm is unknown, or a BatchNorm of the body has unsupported extra layers.
     """
 
     def __init__(self, body: Body, *, fpn_dim: int, batch_norm: BatchNorms, seed: int) -> None:
         super().__init__()
         if batch_norm not in BATCH_NORMS:
-            raise ValueError(f"batch_norm is one of {', '.join(BATCH_NORMS)}, not '{batch_norm}'")
+            raise ValueError(f"batch_norm must be one of {', '.join(BATCH_NORMS)}, got '{batch_norm}'")
         levels = zip(body.widths, body.strides, STRIDES, strict=True)
         with drawn_for(seed, "neck"):
             neck = [_resample(width, stride=stride, wanted=wanted) for width, stride, wanted in levels]
@@ -136,9 +138,9 @@ class PyramidBackbone(nn.Module):
         replace_batch_norms(self.neck, "sync")
 
     def forward(self, images: Tensor) -> OrderedDict[str, Tensor]:
-        """Map (B, in_chans, H, W) to the pyramid's maps by name: ``0`` to ``3`` of stride 4 to 32, ``pool`` of 64.
+        """Map (B, in_chans, H, W) to the pyramid's maps: ``0`` to ``3`` of stride 4 to 32, and ``pool`` of stride 64.
 
-        Each is (B, F, H / stride, W / stride), with H and W padded to multiples of 32.
+        Each map is (B, F, H / stride, W / stride), with H and W padded to multiples of 32.
         """
         H, W = images.shape[2:]
         images = F.pad(images, (0, -W % STRIDES[-1], 0, -H % STRIDES[-1]))
@@ -148,12 +150,12 @@ class PyramidBackbone(nn.Module):
 
 
 def replace_batch_norms(module: nn.Module, batch_norm: BatchNorms) -> None:
-    """Put a BatchNorm that is frozen, or synchronised, in the place of each one below a module.
+    """Replace every BatchNorm in a module by a frozen or synchronised one.
 
-    Of timm's BatchNorms with a dropout and an activation in them, these stay behind it.
+    The dropout and activation inside timm's BatchNorms are kept after it.
 
     Raises:
-        ValueError: one that does more, and would do it no longer.
+        ValueError: a BatchNorm subclass has other extra layers, which would be lost.
     """
     for name, child in module.named_children():
         if not isinstance(child, nn.BatchNorm2d):
@@ -161,9 +163,9 @@ def replace_batch_norms(module: nn.Module, batch_norm: BatchNorms) -> None:
             continue
         norm = _replaced(child, batch_norm)
         if type(child) is not nn.BatchNorm2d:
-            after = [getattr(child, part, None) for part in ("drop", "act")]  # in this order in timm's
+            after = [getattr(child, part, None) for part in ("drop", "act")]  # in timm's order
             if not all(isinstance(part, nn.Module) for part in after):
-                raise ValueError(f"a {type(child).__name__} does more than to normalise: it can be no {batch_norm} one")
+                raise ValueError(f"a {type(child).__name__} does more than normalise: it cannot be made {batch_norm}")
             norm = nn.Sequential(norm, *after)  # type: ignore[arg-type]
         setattr(module, name, norm)
 
@@ -180,14 +182,14 @@ def _replaced(norm: nn.BatchNorm2d, batch_norm: BatchNorms) -> nn.Module:
 
 @contextlib.contextmanager
 def drawn_for(seed: int, part: str) -> Iterator[None]:
-    """Let library code draw a part's first weights from the global CPU generator, keyed, and leave that as it was."""
+    """Seed the global CPU generator for a part's initial weights, and restore its state afterwards."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(keyed_seed(seed, "init", part))
         yield
 
 
 def _resample(width: int, *, stride: int, wanted: int) -> nn.Module:
-    """Bring a map from one stride to another; both are powers of two."""
+    """Build the layers that resample a map from one stride to another; both are powers of two."""
     if stride == wanted:
         return nn.Identity()
     if stride < wanted:

@@ -1,4 +1,4 @@
-"""Mask R-CNN (arXiv 1703.06870) from torchvision over a pyramid's maps, with its first weights from a seed."""
+"""Mask R-CNN (arXiv 1703.06870) from torchvision over a pyramid's maps, with seeded initial weights."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from ufo.detection.backbone import STRIDES, PyramidBackbone, drawn_for
 
 BOX_CROP = 7
-"""Side of the crop of the pyramid that the box head sees (torchvision's MaskRCNN)."""
+"""Side of the box head's input crop, in pixels of a pyramid map (torchvision's MaskRCNN)."""
 
 ASPECTS = (0.5, 1.0, 2.0)
-"""Height by width of the anchors of every map (arXiv 1703.06870)."""
+"""Ratios of height to width of the anchors of every map (arXiv 1703.06870)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Heads:
-    """Sizes of what stands on the pyramid; the defaults are torchvision's, and the source's (arXiv 1703.06870).
+    """Sizes of the heads, with the defaults of torchvision and of the source (arXiv 1703.06870).
 
     Args:
         box_dim: width of the box head's two layers.
         mask_dim: width of the mask head's four convolutions.
         anchor_scale: side of an anchor as a multiple of its map's stride.
-        proposals: kept of an image in evaluation; in training twice as many.
-        rois: of these the ones that the heads are trained on.
-        detections: of an image, at most.
+        proposals: number of proposals per image in evaluation; twice that number in training.
+        rois: number of proposals per image that train the heads.
+        detections: largest number of detections per image.
     """
 
     box_dim: int = 1024
@@ -53,16 +53,16 @@ def build_mask_rcnn(
     seed: int,
     heads: Heads = Heads(),
 ) -> MaskRCNN:
-    """Build Mask R-CNN. In evaluation it scales images itself; in training they come at the scale that was drawn.
+    """Build a Mask R-CNN that rescales images in evaluation and takes them at their given scale in training.
 
     Args:
-        backbone: with its first weights.
-        num_classes: of objects; the background comes beside them, as label 0.
-        sides: pixels to which evaluation scales an image: the shorter side, unless the longer would pass the second.
-        mean: of each channel, of 0 to 1.
-        std: of each channel, of 0 to 1.
-        seed: of the first weights of each head, keyed by its name; the global generator is left alone.
-        heads: their sizes.
+        backbone: initialised backbone.
+        num_classes: number of object categories, without the background, which has label 0.
+        sides: length of the shorter side and upper limit of the longer one in evaluation, in pixels.
+        mean: mean of each channel, in [0, 1].
+        std: standard deviation of each channel, in [0, 1].
+        seed: seed of the heads' initial weights, keyed by name; the global generator's state is unchanged.
+        heads: sizes of the heads.
 
     >>> import torch, ufo
     >>> from ufo.detection import PyramidBackbone, UFOBody
@@ -106,8 +106,8 @@ def build_mask_rcnn(
 
 
 class ScaledTransform(GeneralizedRCNNTransform):  # type: ignore[misc]  # torchvision has no types
-    """Torchvision's transform, which draws no scale of its own in training: images and targets come at theirs."""
+    """Torchvision's transform without rescaling in training, where images and targets keep their scale."""
 
     def resize(self, image: Tensor, target: dict[str, Tensor] | None = None) -> tuple[Tensor, dict[str, Tensor] | None]:
-        """Scale an image in evaluation; leave it and its target as they are in training."""
+        """Rescale an image in evaluation, and return it and its target unchanged in training."""
         return (image, target) if self.training else super().resize(image, target)

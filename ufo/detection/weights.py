@@ -1,4 +1,4 @@
-"""A classifier's weights as the start of a detector's body, and a report of every tensor that was not taken."""
+"""Initialisation of a detector's body from a classifier's weights, with a report of the tensors left out."""
 
 from __future__ import annotations
 
@@ -11,37 +11,37 @@ from torch import Tensor
 from ufo.detection.backbone import UFOBody
 
 CLASSIFIER_ONLY = ("cls_token", "class_blocks.", "norm.", "head.")
-"""Beginnings of the names of what a detector has no use for."""
+"""Name prefixes of tensors that a detector does not use."""
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """What became of a classifier's tensors.
+    """Names of a classifier's tensors that were loaded and left out.
 
     Args:
-        taken: names of those that the body has now.
-        left: names of those of the classifier alone: class token, class attention, last LayerNorm, head.
+        taken: names of the tensors loaded into the body.
+        left: names of the tensors that only a classifier has: class token, class attention, last LayerNorm, head.
     """
 
     taken: tuple[str, ...]
     left: tuple[str, ...]
 
     def __str__(self) -> str:
-        """Say it in a line."""
+        """Return a one-line summary."""
         parts = sorted({name.split(".")[0] for name in self.left})
         return f"{len(self.taken)} tensors taken, {len(self.left)} left out ({', '.join(parts) or 'none'})"
 
 
 @torch.no_grad()
 def load_classifier(body: UFOBody, tensors: Mapping[str, Tensor]) -> Loaded:
-    """Put a classifier's weights into a body before its BatchNorms are frozen; the table of positions as it is.
+    """Load a classifier's weights into a body, before its BatchNorms are frozen.
 
     Args:
-        body: of the same size and normaliser, built for the classifier's image size.
-        tensors: the classifier's, by name.
+        body: body with the classifier's size, normaliser and image size.
+        tensors: name to tensor of the classifier's state dict.
 
     Raises:
-        ValueError: a tensor that the body lacks, one of its own that the classifier lacks, or another shape.
+        ValueError: the body and the classifier differ in the names or shapes of tensors.
     """
     own = body.net.state_dict()
     left = tuple(name for name in tensors if name.startswith(CLASSIFIER_ONLY))

@@ -1,18 +1,18 @@
-"""Attention normalisers: what stands in the place of softmax. The ablated quantity, one file a group.
+"""Attention normalisers, which take the place of softmax and are the ablated quantity; one file per group.
 
 A normaliser maps queries, keys and values to the output of one attention operation. Dimension letters:
 B batch, h heads, M queries, N keys, d channels of a head (``key_dim`` of q and k, ``value_dim`` of v).
 
     q (B, h, M, key_dim)    k (B, h, N, key_dim)    v (B, h, N, value_dim)    ->    (B, h, M, value_dim)
 
-The *context* is k^T v, (B, h, key_dim, value_dim): its rows are key channels, the axis that q contracts with,
-its columns value channels. XNorm (J. Song, "UFO-ViT", arXiv 2109.14382) normalises q over its channels and the
-context over key channels, so that every output entry is a cosine times two gains.
+The *context* is k^T v, (B, h, key_dim, value_dim). Its rows are key channels, which are contracted with q; its columns
+are value channels. XNorm (J. Song, "UFO-ViT", arXiv 2109.14382) normalises q over its channels and the context over key
+channels, so that every output entry is a cosine times two gains.
 """
 
 from __future__ import annotations
 
-from ufo.norms import control, paper, related  # registered in this order of their groups: control imports paper
+from ufo.norms import control, paper, related  # registers paper (imported by control), control, related in this order
 from ufo.norms.arithmetic import EPS, head_gain, l2_context, l2_normalise, scaled_context, token_scale
 from ufo.norms.contract import NORMS, AttentionNorm, Invariance, NormSpec, RegistrationError, build_norm, register
 from ufo.norms.contrasts import CONTRASTS, INTERACTIONS

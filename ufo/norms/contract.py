@@ -1,4 +1,4 @@
-"""What a normaliser is, what the registry knows of it, and how one becomes known.
+"""Base class, registry record and registration of normalisers.
 
 Shapes and letters as in `ufo.norms`.
 """
@@ -16,24 +16,24 @@ from ufo.registry import Registry
 N = TypeVar("N", bound="AttentionNorm")
 
 Invariance = Literal["q_scale", "k_channels", "v_channels", "token_repeat"]
-"""A change of the input that may leave the output as it is: q times a factor; each channel of k, or of v, times a
-factor of its own; every key and value given twice."""
+"""Change of the input that may leave the output unchanged: q scaled by a factor; each channel of k, or of v, scaled by
+its own factor; every key and value repeated."""
 
 
 class RegistrationError(ValueError):
-    """A normaliser that cannot be registered as it is written: its name, its group or its invariances."""
+    """Invalid registration of a normaliser: its name, group or invariances."""
 
 
 Group = Literal["paper", "control", "related", "plug-in"]
 
 
 class AttentionNorm(nn.Module):
-    """Base of every normaliser: ``forward(q, k, v)`` with the shapes of the module's head.
+    """Base class of normalisers: ``forward(q, k, v)`` with the shapes of `ufo.norms`.
 
-    The constructor draws no random numbers, and computes norms in at least float32.
+    Constructors must not draw random numbers. Norms must be computed in at least float32.
 
     Args:
-        num_heads: h; a learnable gain per head has the shape (h, 1, 1).
+        num_heads: h; a learnable gain per head has shape (h, 1, 1).
         key_dim: channels of q and k in one head.
         value_dim: channels of v in one head.
     """
@@ -51,20 +51,20 @@ class AttentionNorm(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class NormSpec:
-    """What the registry knows of a normaliser.
+    """Registry record of a normaliser.
 
     Args:
-        name: lower snake case; the same on the command line, in files and in figures.
-        label: as a figure's legend writes it.
-        formula: one line, in the letters of `ufo.norms`.
-        source: paper and place, or why it is here.
+        name: name in lower snake case, the same on the command line, in files and in figures.
+        label: label in figure legends.
+        formula: one-line formula, in the letters of `ufo.norms`.
+        source: paper and place, or the reason for including it.
         group: one of `Group`.
-        linear: whether its cost grows linearly with N at M = N.
-        cross: whether it can serve one query against many keys, as class attention needs.
+        linear: whether the cost grows linearly with N at M = N.
+        cross: whether it supports one query and many keys, as class attention needs.
         needs_dk_eq_dv: whether key_dim must equal value_dim.
-        invariances: exactly the changes of `Invariance` that leave its output as it is.
-        caveat: one sentence that stands wherever its result is shown; empty where there is none.
-        cls: the class.
+        invariances: all changes of `Invariance` that leave the output unchanged.
+        caveat: sentence to show with its results; empty for none.
+        cls: implementation.
     """
 
     name: str
@@ -96,15 +96,15 @@ def register(
     invariances: set[Invariance],
     caveat: str = "",
 ) -> Callable[[type[N]], type[N]]:
-    """Class decorator: make a normaliser known under its name. Arguments as `NormSpec`.
+    """Return a class decorator that registers a normaliser, with the arguments of `NormSpec`.
 
-    A class that comes again from the same module under the same name (a reloaded plug-in) takes the old one's place.
+    A class with the same module and name, as from a reloaded plug-in, replaces the registered one.
 
     Raises:
-        RegistrationError: the name is no lower snake case, another class has it, or a group or an invariance is none.
+        RegistrationError: the name is not lower snake case or is taken, or the group or an invariance is unknown.
     """
     if not name.isidentifier() or name != name.lower():
-        raise RegistrationError(f"a normaliser's name is lower snake case, not '{name}'")
+        raise RegistrationError(f"a normaliser's name must be lower snake case, not '{name}'")
     for what, given, valid in (("group", {group}, get_args(Group)), ("invariance", invariances, get_args(Invariance))):
         if unknown := sorted(set(given) - set(valid)):
             raise RegistrationError(f"normaliser '{name}': unknown {what} '{unknown[0]}'. Valid: {', '.join(valid)}")
@@ -126,7 +126,7 @@ def register(
         known = NORMS[name].cls if name in NORMS else None
         reloaded = known is not None and (known.__module__, known.__qualname__) == (cls.__module__, cls.__qualname__)
         if known is not None and not reloaded:
-            raise RegistrationError(f"normaliser '{name}' is registered already, by {known.__module__}")
+            raise RegistrationError(f"normaliser '{name}' is already registered by {known.__module__}")
         (NORMS.replace if reloaded else NORMS.add)(name, spec)
         return cls
 
@@ -137,8 +137,8 @@ def build_norm(name: str, *, num_heads: int, key_dim: int, value_dim: int) -> At
     """Build a normaliser by its registry name.
 
     Raises:
-        UnknownNameError: no such normaliser.
-        ValueError: it needs key_dim = value_dim, and they differ.
+        UnknownNameError: the normaliser is unknown.
+        ValueError: it needs key_dim = value_dim, but they differ.
     """
     spec = NORMS[name]
     if spec.needs_dk_eq_dv and key_dim != value_dim:

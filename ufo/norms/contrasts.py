@@ -1,4 +1,4 @@
-"""Pairs of arms whose difference means something, because they differ in one thing."""
+"""Contrasts: pairs of normalisers that differ in one factor, and interactions of contrasts."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Contrast:
-    """Two arms that differ in one thing, so that their difference means something.
+    """Two normalisers that differ in one factor, so that their difference measures its effect.
 
     Args:
-        arm: the first normaliser's name.
-        minus: the second's, subtracted from it.
-        isolates: the one thing in which they differ.
+        arm: name of the first normaliser.
+        minus: name of the second, which is subtracted.
+        isolates: factor in which they differ.
     """
 
     arm: str
@@ -22,12 +22,12 @@ class Contrast:
 
 @dataclass(frozen=True)
 class Interaction:
-    """Two contrasts that isolate the same thing in two places: whether it matters where.
+    """Difference of two contrasts that isolate the same factor under different conditions.
 
     Args:
-        first: a contrast.
-        second: the one that is subtracted from it.
-        isolates: what their difference tells.
+        first: first contrast.
+        second: second contrast, which is subtracted.
+        isolates: question that the difference answers.
     """
 
     first: Contrast

@@ -1,4 +1,4 @@
-"""The control group: arms that differ from one of the paper group in one thing."""
+"""The control group: normalisers that differ from one in the paper group in one factor."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class XNormFixed(AttentionNorm):
     invariances={"q_scale", "k_channels", "token_repeat"},
 )
 class XNormValue(AttentionNorm):
-    """XNorm with the context normalised over value channels: same shape and scale, another function."""
+    """XNorm with the context normalised over value channels: the same shape and scale, but another function."""
 
     def __init__(self, *, num_heads: int, key_dim: int, value_dim: int) -> None:
         super().__init__(num_heads=num_heads, key_dim=key_dim, value_dim=value_dim)
@@ -56,7 +56,7 @@ class XNormValue(AttentionNorm):
     caveat=SINGLE_L2_CAVEAT,
 )
 class SingleL2KV(AttentionNorm):
-    """L2 of the context alone, over key channels; q as it is."""
+    """L2 normalisation of the context only, over key channels; q is unchanged."""
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return q @ l2_context(k, v, dim=-2)
@@ -87,7 +87,7 @@ class RMSNorm(AttentionNorm):
     invariances={"token_repeat"},
 )
 class NoNorm(AttentionNorm):
-    """The plain product, divided by the number of keys."""
+    """The unnormalised product, divided by the number of keys."""
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         context, scale = scaled_context(k, v)

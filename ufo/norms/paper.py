@@ -1,4 +1,4 @@
-"""The paper group: XNorm, and what its ablation sets against it."""
+"""The paper group: XNorm and the alternatives in the paper's ablation."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class XNorm(AttentionNorm):
     invariances={"q_scale", "k_channels", "token_repeat"},
 )
 class L2(AttentionNorm):
-    """L2 of both factors over their own last axis, without a gain."""
+    """L2 normalisation of both factors over their last axes, without a gain."""
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return l2_normalise(q, dim=-1) @ l2_context(k, v, dim=-1)
@@ -58,7 +58,7 @@ class L2(AttentionNorm):
     caveat=SINGLE_L2_CAVEAT,
 )
 class SingleL2(AttentionNorm):
-    """L2 of q alone; the context keeps its scale, which grows with N and may overflow a half type."""
+    """L2 normalisation of q only; the context keeps its scale, which grows with N and may overflow half types."""
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return l2_normalise(q, dim=-1) @ (k.transpose(-2, -1) @ v)
@@ -73,7 +73,7 @@ class SingleL2(AttentionNorm):
     invariances={"q_scale", "v_channels", "token_repeat"},
 )
 class LayerNorm(AttentionNorm):
-    """LayerNorm of both factors over the axis that q contracts with; the affine is shared by the heads."""
+    """LayerNorm of both factors over the contracted axis; all heads share the affine parameters."""
 
     def __init__(self, *, num_heads: int, key_dim: int, value_dim: int) -> None:
         super().__init__(num_heads=num_heads, key_dim=key_dim, value_dim=value_dim)
@@ -95,7 +95,7 @@ class LayerNorm(AttentionNorm):
     invariances={"token_repeat"},
 )
 class Softmax(AttentionNorm):
-    """Scaled dot-product attention, quadratic in N: the field's reference."""
+    """Scaled dot-product attention, quadratic in N: the standard attention."""
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return F.scaled_dot_product_attention(q, k, v)

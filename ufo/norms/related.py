@@ -1,4 +1,4 @@
-"""The related group: what other linear attentions put in the place of softmax, as arms beside XNorm."""
+"""The related group: replacements for softmax in other linear attentions."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from ufo.norms.contract import AttentionNorm, register
     invariances={"token_repeat"},
 )
 class Efficient(AttentionNorm):
-    """Softmax of q over its channels and of k over the tokens: each output is a mean of the values, weighted twice."""
+    """Softmax of q over its channels and of k over the tokens: each output is a weighted mean of the values."""
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         scale = token_scale(k.shape[-2])
-        weights = (at_least_float32(k).softmax(-2) / scale).to(k.dtype)  # 1 / N alone would be rounded away in float16
+        weights = (at_least_float32(k).softmax(-2) / scale).to(k.dtype)  # scaled up, since 1 / N is inexact in float16
         context = weights.transpose(-2, -1) @ v * scale  # (B, h, key_dim, value_dim)
         return at_least_float32(q).softmax(-1).to(q.dtype) @ context
 
@@ -43,7 +43,7 @@ class Efficient(AttentionNorm):
     invariances={"token_repeat"},
 )
 class Elu(AttentionNorm):
-    """A positive feature map in the place of exp, normalised by the sum of the weights."""
+    """Positive feature map in place of exp, normalised by the sum of the weights."""
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         scale = token_scale(k.shape[-2])
@@ -63,7 +63,7 @@ class Elu(AttentionNorm):
     invariances={"q_scale", "token_repeat"},
 )
 class Cosine(AttentionNorm):
-    """Every value weighted by the cosine of query and key, divided by the number of keys."""
+    """Sum of the values weighted by the cosine of query and key, divided by the number of keys."""
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         context, scale = scaled_context(l2_normalise(k, dim=-1), v)
@@ -80,10 +80,10 @@ class Cosine(AttentionNorm):
     invariances={"q_scale", "k_channels", "token_repeat"},
 )
 class SimA(AttentionNorm):
-    """l1 of q and of k over the tokens; q's own would be its sign where there is one query, so no cross attention."""
+    """l1 normalisation of q and k over the tokens; a single query would reduce to its sign, so no cross attention."""
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        scale = token_scale(k.shape[-2])  # an entry is about 1 / N, too small for float16, and so scaled up
+        scale = token_scale(k.shape[-2])  # entries of about 1 / N, too small for float16, are scaled up
         context = l1_normalise(k, dim=-2, gain=1 / scale).transpose(-2, -1) @ v  # (B, h, key_dim, value_dim)
         return l1_normalise(q, dim=-2, gain=1 / scale**2) @ (context * scale) * scale**2
 
@@ -99,19 +99,19 @@ class SimA(AttentionNorm):
     invariances={"q_scale", "k_channels"},
 )
 class XCA(AttentionNorm):
-    """Cross-covariance attention: channels attend to channels, with a learnable temperature per head from 1."""
+    """Cross-covariance attention: channels attend to channels, with a learnable temperature per head, initially 1."""
 
     def __init__(self, *, num_heads: int, key_dim: int, value_dim: int) -> None:
         super().__init__(num_heads=num_heads, key_dim=key_dim, value_dim=value_dim)
         self.temperature = head_gain(num_heads)
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        scale = token_scale(k.shape[-2])  # 1 / sqrt(N) is small in float16, and so are the cosines' terms
+        scale = token_scale(k.shape[-2])  # entries of about 1 / sqrt(N), small in float16, are scaled up
         k = l2_normalise(k, dim=-2, gain=1 / scale)
         cosines = k.transpose(-2, -1) @ l2_normalise(q, dim=-2, gain=self.temperature)  # (B, h, key_dim, query channel)
         return v @ (at_least_float32(cosines) * scale).softmax(-2).to(v.dtype)
 
 
 def _elu_plus_one(x: Tensor) -> Tensor:
-    """Return x + 1 above 0 and exp(x) below; elu itself takes an exponential that is not vectorised on a CPU."""
+    """Return x + 1 above 0 and exp(x) below, faster than elu, whose exponential is not vectorised on a CPU."""
     return x.clamp(max=0).exp() + x.relu()

@@ -1,7 +1,7 @@
-"""What a part of a detection data set holds: images, and objects with boxes and outlines, as arrays.
+"""Annotations of a part of a detection data set, as arrays: images, and objects with boxes and outlines.
 
-Arrays, because COCO's 860,000 training objects take gigabytes as Python's dictionaries, in every process. Numbers stay
-as the annotation file has them, in float64, so that a score against these is one against the file.
+Arrays, because COCO's 860,000 training objects take gigabytes as Python dictionaries, in every process. Numbers are
+those of the annotation file, in float64, so that scores against them equal scores against the file.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-LEAST_SIDE_PX = 0.01
-"""Of a box within its image: what is smaller is no example, since in float32 it might have no side at all."""
+MIN_SIDE_PX = 0.01
+"""Smallest side of a box within its image: a smaller one is no example, since in float32 its side might be zero."""
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -25,15 +25,15 @@ Bools = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectRecord:
-    """An object as it is read.
+    """Object of an annotation file.
 
     Args:
-        id: of the annotation.
-        label: of its category, from 1; 0 is the background.
-        box: left, top, width, height, pixels.
-        area: of its outline, square pixels, as the file has it.
-        is_crowd: whether it stands for many objects that nobody told apart.
-        outline: polygons, each x, y, x, y, ...; or the run lengths of a mask, column by column, from background.
+        id: id of the annotation.
+        label: label of its category, from 1; 0 is the background.
+        box: left, top, width and height, in pixels.
+        area: area of its outline in square pixels, as in the file.
+        is_crowd: whether it stands for many objects that are not annotated one by one.
+        outline: polygons, each x, y, x, y, ...; or the run lengths of a mask, column by column, background first.
         is_mask: whether the outline is run lengths.
     """
 
@@ -48,25 +48,25 @@ class ObjectRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class Annotations:
-    """Images and objects of a part; n images, m objects, p outlines, c numbers of outlines.
+    """Images and objects of a part: n images, m objects, p outlines, c numbers of outlines.
 
     Args:
-        image_ids: (n,) as the file has them.
-        names: (n,) of the files, relative to the part's folder; empty where images are drawn.
-        heights: (n,) pixels.
-        widths: (n,) pixels.
-        first_object: (n + 1,) objects of image i are those from ``first_object[i]`` up to ``first_object[i + 1]``.
-        ids: (m,) of the annotations.
-        labels: (m,) from 1.
-        boxes: (m, 4) left, top, width, height, pixels.
-        areas: (m,) square pixels.
-        is_crowd: (m,).
-        is_mask: (m,) whether the outline is run lengths and not polygons.
-        first_outline: (m + 1,) as ``first_object``, of an object's outlines.
-        first_number: (p + 1,) as ``first_object``, of an outline's numbers.
-        numbers: (c,) of all outlines.
-        category_ids: (K,) of label 1, 2, ..., as the file has them.
-        category_names: (K,).
+        image_ids: (n,) ids of the images, as in the file.
+        names: (n,) file names, relative to the part's folder; empty if images are drawn.
+        heights: (n,) heights in pixels.
+        widths: (n,) widths in pixels.
+        first_object: (n + 1,) offsets: image i has the objects ``first_object[i]`` up to ``first_object[i + 1]``.
+        ids: (m,) ids of the annotations.
+        labels: (m,) labels, from 1.
+        boxes: (m, 4) left, top, width and height, in pixels.
+        areas: (m,) areas in square pixels.
+        is_crowd: (m,) whether an object is a crowd.
+        is_mask: (m,) whether an outline is run lengths instead of polygons.
+        first_outline: (m + 1,) offsets of an object's outlines, like ``first_object``.
+        first_number: (p + 1,) offsets of an outline's numbers, like ``first_object``.
+        numbers: (c,) numbers of all outlines.
+        category_ids: (K,) ids of labels 1, 2, ..., as in the file.
+        category_names: (K,) names of labels 1, 2, ....
     """
 
     image_ids: Ints
@@ -91,7 +91,7 @@ class Annotations:
 
     @property
     def classes(self) -> list[str]:
-        """Names of the categories, by label less 1."""
+        """Names of the categories, by label minus 1."""
         return [str(name) for name in self.category_names]
 
     @cached_property
@@ -101,19 +101,19 @@ class Annotations:
         ends = np.stack((self.widths[image], self.heights[image]), axis=1)  # (m, 2)
         low = self.boxes[:, :2].clip(0, ends)
         high = (self.boxes[:, :2] + self.boxes[:, 2:]).clip(0, ends)
-        return ((high - low) < LEAST_SIDE_PX).any(axis=1)
+        return ((high - low) < MIN_SIDE_PX).any(axis=1)
 
     def objects(self, image: int) -> range:
         """Return the rows of an image's objects."""
         return range(int(self.first_object[image]), int(self.first_object[image + 1]))
 
     def outlines(self, obj: int) -> list[Floats]:
-        """Return an object's polygons, or its one list of run lengths, as views."""
+        """Return an object's polygons, or its single list of run lengths, as views."""
         rows = range(int(self.first_outline[obj]), int(self.first_outline[obj + 1]))
         return [self.numbers[self.first_number[row] : self.first_number[row + 1]] for row in rows]
 
     def as_coco(self, images: Iterable[int]) -> dict[str, Any]:
-        """Return some images, and their objects, as a file of COCO's format holds them."""
+        """Return some images and their objects in COCO's file format."""
         kept = list(images)
         return {
             "images": [
@@ -145,12 +145,12 @@ class Annotations:
         }
 
     def save(self, path: Path) -> None:
-        """Write every array into one file."""
+        """Write all arrays to one file."""
         np.savez(path, **{field.name: getattr(self, field.name) for field in fields(self)})
 
     @classmethod
     def load(cls, path: Path) -> Annotations:
-        """Read what `save` wrote."""
+        """Load a file that `save` wrote."""
         with np.load(path) as arrays:
             return cls(**{field.name: arrays[field.name] for field in fields(cls)})
 
@@ -164,14 +164,14 @@ class Annotations:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageRecord:
-    """An image as it is read.
+    """Image of an annotation file.
 
     Args:
-        id: of the image.
-        name: of its file, relative to the part's folder; empty where it is drawn.
-        height: pixels.
-        width: pixels.
-        objects: in it.
+        id: id of the image.
+        name: file name, relative to the part's folder; empty if the image is drawn.
+        height: height in pixels.
+        width: width in pixels.
+        objects: objects in the image.
     """
 
     id: int
@@ -182,10 +182,10 @@ class ImageRecord:
 
 
 def pack(images: Sequence[ImageRecord], *, categories: dict[int, str]) -> Annotations:
-    """Put images and their objects into arrays.
+    """Pack images and their objects into arrays.
 
     Args:
-        images: in the order that their rows shall have.
+        images: images, in the order of their rows.
         categories: id to name, in the order of their labels.
 
     >>> square = ObjectRecord(
@@ -220,7 +220,7 @@ def pack(images: Sequence[ImageRecord], *, categories: dict[int, str]) -> Annota
 
 
 def _starts(counts: Iterable[int]) -> Ints:
-    """Return where each of some runs begins, and where the last ends.
+    """Return the start of each run, and the end of the last.
 
     >>> _starts([2, 0, 3]).tolist()
     [0, 2, 2, 5]

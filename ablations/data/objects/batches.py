@@ -1,4 +1,4 @@
-"""The batches of a detector's training: images of like aspect together, at scales drawn by (seed, epoch)."""
+"""Batches of a detector's training: images of like aspect together, at scales drawn by (seed, epoch)."""
 
 from __future__ import annotations
 
@@ -12,43 +12,42 @@ from torch.utils.data import DataLoader, Dataset
 
 from ablations.data.epoch import EpochBatches, Rank
 from ablations.data.objects.annotations import Annotations, Ints
-from ablations.data.objects.sample import Pictures, Target, View, see, whole_batch
+from ablations.data.objects.sample import ImageReader, Target, View, collate, load_view
 from ablations.data.order import epoch_order
 from ablations.data.streams import epoch_generator
 
 ObjectBatch = tuple[list[Tensor], list[Target]]
-"""Images (3, H, W) float32 of 0 to 1, each of its own size; the objects of each."""
+"""Images (3, H, W) float32 from 0 to 1, each of its own size; targets of the images."""
 
 
 class ObjectTrainBatches(EpochBatches[ObjectBatch]):
-    """The batches of an epoch: order, scales and mirroring from streams keyed by (seed, epoch).
+    """Training batches, with order, scales and mirroring from streams keyed by (seed, epoch).
 
-    Upright images are batched with upright ones, others with others, in the order drawn; what is left of the two at the
-    end is put together. The samples that do not fill a last batch are left out of that epoch; each epoch leaves out
-    others.
+    Portrait images are batched together, and so are the others, in the order drawn; the last batch mixes the rest.
+    Samples that do not fill a last batch are dropped, other ones in each epoch.
 
     Args:
-        annotations: of the part.
-        pictures: of the part.
-        rows: (n,) of the part that are trained on.
-        batch_size: images of a batch, at most n.
-        sides: pixels, of which each image's shorter side gets one.
-        longest: pixels that a longer side may have.
-        mirrors: whether half of the images are mirrored, left and right.
-        seed: the cell's.
-        workers: processes that decode; any number gives the same batches.
-        device: of the batches.
-        rank: whose part of each batch is given.
+        annotations: annotations of the part.
+        read_image: reader of the part's images.
+        rows: (n,) rows of the part to train on.
+        batch_size: number of images in a batch, at most n.
+        sides: values in pixels that an image's shorter side is drawn from.
+        longest: limit of an image's longer side, in pixels.
+        mirrors: whether images are mirrored left to right with probability 1/2.
+        seed: seed of the cell.
+        workers: number of decoding processes; the batches do not depend on it.
+        device: device of the batches.
+        rank: process whose share of each batch is yielded.
 
     Raises:
-        ValueError: batches that the processes cannot share.
+        ValueError: batch size that the processes cannot share.
     """
 
     def __init__(
         self,
         *,
         annotations: Annotations,
-        pictures: Pictures,
+        read_image: ImageReader,
         rows: Ints,
         batch_size: int,
         sides: Sequence[int],
@@ -61,13 +60,13 @@ class ObjectTrainBatches(EpochBatches[ObjectBatch]):
     ) -> None:
         super().__init__(batch_size=batch_size, rank=rank)
         if batch_size % rank.world_size:
-            raise ValueError(f"batches of {batch_size} cannot be shared by {rank.world_size} processes alike")
+            raise ValueError(f"batch_size={batch_size}: must be a multiple of {rank.world_size} (processes)")
         self.rows, self.sides, self.seed = rows, tuple(sides), seed
         self.mirrors, self.device = mirrors, device
         self._is_upright = annotations.heights[rows] > annotations.widths[rows]
         self._views: list[list[View]] = []
         self._drawn = _Drawn()
-        self._loader = _load(_Views(annotations, pictures, longest), self._drawn, whole_batch, workers=workers)
+        self._loader = _load(_Views(annotations, read_image, longest), self._drawn, collate, workers=workers)
 
     def __len__(self) -> int:
         return len(self.rows) // self.batch_size
@@ -77,7 +76,7 @@ class ObjectTrainBatches(EpochBatches[ObjectBatch]):
         n = len(self.rows)
         order = epoch_order(n, repeats=1, seed=self.seed, epoch=epoch).tolist()
         generator = epoch_generator(self.seed, "augment", epoch)
-        sides = torch.randint(len(self.sides), (n,), generator=generator).tolist()  # of each sample of the part
+        sides = torch.randint(len(self.sides), (n,), generator=generator).tolist()  # of each sample of the split
         mirrored = (torch.rand(n, generator=generator) < (0.5 if self.mirrors else 0.0)).tolist()
         batches = by_aspect(order, self._is_upright.tolist(), batch_size=self.batch_size)
         self._views = [[View(int(self.rows[i]), self.sides[sides[i]], mirrored[i]) for i in batch] for batch in batches]
@@ -94,31 +93,31 @@ class ObjectTrainBatches(EpochBatches[ObjectBatch]):
 
 
 class ObjectEvalBatches:
-    """Images of a split in their order, one by one and as they are, so that none is padded to its neighbours' size.
+    """Images of a split, in order, one at a time and unscaled, so that none is padded to another's size.
 
     Args:
-        annotations: of the part.
-        pictures: of the part.
-        rows: (n,) of the part that are looked at.
-        workers: processes that decode.
-        device: of the images.
-        rank: which images are given: of W processes, each takes every W-th.
+        annotations: annotations of the part.
+        read_image: reader of the part's images.
+        rows: (n,) rows of the part to evaluate.
+        workers: number of decoding processes.
+        device: device of the images.
+        rank: process whose share is yielded: of W processes, each takes every W-th image.
     """
 
     def __init__(
         self,
         *,
         annotations: Annotations,
-        pictures: Pictures,
+        read_image: ImageReader,
         rows: Ints,
         workers: int,
         device: torch.device,
         rank: Rank = Rank(),  # noqa: B008  # frozen
     ) -> None:
-        self.annotations, self.pictures, self.rows = annotations, pictures, rows
+        self.annotations, self.read_image, self.rows = annotations, read_image, rows
         self.device = device
         self._own = [[int(row)] for row in rows[rank.number :: rank.world_size]]
-        self._loader = _load(_Plain(pictures), self._own, _only, workers=workers)
+        self._loader = _load(_Plain(read_image), self._own, _only, workers=workers)
 
     def __len__(self) -> int:
         return len(self._own)
@@ -129,7 +128,7 @@ class ObjectEvalBatches:
 
 
 def by_aspect(order: Sequence[int], is_upright: Sequence[bool], *, batch_size: int) -> list[list[int]]:
-    """Part an order into full batches of one aspect, each where its last image comes; at the end, of what is left.
+    """Split an order into full batches of one orientation, by the place of their last image; the rest forms one.
 
     >>> by_aspect([0, 1, 2, 3, 4, 5], [True, False, True, True, False, False], batch_size=2)
     [[0, 2], [1, 4], [3, 5]]
@@ -147,27 +146,27 @@ def by_aspect(order: Sequence[int], is_upright: Sequence[bool], *, batch_size: i
 
 
 class _Views(Dataset[Any]):
-    """Gives samples by their views."""
+    """Data set of samples, indexed by their views."""
 
-    def __init__(self, annotations: Annotations, pictures: Pictures, longest: int) -> None:
-        self.annotations, self.pictures, self.longest = annotations, pictures, longest
+    def __init__(self, annotations: Annotations, read_image: ImageReader, longest: int) -> None:
+        self.annotations, self.read_image, self.longest = annotations, read_image, longest
 
     def __getitem__(self, view: View) -> tuple[Tensor, Target]:
-        return see(view, self.pictures, self.annotations, longest=self.longest)
+        return load_view(view, self.read_image, self.annotations, longest=self.longest)
 
 
 class _Plain(Dataset[Any]):
-    """Gives images by their rows, as they are."""
+    """Data set of unscaled images, indexed by their rows."""
 
-    def __init__(self, pictures: Pictures) -> None:
-        self.pictures = pictures
+    def __init__(self, read_image: ImageReader) -> None:
+        self.read_image = read_image
 
     def __getitem__(self, row: int) -> tuple[int, Tensor]:
-        return row, torch.from_numpy(self.pictures(row).copy()).permute(2, 0, 1).float() / 255
+        return row, torch.from_numpy(self.read_image(row).copy()).permute(2, 0, 1).float() / 255
 
 
 class _Drawn:
-    """The views that the loader is to give, batch by batch, since it keeps its sampler for good."""
+    """Sampler of the current views, batch by batch, since a loader keeps its sampler for its lifetime."""
 
     def __init__(self) -> None:
         self.views: list[list[View]] = []
@@ -185,8 +184,8 @@ def _load(dataset: Dataset[Any], batches: Any, collate: Callable[[list[Any]], An
         batch_sampler=batches,
         num_workers=workers,
         collate_fn=collate,
-        multiprocessing_context="fork" if workers else None,  # whose children know when the cell is gone
-        generator=torch.Generator(),  # of seeds for the workers, who draw nothing; else the global one would be moved
+        multiprocessing_context="fork" if workers else None,  # forked workers notice when the cell's process ends
+        generator=torch.Generator(),  # of worker seeds, which have no effect; otherwise the global one is used
     )
 
 

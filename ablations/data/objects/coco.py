@@ -1,8 +1,7 @@
-"""COCO's files of instances: read whole, and checked record by record before the first step.
+"""Reader of COCO's instance files, which checks every record before the first step.
 
-What COCO's own files hold is taken as COCO takes it: crowds are no examples and excuse what is found in them, an image
-without objects is one of background, and a box without width or height is no example. What no tool could make sense of
-stops the command, with the record's name.
+The content is interpreted as in COCO: crowds are no examples, and detections inside them do not count; images without
+objects are background; boxes without width or height are no examples. An invalid record stops the command.
 """
 
 from __future__ import annotations
@@ -19,24 +18,24 @@ from ablations.config import UsageError
 from ablations.data.objects.annotations import Annotations, ImageRecord, ObjectRecord, pack
 
 LARGEST = 2**63
-"""Of a number that has to fit into 64 bits."""
+"""Bound on the absolute value of a number that has to fit into 64 bits."""
 
-LEAST_POLYGON = 6
-"""Numbers of a polygon: three points."""
+MIN_POLYGON = 6
+"""Smallest number of coordinates in a polygon: three points."""
 
 
 def read_coco(path: Path, *, folder: Path) -> Annotations:
-    """Read a file of COCO's instances.
+    """Read and check one of COCO's instance files.
 
     Args:
-        path: of the JSON file.
-        folder: of its images; each of them is looked for.
+        path: path of the JSON file.
+        folder: folder of its images, all of which must exist.
 
     Raises:
-        UsageError: the file is not there or is no JSON, or a record in it makes no sense; a line with its name.
+        UsageError: missing file, invalid JSON, or invalid record; the message names it.
 
     Returns:
-        Images by their id, and each one's objects in the file's order.
+        Images sorted by id, each with its objects in the file's order.
     """
     data = _read(path)
     where = path.name
@@ -48,7 +47,7 @@ def read_coco(path: Path, *, folder: Path) -> Annotations:
     for record in data["annotations"]:
         obj, image = _object(record, where, images, labels)
         if obj.id in seen:
-            raise UsageError(f"{where}: annotation {obj.id} comes twice")
+            raise UsageError(f"{where}: annotation {obj.id} is listed twice; remove one")
         seen.add(obj.id)
         objects[image].append(obj)
     rows = [
@@ -65,26 +64,26 @@ def read_coco(path: Path, *, folder: Path) -> Annotations:
 
 
 def notes_on(annotations: Annotations, part: str) -> list[str]:
-    """Say what of a part is no example of its category, and why.
+    """Return notes on the images and objects of a part that are no examples of a category.
 
     Args:
-        annotations: of the part.
-        part: its name.
+        annotations: annotations of the part.
+        part: name of the part.
     """
     notes = []
     counts = np.diff(annotations.first_object)
     if num := int((counts == 0).sum()):
         name = annotations.image_ids[np.argmin(counts)]
-        what = "trained on as background" if part == "train" else "in which all that is found is wrong"
-        notes.append(f"{part}: {_of(num, 'image')} without objects (the first is {name}), {what}")
+        what = "used as background in training" if part == "train" else "in which every detection is wrong"
+        notes.append(f"{part}: {_count(num, 'image')} without objects (the first is {name}), {what}")
     if num := int(annotations.is_crowd.sum()):
         first = annotations.ids[np.argmax(annotations.is_crowd)]
-        notes.append(f"{part}: {_of(num, 'crowd')} (the first is annotation {first}), no examples, as COCO has it")
+        notes.append(f"{part}: {_count(num, 'crowd')} (the first is annotation {first}), no examples, as in COCO")
     flat = annotations.is_flat & ~annotations.is_crowd
     if num := int(flat.sum()):
         first = annotations.ids[np.argmax(flat)]
         what = f"without width or height in the image (the first is annotation {first})"
-        notes.append(f"{part}: {_of(num, 'box')} {what}, no examples")
+        notes.append(f"{part}: {_count(num, 'box')} {what}, no examples")
     return notes
 
 
@@ -98,21 +97,21 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         data = json.loads(text)
     except json.JSONDecodeError as error:
-        raise UsageError(f"{path} is no JSON: {error.msg} in line {error.lineno}, column {error.colno}") from None
+        raise UsageError(f"{path} is not JSON: {error.msg} in line {error.lineno}, column {error.colno}") from None
     for key in ("images", "annotations", "categories"):
         if not isinstance(data, dict) or not isinstance(data.get(key), list):
-            raise UsageError(f"{path} is none of COCO's instances: it has no list of {key}")
+            raise UsageError(f"{path} is not one of COCO's instance files: it has no list of {key}")
     return data
 
 
 def _categories(data: Mapping[str, Any], where: str) -> dict[int, str]:
-    """Return the names of the categories by id, in the ids' order, which is that of the labels."""
+    """Return the names of the categories by id, sorted by id, which is the order of the labels."""
     found: dict[int, str] = {}
     for index, record in enumerate(data["categories"]):
         name = f"{where}: category number {index + 1} of the list"
         _check(record, {"id": int, "name": str}, name)
         if record["id"] in found:
-            raise UsageError(f"{where}: category {record['id']} comes twice")
+            raise UsageError(f"{where}: category {record['id']} is listed twice; remove one")
         found[record["id"]] = record["name"]
     if not found:
         raise UsageError(f"{where} has no categories")
@@ -126,7 +125,7 @@ def _images(data: Mapping[str, Any], where: str, folder: Path) -> dict[int, dict
         name = f"{where}: image {record['id']}"
         _check(record, {"file_name": str, "height": int, "width": int}, name)
         if record["id"] in found:
-            raise UsageError(f"{name} comes twice")
+            raise UsageError(f"{name} is listed twice; remove one")
         if min(record["height"], record["width"]) < 1:
             raise UsageError(f"{name} has no pixels: {record['height']} x {record['width']}")
         found[record["id"]] = record
@@ -136,7 +135,7 @@ def _images(data: Mapping[str, Any], where: str, folder: Path) -> dict[int, dict
     if missing:
         more = f", and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise UsageError(
-            f"{where}: image {missing[0]['id']} is not there: no file {folder / missing[0]['file_name']}{more}"
+            f"{where}: image {missing[0]['id']} not found: no file {folder / missing[0]['file_name']}{more}"
         )
     return found
 
@@ -144,20 +143,20 @@ def _images(data: Mapping[str, Any], where: str, folder: Path) -> dict[int, dict
 def _object(
     record: Any, where: str, images: Mapping[int, Mapping[str, Any]], labels: Mapping[int, int]
 ) -> tuple[ObjectRecord, int]:
-    """Check one annotation; return it, and the id of its image."""
+    """Check one annotation, and return it with the id of its image."""
     _check(record, {"id": int}, f"{where}: an annotation")
     name = f"{where}: annotation {record['id']}"
     _check(record, {"image_id": int, "category_id": int, "bbox": list, "segmentation": (list, dict)}, name)
     if record["image_id"] not in images:
-        raise UsageError(f"{name}: no image {record['image_id']} in the list")
+        raise UsageError(f"{name}: unknown image_id {record['image_id']}: not in the list of images")
     if record["category_id"] not in labels:
-        raise UsageError(f"{name}: no category {record['category_id']} in the list")
+        raise UsageError(f"{name}: unknown category_id {record['category_id']}: not in the list of categories")
     box = record["bbox"]
     if len(box) != 4 or not all(_is_number(side) for side in box) or min(box[2:]) < 0:
-        raise UsageError(f"{name}: bbox {box} is no left, top, width and height")
+        raise UsageError(f"{name}: bbox {box} must be left, top, width and height")
     area = record.get("area", box[2] * box[3])
     if not _is_number(area):
-        raise UsageError(f"{name}: area {area} is no number")
+        raise UsageError(f"{name}: area {area} must be a number")
     outline, is_mask = _outline(record["segmentation"], name, images[record["image_id"]])
     obj = ObjectRecord(
         id=record["id"],
@@ -172,25 +171,27 @@ def _object(
 
 
 def _outline(segmentation: Any, name: str, image: Mapping[str, Any]) -> tuple[list[list[float]], bool]:
-    """Return polygons, or one list of run lengths, and which of them it is."""
+    """Return polygons or one list of run lengths, and whether it is run lengths."""
     if isinstance(segmentation, dict):
         return [_run_lengths(segmentation, name, image)], True
     if not segmentation:
         raise UsageError(f"{name} has no outline: its segmentation is empty")
     for polygon in segmentation:
         if not isinstance(polygon, list) or not all(_is_number(number) for number in polygon):
-            raise UsageError(f"{name}: a polygon is no list of numbers")
-        if len(polygon) < LEAST_POLYGON or len(polygon) % 2:
-            raise UsageError(f"{name}: a polygon of {len(polygon) / 2:g} points, where three are needed at least")
+            raise UsageError(f"{name}: a polygon is not a list of numbers")
+        if len(polygon) < MIN_POLYGON or len(polygon) % 2:
+            raise UsageError(
+                f"{name}: a polygon has {len(polygon) / 2:g} points; it needs at least three, each x and y"
+            )
     return segmentation, False
 
 
 def _run_lengths(segmentation: Mapping[str, Any], name: str, image: Mapping[str, Any]) -> list[float]:
-    """Return the run lengths of a mask, uncompressed."""
+    """Return the uncompressed run lengths of a mask."""
     size = [image["height"], image["width"]]
     counts = segmentation.get("counts")
     if segmentation.get("size") != size:
-        raise UsageError(f"{name}: its mask is {segmentation.get('size')}, and its image {size}")
+        raise UsageError(f"{name}: the size of its mask is {segmentation.get('size')}, that of its image {size}")
     if isinstance(counts, str):
         from faster_coco_eval.core import mask
 
@@ -201,12 +202,12 @@ def _run_lengths(segmentation: Mapping[str, Any], name: str, image: Mapping[str,
     if not isinstance(counts, list) or not all(type(count) is int and count >= 0 for count in counts):
         raise UsageError(f"{name}: its mask has no counts")
     if sum(counts) != math.prod(size):
-        raise UsageError(f"{name}: its mask has {sum(counts)} pixels, and its image {math.prod(size)}")
+        raise UsageError(f"{name}: its mask has {sum(counts)} pixels, its image {math.prod(size)}")
     return counts
 
 
 def run_lengths(bits: Any) -> list[float]:
-    """Return a mask's run lengths, column by column, the first of background.
+    """Return a mask's run lengths, column by column, starting with background.
 
     >>> run_lengths(np.array([[0, 1], [1, 1]]))
     [1, 3]
@@ -220,22 +221,22 @@ def run_lengths(bits: Any) -> list[float]:
 
 
 def _check(record: Any, wanted: Mapping[str, Any], name: str) -> None:
-    """Check that a record has some keys, of some types."""
+    """Check that a record has the wanted keys, with values of the wanted types."""
     if not isinstance(record, dict):
-        raise UsageError(f"{name} is no record: {record!r:.60}")
+        raise UsageError(f"{name} is not a record: {record!r:.60}")
     for key, kind in wanted.items():
         value = record.get(key)
         if key not in record:
             raise UsageError(f"{name} has no {key}")
         is_large = isinstance(value, int) and abs(value) >= LARGEST
         if isinstance(value, bool) or not isinstance(value, kind) or is_large:
-            raise UsageError(f"{name}: {key} is {value!r:.60}")
+            raise UsageError(f"{name}: invalid {key}: {value!r:.60}")
 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _of(count: int, noun: str) -> str:
+def _count(count: int, noun: str) -> str:
     plural = "boxes" if noun == "box" else f"{noun}s"
     return f"{count:,} {noun if count == 1 else plural}"

@@ -1,4 +1,4 @@
-"""The batches of a cell that detects."""
+"""Batches of a detection cell."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ ObjectData = CellData[ObjectTrainBatches, ObjectEvalBatches]
 
 
 def load_objects(config: CellConfig, info: DataInfo, *, workers: int, device: torch.device, rank: Rank) -> ObjectData:
-    """Make the batches of a cell.
+    """Make the batches of a detection cell.
 
     Args:
-        config: the cell.
-        info: its data set, in the cache.
-        workers: processes that decode; any number gives the same batches.
-        device: of the batches.
-        rank: whose part of each batch is given.
+        config: configuration of the cell.
+        info: data set of the cell, in the cache.
+        workers: number of decoding processes; the batches do not depend on it.
+        device: device of the batches.
+        rank: process whose share of each batch is yielded.
 
     Raises:
-        ValueError: batches that the processes cannot share.
+        ValueError: batch size that the processes cannot share.
     """
     found = split_objects(info, train_limit=config.images.train_limit, with_test=config.run.scored_on == "test")
-    annotations, pictures, rows = found["train"]
+    annotations, read_image, rows = found["train"]
     train = ObjectTrainBatches(
         annotations=annotations,
-        pictures=pictures,
+        read_image=read_image,
         rows=rows,
         batch_size=config.optimisation.batch_size,
         sides=[int(side) for side in config.detection.train_sides.split(JOINT)],
@@ -44,14 +44,14 @@ def load_objects(config: CellConfig, info: DataInfo, *, workers: int, device: to
         device=device,
         rank=rank,
     )
-    looked_at = {
-        split: ObjectEvalBatches(annotations=held, pictures=seen, rows=which, workers=workers, device=device, rank=rank)
-        for split, (held, seen, which) in found.items()
+    evaluation = {
+        split: ObjectEvalBatches(annotations=held, read_image=own, rows=rows, workers=workers, device=device, rank=rank)
+        for split, (held, own, rows) in found.items()
         if split != "train"
     }
     return CellData(
         train=train,
-        val=looked_at["val"],
-        test=looked_at.get("test"),
-        split_hash=split_hash({split: torch.from_numpy(which) for split, (_, _, which) in found.items()}),
+        val=evaluation["val"],
+        test=evaluation.get("test"),
+        split_hash=split_hash({split: torch.from_numpy(rows) for split, (_, _, rows) in found.items()}),
     )

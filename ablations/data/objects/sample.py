@@ -1,4 +1,4 @@
-"""One image and its objects as a step sees them: at a drawn scale, mirrored or not."""
+"""One image and its objects as a training sample: at a drawn scale, mirrored or not."""
 
 from __future__ import annotations
 
@@ -18,34 +18,34 @@ from ablations.config import UsageError
 from ablations.data.objects.annotations import Annotations
 
 Target = dict[str, Tensor]
-"""What torchvision's detectors train on. Of an image's m objects: ``boxes`` (m, 4) left, top, right, bottom, pixels;
-``labels`` (m,); ``masks`` (m, H, W) uint8."""
+"""Input of torchvision's detectors for an image with m objects: ``boxes`` (m, 4) left, top, right and bottom, in
+pixels; ``labels`` (m,); ``masks`` (m, H, W) uint8."""
 
 
-class Pictures(Protocol):
-    """Where a part's images come from."""
+class ImageReader(Protocol):
+    """Reader of a part's images."""
 
     def __call__(self, row: int) -> npt.NDArray[np.uint8]:
-        """Return an image, (H, W, 3)."""
+        """Return the image of a row, (H, W, 3)."""
 
 
 @dataclass(frozen=True)
 class Files:
-    """Images in a folder.
+    """Image files in a folder.
 
     Args:
-        folder: of the part.
-        annotations: of it.
+        folder: folder of the part.
+        annotations: annotations of the part.
     """
 
     folder: Path
     annotations: Annotations
 
     def __call__(self, row: int) -> npt.NDArray[np.uint8]:
-        """Decode an image, as it lies in its file: boxes are of the pixels, whatever the camera noted.
+        """Decode an image without applying its EXIF orientation, since boxes refer to the pixels as stored.
 
         Raises:
-            UsageError: it cannot be read, or has another size than its annotations say.
+            UsageError: unreadable image, or a size other than in its annotations.
         """
         path = self.folder / str(self.annotations.names[row])
         try:
@@ -56,18 +56,18 @@ class Files:
         wanted = int(self.annotations.heights[row]), int(self.annotations.widths[row])
         if pixels.shape[:2] != wanted:
             got = " x ".join(str(side) for side in pixels.shape[:2])
-            raise UsageError(f"{path} has {got} pixels, and its annotations say {wanted[0]} x {wanted[1]}")
+            raise UsageError(f"{path} has {got} pixels, but its annotations say {wanted[0]} x {wanted[1]}")
         return pixels
 
 
 @dataclass(frozen=True)
 class View:
-    """How a step sees an image.
+    """Scale and mirroring of an image in a training step.
 
     Args:
-        row: of the part.
-        side: pixels of the shorter side, unless the longer would become too long.
-        mirrored: left and right.
+        row: row of the part.
+        side: shorter side in pixels, unless the longer side would exceed its limit.
+        mirrored: whether the image is mirrored left to right.
     """
 
     row: int
@@ -76,7 +76,7 @@ class View:
 
 
 def scaled_size(height: int, width: int, *, side: int, longest: int) -> tuple[int, int]:
-    """Return the size of an image whose shorter side becomes ``side``, and the longer at most ``longest``.
+    """Return the size of an image scaled to a shorter side of ``side`` and a longer side of at most ``longest``.
 
     >>> scaled_size(480, 640, side=800, longest=1333), scaled_size(100, 400, side=800, longest=1333)
     ((800, 1067), (333, 1333))
@@ -85,28 +85,28 @@ def scaled_size(height: int, width: int, *, side: int, longest: int) -> tuple[in
     return max(1, round(height * factor)), max(1, round(width * factor))
 
 
-def see(view: View, pictures: Pictures, annotations: Annotations, *, longest: int) -> tuple[Tensor, Target]:
-    """Load an image and its objects as a view has them.
+def load_view(view: View, read_image: ImageReader, annotations: Annotations, *, longest: int) -> tuple[Tensor, Target]:
+    """Load an image and its objects, scaled and mirrored as in a view.
 
-    Scaled between the four nearest pixels, as torchvision's detectors do when they evaluate. Crowds, and boxes without
-    width or height in the image, are no examples.
+    Interpolation is bilinear, as in torchvision's detectors at evaluation. Crowds, and boxes without width or height in
+    the image, are no examples.
 
     Args:
-        view: of the image.
-        pictures: of its part.
-        annotations: of its part.
-        longest: pixels that the longer side may have.
+        view: scale and mirroring of the image.
+        read_image: reader of the part's images.
+        annotations: annotations of the part.
+        longest: limit of the longer side, in pixels.
 
     Returns:
-        The image (3, H, W) float32 of 0 to 1, and its objects.
+        Image (3, H, W) float32 from 0 to 1, and its objects.
 
     Raises:
-        UsageError: the image cannot be read.
+        UsageError: unreadable image.
     """
-    pixels = torch.from_numpy(pictures(view.row).copy()).permute(2, 0, 1)  # (3, H, W)
+    pixels = torch.from_numpy(read_image(view.row).copy()).permute(2, 0, 1)  # (3, H, W)
     old_height, old_width = pixels.shape[1:]
     height, width = scaled_size(old_height, old_width, side=view.side, longest=longest)
-    # In whole levels: interpolated as float32, the last bits would hang on how many threads a process has.
+    # As uint8: in float32, the last bits would depend on the number of threads.
     image = F.interpolate(pixels[None], size=(height, width), mode="bilinear", align_corners=False)[0].float() / 255
     factors = width / old_width, height / old_height
     objects = annotations.objects(view.row)
@@ -146,7 +146,7 @@ def _mirror(image: Tensor, target: Target) -> tuple[Tensor, Target]:
     return image.flip(2), {**target, "boxes": boxes, "masks": target["masks"].flip(2)}
 
 
-def whole_batch(samples: Sequence[tuple[Tensor, Target]]) -> tuple[list[Tensor], list[Target]]:
-    """Put samples side by side; their images differ in size."""
+def collate(samples: Sequence[tuple[Tensor, Target]]) -> tuple[list[Tensor], list[Target]]:
+    """Collate samples into lists, since their images differ in size."""
     images, targets = zip(*samples, strict=True)
     return list(images), list(targets)

@@ -1,7 +1,7 @@
-"""Shapes: circles, rectangles and triangles that overlap, drawn on the fly from a seed; nothing to download.
+"""Shapes: overlapping circles, rectangles and triangles, drawn on demand from a seed; nothing to download.
 
-An image depends on (its part, its row) alone. What covers another hides it: outlines, boxes and areas are of what can
-be seen, as COCO's are.
+An image depends only on (its part, its row). Outlines, boxes and areas are those of the visible pixels of a shape, as
+in COCO.
 """
 
 from __future__ import annotations
@@ -21,39 +21,39 @@ from ablations.data.objects.coco import run_lengths
 from ufo.init import keyed_generator
 
 CATEGORIES = {1: "circle", 2: "rectangle", 3: "triangle"}
-"""Id to name."""
+"""Category id to name."""
 
 SIDE = 128
-"""Pixels of an image's side, unless asked otherwise."""
+"""Default side of an image, in pixels."""
 
-LEAST_SIDE = 32
-"""Pixels below which a small triangle is a few dots."""
+MIN_SIDE = 32
+"""Smallest side of an image, in pixels; below, a small triangle is a few dots."""
 
 PARTS = {"train": 1000, "val": 100, "test": 200}
-"""Images of each part."""
+"""Number of images in each part."""
 
-MOST_SHAPES = 6
-"""Shapes of an image; there is one at least."""
+MAX_SHAPES = 6
+"""Largest number of shapes in an image; the smallest is 1."""
 
 RADII = (0.08, 0.3)
-"""Least and largest radius of the circle around a shape, as a share of the image's side; uniform in its logarithm."""
+"""Smallest and largest radius of the circle around a shape, as a share of the image's side; log-uniform."""
 
-LEAST_SEEN = 0.4
-"""Share of a shape that can be seen at least: one that would hide more of another is drawn anew."""
+MIN_VISIBLE = 0.4
+"""Smallest visible share of a shape: one that would hide more of another is drawn again."""
 
 TRIES = 20
-"""Draws of a shape, after which the image does without it."""
+"""Number of draws of a shape, after which it is omitted."""
 
 VERSION = 1
-"""Of what is drawn: another one is another data set."""
+"""Version of the drawing; another one is another data set."""
 
 
 @dataclass(frozen=True)
 class Shapes:
-    """The data set of shapes.
+    """Data set of shapes.
 
     Args:
-        side: pixels of an image's side.
+        side: side of an image, in pixels.
     """
 
     side: int = SIDE
@@ -61,16 +61,16 @@ class Shapes:
     root: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
-        if self.side < LEAST_SIDE:
-            raise UsageError(f"image_size {self.side}: shapes of less than {LEAST_SIDE} px cannot be told apart")
+        if self.side < MIN_SIDE:
+            raise UsageError(f"image_size={self.side}: must be at least {MIN_SIDE} px for shapes")
 
     @property
     def fingerprint(self) -> str:
-        """What tells these images from others."""
+        """Identifier of the images."""
         return f"shapes-v{VERSION}-{self.side}"
 
     def read(self) -> dict[str, Annotations]:
-        """Draw every image and return what is in each part."""
+        """Draw every image and return the annotations of each part."""
         return {part: self.annotations(part) for part in PARTS}
 
     def image(self, part: str, row: int) -> npt.NDArray[np.uint8]:
@@ -78,7 +78,7 @@ class Shapes:
         return _draw(self.side, part, row)[0]
 
     def annotations(self, part: str) -> Annotations:
-        """Draw every image of a part and return what is in it."""
+        """Draw every image of a part and return their annotations."""
         images, number = [], 0
         for row in range(PARTS[part]):
             objects = []
@@ -91,11 +91,11 @@ class Shapes:
 
 @dataclass(frozen=True)
 class DrawnShapes:
-    """The images of a part.
+    """Images of a part.
 
     Args:
-        shapes: the data set.
-        part: of it.
+        shapes: data set.
+        part: name of the part.
     """
 
     shapes: Shapes
@@ -121,33 +121,33 @@ def _record(number: int, label: int, mask: npt.NDArray[np.bool_]) -> ObjectRecor
 
 
 def _draw(side: int, part: str, row: int) -> tuple[npt.NDArray[np.uint8], list[tuple[int, npt.NDArray[np.bool_]]]]:
-    """Draw an image; return it, and the label and the visible mask of each shape."""
+    """Draw an image, and return it with the label and visible mask of each shape."""
     generator = keyed_generator(0, "shapes", VERSION, part, row)
-    seen: list[tuple[int, npt.NDArray[np.bool_]]] = []
+    visible: list[tuple[int, npt.NDArray[np.bool_]]] = []
     colors: list[npt.NDArray[np.float64]] = []
-    whole: list[int] = []
+    areas: list[int] = []
     background = _numbers(generator, 3)
-    for _ in range(1 + int(torch.randint(MOST_SHAPES, (), generator=generator))):
+    for _ in range(1 + int(torch.randint(MAX_SHAPES, (), generator=generator))):
         for _ in range(TRIES):
             label = 1 + int(torch.randint(len(CATEGORIES), (), generator=generator))
             mask, color = _shape(side, label, generator), _numbers(generator, 3)
-            left = [old & ~mask for _, old in seen]
-            is_covering = any(old.sum() < LEAST_SEEN * size for old, size in zip(left, whole, strict=True))
+            left = [old & ~mask for _, old in visible]
+            is_covering = any(old.sum() < MIN_VISIBLE * size for old, size in zip(left, areas, strict=True))
             if not is_covering and mask.any() and np.abs(color - background).max() > 0.25:
-                seen = [(old_label, old) for (old_label, _), old in zip(seen, left, strict=True)]
-                seen.append((label, mask))
+                visible = [(old_label, old) for (old_label, _), old in zip(visible, left, strict=True)]
+                visible.append((label, mask))
                 colors.append(color)
-                whole.append(int(mask.sum()))
+                areas.append(int(mask.sum()))
                 break
     noise = 0.05 * torch.randn((side, side, 3), generator=generator, dtype=torch.float64).numpy()
     image = np.broadcast_to(background, (side, side, 3)) + noise
-    for (_, mask), color in zip(seen, colors, strict=True):
+    for (_, mask), color in zip(visible, colors, strict=True):
         image[mask] += color - background
-    return (255 * image.clip(0, 1)).round().astype(np.uint8), seen
+    return (255 * image.clip(0, 1)).round().astype(np.uint8), visible
 
 
 def _shape(side: int, label: int, generator: torch.Generator) -> npt.NDArray[np.bool_]:
-    """Draw one shape's mask, wholly within the image."""
+    """Draw the mask of one shape, entirely within the image."""
     size, turn, aspect, *place = _numbers(generator, 5).tolist()
     low, high = (math.log(radius) for radius in RADII)
     radius = side * math.exp(low + (high - low) * size)
@@ -158,7 +158,7 @@ def _shape(side: int, label: int, generator: torch.Generator) -> npt.NDArray[np.
         pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=1)
         return np.asarray(canvas)
     if label == 2:
-        half = math.radians(25 + 40 * aspect)  # of the angle between the diagonals: sides of 1 : 0.47 to 1 : 2.1
+        half = math.radians(25 + 40 * aspect)  # half the diagonals' angle: sides of 1 : 0.47 to 1 : 2.1
         angles = [half, math.pi - half, math.pi + half, -half]
     else:
         angles = [0, math.radians(120), math.radians(240)]

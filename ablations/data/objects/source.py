@@ -1,4 +1,4 @@
-"""Data sets of objects: where they lie, and how they are read into the cache."""
+"""Detection data sets: their location, and how they are read into the cache."""
 
 from __future__ import annotations
 
@@ -18,57 +18,57 @@ from ablations.data.info import DataInfo
 from ablations.data.location import data_folder, filled
 from ablations.data.objects.annotations import Annotations, Ints
 from ablations.data.objects.coco import notes_on, read_coco
-from ablations.data.objects.sample import Files, Pictures
+from ablations.data.objects.sample import Files, ImageReader
 from ablations.data.objects.shapes import DrawnShapes, Shapes
 from ablations.data.streams import SPLIT_SEED
 from ufo.init import keyed_generator
 
-VAL_SHARE, MOST_VAL = 0.1, 5000
-"""Share of train that is cut off as validation, and its most images: as many as COCO's own validation has, which is the
-test split here."""
+VAL_SHARE, MAX_VAL = 0.1, 5000
+"""Share of train that is cut off for validation, and its largest number of images: that of COCO's own validation split,
+which is the test split here."""
 
 VAL_ROWS = "val_rows.npy"
 
 IMAGENET_MEAN, IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
-"""Of ImageNet-1k's training images, which detectors scale by (torchvision 0.29, ``transforms/_presets.py``)."""
+"""Statistics of ImageNet-1k's training images, used by detectors (torchvision 0.29, ``transforms/_presets.py``)."""
 
 PREFIX = "instances_"
-"""Of the names of COCO's files of instances."""
+"""Prefix of the names of COCO's instance files."""
 
 
 class ObjectSource(Protocol):
-    """Where images with objects in them lie, and how they are read."""
+    """Location and reader of images with objects."""
 
     @property
     def name(self) -> str:
-        """As configurations and tables have it, without a path."""
+        """Name in configurations and tables, without a path."""
 
     @property
     def fingerprint(self) -> str:
-        """Hash of what the files hold: another one is another data set."""
+        """Hash of the files' contents, which identifies the data set."""
 
     @property
     def root(self) -> str:
-        """Folder of the images; empty where they are drawn."""
+        """Folder of the images; empty if they are drawn."""
 
     def read(self) -> dict[str, Annotations]:
-        """Return ``train`` and ``test``, and ``val`` where there is one.
+        """Return ``train``, ``test`` and, if the data set has one, ``val``.
 
         Raises:
-            UsageError: a record that makes no sense, by its name.
+            UsageError: invalid record; the message has its name.
         """
 
 
 class Coco:
     """COCO in its own layout: ``annotations/instances_train*.json`` and ``..._val*.json``, and folders of their images.
 
-    Its validation images are the test split, as everybody reports them; validation is cut from train.
+    Its validation images are the test split, as in published results; validation is cut from train.
 
     Args:
-        folder: of the data set.
+        folder: folder of the data set.
 
     Raises:
-        UsageError: a file or a folder that is not there.
+        UsageError: missing file or folder.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -77,17 +77,17 @@ class Coco:
 
     @property
     def name(self) -> str:
-        """Kind and the folder's name."""
+        """Kind and name of the folder."""
         return f"coco:{self.folder.resolve().name}"
 
     @property
     def root(self) -> str:
-        """The folder."""
+        """Absolute path of the folder."""
         return str(self.folder.resolve())
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of the annotation files, and of names and sizes of the images."""
+        """Hash of the annotation files, and of the names and sizes of the images."""
         digest = hashlib.sha256()
         for path in self.files.values():
             try:
@@ -103,11 +103,11 @@ class Coco:
         return self.folder / path.stem.removeprefix(PREFIX)
 
     def read(self) -> dict[str, Annotations]:
-        """Read both files."""
+        """Read both annotation files."""
         parts = {part: read_coco(path, folder=self.images_of(path)) for part, path in self.files.items()}
         train, test = (parts[part].category_ids.tolist() for part in ("train", "test"))
         if train != test:
-            raise UsageError(f"{self.files['test'].name} has other categories than {self.files['train'].name}")
+            raise UsageError(f"{self.files['test'].name} and {self.files['train'].name} have different categories")
         return parts
 
     def _find(self, name: str) -> Path:
@@ -115,17 +115,17 @@ class Coco:
         found = sorted(folder.glob(f"{PREFIX}{name}*.json"))
         if len(found) != 1:
             what = "no" if not found else f"{len(found)} files"
-            raise UsageError(f"--data coco:{self.folder}: {what} {PREFIX}{name}*.json in {folder}; one is needed")
+            raise UsageError(f"--data coco:{self.folder}: {what} {PREFIX}{name}*.json in {folder}; one is required")
         if not self.images_of(found[0]).is_dir():
-            raise UsageError(f"--data coco:{self.folder}: no folder {self.images_of(found[0])}, of {found[0].name}")
+            raise UsageError(f"--data coco:{self.folder}: no folder {self.images_of(found[0])} for {found[0].name}")
         return found[0]
 
 
 def prepare_objects(source: ObjectSource) -> DataInfo:
-    """Read a data set's annotations into the cache, unless they are there, and return what is known of it.
+    """Read a data set's annotations into the cache, unless they are cached, and return its description.
 
     Raises:
-        UsageError: a record that makes no sense, or a cache that cannot be written; nothing is left behind.
+        UsageError: invalid record, or unwritable cache; nothing is left behind.
     """
     folder = data_folder(source.name, source.fingerprint, streamed=True)
     if not (folder / "info.json").exists():
@@ -144,7 +144,7 @@ def _write(folder: Path, source: ObjectSource) -> None:
             _check_objects(annotations, np.arange(counts[part]), f"{source.name}: {part}")
         if "val" not in counts:
             rows = _cut(counts["train"])
-            _check_objects(parts["train"], rows, f"{source.name}: what is cut off train for validation")
+            _check_objects(parts["train"], rows, f"{source.name}: validation, cut from train,")
             np.save(scratch / VAL_ROWS, rows)
             counts |= {"val": len(rows), "train": counts["train"] - len(rows)}
         train = parts["train"]
@@ -168,17 +168,17 @@ def _write(folder: Path, source: ObjectSource) -> None:
 
 
 def _check_objects(annotations: Annotations, rows: Ints, where: str) -> None:
-    """Refuse images in which there is nothing to be found, and so nothing to be scored by."""
+    """Reject images without objects, since they cannot be scored."""
     numbers = [number for row in rows for number in annotations.objects(int(row))]
     if annotations.is_crowd[numbers].all():
-        raise UsageError(f"{where} has no objects but crowds in {len(rows):,} images")
+        raise UsageError(f"{where} has no objects except crowds in {len(rows):,} images")
 
 
 def _cut(num_images: int) -> Ints:
-    """Draw the rows of train that are validation, in their order."""
-    count = min(MOST_VAL, round(VAL_SHARE * num_images))
+    """Draw the rows of train that are validation, sorted."""
+    count = min(MAX_VAL, round(VAL_SHARE * num_images))
     if not 0 < count < num_images:
-        raise UsageError(f"train has {num_images} images, too few to cut {VAL_SHARE:.0%} off for validation")
+        raise UsageError(f"train has {num_images} images, too few to cut off {VAL_SHARE:.0%} for validation")
     order = torch.randperm(num_images, generator=keyed_generator(SPLIT_SEED, "val_rows"))
     rows: Ints = order[:count].sort().values.numpy()
     return rows
@@ -186,16 +186,16 @@ def _cut(num_images: int) -> Ints:
 
 def split_objects(
     info: DataInfo, *, train_limit: int | None, with_test: bool
-) -> dict[str, tuple[Annotations, Pictures, Ints]]:
-    """Return annotations, images and rows of ``train``, ``val`` and ``test``.
+) -> dict[str, tuple[Annotations, ImageReader, Ints]]:
+    """Return annotations, image reader and rows of ``train``, ``val`` and ``test``.
 
     Args:
-        info: of a data set that has been prepared.
-        train_limit: number of training images, drawn with the split's own seed; a smaller subset lies in a larger.
-        with_test: whether ``test`` is one of them; else no file of it is opened.
+        info: description of a prepared data set.
+        train_limit: number of training images, drawn with the split's own seed (subsets are nested); None: all.
+        with_test: whether ``test`` is included; otherwise none of its files is opened.
 
     Raises:
-        UsageError: more training images are asked for than there are.
+        UsageError: ``train_limit`` above the number of training images.
     """
     folder = data_folder(info.name, info.fingerprint, streamed=True)
     held = {"train": Annotations.load(folder / "train.npz")}
@@ -208,17 +208,17 @@ def split_objects(
         parts = {"train": ("train", np.arange(info.num_train)), "val": ("val", np.arange(info.num_val))}
     if train_limit is not None:
         if train_limit > info.num_train:
-            raise UsageError(f"train_limit {train_limit} exceeds the {info.num_train} training images of {info.name}")
+            raise UsageError(f"train_limit={train_limit}: must be at most {info.num_train}, the images of {info.name}")
         order = torch.randperm(info.num_train, generator=keyed_generator(SPLIT_SEED, "train_limit")).numpy()
         parts["train"] = "train", parts["train"][1][np.sort(order[:train_limit])]
     if with_test:
         held["test"] = Annotations.load(folder / "test.npz")
         parts["test"] = "test", np.arange(info.num_test)
-    pictures = {part: _pictures(info, part, annotations) for part, annotations in held.items()}
-    return {split: (held[part], pictures[part], rows) for split, (part, rows) in parts.items()}
+    readers = {part: _make_reader(info, part, annotations) for part, annotations in held.items()}
+    return {split: (held[part], readers[part], rows) for split, (part, rows) in parts.items()}
 
 
-def _pictures(info: DataInfo, part: str, annotations: Annotations) -> Pictures:
+def _make_reader(info: DataInfo, part: str, annotations: Annotations) -> ImageReader:
     if not info.root:
         return DrawnShapes(Shapes(info.image_shape[0]), part)
     file = Coco(Path(info.root)).files[part]

@@ -1,1 +1,1 @@
-"""Detection and instance segmentation: nets, losses, and the scores that COCO computes."""
+"""Detection and instance segmentation: nets, losses, and COCO's metrics."""

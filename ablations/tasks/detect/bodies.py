@@ -1,4 +1,4 @@
-"""What a detector's features come from: UFO-ViT, a net of timm's, or one of torchvision's ResNets."""
+"""Bodies of detectors, which compute the features: UFO-ViT, nets of timm, and torchvision's ResNets."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from ablations.tasks.timm_net import check_drop_path, import_timm
 from ablations.tasks.ufo_net import build_ufo_net
 from ufo.detection import STRIDES, Body, UFOBody, tap_blocks
 
-TRIED = (64, 96)
-"""Height and width of the image that shows whether a net of timm's takes images of any size."""
+PROBE_SIZE = (64, 96)
+"""Height and width of the image that tests whether a net of timm accepts images of any size."""
 
 STAGES = ("layer1", "layer2", "layer3", "layer4")
-"""Of torchvision's ResNets, of the strides 4, 8, 16 and 32."""
+"""Stages of torchvision's ResNets, with strides 4, 8, 16 and 32."""
 
 
 def build_body(config: CellConfig, *, in_chans: int = 3, img_size: tuple[int, int] | None = None) -> Body:
-    """Build a cell's body from its own seed.
+    """Build the body of a cell's detector from its seed.
 
     Args:
-        config: the cell.
-        in_chans: image channels.
-        img_size: pixels, (height, width), for which UFO-ViT's positions are laid out; None: the size's own.
+        config: configuration of the cell.
+        in_chans: number of image channels.
+        img_size: image size of UFO-ViT's positional table in pixels, (height, width); None: the model's default.
 
     Raises:
-        ValueError: the net has not the maps that a pyramid needs, or does not take these sizes.
+        ValueError: net without the maps that a pyramid needs, or that rejects these sizes.
         UsageError: timm is not installed.
     """
     if is_foreign(config.net.model):
@@ -42,16 +42,16 @@ def build_body(config: CellConfig, *, in_chans: int = 3, img_size: tuple[int, in
 
 
 def build_foreign_body(model: str, *, in_chans: int, drop_path: float, seed: int) -> Body:
-    """Build a net of timm's, or one of torchvision's ResNets, as a body.
+    """Build a net of timm, or a ResNet of torchvision, as a body.
 
     Args:
-        model: its name, with the prefix.
-        in_chans: image channels.
-        drop_path: rate, 0 <= rate < 1; 0 for a ResNet of torchvision's.
-        seed: of the first weights.
+        model: name of the net, with the prefix.
+        in_chans: number of image channels.
+        drop_path: drop-path rate, 0 <= rate < 1; 0 for a ResNet of torchvision.
+        seed: seed of the initial weights.
 
     Raises:
-        ValueError: the net has not the maps that a pyramid needs, or does not take these sizes.
+        ValueError: net without the maps that a pyramid needs, or that rejects these sizes.
         UsageError: timm is not installed.
     """
     if model.startswith(TIMM):
@@ -60,21 +60,21 @@ def build_foreign_body(model: str, *, in_chans: int, drop_path: float, seed: int
 
 
 class _Maps(Body):
-    """A net that gives maps, and which of them are the four; a shallow net's may come twice."""
+    """Net that returns maps, and the order of the four; a shallow net's may repeat."""
 
     def __init__(self, net: nn.Module, order: list[int], *, widths: list[int], strides: list[int]) -> None:
         super().__init__(widths=widths, strides=strides)
         self.net, self.order = net, order
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Map (B, in_chans, H, W) to the four maps."""
+        """Map images (B, in_chans, H, W) to the four maps."""
         found = self.net(images)
         maps = list(found.values()) if isinstance(found, dict) else found
         return [maps[place] for place in self.order]
 
 
 def _timm_body(name: str, timm: ModuleType, in_chans: int, drop_path: float, seed: int) -> Body:
-    """Build a net of timm's as features: a pyramid of its own, or four taps of its blocks."""
+    """Build a net of timm as features: its own pyramid, or four taps of its blocks."""
     options: dict[str, Any] = {"features_only": True, "in_chans": in_chans}
     if drop_path:
         options["drop_path_rate"] = drop_path
@@ -90,10 +90,10 @@ def _timm_body(name: str, timm: ModuleType, in_chans: int, drop_path: float, see
         with forked_library(seed, "init"):
             net = timm.create_model(name, **options, out_indices=tuple(wanted))
         with torch.no_grad():
-            net.eval()(torch.zeros(1, in_chans, *TRIED))
-    except (TypeError, AssertionError, RuntimeError, ValueError, AttributeError) as error:  # each net has its own way
+            net.eval()(torch.zeros(1, in_chans, *PROBE_SIZE))
+    except (TypeError, AssertionError, RuntimeError, ValueError, AttributeError) as error:  # timm's nets differ here
         reason = str(error).splitlines()[0]
-        raise ValueError(f"timm's {name} gives no maps of images of any size, as a detector needs: {reason}") from error
+        raise ValueError(f"timm's {name} lacks the maps that a detector needs, for any image size: {reason}") from error
     check_drop_path(net, name, drop_path)
     order = [wanted.index(tap) for tap in taps]
     widths, strides = list(net.feature_info.channels()), list(net.feature_info.reduction())
@@ -101,11 +101,11 @@ def _timm_body(name: str, timm: ModuleType, in_chans: int, drop_path: float, see
 
 
 def _resnet_body(name: str, in_chans: int, drop_path: float, seed: int) -> Body:
-    """Build one of torchvision's ResNets without its head."""
+    """Build a ResNet of torchvision without its head."""
     from torchvision.models._utils import IntermediateLayerGetter
 
     if drop_path:
-        raise ValueError(f"torchvision's {name} has no drop path: leave drop_path at 0")
+        raise ValueError(f"torchvision's {name} has no drop path: set drop_path=0")
     with forked_library(seed, "init"):
         net = models.get_model(name, weights=None)
     if in_chans != net.conv1.in_channels:
@@ -116,6 +116,6 @@ def _resnet_body(name: str, in_chans: int, drop_path: float, seed: int) -> Body:
 
 
 def _width(block: nn.Module) -> int:
-    """Return the width of a residual block of torchvision's."""
+    """Return the output width of a residual block of torchvision."""
     convolutions = [module for module in block.modules() if isinstance(module, nn.Conv2d)]
     return convolutions[-1].out_channels

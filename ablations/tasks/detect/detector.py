@@ -1,4 +1,4 @@
-"""Detection and instance segmentation: the losses of a batch, and what an evaluation finds."""
+"""Detection and instance segmentation: the losses of a batch, and the metrics of an evaluation."""
 
 from __future__ import annotations
 
@@ -23,46 +23,46 @@ from ablations.training.module import CellModule, as_config
 from ufo.scale import match_scale
 
 NO_LEARNING_PCT = 0.5
-"""Box AP50 on validation, in per cent, that a cell must pass in some epoch after its warm-up to count as learning."""
+"""Validation box AP50, in per cent, that a cell must exceed in some epoch after its warm-up to count as learning."""
 
 PER_EPOCH = ("box_ap_pct", "box_ap50_pct", "mask_ap_pct", "mask_ap50_pct")
-"""What is noted of validation after each epoch."""
+"""Validation metrics recorded after each epoch."""
 
 DETECTIONS = "detections.json"
-"""What was found in the test images, in COCO's format."""
+"""Detections in the test images, in COCO's format."""
 
 PRECISION = "precision.csv"
 """Precision by recall on the test images."""
 
 EXAMPLES = "examples"
-"""Folder of the first few test images with objects in them, as JPEG, and of what is annotated in them."""
+"""Folder of the first few test images with objects, as JPEG, and of their annotations."""
 
 LOSSES = ("loss_classifier", "loss_box_reg", "loss_mask", "loss_objectness", "loss_rpn_box_reg")
-"""Of torchvision's Mask R-CNN, in the order in which it gives them."""
+"""Losses of torchvision's Mask R-CNN, in its order."""
 
 NUM_EXAMPLES, EXAMPLE_SIDE = 3, 480
-"""How many, and pixels of the longer side up to which they are kept as they are."""
+"""Number of examples, and the longer side in pixels above which they are shrunk."""
 
 
 class Detector(CellModule):
-    """The losses of Mask R-CNN, and detections against annotations; nothing is logged in a step.
+    """Losses of Mask R-CNN, and detections scored against annotations; a step does not log.
 
-    Each step's library draws, of proposals and of drop path, come from a generator keyed by (seed, epoch, step): two
-    arms draw alike for as long as they have equally many to draw from, and from the next step on again.
+    Library draws in a step, for proposals and drop path, come from a generator keyed by (seed, epoch, step): two arms
+    draw alike while they draw from equally many, and again from the next step on.
 
-    Batches are those of `ablations.data.modules.ImagesWithObjects`. Logged once an epoch: ``train_loss``, its parts,
+    Batches are those of `ablations.data.modules.ImagesWithObjects`. Logged once per epoch: ``train_loss``, its parts,
     and validation's average precisions.
 
     Args:
-        config: the cell, or its fields.
-        num_classes: categories of the data.
-        mean: of each channel, of 0 to 1.
-        std: of each channel, of 0 to 1.
-        weights: file of a classifier's, from which the backbone starts; empty: from its seed's.
-        net: a Mask R-CNN of torchvision's interface; None: the cell's own.
+        config: configuration of the cell, or its fields.
+        num_classes: number of categories.
+        mean: mean of each channel, for pixels from 0 to 1.
+        std: standard deviation of each channel, for pixels from 0 to 1.
+        weights: file of classifier weights that the backbone starts from; empty: initialise from the seed.
+        net: Mask R-CNN with torchvision's interface; None: the cell's own.
 
     Raises:
-        ValueError: sizes that do not fit each other, or weights that do not fit.
+        ValueError: inconsistent sizes, or weights of another net.
     """
 
     losses: ClassVar[tuple[str, ...]] = ("train_loss",)
@@ -80,9 +80,9 @@ class Detector(CellModule):
         config, means, stds = as_config(config), list(mean), list(std)
         if net is None:
             net = build_detector(config, num_classes=num_classes, mean=means, std=stds, weights=weights)
-        # A class and a background at chance, and a coin tossed for each anchor and pixel of a mask; boxes left out.
+        # Guesses among classes and background, and 1/2 for each anchor and mask pixel; boxes are not counted.
         super().__init__(config, net, chance_loss=math.log(num_classes + 1) + 2 * math.log(2))
-        # Of a detector that started from a classifier's weights a checkpoint holds its own, from its seed's net on.
+        # A checkpoint has the trained weights, so that loading it needs no classifier.
         held = config.model_copy(update={"init": "none"})
         self.save_hyperparameters(
             {"config": held.model_dump(mode="json"), "num_classes": num_classes, "mean": means, "std": stds}
@@ -90,11 +90,11 @@ class Detector(CellModule):
         self.num_classes, self._mean, self._std = num_classes, means, stds
         self.train_losses = nn.ModuleDict({name: MeanMetric(nan_strategy="disable") for name in LOSSES})
         for metric in self._means.values():
-            metric.persistent(mode=True)  # a checkpoint in the middle of an epoch holds it
+            metric.persistent(mode=True)  # part of checkpoints within an epoch
         self.val_precision, self.test_precision = AveragePrecision(), AveragePrecision()
 
     def training_step(self, batch: ObjectBatch, batch_idx: int) -> Tensor:
-        """Return the sum of a batch's losses: of the proposals, boxes, classes and masks."""
+        """Return the sum of a batch's losses: proposals, boxes, classes and masks."""
         reseed_library(self.config.seed, self.trainer.current_epoch, batch_idx)
         losses: dict[str, Tensor] = self.train_net(*batch)
         means = self._means
@@ -103,15 +103,15 @@ class Detector(CellModule):
         return torch.stack([loss.float() for loss in losses.values()]).sum()
 
     def validation_step(self, batch: tuple[int, Tensor], batch_idx: int) -> None:
-        """Note what is found in an image of validation."""
+        """Update the validation metrics with an image."""
         self.val_precision.update(self.predict_step(batch, batch_idx), batch[0])
 
     def test_step(self, batch: tuple[int, Tensor], batch_idx: int) -> None:
-        """Note what is found in a test image."""
+        """Update the test metrics with an image."""
         self.test_precision.update(self.predict_step(batch, batch_idx), batch[0])
 
     def predict_step(self, batch: tuple[int, Tensor], batch_idx: int) -> dict[str, Tensor]:
-        """Return what is found in an image: boxes, labels, scores and masks, as torchvision's detectors give them."""
+        """Return the detections in an image: boxes, labels, scores and masks, as torchvision's detectors do."""
         found: dict[str, Tensor] = self.net([batch[1]])[0]
         return found
 
@@ -121,45 +121,45 @@ class Detector(CellModule):
         return {"train_loss": sum(means.values()), **{f"train_{name}": means[name] for name in sorted(means)}}
 
     def val_metrics(self) -> dict[str, float]:
-        """Return validation's average precisions, per cent; NaN where there is no object to find."""
-        figures = self.val_precision.compute()
-        return {f"val_{name}": math.nan if (value := figures[name]) is None else value for name in PER_EPOCH}
+        """Return validation's average precisions in per cent; NaN if there are no objects."""
+        metrics = self.val_precision.compute()
+        return {f"val_{name}": math.nan if (value := metrics[name]) is None else value for name in PER_EPOCH}
 
     def test_metrics(self) -> dict[str, float]:
-        """Return the test's average precisions, per cent, where there is an object to find."""
-        figures = self.test_precision.compute()
-        return {f"test_{name}": value for name, value in figures.items() if value is not None}
+        """Return the test's average precisions in per cent, except those without objects."""
+        metrics = self.test_precision.compute()
+        return {f"test_{name}": value for name, value in metrics.items() if value is not None}
 
     def reset_train_metrics(self) -> None:
-        """Start the epoch's means anew."""
+        """Reset the mean losses of the epoch."""
         for metric in self._means.values():
             metric.reset()
 
     def reset_val_metrics(self) -> None:
-        """Forget what was found in validation."""
+        """Reset the validation metrics."""
         self.val_precision.begin(_objects(self.trainer.val_dataloaders))
 
     def reset_test_metrics(self) -> None:
-        """Forget what was found in the test images."""
+        """Reset the test metrics."""
         self.test_precision.begin(_objects(self.trainer.test_dataloaders))
 
     def write_test(self, folder: Path) -> None:
-        """Write what was found, the precision at each recall, and a few of the images."""
+        """Write the detections, the precision at each recall, and a few images."""
         (folder / DETECTIONS).write_text(json.dumps(self.test_precision.found))
         write_examples(folder / EXAMPLES, _objects(self.trainer.test_dataloaders))
         write_precision(folder / PRECISION, self.test_precision.scores())
 
     def no_learning(self, rows: list[dict[str, Any]]) -> str:
-        """Say whether validation's box AP50 stayed at nothing."""
+        """Return a message if validation's box AP50 stayed near zero, else an empty string."""
         judged = [row["val_box_ap50_pct"] for row in rows if row["epoch"] > self.config.optimisation.warmup_epochs]
         if not judged or max(judged) > NO_LEARNING_PCT or all(map(math.isnan, judged)):
             return ""
         return f"validation box AP50 never passed {NO_LEARNING_PCT:g} %"
 
     def validated(self, last: dict[str, Any]) -> dict[str, float]:
-        """Return the average precisions of the last epoch, where there is anything to be found."""
-        figures = {f"val_{name}": last[f"val_{name}"] for name in PER_EPOCH}
-        return {name: value for name, value in figures.items() if not math.isnan(value)}
+        """Return the average precisions of the last epoch, except those without objects."""
+        metrics = {f"val_{name}": last[f"val_{name}"] for name in PER_EPOCH}
+        return {name: value for name, value in metrics.items() if not math.isnan(value)}
 
     @property
     def _means(self) -> dict[str, MeanMetric]:
@@ -174,16 +174,16 @@ class Detector(CellModule):
         )
         net = self.net
         assert isinstance(net, MaskRCNN), "nets of other libraries have no scale to match"
-        twin.load_state_dict(net.state_dict(), strict=False)  # also what came from a classifier
+        twin.load_state_dict(net.state_dict(), strict=False)  # including a classifier's weights
         images = net.transform(batch[0][:1])[0].tensors
         return match_scale(own_net(net), own_net(twin.to(images.device)), images)
 
 
 def _objects(batches: Any) -> ObjectEvalBatches:
-    """Return the batches of an evaluation, which know what is to be found.
+    """Return an evaluation's batches, which hold the annotations.
 
     Raises:
-        TypeError: batches that do not.
+        TypeError: batches without annotations.
     """
     if not isinstance(batches, ObjectEvalBatches):
         raise TypeError(f"a Detector is evaluated on ObjectEvalBatches, which hold annotations, not {type(batches)}")
@@ -191,12 +191,12 @@ def _objects(batches: Any) -> ObjectEvalBatches:
 
 
 def write_examples(folder: Path, batches: ObjectEvalBatches) -> None:
-    """Write a few images that objects were looked for in, and ``truth.json``, what is annotated in them."""
+    """Write a few evaluated images with objects, and their annotations as ``truth.json``."""
     annotations = batches.annotations
     rows = [int(row) for row in batches.rows if len(annotations.objects(int(row)))][:NUM_EXAMPLES]
     folder.mkdir(exist_ok=True)
     for row in rows:
-        image = Image.fromarray(batches.pictures(row))
+        image = Image.fromarray(batches.read_image(row))
         image.thumbnail((EXAMPLE_SIDE, EXAMPLE_SIDE))
         image.save(folder / f"{annotations.image_ids[row]}.jpg", quality=90)
     (folder / "truth.json").write_text(json.dumps(annotations.as_coco(rows)))

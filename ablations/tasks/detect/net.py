@@ -1,4 +1,4 @@
-"""The net of a detector. Apart from its module, so that planning a study imports no Lightning."""
+"""Net of a detector, apart from its module, so that planning a study imports no Lightning."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from ufo.model import UFOViT
 def build_detector(
     config: CellConfig, *, num_classes: int, mean: list[float], std: list[float], weights: str = ""
 ) -> MaskRCNN:
-    """Build a cell's Mask R-CNN from its own seed.
+    """Build a cell's Mask R-CNN from its seed.
 
     Args:
-        config: the cell.
-        num_classes: categories of the data.
-        mean: of each channel, of 0 to 1.
-        std: of each channel, of 0 to 1.
-        weights: file of a classifier's, from which the backbone starts; empty: from its seed's.
+        config: configuration of the cell.
+        num_classes: number of categories.
+        mean: mean of each channel, for pixels from 0 to 1.
+        std: standard deviation of each channel, for pixels from 0 to 1.
+        weights: file of classifier weights that the backbone starts from; empty: initialise from the seed.
 
     Raises:
-        ValueError: sizes that do not fit each other, or weights that do not fit.
+        ValueError: inconsistent sizes, or weights of another net.
     """
     detection = config.detection
     if (detection.init != "none") != bool(weights):

@@ -1,4 +1,4 @@
-"""Names of torchvision's ResNets, without an import of them."""
+"""Names of torchvision's ResNets, without importing them."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ RESNETS = (
     *("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
     *("resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d", "wide_resnet50_2", "wide_resnet101_2"),
 )
-"""Of torchvision 0.29."""
+"""ResNets of torchvision 0.29."""
 
 
 def check_resnet_name(model: str) -> None:
-    """Check the name of one of torchvision's ResNets, given with its prefix.
+    """Check the name of a ResNet of torchvision, given with its prefix.
 
     Raises:
-        UsageError: there is none of the name; the message has the nearest.
+        UsageError: unknown name; the message suggests the nearest.
     """
     name = model.removeprefix(TORCHVISION)
     if name not in RESNETS:

@@ -1,4 +1,4 @@
-"""Average precision as COCO computes it: detections in its format, and what they come to against annotations.
+"""Average precision as in COCO: detections in its format, scored against annotations.
 
 Lin et al., "Microsoft COCO" (arXiv 1405.0312), and its evaluation code; run by ``faster-coco-eval``.
 """
@@ -25,34 +25,34 @@ from ablations.data.objects.batches import ObjectEvalBatches
 Kind = Literal["bbox", "segm"]
 
 KINDS: dict[Kind, str] = {"bbox": "box", "segm": "mask"}
-"""COCO's name of what is matched to how columns name it."""
+"""COCO's name of the matched outline to its name in columns."""
 
 MASK_LEVEL = 0.5
-"""Probability from which a pixel is of the object (torchvision's reference, ``coco_eval.py``)."""
+"""Smallest probability of a pixel inside an object (torchvision's reference, ``coco_eval.py``)."""
 
 IOUS = (0.5, 0.75)
-"""Intersections over unions at which precision is kept for every recall."""
+"""Thresholds of intersection over union at which precision is kept for every recall."""
 
 
 @dataclass(frozen=True)
 class Scores:
-    """What detections come to.
+    """Scores of detections.
 
     Args:
-        figures: per cent, by name: ``box_ap_pct``, ``mask_ap50_pct``, ...; None where there is no object to find.
-        precision: of ``box`` and ``mask``, (len(IOUS), 101): at recalls 0, 0.01, ..., 1, the mean over categories; NaN
-            where there is no object to find.
+        metrics: values in per cent, by name: ``box_ap_pct``, ``mask_ap50_pct``, ...; None if there are no objects.
+        precision: precision of ``box`` and ``mask``, (len(IOUS), 101): mean over categories at recalls 0, 0.01, ..., 1;
+            NaN if there are no objects.
     """
 
-    figures: dict[str, float | None]
+    metrics: dict[str, float | None]
     precision: dict[str, npt.NDArray[np.float64]]
 
 
 class AveragePrecision(Metric):
-    """COCO's average precision of what is found, image by image; of several processes what all have found counts.
+    """COCO's average precision, updated image by image; the detections of all processes are combined.
 
     Attributes:
-        found: since the beginning, in COCO's format, by this process.
+        found: detections of this process since `begin`, in COCO's format.
     """
 
     full_state_update = False
@@ -64,16 +64,16 @@ class AveragePrecision(Metric):
         self._scores: Scores | None = None
 
     def begin(self, batches: ObjectEvalBatches) -> None:
-        """Forget what was found, and look at other images, or at the same again."""
+        """Remove all detections, and set the images to evaluate."""
         self.reset()
         self._batches = batches
 
     def update(self, found: dict[str, Tensor], row: int) -> None:
-        """Take in what torchvision's detector found in an image.
+        """Add the detections in an image.
 
         Args:
-            found: as `detections_of` has it.
-            row: of the image.
+            found: output of torchvision's detector, as in `detections_of`.
+            row: row of the image.
         """
         annotations = self._truth.annotations
         categories = annotations.category_ids.tolist()
@@ -81,39 +81,39 @@ class AveragePrecision(Metric):
         self._scores = None
 
     def compute(self) -> dict[str, float | None]:
-        """Return the figures of `Scores`."""
-        return self.scores().figures
+        """Return the values of `Scores`."""
+        return self.scores().metrics
 
     def scores(self) -> Scores:
-        """Return what all processes have found comes to; each of them must ask."""
+        """Score the detections of all processes; each of them must call this."""
         if self._scores is None:
-            everyones = [self.found]
+            gathered = [self.found]
             if torch.distributed.is_available() and torch.distributed.is_initialized():
-                everyones = [[] for _ in range(torch.distributed.get_world_size())]
-                torch.distributed.all_gather_object(everyones, self.found)
-            detections = [detection for found in everyones for detection in found]
+                gathered = [[] for _ in range(torch.distributed.get_world_size())]
+                torch.distributed.all_gather_object(gathered, self.found)
+            detections = [detection for found in gathered for detection in found]
             self._scores = score(detections, self._truth.annotations, self._truth.rows.tolist())
         return self._scores
 
     def reset(self) -> None:
-        """Forget what was found."""
+        """Remove all detections."""
         super().reset()
         self.found, self._scores = [], None
 
     @property
     def _truth(self) -> ObjectEvalBatches:
-        assert self._batches is not None, "begin comes first"
+        assert self._batches is not None, "call begin first"
         return self._batches
 
 
 def detections_of(found: dict[str, Tensor], *, image_id: int, category_ids: Sequence[int]) -> list[dict[str, Any]]:
-    """Write what torchvision's detector found in an image in COCO's format.
+    """Convert the output of torchvision's detector for an image to COCO's format.
 
     Args:
-        found: ``boxes`` (m, 4) left, top, right, bottom; ``labels`` (m,) from 1; ``scores`` (m,); ``masks``
-            (m, 1, H, W), probabilities.
-        image_id: as the annotation file has it.
-        category_ids: of label 1, 2, ...
+        found: ``boxes`` (m, 4) left, top, right and bottom; ``labels`` (m,) from 1; ``scores`` (m,); ``masks``
+            (m, 1, H, W) probabilities.
+        image_id: id of the image, as in the annotation file.
+        category_ids: ids of labels 1, 2, ....
     """
     from faster_coco_eval.core import mask
 
@@ -140,13 +140,13 @@ def score(detections: list[dict[str, Any]], annotations: Annotations, images: It
     """Compute the average precision of detections.
 
     Args:
-        detections: in COCO's format.
-        annotations: of the part.
-        images: rows of the part that were looked at.
+        detections: detections in COCO's format.
+        annotations: annotations of the part.
+        images: rows of the part that were evaluated.
     """
     from faster_coco_eval import COCO, COCOeval_faster
 
-    figures: dict[str, float | None] = {}
+    metrics: dict[str, float | None] = {}
     precision: dict[str, npt.NDArray[np.float64]] = {}
     held = annotations.as_coco(images)
     with _quiet():
@@ -158,17 +158,17 @@ def score(detections: list[dict[str, Any]], annotations: Annotations, images: It
             evaluation.accumulate()
             evaluation.summarize()
             values = [float(value) for value in evaluation.stats[: len(AP_FIGURES)]]
-            figures |= {
+            metrics |= {
                 f"{name}_{figure}": None if value < 0 else 100 * value
                 for figure, value in zip(AP_FIGURES, values, strict=True)
             }
             precision[name] = _precision(evaluation)
-    return Scores(figures, precision)
+    return Scores(metrics, precision)
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Let the evaluation not tell what it does, in print and in the cell's log."""
+    """Silence the evaluation's output, printed and logged."""
     log = logging.getLogger("faster_coco_eval")
     level = log.level
     log.setLevel(logging.WARNING)
@@ -180,8 +180,8 @@ def _quiet() -> Iterator[None]:
 
 
 def _precision(evaluation: Any) -> npt.NDArray[np.float64]:
-    """Return precision by recall, (len(IOUS), 101), of all sizes and up to 100 detections, meaned over categories."""
-    every = np.asarray(evaluation.eval["precision"])  # (IoUs, recalls, categories, sizes, most detections)
+    """Return precision by recall, (len(IOUS), 101), for all sizes and 100 detections, averaged over categories."""
+    every = np.asarray(evaluation.eval["precision"])  # (IoUs, recalls, categories, sizes, detection limits)
     at = [int(np.argmin(np.abs(np.asarray(evaluation.params.iouThrs) - iou))) for iou in IOUS]
     chosen = every[at, :, :, 0, -1]  # (len(IOUS), 101, K)
     is_there = chosen > -1
@@ -190,9 +190,9 @@ def _precision(evaluation: Any) -> npt.NDArray[np.float64]:
 
 
 def _copied(detections: list[dict[str, Any]], kind: Kind) -> list[dict[str, Any]]:
-    """Copy detections, to which the evaluation adds fields of its own.
+    """Copy detections, since the evaluation adds fields to them.
 
-    Of masks without their boxes, by whose areas it would tell small objects from large ones (as Detectron2 does).
+    Masks are copied without boxes, whose areas would otherwise decide the objects' sizes (as in Detectron2).
     """
     left_out = {"bbox"} if kind == "segm" else set[str]()
     return [{key: value for key, value in found.items() if key not in left_out} for found in detections]

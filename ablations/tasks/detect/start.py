@@ -1,4 +1,4 @@
-"""A classifier's weights as the start of a detector's backbone: read, and put into the same net."""
+"""Initialisation of a detector's backbone from a classifier's weights."""
 
 from __future__ import annotations
 
@@ -22,31 +22,31 @@ READ_BY_BACKBONE = tuple(
     for field in FIELDS.values()
     if field.traits.one_change and field.applies_to("detect") and field.name != "layer_scale"
 )
-"""Fields by which the same weights are another function; the values of LayerScale are among the weights."""
+"""Fields with which the same weights compute another function; LayerScale's values are among the weights."""
 
 
 def read_classifier(path: Path) -> CellConfig:
-    """Return the cell that left a file of weights.
+    """Return the configuration of the cell that saved a file of weights.
 
     Raises:
-        ValueError: it is no such file, or the cell is no classifier.
-        OSError: it cannot be read.
+        ValueError: another kind of file, or weights of another task.
+        OSError: unreadable file.
     """
     try:
         with safe_open(path, framework="pt") as file:
             held = CellConfig.model_validate_json((file.metadata() or {}).get("config", ""))
     except SafetensorError as error:
-        raise ValueError(f"{path.name} cannot be read as a cell's: {error}") from error
+        raise ValueError(f"{path.name} is not a cell's weights file: {error}") from error
     if held.task != "classify":
-        raise ValueError(f"{path.name} is no classifier's")
+        raise ValueError(f"{path.name} does not have a classifier's weights")
     return held
 
 
 def start_body(config: CellConfig, path: Path) -> UFOBody:
-    """Build a cell's body and put a classifier's weights into it, its positions laid out for the classifier's images.
+    """Build a cell's body with a classifier's weights, and its positions for the classifier's image size.
 
     Raises:
-        ValueError: the classifier is another net, or its tensors are not the body's.
+        ValueError: classifier with another net, or with tensors that do not match the body's.
     """
     own, held = apply_change(config), apply_change(read_classifier(path))
     for field in ("model", "norm", *READ_BY_BACKBONE, "scale"):
