@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import subprocess
 import sys
+from collections import Counter
 
 import pytest
 from conftest import COLLECTED, MARK_IT, ROOT, is_fast
@@ -29,17 +30,16 @@ def test_every_room_has_a_folder_of_tests():
     assert {path.parent.name for path in FILES} == {*ROOMS, "library", "tests"}
 
 
-@pytest.mark.parametrize("room", [*ROOMS, "library"])
-def test_every_room_has_fast_tests(fast, room):
-    assert sum(item.path.parent.name == room for item in fast) >= 5
+def test_every_room_has_fast_tests(fast):
+    count = Counter(item.path.parent.name for item in fast)
+    assert [room for room in (*ROOMS, "library") if count[room] < 5] == []
 
 
 @pytest.mark.parametrize("folder", ["library", "training"])
-@pytest.mark.parametrize("norm", OURS)
-def test_every_normaliser_has_fast_tests_of_its_formula_and_of_its_training(fast, folder, norm):
+def test_every_normaliser_has_fast_tests_of_its_formula_and_of_its_training(fast, folder):
     own = (item for item in fast if item.path.parent.name == folder and hasattr(item, "callspec"))
     given = {value for item in own for value in item.callspec.params.values() if isinstance(value, str)}
-    assert {norm, f"norm {norm}"} & given
+    assert [norm for norm in OURS if not {norm, f"norm {norm}"} & given] == []
 
 
 def test_a_fast_test_that_starts_a_process_fails():

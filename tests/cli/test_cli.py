@@ -149,7 +149,7 @@ def test_a_studys_plug_in_that_is_not_here_is_named_before_anything_runs(cli, pl
     before = (plugged / "runs" / "norm-digits" / "study.yaml").read_bytes()
     code, _, err = cli("run", "--norm", "xnorm", "--seeds", 2, *QUICK, "--out", plugged / "runs")
     assert (code, err.count("\n")) == (2, 1)
-    assert "--plugin mine: no such module here" in err
+    assert "--plugin mine: no such module in" in err
     assert (plugged / "runs" / "norm-digits" / "study.yaml").read_bytes() == before
 
 

@@ -200,6 +200,7 @@ def test_the_command_of_a_report_runs_the_same_trials_and_winners(run_once, cli)
     assert "--confirm 0-1" in command(Store(study).read_study(), study, num_trials=4)
 
 
+@pytest.mark.process
 def test_a_report_of_the_trials_alone_has_their_table(tmp_path, cli):
     tuning = make_tuned(tmp_path, confirmed=False, stories={("l2", k): "nan" for k in range(8)})
     code, out, _ = cli("report", tuning)
