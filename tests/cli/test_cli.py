@@ -480,7 +480,7 @@ BAD = {
     "infinite number": (("--lr", "inf"), "lr=inf: must"),
     "epochs": (("--epochs", "0"), "epochs=0: must"),
     "batch": (("--batch-size", "5000"), "batch_size 5000 exceeds the 1293 training images"),
-    "limit": (("--set", "train_limit=5000"), "train_limit=5000: must be at most 1293"),
+    "limit": (("--set", "train_limit=5000"), "train_limit 5000 exceeds the 1293 training images"),
     "missing folder": (("--data", "imagefolder:/no/where"), "no folder /no/where"),
     "missing cifar": (("--data", "cifar10"), "give --data-root DIR or --download"),
     "patch": (("--set", "patch=3"), "not a multiple of the patch, 3 px"),
