@@ -177,16 +177,16 @@ def cli() -> Cli:
 def finished_study(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
 ) -> Callable[..., Path]:
-    """Return a function that copies the study of a ``run`` into a folder; equal runs are made once for all tests.
+    """Return a function of the arguments of ``run`` that copies the finished study into ``tmp_path``.
 
-    It takes the arguments of ``run``, and the folder as ``out``.
+    Equal arguments are run once for all tests, whichever process of pytest they are in.
     """
     assert not is_fast(request.node), MARK_IT
     shared = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         shared = shared.parent
 
-    def copy(*arguments: object, out: Path = tmp_path) -> Path:
+    def copy(*arguments: object) -> Path:
         line = " ".join(map(str, arguments))
         made = shared / f"study-{hashlib.sha256(line.encode()).hexdigest()[:16]}"
         with (shared / f"{made.name}.lock").open("w") as lock:
@@ -194,7 +194,7 @@ def finished_study(
             if not made.exists():
                 code, _, err = run_here("run", *arguments, "--out", made)
                 assert code == 0, err
-        return shutil.copytree(made, out, dirs_exist_ok=True)
+        return shutil.copytree(made, tmp_path, dirs_exist_ok=True)
 
     return copy
 

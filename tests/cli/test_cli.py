@@ -849,13 +849,12 @@ def test_a_killed_worker_costs_its_cell_a_second_try_and_nothing_else(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_number_of_jobs_changes_no_number(cli, finished_study, tmp_path):
-    finished_study("--norm", "xnorm,l2", "--seeds", 2, *QUICK, out=tmp_path / "auto")
+def test_the_number_of_jobs_changes_no_number(cli, tmp_path):
     for name, jobs in (("one", 1), ("two", 2), ("three", 3)):
         cli("run", "--norm", "xnorm,l2", "--seeds", 2, *QUICK, "--jobs", jobs, "--out", tmp_path / name)
     one = numbers(tmp_path / "one")
     assert len(one) == 4
-    for name in ("auto", "two", "three"):
+    for name in ("two", "three"):
         assert numbers(tmp_path / name) == one
 
 
