@@ -26,8 +26,8 @@ run: setup ## Train xnorm, l2 and single_l2 on digits, 8 seeds each, and print t
 test: setup ## Run every test.
 	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 
-test-fast: setup ## Run the tests that take less than 5 s each.
-	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal -m "not slow"
+test-fast: setup ## Run the fast tests: those that are not slow and start no process.
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal -m "not slow and not process"
 
 .envs/build/.ready:
 	rm -rf .envs/build
@@ -56,8 +56,8 @@ test-installed: setup dist ## Install the wheel without extras, and run its comm
 	.envs/lowest/bin/python -m pip install --quiet --requirement .envs/lowest/bounds.txt
 	@touch $@
 
-# The commands are those of the wheel; the fast tests test the sources.
-test-lowest: .envs/lowest/.ready dist ## Run the installed commands and the fast tests with the lowest versions allowed.
+# The commands are those of the wheel; the other tests test the sources.
+test-lowest: .envs/lowest/.ready dist ## Run the installed commands and all but slow tests with the lowest versions allowed.
 	.envs/lowest/bin/python -m pip install --quiet --no-deps --force-reinstall dist/*.whl
 	.envs/lowest/bin/python -m pip check
 	.envs/lowest/bin/python -m pytest tests/installed --ignore tests/installed/test_plain.py \

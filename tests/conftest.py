@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
 import importlib
 import io
+import multiprocessing.forkserver
+import multiprocessing.process
 import os
+import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -42,6 +48,48 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Leave out the tests of an installed package unless its environment is named."""
     return True if collection_path.name == "installed" and not config.getoption("--python") else None
+
+
+COLLECTED = pytest.StashKey[list[pytest.Item]]()
+"""Every test that was found, before any is deselected."""
+
+NOT_FAST = ("slow", "process")
+"""Marks of the tests that ``make test-fast`` leaves out."""
+
+
+def is_fast(item: pytest.Item) -> bool:
+    return not any(item.get_closest_marker(mark) for mark in NOT_FAST)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    config.stash[COLLECTED] = list(items)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Let no fast test start a Python process, in its fixtures either."""
+    with pytest.MonkeyPatch.context() as patch:
+        if is_fast(item):
+            patch.setattr(subprocess.Popen, "__init__", _without_python(subprocess.Popen.__init__))
+            patch.setattr(multiprocessing.process.BaseProcess, "start", lambda _: pytest.fail(MARK_IT))
+            patch.setattr(multiprocessing.forkserver, "ensure_running", lambda: None)  # its children would be refused
+        return (yield)
+
+
+MARK_IT = "it starts a process, so it needs the mark process"
+
+
+def _without_python(init: Callable[..., None]) -> Callable[..., None]:
+    """Return a constructor that allows other programs, such as git, and refuses Python."""
+
+    def checked(self: object, args: Any, *others: Any, **named: Any) -> None:
+        program = args if isinstance(args, (str, os.PathLike)) else args[0]
+        if str(program) == sys.executable:
+            pytest.fail(MARK_IT)
+        init(self, args, *others, **named)
+
+    return checked
 
 
 @pytest.fixture
@@ -123,6 +171,32 @@ def run_here(*arguments: object) -> tuple[int, str, str]:
 def cli() -> Cli:
     """Run ``python -m ablations`` in this process: exit code, standard output, standard error."""
     return run_here
+
+
+@pytest.fixture
+def finished_study(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
+) -> Callable[..., Path]:
+    """Return a function of the arguments of ``run`` that copies the finished study into ``tmp_path``.
+
+    Equal arguments are run once for all tests, whichever process of pytest they are in.
+    """
+    assert not is_fast(request.node), MARK_IT
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+
+    def copy(*arguments: object) -> Path:
+        line = " ".join(map(str, arguments))
+        made = shared / f"study-{hashlib.sha256(line.encode()).hexdigest()[:16]}"
+        with (shared / f"{made.name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not made.exists():
+                code, _, err = run_here("run", *arguments, "--out", made)
+                assert code == 0, err
+        return shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+
+    return copy
 
 
 def write_images(

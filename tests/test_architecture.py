@@ -95,6 +95,7 @@ def test_rooms_are_few():
     assert len(packages) <= 14
 
 
+@pytest.mark.process
 def test_numbers_and_pictures_need_no_torch():
     code = (
         "import importlib, sys\nfor module in sys.argv[1:]:\n    importlib.import_module(module)\n"
@@ -103,6 +104,7 @@ def test_numbers_and_pictures_need_no_torch():
     subprocess.run([sys.executable, "-c", code, "ablations.analysis", *FIGURES], cwd=ROOT, check=True)
 
 
+@pytest.mark.process
 def test_help_imports_neither_torch_nor_pandas():
     code = (
         "import sys\nsys.argv = ['ablations', '--help']\n"
@@ -113,6 +115,7 @@ def test_help_imports_neither_torch_nor_pandas():
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False, capture_output=True).returncode == 0
 
 
+@pytest.mark.process
 def test_records_are_read_without_torch_or_pandas():
     code = "import sys, ablations.store; sys.exit('torch' in sys.modules or 'pandas' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

@@ -142,6 +142,7 @@ def test_a_command_that_needs_an_absent_package_says_so_in_one_line(cli, tmp_pat
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.process
 def test_a_study_that_grows_without_a_package_that_it_was_begun_with_says_so(cli, images, tmp_path, monkeypatch):
     nets = ("--model", "ufo_vit_pico,timm:test_vit")
     run = ("run", "--compare", "model", "--data", f"imagefolder:{images}", "--smoke", "--out", tmp_path / "out")

@@ -25,6 +25,7 @@ def run(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("arguments", [(), ("--help",), ("run", "--norm", "l2"), ("report", "runs/x")], ids=str)
 def test_a_command_on_windows_names_wsl_in_one_line(arguments):
     done = run(ON_WINDOWS + "import runpy; runpy.run_module('ablations', run_name='__main__')", *arguments)
@@ -39,6 +40,7 @@ def test_python_on_windows_says_the_same():
     assert done.stdout == f"ablations.run: {UNSUPPORTED}\n"
 
 
+@pytest.mark.process
 def test_the_net_needs_nothing_that_windows_lacks():
     done = run(WITHOUT_UNIX + "import ufo; print(ufo.build('ufo_vit_pico', num_classes=3).head.out_features)")
     assert done.stdout == "3\n", done.stderr

@@ -146,6 +146,7 @@ def test_ratios_are_those_computed_by_hand():
     assert "10.000 [7.200, 15.000]" in text
 
 
+@pytest.mark.process
 def test_a_contender_that_fails_raises_with_what_it_wrote(tmp_path):
     fine, broken = "print('fine')", "import sys; print('before'); sys.exit('this contender is broken')"
     with pytest.raises(CommandFailed, match=r"exit code 1 of .* -c") as failure:
@@ -153,6 +154,7 @@ def test_a_contender_that_fails_raises_with_what_it_wrote(tmp_path):
     assert str(failure.value).endswith("\nthis contender is broken")
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("at_once", [1, 2])
 def test_commands_run_side_by_side_as_many_as_asked(tmp_path, at_once):
     code = "import time; print(time.monotonic(), flush=True); time.sleep(0.5); print(time.monotonic())"
@@ -163,6 +165,7 @@ def test_commands_run_side_by_side_as_many_as_asked(tmp_path, at_once):
     assert seconds > max(end for _, end in spans) - min(start for start, _ in spans)
 
 
+@pytest.mark.process
 def test_ctrl_c_leaves_no_process_behind(tmp_path):
     """The command starts another one, which does not end with it and heeds no polite word."""
     pids = tmp_path / "pids"

@@ -70,6 +70,7 @@ def test_the_counts_are_those_of_the_products():
     assert counter.get_total_flops() == 2 * 60  # a multiply-add is two of torch's
 
 
+@pytest.mark.process
 def test_an_arm_that_raises_costs_the_others_nothing(cli, study, tmp_path, monkeypatch):
     folder = shutil.copytree(study, tmp_path / "copy")
     build = cost.build_net
@@ -92,6 +93,7 @@ def test_a_time_is_that_of_one_call(monkeypatch):
     assert measure.time_call(lambda: calls.append(1), torch.device("cpu")) == pytest.approx(0.02)
 
 
+@pytest.mark.process
 def test_threads_are_those_of_the_cells_and_come_back(study):
     before = torch.get_num_threads()
     with cpu_threads(before + 1):
@@ -100,6 +102,7 @@ def test_threads_are_those_of_the_cells_and_come_back(study):
     assert set(cells(study.parent)) == {"xnorm-s0", "softmax-s0"}
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -17,6 +17,7 @@ import pytest
 import torch
 import yaml
 from conftest import ROOT, cells, numbers, start, workers_of, write_images
+from studies import make_study
 
 import ablations
 from ablations.cli import listing
@@ -27,6 +28,7 @@ from ablations.store import Store
 QUICK = ("--epochs", 1, "--set", "train_limit=128")
 
 
+@pytest.mark.process
 def test_a_run_ends_with_table_figures_and_exit_code_0(cli, tmp_path):
     code, out, err = cli("run", "--norm", "xnorm,l2", "--seeds", 2, *QUICK, "--out", tmp_path)
     assert code == 0, err
@@ -56,9 +58,9 @@ def test_a_plan_says_where_its_contrasts_cannot_be_decided(cli, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_second_run_finds_everything_done_and_a_longer_one_runs_the_rest(cli, tmp_path):
+def test_a_second_run_finds_everything_done_and_a_longer_one_runs_the_rest(cli, finished_study, tmp_path):
     run = ("run", "--norm", "xnorm", *QUICK, "--out", tmp_path)
-    cli(*run, "--seeds", 1)
+    finished_study("--norm", "xnorm", "--seeds", 1, *QUICK)
     first = (cells(tmp_path)["xnorm-s0"] / "outcome.json").read_bytes()
     code, out, _ = cli(*run, "--seeds", 1)
     assert code == 0
@@ -97,22 +99,37 @@ def test_the_estimate_knows_the_epochs_of_each_cell(cli, tmp_path, monkeypatch):
     assert total("1,200") == total("200,1")
 
 
+PLUGIN = (ROOT / "tests" / "arms.py").read_text().replace("no_cross", "mine")
+PLUGGED = ("--norm", "xnorm,mine", "--seeds", 1, *QUICK, "--plugin", "mine")
+
+
+@pytest.fixture(scope="module")
+def plugged_once(tmp_path_factory):
+    """A folder with a plug-in, and a study of it in runs/."""
+    folder = tmp_path_factory.mktemp("plugged")
+    (folder / "mine.py").write_text(PLUGIN)
+    process = start(*PLUGGED, out=folder / "runs", cwd=folder)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert "mine seed 0: ok" in out
+    return folder
+
+
+@pytest.fixture
+def plugged(plugged_once, tmp_path):
+    return shutil.copytree(plugged_once, tmp_path, dirs_exist_ok=True)
+
+
 @pytest.mark.slow
-def test_a_failed_rerun_takes_no_results_place(tmp_path):
-    plugin = tmp_path / "mine.py"
-    good = (ROOT / "tests" / "arms.py").read_text().replace("no_cross", "mine")
-    plugin.write_text(good)
-    arguments = ("--norm", "mine", "--seeds", 1, *QUICK, "--plugin", "mine")
-    runs = {"out": tmp_path / "runs", "cwd": tmp_path}
-    start(*arguments, **runs).communicate(timeout=120)
-    (before,) = cells(tmp_path / "runs").values()
+def test_a_failed_rerun_takes_no_results_place(plugged):
+    before = cells(plugged / "runs")["mine-s0"]
     score = json.loads((before / "outcome.json").read_text())["test_accuracy_pct"]
-    plugin.write_text(good.replace("l2_normalise(q, dim=-1) @", "misspelt @"))
-    again = start(*arguments, "--rerun", "stale", **runs)
+    (plugged / "mine.py").write_text(PLUGIN.replace("l2_normalise(q, dim=-1) @", "misspelt @"))
+    again = start(*PLUGGED, "--rerun", "stale", out=plugged / "runs", cwd=plugged)
     out, _ = again.communicate(timeout=120)
     assert again.returncode == 1
     assert "its earlier result is kept" in out
-    (after,) = cells(tmp_path / "runs").values()
+    after = cells(plugged / "runs")["mine-s0"]
     record = json.loads((after / "outcome.json").read_text())
     assert (record["outcome"], record["test_accuracy_pct"]) == ("ok", score)
     assert "misspelt" in record["attempts"][0]["detail"]
@@ -121,15 +138,19 @@ def test_a_failed_rerun_takes_no_results_place(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_studys_plug_in_that_is_not_here_is_named_before_anything_runs(cli, tmp_path):
-    (tmp_path / "mine.py").write_text((ROOT / "tests" / "arms.py").read_text().replace("no_cross", "mine"))
-    arguments = ("--norm", "xnorm,mine", "--seeds", 1, *QUICK)
-    start(*arguments, "--plugin", "mine", out=tmp_path / "runs", cwd=tmp_path).communicate(timeout=120)
-    before = (tmp_path / "runs" / "norm-digits" / "study.yaml").read_bytes()
-    code, _, err = cli("run", "--norm", "xnorm", "--seeds", 2, *QUICK, "--out", tmp_path / "runs")
+def test_a_plug_ins_file_counts_for_the_staleness_of_its_own_arms(plugged):
+    (plugged / "mine.py").write_text(PLUGIN + "\n# changed\n")
+    again = start(*PLUGGED, "--dry-run", out=plugged / "runs", cwd=plugged)
+    assert "2 cells: 1 done, 1 stale" in again.communicate(timeout=120)[0]  # xnorm is not the plug-in's
+
+
+@pytest.mark.slow
+def test_a_studys_plug_in_that_is_not_here_is_named_before_anything_runs(cli, plugged):
+    before = (plugged / "runs" / "norm-digits" / "study.yaml").read_bytes()
+    code, _, err = cli("run", "--norm", "xnorm", "--seeds", 2, *QUICK, "--out", plugged / "runs")
     assert (code, err.count("\n")) == (2, 1)
-    assert "--plugin mine: no such module here" in err
-    assert (tmp_path / "runs" / "norm-digits" / "study.yaml").read_bytes() == before
+    assert "--plugin mine: no such module in" in err
+    assert (plugged / "runs" / "norm-digits" / "study.yaml").read_bytes() == before
 
 
 @pytest.mark.slow
@@ -159,9 +180,9 @@ def test_a_smoke_run_keeps_the_arms_that_are_compared(cli, tmp_path):
 
 
 @pytest.mark.slow
-def test_stale_cells_are_marked_and_run_again_on_request(cli, tmp_path):
+def test_stale_cells_are_marked_and_run_again_on_request(cli, finished_study, tmp_path):
     run = ("run", "--norm", "xnorm,l2", "--seeds", 1, *QUICK, "--out", tmp_path)
-    cli(*run)
+    finished_study("--norm", "xnorm,l2", "--seeds", 1, *QUICK)
     path = cells(tmp_path)["l2-s0"] / "outcome.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"numerics": "0", "source_hash": "before"}))
     _, out, _ = cli(*run)
@@ -175,7 +196,8 @@ def test_stale_cells_are_marked_and_run_again_on_request(cli, tmp_path):
     assert [attempt["source_hash"] for attempt in record["attempts"]] == ["before"]
 
 
-@pytest.mark.parametrize(("norms", "code"), [("xnorm,turns_nan", 0), ("xnorm,raises", 1), ("raises,out_of_memory", 3)])
+@pytest.mark.process
+@pytest.mark.parametrize(("norms", "code"), [("xnorm,turns_nan", 0), ("raises,out_of_memory", 3)])
 @pytest.mark.usefixtures("arms")
 def test_exit_codes(cli, tmp_path, norms, code):
     more = ("--epochs", 2, "--set", "augment=none", "--seeds", 1, "--plugin", "arms", "--out", tmp_path)
@@ -186,7 +208,8 @@ def test_exit_codes(cli, tmp_path, norms, code):
 @pytest.mark.usefixtures("arms")
 def test_a_failed_cell_costs_only_itself_and_runs_again(cli, tmp_path):
     run = ("run", "--norm", "xnorm,raises", "--seeds", 2, *QUICK, "--plugin", "arms", "--out", tmp_path)
-    _, out, _ = cli(*run)
+    code, out, _ = cli(*run)
+    assert code == 1
     assert "raises seed 0: failed error" in out
     assert "this arm is broken" in out
     assert "failed cells, whose pairs are left out: 2" in out
@@ -205,9 +228,10 @@ def test_class_attention_without_the_normaliser_is_said(cli, tmp_path):
     assert "no_cross cannot serve one query against many keys: class attention uses softmax there" in out
 
 
-def test_cells_without_their_study_are_not_run_over(cli, tmp_path):
+@pytest.mark.process
+def test_cells_without_their_study_are_not_run_over(cli, finished_study, tmp_path):
     run = ("run", "--norm", "l2", "--seeds", 1, *QUICK, "--out", tmp_path)
-    cli(*run)
+    finished_study("--norm", "l2", "--seeds", 1, *QUICK)
     (tmp_path / "norm-digits" / "study.yaml").unlink()
     before = (cells(tmp_path)["l2-s0"] / "outcome.json").read_bytes()
     code, _, err = cli(*run)
@@ -216,10 +240,11 @@ def test_cells_without_their_study_are_not_run_over(cli, tmp_path):
     assert (cells(tmp_path)["l2-s0"] / "outcome.json").read_bytes() == before
 
 
-def test_a_study_without_cells_may_ask_another_question(cli, tmp_path):
+@pytest.mark.process
+def test_a_study_without_cells_may_ask_another_question(cli, finished_study, tmp_path):
     from ablations.store import Store
 
-    cli("run", "--norm", "l2", "--seeds", 1, *QUICK, "--out", tmp_path)
+    finished_study("--norm", "l2", "--seeds", 1, *QUICK)
     (folder,) = cells(tmp_path).values()
     shutil.rmtree(folder)
     code, out, _ = cli(
@@ -237,8 +262,9 @@ def test_a_dry_run_writes_nothing(cli, tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_study_grown_from_one_arm_gets_its_reference_and_says_what_was_added(cli, tmp_path):
-    cli("run", "--norm", "xnorm", "--seeds", 1, *QUICK, "--out", tmp_path)
+@pytest.mark.process
+def test_a_study_grown_from_one_arm_gets_its_reference_and_says_what_was_added(cli, finished_study, tmp_path):
+    finished_study("--norm", "xnorm", "--seeds", 1, *QUICK)
     _, out, _ = cli("run", "--norm", "l2", "--seeds", 1, *QUICK, "--out", tmp_path)
     assert "extended (cells with results: 1): norm=l2, ref=xnorm" in out
     assert "- xnorm" in out
@@ -252,6 +278,7 @@ def test_without_a_command_the_help_is_printed(cli):
     assert len(out.splitlines()) > 8
 
 
+@pytest.mark.process
 def test_smoke_has_a_study_of_its_own(cli, tmp_path):
     code, out, _ = cli("run", "--norm", "xnorm,l2", "--smoke", "--out", tmp_path)
     assert code == 0
@@ -261,6 +288,7 @@ def test_smoke_has_a_study_of_its_own(cli, tmp_path):
     assert len(cells(tmp_path, "norm-digits-smoke")) == 4
 
 
+@pytest.mark.process
 def test_smoke_takes_no_more_images_than_there_are(cli, images, tmp_path):
     code, _, err = cli("run", "--norm", "l2", "--data", f"imagefolder:{images}", "--smoke", "--out", tmp_path)
     assert code == 0, err
@@ -268,6 +296,7 @@ def test_smoke_takes_no_more_images_than_there_are(cli, images, tmp_path):
     assert (config["train_limit"], config["batch_size"]) == (72, 64)
 
 
+@pytest.mark.process
 def test_json_is_alone_on_standard_output(cli, tmp_path):
     code, out, err = cli("run", "--norm", "xnorm", "--seeds", 1, *QUICK, "--json", "--out", tmp_path)
     summary = json.loads(out)
@@ -278,6 +307,7 @@ def test_json_is_alone_on_standard_output(cli, tmp_path):
     assert sorted(plan["states"].values()) == ["done", "missing"]
 
 
+@pytest.mark.process
 def test_claims_stand_in_the_study_before_its_first_cell_and_later_ones_are_post_hoc(cli, tmp_path):
     path = tmp_path / "question.yaml"
     text = "data: digits\nnorm: [xnorm, l2]\nseeds: 1\nepochs: 1\ntrain_limit: 128\nclaims:\n"
@@ -346,6 +376,7 @@ def test_an_experiment_file_gives_all_of_it_and_flags_win(cli, tmp_path):
     assert (study["fixed"]["epochs"], study["fixed"]["lr"], study["fixed"]["lpi"]) == (2, 0.001, False)
 
 
+@pytest.mark.process
 def test_another_field_is_compared_and_conditions_stand_apart(cli, tmp_path):
     args = ("--compare", "lpi", "--set", "lpi=on,off", "--lr", "1e-3,3e-3", "--seeds", 1, *QUICK, "--out", tmp_path)
     code, _, err = cli("run", *args)
@@ -356,6 +387,7 @@ def test_another_field_is_compared_and_conditions_stand_apart(cli, tmp_path):
     assert (tmp_path / "lpi-digits" / "figures" / "test_accuracy-lr=0.003.png").exists()
 
 
+@pytest.mark.process
 def test_an_image_folder_is_trained_on(cli, images, tmp_path):
     args = ("--norm", "xnorm,none", "--seeds", 1, "--epochs", 2, "--batch-size", 16, "--out", tmp_path)
     code, _, err = cli("run", "--data", f"imagefolder:{images}", *args)
@@ -388,6 +420,7 @@ def test_several_data_sets_are_conditions_each_with_its_own_defaults(cli, images
     assert "the cell is done" in out
 
 
+@pytest.mark.process
 def test_several_image_sizes_are_conditions(cli, images, tmp_path):
     more = ("--set", "image_size=8,16", "--seeds", 1, "--epochs", 1, "--batch-size", 16, "--out", tmp_path)
     code, _, err = cli("run", "--norm", "xnorm", "--data", f"imagefolder:{images}", *more)
@@ -396,6 +429,7 @@ def test_several_image_sizes_are_conditions(cli, images, tmp_path):
     assert list(frame["condition"]) == ["image_size=8", "image_size=16"]
 
 
+@pytest.mark.process
 def test_a_renamed_folder_is_the_same_data_set_and_a_changed_one_another(cli, images, tmp_path):
     run = ("run", "--norm", "xnorm", "--seeds", 1, "--epochs", 1, "--batch-size", 16, "--study", "s", "--out", tmp_path)
     cli(*run, "--data", f"imagefolder:{images}")
@@ -512,8 +546,9 @@ def test_an_out_that_is_a_file_is_refused_before_the_plan_is_printed(cli, tmp_pa
     assert (tmp_path / "file").read_text() == "mine"
 
 
-def test_a_study_of_another_question_is_refused(cli, tmp_path):
-    cli("run", "--norm", "xnorm", "--seeds", 1, *QUICK, "--out", tmp_path)
+@pytest.mark.process
+def test_a_study_of_another_question_is_refused(cli, finished_study, tmp_path):
+    finished_study("--norm", "xnorm", "--seeds", 1, *QUICK)
     before = (tmp_path / "norm-digits" / "study.yaml").read_bytes()
     other = ("--epochs", 2, "--set", "train_limit=128")
     code, _, err = cli("run", "--norm", "xnorm", "--seeds", 1, *other, "--out", tmp_path)
@@ -523,8 +558,8 @@ def test_a_study_of_another_question_is_refused(cli, tmp_path):
 
 
 @pytest.mark.slow
-def test_report_rebuilds_everything_from_the_cells(cli, tmp_path):
-    cli("run", "--norm", "xnorm,l2", "--seeds", 1, *QUICK, "--out", tmp_path)
+def test_report_rebuilds_everything_from_the_cells(cli, finished_study, tmp_path):
+    finished_study("--norm", "xnorm,l2", "--seeds", 1, *QUICK)
     folder = tmp_path / "norm-digits"
     made = [path for path in folder.rglob("*") if path.is_file() and "cells" not in path.parts]
     before = {path: path.read_bytes() for path in made if path.name not in ("study.yaml", "report.html")}
@@ -538,8 +573,9 @@ def test_report_rebuilds_everything_from_the_cells(cli, tmp_path):
     assert "no study in" in err
 
 
-def test_show_prints_configuration_outcome_and_log(cli, tmp_path):
-    cli("run", "--norm", "l2", "--seeds", 1, *QUICK, "--out", tmp_path)
+@pytest.mark.process
+def test_show_prints_configuration_outcome_and_log(cli, finished_study, tmp_path):
+    finished_study("--norm", "l2", "--seeds", 1, *QUICK)
     (folder,) = cells(tmp_path).values()
     code, out, _ = cli("show", folder.name, "--out", tmp_path)
     assert code == 0
@@ -558,12 +594,11 @@ def test_show_prints_configuration_outcome_and_log(cli, tmp_path):
         ("data", "imagefolder:DIR"),
         ("recipes", "small_data"),
         ("fields", "learned, sincos, none"),
-        ("studies", "norm-digits"),
+        ("studies", "made_up"),
     ],
 )
 def test_list(cli, tmp_path, what, expected):
-    if what == "studies":
-        cli("run", "--norm", "l2", "--seeds", 1, *QUICK, "--out", tmp_path)
+    make_study(tmp_path)
     code, out, _ = cli("list", what, "--out", tmp_path)
     assert code == 0
     assert expected in out
@@ -586,6 +621,7 @@ def test_list_refuses_what_it_would_ignore(cli, tmp_path):
     assert (code, err) == (2, f"error: no folder {tmp_path / 'nowhere'}; give the folder of the studies with --out\n")
 
 
+@pytest.mark.process
 def test_a_shard_runs_its_seeds_and_the_rest_stays_missing(cli, tmp_path):
     run = ("run", "--norm", "xnorm,l2", "--seeds", 3, *QUICK, "--out", tmp_path)
     _, out, _ = cli(*run, "--shard", "2/3", "--dry-run")
@@ -602,6 +638,7 @@ def test_a_disk_that_is_too_small_is_named_in_the_plan(cli, tmp_path, monkeypatc
     assert f"only 0.0 MiB are free in {tmp_path}" in out
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("seeds", [[0], [0, 1, 2]], ids=["the same", "another"])
 def test_a_study_that_was_changed_since_the_plan_is_not_written_over(cli, tmp_path, monkeypatch, seeds):
     def another_runner_begins(plan):
@@ -618,8 +655,9 @@ def test_a_study_that_was_changed_since_the_plan_is_not_written_over(cli, tmp_pa
         assert yaml.safe_load((tmp_path / "norm-digits" / "study.yaml").read_text())["axes"]["seed"] == seeds
 
 
-def test_diff_says_in_what_two_cells_differ(cli, tmp_path):
-    cli("run", "--norm", "xnorm,l2", "--seeds", 1, *QUICK, "--out", tmp_path)
+@pytest.mark.process
+def test_diff_says_in_what_two_cells_differ(cli, finished_study, tmp_path):
+    finished_study("--norm", "xnorm,l2", "--seeds", 1, *QUICK)
     code, out, _ = cli("diff", "xnorm-s0", "l2-s0", "--out", tmp_path)
     assert code == 0
     shown = json.loads(cli("diff", "xnorm-s0", "l2-s0", "--out", tmp_path, "--json")[1])
@@ -632,6 +670,7 @@ def test_diff_says_in_what_two_cells_differ(cli, tmp_path):
     assert cli("diff", "l2-s0", "none", "--out", tmp_path)[0] == 2
 
 
+@pytest.mark.process
 def test_clean_says_what_it_would_remove_asks_and_leaves_results(cli, tmp_path, monkeypatch):
     monkeypatch.setenv("ABLATIONS_CACHE", str(tmp_path / "cache"))
     cli("run", "--norm", "l2", "--seeds", 1, *QUICK, "--out", tmp_path / "runs")
@@ -662,8 +701,9 @@ def test_clean_says_what_it_would_remove_asks_and_leaves_results(cli, tmp_path, 
     assert cli("clean", tmp_path)[0] == 2
 
 
-def test_clean_leaves_what_is_being_run(cli, tmp_path):
-    cli("run", "--norm", "l2", "--seeds", 1, *QUICK, "--out", tmp_path)
+@pytest.mark.process
+def test_clean_leaves_what_is_being_run(cli, finished_study, tmp_path):
+    finished_study("--norm", "l2", "--seeds", 1, *QUICK)
     lease = Store(tmp_path / "norm-digits").leases.claim("0123456789")
     out = cli("clean", tmp_path / "norm-digits", "--dry-run")[1]
     assert str(lease.folder) not in out
@@ -671,11 +711,12 @@ def test_clean_leaves_what_is_being_run(cli, tmp_path):
     assert "1 cells are running, and are left unchanged" in out
 
 
+@pytest.mark.process
 def test_clean_leaves_what_has_come_to_be_needed_while_it_asked(cli, tmp_path, monkeypatch):
     monkeypatch.setenv("ABLATIONS_CACHE", str(tmp_path / "cache"))
     runs = tmp_path / "runs"
     cli("run", "--norm", "l2", "--seeds", 1, *QUICK, "--out", runs)
-    cli("run", "--norm", "l2", "--seeds", 1, *QUICK, "--out", runs, "--study", "beside")
+    shutil.copytree(runs / "norm-digits", runs / "beside")
     left = runs / "norm-digits" / "cells" / ".partial" / "0123456789.1"
     left.mkdir()
 
@@ -692,9 +733,10 @@ def test_clean_leaves_what_has_come_to_be_needed_while_it_asked(cli, tmp_path, m
     assert len(list((tmp_path / "cache").iterdir())) == 1
 
 
-def test_a_study_that_another_runner_is_about_to_run_keeps_its_question(cli, tmp_path):
+@pytest.mark.process
+def test_a_study_that_another_runner_is_about_to_run_keeps_its_question(cli, finished_study, tmp_path):
     run = ("run", "--seeds", 1, *QUICK, "--out", tmp_path)
-    cli(*run, "--norm", "xnorm")
+    finished_study("--norm", "xnorm", "--seeds", 1, *QUICK)
     shutil.rmtree(*cells(tmp_path).values())
     assert "no cell of this study has been run yet" in cli(*run, "--norm", "l2", "--dry-run")[1]
     with Store(tmp_path / "norm-digits").opened() as is_first:
@@ -703,9 +745,10 @@ def test_a_study_that_another_runner_is_about_to_run_keeps_its_question(cli, tmp
         assert "no cell of this study has been run yet" not in out
 
 
-def test_a_study_that_runs_is_extended_without_waiting(cli, tmp_path, monkeypatch):
+@pytest.mark.process
+def test_a_study_that_runs_is_extended_without_waiting(cli, finished_study, tmp_path, monkeypatch):
     run = ("run", "--seeds", 1, *QUICK, "--out", tmp_path)
-    cli(*run, "--norm", "xnorm")
+    finished_study("--norm", "xnorm", "--seeds", 1, *QUICK)
     monkeypatch.setattr("ablations.planning.execute._run", lambda *_, **__: None)
     monkeypatch.setattr("ablations.planning.execute.time.sleep", lambda _: pytest.fail("it waits"))
     store = Store(tmp_path / "norm-digits")
@@ -714,16 +757,18 @@ def test_a_study_that_runs_is_extended_without_waiting(cli, tmp_path, monkeypatc
     assert store.read_study().axes["norm"] == ["xnorm", "l2"]
 
 
-def test_retry_takes_the_folder_one_is_in(cli, tmp_path, monkeypatch):
-    cli("run", "--norm", "l2", "--seeds", 1, *QUICK, "--out", tmp_path)
+@pytest.mark.process
+def test_retry_takes_the_folder_one_is_in(cli, finished_study, tmp_path, monkeypatch):
+    finished_study("--norm", "l2", "--seeds", 1, *QUICK)
     monkeypatch.chdir(tmp_path / "norm-digits")
     code, out, err = cli("retry", ".", "--dry-run")
     assert (code, err) == (0, "")
     assert "1 cell: 1 done; 0 to run" in out
 
 
-def test_a_log_of_any_bytes_is_shown(cli, tmp_path):
-    cli("run", "--norm", "l2", "--seeds", 1, *QUICK, "--out", tmp_path)
+@pytest.mark.process
+def test_a_log_of_any_bytes_is_shown(cli, finished_study, tmp_path):
+    finished_study("--norm", "l2", "--seeds", 1, *QUICK)
     (cell,) = cells(tmp_path).values()
     (cell / "log.txt").write_bytes(b"caf\xe9\n")
     code, out, _ = cli("show", "l2-s0", "--out", tmp_path)
@@ -746,11 +791,10 @@ def test_an_interrupt_before_the_first_cell_is_one_word_and_no_traceback(tmp_pat
 
 @pytest.mark.slow
 def test_an_interrupt_that_a_library_swallows_as_it_is_loaded_stops_the_run_all_the_same(tmp_path):
-    plugin = (ROOT / "tests" / "arms.py").read_text().replace("no_cross", "mine")
     swallowed = (
         "\nimport signal\nwith contextlib.suppress(KeyboardInterrupt):\n    os.kill(os.getpid(), signal.SIGINT)\n"
     )
-    (tmp_path / "mine.py").write_text(plugin + swallowed)
+    (tmp_path / "mine.py").write_text(PLUGIN + swallowed)
     process = start("--norm", "mine", *QUICK, "--plugin", "mine", out=tmp_path / "runs", cwd=tmp_path)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
@@ -806,11 +850,11 @@ def test_a_killed_worker_costs_its_cell_a_second_try_and_nothing_else(tmp_path):
 
 @pytest.mark.slow
 def test_the_number_of_jobs_changes_no_number(cli, tmp_path):
-    for name, jobs in (("one", 1), ("again", 1), ("two", 2), ("three", 3)):
+    for name, jobs in (("one", 1), ("two", 2), ("three", 3)):
         cli("run", "--norm", "xnorm,l2", "--seeds", 2, *QUICK, "--jobs", jobs, "--out", tmp_path / name)
     one = numbers(tmp_path / "one")
     assert len(one) == 4
-    for name in ("again", "two", "three"):
+    for name in ("two", "three"):
         assert numbers(tmp_path / name) == one
 
 
@@ -826,17 +870,3 @@ def test_a_new_process_gives_the_same_files_byte_for_byte(cli, tmp_path):
     for name in here:
         for file in ("metrics.csv", "probes.csv", "correct.npy", "config.json"):
             assert (here[name] / file).read_bytes() == (there[name] / file).read_bytes(), file
-
-
-@pytest.mark.slow
-def test_a_plug_in_is_an_ordinary_arm_and_its_file_counts_for_staleness(tmp_path):
-    plugin = tmp_path / "mine.py"
-    plugin.write_text((ROOT / "tests" / "arms.py").read_text().replace("no_cross", "mine"))
-    arguments = ("--norm", "xnorm,mine", "--seeds", 1, *QUICK, "--plugin", "mine")
-    first = start(*arguments, out=tmp_path / "runs", cwd=tmp_path)
-    out, err = first.communicate(timeout=120)
-    assert first.returncode == 0, err
-    assert "mine seed 0: ok" in out
-    plugin.write_text(plugin.read_text() + "\n# changed\n")
-    again = start(*arguments, "--dry-run", out=tmp_path / "runs", cwd=tmp_path)
-    assert "2 cells: 1 done, 1 stale" in again.communicate(timeout=120)[0]  # xnorm is not the plug-in's

@@ -78,6 +78,7 @@ def epoch_of(data: CellData, epoch: int) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.cat(images), torch.cat(labels)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("fields", [{}, BY_SAMPLE, {"augment": "resized_crop_flip", "policy": "auto_augment"}])
 def test_any_number_of_workers_gives_the_same_batches(images, fields):
     info = make_data(images)
@@ -109,6 +110,7 @@ def test_the_global_generators_change_nothing_and_stay_as_they_are(images):
     assert torch.equal(*epochs)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("augment", ["crop_flip", "shift", "none"])
 def test_images_in_memory_come_in_the_same_order_with_the_same_draws(images, augment):
     fields = {"augment": augment, "repeats": 2}
@@ -247,6 +249,7 @@ def test_files_may_have_any_name(images):
         assert len(epoch_of(data, 0)[0]) == 64
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("workers", [0, 1, 2])
 @pytest.mark.parametrize("batch_size", [1, 7, 32])
 def test_no_batch_is_overwritten_while_it_is_in_hand(images, workers, batch_size):

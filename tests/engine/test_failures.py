@@ -68,6 +68,7 @@ def test_fail_fast_starts_no_more(cli, tmp_path):
     }
 
 
+@pytest.mark.process
 @pytest.mark.usefixtures("arms")
 def test_when_the_first_cell_of_every_arm_fails_alike_the_run_stops_and_says_why(cli, tmp_path, monkeypatch):
     run = ("run", "--compare", "lpi", "--set", "lpi=on,off", "--norm", "raises", "--plugin", "arms", "--seeds", 4)
@@ -96,6 +97,7 @@ def test_which_cells_of_earlier_runs_are_run_again(cli, tmp_path):
     assert kinds == ["oom"] * 3  # its second try in each run, and the run before
 
 
+@pytest.mark.process
 def test_retry_runs_failed_cells_and_no_missing_ones(cli, images, tmp_path):
     data = ("--data", f"imagefolder:{images}")
     run = ("run", "--norm", "xnorm", *data, "--seeds", "0-1", "--epochs", 1, "--batch-size", 16, "--out", tmp_path)

@@ -137,6 +137,7 @@ def test_nothing_global_changes_and_all_of_it_is_drawn(figure):
     assert dict(mpl.rcParams) == before
 
 
+@pytest.mark.process
 def test_pyplot_is_not_imported():
     code = "import sys, ablations.figures.arms, ablations.figures.curves; assert 'matplotlib.pyplot' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

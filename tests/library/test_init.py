@@ -194,6 +194,7 @@ def test_the_weights_are_golden_so_that_seeds_mean_the_same_with_every_torch():
     assert shared_weights_hash(build("ufo_vit_pico", num_classes=10)) == GOLDEN_HASH
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("capability", ["default", "avx2"])
 def test_a_processors_vector_width_changes_no_bit(capability):
     code = "from ufo import build, init; print(init.shared_weights_hash(build('ufo_vit_pico', num_classes=10)))"

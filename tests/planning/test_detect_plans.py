@@ -110,6 +110,7 @@ def test_files_that_are_broken_are_named_and_nothing_is_left_behind(cli, coco, t
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.process
 def test_an_image_that_cannot_be_decoded_ends_its_cells_and_is_named(cli, coco, tmp_path):
     for image in (coco / "train2017").glob("*.png"):
         image.write_bytes(b"no image")

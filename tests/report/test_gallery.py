@@ -123,7 +123,14 @@ def thin(axes: Axes) -> list[Line2D]:
     return [line for line in axes.lines if line.get_linewidth() == 0.6]
 
 
-@pytest.mark.parametrize("name", [name for name in STUDIES if "rates" not in name])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name.startswith("one arm") else pytest.mark.slow)
+        for name in STUDIES
+        if "rates" not in name
+    ],
+)
 @pytest.mark.filterwarnings("error")
 def test_every_figure_of_a_study_is_on_its_page_with_named_axes(name):
     before = dict(mpl.rcParams)
@@ -395,6 +402,7 @@ def test_panels_say_once_what_holds_for_all_and_no_title_covers_another():
     assert [axes.get_legend() is not None for axes in figure.axes] == [False, False, True]
 
 
+@pytest.mark.process
 @dataclass(frozen=True)
 class Marked(FigureSpec):
     """A figure that leaves a file, its title, when it is drawn; one of the part "broken" raises."""

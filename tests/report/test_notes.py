@@ -31,6 +31,7 @@ def make_stale(folder: Path, cells: str) -> None:
         (cell / "outcome.json").write_text(json.dumps({**outcome, "numerics": "0"}))
 
 
+@pytest.mark.process
 def test_above_sixteen_pairs_p_are_called_drawn(tmp_path):
     notes = make_report([make_study(tmp_path, norms=["xnorm", "l2"], seeds=17)], full=False).main.notes
     assert "p: exact up to 16 pairs, above that drawn, sign-flip permutation, Holm over 1 comparison" in " ".join(notes)
@@ -46,6 +47,7 @@ def test_a_look_counts_the_differences_of_its_own_study(tmp_path):
     assert "0 of 0 supported differences remain" in note
 
 
+@pytest.mark.process
 def test_looks_are_counted(tmp_path):
     folder = make_study(tmp_path, norms=["xnorm", "l2"], seeds=6)
     look_at(folder, 2)
@@ -54,6 +56,7 @@ def test_looks_are_counted(tmp_path):
     assert "0.05 / 3 = 0.0167" in notes
 
 
+@pytest.mark.process
 def test_stale_pairs_are_marked(tmp_path):
     folder = make_study(tmp_path, seeds=3)
     make_stale(folder, "l2-*")
@@ -62,6 +65,7 @@ def test_stale_pairs_are_marked(tmp_path):
     assert "pairs of a stale cell and a fresh one: 3" in notes
 
 
+@pytest.mark.process
 def test_cells_of_other_machines_are_said(tmp_path):
     folder = make_study(tmp_path, seeds=3)
     for cell in (folder / "cells").glob("l2-*"):
@@ -73,6 +77,7 @@ def test_cells_of_other_machines_are_said(tmp_path):
     assert "pairs of cells of different versions of torch: 3" in notes
 
 
+@pytest.mark.process
 def test_contrasts_say_what_could_be_detected_and_what_is_left_out(tmp_path):
     stories = {("xnorm_fixed", 0): "oom", ("l2", 1): "nan"}
     folder = make_study(tmp_path, norms=("xnorm", "l2", "xnorm_fixed"), seeds=8, stories=stories)
@@ -85,6 +90,7 @@ def test_contrasts_say_what_could_be_detected_and_what_is_left_out(tmp_path):
     assert "pairs with a score by chance, whose mean carries no interval: 1" in text
 
 
+@pytest.mark.process
 def test_the_secondary_table_says_what_it_could_have_detected(tmp_path):
     folder = make_study(tmp_path, norms=("xnorm", "l2"), seeds=8, stories={("l2", 0): "nan"})
     make_report([folder], full=False)
@@ -92,6 +98,7 @@ def test_the_secondary_table_says_what_it_could_have_detected(tmp_path):
     assert re.search(r"80 % power at these spreads: \d", (folder / "tables" / "success.md").read_text())
 
 
+@pytest.mark.process
 def test_looks_stand_below_every_table_with_p_also_where_the_reference_has_no_pair(tmp_path):
     claims = [{"kind": "fails_to_train", "arm": "l2"}]
     stories = {("xnorm", seed): "oom" for seed in range(6)}
@@ -114,6 +121,7 @@ def test_where_the_reference_has_no_cell_is_said(tmp_path):
     assert not [note for note in main_notes(read_results([one])) if "no cell of" in note]
 
 
+@pytest.mark.process
 def test_pairs_with_a_score_by_chance_are_left_out_of_the_correlation_and_that_is_said(tmp_path):
     folder = make_study(tmp_path, norms=("xnorm", "l2"), seeds=8, stories={("l2", 0): "nan", ("l2", 1): "nan"})
     report = make_report([folder], full=False)
@@ -131,6 +139,7 @@ def test_the_checklist_says_what_was_the_same_and_not_what_should_be(tmp_path):
     assert "of 3 pairs: 2 share every initial weight outside the normaliser, 3 every batch" in said
 
 
+@pytest.mark.process
 def test_claims_say_what_they_could_have_detected(tmp_path):
     claims = [
         {"kind": "greater_than", "arm": "xnorm", "than": "l2"},
@@ -145,6 +154,7 @@ def test_claims_say_what_they_could_have_detected(tmp_path):
     assert f"at these spreads: {worse:.2f} to {greater:.2f} points" in notes_of(folder, "claims")
 
 
+@pytest.mark.process
 def test_failed_shares_have_an_interval_too(tmp_path):
     folder = make_study(tmp_path, norms=("xnorm", "l2"), seeds=8, stories={("l2", 0): "oom", ("l2", 1): "oom"})
     table = make_report([folder], full=False).results.table.set_index("arm")

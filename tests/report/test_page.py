@@ -14,6 +14,8 @@ EVIL = "<script>window.ran = 1; alert('it\"s')</script> & <img src=x onerror='wi
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 WIDTHS = {"desk": 1400, "phone": 400}
 
+pytestmark = pytest.mark.process
+
 
 @pytest.fixture(scope="module")
 def browser():

@@ -72,6 +72,7 @@ def whole(tmp_path_factory):
     return folder, make_report([folder], full=True)
 
 
+@pytest.mark.process
 def test_a_report_writes_what_it_says(whole):
     folder, report = whole
     assert all(file.is_file() and file.stat().st_size for file in report.files)
@@ -86,6 +87,7 @@ def test_a_report_writes_what_it_says(whole):
     assert figures == {path.stem for path in report.files if path.suffix == ".png"}
 
 
+@pytest.mark.process
 def test_tidy_files_have_a_row_for_each_cell_and_value(whole):
     folder, _ = whole
     cells, curves = pd.read_csv(folder / "results.csv"), pd.read_csv(folder / "curves.csv")
@@ -95,6 +97,7 @@ def test_tidy_files_have_a_row_for_each_cell_and_value(whole):
     assert set(curves["cell"]) == set(cells["cell"])
 
 
+@pytest.mark.process
 def test_the_page_has_everything_and_needs_no_network(whole):
     folder, report = whole
     page = page_of(folder)
@@ -115,6 +118,7 @@ def test_the_page_has_everything_and_needs_no_network(whole):
     assert all(link.startswith(("data:image/png;base64,", "#")) for link in page.links)
 
 
+@pytest.mark.process
 def test_verdicts_stand_in_the_page_and_in_the_table(whole):
     folder, report = whole
     verdicts = dict(zip(report.results.claims["claim"], report.results.claims["verdict"], strict=True))
@@ -123,6 +127,7 @@ def test_verdicts_stand_in_the_page_and_in_the_table(whole):
     assert "| l2 fails to train | undecided | 1 of 5 cells diverged" in (folder / "tables/claims.md").read_text()
 
 
+@pytest.mark.process
 def test_an_oom_cell_costs_the_arm_nothing_but_its_pair(whole):
     _, report = whole
     table = report.results.table.set_index("arm")
@@ -133,6 +138,7 @@ def test_an_oom_cell_costs_the_arm_nothing_but_its_pair(whole):
     assert table.loc["xnorm_fixed", "num_pairs"] == 5
 
 
+@pytest.mark.process
 def test_latex_has_the_rules_of_booktabs_and_every_sign_escaped(whole):
     folder, _ = whole
     tex = (folder / "tables" / "main.tex").read_text()
@@ -157,6 +163,7 @@ def test_the_same_results_make_the_same_files(whole, tmp_path):
         assert ours.read_bytes() == theirs.read_bytes(), ours.name
 
 
+@pytest.mark.process
 def test_titles_arms_and_logs_stay_text(tmp_path):
     folder = make_study(
         tmp_path,
@@ -179,6 +186,7 @@ def test_titles_arms_and_logs_stay_text(tmp_path):
     assert r"\textbackslash{}textbf\{x\}" in (folder / "tables" / "main.tex").read_text()
 
 
+@pytest.mark.process
 def test_an_unfinished_study_says_what_is_missing(tmp_path):
     folder = make_study(tmp_path, missing=[("l2", 1), ("l2", 3), ("xnorm", 3)])
     report = make_report([folder], full=False)
@@ -189,6 +197,7 @@ def test_an_unfinished_study_says_what_is_missing(tmp_path):
         ablations.load(folder)
 
 
+@pytest.mark.process
 def test_another_report_at_the_same_time_takes_no_figure_from_the_page(tmp_path, monkeypatch):
     folder = make_study(tmp_path)
     drawn = len(list((make_report([folder], full=False).files[0].parent / "figures").glob("*.png")))
@@ -213,6 +222,7 @@ DAMAGE = {
 }
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("file", DAMAGE)
 @pytest.mark.filterwarnings("ignore:.*have no readable result")
 def test_what_is_damaged_is_said_and_the_rest_reported(file, tmp_path):
@@ -300,6 +310,7 @@ def test_a_cell_that_failed_before_its_first_epoch_has_no_damaged_file(tmp_path)
     assert rows["value"].isna().all()
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("name", ["log.txt", "timing.csv"])
 def test_a_file_that_is_missing_is_said(name, tmp_path):
     folder = make_study(tmp_path, seeds=2)
@@ -337,6 +348,7 @@ def test_a_report_is_written_over_another_report_and_nothing_else(tmp_path):
     assert sorted(path.name for path in two.iterdir()) == ["cells", "study.yaml"]
 
 
+@pytest.mark.process
 def test_what_cannot_be_printed_is_left_out(tmp_path):
     red = "\x1b[31mred\x1b[0m\x00 alert"
     folder = make_study(tmp_path, seeds=2, stories={("l2", 0): "error"}, log=red)
@@ -385,6 +397,7 @@ def test_a_table_of_a_spreadsheet_is_read(tmp_path):
     assert results.curves["epoch"].dtype == results.probes["epoch"].dtype == np.int64
 
 
+@pytest.mark.process
 def test_each_study_shows_its_own_logs(tmp_path):
     one = make_study(tmp_path, name="one", seeds=2, log="the log of one")
     two = make_study(tmp_path, name="two", seeds=2, log="the log of two", stories={("l2", 0): "error"})
@@ -394,6 +407,7 @@ def test_each_study_shows_its_own_logs(tmp_path):
     assert "the log of one" not in page.text
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("arguments", "words", "rows"),
     [
@@ -527,6 +541,7 @@ def test_power_says_how_many_seeds(tmp_path, cli):
     assert (code, "nothing to compare" in err) == (2, True)
 
 
+@pytest.mark.process
 def test_hours_count_failed_attempts(tmp_path):
     folder = make_study(tmp_path, norms=["xnorm", "l2"], seeds=2, stories={("l2", 0): "oom"})
     for cell in (folder / "cells").glob("xnorm-s0-*"):
@@ -537,6 +552,7 @@ def test_hours_count_failed_attempts(tmp_path):
     assert "- **Hours**: 0.06 in cells, 0.03 of them in failed ones" in (folder / "checklist.md").read_text()
 
 
+@pytest.mark.process
 def test_the_command_of_a_report_runs_the_same_cells(cli, tmp_path):
     quick = ("--epochs", 1, "--set", "train_limit=128", "--set", "warmup_epochs=0", "--out", tmp_path)
     cli("run", "--norm", "xnorm,l2", "--lr", "1e-3,3e-3", "--seeds", 1, "--ref", "l2", *quick)
@@ -546,6 +562,7 @@ def test_the_command_of_a_report_runs_the_same_cells(cli, tmp_path):
     assert "4 cells: 4 done; 0 to run" in out
 
 
+@pytest.mark.process
 def test_results_draw_their_figures(whole):
     results = ablations.load(whole[0])
     assert isinstance(results, Results)

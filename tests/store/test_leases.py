@@ -103,6 +103,7 @@ def test_what_runs_and_what_was_left_behind(partials):
     assert not (partials / "new-1").exists()
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("begun", [False, True], ids=["new", "dead holder"])
 def test_of_many_that_reach_for_a_cell_one_gets_it(partials, begun):
     if begun:

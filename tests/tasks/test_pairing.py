@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import run_here
 
 from ablations.config import recipes
 from ablations.config.make import make_config
@@ -187,22 +188,30 @@ def metrics(out: Path) -> dict[str, bytes]:
     return {folder.name: (folder / "metrics.csv").read_bytes() for folder in folders}
 
 
+@pytest.fixture(scope="module")
+def together(tmp_path_factory):
+    """A study of four arms."""
+    out = tmp_path_factory.mktemp("together")
+    code, _, error = run_here("run", "--norm", "softmax,l2,xnorm,layernorm", "--seeds", 2, *QUICK, "--out", out)
+    assert code == 0, error
+    return out
+
+
 @pytest.mark.slow
-def test_an_arm_alone_and_among_others_gives_the_same_numbers(cli, tmp_path):
-    assert cli("run", "--norm", "softmax,l2,xnorm", "--seeds", 2, *QUICK, "--out", tmp_path / "all")[0] == 0
-    assert cli("run", "--norm", "l2", "--seed", 1, *QUICK, "--out", tmp_path / "alone")[0] == 0
-    together, alone = metrics(tmp_path / "all"), metrics(tmp_path / "alone")
-    assert len(together) == 6
+def test_an_arm_alone_and_among_others_gives_the_same_numbers(together, cli, tmp_path):
+    assert cli("run", "--norm", "l2", "--seed", 1, *QUICK, "--out", tmp_path)[0] == 0
+    among, alone = metrics(together), metrics(tmp_path)
+    assert len(among) == 8
     assert len(alone) == 1
     for name, content in alone.items():
-        assert together[name] == content
+        assert among[name] == content
 
 
-def test_the_record_says_that_the_pairing_held(cli, tmp_path):
-    cli("run", "--norm", "xnorm,layernorm", "--seeds", 2, *QUICK, "--out", tmp_path)
-    cells = pd.read_csv(tmp_path / "norm-digits" / "results.csv")
+@pytest.mark.slow
+def test_the_record_says_that_the_pairing_held(together):
+    cells = pd.read_csv(together / "norm-digits" / "results.csv")
     assert (cells.groupby("seed")["init_hash"].nunique() == 1).all()
     assert cells["init_hash"].nunique() == 2
     assert cells["split_hash"].nunique() == 1
-    table = (tmp_path / "norm-digits" / "tables" / "main.md").read_text()
-    assert "of 2 pairs: 2 share every initial weight outside the normaliser, 2 every batch" in table
+    table = (together / "norm-digits" / "tables" / "main.md").read_text()
+    assert "of 6 pairs: 6 share every initial weight outside the normaliser, 6 every batch" in table

@@ -23,6 +23,7 @@ from ablations.config.experiment import load_experiment
 from ablations.config.growth import extend
 from ablations.config.request import Request
 from ablations.config.search import FIRST_TRIAL_SEED, Range, parse_search
+from ablations.data import find_source, prepare
 from ablations.data.location import cache_root
 from ablations.report.checklist import command
 from ablations.store import Store
@@ -67,6 +68,7 @@ def run_once(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     return out / NAME, printed
 
 
+@pytest.mark.process
 def test_it_leaves_the_trials_and_the_winners(run_once):
     study, printed = run_once
     assert len(folders(study / "tuning")) == 8
@@ -74,6 +76,7 @@ def test_it_leaves_the_trials_and_the_winners(run_once):
     assert "4 trials of every arm in lr=0.001..0.1:log,weight_decay=0.01..0.2:log" in printed
 
 
+@pytest.mark.process
 def test_every_arm_is_tried_at_the_same_points(run_once):
     study, _ = run_once
     points = {arm: set() for arm in ("xnorm", "l2")}
@@ -85,6 +88,7 @@ def test_every_arm_is_tried_at_the_same_points(run_once):
     assert sorted(lr for _, lr, _ in points["l2"]) == sorted(point["lr"] for point in drawn)
 
 
+@pytest.mark.process
 def test_no_seed_is_both_a_trials_and_a_replicates(run_once):
     study, _ = run_once
     trials = {config["seed"] for config in configs(study / "tuning")}
@@ -93,6 +97,7 @@ def test_no_seed_is_both_a_trials_and_a_replicates(run_once):
     assert replicates == {0, 1}
 
 
+@pytest.mark.process
 def test_each_arm_carries_the_values_of_its_best_trial(run_once):
     study, _ = run_once
     results = ablations.load(study)
@@ -105,6 +110,7 @@ def test_each_arm_carries_the_values_of_its_best_trial(run_once):
     assert (results.trials["score_pct"] == results.trials["val_accuracy_pct"]).all()
 
 
+@pytest.mark.process
 def test_the_winners_alone_have_been_tested(run_once):
     study, _ = run_once
     for outcome in (study / "tuning" / "cells").glob("[!.]*/outcome.json"):
@@ -115,7 +121,7 @@ def test_the_winners_alone_have_been_tested(run_once):
 
 @pytest.mark.slow
 def test_trials_run_where_the_test_split_is_not_there_and_winners_do_not(tmp_path, monkeypatch):
-    ablations.run(norm="xnorm", seeds=1, epochs=1, smoke=True, out=tmp_path / "first")  # decodes the data
+    prepare(find_source("digits", data_root=tmp_path, download=False, image_size=None))  # decodes the data
     cache = tmp_path / "cache"
     shutil.copytree(cache_root(), cache, ignore=shutil.ignore_patterns("test_*"))
     monkeypatch.setenv("ABLATIONS_CACHE", str(cache))
@@ -153,6 +159,7 @@ def test_more_trials_keep_those_that_there_are(run_once, cli, tmp_path):
     assert len(after) == 10
 
 
+@pytest.mark.process
 def test_the_status_and_the_cells_of_trials_can_be_looked_at(run_once, cli):
     study, _ = run_once
     code, out, _ = cli("status", study / "tuning")
@@ -194,6 +201,7 @@ def test_the_command_of_a_report_runs_the_same_trials_and_winners(run_once, cli)
     assert "--confirm 0-1" in command(Store(study).read_study(), study, num_trials=4)
 
 
+@pytest.mark.process
 def test_a_report_of_the_trials_alone_has_their_table(tmp_path, cli):
     tuning = make_tuned(tmp_path, confirmed=False, stories={("l2", k): "nan" for k in range(8)})
     code, out, _ = cli("report", tuning)
@@ -210,6 +218,7 @@ def test_a_report_of_the_trials_alone_has_their_table(tmp_path, cli):
 # Optuna
 
 
+@pytest.mark.process
 def test_optuna_has_a_trial_for_each_point_in_the_order_of_the_points(run_once):
     study, _ = run_once
     drawn = parse_search(SEARCH).points(4)
@@ -221,6 +230,7 @@ def test_optuna_has_a_trial_for_each_point_in_the_order_of_the_points(run_once):
         assert own.best_value == best
 
 
+@pytest.mark.process
 def test_the_journal_made_again_has_the_same_trials(run_once, cli, tmp_path):
     study, _ = run_once
     copy = tmp_path / NAME / "tuning"
@@ -459,6 +469,7 @@ def test_what_does_not_fit_is_one_line(cli, tmp_path, arguments, message):
     assert not list(tmp_path.rglob("study.yaml"))
 
 
+@pytest.mark.process
 def test_another_search_is_another_question(run_once, cli):
     study, _ = run_once
     narrow = [*ARMS]
@@ -468,6 +479,7 @@ def test_another_search_is_another_question(run_once, cli):
     assert "asks another question: its search is lr=0.001..0.1:log,weight_decay=0.01..0.2:log (sobol, seed 0)" in err
 
 
+@pytest.mark.process
 def test_the_winners_grow_by_seeds_and_not_by_arms_without_tuned_values(run_once, cli, tmp_path):
     study, _ = run_once
     shutil.copytree(study, tmp_path / study.name)
