@@ -300,9 +300,9 @@ class ShardOption(Options):
 class SmokeOption(Options):
     """A short run."""
 
-    smoke: Annotated[
-        bool, Option("Run 1 epoch on 256 images with 2 seeds (and 2 trials of a tuning), in a study of its own.")
-    ] = False
+    smoke: Annotated[bool, Option("Run 1 epoch, 256 images, 2 seeds, of a tuning 2 trials, in a study of its own.")] = (
+        False
+    )
 
 
 class RunOptions(

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from ablations.report.gallery import DRAW, FigureSpec
+from ablations.report.gallery import FIGURES, FigureSpec
 from ablations.store import replacing
 
 FORMATS: dict[str, dict[str, None]] = {"png": {}, "pdf": {"CreationDate": None}}
@@ -82,7 +82,11 @@ def write_figures(folder: Path, specs: Iterable[FigureSpec], caveats: Sequence[s
     drawn = _write_all(jobs)
     written = {file for figure in drawn for file in figure.files}
     for path in folder.iterdir():
-        if path.suffix[1:] in FORMATS and re.match(rf"({'|'.join(DRAW)})(?![a-z_])", path.stem) and path not in written:
+        if (
+            path.suffix[1:] in FORMATS
+            and re.match(rf"({'|'.join(FIGURES)})(?![a-z_])", path.stem)
+            and path not in written
+        ):
             path.unlink(missing_ok=True)
     return drawn
 

@@ -25,37 +25,61 @@ from ablations.figures.probes import probe_name, probes_over_depth, probes_over_
 from ablations.figures.sensitivity import lr_sensitivity
 from ablations.figures.trials import best_of_k, isolation, trials_over_range
 
-DRAW: dict[str, Callable[[pd.DataFrame, Axes], Axes]] = {
-    "test_accuracy": accuracy_per_arm,
-    "paired_differences": paired_differences,
-    "contrasts": contrasts,
-    "training_loss": loss_curves,
-    "validation_accuracy": accuracy_curves,
-    "test_ap": accuracy_per_arm,
-    "validation_ap": accuracy_curves,
-    "found_objects": found_objects,
-    "precision_recall": precision_recall,
-    "ap_by_size": precision_by_size,
-    "failures": failures_by_kind,
-    "agreement": agreement,
-    "accuracy_against_cost": accuracy_against_cost,
-    "ap_against_cost": accuracy_against_cost,
-    "probes_over_depth": probes_over_depth,
-    "probes_over_time": probes_over_time,
-    "lr_sensitivity": lr_sensitivity,
-    "tuning_sensitivity": trials_over_range,
-    "tuning_isolation": isolation,
-    "tuning_best_of_k": best_of_k,
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of figure, which is a method of `Plot`, and one or several files of a report.
+
+    Args:
+        draw: Function that draws it.
+        help: One sentence.
+        part: Name and default of the method's argument that selects one of several figures.
+        panel: Name and default of the method's argument that selects a panel.
+        after_run: Whether every run draws it at its end; the others take longer than a short run.
+    """
+
+    draw: Callable[[pd.DataFrame, Axes], Axes]
+    help: str
+    part: tuple[str, str | None] | None = None
+    panel: tuple[str, str | None] | None = None
+    after_run: bool = False
+
+
+OBJECTS = ("kind", "mask")
+COST = ("quantity", "parameters")
+PROBE = ("probe", "output_rms")
+
+FIGURES: dict[str, Kind] = {
+    "test_accuracy": Kind(accuracy_per_arm, "Test accuracy of every seed, with means and intervals.", after_run=True),
+    "paired_differences": Kind(paired_differences, "Paired differences to the reference, with p.", after_run=True),
+    "contrasts": Kind(contrasts, "Contrasts: differences between arms that differ in one thing."),
+    "training_loss": Kind(loss_curves, "Training loss over the epochs.", after_run=True),
+    "validation_accuracy": Kind(accuracy_curves, "Validation accuracy over the epochs.", after_run=True),
+    "test_ap": Kind(accuracy_per_arm, "Mask AP of every seed on the test images.", after_run=True),
+    "validation_ap": Kind(accuracy_curves, "Mask AP on validation over the epochs.", after_run=True),
+    "found_objects": Kind(
+        found_objects,
+        "A test image with its annotations, or with what the first seed of an arm found.",
+        ("image", None),
+        ("panel", "annotated"),
+        after_run=True,
+    ),
+    "precision_recall": Kind(precision_recall, "Precision over recall.", OBJECTS, after_run=True),
+    "ap_by_size": Kind(precision_by_size, "AP of small, medium and large objects.", OBJECTS, after_run=True),
+    "failures": Kind(failures_by_kind, "Outcomes of the cells.", after_run=True),
+    "agreement": Kind(agreement, "Share of test images on which two cells differ."),
+    "accuracy_against_cost": Kind(accuracy_against_cost, "Test accuracy against cost.", COST),
+    "ap_against_cost": Kind(accuracy_against_cost, "Mask AP on the test images against cost.", COST),
+    "probes_over_depth": Kind(probes_over_depth, "A probe over the layers at the last epoch.", PROBE),
+    "probes_over_time": Kind(probes_over_time, "A probe of one layer over the epochs.", PROBE, ("layer", None)),
+    "lr_sensitivity": Kind(lr_sensitivity, "Test accuracy over the learning rate."),
+    "tuning_sensitivity": Kind(
+        trials_over_range, "Validation accuracy of the trials over a searched field.", ("field", "lr"), after_run=True
+    ),
+    "tuning_isolation": Kind(isolation, "The best trial of each arm beside the others.", after_run=True),
+    "tuning_best_of_k": Kind(best_of_k, "Expected best validation accuracy of k trials."),
 }
-"""Name of a figure, its files and its `Plot` method to the function that draws it."""
-
-CORE = (
-    *("test_accuracy", "test_ap", "paired_differences", "training_loss", "validation_accuracy", "validation_ap"),
-    "failures",
-    *("found_objects", "precision_recall", "ap_by_size", "tuning_sensitivity", "tuning_isolation"),
-)
-"""Figures drawn at the end of every run; the others take longer than a short run and are drawn by `report`."""
-
+"""Kinds of figures by the name of their files and methods."""
 
 PLURALS = {"box": "boxes", "mask": "masks"}
 
@@ -88,7 +112,7 @@ class FigureSpec:
     """A figure of one condition, or one of its panels.
 
     Args:
-        name: a key of `DRAW`.
+        name: a key of `FIGURES`.
         part: probe, quantity or field that distinguishes figures of one name; empty for a single figure.
         condition: name of the condition.
         title: short title.
@@ -112,13 +136,13 @@ class FigureSpec:
 
     def draw(self, axes: Axes) -> Axes:
         """Draw the figure into axes."""
-        return DRAW[self.name](self.frame, axes)
+        return FIGURES[self.name].draw(self.frame, axes)
 
 
 def core_figures(results: Results) -> list[FigureSpec]:
-    """Return the figures of `CORE`, condition by condition."""
+    """Return the figures that every run draws, condition by condition."""
     own = [figure for condition in results.conditions for figure in _core(results, condition)]
-    return [figure for figure in (*own, *_trials(results)) if figure.name in CORE]
+    return [figure for figure in (*own, *_trials(results)) if FIGURES[figure.name].after_run]
 
 
 def all_figures(results: Results) -> list[FigureSpec]:

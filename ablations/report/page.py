@@ -40,7 +40,7 @@ class Page:
         notes: notes of the main table, which may have no row yet.
         checklist: pairs of item and text.
         figures: written figures.
-        is_full: whether every figure is drawn, or only those of `gallery.CORE`.
+        is_full: whether every figure is drawn, or only those that every run draws.
     """
 
     results: Results

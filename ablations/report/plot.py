@@ -2,112 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from inspect import Parameter, Signature
+
 from matplotlib.axes import Axes
 
 from ablations.analysis.results import Results
 from ablations.config import UsageError
-from ablations.report.gallery import FigureSpec, all_figures
+from ablations.report.gallery import FIGURES, FigureSpec, Kind, all_figures
 
 
 class Plot:
-    """Figures of results: each method draws one condition into the given axes, or into new ones.
+    """Figures of results: each of `FIGURES` is a method that draws one condition into axes.
+
+    All take ``condition``, needed if there are several, and ``axes``; by default they make a new figure.
 
     Args:
-        results: results to draw.
+        results: Results to draw.
     """
 
     def __init__(self, results: Results) -> None:
         self._results = results
 
-    def test_accuracy(self, condition: str | None = None, *, axes: Axes | None = None) -> Axes:
-        """Draw each arm's test accuracy: every seed, the mean and its interval."""
-        return self._draw("test_accuracy", "", condition, axes)
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *FIGURES]
 
-    def paired_differences(self, condition: str | None = None, *, axes: Axes | None = None) -> Axes:
-        """Draw the differences to the reference: every seed, the mean with its interval, and p."""
-        return self._draw("paired_differences", "", condition, axes)
+    def __getattr__(self, name: str) -> Callable[..., Axes]:
+        """Return the method that draws a figure."""
+        if name not in FIGURES:
+            raise AttributeError(f"no figure '{name}'; there are {', '.join(FIGURES)}")
+        kind = FIGURES[name]
+        signature = _signature(kind)
 
-    def contrasts(self, condition: str | None = None, *, axes: Axes | None = None) -> Axes:
-        """Draw the contrasts: differences of arms that differ in one factor."""
-        return self._draw("contrasts", "", condition, axes)
+        def draw(*args: object, **kwargs: object) -> Axes:
+            given = signature.bind(*args, **kwargs)
+            given.apply_defaults()
+            part, panel = (given.arguments[each[0]] if each else "" for each in (kind.part, kind.panel))
+            return self._draw(name, part, given.arguments["condition"], given.arguments["axes"], panel=panel)
 
-    def training_loss(self, condition: str | None = None, *, axes: Axes | None = None) -> Axes:
-        """Draw the training loss over the epochs."""
-        return self._draw("training_loss", "", condition, axes)
-
-    def validation_accuracy(self, condition: str | None = None, *, axes: Axes | None = None) -> Axes:
-        """Draw the validation accuracy over the epochs."""
-        return self._draw("validation_accuracy", "", condition, axes)
-
-    def test_ap(self, condition: str | None = None, *, axes: Axes | None = None) -> Axes:
-        """Draw each arm's mask AP on the test images: every seed, the mean and its interval."""
-        return self._draw("test_ap", "", condition, axes)
-
-    def validation_ap(self, condition: str | None = None, *, axes: Axes | None = None) -> Axes:
-        """Draw the mask AP on validation over the epochs."""
-        return self._draw("validation_ap", "", condition, axes)
-
-    def precision_recall(self, kind: str = "mask", condition: str | None = None, *, axes: Axes | None = None) -> Axes:
-        """Draw precision over recall for ``box`` or ``mask``."""
-        return self._draw("precision_recall", kind, condition, axes)
-
-    def ap_by_size(self, kind: str = "mask", condition: str | None = None, *, axes: Axes | None = None) -> Axes:
-        """Draw the AP of small, medium and large objects for ``box`` or ``mask``."""
-        return self._draw("ap_by_size", kind, condition, axes)
-
-    def found_objects(
-        self, image: str, panel: str = "annotated", condition: str | None = None, *, axes: Axes | None = None
-    ) -> Axes:
-        """Draw a test image with its annotations, or with the detections of an arm's first seed."""
-        return self._draw("found_objects", image, condition, axes, panel=panel)
-
-    def failures(self, condition: str | None = None, *, axes: Axes | None = None) -> Axes:
-        """Draw each arm's outcomes."""
-        return self._draw("failures", "", condition, axes)
-
-    def agreement(self, condition: str | None = None, *, axes: Axes | None = None) -> Axes:
-        """Draw the share of test images on which two runs differ."""
-        return self._draw("agreement", "", condition, axes)
-
-    def lr_sensitivity(self, condition: str | None = None, *, axes: Axes | None = None) -> Axes:
-        """Draw the test accuracy over the learning rate; the condition covers the other axes."""
-        return self._draw("lr_sensitivity", "", condition, axes)
-
-    def tuning_sensitivity(self, field: str = "lr", condition: str | None = None, *, axes: Axes | None = None) -> Axes:
-        """Draw the validation accuracy of a tuning's trials over a searched field."""
-        return self._draw("tuning_sensitivity", field, condition, axes)
-
-    def tuning_isolation(self, condition: str | None = None, *, axes: Axes | None = None) -> Axes:
-        """Draw each arm's trials and the best of them."""
-        return self._draw("tuning_isolation", "", condition, axes)
-
-    def tuning_best_of_k(self, condition: str | None = None, *, axes: Axes | None = None) -> Axes:
-        """Draw the expected best validation accuracy of k trials."""
-        return self._draw("tuning_best_of_k", "", condition, axes)
-
-    def accuracy_against_cost(
-        self, quantity: str = "parameters", condition: str | None = None, *, axes: Axes | None = None
-    ) -> Axes:
-        """Draw the test accuracy against parameters, multiply_adds, inference_s or training_step_s."""
-        return self._draw("accuracy_against_cost", quantity, condition, axes)
-
-    def ap_against_cost(
-        self, quantity: str = "parameters", condition: str | None = None, *, axes: Axes | None = None
-    ) -> Axes:
-        """Draw the mask AP on the test images against a cost, as in `accuracy_against_cost`."""
-        return self._draw("ap_against_cost", quantity, condition, axes)
-
-    def probes_over_depth(
-        self, probe: str = "output_rms", condition: str | None = None, *, axes: Axes | None = None
-    ) -> Axes:
-        """Draw a probe over the layers at the last epoch."""
-        return self._draw("probes_over_depth", probe, condition, axes)
-
-    def probes_over_time(
-        self, layer: str, probe: str = "output_rms", condition: str | None = None, *, axes: Axes | None = None
-    ) -> Axes:
-        """Draw a probe of one layer over the epochs."""
-        return self._draw("probes_over_time", probe, condition, axes, panel=layer)
+        draw.__name__, draw.__doc__ = name, kind.help
+        draw.__signature__ = signature  # type: ignore[attr-defined]
+        return draw
 
     def _draw(self, name: str, part: str, condition: str | None, axes: Axes | None, *, panel: str = "") -> Axes:
         """Draw one figure.
@@ -138,3 +73,12 @@ def _new_axes(figure: FigureSpec) -> Axes:
     import matplotlib.pyplot as plt
 
     return plt.figure(figsize=figure.size, layout="constrained").add_subplot()
+
+
+def _signature(kind: Kind) -> Signature:
+    """Return a method's arguments: those without a default first."""
+    selecting = sorted(filter(None, (kind.part, kind.panel)), key=lambda each: each[1] is not None)
+    either = Parameter.POSITIONAL_OR_KEYWORD
+    parameters = [Parameter(n, either, default=Parameter.empty if d is None else d) for n, d in selecting]
+    parameters.append(Parameter("condition", either, default=None))
+    return Signature([*parameters, Parameter("axes", Parameter.KEYWORD_ONLY, default=None)], return_annotation=Axes)

@@ -44,7 +44,7 @@ def write_report(results: StudyResults, folder: Path, *, full: bool) -> Report:
     Args:
         results: results of one study or of several.
         folder: target folder: the study's own, or another for several studies.
-        full: whether to include every figure and the agreement of the arms, or only the figures of `gallery.CORE`.
+        full: whether to include every figure and the agreement of the arms, or only those that every run draws.
     """
     folder.mkdir(parents=True, exist_ok=True)
     files = []

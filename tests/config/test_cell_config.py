@@ -140,7 +140,7 @@ def test_a_change_is_made():
         ("norm=l2", "unknown part of the net 'norm'. Valid: patch, patch_embed"),
         ("lp=off", "unknown part of the net 'lp', did you mean 'lpi'"),
         ("lpi=maybe", "lpi=maybe: must"),
-        ("lpi=false", "change=lpi=false: write it lpi=off"),
+        ("lpi=false", "change=lpi=false: write lpi=off"),
         ("depth=1-3", "change=depth=1-3: give one value of depth"),
         ("depth=none", "change=depth=none: give one value of depth"),
         ("lpi=on", "ufo_vit_pico has lpi=on already; give another"),

@@ -14,6 +14,7 @@ from ablations.config.commands import EngineFlags
 from ablations.config.declare import read_options
 from ablations.config.options import EngineOptions
 from ablations.config.parsing import devices, shard
+from ablations.config.recipes import defaults
 from ablations.engine import capacity
 from ablations.engine.capacity import CGROUP_FILES, Capacity, free_memory_mib
 from ablations.engine.devices import find_devices
@@ -111,7 +112,8 @@ def test_a_containers_limit_counts(tmp_path):
 
 
 def test_a_shard_has_whole_seeds():
-    made = [CellConfig.model_construct(seed=seed, norm=norm, data="d") for seed in (4, 5, 6) for norm in "abc"]
+    fixed = {**defaults(image_side=8, flips=False), "data": "d", "data_fingerprint": ""}
+    made = [CellConfig(**fixed, seed=seed, norm=norm) for seed in (4, 5, 6) for norm in "abc"]
     numbers = shard_numbers(made, 2)
     assert [numbers[cell.id] for cell in made] == [1, 1, 1, 2, 2, 2, 1, 1, 1]
     alone = shard_numbers(made[:3], 2)

@@ -28,7 +28,7 @@ from ablations.figures.failures import failures_by_kind
 from ablations.figures.palette import arm_style
 from ablations.figures.probes import probes_over_depth, probes_over_time
 from ablations.report.drawing import draw_panels, write_figures
-from ablations.report.gallery import CORE, DRAW, FigureSpec, all_figures, core_figures
+from ablations.report.gallery import FIGURES, FigureSpec, all_figures, core_figures
 from ablations.report.notebook import StudyResults
 from ufo.norms import NORMS
 
@@ -141,16 +141,16 @@ def test_every_figure_of_a_study_is_on_its_page_with_named_axes(name):
         if (legend := axes.get_legend()) is not None:
             assert not legend.get_window_extent().overlaps(axes.get_window_extent()), one.name
     assert dict(mpl.rcParams) == before
-    assert [one for one in specs if one.name in CORE] == [
+    assert [one for one in specs if FIGURES[one.name].after_run] == [
         one for one in specs if any(one.name == core.name for core in core_figures(results(name)))
     ]
 
 
 def test_every_figure_is_seen_in_one_of_these_studies():
-    assert {one.name for name in STUDIES for one in all_figures(results(name))} == set(DRAW)
+    assert {one.name for name in STUDIES for one in all_figures(results(name))} == set(FIGURES)
 
 
-@pytest.mark.parametrize("figure", DRAW)
+@pytest.mark.parametrize("figure", FIGURES)
 def test_one_condition_is_drawn_and_an_empty_frame_says_so(figure):
     for name in STUDIES:
         if found := [one for one in all_figures(results(name)) if one.name == figure]:
@@ -158,13 +158,13 @@ def test_one_condition_is_drawn_and_an_empty_frame_says_so(figure):
     frame = found[0].frame
     two = pd.concat([frame, frame.assign(condition="lr=1")], ignore_index=True)
     with pytest.raises(ValueError, match="one condition, got 2"):
-        DRAW[figure](two, Figure().subplots())
+        FIGURES[figure].draw(two, Figure().subplots())
     if "against_cost" not in figure:
-        axes = DRAW[figure](frame.iloc[:0], Figure().subplots())
+        axes = FIGURES[figure].draw(frame.iloc[:0], Figure().subplots())
         assert texts(axes) in (["no finished cells"], ["no complete pairs"])
 
 
-@pytest.mark.parametrize("figure", [name for name in DRAW if name not in WITHOUT_ARMS])
+@pytest.mark.parametrize("figure", [name for name in FIGURES if name not in WITHOUT_ARMS])
 def test_an_arm_looks_the_same_in_any_company(figure):
     study = "two learning rates" if figure == "lr_sensitivity" else "three arms"
     study = "tuned" if figure.startswith("tuning") else study
@@ -173,7 +173,7 @@ def test_an_arm_looks_the_same_in_any_company(figure):
     style = arm_style(list(NORMS).index("l2"))
 
     def looks(frame: pd.DataFrame) -> set[tuple[str, object, str]]:
-        lines = DRAW[figure](frame, Figure().subplots()).lines
+        lines = FIGURES[figure].draw(frame, Figure().subplots()).lines
         found = {(to_hex(line.get_color()), line.get_marker(), line.get_linestyle()) for line in lines}
         return {look for look in found if look[0] == style.colour}
 

@@ -147,7 +147,7 @@ def test_more_trials_keep_those_that_there_are(run_once, cli, tmp_path):
     before = folders(study / "tuning")
     code, out, err = cli("tune", *ARMS, *SMALL, "--trials", 5, "--out", tmp_path)
     assert code == 0, err
-    assert "5 is no power of two" in out
+    assert "5 is not a power of two" in out
     after = folders(tmp_path / NAME / "tuning")
     assert set(before) < set(after)
     assert len(after) == 10
@@ -434,9 +434,9 @@ def test_an_arm_whose_every_trial_diverges_gets_the_same_points_and_is_confirmed
     [
         ((), "a tuning needs a search"),
         (("--search", "lr"), "--search lr: write FIELD=LOW..HIGH"),
-        (("--search", "lr=1e-4..x"), "--search lr: 'x' is no number"),
-        (("--search", "lr=1..0.1"), "lr: 1..0.1 has no room"),
-        (("--search", "weight_decay=0..0.1:log"), "a range on a log scale begins above 0"),
+        (("--search", "lr=1e-4..x"), "--search lr: 'x' is not a number"),
+        (("--search", "lr=1..0.1"), "lr: 1..0.1 is empty"),
+        (("--search", "weight_decay=0..0.1:log"), "a range on a log scale must start above 0"),
         (("--search", "norm=a..b"), "--search norm: it cannot be searched"),
         (("--search", "seed=1..5"), "--search seed: it cannot be searched"),
         (("--search", "rl=1..5"), "unknown field 'rl'"),
@@ -446,7 +446,7 @@ def test_an_arm_whose_every_trial_diverges_gets_the_same_points_and_is_confirmed
         (("--search", SEARCH, "--set", "lpi=on,off"), "a tuning has one condition, and lpi has several values"),
         (("--search", SEARCH, "--confirm", "9999-10001"), "seed 10000 is one of the trials'"),
         (("--search", SEARCH, "--confirm", "many"), "--confirm many: give how many"),
-        (("--search", "depth=1..3", "--trials", "8"), "8 points of it are only 3 different ones"),
+        (("--search", "depth=1..3", "--trials", "8"), "only 3 of 8 points are distinct"),
         (("--search", "depth=1..30", "--model", "timm:vit_tiny_patch16_224"), "does not apply to timm:"),
     ],
 )
@@ -486,9 +486,9 @@ def test_a_winner_that_was_tested_is_replaced_by_no_other(tmp_path):
     first, *others = stored.points
     changed = first.model_copy(update={"values": first.values | {"lr": 0.05}})
     asked = stored.model_copy(update={"points": (changed, *others)})
-    with pytest.raises(UsageError, match=r"has tested the winners as they were, lr=0\.0") as error:
+    with pytest.raises(UsageError, match=r"has tested an earlier winner of \w+, lr=0\.0") as error:
         extend(stored, asked, named={"norm", "seed"}, ref=None, num_results=12)
-    assert "copy tuned/tuning into a folder of another name" in str(error.value)
+    assert "copy tuned/tuning into a new folder" in str(error.value)
 
 
 def test_winners_are_not_confirmed_before_every_trial_has_an_outcome(tmp_path):
@@ -577,8 +577,8 @@ def test_a_bad_key_of_a_tuning_is_named(tmp_path, content, message):
 )
 def test_a_place_in_a_range_is_a_value(text, place, value):
     (one,) = parse_search(text).ranges
-    assert one.at(place) == pytest.approx(value)
-    assert isinstance(one.at(place), int) == one.is_integer
+    assert one.value_at(place) == pytest.approx(value)
+    assert isinstance(one.value_at(place), int) == one.is_integer
 
 
 def test_the_points_of_few_are_the_first_of_many_and_the_seed_decides_them():
@@ -592,6 +592,6 @@ def test_the_points_of_few_are_the_first_of_many_and_the_seed_decides_them():
 
 def test_powers_of_two_fill_every_range_evenly():
     for each in parse_search(SEARCH).ranges:
-        places = sorted(each.place(point[each.field]) for point in parse_search(SEARCH).points(16))
+        places = sorted(each.position(point[each.field]) for point in parse_search(SEARCH).points(16))
         assert [int(16 * place) for place in places] == list(range(16))
-    assert Range(field="lr", low=1, high=2).place(1.5) == 0.5
+    assert Range(field="lr", low=1, high=2).position(1.5) == 0.5
