@@ -1,0 +1,42 @@
+"""One word for one thing: the words that CONTRIBUTING replaces are in no code and no document."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
+
+
+def replaced_words() -> list[str]:
+    rows = CONTRIBUTING[CONTRIBUTING.index("| word | meaning | not |") :].partition("\n\n")[0].splitlines()[2:]
+    return [
+        word for row in rows for word in filter(None, row.strip().strip("|").rpartition("|")[2].strip().split(", "))
+    ]
+
+
+def texts() -> dict[str, str]:
+    files = [path for folder in ("ablations", "ufo", "docs") for path in (ROOT / folder).rglob("*.[pm][yd]")]
+    found = {str(path.relative_to(ROOT)): path.read_text() for path in [*files, ROOT / "README.md"]}
+    before, _, words = CONTRIBUTING.partition("| word | meaning | not |")
+    return found | {"CONTRIBUTING.md": before + words.partition("\n\n")[2]}
+
+
+@pytest.mark.parametrize("word", replaced_words())
+def test_a_replaced_word_is_nowhere(word):
+    pattern = re.compile(rf"\b{word}s?\b", re.IGNORECASE)
+    found = [
+        f"{name}: {line.strip()}"
+        for name, text in texts().items()
+        for line in text.splitlines()
+        if pattern.search(line)
+    ]
+    assert not found, "\n".join(found)
+
+
+def test_there_are_enough_words():
+    assert len(replaced_words()) >= 15
