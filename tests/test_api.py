@@ -13,6 +13,7 @@ import ablations
 from ablations import api
 from ablations.analysis.results import Results
 from ablations.config import Interrupted, UsageError
+from ablations.tuning import steps
 from ufo.registry import UnknownNameError
 
 QUICK = {"train_limit": 128, "warmup_epochs": 0}
@@ -56,10 +57,10 @@ def test_what_there_is_can_be_seen():
     ("seeds", "expected"), [(2, [0, 1]), ([3], [3]), ([0, 5], [0, 5]), (range(2), [0, 1]), ("1-2,7", [1, 2, 7])]
 )
 def test_seeds_are_a_number_a_list_or_a_text(monkeypatch, tmp_path, seeds, expected):
-    def stop(plan, *, watcher, storage):
+    def stop(plan, *, watcher, wrap):
         raise UsageError(str(plan.study.axes["seed"]))
 
-    monkeypatch.setattr(api, "execute", stop)
+    monkeypatch.setattr(steps, "execute", stop)
     with pytest.raises(UsageError, match=str(expected).replace("[", r"\[")):
         ablations.run(norm="xnorm", seeds=seeds, epochs=1, fields=QUICK, out=tmp_path)
 
@@ -74,11 +75,11 @@ def test_what_the_command_refuses_run_refuses_in_one_line(tmp_path):
 
 
 def test_an_interrupted_run_is_a_keyboard_interrupt(monkeypatch, tmp_path):
-    def interrupt(plan, *, watcher, storage):
+    def interrupt(plan, *, watcher, wrap):
         raise Interrupted
 
-    monkeypatch.setattr(api, "execute", interrupt)
-    with pytest.raises(KeyboardInterrupt, match="the same call goes on"):
+    monkeypatch.setattr(steps, "execute", interrupt)
+    with pytest.raises(KeyboardInterrupt, match="the same call resumes"):
         ablations.run(norm="xnorm", seeds=1, epochs=1, fields=QUICK, out=tmp_path)
 
 

@@ -15,8 +15,8 @@ from ablations.bench.attention import AttentionRow, per_token, spread_pct
 from ablations.bench.summary import ratios, summarise
 from ablations.cli.listing import norms
 from ablations.config.claim import parse_claims
+from ablations.config.commands import RunOptions
 from ablations.config.experiment import load_experiment
-from ablations.config.options import EngineOptions
 from ablations.config.request import make_request
 from ablations.report import markdown_table
 from ufo.norms import NORMS
@@ -193,8 +193,6 @@ def verb(experiment):
 
 
 def test_flags_win_over_a_smoke_run_which_wins_over_the_file():
-    options = {"compare": None, "ref": None, "name": None, "plugins": (), "out": ROOT, "data_root": ROOT}
-    options |= {"download": False, "devices": ("cpu",), "engine": EngineOptions(), "shard": (1, 1), "rerun": None}
-    request = make_request(experiment="norm_cifar10", asked={"seed": [5]}, smoke=True, **options)
+    request = make_request(RunOptions(experiment="norm_cifar10", seeds=[5], smoke=True))
     assert (request.asked["epochs"], request.asked["seed"]) == ([1], [5])
     assert request.name == "norm_cifar10-smoke"

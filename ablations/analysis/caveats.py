@@ -1,4 +1,4 @@
-"""Sentences that must stand wherever some arms' results are shown."""
+"""Caveats to print with the results of some arms."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ONE_START = (
 
 
 def caveats(study: Study) -> list[str]:
-    """Return what must be known of a study's normalisers and of their scale."""
+    """Return the caveats of a study's normalisers, scale and initial weights."""
     said = [NORMS[norm].caveat for norm in study.axes["norm"] if NORMS[norm].caveat]
     if "matched" in study.axes.get("scale", [study.fixed.get("scale")]):
         said.append(MATCHED_CAVEAT)
@@ -40,7 +40,7 @@ def caveats(study: Study) -> list[str]:
 
 
 def substitutions(cells: Iterable[CellConfig]) -> list[str]:
-    """Say where class attention has another normaliser than the arm."""
+    """Name the arms whose class attention has another normaliser."""
     lines = []
     classifiers = (cell for cell in cells if cell.task == "classify" and not is_foreign(cell.net.model))
     for cell in map(apply_change, classifiers):
@@ -51,7 +51,7 @@ def substitutions(cells: Iterable[CellConfig]) -> list[str]:
 
 
 def unshared(study: Study) -> list[str]:
-    """Say what the arms of a study cannot share, where their nets differ in more than the normaliser."""
+    """Describe what arms share if their nets differ in more than the normaliser."""
     models = study.axes.get("model", [study.fixed.get("model", "")])
     foreign = [model for model in models if is_foreign(model)]
     if not foreign:

@@ -14,7 +14,7 @@ from ablations.analysis.claims import Case, judge
 from ablations.analysis.contrasts import contrasts_of
 from ablations.config import Study, UsageError
 from ablations.config.cell import FIELDS
-from ablations.config.claim import OF_TRIALS, Claim
+from ablations.config.claim import TRIAL_KINDS, Claim
 from ablations.config.task import METRICS
 from ablations.store.frames import Frames
 
@@ -167,7 +167,7 @@ class Results:
 
     def _decidable(self, study: Study) -> list[Claim]:
         """Return a study's claims; for a tuning, only those that trials decide, since the others need the winners."""
-        return [claim for claim in study.claims if not study.is_tuning or claim.kind in OF_TRIALS]
+        return [claim for claim in study.claims if not study.is_tuning or claim.kind in TRIAL_KINDS]
 
     @cached_property
     def pairing(self) -> pd.DataFrame:
@@ -277,7 +277,7 @@ def _problems_of_trials(stratum: Stratum) -> list[str]:
 def _with_places(cells: pd.DataFrame, study: Study) -> pd.DataFrame:
     """Add the position of each searched value in its range, in [0, 1]."""
     assert study.search is not None, "trials need a search"
-    places = {f"{each.field}_place": cells[each.field].astype(float).map(each.place) for each in study.search.ranges}
+    places = {f"{each.field}_place": cells[each.field].astype(float).map(each.position) for each in study.search.ranges}
     return cells.assign(**places)
 
 

@@ -31,7 +31,8 @@ import pandas as pd
 from ablations.bench.bare import write_cells
 from ablations.bench.processes import python, run_all
 from ablations.config import CellConfig
-from ablations.config.request import DEFAULT_NORMS, DEFAULT_SEEDS, Request
+from ablations.config.commands import DEFAULT_NORMS, DEFAULT_SEEDS
+from ablations.config.request import Request
 from ablations.planning.plan import make_plan
 
 CONTENDERS = ("bare", "bare_x2", "ours", "fresh_x2", "fresh")

@@ -1,4 +1,4 @@
-"""What there is: normalisers, models, data sets, recipes, fields, studies, as text tables."""
+"""Text tables of normalisers, models, data sets, recipes, fields, experiments and studies."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from ufo.sizes import SIZES
 TextTable = tuple[list[str], list[list[str]]]
 
 NO_BOUND = 10**6
-"""From here on, a maximum only keeps mistakes out."""
+"""Maxima from here on only catch mistakes, and are not listed."""
 
 
 def listing(what: str, *, out: Path) -> tuple[str, list[str], list[list[str]]]:
-    """Return title, head and rows of a list.
+    """Return title, head and rows of a table.
 
     Args:
-        what: ``norms``, ``models``, ``data``, ``recipes``, ``fields``, ``experiments`` or ``studies``.
-        out: folder that holds the studies.
+        what: Table to return: ``norms``, ``models``, ``data``, ``recipes``, ``fields``, ``experiments`` or ``studies``.
+        out: Folder that holds the studies.
     """
     tables = {"norms": norms, "models": models, "data": data, "recipes": recipes, "fields": fields}
     tables["experiments"] = experiments
@@ -46,16 +46,16 @@ def norms() -> TextTable:
 
 
 def contrasts() -> TextTable:
-    """List the pairs of arms whose difference isolates one thing."""
+    """List the contrasts: pairs of arms whose difference isolates one property."""
     return ["difference", "isolates"], [[f"{c.arm} - {c.minus}", c.isolates] for c in CONTRASTS]
 
 
 def models() -> TextTable:
-    """List every size, with the parameters that it has for 1,000 classes of RGB images."""
+    """List every model, with its parameters for RGB images of 1,000 classes."""
     head = ["name", "embed_dim", "attn_dim", "depth", "heads", "images", "patch", "parameters", "checked against"]
     rows = []
     for s in SIZES.values():
-        with torch.device("meta"):  # weights that are counted need not be drawn
+        with torch.device("meta"):  # parameters are only counted
             count = sum(parameter.numel() for parameter in ufo.build(s.name).parameters())
         dims = [str(d) for d in (s.embed_dim, s.attn_dim, s.depth, s.num_heads)]
         rows.append([s.name, *dims, f"{s.img_size} px", f"{s.patch} px", f"{count / 1e6:.2f} M", s.checked])
@@ -64,12 +64,12 @@ def models() -> TextTable:
 
 def data() -> TextTable:
     """List every data set."""
-    return ["name", "what it is"], [[name, what] for name, what in DATA_SETS.items()]
+    return ["name", "description"], [[name, what] for name, what in DATA_SETS.items()]
 
 
 def recipes() -> TextTable:
     """List every recipe."""
-    return ["name", "what it is"], [[name, what] for name, what in RECIPES.items()]
+    return ["name", "description"], [[name, what] for name, what in RECIPES.items()]
 
 
 def experiments() -> TextTable:
@@ -83,7 +83,7 @@ def experiments() -> TextTable:
 
 
 def fields() -> TextTable:
-    """List every field of a cell that can be asked for, with its values and what it applies to."""
+    """List every field that a user can set, with its values and scope."""
     from_recipe = defaults(image_side=32, flips=True)
     rows = []
     for field in FIELDS.values():
@@ -97,7 +97,7 @@ def fields() -> TextTable:
 
 
 def _scope(field: CellField) -> str:
-    """Name the tasks, nets and settings that a field is limited to.
+    """Name the tasks, nets and values of other fields that a field is limited to.
 
     >>> _scope(FIELDS["class_norm"]), _scope(FIELDS["policy_ops"]), _scope(FIELDS["lr"])
     ('classify; UFO-ViT', 'classify; policy=rand_augment', '')
@@ -109,7 +109,7 @@ def _scope(field: CellField) -> str:
 
 
 def _values(schema: dict[str, Any]) -> str:
-    """Say which values a field takes, from its JSON schema.
+    """Describe the values of a field from its JSON schema.
 
     >>> _values({"type": "number", "minimum": 0, "exclusiveMaximum": 1})
     'a number from 0 below 1'
@@ -127,20 +127,20 @@ def _values(schema: dict[str, Any]) -> str:
 
 
 def studies(out: Path) -> TextTable:
-    """List the studies in a folder, with how many of their cells have an outcome.
+    """List the studies in a folder, with the number of cells that have a result.
 
     Raises:
-        UsageError: there is no such folder.
+        UsageError: A folder that does not exist.
     """
     if not out.is_dir():
-        raise UsageError(f"no folder {out}, and so no studies; --out names another")
+        raise UsageError(f"no folder {out}; give the folder of the studies with --out")
     rows = []
     for folder in study_folders(out):
         store, name = Store(folder), str(folder.relative_to(out))
         try:
             study = store.read_study()
             num_done = sum(record.has_result for record in store.records().values())
-        except UsageError as error:  # one broken study hides no other
+        except UsageError as error:  # a broken study does not hide the others
             rows.append([name, str(error), "", ""])
             continue
         arms = ", ".join(study.arm_names)

@@ -1,108 +1,125 @@
-"""Commands that look at what is there: status, report, show, diff, list."""
+"""Commands that read studies and registries: status, report, power, show, diff, list."""
 
 from __future__ import annotations
 
 import json
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
+from pydantic import Field
 from rich.table import Table
 from rich.text import Text
 
 from ablations.cli.app import OK, app
+from ablations.cli.command import command
 from ablations.cli.finish import finish
-from ablations.cli.options import Json, Out, Plugin
+from ablations.cli.options import JsonOption, StudiesArgument, StudyArgument
 from ablations.cli.printing import make_console, print_lines, print_table
+from ablations.config.commands import Folder, OutOption, PluginOption
+from ablations.config.declare import Option
 
 LOG_LINES = 20
 
 
-class Listed(StrEnum):
-    """What ``list`` can list."""
-
-    NORMS = "norms"
-    MODELS = "models"
-    DATA = "data"
-    RECIPES = "recipes"
-    FIELDS = "fields"
-    EXPERIMENTS = "experiments"
-    STUDIES = "studies"
+class StatusOptions(StudyArgument, JsonOption):
+    """Options of ``status``."""
 
 
-@app.command()
-def status(
-    study: Annotated[Path, typer.Argument(help="Folder of the study.")],
-    as_json: Json = False,
-) -> int:
-    """Show how far a study is, from its folder: from any terminal, while runners are at it or not."""
+class ReportOptions(StudiesArgument, JsonOption):
+    """Options of ``report``."""
+
+    to: Annotated[Folder | None, Option("Folder to write to; needed for several studies.", "that of the study")] = None
+
+
+class PowerOptions(StudiesArgument, JsonOption):
+    """Options of ``power``."""
+
+    delta: Annotated[float, Field(ge=0.001, le=100), Option("Difference to be detected, in points.")] = 0.5
+
+
+class ShowOptions(OutOption, JsonOption):
+    """Options of ``show``."""
+
+    cell: Annotated[str, Option("A cell's id, the name of its folder, or the beginning of either.", is_argument=True)]
+
+
+class DiffOptions(OutOption, JsonOption):
+    """Options of ``diff``."""
+
+    one: Annotated[str, Option("A cell, as for show.", is_argument=True)]
+    other: Annotated[str, Option("Another cell.", is_argument=True)]
+
+
+class ListOptions(OutOption, PluginOption, JsonOption):
+    """Options of ``list``."""
+
+    what: Annotated[
+        Literal["norms", "models", "data", "recipes", "fields", "experiments", "studies"],
+        Option("One of norms, models, data, recipes, fields, experiments, studies.", is_argument=True),
+    ]
+    as_markdown: Annotated[bool, Option("Print a Markdown table.", flag="--markdown")] = False
+
+
+@command(app, StatusOptions)
+def status(options: StatusOptions) -> int:
+    """Show the progress of a study, from its folder: in any terminal, during a run or after it."""
     from ablations.monitor.board import Board, fill_board
     from ablations.store import Store
 
-    store = Store(study)
+    store = Store(Path(options.study))
     board = fill_board(Board(store.read_study()), store)
-    if as_json:
+    if options.as_json:
         typer.echo(json.dumps(board.as_json(), indent=2))
     else:
-        make_console(as_json).print(board)
+        make_console(options.as_json).print(board)
     return OK
 
 
-@app.command()
-def report(
-    studies: Annotated[list[Path], typer.Argument(help="Folder of the study, or of several: strata of one report.")],
-    ref: Annotated[str | None, typer.Option(help="Arm that the others are compared with.")] = None,
-    to: Annotated[Path | None, typer.Option(help="Folder to write to; needed for several studies.")] = None,
-    as_json: Json = False,
-) -> int:
+@command(app, ReportOptions)
+def report(options: ReportOptions) -> int:
     """Rebuild tables, figures and report.html from a study's cells, and print the main table."""
-    return finish(studies, make_console(as_json), as_json=as_json, code=OK, full=True, ref=ref, to=to)
+    to = None if options.to is None else Path(options.to)
+    console = make_console(options.as_json)
+    return finish(options.studies, console, as_json=options.as_json, code=OK, full=True, ref=options.ref, to=to)
 
 
-@app.command()
-def power(
-    studies: Annotated[list[Path], typer.Argument(help="Folder of the study, or of several.")],
-    delta: Annotated[float, typer.Option(help="Difference to be detected, in points.", min=0.001, max=100)] = 0.5,
-    ref: Annotated[str | None, typer.Option(help="Arm that the others are compared with.")] = None,
-    as_json: Json = False,
-) -> int:
-    """Say how many seeds a difference takes, from the spread seen, and what the present ones could have detected."""
+@command(app, PowerOptions)
+def power(options: PowerOptions) -> int:
+    """Compute from the spread how many seeds a difference takes, and which difference the present ones detect."""
     from ablations.api import read_results
     from ablations.config import UsageError
     from ablations.report import power_table
 
-    results = read_results(studies, ref=ref)
+    results = read_results(options.studies, ref=options.ref)
     if results.is_tuning:
-        raise UsageError("trials are no replicates: their spread says nothing of seeds; name the study of the winners")
-    table = power_table(results, delta)
-    if as_json:
+        raise UsageError(
+            "trials are not replicates, and their spread is not that of seeds; name the study of the winners"
+        )
+    table = power_table(results, options.delta)
+    if options.as_json:
         comparisons = json.loads(table.frame.to_json(orient="records"))
-        typer.echo(json.dumps({"delta_pct": delta, "comparisons": comparisons}, indent=2))
+        typer.echo(json.dumps({"delta_pct": options.delta, "comparisons": comparisons}, indent=2))
         return OK
     if not table.rows:
-        raise UsageError("there is nothing to compare: it takes a finished cell of two arms")
-    console = make_console(as_json)
+        raise UsageError("there is nothing to compare: two arms with a finished cell each are needed")
+    console = make_console(options.as_json)
     print_table(console, table.title, table.head, table.rows)
     print_lines(console, table.notes)
     return OK
 
 
-@app.command()
-def show(
-    cell: Annotated[str, typer.Argument(help="A cell's id, the name of its folder, or the beginning of either.")],
-    out: Out = Path("runs"),
-    as_json: Json = False,
-) -> int:
+@command(app, ShowOptions)
+def show(options: ShowOptions) -> int:
     """Print a cell's configuration, outcome and the end of its log."""
     from ablations.store import find_cell
 
-    record = find_cell(out, cell)
-    if as_json:
+    record = find_cell(Path(options.out), options.cell)
+    if options.as_json:
         config = record.config.model_dump(mode="json")
         typer.echo(json.dumps({"folder": str(record.folder), "config": config, "outcome": record.outcome}, indent=2))
         return OK
-    console = make_console(as_json)
+    console = make_console(options.as_json)
     console.print(str(record.folder), markup=False, soft_wrap=True)
     for title, fields in (("configuration", record.config.model_dump(mode="json")), ("outcome", record.outcome)):
         table = Table(title=title, show_header=False, title_justify="left", box=None)
@@ -110,61 +127,58 @@ def show(
             table.add_row(field, Text("\n".join(value) if field == "traceback" else str(value)))
         console.print(table)
     path = record.folder / "log.txt"
-    log = path.read_text(errors="replace").splitlines() if path.is_file() else ["there is none"]
+    log = path.read_text(errors="replace").splitlines() if path.is_file() else ["(no log)"]
     console.print("\n".join(["end of log.txt", *log[-LOG_LINES:]]), markup=False, soft_wrap=True)
     return OK
 
 
-@app.command()
-def diff(
-    one: Annotated[str, typer.Argument(help="A cell, as for show.")],
-    other: Annotated[str, typer.Argument(help="Another.")],
-    out: Out = Path("runs"),
-    as_json: Json = False,
-) -> int:
-    """Print in what two cells differ: configuration, outcome, sources, versions, machine."""
+@command(app, DiffOptions)
+def diff(options: DiffOptions) -> int:
+    """Print the differences of two cells: configuration, outcome, sources, versions, machine."""
     from ablations.store import compare_cells, find_cell
 
-    rows = compare_cells(find_cell(out, one), find_cell(out, other))
-    if as_json:
+    out = Path(options.out)
+    rows = compare_cells(find_cell(out, options.one), find_cell(out, options.other))
+    if options.as_json:
         typer.echo(json.dumps([dict(zip(("field", "one", "other"), row, strict=True)) for row in rows], indent=2))
         return OK
     if not rows:
-        make_console(as_json).print("they do not differ in anything that is recorded")
+        make_console(options.as_json).print("they do not differ in any recorded value")
         return OK
-    print_table(make_console(as_json), "", ["field", one, other], [[str(value) for value in row] for row in rows])
+    print_table(
+        make_console(options.as_json),
+        "",
+        ["field", options.one, options.other],
+        [[str(value) for value in row] for row in rows],
+    )
     return OK
 
 
-@app.command("list")
-def list_(
-    what: Annotated[Listed, typer.Argument(help="norms, models, data, recipes, fields, experiments or studies.")],
-    out: Out = Path("runs"),
-    plugin: Plugin = None,
-    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")] = False,
-    as_json: Json = False,
-) -> int:
+@command(app, ListOptions, "list")
+def list_(options: ListOptions) -> int:
     """List normalisers, models, data sets, recipes, fields of a cell, experiments, or studies."""
     from ablations.store.provenance import import_plugin
 
-    for name in plugin or ():
+    for name in options.plugins:
         import_plugin(name)
     from ablations.cli import listing
     from ablations.config import UsageError
 
-    if as_json and as_markdown:
+    if options.as_json and options.as_markdown:
         raise UsageError("give --json or --markdown, not both")
 
-    title, head, rows = listing.listing(what.value, out=out)
-    if as_json:
+    title, head, rows = listing.listing(options.what, out=Path(options.out))
+    if options.as_json:
         typer.echo(json.dumps([dict(zip(head, row, strict=True)) for row in rows], indent=2))
         return OK
-    if as_markdown:
+    if options.as_markdown:
         from ablations.report import markdown_table
 
         typer.echo(markdown_table(head, rows), nl=False)
         return OK
-    print_table(make_console(as_json), title, head, rows)
-    if what is Listed.NORMS:
-        print_table(make_console(as_json), "contrasts: pairs of arms that differ in one thing", *listing.contrasts())
+    print_table(make_console(options.as_json), title, head, rows)
+    if options.what == "norms":
+        print_table(
+            make_console(options.as_json), "contrasts: pairs of arms that differ in one thing", *listing.contrasts()
+        )
     return OK

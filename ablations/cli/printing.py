@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 
 from rich import box
 from rich.console import Console
@@ -14,14 +15,14 @@ WIDTH_OF_A_LOG = 120
 
 
 def make_console(as_json: bool) -> Console:
-    """Return the console: standard error where standard output is for scripts; a notebook's is as wide as a log."""
+    """Return the console: standard error if standard output is for scripts; in a notebook as wide as a log."""
     is_terminal = sys.stdout.isatty() and "JPY_PARENT_PID" not in os.environ
     width = None if is_terminal else WIDTH_OF_A_LOG
     return Console(stderr=as_json, highlight=False, width=width)
 
 
-def print_lines(console: Console, lines: list[str]) -> None:
-    """Print texts as they are; a terminal breaks them."""
+def print_lines(console: Console, lines: Sequence[str]) -> None:
+    """Print texts unchanged; a terminal wraps them."""
     for line in lines:
         console.print(line, markup=False, soft_wrap=True)
 

@@ -1,194 +1,169 @@
-"""Commands that run cells: run, retry."""
+"""Commands that run cells: run, retry, tune."""
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
-from enum import StrEnum
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
 
-from ablations.cli import options
 from ablations.cli.app import INTERRUPTED, OK, SOME_FAILED, app
+from ablations.cli.command import command
 from ablations.cli.finish import finish
+from ablations.cli.options import (
+    DeviceFlags,
+    DryRunOption,
+    JsonOption,
+    SeedFlags,
+    StudyArgument,
+    StudyDataOption,
+)
 from ablations.cli.printing import make_console, print_lines
+from ablations.config.commands import DataRootOption, EngineFlags, InitOption, RunOptions, TuneOptions
+from ablations.config.declare import Option
 
 if TYPE_CHECKING:
     from ablations.planning.plan import Plan
+    from ablations.tuning.steps import Step
 
 
-class Kind(StrEnum):
-    """Which cells ``retry`` runs again."""
-
-    FAILED = "failed"
-    OOM = "oom"
-    ALL = "all"
+class Actions(DryRunOption, JsonOption):
+    """What a command does with its plan and prints."""
 
 
-@app.command()
-def run(
-    task: options.TaskName = None,
-    norm: options.Norm = None,
-    data: options.Data = None,
-    classes: options.Classes = None,
-    in_memory: options.InMemory = options.MemoryUse.AUTO,
-    model: options.Model = None,
-    seeds: Annotated[str | None, typer.Option(help="How many (8: 0 to 7), or which (0-3,7). [default: 8]")] = None,
-    seed: Annotated[str | None, typer.Option(help="One seed.")] = None,
-    recipe: options.Recipe = None,
-    lr: options.Lr = None,
-    epochs: options.Epochs = None,
-    batch_size: options.BatchSize = None,
-    scale: options.Scale = None,
-    precision: options.Precision = None,
-    set_: options.Settings = None,
-    compare: options.Compare = None,
-    ref: options.Ref = None,
-    experiment: options.Experiment = None,
-    study: options.StudyName = None,
-    out: options.Out = Path("runs"),
-    data_root: options.DataRoot = Path("data"),
-    download: options.Download = False,
-    plugin: options.Plugin = None,
-    device: options.Device = None,
-    devices: options.Devices = None,
-    jobs: options.Jobs = "auto",
-    jobs_per_gpu: options.JobsPerGpu = "auto",
-    timeout: options.Timeout = None,
-    memory_per_cell: options.MemoryPerCell = None,
-    shard: Annotated[str | None, typer.Option(help="Run part I of N only: I/N, for instance of a job array.")] = None,
-    retry: options.RetryWhich = options.Retry.FAILED,
-    rerun: options.RerunWhich = None,
-    fail_fast: options.FailFast = False,
-    max_failures: options.MaxFailures = None,
-    checkpoint_every: options.CheckpointEvery = "auto",
-    trainer: options.TrainerName = options.TrainerKind.LEAN,
-    save_weights: options.SaveWeights = "none",
-    log: options.Log = None,
-    workers: options.Workers = "auto",
-    init: options.Init = None,
-    smoke: options.Smoke = False,
-    dry_run: options.DryRun = False,
-    as_json: options.Json = False,
-) -> int:
-    """Run what is missing of a study, and print its table."""
+class RunFlags(RunOptions, SeedFlags, DeviceFlags, Actions):
+    """Options of ``run`` on the command line."""
+
+
+class TuneFlags(TuneOptions, DeviceFlags, Actions):
+    """Options of ``tune`` on the command line."""
+
+
+class RetryFlags(StudyArgument, StudyDataOption, InitOption, DataRootOption, DeviceFlags, EngineFlags, Actions):
+    """Options of ``retry``."""
+
+    kind: Annotated[
+        Literal["failed", "oom", "all"], Option("Cells to run again: failed, oom, or all: diverged too.")
+    ] = "failed"
+
+
+@command(app, RunFlags)
+def run(options: RunFlags) -> int:
+    """Run the missing cells of a study, and print its table."""
     from ablations.config.request import make_request
     from ablations.engine.server import start_server
 
-    flags = {"task": task, "norm": norm, "data": data, "classes": classes, "model": model, "lr": lr, "epochs": epochs}
-    flags |= {"batch_size": batch_size, "precision": precision, "scale": scale}
-    request = make_request(
-        experiment=experiment,
-        asked=options.parse_fields(flags, set_ or []) | _parse_seeds(seeds, seed),
-        smoke=smoke,
-        compare=compare,
-        ref=ref,
-        recipe=recipe,
-        name=study,
-        plugins=tuple(plugin or ()),
-        out=out,
-        data_root=data_root,
-        download=download,
-        in_memory=in_memory.value,
-        devices=options.parse_devices(device, devices),
-        engine=options.parse_engine(
-            jobs=jobs,
-            jobs_per_gpu=jobs_per_gpu,
-            timeout=timeout,
-            memory_per_cell=memory_per_cell,
-            retry=retry,
-            fail_fast=fail_fast,
-            max_failures=max_failures,
-            checkpoint_every=checkpoint_every,
-            trainer=trainer,
-            save_weights=save_weights,
-            log=log,
-            workers=workers,
-        ),
-        shard=options.parse_shard(shard),
-        rerun=rerun.value if rerun else None,
-        init=options.parse_init(init),
-    )
-    if not dry_run:
+    request = make_request(options)
+    if not options.dry_run:
         start_server()
-    from ablations.planning.plan import make_plan
+    from ablations.tuning.steps import run_steps
 
-    return _run_plan(make_plan(request), dry_run=dry_run, as_json=as_json)
+    return _carry_out(run_steps(request), options)
 
 
-@app.command()
-def retry(
-    study: Annotated[Path, typer.Argument(help="Folder of the study.")],
-    kind: Annotated[Kind, typer.Option(help="failed, oom, or all: diverged too.")] = Kind.FAILED,
-    data: options.StudyData = None,
-    init: options.Init = None,
-    data_root: options.DataRoot = Path("data"),
-    device: options.Device = None,
-    devices: options.Devices = None,
-    jobs: options.Jobs = "auto",
-    jobs_per_gpu: options.JobsPerGpu = "auto",
-    timeout: options.Timeout = None,
-    memory_per_cell: options.MemoryPerCell = None,
-    fail_fast: options.FailFast = False,
-    max_failures: options.MaxFailures = None,
-    checkpoint_every: options.CheckpointEvery = "auto",
-    trainer: options.TrainerName = options.TrainerKind.LEAN,
-    save_weights: options.SaveWeights = "none",
-    log: options.Log = None,
-    workers: options.Workers = "auto",
-    dry_run: options.DryRun = False,
-    as_json: options.Json = False,
-) -> int:
-    """Run the failed cells of a study again, and nothing else."""
+@command(app, RetryFlags)
+def retry(options: RetryFlags) -> int:
+    """Run the failed cells of a study again, and no others."""
+    from pathlib import Path
+
+    from ablations.config.parsing import devices, folders
     from ablations.config.request import request_of
-    from ablations.config.values import parse_values
-    from ablations.planning.plan import make_plan
     from ablations.store import Store
+    from ablations.tuning.steps import run_steps
 
-    asked = None if data is None else parse_values("data", data)
-    request = request_of(Store(study).read_study(), folder=study, data=asked, data_root=data_root)
+    folder = Path(options.study)
+    study = Store(folder).read_study()
+    request = request_of(study, folder=folder, data=options.data_sets, data_root=Path(options.data_root))
     request = replace(
         request,
         missing=False,
-        init=options.parse_init(init),
-        devices=options.parse_devices(device, devices),
-        engine=options.parse_engine(
-            jobs=jobs,
-            jobs_per_gpu=jobs_per_gpu,
-            timeout=timeout,
-            memory_per_cell=memory_per_cell,
-            retry=options.Retry(kind.value),
-            fail_fast=fail_fast,
-            max_failures=max_failures,
-            checkpoint_every=checkpoint_every,
-            trainer=trainer,
-            save_weights=save_weights,
-            log=log,
-            workers=workers,
-        ),
+        init=folders(options.init),
+        devices=devices(options.devices or "auto"),
+        engine=options.engine(retry=options.kind),
     )
-    return _run_plan(make_plan(request), dry_run=dry_run, as_json=as_json)
+    return _carry_out(run_steps(request), options)
 
 
-def _run_plan(plan: Plan, *, dry_run: bool, as_json: bool) -> int:
-    """Print a plan, run it, and print what has come of it."""
-    from ablations.planning.summary import describe_plan
+@command(app, TuneFlags)
+def tune(options: TuneFlags) -> int:
+    """Tune every arm on the same points, scored on validation, and train the winner of each arm on fresh seeds.
 
-    console = make_console(as_json)
-    print_lines(console, describe_plan(plan))
-    if dry_run:
-        if as_json:
-            typer.echo(json.dumps({"study": plan.study.model_dump(mode="json"), "states": plan.states}, indent=2))
-        return OK
-    return end(plan, console, *carry_out(plan, console), as_json=as_json)
+    The trials are a study in STUDY/tuning, the winners one in STUDY. The same command resumes an interrupted tuning.
+    """
+    from ablations.config.request import make_tuning
+    from ablations.engine.server import start_server
+
+    tuning = make_tuning(options)
+    if not options.dry_run:
+        start_server()
+    from ablations.tuning.steps import tuning_steps
+
+    last = () if tuning.confirm else ("", "the same command with --confirm 8 trains each arm's winner on 8 fresh seeds")
+    return _carry_out(tuning_steps(tuning), options, last=last)
 
 
-def end(plan: Plan, console: Console, code: int, is_stopped: bool, *, as_json: bool) -> int:
-    """Report what a plan has come to, and return the exit code; leave at once where it was interrupted."""
+def _carry_out(steps: Iterator[Step], options: Actions, *, last: tuple[str, ...] = ()) -> int:
+    """Print and run one step after the other, and report the study of the last.
+
+    Args:
+        steps: of a run or a tuning; of a dry run only the first is printed, and none is run.
+        options: of the command.
+        last: lines printed after the last step.
+
+    Returns:
+        The exit code.
+    """
+    console, code, is_stopped = make_console(options.as_json), OK, False
+    for step in steps:
+        print_lines(console, step.lines)
+        if options.dry_run:
+            return _end_dry_run(step.plan, as_json=options.as_json)
+        own, is_stopped = _run_step(step, console)
+        code = max(code, own)
+        if is_stopped:
+            break
+    else:
+        print_lines(console, last)
+    return _end(step.plan, console, code, is_stopped, as_json=options.as_json)
+
+
+def _end_dry_run(plan: Plan, *, as_json: bool) -> int:
+    if as_json:
+        typer.echo(json.dumps({"study": plan.study.model_dump(mode="json"), "states": plan.states}, indent=2))
+    return OK
+
+
+def _run_step(step: Step, console: Console) -> tuple[int, bool]:
+    """Run a step, and print how it ended.
+
+    Returns:
+        Its exit code, and whether it was stopped before its end.
+    """
+    from ablations.config import Interrupted, RunStopped
+    from ablations.monitor.progress import watching
+
+    plan = step.plan
+    if not plan.todo:
+        done = "the cell is done" if len(plan.cells) == 1 else f"all {len(plan.cells)} cells are done"
+        console.print(done if plan.count("done") + plan.count("stale") == len(plan.cells) else "nothing to run")
+    try:
+        with watching(console, plan.study, plan.store, total=len(plan.todo)) as watcher:
+            step.carry_out(watcher)
+    except Interrupted:
+        print_lines(console, ["interrupted: finished cells are kept; the same command resumes the run"])
+        return INTERRUPTED, True
+    except RunStopped as reason:
+        print_lines(console, [f"stopped: {reason}; finished cells are kept"])
+        return SOME_FAILED, True
+    return SOME_FAILED if watcher.failed else OK, False
+
+
+def _end(plan: Plan, console: Console, code: int, is_stopped: bool, *, as_json: bool) -> int:
+    """Report the study of a plan, and return the exit code; exit at once after an interrupt."""
     from ablations.config import UsageError
 
     try:
@@ -196,53 +171,7 @@ def end(plan: Plan, console: Console, code: int, is_stopped: bool, *, as_json: b
     except UsageError as error:
         if not is_stopped:
             raise
-        print_lines(console, [str(error)])  # no room for it either
+        print_lines(console, [str(error)])  # the disk is full for the report too
     if code == INTERRUPTED:
-        sys.exit(code)  # what is to be said of it has been
+        sys.exit(code)  # the message is printed
     return code
-
-
-def carry_out(plan: Plan, console: Console, *, storage: str | None = None) -> tuple[int, bool]:
-    """Run a plan, and say how that went.
-
-    Args:
-        plan: what is run.
-        console: where to.
-        storage: of Optuna's studies, where the plan is of trials.
-
-    Returns:
-        The exit code of what was run, and whether it was stopped before its end.
-    """
-    from ablations.api import execute
-    from ablations.config import Interrupted, RunStopped
-    from ablations.monitor.progress import watching
-
-    total = len(plan.todo)
-    if not total:
-        done = "the cell is done" if len(plan.cells) == 1 else f"all {len(plan.cells)} cells are done"
-        console.print(done if plan.count("done") + plan.count("stale") == len(plan.cells) else "nothing to run")
-    try:
-        with watching(console, plan.study, plan.store, total=total) as watcher:
-            execute(plan, watcher=watcher, storage=storage)
-    except Interrupted:
-        print_lines(console, ["interrupted: what is finished is kept; the same command goes on"])
-        return INTERRUPTED, True
-    except RunStopped as reason:
-        print_lines(console, [f"stopped: {reason}; what is finished is kept"])
-        return SOME_FAILED, True
-    return SOME_FAILED if watcher.failed else OK, False
-
-
-def _parse_seeds(seeds: str | None, seed: str | None) -> dict[str, list[int]]:
-    from ablations.config import UsageError
-    from ablations.config.seeds import parse_seeds
-    from ablations.config.values import parse_values
-
-    if seeds is not None and seed is not None:
-        raise UsageError("give --seeds or --seed, not both")
-    if seed is not None:
-        values = parse_values("seed", seed)
-        if len(values) > 1:
-            raise UsageError(f"--seed {seed}: give one; several as --seeds {seed}")
-        return {"seed": values}
-    return {} if seeds is None else {"seed": parse_seeds(seeds)}

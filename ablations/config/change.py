@@ -1,4 +1,4 @@
-"""One change of the net per arm, so that an ablation of several parts of the net is one comparison."""
+"""One change of the net per arm, which makes an ablation of several parts one comparison."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def apply_change(config: CellConfig) -> CellConfig:
 
 
 def parse_change(change: str) -> tuple[str, Any]:
-    """Read ``FIELD=VALUE``.
+    """Parse ``FIELD=VALUE``.
 
     Raises:
         UsageError: A field that is not part of the net, or a value that it cannot have.
@@ -41,17 +41,17 @@ def parse_change(change: str) -> tuple[str, Any]:
 
 
 def check_change(config: CellConfig) -> None:
-    """Reject a change without effect, and one that is not written in the canonical form, which names its arm.
+    """Reject a change that has no effect or is not in canonical form, which is the name of its arm.
 
     Raises:
-        UsageError: The cell has that value already, or the change cannot be read.
+        UsageError: A value that the cell has already, or a change that cannot be parsed.
     """
     net = config.net
     if net.change == NONE:
         return
     field, value = parse_change(net.change)
     if net.change != (name := f"{field}={value_name(value)}"):
-        raise UsageError(f"change={net.change}: write it {name}")
+        raise UsageError(f"change={net.change}: write {name}")
     own = config[field]
     if own is None and net.model in SIZES:
         own = getattr(SIZES[net.model], field, None)

@@ -1,4 +1,4 @@
-"""A claim: what a study is asked to support or to contradict, said before its first cell."""
+"""A claim: a statement that a study supports or contradicts, made before its first cell."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ Kind = Literal[
     "cost_linear_in_tokens",
 ]
 
-WITH_OTHER = ("greater_than", "worse_by", "equivalent_within")
-OF_TRIALS = ("fails_at_any_lr",)
+PAIR_KINDS = ("greater_than", "worse_by", "equivalent_within")
+TRIAL_KINDS = ("fails_at_any_lr",)
 """Kinds that the trials of a tuning decide; its winners decide the others."""
 
-WITH_MARGIN = ("worse_by", "equivalent_within")
+MARGIN_KINDS = ("worse_by", "equivalent_within")
 
 
 class Claim(BaseModel):
-    """One sentence about one arm that the numbers can support or contradict.
+    """A statement about an arm that results can support or contradict.
 
     Args:
-        kind: what is said, one of `Kind`.
-        arm: of which arm.
-        than: the arm that it is compared with, for the kinds that compare it with one.
-        margin_pct: in points of accuracy, for ``worse_by`` and ``equivalent_within``.
-        source: where it is said, or why it is asked.
-        post_hoc: added or changed when cells of the study had been run.
+        kind: Kind of statement, one of `Kind`.
+        arm: Arm that the claim is about.
+        than: Arm that it is compared with; None for kinds that do not compare two arms.
+        margin_pct: Margin in points of accuracy, in (0, 100], for ``worse_by`` and ``equivalent_within``.
+        source: Place of the claim in the literature, or reason to test it.
+        post_hoc: Whether it was added or changed after cells of the study had been run.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -49,22 +49,22 @@ class Claim(BaseModel):
 
     @model_validator(mode="after")
     def _is_complete(self) -> Claim:
-        for field, kinds in (("than", WITH_OTHER), ("margin_pct", WITH_MARGIN)):
+        for field, kinds in (("than", PAIR_KINDS), ("margin_pct", MARGIN_KINDS)):
             given = getattr(self, field) is not None
             if given != (self.kind in kinds):
-                raise ValueError(f"{self.kind} {'takes no' if given else 'needs'} {field}")
+                raise ValueError(f"{self.kind} {'does not take' if given else 'needs'} the key {field}")
         if self.than == self.arm:
-            raise ValueError(f"{self.arm} cannot be compared with itself")
+            raise ValueError(f"{self.arm} cannot be compared with itself; give another arm as than")
         return self
 
     @property
     def arms(self) -> list[str]:
-        """The arms that are named."""
+        """Arms that the claim names."""
         return [self.arm] if self.than is None else [self.arm, self.than]
 
     @property
     def statement(self) -> str:
-        """The claim as a sentence.
+        """The claim as one sentence.
 
         >>> Claim(kind="worse_by", arm="single_l2", than="xnorm", margin_pct=1).statement
         'single_l2 is worse than xnorm by at least 1 point'
@@ -82,13 +82,13 @@ class Claim(BaseModel):
 
 
 def parse_claims(values: Any) -> tuple[Claim, ...]:
-    """Read the claims of an experiment file.
+    """Parse the claims of an experiment file.
 
     Raises:
-        UsageError: no list, a key or a value that is none, or a claim that comes twice.
+        UsageError: Not a list of mappings, an unknown key, an invalid value, or a repeated claim.
     """
     if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):
-        raise UsageError(f"claims is a list of claims, each with kind and arm, not {values!r}")
+        raise UsageError(f"claims must be a list of claims, each with kind and arm, not {values!r}")
     claims: list[Claim] = []
     for value in values:
         try:
@@ -96,19 +96,19 @@ def parse_claims(values: Any) -> tuple[Claim, ...]:
         except ValidationError as error:
             raise UsageError(f"claim {value}: {first_error(error)}") from None
         if claim.post_hoc:
-            raise UsageError(f"claim {value}: whether it is post hoc is found out, not given")
+            raise UsageError(f"claim {value}: post_hoc is set automatically; leave it out")
         if claim.statement in [known.statement for known in claims]:
-            raise UsageError(f"claim '{claim.statement}' is given twice")
+            raise UsageError(f"claim '{claim.statement}' is given twice; leave one out")
         claims.append(claim)
     return tuple(claims)
 
 
 def ordered_pairs(claims: Iterable[Claim], arms: Iterable[str]) -> list[tuple[str, str]]:
-    """Return every pair of arms whose order some claim is about, each pair once, whichever of them comes first.
+    """Return each pair of arms whose order is claimed, once and in the direction of its first claim.
 
     Args:
-        claims: of a study.
-        arms: the study's.
+        claims: Claims of a study.
+        arms: Names of the study's arms.
 
     >>> ordered_pairs([Claim(kind="better_than_every_other", arm="b")], ["a", "b", "c"])
     [('b', 'a'), ('b', 'c')]
@@ -127,12 +127,12 @@ def ordered_pairs(claims: Iterable[Claim], arms: Iterable[str]) -> list[tuple[st
 
 
 def merge_claims(stored: tuple[Claim, ...], asked: tuple[Claim, ...], *, has_new_arms: bool) -> tuple[Claim, ...]:
-    """Return the claims of a study whose cells have been run: none goes, and what comes or changes now is post hoc.
+    """Add claims to a study whose cells have been run, and mark new and changed ones as post hoc.
 
     Args:
-        stored: the study's.
-        asked: those of what is asked now.
-        has_new_arms: whether arms come with it; a claim about every other arm then is about others than before.
+        stored: Claims of the study; all are kept.
+        asked: Claims of the request.
+        has_new_arms: Whether the request adds arms, which changes claims about every other arm.
     """
     if has_new_arms:
         changed = {"post_hoc": True}

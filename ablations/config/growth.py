@@ -1,4 +1,4 @@
-"""How a study may grow: along its axes, and by claims; never into another question."""
+"""Extension of a study along its axes and by claims; its question stays the same."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from ablations.config.values import value_name
 
 
 def extend(stored: Study, asked: Study, *, named: Collection[str], ref: str | None, num_results: int) -> Study:
-    """Grow a stored study along its axes to take in what is asked now.
+    """Extend a stored study by the values and claims of a request.
 
     Args:
-        named: fields that were asked for by name: an axis does not grow by a default.
-        ref: the reference asked for; None: the stored one stays.
-        num_results: cells of the study that have a result by now, so that growing it is another look at them.
+        named: Fields that the request names; defaults do not extend an axis.
+        ref: Name of the reference arm; None: the stored one.
+        num_results: Number of the study's cells with a result; above 0, new values count as another look.
 
     Returns:
-        The stored study with the union of the values, and the additions as a line of its history.
+        Stored study with the union of the values, and the additions as a line of its history.
 
     Raises:
-        UsageError: what is asked is another question, and the field that differs is named; or a reference is no arm.
+        UsageError: A field with another value, which makes it another question; or a reference that is not an arm.
     """
     if asked.compare != stored.compare:
         raise _another_question(stored, "compare", stored.compare, [asked.compare])
@@ -43,8 +43,8 @@ def extend(stored: Study, asked: Study, *, named: Collection[str], ref: str | No
         new = [value for value in values if value not in have]
         if new and field not in named:
             raise UsageError(
-                f"study '{stored.name}' has {field}={','.join(map(value_name, have))}, and none was asked for: "
-                f"give --set {field}={value_name(have[0])}, or others"
+                f"study '{stored.name}' has {field}={','.join(map(value_name, have))}, and the default "
+                f"{value_name(new[0])} is not among them: give --set {field}={value_name(have[0])}, or other values"
             )
         have += new
         added += [f"{field}={value_name(value)}" for value in new]
@@ -73,19 +73,19 @@ def extend(stored: Study, asked: Study, *, named: Collection[str], ref: str | No
 
 
 def _merge_points(stored: Study, asked: Study) -> tuple[Point, ...]:
-    """Return the points of a stored study and those that come with what is asked.
+    """Merge the points of a stored study with those of a request.
 
     Raises:
-        UsageError: some cells would have other values than they have.
+        UsageError: A point that would change the values of existing cells.
     """
     have = {point.key: point for point in stored.points}
     for point in asked.points:
         if have.setdefault(point.key, point) != point:
             if point.arm is not None and not stored.is_tuning:
                 raise UsageError(
-                    f"study '{stored.name}' has tested the winners as they were, {_written(have[point.key].values)} "
-                    f"for {point.arm}, and the trials have another now, {_written(point.values)}: for a study of those "
-                    f"copy {stored.name}/tuning into a folder of another name, and give that name as --study"
+                    f"study '{stored.name}' has tested an earlier winner of {point.arm}, "
+                    f"{_written(have[point.key].values)}, and the trials now give {_written(point.values)}: to test "
+                    f"that one, copy {stored.name}/tuning into a new folder and give its name as --study"
                 )
             arm = point.arm or "every arm"
             where = arm if point.seed is None else f"{arm} seed {point.seed}"
@@ -106,10 +106,10 @@ def _written(values: Mapping[str, Any]) -> str:
 def _check_point(
     stored: Study, asked: Study, point: Mapping[str, Any], name: str, named: Collection[str]
 ) -> dict[str, Any]:
-    """Check what is asked of a data set against the stored study; return the fields that a new one decides itself.
+    """Check a data set of a request against the stored study, and return the fields that a new one decides.
 
     Raises:
-        UsageError: a field has another value there.
+        UsageError: A field with another value in the stored study.
     """
     decided = {field for own in stored.per_data.values() for field in own}
     own = stored.per_data.get(name)

@@ -1,4 +1,4 @@
-"""Make a validated cell from the values of its fields."""
+"""Make a validated cell from field values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Installed packages: their versions, and what the optional ones are needed for."""
+"""Versions of installed packages, and checks for optional ones."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import importlib.util
 from ablations.config.errors import UsageError
 
 DISTRIBUTION = "ufo-ablations"
-"""The name under which pip knows this package."""
+"""Name of this package's distribution, as pip has it."""
 
 OPTIONAL = {"timm": "timm>=1.0.20", "tensorboard": "tensorboard>=2.18", "wandb": "wandb>=0.19"}
-"""Package that a plain installation lacks, to what pip is asked for; each is an extra of the same name."""
+"""Requirement of each optional package; each is an extra of the same name."""
 
 
 def package_version(name: str) -> str | None:
@@ -30,12 +30,12 @@ def require_package(package: str, feature: str) -> None:
     """Check that an optional package is installed, without importing it.
 
     Args:
-        package: a key of `OPTIONAL`.
-        feature: what needs it, as the user asked for it.
+        package: Name of the package, a key of `OPTIONAL`.
+        feature: Feature that needs it, as the user wrote it.
 
     Raises:
-        UsageError: it is not installed; one line says how to install it.
+        UsageError: A missing package, with the command that installs it.
     """
     spec = importlib.util.find_spec(package)
-    if spec is None or spec.origin is None:  # the latter is a mere folder: wandb leaves one of its name where it is run
+    if spec is None or spec.origin is None:  # no origin: a plain folder, such as the one that wandb writes
         raise UsageError(f"{feature} needs {package}, which is not installed: pip install '{OPTIONAL[package]}'")

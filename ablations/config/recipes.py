@@ -1,4 +1,4 @@
-"""Named recipes: the values of a cell's fields that they stand for, on each kind of data."""
+"""Named recipes: default values of the fields of a cell, for each kind of data."""
 
 from __future__ import annotations
 
@@ -69,50 +69,50 @@ DETECT_3X: dict[str, Any] = {
     "schedule": "27+33",
 }
 
-SIDES = {"quick": "800", "1x": "800", "3x": "+".join(str(side) for side in range(480, 801, 32))}
-"""Recipe of a detector to the sides of photographs in training, in pixels."""
+TRAIN_SIDES = {"quick": "800", "1x": "800", "3x": "+".join(str(side) for side in range(480, 801, 32))}
+"""Sides of photographs in training in pixels, for each recipe of detectors."""
 
 RECIPES = {
-    "quick": "for a first answer: crops, mirrors or shifts, label smoothing and clipping; 8 to 20 epochs",
-    "deit": "DeiT's, arXiv 2012.12877: RandAugment, colour jitter, mixup, CutMix, erasing, drop path, EMA; 300 epochs",
+    "quick": "for first results: crops and flips, or shifts; label smoothing, gradient clipping; 8 to 20 epochs",
+    "deit": "DeiT, arXiv 2012.12877: RandAugment, colour jitter, mixup, CutMix, erasing, drop path, EMA; 300 epochs",
     "small_data": "for CIFAR and Tiny-ImageNet, after SPT_LSA, arXiv 2112.13492: AutoAugment, mixup, CutMix, erasing; "
     "100 epochs",
-    "1x": "Mask R-CNN's, arXiv 1703.06870, in 12 epochs at one scale; AdamW as XCiT's detectors, arXiv 2106.09681",
-    "3x": "as 1x in 36 epochs, at scales of 480 to 800 px, as XCiT's detectors",
+    "1x": "Mask R-CNN, arXiv 1703.06870: 12 epochs at one scale; AdamW as in XCiT's detectors, arXiv 2106.09681",
+    "3x": "as 1x, but 36 epochs at scales of 480 to 800 px, as in XCiT's detectors",
 }
-"""Name to what it is. Of `quick`, weight decay and label smoothing are DeiT's; warm-up and clipping are ours, for short
-runs. `deit` and `small_data` have the values of the arguments of their authors' code (main.py of facebookresearch/deit
-and of aanna0701/SPT_LSA_ViT), but for these: colour jitter, which DeiT's code asks for and timm's loader leaves out
-beside RandAugment; mixing by sample, where DeiT mixes a batch in one way; torchvision's RandAugment, where timm's
-increases with its magnitude; and the largest erased area, a third of an image, which SPT_LSA has at 0.4.
+"""Description of each recipe. `quick`: weight decay and label smoothing are DeiT's; warm-up and clipping are ours for
+short runs. `deit` and `small_data` have the argument values of their authors' code (main.py of facebookresearch/deit
+and of aanna0701/SPT_LSA_ViT). Differs from that code: colour jitter is applied with RandAugment, where timm's loader
+leaves it out; samples are mixed one by one, where DeiT mixes a batch in one way; RandAugment is torchvision's, where
+timm's increases with its magnitude; the largest erased area is a third of an image, where SPT_LSA has 0.4.
 
-`1x` and `3x` have the values of XCiT's detection code (detection/configs of facebookresearch/xcit), but for its random
-crops; its drop path, 0.05 in a small net; its 1,000 proposals in training, here twice as many as in evaluation; and its
-batch, which it leaves to the number of GPUs: 16 images are Mask R-CNN's."""
+`1x` and `3x` have the values of XCiT's detection code (detection/configs of facebookresearch/xcit). Differs from that
+code: no random crops; no drop path, where a small net has 0.05; twice as many proposals in training as in evaluation,
+where XCiT has 1,000; a batch of 16 images, as in Mask R-CNN, where XCiT's depends on the number of GPUs."""
 
 FOR_TASK: dict[Task, tuple[str, ...]] = {"classify": ("quick", "deit", "small_data"), "detect": ("quick", "1x", "3x")}
-"""Task to the recipes that it can be trained by, its default first."""
+"""Recipes of each task, its default first."""
 
-LARGEST_SMALL = 256
-"""Pixels of the side of images that a small detector is meant for."""
+MAX_SMALL_SIDE = 256
+"""Largest image side in pixels for which the small detector is the default."""
 
 DEIT_LR, DEIT_LR_BATCH = 5e-4, 512
-"""DeiT's learning rate is proportional to the batch."""
+"""DeiT's learning rate and its batch size: the rate is proportional to the batch size."""
 
 REPEATS = 3
-"""Of repeated augmentation, in both; for streamed images, since decoding them is what it saves."""
+"""Copies of a sample in `deit` and `small_data`, for streamed images only: repeated augmentation saves decoding."""
 
 
 def recipe_fields(recipe: str, task: Task = "classify") -> dict[str, Any]:
-    """Return the fields that a recipe has on all data alike.
+    """Return the fields that a recipe sets on all data.
 
     Raises:
-        UsageError: no such recipe, or none for this task.
+        UsageError: An unknown recipe, or one that does not apply to the task.
     """
     if recipe not in RECIPES:
         raise UsageError(str(unknown_name("recipe", recipe, list(RECIPES))))
     if recipe not in FOR_TASK[task]:
-        raise UsageError(f"recipe {recipe} is none for --task {task}; give {', '.join(FOR_TASK[task])}")
+        raise UsageError(f"recipe {recipe} does not apply to --task {task}; give {', '.join(FOR_TASK[task])}")
     if recipe == "quick" and task == "detect":
         return {**QUICK, "label_smoothing": 0.0}
     return {"quick": QUICK, "deit": DEIT, "small_data": SMALL_DATA, "1x": DETECT_1X, "3x": DETECT_3X}[recipe]
@@ -128,19 +128,19 @@ def defaults(
     batch_size: int | None = None,
     from_weights: bool = False,
 ) -> dict[str, Any]:
-    """Return a value for every field of a cell that a data set decides.
+    """Return a value for every field of a cell that depends on the data set.
 
     Args:
-        image_side: pixels of the shorter side.
-        flips: whether an image mirrored left to right still shows the same class.
-        task: that is learnt.
-        recipe: one of `RECIPES`.
-        streamed: whether images are decoded as they are needed.
-        batch_size: asked for; None: not.
-        from_weights: whether a detector's backbone has been trained, so that its BatchNorms have statistics to keep.
+        image_side: Shorter side of the images in pixels.
+        flips: Whether a horizontal flip preserves the class of an image.
+        task: Task of the study.
+        recipe: Name of the recipe, one of `RECIPES`.
+        streamed: Whether images are decoded on demand.
+        batch_size: Batch size that the user gave; None: the default.
+        from_weights: Whether a detector's backbone starts from trained weights, whose BatchNorm statistics are kept.
 
     Raises:
-        UsageError: no such recipe.
+        UsageError: An unknown recipe, or one that does not apply to the task.
 
     >>> values = defaults(image_side=32, flips=True)
     >>> values["model"], values["patch"], values["augment"]
@@ -163,7 +163,7 @@ def defaults(
 
 
 def _detection(image_side: int, recipe: str, *, batch_norm: str) -> dict[str, Any]:
-    """Return what images with objects in them decide: small ones a small net, with narrow heads and small anchors."""
+    """Return the defaults of a detector: for small images a small net with narrow heads and small anchors."""
     small: dict[str, Any] = {
         "model": "ufo_vit_nano",
         "patch": 4,
@@ -183,12 +183,12 @@ def _detection(image_side: int, recipe: str, *, batch_norm: str) -> dict[str, An
     }
     large: dict[str, Any] = {"model": "ufo_vit_s", "patch": 16, "epochs": 12, "batch_size": 16, "lr": 1e-4}
     recipe_own = recipe_fields(recipe, "detect")
-    sized = small if image_side <= LARGEST_SMALL else {**large, "train_sides": SIDES[recipe]}
+    sized = small if image_side <= MAX_SMALL_SIDE else {**large, "train_sides": TRAIN_SIDES[recipe]}
     return {**sized, **recipe_own, "augment": "flip", "batch_norm": batch_norm}
 
 
 def default_patch(image_side: int) -> int:
-    """Return the power of two that makes about 8 x 8 tokens, from 2 to 16 px.
+    """Return the patch side in pixels, a power of two from 2 to 16, that gives about 8 x 8 tokens.
 
     >>> [default_patch(side) for side in (8, 32, 64, 224)]
     [2, 4, 8, 16]

@@ -1,21 +1,25 @@
-"""What was asked for, by flags or an experiment file, before it is checked."""
+"""The request for a study: an experiment file, a smoke run and the options merged, before anything is checked."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, TypeVar
 
 from ablations.config import Study, UsageError
 from ablations.config.cell import FIELDS
 from ablations.config.claim import Claim
+from ablations.config.commands import DEFAULT_TRIALS, Rerun, RunOptions, TuneOptions, read_search
 from ablations.config.effects import without_foreign
 from ablations.config.experiment import Experiment, load_experiment
 from ablations.config.options import EngineOptions, InMemory
-from ablations.config.search import EXAMPLE, FIRST_TRIAL_SEED, Point, Search, parse_search
-from ablations.config.seeds import parse_seeds
+from ablations.config.parsing import devices, folders, shard
+from ablations.config.search import EXAMPLE, FIRST_TRIAL_SEED, Point, Search
+from ablations.config.seeds import parse_confirmed, parse_seeds
 from ablations.config.types import COSINE
+
+Value = TypeVar("Value")
 
 SMOKE_IMAGES = {"train_limit": [256], "batch_size": [64]}
 SMOKE: dict[str, list[Any]] = {
@@ -26,48 +30,41 @@ SMOKE: dict[str, list[Any]] = {
     "seed": [0, 1],
     **SMOKE_IMAGES,
 }
-"""Fields of a smoke run: they win over an experiment file and yield to flags; the arms stay as they are."""
+"""Fields of a smoke run: they override an experiment file, and options override them; the arms stay unchanged."""
 
 SMOKE_OBJECTS = {"train_limit": [16], "batch_size": [4]}
-"""In their place, of a smoke run that detects, whose images take a hundred times longer."""
+"""Their values for a smoke run that detects: its images take a hundred times longer."""
 
 SMOKE_TRIALS = 2
-"""Trials of a smoke run of a tuning, and seeds of its winners."""
-
-DEFAULT_TRIALS = 16
-DEFAULT_NORMS = ("xnorm", "l2", "single_l2")
-DEFAULT_SEEDS = 8
-"""Enough for six comparisons: 2 / 2^8 x 6 < 0.05."""
-
-Rerun = Literal["stale", "all"]
+"""Trials of each arm in a smoke run of a tuning, and seeds of the winners."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What was asked for.
+    """A study or tuning as it is asked for.
 
     Args:
-        asked: values for each field that was named; ``data`` as on the command line.
+        asked: values for each field that was given; ``data`` as on the command line.
         compare: the field whose values are the arms.
         ref: the reference arm; None: xnorm, or the first arm.
-        recipe: the values of fields that are not named.
-        name: the study's; None: made from the compared field and the data.
+        recipe: gives the values of the other fields.
+        name: the study's name; None: made from the compared field and the data.
         question: one sentence.
         claims: what the study's numbers are to support or to contradict.
-        search: of a tuning; its fields are not in ``asked``.
+        search: ranges of a tuning; its fields are not in ``asked``.
         points: values of the searched fields.
-        trials: whether the cells are the tuning's trials, and not what its winners come to.
-        init: folders of cells of classifiers, whose weights the backbones of detectors start from.
+        trials: whether the cells are the trials of a tuning, and not the replicates of its winners.
+        init: folders of classifiers' cells, from whose weights the backbones of detectors start.
         out: folder that holds the studies.
         data_root: folder of torchvision's data.
-        download: whether missing data may be fetched.
+        download: whether missing data may be downloaded.
         in_memory: whether folders of images are decoded once (``on``), streamed (``off``), or by their size (``auto``).
         devices: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``, or several of ``cuda:N``.
         plugins: modules that register normalisers.
-        smoke: one epoch, 256 images, 2 seeds, under a name of its own.
+        smoke: whether this is a smoke run: one epoch, 256 images, 2 seeds, under a name of its own.
         engine: how the cells are run.
-        shard: which of how many parts of the cells are run, from 1.
-        missing: whether cells that have no record yet are run.
+        shard: number of the part of the cells to run, from 1, and the number of parts.
+        missing: whether cells without a record are run.
         rerun: which finished cells are run again.
     """
 
@@ -95,128 +92,127 @@ class Request:
     rerun: Rerun | None = None
 
 
-def make_request(
-    *,
-    experiment: str | Path | None,
-    asked: dict[str, list[Any]],
-    smoke: bool,
-    compare: str | None,
-    ref: str | None,
-    recipe: str | None = None,
-    name: str | None,
-    plugins: tuple[str, ...],
-    out: Path,
-    data_root: Path,
-    download: bool,
-    in_memory: InMemory = "auto",
-    devices: tuple[str, ...],
-    engine: EngineOptions,
-    shard: tuple[int, int],
-    rerun: Rerun | None,
-    search: Search | None = None,
-    init: tuple[Path, ...] = (),
-) -> Request:
-    """Merge an experiment file with what was asked for beside it, which wins; a smoke run stands between them.
+def make_request(options: RunOptions | TuneOptions, *, search: Search | None = None) -> Request:
+    """Merge an experiment file, a smoke run and the options of a command: each overrides the one before it.
+
+    Args:
+        options: of ``run`` or ``tune``.
+        search: ranges of a tuning.
 
     Raises:
-        UsageError: the experiment file is a tuning and nothing is searched; or it cannot be read, or has a key or value
-            that is none.
+        UsageError: the file cannot be read or has a wrong key or value, or it is a tuning and nothing is searched.
     """
-    loaded = Experiment() if experiment is None else load_experiment(experiment)
+    loaded = _load(options)
     if loaded.search is not None and search is None:
-        raise UsageError(f"{experiment} is a tuning: run it with python -m ablations tune --experiment {experiment}")
-    name = loaded.study if name is None else name
-    compare = loaded.compare if compare is None else compare
-    task = asked.get("task", loaded.asked.get("task"))
-    short = {**SMOKE, **(SMOKE_OBJECTS if task == ["detect"] else {})}
-    shortened = {field: values for field, values in short.items() if smoke and field != compare}
+        file = options.experiment
+        raise UsageError(f"{file} is a tuning: run it with python -m ablations tune --experiment {file}")
+    name = _first(options.study, loaded.study)
+    compare = _first(options.compare, loaded.compare) or "norm"
+    given = options.asked
+    if isinstance(options, RunOptions):
+        given |= {} if options.seeds is None else {"seed": parse_seeds(options.seeds)}
     return Request(
-        asked={**loaded.asked, **shortened, **asked},
+        asked={**loaded.asked, **_shortened(options, {**loaded.asked, **given}, compare), **given},
         compare=compare,
-        ref=loaded.ref if ref is None else ref,
-        recipe=loaded.recipe if recipe is None else recipe,
-        name=f"{name}-smoke" if smoke and name else name,
+        ref=_first(options.ref, loaded.ref),
+        recipe=_first(options.recipe, loaded.recipe) or "quick",
+        name=f"{name}-smoke" if options.smoke and name else name,
         question=loaded.question,
         claims=loaded.claims,
-        plugins=tuple(dict.fromkeys((*loaded.plugins, *plugins))),
-        out=out,
-        data_root=data_root,
-        download=download,
-        in_memory=in_memory,
-        devices=devices,
-        smoke=smoke,
+        plugins=tuple(dict.fromkeys((*loaded.plugins, *options.plugins))),
+        out=Path(options.out),
+        data_root=Path(options.data_root),
+        download=options.download,
+        in_memory=options.in_memory,
+        devices=devices(options.devices or "auto"),
+        smoke=options.smoke,
         search=search,
-        init=init,
-        engine=engine,
-        shard=shard,
-        rerun=rerun,
+        init=folders(options.init),
+        engine=options.engine(retry=options.retry),
+        shard=shard(options.shard) if isinstance(options, RunOptions) else (1, 1),
+        rerun=options.rerun,
     )
+
+
+def _load(options: RunOptions | TuneOptions) -> Experiment:
+    return Experiment() if options.experiment is None else load_experiment(options.experiment)
+
+
+def _first(*values: Value | None) -> Value | None:
+    """Return the first value that is given."""
+    return next((value for value in values if value is not None), None)
+
+
+def _shortened(
+    options: RunOptions | TuneOptions, asked: Mapping[str, list[Any]], compare: str
+) -> Mapping[str, list[Any]]:
+    """Return the fields that a smoke run shortens; the compared one keeps its values."""
+    if not options.smoke:
+        return {}
+    short = SMOKE | SMOKE_OBJECTS if asked.get("task") == ["detect"] else SMOKE
+    return {field: values for field, values in short.items() if field != compare}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tuning:
-    """What was asked for of a tuning, beside the fields of its cells.
+    """A tuning as it is asked for.
 
     Args:
-        search: what is searched.
-        num_trials: of every arm.
-        confirm: seeds on which each arm's winner is trained; none: the trials are all.
-        storage: of Optuna's studies, a database's URL; None: a journal file in the folder of the trials.
+        request: for everything but seeds and points.
+        search: ranges and sampler.
+        num_trials: trials of each arm.
+        confirm: seeds on which the winner of each arm is trained; empty: none is.
+        storage: URL of the database of Optuna's studies; None: a journal file in the folder of the trials.
     """
 
+    request: Request
     search: Search
     num_trials: int
     confirm: list[int]
     storage: str | None
 
 
-def make_tuning(
-    *,
-    experiment: str | Path | None,
-    search: str | Mapping[str, Any] | None,
-    sampler: str | None,
-    sampler_seed: int | None,
-    trials: int | None,
-    confirm: str | None,
-    smoke: bool,
-    storage: str | None,
-) -> Tuning:
-    """Merge what an experiment file asks of a tuning with what was asked for beside it, which wins.
+def make_tuning(options: TuneOptions) -> Tuning:
+    """Merge an experiment file, a smoke run and the options of ``tune``: each overrides the one before it.
 
     Raises:
-        UsageError: nothing is searched, or a value that is none.
+        UsageError: nothing is searched, a seed of the winners is a trial's, or as for `make_request`.
     """
-    loaded = Experiment() if experiment is None else load_experiment(experiment)
-    if search is None and loaded.search is None:
-        raise UsageError(f"a tuning needs something to search: give --search {EXAMPLE}, or lr alone")
-    held = loaded.search or parse_search(search or {})
-    found = parse_search(
-        str(held) if search is None else search,
-        sampler=held.sampler if sampler is None else sampler,
-        seed=held.seed if sampler_seed is None else sampler_seed,
+    loaded = _load(options)
+    ranges = loaded.search if options.search is None else options.search
+    if ranges is None:
+        raise UsageError(f"a tuning needs a search: give --search {EXAMPLE}, or only lr")
+    search = Search(
+        ranges=read_search(ranges).ranges,
+        sampler=_first(options.sampler, loaded.sampler) or "sobol",
+        seed=_first(options.sampler_seed, loaded.sampler_seed) or 0,
     )
-    num_trials = trials or (SMOKE_TRIALS if smoke else loaded.trials or DEFAULT_TRIALS)
-    seeds = loaded.confirm or []
-    if confirm is not None:
-        seeds = [] if confirm == "0" else parse_seeds(confirm, option="--confirm")
-    if smoke and confirm is None:
+    seeds = parse_confirmed(_first(options.confirm, loaded.confirm, 0))
+    if options.smoke and options.confirm is None:
         seeds = seeds[:SMOKE_TRIALS]
     if late := [seed for seed in seeds if seed >= FIRST_TRIAL_SEED]:
         raise UsageError(f"--confirm: seed {late[0]} is one of the trials', which begin at {FIRST_TRIAL_SEED:,}")
-    return Tuning(search=found, num_trials=num_trials, confirm=seeds, storage=storage)
+    default = SMOKE_TRIALS if options.smoke else loaded.trials or DEFAULT_TRIALS
+    return Tuning(
+        request=make_request(options, search=search),
+        search=search,
+        num_trials=options.trials or default,
+        confirm=seeds,
+        storage=options.storage,
+    )
 
 
 def request_of(study: Study, *, folder: Path, data: list[str] | None, data_root: Path) -> Request:
-    """Ask for a stored study again, as it is.
+    """Ask for a stored study again, unchanged.
 
     Args:
-        study: as its folder has it.
-        folder: the study's.
-        data: its data sets as on the command line, where their names do not say where they are.
+        study: the stored study.
+        folder: the study's folder.
+        data: its data sets as on the command line, needed if one is a folder of images.
         data_root: folder of torchvision's data.
 
     Raises:
-        UsageError: a data set is a folder of images, and a study does not hold its place.
+        UsageError: a data set is a folder of images, whose path a study does not store, and ``data`` is None.
     """
     single = {field: [value] for field, value in study.fixed.items() if not FIELDS[field].traits.is_derived}
     asked = without_foreign({**single, **study.axes})
@@ -224,7 +220,7 @@ def request_of(study: Study, *, folder: Path, data: list[str] | None, data_root:
         asked["data"] = data
     elif placeless := [name for name in asked["data"] if ":" in name]:
         kind = placeless[0].partition(":")[0]
-        raise UsageError(f"a study does not hold the place of {placeless[0]}: give it as --data {kind}:DIR")
+        raise UsageError(f"a study does not store the path of {placeless[0]}: give it as --data {kind}:DIR")
     own = folder if folder.name not in ("", "..") else folder.resolve()
     own = own.parent if study.is_tuning else own
     return Request(
@@ -245,7 +241,7 @@ def request_of(study: Study, *, folder: Path, data: list[str] | None, data_root:
 
 
 def _in_memory_of(study: Study) -> InMemory:
-    """Return what a stored study was asked for; by size where its data sets differ in it, as size alone tells them."""
+    """Return the option of a stored study: ``auto`` if its data sets differ in it, since then only size decides it."""
     streamed = {bool(point.get("streamed")) for point in study.data_points.values()}
     if len(streamed) > 1:
         return "auto"

@@ -1,4 +1,4 @@
-"""A search: the ranges of a tuning, its points, and how they are drawn."""
+"""A search: ranges of a tuning, and its points."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from ablations.config.nets import is_foreign
 from ablations.config.values import check_field, check_values, number_type
 
 FIRST_TRIAL_SEED = 10_000
-"""Trial k has seed 10,000 + k in every arm; seeds below are for confirmation, so that the two never overlap."""
+"""Seed of trial 0 in every arm; trial k has 10,000 + k. Replicates have lower seeds, so the two never overlap."""
 
 DIGITS = 4
-"""Significant digits of a point's values, so that they can be read, typed and written into a paper."""
+"""Significant digits of a point's values, few enough to type and to print in a paper."""
 
 RANGE = re.compile(r"(?P<field>\w+)=(?P<low>[^:]+?)\.\.(?P<high>[^:]+?)(?P<log>:log)?")
 
@@ -29,13 +29,13 @@ Sampler = Literal["sobol", "tpe"]
 
 
 class Range(BaseModel):
-    """The values of one field that a search looks at.
+    """The range of one searched field.
 
     Args:
-        field: of a cell; a number.
-        low: the smallest value.
-        high: the largest.
-        log: whether equal ratios are equally likely, and not equal steps.
+        field: Name of a numeric field of a cell.
+        low: Smallest value; above 0 on a log scale.
+        high: Largest value, included; above `low`.
+        log: Whether values are uniform on a log scale.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -56,31 +56,33 @@ class Range(BaseModel):
         except UsageError as error:
             raise ValueError(str(error)) from None
         if not self.low < self.high:
-            raise ValueError(f"{self.field}: {self.low:g}..{self.high:g} has no room; give LOW..HIGH")
+            raise ValueError(f"{self.field}: {self.low:g}..{self.high:g} is empty; give LOW..HIGH with LOW below HIGH")
         if self.log and self.low <= 0:
-            raise ValueError(f"{self.field}: a range on a log scale begins above 0, not at {self.low:g}")
+            raise ValueError(f"{self.field}: a range on a log scale must start above 0, not at {self.low:g}")
         return self
 
     @property
     def is_integer(self) -> bool:
-        """Whether the field takes whole numbers alone."""
+        """Whether the field takes only integers."""
         return number_type(self.field) is int
 
-    def at(self, place: float) -> int | float:
-        """Return the value at a place of the range.
+    def value_at(self, position: float) -> int | float:
+        """Return the value at a position in the range.
 
         Args:
-            place: in [0, 1), uniform on the range's scale.
+            position: Position on the range's scale, in [0, 1).
 
-        >>> Range(field="lr", low=1e-4, high=1e-2, log=True).at(0.5), Range(field="depth", low=1, high=4).at(0.99)
-        (0.001, 4)
+        >>> Range(field="lr", low=1e-4, high=1e-2, log=True).value_at(0.5)
+        0.001
+        >>> Range(field="depth", low=1, high=4).value_at(0.99)
+        4
         """
         low, high = (self.low, self.high + 1) if self.is_integer else (self.low, self.high)
-        value = low * (high / low) ** place if self.log else low + (high - low) * place
+        value = low * (high / low) ** position if self.log else low + (high - low) * position
         return min(math.floor(value), int(self.high)) if self.is_integer else self.rounded(value)
 
     def rounded(self, value: float) -> int | float:
-        """Return a value of the range as a point has it, with few digits.
+        """Round a value to the digits of a point, within the range.
 
         >>> Range(field="lr", low=1e-4, high=1e-2, log=True).rounded(0.00123456)
         0.001235
@@ -89,10 +91,10 @@ class Range(BaseModel):
             return round(value)
         return min(max(float(f"{value:.{DIGITS}g}"), self.low), self.high)
 
-    def place(self, value: float) -> float:
-        """Return the place of a value in the range: 0 at its low end, 1 at its high one.
+    def position(self, value: float) -> float:
+        """Return the position of a value in the range, from 0 at its low end to 1 at its high end.
 
-        >>> Range(field="lr", low=1e-4, high=1e-2, log=True).place(1e-3)
+        >>> Range(field="lr", low=1e-4, high=1e-2, log=True).position(1e-3)
         0.5
         """
         if self.log:
@@ -100,18 +102,18 @@ class Range(BaseModel):
         return (value - self.low) / (self.high - self.low)
 
     def __str__(self) -> str:
-        """Write it as the command line has it."""
+        """Return the range in the syntax of the command line."""
         return f"{self.field}={self.low}..{self.high}{':log' * self.log}"
 
 
 class Search(BaseModel):
-    """What a tuning looks for, and how.
+    """The search of a tuning: ranges and sampler.
 
     Args:
-        ranges: of the searched fields, in the order of a cell's.
-        sampler: ``sobol``: scrambled Sobol points, the same for every arm; ``tpe``: after a few of those each arm's
-            points follow from its own results.
-        seed: of the points.
+        ranges: Ranges of the searched fields, in the order of a cell's fields.
+        sampler: ``sobol``: scrambled Sobol points, the same for every arm; ``tpe``: a few Sobol points, then points
+            from each arm's own results.
+        seed: Seed of the points.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -123,47 +125,47 @@ class Search(BaseModel):
     @model_validator(mode="after")
     def _names_each_field_once(self) -> Search:
         if repeated := sorted({field for field in self.fields if self.fields.count(field) > 1}):
-            raise ValueError(f"{repeated[0]} is searched twice")
+            raise ValueError(f"{repeated[0]} is searched twice; give one range")
         return self
 
     @property
     def fields(self) -> list[str]:
-        """The searched fields."""
+        """Names of the searched fields."""
         return [each.field for each in self.ranges]
 
     def points(self, num_points: int) -> list[dict[str, int | float]]:
-        """Draw points by a scrambled Sobol sequence: the first of many are the same as few.
+        """Draw points from a scrambled Sobol sequence; fewer points are the first of more.
 
         A. B. Owen, "On dropping the first Sobol' point" (arXiv 2008.08051), for the scramble and the powers of two.
 
         Args:
-            num_points: how many.
+            num_points: Number of points.
 
         Raises:
-            UsageError: the ranges do not have as many different points.
+            UsageError: Ranges with fewer distinct points.
         """
         from scipy.stats import qmc
 
-        with warnings.catch_warnings(action="ignore", category=UserWarning):  # of no power of two: the plan says so
-            places = qmc.Sobol(len(self.ranges), scramble=True, rng=self.seed).random(num_points)
-        points = [{r.field: r.at(float(u)) for r, u in zip(self.ranges, row, strict=True)} for row in places]
+        with warnings.catch_warnings(action="ignore", category=UserWarning):  # not a power of two: the plan reports it
+            positions = qmc.Sobol(len(self.ranges), scramble=True, rng=self.seed).random(num_points)
+        points = [{r.field: r.value_at(float(u)) for r, u in zip(self.ranges, row, strict=True)} for row in positions]
         distinct = len({tuple(point.values()) for point in points})
         if distinct < num_points:
-            raise UsageError(f"{self}: {num_points} points of it are only {distinct} different ones; ask for fewer")
+            raise UsageError(f"{self}: only {distinct} of {num_points} points are distinct; give fewer trials")
         return points
 
     def __str__(self) -> str:
-        """Write its ranges as the command line has them."""
+        """Return the ranges in the syntax of the command line."""
         return ",".join(map(str, self.ranges))
 
 
 class Point(BaseModel):
-    """Values of the searched fields that some cells of a study have.
+    """Values of the searched fields in some cells of a study.
 
     Args:
-        values: of each searched field.
-        arm: whose; None: every arm's.
-        seed: of which; None: of every seed.
+        values: Value of each searched field.
+        arm: Arm of the cells; None: every arm.
+        seed: Seed of the cells; None: every seed.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -174,31 +176,31 @@ class Point(BaseModel):
 
     @property
     def key(self) -> tuple[str | None, int | None]:
-        """Of which cells it is."""
+        """Arm and seed of the cells that have the point."""
         return self.arm, self.seed
 
 
-def point_of(points: Iterable[Point], arm: str, seed: int) -> Mapping[str, int | float] | None:
-    """Return the values of the searched fields of a cell; None where the points say nothing of it."""
+def tuned_values(points: Iterable[Point], arm: str, seed: int) -> Mapping[str, int | float] | None:
+    """Return the values of a cell's searched fields; None if no point applies to it."""
     return next((p.values for p in points if p.arm in (None, arm) and p.seed in (None, seed)), None)
 
 
 def searchable_fields() -> list[str]:
-    """Return the fields of a cell that a search may vary: numbers that are neither a replicate nor the data."""
+    """Return the fields that a search may vary: numbers that select neither the replicate nor the data."""
     asked = (field for field in FIELDS.values() if field.traits.searchable and not field.traits.is_derived)
     return [field.name for field in asked if number_type(field.name) is not None]
 
 
-def parse_search(ranges: str | Mapping[str, Any], *, sampler: str = "sobol", seed: int = 0) -> Search:
-    """Read a search.
+def parse_search(ranges: str | Mapping[str, Any], *, sampler: Sampler = "sobol", seed: int = 0) -> Search:
+    """Parse a search.
 
     Args:
-        ranges: ``FIELD=LOW..HIGH[:log]``, a comma between each and the next; or the same by field, as in a file.
-        sampler: ``sobol`` or ``tpe``.
-        seed: of the points.
+        ranges: ``FIELD=LOW..HIGH[:log]``, separated by commas; or ``LOW..HIGH[:log]`` by field, as in a file.
+        sampler: Name of the sampler, ``sobol`` or ``tpe``.
+        seed: Seed of the points.
 
     Raises:
-        UsageError: anything else, in one line.
+        UsageError: A range that cannot be parsed or searched, a repeated field, or an unknown sampler.
 
     >>> str(parse_search("weight_decay=0.01..0.2,lr=1e-4..1e-2:log"))
     'lr=0.0001..0.01:log,weight_decay=0.01..0.2'
@@ -208,7 +210,7 @@ def parse_search(ranges: str | Mapping[str, Any], *, sampler: str = "sobol", see
     order = list(FIELDS)
     for part in parts:
         if not (match := RANGE.fullmatch(part.strip())):
-            raise UsageError(f"--search {part.strip()}: write FIELD=LOW..HIGH or FIELD=LOW..HIGH:log, as {EXAMPLE}")
+            raise UsageError(f"--search {part.strip()}: write FIELD=LOW..HIGH or FIELD=LOW..HIGH:log, like {EXAMPLE}")
         low, high = (_number(match["field"], match[end]) for end in ("low", "high"))
         try:
             found.append(Range(field=match["field"], low=low, high=high, log=bool(match["log"])))
@@ -225,24 +227,24 @@ def parse_search(ranges: str | Mapping[str, Any], *, sampler: str = "sobol", see
 
 
 def check_search(search: Search, *, compare: str, asked: Collection[str], models: Sequence[str]) -> None:
-    """Refuse a search of what is asked for otherwise.
+    """Reject a search of fields that cannot be tuned in this study.
 
     Args:
-        search: the ranges.
-        compare: the field whose values are the arms.
-        asked: fields with values of their own.
-        models: names of the nets.
+        search: Search of the tuning.
+        compare: Field whose values are the arms.
+        asked: Fields that have given values.
+        models: Names of the nets.
 
     Raises:
-        UsageError: a field that is compared, is given already, or means nothing to these nets.
+        UsageError: A field that is compared, has a given value, or does not apply to the nets.
     """
     for field in search.fields:
         if field == compare:
             raise UsageError(f"--search {field}: its values are the arms; compare another field")
         if field in asked:
-            raise UsageError(f"--search {field}: it is given a value already; leave one of the two out")
+            raise UsageError(f"--search {field}: it is given a value already; leave one out")
         if FIELDS[field].traits.ufo_only and (foreign := [model for model in models if is_foreign(model)]):
-            raise UsageError(f"--search {field}: it means nothing to {foreign[0]}")
+            raise UsageError(f"--search {field}: it does not apply to {foreign[0]}; leave it out")
 
 
 def _number(field: str, text: str) -> int | float:
@@ -252,5 +254,5 @@ def _number(field: str, text: str) -> int | float:
     try:
         return int(text) if number_type(field) is int else float(text)
     except ValueError:
-        whole = "whole " if number_type(field) is int else ""
-        raise UsageError(f"--search {field}: {text!r} is no {whole}number") from None
+        kind = "an integer" if number_type(field) is int else "a number"
+        raise UsageError(f"--search {field}: {text!r} is not {kind}") from None

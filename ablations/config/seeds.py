@@ -1,27 +1,40 @@
-"""Seeds as the command line writes them."""
+"""Seeds, as options give them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from ablations.config.errors import UsageError
-from ablations.config.values import parse_values
+from ablations.config.values import check_values, parse_values
 
 
-def parse_seeds(text: str, *, option: str = "--seeds") -> list[int]:
-    """Read ``--seeds``, or another option like it: a number is how many, a list or a range says which.
+def parse_seeds(value: Any) -> list[int]:
+    """Read seeds: a number is how many, a list or a range says which.
 
     Raises:
-        UsageError: anything else.
+        ValueError: anything else; the message has neither option nor value.
 
-    >>> parse_seeds("3"), parse_seeds("0-2,7"), parse_seeds("5,")
-    ([0, 1, 2], [0, 1, 2, 7], [5])
+    >>> parse_seeds("3"), parse_seeds("0-2,7"), parse_seeds("5,"), parse_seeds([4, 2])
+    ([0, 1, 2], [0, 1, 2, 7], [5], [2, 4])
     """
-    text = text.strip()
-    if text.isdecimal():
-        if int(text) == 0:
-            raise UsageError(f"{option} 0: at least one seed is needed; the seed 0 is {option} 0,")
-        text = f"0-{int(text) - 1}"
     try:
-        seeds = parse_values("seed", text.removesuffix(","))
+        if isinstance(value, Sequence) and not isinstance(value, str):
+            return sorted(check_values("seed", list(value)))
+        text = str(value).strip()
+        if text.isdecimal() and int(text) == 0:
+            raise ValueError("at least one seed is needed; the seed 0 is 0,")
+        if text.isdecimal():
+            text = f"0-{int(text) - 1}"
+        return sorted(parse_values("seed", text.removesuffix(",")))
     except UsageError as error:
-        raise UsageError(f"{option} {text}: give how many (8), or which (0-3,7); {error}") from None
-    return sorted(seeds)
+        raise ValueError(f"give how many (8), or which (0-3,7); {error}") from None
+
+
+def parse_confirmed(value: Any) -> list[int]:
+    """Read the seeds of a tuning's winners; 0: none.
+
+    >>> parse_confirmed("0"), parse_confirmed(2)
+    ([], [0, 1])
+    """
+    return [] if str(value) == "0" or value == [] else parse_seeds(value)

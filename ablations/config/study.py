@@ -1,4 +1,4 @@
-"""A study: a grid of cells with one question, and its cells."""
+"""A study: a grid of cells with one question."""
 
 from __future__ import annotations
 
@@ -12,41 +12,41 @@ from ablations.config.cell import FIELDS, CellConfig
 from ablations.config.claim import Claim
 from ablations.config.errors import UsageError, first_error
 from ablations.config.make import make_config
-from ablations.config.search import FIRST_TRIAL_SEED, Point, Search, point_of
+from ablations.config.search import FIRST_TRIAL_SEED, Point, Search, tuned_values
 from ablations.config.types import Task
 from ablations.config.values import check_values, value_name
 
 FORMAT: Literal[1] = 1
-"""Version of study.yaml."""
+"""Version of the format of study.yaml."""
 
 ALWAYS_AXES = ("norm", "seed")
 
 DATA_FIELDS = tuple(field.name for field in FIELDS.values() if field.traits.selects_data)
-"""Fields that select a data set: each combination of their values has defaults of its own, such as the patch."""
+"""Fields that select the images: each combination of their values has its own defaults, such as the patch."""
 
 Defaults = Callable[[Mapping[str, Any]], Mapping[str, Any]]
-"""From the fields of a cell that were asked for to a value for every other field that needs one."""
+"""Function from the given fields of a cell to the default values of the others."""
 
 
 class Study(BaseModel):
-    """What was asked, complete.
+    """The complete definition of a study, as study.yaml holds it.
 
     Args:
-        name: of the study and its folder.
-        question: one sentence, from the experiment file; empty where there is none.
-        compare: the field whose values are the arms.
-        ref: the arm that every other is compared with; None where there is one arm only.
-        recipe: gave the values of fields that were not asked for; None: not recorded.
-        axes: values of every field that varies, in the order of the expansion; ``seed`` is one of them.
-        fixed: value of every field that neither varies nor is decided by the data set.
-        per_data: where one of `DATA_FIELDS` is an axis, for each combination the fields that it decides and that were
-            not asked for; else they stand in ``fixed``.
-        search: of the tuning that this study is, or whose winners it trains; None: neither.
-        points: values of the searched fields: of a tuning for each trial, of the study of its winners for each arm.
-        plugins: modules that were imported to register normalisers.
-        claims: what its numbers are to support or to contradict.
-        history: one line for each extension.
-        num_looks: extensions of its axes that were asked for when cells of it had results, and so could be seen.
+        name: Name of the study and its folder.
+        question: Question in one sentence, from the experiment file; empty if there is none.
+        compare: Field whose values are the arms.
+        ref: Reference arm; None if there is only one arm.
+        recipe: Recipe that gave the values of the other fields; None: not recorded.
+        axes: Values of every field that varies, in the order of the expansion; ``seed`` is one of them.
+        fixed: Value of every field that neither varies nor depends on the data set.
+        per_data: Defaults of each combination of `DATA_FIELDS` that are axes, by `point_name`; empty if none is, and
+            the defaults are in ``fixed``.
+        search: Search of the tuning that this study is or whose winners it trains; None: neither.
+        points: Values of the searched fields: for each trial of a tuning, or for each arm of its winners' study.
+        plugins: Modules that were imported to register normalisers.
+        claims: Claims that its results support or contradict.
+        history: One line for each extension.
+        num_looks: Number of extensions of the axes that were requested when cells had results.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -74,52 +74,52 @@ class Study(BaseModel):
 
     @property
     def arm_names(self) -> list[str]:
-        """Each arm as files, tables and ``--ref`` have it."""
+        """Names of the arms, as in files, tables and ``--ref``."""
         return [value_name(value) for value in self.arms]
 
     @property
     def searched(self) -> list[str]:
-        """Fields whose values the points give: neither axes nor fixed."""
+        """Fields whose values are in the points, and neither in the axes nor fixed."""
         return [] if self.search is None else self.search.fields
 
     @property
     def is_tuning(self) -> bool:
-        """Whether its cells are trials, whose seeds are no replicates: each has a point of its own."""
+        """Whether its cells are trials, each with its own point, and not replicates."""
         return self.fixed.get("scored_on") == "val"
 
     @property
     def task(self) -> Task:
-        """What its cells learn."""
+        """Task of its cells."""
         task: Task = self.fixed.get("task", "classify")
         return task
 
     @property
     def conditions(self) -> dict[str, list[Any]]:
-        """Every other axis of several values: tables and tests are per combination of them."""
+        """Other axes with several values; tables and tests are per combination of these."""
         others = {field: values for field, values in self.axes.items() if field not in (self.compare, "seed")}
         return {field: values for field, values in others.items() if len(values) > 1}
 
     @property
     def condition_names(self) -> list[str]:
-        """Every combination of the conditions' values, in the order of the expansion; one empty name without any."""
+        """Combinations of the conditions' values, in the order of the expansion; one empty name without any."""
         points = itertools.product(*self.conditions.values())
         return [point_name(dict(zip(self.conditions, values, strict=True)), self.conditions) for values in points]
 
     @property
     def data_points(self) -> dict[str, dict[str, Any]]:
-        """Each data set at each image size that was asked for, by `point_name`: every field that is no other axis."""
+        """Fields of each requested combination of `DATA_FIELDS` by `point_name`, without those of other axes."""
         fields = [field for field in DATA_FIELDS if field in self.axes]
         points = {}
         for values in itertools.product(*(self.axes[field] for field in fields)):
             point = dict(zip(fields, values, strict=True))
             name = point_name(point, fields)
-            if name in self.per_data or not fields:  # a product that has grown has points that nobody asked for yet
+            if name in self.per_data or not fields:  # an extended product has combinations that were not requested
                 points[name] = {**self.fixed, **point, **self.per_data.get(name, {})}
         return points
 
     @property
     def effective_fields(self) -> set[str]:
-        """Fields that have an effect in some cell."""
+        """Fields that affect at least one cell."""
         cells = self._first_cells()
         return {name for name, field in FIELDS.items() if any(map(field.has_effect, cells))}
 
@@ -130,29 +130,29 @@ class Study(BaseModel):
         seed, cells = self.axes["seed"][0], []
         for data, values in itertools.product(self.data_points.values(), itertools.product(*others.values())):
             fields = {**lowest, **data, **dict(zip(others, values, strict=True)), "seed": seed}
-            fields |= point_of(self.points, value_name(fields[self.compare]), seed) or {}
+            fields |= tuned_values(self.points, value_name(fields[self.compare]), seed) or {}
             cells.append(CellConfig(**fields))
         return cells
 
     def has(self, cell: CellConfig) -> bool:
-        """Whether a cell is a point of the study: on its axes, and with every other field as the study holds it."""
+        """Tell whether a cell belongs to the study: on its axes, with the study's values of every other field."""
         values = cell.model_dump()
         point = point_name(values, [field for field in DATA_FIELDS if field in self.axes])
         held = {**self.fixed, **self.per_data.get(point, {})}
-        held |= point_of(self.points, self.arm_of(cell), cell.seed) or {}
+        held |= tuned_values(self.points, self.arm_of(cell), cell.seed) or {}
         is_held = all(values[field] == value for field, value in held.items() if field in values)
         return is_held and all(cell[field] in values for field, values in self.axes.items())
 
     def arm_of(self, cell: CellConfig) -> str:
-        """Name a cell's arm."""
+        """Return the name of a cell's arm."""
         return value_name(cell[self.compare])
 
     def condition_of(self, cell: CellConfig) -> str:
-        """Name a cell's point on every axis but the arms and the seeds; empty where there is one condition only."""
+        """Return the name of a cell's condition; empty if there is only one."""
         return point_name(cell.model_dump(), self.conditions)
 
     def title_of(self, cell: CellConfig) -> str:
-        """Name a cell for people: its arm, condition and seed, or for a trial its number and point."""
+        """Return a cell's title: arm, condition and seed, or for a trial its number and point."""
         condition = self.condition_of(cell)
         arm = f"{self.arm_of(cell)} ({condition})" if condition else self.arm_of(cell)
         title = f"{arm} {self.unit} {self.number_of(cell.seed)}"
@@ -160,11 +160,11 @@ class Study(BaseModel):
 
     @property
     def unit(self) -> str:
-        """What the cells of an arm differ in: ``seed``, or in a tuning ``trial``."""
+        """Word for one cell of an arm: ``seed``, or in a tuning ``trial``."""
         return "trial" if self.is_tuning else "seed"
 
     def number_of(self, seed: int) -> int:
-        """Return a seed as people see it: that of a trial is its number, from 0."""
+        """Return a seed as shown to users: for a trial its number, from 0."""
         return seed - FIRST_TRIAL_SEED if self.is_tuning else seed
 
     @model_validator(mode="after")
@@ -174,7 +174,7 @@ class Study(BaseModel):
                 raise ValueError(f"axes has no values of {field}")
         for field, values in self.axes.items():
             if check_values(field, values) != values:
-                raise ValueError(f"axes has values of {field} of another type")
+                raise ValueError(f"axes has values of {field} of a wrong type")
         for field, known in FIELDS.items():
             points = self.data_points.values()
             is_given = field in self.axes or field in self.searched or (points and all(field in p for p in points))
@@ -186,10 +186,10 @@ class Study(BaseModel):
         return self
 
     def _check_points(self) -> None:
-        """Check that cells have points in all searched fields, and that no seed is both a trial's and a replicate's.
+        """Check that every cell has values of all searched fields, and that trials and replicates share no seed.
 
         Raises:
-            ValueError: it is not so.
+            ValueError: A point or a seed that breaks these rules.
         """
         for point in self.points:
             if sorted(point.values) != sorted(self.searched):
@@ -197,7 +197,7 @@ class Study(BaseModel):
         if self.search is None:
             return
         asked = itertools.product(self.arm_names, self.axes["seed"])
-        lacking = [(arm, seed) for arm, seed in asked if point_of(self.points, arm, seed) is None]
+        lacking = [(arm, seed) for arm, seed in asked if tuned_values(self.points, arm, seed) is None]
         if lacking and not (self.is_tuning and self.search.sampler == "tpe"):
             arm, seed = lacking[0]
             raise ValueError(
@@ -206,11 +206,11 @@ class Study(BaseModel):
         for seed in self.axes["seed"]:
             if (seed >= FIRST_TRIAL_SEED) != self.is_tuning:
                 what = "trials have seeds from" if self.is_tuning else "replicates have seeds below"
-                raise ValueError(f"seed {seed}: {what} {FIRST_TRIAL_SEED:,}, so that none is both")
+                raise ValueError(f"seed {seed}: {what} {FIRST_TRIAL_SEED:,}, so that no seed is both; give others")
 
 
 def point_name(values: Mapping[str, Any], fields: Iterable[str]) -> str:
-    """Write the values of some fields as conditions and messages have them.
+    """Format the values of some fields for conditions and messages.
 
     >>> point_name({"lr": 0.001, "lpi": False, "depth": 2}, ["lr", "lpi"])
     'lr=0.001, lpi=off'
@@ -226,19 +226,19 @@ def expand(
     compare: str = "norm",
     points: Collection[Point] | None = None,
 ) -> list[CellConfig]:
-    """Expand the product of the axes, seed by seed, so that an interrupted grid compares equal numbers.
+    """Expand the product of the axes seed by seed, so that an interrupted grid has equal numbers per arm.
 
-    Cells whose point is still to be drawn are none yet.
+    Cells whose point is not drawn yet are left out.
 
     Args:
-        axes: values of every field that varies.
-        fixed: of others that were asked for.
-        defaults: for the rest.
-        compare: the field whose values are the arms.
-        points: values of searched fields; None: nothing is searched.
+        axes: Values of every field that varies.
+        fixed: Values of other given fields.
+        defaults: Function that gives the values of the remaining fields.
+        compare: Field whose values are the arms.
+        points: Values of the searched fields; None: nothing is searched.
 
     Raises:
-        UsageError: values that do not go together.
+        UsageError: Values that contradict each other.
     """
     others = {field: values for field, values in axes.items() if field != "seed"}
     cells = []
@@ -246,7 +246,7 @@ def expand(
         for point in itertools.product(*others.values()):
             asked = {**fixed, **dict(zip(others, point, strict=True)), "seed": seed}
             if points is not None:
-                if (values := point_of(points, value_name(asked[compare]), seed)) is None:
+                if (values := tuned_values(points, value_name(asked[compare]), seed)) is None:
                     continue
                 asked |= values
             cells.append(make_config({**defaults(asked), **asked}))
@@ -270,14 +270,14 @@ def design(
     """Make a study and its cells from lists of values.
 
     Args:
-        asked: values for each field that was named; several make an axis.
-        recipe: by which ``defaults`` gives the others.
-        search: as in `Study`; its fields are asked for by the points alone.
-        points: as in `Study`; those that depend on results come as results do.
+        asked: Values of each named field; several values make an axis.
+        recipe: Recipe of ``defaults``.
+        search: Search, as in `Study`; only the points give values of its fields.
+        points: Points, as in `Study`; TPE adds them as results come in.
 
     Raises:
-        UsageError: a reference that is no arm, values that do not go together, or arms that differ in more than one
-            field by default.
+        UsageError: A reference that is not an arm, values that contradict each other, or arms that differ in several
+            fields by default.
     """
     fields = sorted(asked, key=lambda field: (field != compare, field == "seed"))
     axes = {f: list(asked[f]) for f in fields if len(asked[f]) > 1 or f in (*ALWAYS_AXES, compare)}
@@ -315,7 +315,7 @@ def design(
 def _decided_by_data(
     axes: Mapping[str, list[Any]], single: Mapping[str, Any], defaults: Defaults, *, searched: Collection[str]
 ) -> dict[str, dict[str, Any]]:
-    """Return what each data set at each image size decides, of what was not asked for; nothing where there is one."""
+    """Return the defaults of each combination of `DATA_FIELDS`; empty if none of these is an axis."""
     data_axes = {field: axes[field] for field in DATA_FIELDS if field in axes}
     per_data = {}
     for values in itertools.product(*data_axes.values()) if data_axes else ():
@@ -336,14 +336,14 @@ def _check_one_difference(compare: str, per_data: Mapping[str, Mapping[str, Any]
 
 
 def choose_ref(ref: str | None, values: list[Any]) -> str | None:
-    """Return the reference among some arms: the one that is asked for, or else xnorm, or the first; None for one arm.
+    """Return the reference arm: the given one, else xnorm, else the first; None for one arm.
 
     Raises:
-        UsageError: it is none of them.
+        UsageError: A reference that is not one of the arms.
     """
     arms = [value_name(value) for value in values]
     if ref is not None and ref not in arms:
-        raise UsageError(f"--ref {ref} is none of the arms: {', '.join(arms)}")
+        raise UsageError(f"--ref {ref} is not one of the arms: {', '.join(arms)}")
     if ref is not None or len(arms) < 2:
         return ref
     return "xnorm" if "xnorm" in arms else arms[0]

@@ -1,4 +1,4 @@
-"""The tasks, and the metric that the cells of each are compared by."""
+"""Tasks and the metric by which the cells of each are compared."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from ablations.config.types import TASKS, Task
 
 @dataclass(frozen=True)
 class Metric:
-    """The metric that a task's cells are compared by, from 0 to 100.
+    """Metric by which a task's cells are compared, from 0 to 100.
 
     Args:
-        column: Name in metrics.csv and outcome.json, after the split's.
-        name: Name for people.
+        column: Column in metrics.csv and outcome.json, without the split's prefix.
+        name: Name in tables and figures.
     """
 
     column: str
@@ -25,7 +25,7 @@ class Metric:
 
     @property
     def columns(self) -> tuple[str, str]:
-        """Names in outcome.json, for the test split and for validation."""
+        """Columns of the test split and of validation."""
         return f"test_{self.column}", f"val_{self.column}"
 
 
@@ -36,15 +36,15 @@ METRICS: Mapping[Task, Metric] = {
 
 
 def score_column(config: CellConfig) -> str:
-    """Return the field of outcome.json that a cell is compared by."""
+    """Return the key of outcome.json by which a cell is compared."""
     return f"{config.run.scored_on}_{METRICS[config.task].column}"
 
 
-AP_FIGURES = ("ap_pct", "ap50_pct", "ap75_pct", "ap_small_pct", "ap_medium_pct", "ap_large_pct")
+AP_METRICS = ("ap_pct", "ap50_pct", "ap75_pct", "ap_small_pct", "ap_medium_pct", "ap_large_pct")
 """Mean over IoU 0.5 to 0.95; at 0.5; at 0.75; mean for objects below 32^2, up to 96^2, and above, in pixels."""
 
-AVERAGE_PRECISIONS = tuple(f"{kind}_{figure}" for kind in ("box", "mask") for figure in AP_FIGURES)
-"""Average precisions of a detector in outcome.json, after the split's name."""
+AVERAGE_PRECISIONS = tuple(f"{kind}_{metric}" for kind in ("box", "mask") for metric in AP_METRICS)
+"""Average precisions of a detector in outcome.json, without the split's prefix."""
 
 
 def task_of(asked: Mapping[str, list[Any]]) -> Task:

@@ -1,11 +1,14 @@
-"""What is printed while cells run: the board in a terminal, else a line for each cell that ends."""
+"""Progress of a run: the board in a terminal, a bar in a notebook, otherwise a line for each cell that ends."""
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
+import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +24,20 @@ SPLITS = {"test": "test", "val": "validation"}
 """Value of ``scored_on`` to the split's name."""
 
 REDRAW_S = 0.5
-"""Seconds between two looks at the cells that run."""
+"""Seconds between two updates of the running cells."""
+
+Draw = Callable[[Board], None]
+"""Draws the board in place of what it has drawn before."""
 
 
 class Lines:
     """A line for each cell that ends.
 
     Args:
-        console: where to.
-        study: to which the cells belong.
-        total: cells to be run.
-        show: how the command that shows a cell ends, after its id.
+        console: prints the lines.
+        study: the cells' study.
+        total: number of cells to be run.
+        show: end of the command that shows a cell, after its id.
     """
 
     def __init__(self, console: Console, study: Study, *, total: int, show: str) -> None:
@@ -68,43 +74,47 @@ class Lines:
             self.failed.discard(cell.id)
 
 
-class Picture(Lines):
-    """The board, redrawn as time goes; above it a line for each cell that diverged or failed.
+class LiveBoard(Lines):
+    """The board, drawn again as time passes, and a line for each cell that diverged or failed.
 
     Args:
-        console: a terminal.
-        study: to which the cells belong.
-        total: cells to be run.
-        show: how the command that shows a cell ends, after its id.
+        console: prints the lines.
+        study: the cells' study.
+        total: number of cells to be run.
+        show: end of the command that shows a cell, after its id.
         store: the study's folder.
-        board: as it is when the run begins.
-        live: what draws.
+        board: the study's cells at the beginning of the run.
+        draw: draws the board.
     """
 
     def __init__(
-        self, console: Console, study: Study, *, total: int, show: str, store: Store, board: Board, live: Live
+        self, console: Console, study: Study, *, total: int, show: str, store: Store, board: Board, draw: Draw
     ) -> None:
         super().__init__(console, study, total=total, show=show)
-        self.store, self.board, self.live = store, board, live
+        self.store, self.board, self._draw = store, board, draw
         self._drawn = 0.0
 
     def done(self, cell: CellConfig, outcome: Mapping[str, Any], *, ours: bool, remark: str) -> None:
-        """Put the cell on the board, and print its line where it is no success."""
+        """Put the cell on the board, and print its line unless it succeeded."""
         self.board.record(cell, outcome)
         if outcome["outcome"] != "ok" or remark:
             super().done(cell, outcome, ours=ours, remark=remark)
         self._note_end(cell, outcome, ours=ours)
 
     def tick(self) -> None:
-        """Redraw, when it is time."""
+        """Draw again, when it is time."""
         if time.monotonic() - self._drawn >= REDRAW_S:
             self._drawn = time.monotonic()
-            self.board.update_running(self.store)
-            self.live.update(self.board, refresh=True)
+            self.draw()
+
+    def draw(self) -> None:
+        """Draw the board with the cells that run now."""
+        self.board.update_running(self.store)
+        self._draw(self.board)
 
 
 def _redraws(console: Console) -> bool:
-    """Whether what is printed can be printed over.
+    """Whether the console can overwrite what it printed.
 
     FORCE_COLOR lets rich take a pipe for a terminal, and a notebook's ``!`` gives a command one that cannot go back.
     """
@@ -112,28 +122,56 @@ def _redraws(console: Console) -> bool:
     return console.is_terminal and not is_forced and "JPY_PARENT_PID" not in os.environ
 
 
+def _is_notebook() -> bool:
+    """Whether this process is the kernel of a notebook."""
+    if "IPython" not in sys.modules:
+        return False
+    ipython: Any = importlib.import_module("IPython")
+    return hasattr(ipython.get_ipython(), "kernel")
+
+
+def bar(board: Board) -> str:
+    """Write the progress of a study as HTML: a bar with the cells that are done, their outcomes and the time left."""
+    counts = board.counts
+    total = sum(counts.values())
+    head, outcomes = board.summary()
+    value = total - counts["waiting"] - counts["running"]
+    return f"<progress value={value} max={total}></progress> {escape(head)}<br><small>{escape(outcomes)}</small>"
+
+
+def _notebook_draw() -> Draw:
+    shown: Any = importlib.import_module("IPython.display")  # the kernel has it
+    handle = shown.display(shown.HTML(""), display_id=True)
+    return lambda board: handle.update(shown.HTML(bar(board)))
+
+
 @contextlib.contextmanager
 def watching(console: Console, study: Study, store: Store, *, total: int) -> Iterator[Lines]:
-    """Watch a run, in the way that the console allows.
+    """Show the progress of a run, as console or notebook allow.
 
     Args:
-        console: where to.
-        study: to which the cells belong, as it will stand in its folder.
+        console: prints lines, or the board.
+        study: the cells' study, as it will stand in its folder.
         store: the study's folder.
-        total: cells to be run.
+        total: number of cells to be run.
     """
     show = _out_option(store.folder)
-    if not total or not _redraws(console):
-        yield Lines(console, study, total=total, show=show)
-        return
-    board = fill_board(Board(study), store)
-    with Live(board, console=console, auto_refresh=False) as live:
-        picture = Picture(console, study, total=total, show=show, store=store, board=board, live=live)
-        yield picture
-        board.update_running(store)
-        live.update(board, refresh=True)
+    with contextlib.ExitStack() as stack:
+        if total and _is_notebook():
+            draw = _notebook_draw()
+        elif total and _redraws(console):
+            live = stack.enter_context(Live(console=console, auto_refresh=False))
+            draw = lambda board: live.update(board, refresh=True)  # noqa: E731
+        else:
+            yield Lines(console, study, total=total, show=show)
+            return
+        board = fill_board(Board(study), store)
+        live_board = LiveBoard(console, study, total=total, show=show, store=store, board=board, draw=draw)
+        live_board.draw()
+        yield live_board
+        live_board.draw()
 
 
 def _out_option(folder: Path) -> str:
-    """Return the option that names a study's place, where it is not the usual one."""
+    """Return the option for a study's place; empty for the default."""
     return "" if folder.parent == Path("runs") else f" --out {folder.parent}"

@@ -1,1 +1,1 @@
-"""From a request to cells: data sets found, everything checked, what will run and how long it takes."""
+"""Plans: the data, study and cells of a request, checked, with estimates of time and disk."""

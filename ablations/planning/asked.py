@@ -1,4 +1,4 @@
-"""What a request asks for, completed by defaults, and the folder of its study."""
+"""Values that a request asks for, completed by defaults, and the folder of its study."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from ablations.config import UsageError
+from ablations.config.commands import DEFAULT_NORMS, DEFAULT_SEEDS
 from ablations.config.effects import check_nets
 from ablations.config.nets import is_foreign, is_timm
 from ablations.config.packages import require_package
-from ablations.config.request import DEFAULT_NORMS, DEFAULT_SEEDS, Request
+from ablations.config.request import Request
 from ablations.config.task import task_of
 from ablations.config.values import check_field, check_values, parse_values, value_name
 from ablations.data import OWN_SIZE
@@ -22,13 +23,13 @@ from ufo.sizes import SIZES
 
 
 def complete(request: Request) -> dict[str, list[Any]]:
-    """Return the values of every field that is asked for, with the default data set, normalisers and seeds.
+    """Return the values of every requested field, with the default data set, normalisers and seeds.
 
     Raises:
         UsageError: A field that cannot be compared, an unknown name, or a value that a field cannot have.
     """
     if request.compare == "data":
-        raise UsageError("--compare data: arms see the same batches; give several --data, and each gets its own table")
+        raise UsageError("--compare data: arms see the same batches; give several to --data for a table of each")
     if request.compare == "seed":
         raise UsageError(f"--compare {request.compare}: seeds are replicates and cannot be arms; choose another field")
     check_field(request.compare)
@@ -55,7 +56,7 @@ def complete(request: Request) -> dict[str, list[Any]]:
 
 
 def parse_ref(request: Request) -> str | None:
-    """Return the name of the reference arm that is asked for.
+    """Return the name of the requested reference arm; None for the default.
 
     Raises:
         UsageError: Several arms, or a value that the compared field cannot have.
@@ -69,12 +70,12 @@ def parse_ref(request: Request) -> str | None:
 
 
 def searched_fields(request: Request) -> list[str]:
-    """Return the fields that a tuning searches; none if nothing is tuned."""
+    """Return the fields that a tuning searches; empty without a tuning."""
     return [] if request.search is None else request.search.fields
 
 
 def study_folder(request: Request, data: StudyData) -> Path:
-    """Return the folder of the study; a tuning's trials have a folder within that of its winners."""
+    """Return the folder of the study; trials have a folder inside that of their winners' study."""
     folder = request.out / _name(request, data)
     return folder / TRIALS if request.trials else folder
 
@@ -83,7 +84,7 @@ def _name(request: Request, data: StudyData) -> str:
     if request.name is not None:
         if not re.fullmatch(r"\w[\w.+-]*", request.name):
             raise UsageError(
-                f"--study {request.name}: a name has letters, digits, '.', '_', '+' and '-'; --out is the folder"
+                f"--study {request.name}: a name has only letters, digits, '.', '_', '+', '-'; set the folder by --out"
             )
         return request.name
     sets = "-".join(name.partition(":")[2] or name for name in data.names)

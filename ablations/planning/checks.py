@@ -1,4 +1,4 @@
-"""What must hold before anything of a study is written; each check raises `UsageError`, one line, where it does not."""
+"""Checks that precede writing anything of a study; each raises a `UsageError` of one line."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from ufo.registry import unknown_name
 
 
 def check_engine(device: torch.device, engine: EngineOptions) -> None:
-    """Refuse what would be without effect, and loggers that are unknown or whose package is not installed."""
+    """Reject engine options without effect on the device, and loggers that are unknown or not installed."""
     if engine.jobs is not None and device.type != "cpu":
         raise UsageError(f"--jobs {engine.jobs} is for a CPU; on {device} give --jobs-per-gpu")
     if engine.jobs_per_gpu is not None and device.type != "cuda":
@@ -37,17 +37,17 @@ def check_engine(device: torch.device, engine: EngineOptions) -> None:
         require_package(name, f"--log {name}")
     can_limit = device.type == "cuda" or (device.type == "cpu" and sys.platform == "linux")
     if engine.memory_per_cell_mib is not None and not can_limit:
-        raise UsageError(f"--memory-per-cell cannot be enforced on {device} under {sys.platform}")
+        raise UsageError(f"--memory-per-cell cannot be enforced on {device} under {sys.platform}; leave it out")
 
 
 def check_precision(device: torch.device, asked: Mapping[str, list[Any]]) -> None:
-    """Refuse float16 where nothing scales it."""
+    """Reject float16 on a CPU, where losses are not scaled."""
     if device.type == "cpu" and "16-mixed" in asked.get("precision", []):
         raise UsageError("--precision 16-mixed needs a GPU; on a CPU give bf16-mixed or 32-true")
 
 
 def check_workers(workers: int | None, infos: Mapping[str, DataInfo]) -> None:
-    """Refuse processes that would have nothing to decode."""
+    """Reject data loader workers if no data set is streamed."""
     if workers and not any(info.streamed for info in infos.values()):
         raise UsageError(
             f"--workers {workers}: no data set is streamed, so there is nothing to decode; "
@@ -56,59 +56,57 @@ def check_workers(workers: int | None, infos: Mapping[str, DataInfo]) -> None:
 
 
 def check_access(store: Store) -> None:
-    """Refuse a study's folder that cannot be read or written."""
+    """Reject a study's folder that cannot be read or written."""
     try:
         (store.folder / "study.yaml").exists()
     except OSError as error:
         raise UsageError(f"{store.folder} cannot be read: {error.strerror}; give another --out") from error
     above = next(path for path in (store.folder, *store.folder.absolute().parents) if path.exists())
     if not above.is_dir() or not os.access(above, os.W_OK):
-        reason = "is no folder" if not above.is_dir() else "may not be written"
+        reason = "is not a folder" if not above.is_dir() else "is not writable"
         raise UsageError(f"{store.folder} cannot be written: {above} {reason}; give another --out")
 
 
 def check_claims(request: Request, asked: Mapping[str, list[Any]]) -> None:
-    """Refuse a claim about a normaliser that is none; an arm that is not asked for leaves its claim undecided."""
+    """Reject claims about unknown arms; a claim about a normaliser that is not an arm stays undecided."""
     arms = [value_name(value) for value in asked.get(request.compare, [])]
     for arm in (arm for claim in request.claims for arm in claim.arms):
         if request.compare == "norm":
             NORMS[arm]
         elif arms and arm not in arms:
-            raise UsageError(f"a claim is about {arm}, which is none of the arms of {request.compare}")
+            raise UsageError(f"a claim is about {arm}, which is not one of the arms: {', '.join(arms)}")
 
 
 def check_sizes(cells: list[CellConfig], infos: Mapping[str, DataInfo]) -> None:
-    """Refuse to train on more images than there are, or in batches of more than are trained on."""
+    """Reject a number of training images, or a batch size, that exceeds the images of the data set."""
     for cell in cells:
         info = infos[cell.images.data_fingerprint]
-        if cell.images.train_limit is not None and cell.images.train_limit > info.num_train:
-            raise UsageError(
-                f"train_limit {cell.images.train_limit} exceeds the {info.num_train} training images of {info.name}"
-            )
-        if cell.optimisation.batch_size > (cell.images.train_limit or info.num_train):
-            have = cell.images.train_limit or info.num_train
-            raise UsageError(f"batch_size {cell.optimisation.batch_size} exceeds the {have} training images")
+        limit, batch_size = cell.images.train_limit, cell.optimisation.batch_size
+        if limit is not None and limit > info.num_train:
+            raise UsageError(f"train_limit={limit}: must be at most {info.num_train}, the images of {info.name}")
+        if batch_size > (limit or info.num_train):
+            raise UsageError(f"batch_size={batch_size}: must be at most {limit or info.num_train}, the training images")
 
 
 def check_schedules(cells: list[CellConfig], infos: Mapping[str, DataInfo]) -> None:
-    """Refuse a warm-up that ends after the first fall of the learning rate, or after the training."""
+    """Reject a warm-up that ends after the first decay of the learning rate, or after the training."""
     for cell in cells:
         optim = cell.optimisation
         total = num_steps(cell, infos[cell.images.data_fingerprint])
-        falls = [] if optim.schedule == COSINE else [int(epoch) for epoch in optim.schedule.split(JOINT)]
+        decays = [] if optim.schedule == COSINE else [int(epoch) for epoch in optim.schedule.split(JOINT)]
         per_epoch = total // optim.epochs
-        risen = optim.warmup_epochs * per_epoch + optim.warmup_steps
-        first = min(total, falls[0] * per_epoch) if falls else total
-        if (falls or optim.warmup_steps) and risen >= first:
-            when = "falls" if first < total else "ends"
-            raise UsageError(f"a warm-up of {risen} steps, and the learning rate {when} after {first}: shorten it")
+        warmup = optim.warmup_epochs * per_epoch + optim.warmup_steps
+        first = min(total, decays[0] * per_epoch) if decays else total
+        if (decays or optim.warmup_steps) and warmup >= first:
+            what = "the learning rate decays" if first < total else "training ends"
+            raise UsageError(f"the warm-up takes {warmup} steps, but {what} after {first}: shorten the warm-up")
 
 
 def check_builds(todo: list[CellConfig], infos: Mapping[str, DataInfo], *, weights: Mapping[str, str]) -> list[str]:
-    """Build each distinct net once, so that sizes that do not fit stop here and not in the night.
+    """Build each distinct net once, so that invalid sizes are found before the first cell runs.
 
     Returns:
-        What the nets start from, where that is not their seeds.
+        Initial weights of nets that do not start from their seeds, one line each.
     """
     starts: dict[str, None] = {}
     distinct = {(cell.images, cell.net, cell.detection): cell for cell in todo}
@@ -122,7 +120,7 @@ def check_builds(todo: list[CellConfig], infos: Mapping[str, DataInfo], *, weigh
                 starts[start_of(net)] = None
             elif is_foreign(cell.net.model):
                 try_timm_net(net, image_shape=info.image_shape, num_classes=len(info.classes))
-        except (ValueError, RuntimeError) as error:  # the latter where torch cannot allocate it
+        except (ValueError, RuntimeError) as error:  # RuntimeError: torch cannot allocate the net
             reason = str(error).splitlines()[0]
             norm = "" if is_foreign(cell.net.model) else f" with {cell.net.norm}"
             raise UsageError(f"{cell.net.model}{norm} on {info.name}: {reason}") from error

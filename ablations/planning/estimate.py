@@ -1,4 +1,4 @@
-"""How long a cell will take, before the first one has been run."""
+"""Estimates of the time that a cell takes, before the first one has been run."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from ablations.data.streams import forked_library
 from ablations.engine.threads import cpu_threads
 from ablations.tasks.net import build_net, make_net
 
-WARMING_S = 5.0
-"""A call that takes less is made again, since the first may be warming up; the shortest counts."""
+WARM_UP_S = 5.0
+"""A first call shorter than this is repeated, since it may include a warm-up; the shortest call counts."""
 
-TIMED_S, MAX_TIMED = 0.5, 4
-"""Short calls are repeated until so many seconds or calls are spent."""
+MIN_TIMED_S, MAX_CALLS = 0.5, 4
+"""Short calls are repeated until their sum reaches these seconds, or up to this number of calls."""
 
-PHOTOGRAPH = 800 * 1333
-"""Pixels of an image as detectors see it."""
+PHOTOGRAPH_PIXELS = 800 * 1333
+"""Number of pixels of a photograph as detectors see it."""
 
 
 @dataclass(frozen=True)
 class StepTimes:
-    """What a training step and an evaluation batch take, with the decoding of what is streamed, in seconds.
+    """Times of a training step and an evaluation batch, decoding of streamed images included.
 
     Args:
-        train_s: of a step.
-        eval_s: of a batch.
-        eval_batch: images of one.
+        train_s: Seconds of a training step.
+        eval_s: Seconds of an evaluation batch.
+        eval_batch: Number of images in an evaluation batch.
     """
 
     train_s: float
@@ -41,13 +41,13 @@ class StepTimes:
     eval_batch: int = EVAL_BATCH
 
     def cell_seconds(self, config: CellConfig, info: DataInfo) -> float:
-        """Return the seconds of a cell's steps and evaluations."""
+        """Return the seconds of all steps and evaluations of a cell."""
         num_evaluated = config.optimisation.epochs * info.num_val + info.num_test
         return num_steps(config, info) * self.train_s + num_evaluated / self.eval_batch * self.eval_s
 
 
 def num_steps(config: CellConfig, info: DataInfo) -> int:
-    """Return the training steps of a cell."""
+    """Return the number of training steps of a cell."""
     optim, num_images = config.optimisation, config.images.train_limit or info.num_train
     return optim.epochs * num_batches(num_images, batch_size=optim.batch_size, repeats=config.augmentation.repeats)
 
@@ -56,14 +56,14 @@ def time_steps(config: CellConfig, info: DataInfo, *, device: torch.device, work
     """Time a training step and an evaluation batch of a cell on noise, in float32.
 
     Args:
-        config: the cell.
-        info: its data set.
-        device: to train on.
-        workers: processes that decode streamed images, beside the steps; 0: between them.
+        config: Cell to time.
+        info: Data set of the cell.
+        device: Device to train on.
+        workers: Number of processes that decode streamed images in parallel; 0: decoding between the steps.
 
-    The optimiser's update is left out, a few per cent of a step: torch's optimisers load its compiler when they are
-    first made, which takes longer than all of this. So is what augments and mixes images in memory: under DeiT's recipe
-    a fifth of a step of `ufo_vit_nano` at 64 px on one core, a thirtieth of `ufo_vit_micro`'s.
+    The optimiser's update, a few per cent of a step, is left out: the first optimiser makes torch load its compiler,
+    which takes longer than the timing. So is augmentation and mixing of images in memory: with DeiT's recipe a fifth of
+    a step of `ufo_vit_nano` at 64 px on one core, and a thirtieth for `ufo_vit_micro`.
     """
     if config.task == "detect":
         return _time_detector(config, info, device)
@@ -83,10 +83,10 @@ def time_steps(config: CellConfig, info: DataInfo, *, device: torch.device, work
 
     try:
         with cpu_threads(config.run.threads_per_cell), forked_library(config.seed):
-            train_s, eval_s = (_seconds(step, device) for step in (train_step, eval_step))
+            train_s, eval_s = (_time_call(step, device) for step in (train_step, eval_step))
     finally:
         if device.type == "cuda":
-            torch.cuda.empty_cache()  # the cells need it
+            torch.cuda.empty_cache()  # for the cells
     if not info.streamed:
         return StepTimes(train_s, eval_s, eval_batch)
     image_s = time_images(config, info)
@@ -98,10 +98,10 @@ def time_steps(config: CellConfig, info: DataInfo, *, device: torch.device, work
 
 
 def _time_detector(config: CellConfig, info: DataInfo, device: torch.device) -> StepTimes:
-    """Time a detector on images of its first batch and on its first image of validation, which this process decodes.
+    """Time a detector on images of its first batch and on its first validation image, decoded in this process.
 
-    On a CPU, where a batch takes the time of its images one by one, it trains on as many as have the pixels of a large
-    photograph: a batch may need more memory than there is, which is for the cells to find out.
+    On a CPU, where the time of a batch is the sum over its images, it times only as many images as have together the
+    pixels of one large photograph, since a full batch may exceed the memory.
     """
     with cpu_threads(config.run.threads_per_cell), forked_library(config.seed):
         from_seed = config.model_copy(update={"init": "none"})
@@ -111,10 +111,10 @@ def _time_detector(config: CellConfig, info: DataInfo, device: torch.device) -> 
         images, targets = data.train.first()
         loaded_s = time.perf_counter() - started
         largest = max(image[0].numel() for image in images)
-        trained_on = min(len(images), max(1, PHOTOGRAPH // largest)) if device.type == "cpu" else len(images)
+        num_timed = min(len(images), max(1, PHOTOGRAPH_PIXELS // largest)) if device.type == "cpu" else len(images)
 
         def train_step() -> None:
-            losses = net.train()(images[:trained_on], targets[:trained_on])
+            losses = net.train()(images[:num_timed], targets[:num_timed])
             torch.autograd.backward(list(losses.values()))
             net.zero_grad()
 
@@ -123,16 +123,16 @@ def _time_detector(config: CellConfig, info: DataInfo, device: torch.device) -> 
             with torch.no_grad():
                 net.eval()([image])
 
-        train_s = loaded_s + _seconds(train_step, device) * len(images) / trained_on
-        return StepTimes(train_s, _seconds(eval_step, device), eval_batch=1)
+        train_s = loaded_s + _time_call(train_step, device) * len(images) / num_timed
+        return StepTimes(train_s, _time_call(eval_step, device), eval_batch=1)
 
 
 def _with_decoding(step_s: float, decode_s: float, workers: int) -> float:
-    """Return the seconds of a step whose images take a core some seconds to decode."""
+    """Return the seconds of a step, with the decoding of its images."""
     return max(step_s, decode_s / workers) if workers else step_s + decode_s
 
 
-def _seconds(call: Callable[[], None], device: torch.device) -> float:
+def _time_call(call: Callable[[], None], device: torch.device) -> float:
     def once() -> float:
         started = time.perf_counter()
         call()
@@ -141,8 +141,8 @@ def _seconds(call: Callable[[], None], device: torch.device) -> float:
         return time.perf_counter() - started
 
     seconds = [once()]
-    if seconds[0] < WARMING_S:
+    if seconds[0] < WARM_UP_S:
         seconds.append(once())
-    while sum(seconds) < TIMED_S and len(seconds) < MAX_TIMED:
+    while sum(seconds) < MIN_TIMED_S and len(seconds) < MAX_CALLS:
         seconds.append(once())
     return min(seconds)

@@ -1,4 +1,4 @@
-"""Classifiers' weights that detectors start from: found, and hashed into one name for all arms."""
+"""Classifier weights that detectors start from, found and hashed into one name for all arms."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ WEIGHTS = "weights.safetensors"
 
 @dataclass(frozen=True)
 class InitialWeights:
-    """What the backbones of a study start from.
+    """Weights that the backbones of a study start from.
 
     Args:
-        hash: of the weights of every arm, by which a cell's configuration names them; ``none`` where there are none.
-        paths: file of each normaliser's weights.
+        hash: Hash of the weights of all arms, which cells hold as ``init``; ``none`` if there are none.
+        paths: Pairs of a normaliser and the file of its weights.
     """
 
     hash: str = "none"
@@ -30,14 +30,14 @@ class InitialWeights:
 
 
 def find_weights(cells: Sequence[Path], *, norms: Sequence[str]) -> InitialWeights:
-    """Find the weights of classifiers, one for each normaliser.
+    """Find the weights of one classifier for each normaliser.
 
     Args:
-        cells: folders of finished cells.
-        norms: arms that need some.
+        cells: Folders of finished cells.
+        norms: Normalisers that need weights.
 
     Raises:
-        UsageError: a folder without weights, two of one normaliser, or a normaliser without any.
+        UsageError: A folder without weights, two of one normaliser, or a normaliser without weights or not in `norms`.
     """
     if not cells:
         return InitialWeights()
@@ -45,15 +45,13 @@ def find_weights(cells: Sequence[Path], *, norms: Sequence[str]) -> InitialWeigh
     for folder in cells:
         norm, path = _norm_of(folder), folder / WEIGHTS
         if norm in found:
-            raise UsageError(f"--init: {found[norm].parent} and {folder} are both of {norm}; give one")
+            raise UsageError(f"--init: {found[norm].parent} and {folder} are both cells of {norm}; give one")
         found[norm] = path
     if lacking := [norm for norm in norms if norm not in found]:
         have = ", ".join(found)
-        raise UsageError(
-            f"--init has weights of {have}, and none of {', '.join(lacking)}: each arm starts from its own"
-        )
+        raise UsageError(f"--init has weights of {have} but not of {', '.join(lacking)}: give a cell of each arm")
     if unused := [norm for norm in found if norm not in norms]:
-        raise UsageError(f"--init {found[unused[0]].parent}: {unused[0]} is none of the normalisers asked for")
+        raise UsageError(f"--init {found[unused[0]].parent}: {unused[0]} is not an arm of the study; leave it out")
     digest = hashlib.sha256()
     for norm in sorted(found):
         digest.update(f"{norm} {hashlib.sha256(found[norm].read_bytes()).hexdigest()}\n".encode())
@@ -61,7 +59,7 @@ def find_weights(cells: Sequence[Path], *, norms: Sequence[str]) -> InitialWeigh
 
 
 def find_initial(request: Request, asked: Mapping[str, list[Any]], stored: Study | None) -> InitialWeights:
-    """Find the weights that nets start from, and check that they are those of the stored study.
+    """Find the weights that nets start from, and check them against the stored study.
 
     Raises:
         UsageError: Other weights, or a task or nets that start from their seeds only.
@@ -75,15 +73,15 @@ def find_initial(request: Request, asked: Mapping[str, list[Any]], stored: Study
     weights = find_weights(request.init, norms=asked["norm"])
     held = weights.hash if stored is None else stored.fixed.get("init", "none")
     if held != weights.hash:
-        what = "starts from its seeds" if held == "none" else "starts from weights: give the same ones with --init"
+        what = "starts from its seeds: omit --init" if held == "none" else "starts from weights: give the same --init"
         raise UsageError(f"study {stored.name if stored else ''} {what} (init {held}, not {weights.hash})")
     return weights
 
 
 def _norm_of(folder: Path) -> str:
-    """Return the normaliser of a cell that has left its weights."""
+    """Return the normaliser of a cell with saved weights."""
     if not (folder / WEIGHTS).is_file():
-        raise UsageError(f"--init {folder}: no {WEIGHTS} there; a cell leaves them with --save-weights last")
+        raise UsageError(f"--init {folder}: no {WEIGHTS} there; run the cell with --save-weights last")
     from ablations.tasks.detect.start import read_classifier
 
     try:

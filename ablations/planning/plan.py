@@ -1,4 +1,4 @@
-"""From a request to a plan: everything is checked, and nothing of the study is written."""
+"""The plan of a request: everything is checked, and nothing of the study is written."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from typing import Any, Literal
 import torch
 
 from ablations.config import CellConfig, Study, recipes
+from ablations.config.commands import Rerun
 from ablations.config.effects import check_effects, check_task
 from ablations.config.growth import extend
 from ablations.config.numerics import recorded_numerics
 from ablations.config.options import EngineOptions
-from ablations.config.request import Request, Rerun
+from ablations.config.request import Request
 from ablations.config.search import check_search
 from ablations.config.task import task_of
 from ablations.data import DataInfo
@@ -42,24 +43,24 @@ State = Literal["done", "stale", "failed", "missing"]
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What a request comes to; nothing is written yet.
+    """Checked plan of a request; nothing of the study is written yet.
 
     Args:
-        study: as it will stand in study.yaml, grown by what is asked.
-        cells: those asked for, in the order in which they are run.
-        states: of each, by id.
-        records: finished cells of the study's folder, by id.
-        store: the study's folder.
-        infos: data sets by fingerprint.
-        devices: to train on.
-        engine: how the cells are run.
-        shard: which of how many parts of the cells are run, from 1.
-        missing: whether cells that have no record yet are run.
-        rerun: which finished cells are run again.
-        study_text: what study.yaml held as the plan was made.
-        is_begun: whether the study's question stands: cells have been run, or are about to be.
-        taken: values of axes that were not asked for and are the stored study's.
-        starts: what the nets that are to be trained start from, where that is not their seeds.
+        study: Study to write to study.yaml, extended by the request.
+        cells: Requested cells, in the order of running.
+        states: State of each cell, by id.
+        records: Records of ended cells in the study's folder, by id.
+        store: Folder of the study.
+        infos: Data sets by fingerprint.
+        devices: Devices to train on.
+        engine: Options of the engine.
+        shard: Number of the part of the cells to run, from 1, and number of parts.
+        missing: Whether cells without a record are run.
+        rerun: Finished cells to run again; None: none.
+        study_text: Text of study.yaml when the plan was made.
+        is_begun: Whether cells have been run or are about to be, so that the question of the study is fixed.
+        taken: Values of axes that the request leaves out and takes from the stored study.
+        starts: Initial weights of nets that do not start from their seeds, one line each.
     """
 
     study: Study
@@ -80,19 +81,19 @@ class Plan:
 
     @property
     def todo(self) -> list[CellConfig]:
-        """The cells to run: missing, failed, and those asked to be run again; of them, the shard's."""
+        """Cells of the shard to run: missing ones, failed ones to retry, and finished ones to rerun."""
         number, parts = self.shard
         shards = shard_numbers(self.cells, parts)
         return [cell for cell in self.cells if shards[cell.id] == number and self._is_wanted(cell)]
 
     @property
     def num_jobs(self) -> int:
-        """Cells side by side, as far as that is known before the first has been run."""
+        """Number of cells that run at once, as far as it is known before the first one."""
         return len(self._capacity.slots)
 
     @property
     def num_workers(self) -> int:
-        """Processes that decode streamed images for each cell, as far as that is known before."""
+        """Number of processes that decode streamed images for each cell, as far as it is known before the first one."""
         return self._capacity.workers
 
     @property
@@ -119,10 +120,10 @@ class Plan:
 def make_plan(request: Request) -> Plan:
     """Check a request in full and return its plan.
 
-    Only the cache of decoded data is written, and what a killed runner left behind is repaired.
+    It writes only the cache of decoded data, and repairs what a killed runner left behind.
 
     Raises:
-        UsageError: Any mistake of the user, in one line.
+        UsageError: Any mistake in the request.
     """
     for plugin in request.plugins:
         import_plugin(plugin)
@@ -139,7 +140,7 @@ def make_plan(request: Request) -> Plan:
 
     stored = read_stored(store)
     taken = stored.values_taken(request)
-    request, asked, data = stored.with_search(request), asked | taken, data.as_called_by(stored.study)
+    request, asked, data = stored.with_search(request), asked | taken, data.named_as_in(stored.study)
     check_precision(devices[0], asked)
     weights, ref = find_initial(request, asked, stored.study), parse_ref(request)
     check_claims(request, asked)
@@ -200,16 +201,14 @@ def _states(cells: list[CellConfig], records: dict[str, CellRecord], numerics: d
 
 
 def shard_numbers(cells: list[CellConfig], parts: int) -> dict[str, int]:
-    """Divide cells into parts, numbered from 1: whole seeds, so that a pair stays on one machine.
-
-    Where there are fewer seeds than parts, cell by cell.
+    """Divide cells into parts by seed, so that a pair stays on one machine; cell by cell if seeds are fewer than parts.
 
     Args:
-        cells: in the order in which they are run.
-        parts: how many.
+        cells: Cells in the order of running.
+        parts: Number of parts, from 1.
 
     Returns:
-        The number of each cell's part, by its id.
+        Part of each cell by its id, from 1.
     """
     seeds = list(dict.fromkeys(cell.seed for cell in cells))
     if len(seeds) < parts:

@@ -1,4 +1,4 @@
-"""A study's data sets: found, prepared, and called by the names that the study has for them."""
+"""Data sets of a study: found, prepared, and named as the stored study names them."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from ablations.data import DataInfo, find_objects, find_source, prepare, prepare
 
 @dataclass(frozen=True)
 class DataPoint:
-    """A data set at an image size, with some of its classes.
+    """A data set at one image size with one choice of classes.
 
     Args:
-        info: what is known of it.
-        image_size: asked for; None: as the images are.
-        classes: asked for; None: all of them.
+        info: Description of the prepared data set.
+        image_size: Requested side in pixels; None: the images' own.
+        classes: Requested number or names of classes; None: all.
     """
 
     info: DataInfo
@@ -38,29 +38,29 @@ class StudyData:
 
     @property
     def names(self) -> list[str]:
-        """Names of the data sets, in the order asked for."""
+        """Names of the data sets, in the requested order."""
         return list(dict.fromkeys(point.info.name for point in self.points))
 
     @property
     def by_fingerprint(self) -> dict[str, DataInfo]:
-        """Each data set at each size by its fingerprint, which tells it from every other."""
+        """Descriptions of the data sets by fingerprint."""
         return {point.info.fingerprint: point.info for point in self.points}
 
     def info(self, name: str, image_size: int | None, classes: str | None) -> DataInfo:
-        """Return what is known of a data set at a size with a choice of classes."""
+        """Return the description of a data set at one image size with one choice of classes."""
         wanted = name, image_size, classes
         return next(p.info for p in self.points if (p.info.name, p.image_size, p.classes) == wanted)
 
-    def as_called_by(self, stored: Study | None) -> StudyData:
-        """Call each data set as a stored study does: it is what its fingerprint says, whatever its folder is called.
+    def named_as_in(self, stored: Study | None) -> StudyData:
+        """Give each data set the name that a stored study has for its fingerprint, whatever the name of its folder.
 
         Raises:
-            UsageError: two of them would have one name, or are the same images.
+            UsageError: Two data sets with one name or with the same images.
         """
         held = [] if stored is None else stored.data_points.values()
         names = {point["data_fingerprint"]: point["data"] for point in held}
         points = tuple(
-            replace(point, info=_called(point.info, names.get(point.info.fingerprint, point.info.name)))
+            replace(point, info=_renamed(point.info, names.get(point.info.fingerprint, point.info.name)))
             for point in self.points
         )
         for one, other in itertools.combinations(points, 2):
@@ -68,9 +68,9 @@ class StudyData:
             if one.info.fingerprint == other.info.fingerprint:
                 if same and one.classes != other.classes:
                     raise UsageError(
-                        f"classes {one.classes} and {other.classes} of {one.info.name} are the same images"
+                        f"classes {one.classes} and {other.classes} of {one.info.name} are the same images; give one"
                     )
-                raise UsageError(f"--data: {one.info.name} and {other.info.name} are the same images")
+                raise UsageError(f"--data: {one.info.name} and {other.info.name} are the same images; give one")
             if same and (one.image_size, one.classes) == (other.image_size, other.classes):
                 raise UsageError(f"--data: two data sets are called {one.info.name}; rename the folder of one")
         return StudyData(points)
@@ -86,19 +86,19 @@ def find_data(
     in_memory: InMemory,
     task: Task = "classify",
 ) -> StudyData:
-    """Find and prepare data sets; all are looked for before the first is decoded.
+    """Find all data sets of a study, and then prepare each.
 
     Args:
-        specs: as on the command line.
-        image_sizes: each data set is brought to each; None: as the images are.
-        classes: of each data set each choice of classes is taken; None: all.
-        data_root: folder of torchvision's data.
-        download: whether missing data may be fetched.
-        in_memory: which of them are decoded once, and which are streamed.
-        task: that they are for.
+        specs: Data sets as on the command line.
+        image_sizes: Sides in pixels to which each data set is resized; None: the images' own.
+        classes: Choices of classes for each data set; None: all.
+        data_root: Folder of torchvision's data.
+        download: Whether missing data may be downloaded.
+        in_memory: Whether images are decoded once or streamed.
+        task: Task of the study.
 
     Raises:
-        UsageError: one that is unknown, is not there, cannot be read, or has one class alone.
+        UsageError: A data set that is unknown, missing, unreadable, or has only one class.
     """
     sources = []
     for spec, size, chosen in itertools.product(specs, image_sizes, classes):
@@ -114,19 +114,19 @@ def find_data(
         with _reading(spec):
             info = to_prepare()
         if len(info.classes) < 2 and task == "classify":
-            raise UsageError(f"--data {spec} has one class alone, {info.classes[0]}: there is nothing to tell apart")
+            raise UsageError(f"--data {spec} has only one class, {info.classes[0]}; give data with two or more")
         points.append(DataPoint(info, size, chosen))
     return StudyData(tuple(points))
 
 
 def _objects(spec: str, image_size: int | None, in_memory: InMemory) -> Callable[[], DataInfo]:
     if in_memory == "on":
-        raise UsageError(f"--in-memory on: images of {spec} are decoded or drawn as they are needed; leave it out")
+        raise UsageError(f"--in-memory on: images of {spec} are decoded or drawn on demand; leave it out")
     return functools.partial(prepare_objects, find_objects(spec, image_size=image_size))
 
 
-def _called(info: DataInfo, name: str) -> DataInfo:
-    notes = info.notes if name == info.name else [f"its folder is {info.name.partition(':')[2]} now", *info.notes]
+def _renamed(info: DataInfo, name: str) -> DataInfo:
+    notes = info.notes if name == info.name else [f"its folder is now {info.name.partition(':')[2]}", *info.notes]
     return replace(info, name=name, notes=notes)
 
 
@@ -138,5 +138,5 @@ def _reading(spec: str) -> Iterator[None]:
         raise UsageError(f"--data {spec} cannot be read: {error}") from error
     except MemoryError as error:
         raise UsageError(
-            f"--data {spec}: its images do not fit into memory at this size; try --in-memory off"
+            f"--data {spec}: its images exceed the memory at this size; give --in-memory off or a smaller image_size"
         ) from error

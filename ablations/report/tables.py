@@ -9,7 +9,7 @@ import pandas as pd
 
 from ablations.analysis import LINEAR, STABLE_OVER
 from ablations.analysis.results import Results
-from ablations.config.claim import OF_TRIALS
+from ablations.config.claim import TRIAL_KINDS
 from ablations.config.task import AVERAGE_PRECISIONS
 from ablations.report.notes import detectable_text, looks, sign_flip_text, tuned_notes
 from ablations.report.text import TextTable, interval, number, p_text, printable
@@ -253,7 +253,7 @@ def tuning_table(results: Results) -> TextTable:
     ]
     if results.is_tuning:
         notes += [f"trials without a readable result: {len(results.missing)}"] if len(results.missing) else []
-        waiting = sum(claim.kind not in OF_TRIALS for study in results.studies for claim in study.claims)
+        waiting = sum(claim.kind not in TRIAL_KINDS for study in results.studies for claim in study.claims)
         notes += [f"claims that wait for the winners: {waiting}"] if waiting else []
         notes += [*results.problems, *results.caveats]
     return _table("tuning", "Trials by arm", results.tuned, write, notes=notes)

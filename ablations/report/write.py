@@ -13,7 +13,6 @@ from ablations.report.checklist import checklist
 from ablations.report.drawing import write_figures
 from ablations.report.gallery import all_figures, core_figures
 from ablations.report.notebook import StudyResults
-from ablations.report.notes import main_notes
 from ablations.report.page import Page, render
 from ablations.report.text import TextTable
 from ablations.store import replacing, write_text
@@ -55,11 +54,11 @@ def write_report(results: StudyResults, folder: Path, *, full: bool) -> Report:
         ("probes.csv", results.probes),
     ):
         files.append(_write_csv(frame, folder / name))
+    main = results.main
     if results.is_tuning:
-        main = tables.tuning_table(results)
         others = [tables.stability_table(results), tables.claims_table(results), tables.failures_table(results)]
     else:
-        main, others = tables.main_table(results, main_notes(results)), _tables(results)
+        others = _tables(results)
     files += _write_tables(folder / "tables", [main, *others])
     written = {table.name: table for table in (main, *others) if table.rows}
     if len(results.trials) and not results.is_tuning:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from ablations.config import UsageError
 from ablations.config.request import Request
-from ablations.config.search import FIRST_TRIAL_SEED, Point, Search, point_of
+from ablations.config.search import FIRST_TRIAL_SEED, Point, Search, tuned_values
 from ablations.config.study import point_name
 from ablations.planning.plan import Plan, make_plan
 from ablations.store import CellRecord, Store
@@ -96,7 +96,7 @@ def _next_points(search: Search, plan: Plan) -> list[Point]:
     points = []
     for arm in dict.fromkeys(study.arm_of(cell) for cell in plan.cells):
         seeds = study.axes["seed"]
-        lacking = [seed for seed in seeds if point_of(study.points, arm, seed) is None]
+        lacking = [seed for seed in seeds if tuned_values(study.points, arm, seed) is None]
         if lacking:
             own = [r for r in records.values() if study.has(r.config) and study.arm_of(r.config) == arm]
             ended = [_ended(record, search.fields) for record in sorted(own, key=lambda record: record.config.seed)]

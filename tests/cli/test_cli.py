@@ -33,7 +33,7 @@ def test_a_run_ends_with_table_figures_and_exit_code_0(cli, tmp_path):
     code, out, err = cli("run", "--norm", "xnorm,l2", "--seeds", 2, *QUICK, "--out", tmp_path)
     assert code == 0, err
     assert "4 cells: 4 missing; 4 to run on cpu" in out
-    assert "2 seeds cannot reach significance in 1 comparison, whatever the numbers: it takes 6" in out
+    assert "2 seeds cannot reach significance in 1 comparison, whatever the results: give at least 6" in out
     for arm in ("xnorm seed 0: ok", "l2 seed 0: ok", "xnorm seed 1: ok", "l2 seed 1: ok"):
         assert arm in out
     folder = tmp_path / "norm-digits"
@@ -53,7 +53,7 @@ def test_a_plan_says_where_its_contrasts_cannot_be_decided(cli, tmp_path):
     """Six comparisons take 8 seeds; the eight contrasts of these arms take 9."""
     norms = "xnorm,xnorm_fixed,xnorm_value,l2,single_l2,single_l2_kv,rmsnorm"
     _, out, _ = cli("run", "--norm", norms, "--seeds", 8, *QUICK, "--out", tmp_path, "--dry-run")
-    assert "8 seeds cannot reach significance in 8 contrasts, whatever the numbers: it takes 9" in out
+    assert "8 seeds cannot reach significance in 8 contrasts, whatever the results: give at least 9" in out
     assert "comparisons, whatever" not in out
 
 
@@ -78,10 +78,10 @@ def test_axes_that_are_not_asked_for_stay_as_the_study_has_them(cli, tmp_path):
     more = (*QUICK, "--study", "s", "--out", tmp_path)
     cli("run", "--norm", "xnorm,none", "--lr", "1e-3,3e-3", "--seeds", 1, *more)
     _, out, _ = cli("run", "--seeds", 2, *more, "--dry-run")
-    assert "not asked for, so as the study has it: norm=xnorm,none; lr=0.001,0.003" in out
+    assert "taken from the stored study: norm=xnorm,none; lr=0.001,0.003" in out
     assert "8 cells: 4 done, 4 missing" in out
     _, out, _ = cli("run", "--norm", "none,l2", *more, "--dry-run")
-    assert "as the study has it: lr=0.001,0.003; 1 seed\n" in out
+    assert "taken from the stored study: lr=0.001,0.003; 1 seed\n" in out
     assert "4 cells: 2 done, 2 missing" in out
     _, out, _ = cli("run", "--norm", "l2", "--ref", "none", *more, "--dry-run")
     assert "extended (cells with results: 4): norm=l2, ref=none" in out
@@ -251,7 +251,7 @@ def test_a_study_without_cells_may_ask_another_question(cli, finished_study, tmp
         "run", "--norm", "l2", "--seeds", 1, "--epochs", 2, "--set", "train_limit=128", "--out", tmp_path
     )
     assert code == 0
-    assert "no cell of this study has been run yet, so its question is written anew" in out
+    assert "no cell of this study has been run yet, so its question is replaced" in out
     assert Store(tmp_path / "norm-digits").read_study().fixed["epochs"] == 2
 
 
@@ -330,7 +330,7 @@ def test_claims_stand_in_the_study_before_its_first_cell_and_later_ones_are_post
         ("norm: [xnorm, l2]\nclaims: [{kind: fails_to_train, arm: l3}]", "unknown normaliser 'l3'. Valid: xnorm, l2"),
         (
             "compare: lpi\nlpi: [true, false]\nclaims: [{kind: fails_to_train, arm: l2}]",
-            "a claim is about l2, which is none",
+            "a claim is about l2, which is not one of the arms",
         ),
         ("compare: lpi\nclaims: [{kind: fails_to_train, arm: 'on'}]", "--compare lpi: give the values to compare"),
     ],
@@ -436,7 +436,7 @@ def test_a_renamed_folder_is_the_same_data_set_and_a_changed_one_another(cli, im
     moved = images.rename(tmp_path / "moved")
     code, out, _ = cli(*run, "--data", f"imagefolder:{moved}")
     assert (code, "the cell is done" in out) == (0, True)
-    assert "imagefolder:images: its folder is moved now" in out
+    assert "imagefolder:images: its folder is now moved" in out
     (moved / "train" / "cat" / "000.png").unlink()
     code, _, err = cli(*run, "--data", f"imagefolder:{moved}")
     assert (code, err.count("\n")) == (2, 1)
@@ -446,7 +446,7 @@ def test_a_renamed_folder_is_the_same_data_set_and_a_changed_one_another(cli, im
 def test_the_same_images_under_two_names_are_refused(cli, images, tmp_path):
     copy = shutil.copytree(images, tmp_path / "copy")
     code, _, err = cli("run", "--data", f"imagefolder:{images},imagefolder:{copy}", "--out", tmp_path / "runs")
-    assert (code, err) == (2, "error: --data: imagefolder:images and imagefolder:copy are the same images\n")
+    assert (code, err) == (2, "error: --data: imagefolder:images and imagefolder:copy are the same images; give one\n")
     other = tmp_path / "other" / "images"
     write_images(other, {"train": 20, "test": 5})
     code, _, err = cli("run", "--data", f"imagefolder:{images},imagefolder:{other}", "--out", tmp_path / "runs")
@@ -459,28 +459,28 @@ BAD = {
     "data set": (("--data", "digit"), "unknown data set 'digit', did you mean 'digits'?"),
     "field": (("--set", "epoch=3"), "unknown field 'epoch', did you mean 'epochs'?"),
     "field without a value": (("--set", "lpi"), "write FIELD=VALUE"),
-    "field twice": (("--lr", "1", "--set", "lr=2"), "lr is given already"),
+    "field twice": (("--lr", "1", "--set", "lr=2"), "--set lr: it is given already"),
     "several values of seed": (("--seed", "1,2"), "--seed 1,2: give one; several as --seeds 1,2"),
     "superscript jobs": (("--jobs", "\N{SUPERSCRIPT TWO}"), "give auto or a number"),
     "module that is no plug-in": (("--plugin", "json"), "--plugin json: it registers no normaliser"),
     "compared field": (("--compare", "normm"), "unknown field 'normm', did you mean 'norm'?"),
     "compared seeds": (("--compare", "seed"), "seeds are replicates"),
-    "study's name": (("--study", "../x"), "--study ../x: a name has letters"),
-    "reference": (("--ref", "softmax"), "--ref softmax is none of the arms"),
+    "study's name": (("--study", "../x"), "--study ../x: a name has only letters"),
+    "reference": (("--ref", "softmax"), "--ref softmax is not one of the arms"),
     "two references": (("--ref", "l2,xnorm"), "--ref l2,xnorm: give one arm"),
     "more than there is memory for": (("--set", "embed_dim=1000000000"), "ufo_vit_pico with xnorm on digits"),
     "more seeds than a range may have": (("--seeds", "99999999999"), "has more than 10,000 values"),
     "more layers than can be built": (("--set", "depth=99999999999"), "depth=99999999999: must"),
     "empty reference": (("--ref", ""), "norm='': must"),
-    "empty study": (("--study", ""), "--study : a name has letters"),
+    "empty study": (("--study", ""), "--study : a name has only letters"),
     "plug-in without a name": (("--plugin", ""), "give the module's full name"),
     "seeds": (("--seeds", "x"), "--seeds x: give how many"),
     "seeds and seed": (("--seeds", "2", "--seed", "1"), "not both"),
     "number": (("--lr", "fast"), "lr=fast: must"),
     "infinite number": (("--lr", "inf"), "lr=inf: must"),
     "epochs": (("--epochs", "0"), "epochs=0: must"),
-    "batch": (("--batch-size", "5000"), "batch_size 5000 exceeds the 1293 training images"),
-    "limit": (("--set", "train_limit=5000"), "train_limit 5000 exceeds the 1293 training images"),
+    "batch": (("--batch-size", "5000"), "batch_size=5000: must be at most 1293, the training images"),
+    "limit": (("--set", "train_limit=5000"), "train_limit=5000: must be at most 1293"),
     "missing folder": (("--data", "imagefolder:/no/where"), "no folder /no/where"),
     "missing cifar": (("--data", "cifar10"), "give --data-root DIR or --download"),
     "patch": (("--set", "patch=3"), "not a multiple of the patch, 3 px"),
@@ -491,7 +491,7 @@ BAD = {
     "precision": (("--precision", "16-mixed", "--device", "cpu"), "16-mixed needs a GPU"),
     "option": (("--nrom", "l2"), "--nrom"),
     "plug-in": (("--plugin", "no_such_module"), "--plugin no_such_module: no such module"),
-    "experiment": (("--experiment", "none.yaml"), "experiment file none.yaml is no file; give its path, or one of"),
+    "experiment": (("--experiment", "none.yaml"), "experiment file none.yaml is not a file; give its path, or one of"),
     "superscript seeds": (("--seeds", "\N{SUPERSCRIPT TWO}"), "give how many"),
     "relative plug-in": (("--plugin", ".foo"), "--plugin .foo: give the module's full name"),
     "one data set missing": (("--data", "digits,cifar10"), "cifar10 not found"),
@@ -542,7 +542,7 @@ def test_an_out_that_is_a_file_is_refused_before_the_plan_is_printed(cli, tmp_pa
     (tmp_path / "file").write_text("mine")
     code, printed, err = cli("run", "--norm", "l2", "--out", tmp_path / out)
     assert (code, printed, err.count("\n")) == (2, "", 1)
-    assert f"{tmp_path / out / 'norm-digits'} cannot be written: {tmp_path / 'file'} is no folder" in err
+    assert f"{tmp_path / out / 'norm-digits'} cannot be written: {tmp_path / 'file'} is not a folder" in err
     assert (tmp_path / "file").read_text() == "mine"
 
 
@@ -618,7 +618,7 @@ def test_every_field_is_explained():
 def test_list_refuses_what_it_would_ignore(cli, tmp_path):
     assert "not both" in cli("list", "norms", "--json", "--markdown")[2]
     code, _, err = cli("list", "studies", "--out", tmp_path / "nowhere")
-    assert (code, err) == (2, f"error: no folder {tmp_path / 'nowhere'}, and so no studies; --out names another\n")
+    assert (code, err) == (2, f"error: no folder {tmp_path / 'nowhere'}; give the folder of the studies with --out\n")
 
 
 @pytest.mark.process
@@ -645,13 +645,13 @@ def test_a_study_that_was_changed_since_the_plan_is_not_written_over(cli, tmp_pa
         plan.store.write_study(plan.study.model_copy(update={"axes": plan.study.axes | {"seed": seeds}}))
         return []
 
-    monkeypatch.setattr("ablations.planning.summary.describe_plan", another_runner_begins)
+    monkeypatch.setattr("ablations.tuning.steps.describe_plan", another_runner_begins)
     code, _, err = cli("run", "--norm", "l2", "--seeds", 1, *QUICK, "--out", tmp_path)
     if seeds == [0]:
         assert (code, err) == (0, "")
     else:
         assert (code, err.count("\n")) == (2, 1)
-        assert "was changed by another runner meanwhile: give the command again" in err
+        assert "was changed by another runner meanwhile: run the command again" in err
         assert yaml.safe_load((tmp_path / "norm-digits" / "study.yaml").read_text())["axes"]["seed"] == seeds
 
 
@@ -708,7 +708,7 @@ def test_clean_leaves_what_is_being_run(cli, finished_study, tmp_path):
     out = cli("clean", tmp_path / "norm-digits", "--dry-run")[1]
     assert str(lease.folder) not in out
     assert "decoded data" not in out  # which the cell may yet load
-    assert "1 cells are being run, and are left alone" in out
+    assert "1 cells are running, and are left unchanged" in out
 
 
 @pytest.mark.process
@@ -728,7 +728,7 @@ def test_clean_leaves_what_has_come_to_be_needed_while_it_asked(cli, tmp_path, m
     monkeypatch.setattr("typer.confirm", confirm)
     out = cli("clean", runs / "norm-digits")[1]
     assert "removed: 1" in out
-    assert "left alone, since a runner needs them by now: 1" in out
+    assert "kept, since a runner uses them by now: 1" in out
     assert not left.exists()
     assert len(list((tmp_path / "cache").iterdir())) == 1
 
@@ -749,8 +749,8 @@ def test_a_study_that_another_runner_is_about_to_run_keeps_its_question(cli, fin
 def test_a_study_that_runs_is_extended_without_waiting(cli, finished_study, tmp_path, monkeypatch):
     run = ("run", "--seeds", 1, *QUICK, "--out", tmp_path)
     finished_study("--norm", "xnorm", "--seeds", 1, *QUICK)
-    monkeypatch.setattr("ablations.api._run", lambda *_, **__: None)
-    monkeypatch.setattr("ablations.api.time.sleep", lambda _: pytest.fail("it waits"))
+    monkeypatch.setattr("ablations.planning.execute._run", lambda *_, **__: None)
+    monkeypatch.setattr("ablations.planning.execute.time.sleep", lambda _: pytest.fail("it waits"))
     store = Store(tmp_path / "norm-digits")
     with store.opened():
         cli(*run, "--norm", "xnorm,l2")
@@ -818,7 +818,7 @@ def test_an_interrupted_run_keeps_what_is_finished_and_goes_on(cli, tmp_path, nu
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
-    assert "interrupted: what is finished is kept" in out
+    assert "interrupted: finished cells are kept" in out
     kept = {name: (path / "metrics.csv").read_bytes() for name, path in cells(tmp_path).items()}
     assert 2 <= len(kept) < 6
     code, out, _ = cli("run", *arguments, "--out", tmp_path)

@@ -52,7 +52,7 @@ def test_reference(norms, ref, expected):
 
 
 def test_a_reference_that_is_no_arm_is_refused():
-    with pytest.raises(UsageError, match="--ref softmax is none of the arms: xnorm, l2"):
+    with pytest.raises(UsageError, match="--ref softmax is not one of the arms: xnorm, l2"):
         make(ref="softmax")
 
 
@@ -203,7 +203,7 @@ def test_a_growing_product_of_data_sets_and_sizes_records_each_point():
 
 def test_an_axis_does_not_grow_by_a_default():
     stored = make(lr=[1e-3, 3e-3])[0]
-    with pytest.raises(UsageError, match=r"has lr=0\.001,0\.003, and none was asked for: give --set lr=0\.001"):
+    with pytest.raises(UsageError, match=r"has lr=0\.001,0\.003, and the default .* is not among them: give --set lr"):
         extend(stored, make()[0], named=NAMED, ref=None, num_results=0)
     assert extend(stored, make(lr=[3e-3])[0], named=NAMED | {"lr"}, ref=None, num_results=0) == stored
 
@@ -212,7 +212,7 @@ def test_the_reference_may_be_any_arm_of_the_grown_study():
     stored = make()[0]
     for ref, asked in (("xnorm", ["l2"]), ("l2", ["softmax"]), ("softmax", ["softmax"])):
         assert extend(stored, make(norm=asked)[0], named=NAMED, ref=ref, num_results=0).ref == ref
-    with pytest.raises(UsageError, match="--ref none is none of the arms: xnorm, l2"):
+    with pytest.raises(UsageError, match="--ref none is not one of the arms: xnorm, l2"):
         extend(stored, make()[0], named=NAMED, ref="none", num_results=0)
 
 
@@ -227,9 +227,9 @@ def test_image_sizes_are_arms_only_if_nothing_else_differs():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"ref": "softmax"}, "--ref softmax is none of the arms"),
+        ({"ref": "softmax"}, "--ref softmax is not one of the arms"),
         ({"fixed": {}}, "fixed has no data"),
-        ({"axes": {"norm": ["xnorm", "l2"], "seed": ["0"]}}, "axes has values of seed of another type"),
+        ({"axes": {"norm": ["xnorm", "l2"], "seed": ["0"]}}, "axes has values of seed of a wrong type"),
         ({"axes": {"norm": ["xnorm", "l2"], "seed": [0], "what": [1]}}, "unknown field 'what'"),
         ({"axes": {"norm": ["xnorm", "l2"], "seed": [0], "data": ["a", "b"]}}, "fixed has no data_fingerprint"),
     ],

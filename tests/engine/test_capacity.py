@@ -9,9 +9,12 @@ import psutil
 import pytest
 import torch
 
-from ablations.cli.options import Retry, TrainerKind, parse_devices, parse_engine, parse_shard
 from ablations.config import CellConfig, UsageError
+from ablations.config.commands import EngineFlags
+from ablations.config.declare import read_options
 from ablations.config.options import EngineOptions
+from ablations.config.parsing import devices, shard
+from ablations.config.recipes import defaults
 from ablations.engine import capacity
 from ablations.engine.capacity import CGROUP_FILES, Capacity, free_memory_mib
 from ablations.engine.devices import find_devices
@@ -109,7 +112,8 @@ def test_a_containers_limit_counts(tmp_path):
 
 
 def test_a_shard_has_whole_seeds():
-    made = [CellConfig.model_construct(seed=seed, norm=norm, data="d") for seed in (4, 5, 6) for norm in "abc"]
+    fixed = {**defaults(image_side=8, flips=False), "data": "d", "data_fingerprint": ""}
+    made = [CellConfig(**fixed, seed=seed, norm=norm) for seed in (4, 5, 6) for norm in "abc"]
     numbers = shard_numbers(made, 2)
     assert [numbers[cell.id] for cell in made] == [1, 1, 1, 2, 2, 2, 1, 1, 1]
     alone = shard_numbers(made[:3], 2)
@@ -117,10 +121,7 @@ def test_a_shard_has_whole_seeds():
 
 
 def engine(**options: object) -> EngineOptions:
-    texts = {"jobs": "auto", "workers": "auto", "jobs_per_gpu": "auto", "timeout": None, "memory_per_cell": None}
-    texts |= {"retry": Retry.FAILED, "fail_fast": False, "max_failures": None, "checkpoint_every": "auto"}
-    texts |= {"save_weights": "none", "log": None, "trainer": TrainerKind.LEAN}
-    return parse_engine(**(texts | options))
+    return read_options(EngineFlags, options, from_flags=True).engine(retry="failed")
 
 
 def test_options_are_read():
@@ -133,12 +134,18 @@ def test_options_are_read():
     assert engine(fail_fast=True).max_failures == 1
     assert engine(checkpoint_every="0").checkpoint_every == 0
     assert engine(checkpoint_every="10m").checkpoint_every == timedelta(minutes=10)
-    assert engine(trainer=TrainerKind.LIGHTNING).trainer == "lightning"
+    assert engine(trainer="lightning").trainer == "lightning"
     assert engine(log="tensorboard").loggers == ("tensorboard",)
-    assert parse_devices(None, None) == ("auto",)
-    assert parse_devices(None, "0, 3") == ("cuda:0", "cuda:3")
-    assert parse_shard(None) == (1, 1)
-    assert parse_shard("3/4") == (3, 4)
+    assert devices("0, 3") == devices(["cuda:0", 3]) == ("cuda:0", "cuda:3")
+    assert shard("3/4") == shard((3, 4)) == (3, 4)
+
+
+def test_python_values_are_read_as_the_text_is():
+    written = {"timeout": "90m", "memory_per_cell": "1.5GiB", "checkpoint_every": "10m", "jobs": "2", "workers": "0"}
+    values = {"timeout": timedelta(minutes=90), "memory_per_cell": 1536, "checkpoint_every": timedelta(minutes=10)}
+    assert engine(**values, jobs=2, workers=0) == engine(**written)
+    assert engine(timeout=5400).timeout_s == 5400
+    assert engine(log=["tensorboard", "wandb"]) == engine(log="tensorboard,wandb")
 
 
 @pytest.mark.parametrize(
@@ -151,7 +158,7 @@ def test_options_are_read():
         ({"checkpoint_every": "1.5"}, "--checkpoint-every 1.5: give a number of epochs, or time as 90s, 10m or 2h"),
         ({"checkpoint_every": "0m"}, "--checkpoint-every 0m: give a number of epochs, or time as 90s, 10m or 2h"),
         ({"jobs_per_gpu": "0"}, "--jobs-per-gpu 0: give auto or a number from 1 up"),
-        ({"save_weights": "best"}, "--save-weights best: give none or last"),
+        ({"save_weights": "best"}, "--save-weights best: must be 'none' or 'last'"),
         ({"fail_fast": True, "max_failures": 2}, "--fail-fast or --max-failures, not both"),
     ],
 )
@@ -163,12 +170,11 @@ def test_options_that_are_none_are_refused(options, message):
 
 @pytest.mark.parametrize("text", ["0/2", "3/2", "1", "1/", "a/b", "1/0", "-1/2"])
 def test_a_shard_that_is_none_is_refused(text):
-    with pytest.raises(UsageError, match=r"give I/N with I from 1 to N"):
-        parse_shard(text)
+    with pytest.raises(ValueError, match=r"give I/N with I from 1 to N"):
+        shard(text)
 
 
-def test_devices_that_are_none_are_refused():
-    with pytest.raises(UsageError, match="not both"):
-        parse_devices("cpu", "0")
-    with pytest.raises(UsageError, match="give numbers of GPUs"):
-        parse_devices(None, "cpu")
+def test_devices_that_are_none_are_refused(cli):
+    assert "give --device or --devices, not both" in cli("run", "--device", "cpu", "--devices", "0")[2]
+    with pytest.raises(ValueError, match="numbers of GPUs"):
+        devices("0,,1")

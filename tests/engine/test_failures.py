@@ -9,6 +9,7 @@ import pytest
 from conftest import cells
 
 from ablations.config import CellConfig
+from ablations.config.recipes import defaults
 from ablations.engine.failures import Failures
 from ablations.engine.result import describe_exit, failed_result
 
@@ -118,8 +119,9 @@ def test_retry_runs_failed_cells_and_no_missing_ones(cli, images, tmp_path):
 
 def make_failures(arms: str, *, retry: bool = True, limit: int | None = None) -> tuple[Failures, list[CellConfig]]:
     """Build cells whose arms are given in the order in which they are started."""
-    made = [CellConfig.model_construct(seed=i, norm=arm, data="d") for i, arm in enumerate(arms)]
-    failures = Failures(made, arms={c.id: c.norm for c in made}, retry=retry, limit=limit)
+    fixed = {**defaults(image_side=8, flips=False), "data": "d", "data_fingerprint": ""}
+    made = [CellConfig(**fixed, seed=i, norm=arm) for i, arm in enumerate(arms)]
+    failures = Failures(made, arms={c.id: c.net.norm for c in made}, retry=retry, limit=limit)
     return failures, made
 
 

@@ -12,8 +12,9 @@ from published import ALL_OK, OUTCOME, fake, publish
 from rich.console import Console
 
 from ablations.config import CellConfig
+from ablations.monitor import progress
 from ablations.monitor.board import Board, fill_board
-from ablations.monitor.progress import watching
+from ablations.monitor.progress import bar, watching
 from ablations.store import Store
 from ablations.store.leases import LEASE
 
@@ -169,6 +170,27 @@ def test_forced_colours_and_notebooks_make_no_terminal(store, monkeypatch, varia
         watcher.tick()
         watcher.note("a line")
     assert file.getvalue() == "a line\n"
+
+
+def test_a_bar_has_the_cells_that_are_done_their_outcomes_and_the_time_left(store):
+    html = bar(board_of(store))
+    assert html.startswith("<progress value=3 max=6></progress> fake: 3 of 6 cells done, about ")
+    assert html.endswith("<br><small>1 ok, 1 diverged (1 nan), 1 failed (1 oom), 1 running, 2 waiting</small>")
+
+
+def test_a_notebook_gets_one_bar_and_lines_for_bad_ends(store, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(progress, "_is_notebook", lambda: True)
+    monkeypatch.setattr(progress, "_notebook_draw", lambda: lambda board: drawn.append(bar(board)))
+    file = io.StringIO()
+    ok, other = [record.config for record in store.records().values()][:2]
+    with watching(Console(file=file, width=100), store.read_study(), store, total=6) as watcher:
+        watcher.done(ok, OUTCOME, ours=True, remark="")
+        watcher.done(other, OUTCOME | OOM, ours=True, remark="")
+        watcher.tick()
+    assert len(drawn) == 3
+    assert "no memory" in file.getvalue()
+    assert len(file.getvalue().splitlines()) == 1
 
 
 def test_a_retried_cell_that_works_is_no_failure(store):

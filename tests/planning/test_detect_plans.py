@@ -44,8 +44,8 @@ def coco(tmp_path: Path, cache: Path) -> Path:
         (["--task", "detect", "--set", "mixup=0.8"], "mixup=0.8 does not apply to --task detect: leave it out"),
         (["--set", "rois=64"], "rois=64 does not apply to --task classify: leave it out"),
         (["--task", "detect", "--set", "compile=on"], "compile=on does not apply to --task detect: leave it out"),
-        (["--task", "detect", "--recipe", "deit"], "recipe deit is none for --task detect; give quick, 1x, 3x"),
-        (["--recipe", "3x"], "recipe 3x is none for --task classify; give quick, deit, small_data"),
+        (["--task", "detect", "--recipe", "deit"], "recipe deit does not apply to --task detect; give quick, 1x, 3x"),
+        (["--recipe", "3x"], "recipe 3x does not apply to --task classify; give quick, deit, small_data"),
         (["--task", "detect", "--in-memory", "on"], "--in-memory on: images of shapes are decoded or drawn"),
         (
             ["--task", "detect", "--set", "image_size=16"],
@@ -70,8 +70,8 @@ def coco(tmp_path: Path, cache: Path) -> Path:
             "change=class_attention=0 does not apply to --task detect",
         ),
         (["--task", "detect", "--recipe", "1x", "--set", "min_lr_share=0.1"], "min_lr_share=0.1 has no effect without"),
-        (["--task", "detect", "--recipe", "1x"], "a warm-up of 500 steps, and the learning rate falls after 496"),
-        (["--task", "detect", "--set", "warmup_steps=100000"], "and the learning rate ends after 1000: shorten it"),
+        (["--task", "detect", "--recipe", "1x"], "the warm-up takes 500 steps, but the learning rate decays after 496"),
+        (["--task", "detect", "--set", "warmup_steps=100000"], "but training ends after 1000: shorten the warm-up"),
         (["--task", "detect", "--set", "train_sides=4 8"], "train_sides=4 8: must"),
         (["--task", "detect", "--init", ""], "--init '': give folders of cells, with commas between them"),
         (["--task", "detect", "--init", ".", "--scale", "matched"], "--init and --scale matched: trained weights have"),
@@ -191,7 +191,7 @@ def test_detectors_start_from_the_weights_of_their_own_normaliser(cli, coco, tmp
     assert code == 2
     code, _, error = cli("retry", study, "--data", f"coco:{coco}")
     assert code == 2
-    assert "starts from weights: give the same ones with --init" in error
+    assert "starts from weights: give the same --init" in error
 
 
 @pytest.mark.slow
@@ -201,11 +201,11 @@ def test_weights_of_another_net_are_refused_and_named(cli, coco, tmp_path):
         classifier(tmp_path / "other", tmp_path / "images", norm="xnorm", num_heads=1),
         classifier(tmp_path / "grey", tmp_path / "grey-images", norm="xnorm", channels=1),
     )
-    with pytest.raises(UsageError, match=r"--init has weights of xnorm, and none of l2: each arm starts from its own"):
+    with pytest.raises(UsageError, match=r"--init has weights of xnorm but not of l2: give a cell of each arm"):
         find_weights([own], norms=["xnorm", "l2"])
-    with pytest.raises(UsageError, match=r"are both of xnorm; give one"):
+    with pytest.raises(UsageError, match=r"are both cells of xnorm; give one"):
         find_weights([own, own], norms=["xnorm"])
-    with pytest.raises(UsageError, match=r"xnorm is none of the normalisers asked for"):
+    with pytest.raises(UsageError, match=r"xnorm is not an arm of the study; leave it out"):
         find_weights([own], norms=[])
     run = (*DETECT_FROM_WEIGHTS, "--data", f"coco:{coco}", "--norm", "xnorm", "--out", tmp_path / "runs", "--dry-run")
     for cell, message in (

@@ -26,5 +26,5 @@ def test_the_shortest_of_a_few_calls_counts(monkeypatch, calls_s, seconds, num_c
         made.append(now)
 
     monkeypatch.setattr(estimate, "time", types.SimpleNamespace(perf_counter=lambda: now))
-    assert estimate._seconds(call, torch.device("cpu")) == pytest.approx(seconds)
+    assert estimate._time_call(call, torch.device("cpu")) == pytest.approx(seconds)
     assert len(made) == num_calls

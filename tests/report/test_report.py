@@ -9,6 +9,8 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
+from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -24,6 +26,7 @@ from ablations.analysis.results import Results
 from ablations.api import IncompleteStudyWarning, make_report, read_results
 from ablations.config import UsageError
 from ablations.report.checklist import command
+from ablations.report.notebook import html_table
 from ablations.report.page import render
 from ablations.report.text import latex_text
 
@@ -594,3 +597,16 @@ def test_what_draws_ends_with_a_report_that_is_killed():
     process.kill()
     process.wait()
     assert not psutil.wait_procs(drawing, timeout=10)[1]
+
+
+def test_results_show_themselves_in_a_notebook_as_their_main_table_with_its_notes(tmp_path):
+    results = ablations.load(make_study(tmp_path, seeds=6, stories={("l2", 0): "nan"}))
+    html, table = results._repr_html_(), results.main
+    for text in (*(cell for row in table.rows for cell in row), *table.head, *table.notes):
+        assert escape(text) in html
+    assert html.count("<tr>") == 1 + len(table.rows)
+    assert html.count("<li>") == len(table.notes) > 2
+    risky = replace(table, rows=[[EVIL] * len(table.head)], notes=[EVIL], bold=frozenset({(0, 1)}))
+    page = html_table(risky, title=EVIL)
+    assert "<script>" not in page
+    assert page.count("<b>") == 1

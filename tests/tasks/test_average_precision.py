@@ -9,7 +9,7 @@ import pytest
 import torch
 from objects import COCO_IDS, of_pycocotools, shapes_as_coco, write
 
-from ablations.config.task import AP_FIGURES
+from ablations.config.task import AP_METRICS
 from ablations.data.objects.coco import read_coco
 from ablations.data.objects.sample import Files, View, load_view
 from ablations.tasks.detect.scores import detections_of, score
@@ -60,7 +60,7 @@ def test_scores_are_those_of_pycocotools_against_the_file(truth, blur):
     detections = detect(truth, blur=blur)
     figures = score(detections, annotations, range(IMAGES)).metrics
     for kind, name in (("bbox", "box"), ("segm", "mask")):
-        for figure, wanted in zip(AP_FIGURES, of_pycocotools(path, detections, kind), strict=True):
+        for figure, wanted in zip(AP_METRICS, of_pycocotools(path, detections, kind), strict=True):
             ours = figures[f"{name}_{figure}"]
             assert ours == (wanted if wanted is None else pytest.approx(wanted, abs=1e-6))
     assert 0 < figures["box_ap_pct"] <= 100

@@ -15,7 +15,7 @@ from objects import coco_folder, of_pycocotools, write
 from ablations.config import CellConfig, UsageError, recipes
 from ablations.config.make import make_config
 from ablations.config.options import CellOptions
-from ablations.config.task import AP_FIGURES
+from ablations.config.task import AP_METRICS
 from ablations.config.task import METRICS as TASK_METRICS
 from ablations.data import DataInfo, find_objects, prepare_objects
 from ablations.data.modules import make_data
@@ -65,7 +65,7 @@ def test_a_cell_leaves_its_files_and_scores_that_the_original_file_gives_too(coc
     assert detections
     file = Path(coco.root) / "annotations" / "instances_val2017.json"
     for kind, name in (("bbox", "box"), ("segm", "mask")):
-        for figure, wanted in zip(AP_FIGURES, of_pycocotools(file, detections, kind), strict=True):
+        for figure, wanted in zip(AP_METRICS, of_pycocotools(file, detections, kind), strict=True):
             ours = result.fields.get(f"test_{name}_{figure}")
             assert ours == (wanted if wanted is None else pytest.approx(wanted, abs=1e-6))
     truth = json.loads((tmp_path / "examples" / "truth.json").read_text())

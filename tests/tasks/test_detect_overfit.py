@@ -14,7 +14,7 @@ from objects import of_pycocotools, shapes_as_coco, write
 from ablations.config import recipes
 from ablations.config.make import make_config
 from ablations.config.options import CellOptions
-from ablations.config.task import AP_FIGURES
+from ablations.config.task import AP_METRICS
 from ablations.data import DataInfo, find_objects, prepare_objects
 from ablations.data.objects.source import split_objects
 from ablations.engine.cell import run_cell
@@ -94,7 +94,7 @@ def test_a_few_images_are_learnt_by_heart_and_the_original_file_says_so_too(orig
     detections = json.loads((tmp_path / "detections.json").read_text())
     for kind, name in (("bbox", "box"), ("segm", "mask")):
         wanted = of_pycocotools(original[0], detections, kind, images=trained)
-        for figure, value in zip(AP_FIGURES, wanted, strict=True):
+        for figure, value in zip(AP_METRICS, wanted, strict=True):
             ours = result.fields.get(f"test_{name}_{figure}")
             print(f"test_{name}_{figure}: {ours}, pycocotools {value}")
             assert ours == (value if value is None else pytest.approx(value, abs=1e-6))

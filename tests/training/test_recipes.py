@@ -138,7 +138,7 @@ def test_an_experiment_file_names_its_recipe_and_a_flag_wins(cli, tmp_path):
     (tmp_path / "e.yaml").write_text("study: e\nrecipe: deit\nepochs: 6\n")
     run = ("run", "--experiment", tmp_path / "e.yaml", "--dry-run", "--out", tmp_path)
     _, out, _ = cli(*run)
-    assert "the policy's Color, and colour jitter's saturation, change nothing in images of one channel" in out
+    assert "the policy's Color and colour jitter's saturation have no effect on images of one channel" in out
     _, out, _ = cli(*run, "--recipe", "quick")
     assert "colour jitter" not in out
     (tmp_path / "e.yaml").write_text("study: e\nrecipe: diet\n")

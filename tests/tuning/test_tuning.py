@@ -27,8 +27,9 @@ from ablations.data import find_source, prepare
 from ablations.data.location import cache_root
 from ablations.report.checklist import command
 from ablations.store import Store
-from ablations.tuning import JOURNAL, OptunaStudies, confirmation
+from ablations.tuning.mirror import JOURNAL, OptunaStudies
 from ablations.tuning.propose import Ended, propose
+from ablations.tuning.trials import confirmation
 
 SEARCH = "lr=1e-3..1e-1:log,weight_decay=0.01..0.2:log"
 SMALL = ("--smoke", "--set", "train_limit=128", "--set", "depth=1", "--set", "class_attention=0")
@@ -152,7 +153,7 @@ def test_more_trials_keep_those_that_there_are(run_once, cli, tmp_path):
     before = folders(study / "tuning")
     code, out, err = cli("tune", *ARMS, *SMALL, "--trials", 5, "--out", tmp_path)
     assert code == 0, err
-    assert "5 is no power of two" in out
+    assert "5 is not a power of two" in out
     after = folders(tmp_path / NAME / "tuning")
     assert set(before) < set(after)
     assert len(after) == 10
@@ -211,7 +212,7 @@ def test_a_report_of_the_trials_alone_has_their_table(tmp_path, cli):
     assert '<h2 id="main">Trials</h2>' in page
     assert not (tuning / "tables" / "main.md").exists()
     code, _, err = cli("power", tuning)
-    assert (code, "trials are no replicates" in err) == (2, True)
+    assert (code, "trials are not replicates" in err) == (2, True)
 
 
 # Optuna
@@ -441,11 +442,11 @@ def test_an_arm_whose_every_trial_diverges_gets_the_same_points_and_is_confirmed
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "a tuning needs something to search"),
+        ((), "a tuning needs a search"),
         (("--search", "lr"), "--search lr: write FIELD=LOW..HIGH"),
-        (("--search", "lr=1e-4..x"), "--search lr: 'x' is no number"),
-        (("--search", "lr=1..0.1"), "lr: 1..0.1 has no room"),
-        (("--search", "weight_decay=0..0.1:log"), "a range on a log scale begins above 0"),
+        (("--search", "lr=1e-4..x"), "--search lr: 'x' is not a number"),
+        (("--search", "lr=1..0.1"), "lr: 1..0.1 is empty"),
+        (("--search", "weight_decay=0..0.1:log"), "a range on a log scale must start above 0"),
         (("--search", "norm=a..b"), "--search norm: it cannot be searched"),
         (("--search", "seed=1..5"), "--search seed: it cannot be searched"),
         (("--search", "rl=1..5"), "unknown field 'rl'"),
@@ -455,7 +456,7 @@ def test_an_arm_whose_every_trial_diverges_gets_the_same_points_and_is_confirmed
         (("--search", SEARCH, "--set", "lpi=on,off"), "a tuning has one condition, and lpi has several values"),
         (("--search", SEARCH, "--confirm", "9999-10001"), "seed 10000 is one of the trials'"),
         (("--search", SEARCH, "--confirm", "many"), "--confirm many: give how many"),
-        (("--search", "depth=1..3", "--trials", "8"), "8 points of it are only 3 different ones"),
+        (("--search", "depth=1..3", "--trials", "8"), "only 3 of 8 points are distinct"),
         (("--search", "depth=1..30", "--model", "timm:vit_tiny_patch16_224"), "does not apply to timm:"),
     ],
 )
@@ -497,9 +498,9 @@ def test_a_winner_that_was_tested_is_replaced_by_no_other(tmp_path):
     first, *others = stored.points
     changed = first.model_copy(update={"values": first.values | {"lr": 0.05}})
     asked = stored.model_copy(update={"points": (changed, *others)})
-    with pytest.raises(UsageError, match=r"has tested the winners as they were, lr=0\.0") as error:
+    with pytest.raises(UsageError, match=r"has tested an earlier winner of \w+, lr=0\.0") as error:
         extend(stored, asked, named={"norm", "seed"}, ref=None, num_results=12)
-    assert "copy tuned/tuning into a folder of another name" in str(error.value)
+    assert "copy tuned/tuning into a new folder" in str(error.value)
 
 
 def test_winners_are_not_confirmed_before_every_trial_has_an_outcome(tmp_path):
@@ -561,8 +562,8 @@ def test_an_experiment_file_holds_a_tuning(tmp_path, cli):
     ("content", "message"),
     [
         ({"trials": 4}, "trials is for a tuning: give search too"),
-        ({"search": "lr=1e-3..1e-1", "trials": 0}, "trials is a whole number, not 0"),
-        ({"search": 3}, "search is a field with its range a line"),
+        ({"search": "lr=1e-3..1e-1", "trials": 0}, "trials=0: must be greater than or equal to 1"),
+        ({"search": 3}, "search=3: give fields with their ranges"),
         ({"search": {"lr": "1e-3"}}, "write FIELD=LOW..HIGH"),
         ({"search": {"lr": "1e-3..1e-1"}, "seeds": 4}, "trials have seeds of their own"),
         ({"search": {"lr": "1e-3..1e-1"}, "sampler": "grid"}, "sampler=grid: must"),
@@ -588,8 +589,8 @@ def test_a_bad_key_of_a_tuning_is_named(tmp_path, content, message):
 )
 def test_a_place_in_a_range_is_a_value(text, place, value):
     (one,) = parse_search(text).ranges
-    assert one.at(place) == pytest.approx(value)
-    assert isinstance(one.at(place), int) == one.is_integer
+    assert one.value_at(place) == pytest.approx(value)
+    assert isinstance(one.value_at(place), int) == one.is_integer
 
 
 def test_the_points_of_few_are_the_first_of_many_and_the_seed_decides_them():
@@ -603,6 +604,6 @@ def test_the_points_of_few_are_the_first_of_many_and_the_seed_decides_them():
 
 def test_powers_of_two_fill_every_range_evenly():
     for each in parse_search(SEARCH).ranges:
-        places = sorted(each.place(point[each.field]) for point in parse_search(SEARCH).points(16))
+        places = sorted(each.position(point[each.field]) for point in parse_search(SEARCH).points(16))
         assert [int(16 * place) for place in places] == list(range(16))
-    assert Range(field="lr", low=1, high=2).place(1.5) == 0.5
+    assert Range(field="lr", low=1, high=2).position(1.5) == 0.5

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from ablations.config.task import AP_FIGURES
+from ablations.config.task import AP_METRICS
 from ablations.data.objects.annotations import Annotations
 from ablations.data.objects.batches import ObjectEvalBatches
 
@@ -157,10 +157,10 @@ def score(detections: list[dict[str, Any]], annotations: Annotations, images: It
             evaluation.evaluate()
             evaluation.accumulate()
             evaluation.summarize()
-            values = [float(value) for value in evaluation.stats[: len(AP_FIGURES)]]
+            values = [float(value) for value in evaluation.stats[: len(AP_METRICS)]]
             metrics |= {
-                f"{name}_{figure}": None if value < 0 else 100 * value
-                for figure, value in zip(AP_FIGURES, values, strict=True)
+                f"{name}_{metric}": None if value < 0 else 100 * value
+                for metric, value in zip(AP_METRICS, values, strict=True)
             }
             precision[name] = _precision(evaluation)
     return Scores(metrics, precision)

@@ -1,0 +1,399 @@
+"""The options of the commands, each declared once: command line, experiment files and Python arguments follow.
+
+A group has the options that some commands share; a command's model is made of groups.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, PlainValidator, ValidationInfo, model_validator
+
+from ablations.config import parsing
+from ablations.config.declare import Option, Options, Values, field_default, reads
+from ablations.config.errors import UsageError
+from ablations.config.options import EngineOptions, InMemory, Retry, TrainerName
+from ablations.config.search import EXAMPLE, Sampler, Search, parse_search
+from ablations.config.seeds import parse_confirmed, parse_seeds
+from ablations.config.values import check_values, parse_values
+
+DEFAULT_NORMS = ("xnorm", "l2", "single_l2")
+DEFAULT_SEEDS = 8
+"""Enough for six comparisons: 2 / 2^8 x 6 < 0.05."""
+DEFAULT_TRIALS = 16
+
+Rerun = Literal["stale", "all"]
+"""Which finished cells are run again."""
+
+
+def read_values(field: str, value: Values) -> list[Any]:
+    """Read values of a cell's field.
+
+    Raises:
+        UsageError: an unknown field, or a value that it cannot have.
+    """
+    if isinstance(value, str):
+        return parse_values(field, parsing.class_names(value) if field == "classes" else value)
+    return check_values(field, list(value) if isinstance(value, Sequence) else [value])
+
+
+def read_fields(given: Mapping[str, Values] | Sequence[str]) -> dict[str, list[Any]]:
+    """Read values of any fields: by field, or texts ``FIELD=VALUE``.
+
+    Raises:
+        UsageError: a text without a value, a field that comes twice, ``seed``, or anything that `read_values` refuses.
+    """
+    found: dict[str, list[Any]] = {}
+    for field, value in given.items() if isinstance(given, Mapping) else map(_split_setting, given):
+        if field in found:
+            raise UsageError(f"--set {field}: it is given already")
+        if field == "seed":
+            raise UsageError("--set seed: give seeds as --seeds or --seed")
+        found[field] = read_values(field, value)
+    return found
+
+
+def _split_setting(text: str) -> tuple[str, str]:
+    field, equals, value = text.partition("=")
+    if not equals:
+        raise UsageError(f"--set {text}: write FIELD=VALUE or FIELD=VALUE,VALUE")
+    return field, value
+
+
+def read_search(value: str | Mapping[str, Any] | Search) -> Search:
+    """Read the ranges of a search.
+
+    Raises:
+        UsageError: anything else.
+    """
+    if isinstance(value, Search):
+        return value
+    if not isinstance(value, (str, Mapping)):
+        raise ValueError(f"give fields with their ranges, as {EXAMPLE}")
+    return parse_search(value)
+
+
+def _read_own(value: Values, info: ValidationInfo) -> list[Any] | None:
+    return None if value is None else read_values(str(info.field_name), value)
+
+
+FieldValues = Annotated[Values, PlainValidator(_read_own)]
+Folder = Annotated[str | Path, reads(Path)]
+
+
+class FieldOptions(Options):
+    """The fields of the cells; several values make an axis."""
+
+    task: Annotated[FieldValues, Option(by_default=field_default("task"))] = None
+    norm: Annotated[
+        FieldValues, Option(by_default=f"{','.join(DEFAULT_NORMS)}; xnorm if another field is compared")
+    ] = None
+    data: Annotated[FieldValues, Option(by_default="digits, or shapes to detect")] = None
+    classes: Annotated[
+        FieldValues,
+        Option("Classes of a folder: how many, drawn once, or which: a,b or @FILE with one on each line.", "all"),
+    ] = None
+    model: Annotated[FieldValues, Option(by_default="by image size")] = None
+    lr: Annotated[FieldValues, Option(by_default="by recipe and image size")] = None
+    epochs: Annotated[FieldValues, Option(by_default="by recipe and image size")] = None
+    batch_size: Annotated[FieldValues, Option(by_default="by image size")] = None
+    precision: Annotated[FieldValues, Option(by_default=field_default("precision"))] = None
+    scale: Annotated[FieldValues, Option(by_default=field_default("scale"))] = None
+    fields: Annotated[
+        Mapping[str, Values] | Sequence[str],
+        reads(read_fields),
+        Option(
+            "Any other field of list fields; several values, with commas between them, make an axis.",
+            flag="--set",
+            metavar="FIELD=VALUE,...",
+            repeatable=True,
+        ),
+    ] = ()
+
+    @property
+    def asked(self) -> dict[str, list[Any]]:
+        """Values of each field that is given."""
+        own = {name: getattr(self, name) for name in FieldOptions.model_fields if name != "fields"}
+        read = {name: read_values(name, value) for name, value in own.items() if value is not None}
+        return read | read_fields(self.fields)
+
+    @model_validator(mode="after")
+    def _gives_each_field_once(self) -> FieldOptions:
+        for name in read_fields(self.fields):
+            if getattr(self, name, None) is not None:
+                raise UsageError(f"--set {name}: it is given already")
+        return self
+
+
+class SeedOptions(Options):
+    """The replicates of each arm."""
+
+    seeds: Annotated[
+        Values,
+        reads(parse_seeds),
+        Option("Seeds: how many (8: 0 to 7), or which (0-3,7).", str(DEFAULT_SEEDS), metavar="SEEDS"),
+    ] = None
+
+
+class StudyOptions(Options):
+    """The question of a study."""
+
+    recipe: Annotated[str | None, Option("Default values of the training fields: one of list recipes.", "quick")] = None
+    compare: Annotated[str | None, Option("Field whose values are the arms.", "norm", metavar="FIELD")] = None
+    ref: Annotated[str | None, Option("Reference arm.", "xnorm, or the first arm", metavar="ARM")] = None
+    study: Annotated[str | None, Option("Name of the study.", "COMPARE-DATA, of a tuning COMPARE-DATA-tuned")] = None
+
+
+class PluginOption(Options):
+    """Normalisers from elsewhere."""
+
+    plugins: Annotated[
+        Sequence[str],
+        reads(parsing.module_names),
+        Option("Modules that register normalisers.", flag="--plugin", metavar="MODULE", repeatable=True),
+    ] = ()
+
+
+class SearchOptions(Options):
+    """The trials of a tuning and the confirmation of its winners."""
+
+    search: Annotated[
+        str | Mapping[str, str] | Search | None,
+        reads(read_search),
+        Option(f"Searched fields with their ranges, a comma list, as {EXAMPLE}.", metavar="FIELD=LOW..HIGH[:log]"),
+    ] = None
+    trials: Annotated[int | None, Field(ge=1, strict=True), Option("Trials of each arm.", str(DEFAULT_TRIALS))] = None
+    confirm: Annotated[
+        Values,
+        reads(parse_confirmed),
+        Option("Train the winner of each arm on fresh seeds: how many, or which; 0: none.", "none", metavar="SEEDS"),
+    ] = None
+    sampler: Annotated[
+        Sampler | None, Option("sobol: the same points for every arm; tpe: after 8 trials each arm's own.", "sobol")
+    ] = None
+    sampler_seed: Annotated[int | None, Field(ge=0, strict=True), Option("Seed of the points.", "0")] = None
+
+
+class StorageOption(Options):
+    """The database of a tuning."""
+
+    storage: Annotated[
+        str | None,
+        Option("URL of a database for Optuna's studies.", "a journal file in the folder of the trials", metavar="URL"),
+    ] = None
+
+
+class OutOption(Options):
+    """The place of the studies."""
+
+    out: Annotated[Folder, Option("Folder that holds the studies.")] = "runs"
+
+
+class ExperimentOption(Options):
+    """A study or tuning that a file describes."""
+
+    experiment: Annotated[
+        str | Path | None,
+        Option(
+            "Experiment file (YAML), or the name of one of list experiments; options override it.", metavar="FILE|NAME"
+        ),
+    ] = None
+
+
+class DataRootOption(Options):
+    """The place of downloaded data."""
+
+    data_root: Annotated[Folder, Option("Folder of torchvision's data sets.")] = "data"
+
+
+class DataOptions(Options):
+    """The reading of the data."""
+
+    download: Annotated[bool, Option("Download missing data.")] = False
+    in_memory: Annotated[
+        InMemory, Option("Folders of images: decode them once (on), stream them (off), or decide by size (auto).")
+    ] = "auto"
+
+
+class DevicesOption(Options):
+    """The devices to train on."""
+
+    devices: Annotated[
+        str | Sequence[str] | None,
+        reads(parsing.devices),
+        Option(
+            "Devices to train on: auto, cpu, mps, or several GPUs: 0,1 or cuda:0,cuda:1.", "auto", metavar="DEVICE,..."
+        ),
+    ] = None
+
+
+class InitOption(Options):
+    """The weights that detectors start from."""
+
+    init: Annotated[
+        str | Path | Sequence[str | Path],
+        reads(parsing.folders),
+        Option(
+            "Folders of trained classifiers' cells, a comma list: the detectors of each normaliser start from its "
+            "weights.",
+            metavar="PATH,...",
+        ),
+    ] = ()
+
+
+class AgainOptions(Options):
+    """The cells of earlier runs that are run again."""
+
+    retry: Annotated[
+        Retry, Option("Failed cells to run again: failed, oom, all (diverged ones too), none (and no second attempt).")
+    ] = "failed"
+    rerun: Annotated[
+        Rerun | None, Option("Finished cells to run again: stale (from another numerics version), or all.")
+    ] = None
+
+
+class EngineFlags(Options):
+    """The running of the cells; none of it changes a number."""
+
+    jobs: Annotated[
+        int | str,
+        reads(parsing.count),
+        Option("Concurrent cells on a CPU; auto: one for each core, at most 8.", metavar="N"),
+    ] = parsing.AUTO
+    jobs_per_gpu: Annotated[
+        int | str,
+        reads(parsing.count),
+        Option("Concurrent cells on each GPU; auto: as memory allows, at most one for each core, and 8.", metavar="N"),
+    ] = parsing.AUTO
+    timeout: Annotated[
+        str | float | timedelta | None,
+        reads(parsing.seconds),
+        Option("Time limit of a cell: 90s, 30m, 2h.", "none", metavar="TIME"),
+    ] = None
+    memory_per_cell: Annotated[
+        str | float | None,
+        reads(parsing.mebibytes),
+        Option("Memory limit of a cell: 800MiB, 4GiB.", "free memory, divided by the concurrent cells", metavar="SIZE"),
+    ] = None
+    fail_fast: Annotated[bool, Option("Start no more cells after the first failure.")] = False
+    max_failures: Annotated[
+        int | None,
+        Field(ge=1, strict=True),
+        Option("Start no more cells after this many failures.", "no limit", metavar="N"),
+    ] = None
+    checkpoint_every: Annotated[
+        str | int | timedelta,
+        reads(parsing.interval),
+        Option("Epochs between checkpoints, or time, also within an epoch: 10m; auto; 0: none.", metavar="N|TIME"),
+    ] = parsing.AUTO
+    trainer: Annotated[
+        TrainerName, Option("Training loop: the lean one, or Lightning's Trainer; the numbers are the same.")
+    ] = "lean"
+    save_weights: Annotated[
+        Literal["none", "last"], Option("Weights to keep; last: weights.safetensors in each cell's folder.")
+    ] = "none"
+    log: Annotated[
+        str | Sequence[str],
+        reads(parsing.names),
+        Option("Loggers of Lightning to attach: tensorboard,wandb.", metavar="NAME,..."),
+    ] = ()
+    workers: Annotated[
+        int | str,
+        reads(partial(parsing.count, least=0)),
+        Option("Processes of each cell that decode streamed images; auto: one for each unused core.", metavar="N"),
+    ] = parsing.AUTO
+
+    @model_validator(mode="after")
+    def _has_one_limit(self) -> EngineFlags:
+        if self.fail_fast and self.max_failures is not None:
+            raise UsageError("give --fail-fast or --max-failures, not both")
+        return self
+
+    def engine(self, *, retry: Retry) -> EngineOptions:
+        """Return what the engine takes.
+
+        Args:
+            retry: which cells of earlier runs are run again.
+        """
+        return EngineOptions(
+            jobs=parsing.count(self.jobs),
+            jobs_per_gpu=parsing.count(self.jobs_per_gpu),
+            timeout_s=parsing.seconds(self.timeout),
+            memory_per_cell_mib=parsing.mebibytes(self.memory_per_cell),
+            retry=retry,
+            max_failures=1 if self.fail_fast else self.max_failures,
+            checkpoint_every=parsing.interval(self.checkpoint_every),
+            trainer=self.trainer,
+            save_weights=self.save_weights == "last",
+            loggers=parsing.names(self.log),
+            workers=parsing.count(self.workers, least=0),
+        )
+
+
+class ShardOption(Options):
+    """A part of a study's cells."""
+
+    shard: Annotated[
+        str | tuple[int, int],
+        reads(parsing.shard),
+        Option("Run part I of N of the cells, as in a job array.", "all cells", metavar="I/N"),
+    ] = (1, 1)
+
+
+class SmokeOption(Options):
+    """A short run."""
+
+    smoke: Annotated[
+        bool, Option("Run 1 epoch on 256 images with 2 seeds (and 2 trials of a tuning), in a study of its own.")
+    ] = False
+
+
+class RunOptions(
+    FieldOptions,
+    SeedOptions,
+    StudyOptions,
+    PluginOption,
+    ExperimentOption,
+    OutOption,
+    DataRootOption,
+    DataOptions,
+    DevicesOption,
+    EngineFlags,
+    AgainOptions,
+    InitOption,
+    ShardOption,
+    SmokeOption,
+):
+    """Options of ``run``."""
+
+
+class TuneOptions(
+    SearchOptions,
+    StorageOption,
+    FieldOptions,
+    StudyOptions,
+    PluginOption,
+    ExperimentOption,
+    OutOption,
+    DataRootOption,
+    DataOptions,
+    DevicesOption,
+    EngineFlags,
+    AgainOptions,
+    InitOption,
+    SmokeOption,
+):
+    """Options of ``tune``."""
+
+
+class BuildOptions(FieldOptions, DataRootOption, DataOptions):
+    """Options of `ablations.build`."""
+
+    norm: Annotated[FieldValues, Option()] = "xnorm"
+    seed: Annotated[int, Field(ge=0, strict=True), Option()] = 0
+    recipe: Annotated[str, Option("Default values of the training fields: one of list recipes.")] = "quick"
+    workers: Annotated[int, Field(ge=0, strict=True), Option("Processes that decode streamed images.")] = 0

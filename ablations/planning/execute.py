@@ -1,0 +1,69 @@
+"""Carry out a plan: write the study and run its cells."""
+
+from __future__ import annotations
+
+import importlib
+import time
+from collections.abc import Callable
+
+from ablations.config import UsageError
+from ablations.engine.watcher import Watcher
+from ablations.planning.plan import Plan
+
+OPENING_S = 5.0
+"""Seconds that another runner, which is about to begin the same study, has to write its question."""
+
+LOADED_AHEAD = ("ablations.report", "matplotlib.backends.backend_agg", "matplotlib.backends.backend_pdf")
+"""Modules of the report, loaded before the first cell, while the workers load."""
+
+
+def execute(plan: Plan, *, watcher: Watcher, wrap: Callable[[Watcher], Watcher] | None = None) -> None:
+    """Write the study and run the cells that are to be run.
+
+    Args:
+        plan: study and cells.
+        watcher: is notified of what happens.
+        wrap: wraps the watcher once the study is written.
+
+    Raises:
+        UsageError: the folder cannot be written, or was given another question since the plan was made.
+        Interrupted: the run was stopped; finished cells are kept.
+        RunStopped: too many cells failed, or the disk is full; finished cells are kept.
+    """
+    with plan.store.opened() as is_first:
+        _write_study(plan, is_first=is_first)
+        if wrap is not None:
+            watcher = wrap(watcher)
+        if plan.todo:
+            _run(plan, watcher=watcher)
+
+
+def _write_study(plan: Plan, *, is_first: bool) -> None:
+    """Write study.yaml, unless another runner has begun or extended the study since the plan was made."""
+    deadline = time.monotonic() + OPENING_S
+    is_behind = not is_first and not plan.is_begun  # another has begun the study since, and its question comes first
+    while is_behind and plan.store.study_text == plan.study_text and time.monotonic() < deadline:
+        if plan.store.exists and plan.store.read_study() == plan.study:
+            return
+        time.sleep(0.05)
+    if plan.store.study_text == plan.study_text:
+        plan.store.write_study(plan.study)
+    elif plan.store.read_study() != plan.study:
+        raise UsageError(f"{plan.store.folder} was changed by another runner meanwhile: run the command again")
+
+
+def _run(plan: Plan, *, watcher: Watcher) -> None:
+    from ablations.engine.local import Runner
+
+    for name in LOADED_AHEAD:
+        importlib.import_module(name)
+    Runner(
+        plan.todo,
+        study=plan.study,
+        store=plan.store,
+        infos=plan.infos,
+        devices=plan.devices,
+        options=plan.engine,
+        records=plan.records,
+        watcher=watcher,
+    ).run()

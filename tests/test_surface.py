@@ -1,0 +1,88 @@
+"""The options of commands, experiment files and Python functions, from their one definition."""
+
+from __future__ import annotations
+
+import inspect
+import re
+
+import pytest
+from surface import FILE, describe
+
+import ablations
+from ablations.cli import bench, clean, look, run
+from ablations.config import UsageError
+from ablations.config.cell import FIELDS
+from ablations.config.commands import BuildOptions, FieldOptions, RunOptions, TuneOptions
+from ablations.config.declare import Options, declared, read_options
+from ablations.config.experiment import Experiment
+
+MODELS = [
+    model
+    for module in (run, look, clean, bench)
+    for model in vars(module).values()
+    if inspect.isclass(model) and issubclass(model, Options) and model.__module__ == module.__name__
+]
+FUNCTIONS = {"run": RunOptions, "tune": TuneOptions, "build": BuildOptions}
+
+
+def test_the_surface_is_the_committed_one():
+    assert describe() == FILE.read_text(), "run python tests/surface.py if the change is meant"
+
+
+@pytest.mark.parametrize("model", [*MODELS, *FUNCTIONS.values(), Experiment], ids=lambda model: model.__name__)
+def test_every_option_is_described_in_a_sentence(model):
+    for option in declared(model):
+        assert re.fullmatch(r"[A-Za-z0-9].*\.", option.help), option.name
+
+
+def test_every_field_with_a_flag_is_an_option():
+    assert {*FieldOptions.model_fields} - {"fields"} == {
+        name for name, field in FIELDS.items() if field.traits.has_flag
+    }
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_function_has_the_options_as_arguments_and_explains_each(name):
+    function = getattr(ablations, name)
+    options = declared(FUNCTIONS[name])
+    parameters = inspect.signature(function).parameters
+    assert list(parameters) == [option.name for option in options]
+    assert all(each.kind is inspect.Parameter.KEYWORD_ONLY for each in parameters.values())
+    doc = " ".join(inspect.getdoc(function).split())
+    for option in options:
+        assert f"{option.name}: {' '.join(option.help.split())}" in doc
+    assert doc.index("Args:") < doc.index("Raises:")
+    assert "as --" not in doc
+
+
+def test_an_unknown_argument_is_one_line_with_the_nearest():
+    with pytest.raises(UsageError, match=r"^unknown argument 'nrom', did you mean 'norm'\? Valid: task, norm"):
+        ablations.run(nrom="l2")
+    with pytest.raises(TypeError, match="keyword arguments only"):
+        ablations.run("l2")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"timeout": "soon"}, "timeout=soon: give 90s, 30m or 2h"),
+        ({"retry": "some"}, "retry=some: must be 'failed', 'oom', 'all' or 'none'"),
+        ({"lr": 0.1, "fields": {"lr": 0.2}}, "--set lr: it is given already"),
+        ({"fields": {"seed": 3}}, "--set seed: give seeds as --seeds or --seed"),
+        ({"plugins": "mine"}, "plugins=mine: give a list of module names"),
+        ({"max_failures": True}, "max_failures=True: must be a valid integer"),
+    ],
+)
+def test_a_wrong_argument_is_one_line(given, message):
+    with pytest.raises(UsageError) as error:
+        ablations.run(**given)
+    assert str(error.value) == message
+
+
+def test_texts_and_python_values_ask_for_the_same():
+    texts = {"norm": "xnorm,l2", "lr": "1e-3", "seeds": "0-1", "fields": ["depth=1,2"], "timeout": "30m", "jobs": "2"}
+    values = {"norm": ["xnorm", "l2"], "lr": 1e-3, "seeds": 2, "fields": {"depth": [1, 2]}, "timeout": 1800, "jobs": 2}
+    one, other = (read_options(RunOptions, given) for given in (texts, values))
+    assert one.asked == other.asked == {"norm": ["xnorm", "l2"], "lr": [1e-3], "depth": [1, 2]}
+    assert one.engine(retry="failed") == other.engine(retry="failed")
+    assert one.seeds == other.seeds == [0, 1]
