@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -231,7 +232,7 @@ def _detected(folder: Path, cell: CellConfig, story: str) -> dict[str, float]:
     found = [{**box, "score": score, "segmentation": outline} for score in (0.9, 0.3)]
     (folder / "examples").mkdir()
     (folder / "examples" / "truth.json").write_text(json.dumps(truth))
-    (folder / "detections.json").write_text(json.dumps(found))
+    (folder / "detections.json.bz2").write_bytes(bz2.compress(json.dumps(found).encode()))
     for image in (7, 8):
         Image.new("RGB", (40, 30), "teal").save(folder / "examples" / f"{image}.jpg")
     figures = {

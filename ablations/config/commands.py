@@ -16,10 +16,10 @@ from pydantic import Field, PlainValidator, ValidationInfo, model_validator
 from ablations.config import parsing
 from ablations.config.declare import Option, Options, Values, field_default, reads
 from ablations.config.errors import UsageError
+from ablations.config.field_values import read_fields, read_search, read_values
 from ablations.config.options import EngineOptions, InMemory, Retry, TrainerName
-from ablations.config.search import EXAMPLE, Sampler, Search, parse_search
+from ablations.config.search import EXAMPLE, Sampler, Search
 from ablations.config.seeds import parse_confirmed, parse_seeds
-from ablations.config.values import check_values, parse_values
 
 DEFAULT_NORMS = ("xnorm", "l2", "single_l2")
 DEFAULT_SEEDS = 8
@@ -28,53 +28,6 @@ DEFAULT_TRIALS = 16
 
 Rerun = Literal["stale", "all"]
 """Which finished cells are run again."""
-
-
-def read_values(field: str, value: Values) -> list[Any]:
-    """Read values of a cell's field.
-
-    Raises:
-        UsageError: an unknown field, or a value that it cannot have.
-    """
-    if isinstance(value, str):
-        return parse_values(field, parsing.class_names(value) if field == "classes" else value)
-    return check_values(field, list(value) if isinstance(value, Sequence) else [value])
-
-
-def read_fields(given: Mapping[str, Values] | Sequence[str]) -> dict[str, list[Any]]:
-    """Read values of any fields: by field, or texts ``FIELD=VALUE``.
-
-    Raises:
-        UsageError: a text without a value, a field that comes twice, ``seed``, or anything that `read_values` refuses.
-    """
-    found: dict[str, list[Any]] = {}
-    for field, value in given.items() if isinstance(given, Mapping) else map(_split_setting, given):
-        if field in found:
-            raise UsageError(f"--set {field}: it is given already")
-        if field == "seed":
-            raise UsageError("--set seed: give seeds as --seeds or --seed")
-        found[field] = read_values(field, value)
-    return found
-
-
-def _split_setting(text: str) -> tuple[str, str]:
-    field, equals, value = text.partition("=")
-    if not equals:
-        raise UsageError(f"--set {text}: write FIELD=VALUE or FIELD=VALUE,VALUE")
-    return field, value
-
-
-def read_search(value: str | Mapping[str, Any] | Search) -> Search:
-    """Read the ranges of a search.
-
-    Raises:
-        UsageError: anything else.
-    """
-    if isinstance(value, Search):
-        return value
-    if not isinstance(value, (str, Mapping)):
-        raise ValueError(f"give fields with their ranges, as {EXAMPLE}")
-    return parse_search(value)
 
 
 def _read_own(value: Values, info: ValidationInfo) -> list[Any] | None:
@@ -347,9 +300,9 @@ class ShardOption(Options):
 class SmokeOption(Options):
     """A short run."""
 
-    smoke: Annotated[
-        bool, Option("Run 1 epoch on 256 images with 2 seeds (and 2 trials of a tuning), in a study of its own.")
-    ] = False
+    smoke: Annotated[bool, Option("Run 1 epoch, 256 images, 2 seeds, of a tuning 2 trials, in a study of its own.")] = (
+        False
+    )
 
 
 class RunOptions(

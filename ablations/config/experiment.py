@@ -12,9 +12,10 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from ablations.config.cell import FIELDS
 from ablations.config.claim import Claim, parse_claims
-from ablations.config.commands import PluginOption, SearchOptions, SeedOptions, StudyOptions, read_values
+from ablations.config.commands import PluginOption, SearchOptions, SeedOptions, StudyOptions
 from ablations.config.declare import Option, read_options
 from ablations.config.errors import UsageError
+from ablations.config.field_values import read_values
 from ablations.config.seeds import parse_seeds
 from ufo.registry import unknown_name
 

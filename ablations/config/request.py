@@ -10,9 +10,10 @@ from typing import Any, TypeVar
 from ablations.config import Study, UsageError
 from ablations.config.cell import FIELDS
 from ablations.config.claim import Claim
-from ablations.config.commands import DEFAULT_TRIALS, Rerun, RunOptions, TuneOptions, read_search
+from ablations.config.commands import DEFAULT_TRIALS, Rerun, RunOptions, TuneOptions
 from ablations.config.effects import without_foreign
 from ablations.config.experiment import Experiment, load_experiment
+from ablations.config.field_values import read_search
 from ablations.config.options import EngineOptions, InMemory
 from ablations.config.parsing import devices, folders, shard
 from ablations.config.search import EXAMPLE, FIRST_TRIAL_SEED, Point, Search

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import bz2
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -57,13 +59,28 @@ def read_examples(cells: pd.DataFrame, records: Sequence[CellRecord], problems: 
         if record.config.id not in first:
             continue
         try:
-            truth = json.loads((record.folder / "examples" / "truth.json").read_text())
-            found = json.loads((record.folder / "detections.json").read_text())
+            truth = _read_json(record.folder / "examples" / "truth.json")
+            plain = record.folder / "detections.json"  # of earlier versions
+            packed = plain.with_suffix(".json.bz2")
+            found = _read_json(plain if plain.exists() and not packed.exists() else packed)
             rows += [{"cell": record.config.id, **row} for row in _objects(record, truth, found)]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError) as error:
             problems.append(f"{record.folder.name}: its examples cannot be read: {' '.join(str(error).split())}")
     read = pd.DataFrame(rows, columns=list(EXAMPLES))
     return cells[list(KEYS)].merge(read, on="cell", validate="one_to_many")
+
+
+def _read_json(path: Path) -> Any:
+    """Return the value in a JSON file, which bzip2 may have compressed.
+
+    Raises:
+        ValueError: the file is missing or damaged, in one line with its name.
+    """
+    try:
+        content = path.read_bytes()
+        return json.loads(bz2.decompress(content) if path.suffix == ".bz2" else content)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path.name}: {getattr(error, 'strerror', None) or error}") from error
 
 
 def _objects(record: CellRecord, truth: dict[str, Any], found: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -72,12 +89,8 @@ def _objects(record: CellRecord, truth: dict[str, Any], found: list[dict[str, An
     orders = {number: place for place, number in enumerate(names)}
     rows: list[dict[str, Any]] = []
     for image in truth["images"]:
-        common = {
-            "path": str(record.folder / "examples" / f"{image['id']}.jpg"),
-            "image_id": image["id"],
-            "height": image["height"],
-            "width": image["width"],
-        }
+        common = {"path": str(record.folder / "examples" / f"{image['id']}.jpg"), "image_id": image["id"]}
+        common |= {side: image[side] for side in ("height", "width")}
         for is_truth, objects in ((True, truth["annotations"]), (False, found)):
             own = [each for each in objects if each["image_id"] == image["id"]]
             rows += [

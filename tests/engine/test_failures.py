@@ -57,7 +57,7 @@ def test_fail_fast_starts_no_more(cli, tmp_path):
     run = ("run", "--norm", "raises,xnorm,l2", "--plugin", "arms", "--seeds", 3, *QUICK, "--out", tmp_path)
     code, out, _ = cli(*run, "--fail-fast", "--jobs", 1)
     assert code == 3
-    assert "stopped: 1 cell failed (--max-failures 1); what is finished is kept" in out
+    assert "stopped: 1 cell failed (--max-failures 1); finished cells are kept" in out
     assert set(outcomes(tmp_path)) == {"raises-s0"}
     code, out, _ = cli(*run, "--max-failures", 2, "--jobs", 1)
     assert code == 1

@@ -242,7 +242,7 @@ def test_a_signal_to_the_whole_group_fails_no_cell(tmp_path):
     os.killpg(process.pid, signal.SIGTERM)
     code, out, _ = finish(process, within_s=30)
     assert code == 130
-    assert "interrupted: what is finished is kept" in out
+    assert "interrupted: finished cells are kept" in out
     assert "killed" not in out
     assert cells(tmp_path) == {}
 
@@ -279,7 +279,7 @@ def test_a_full_disk_stops_the_run_and_what_is_missing_runs_when_there_is_room(f
         print(printed)
         assert (code, err) == (1, "")
         assert "stopped: the disk of" in printed
-        assert "is full; free some space and run the same command again; what is finished is kept" in printed
+        assert "is full; free some space and run the same command again; finished cells are kept" in printed
         num_kept = len(cells(out))
         assert 0 < num_kept < len(undisturbed)
         assert partials(out) == []

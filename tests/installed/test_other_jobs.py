@@ -19,7 +19,7 @@ def test_detection(ablations, tmp_path):
     out = ablations("run", "--task", "detect", "--norm", "xnorm,softmax", "--seeds", 1, "--smoke", folder=tmp_path)
     assert "] softmax seed 0: ok  test mask AP" in out
     study = tmp_path / "runs" / "norm-shapes-smoke"
-    assert len(list(study.glob("cells/*/detections.json"))) == 2
+    assert len(list(study.glob("cells/*/detections.json.bz2"))) == 2
     assert (study / "figures" / "test_ap.png").stat().st_size > 0
 
 

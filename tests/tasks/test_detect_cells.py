@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import json
 import shutil
 from pathlib import Path
@@ -25,7 +26,7 @@ from ablations.tasks.detect.detector import Detector
 from ablations.tasks.make import make_module
 from ufo.scale import attention_layers, rms
 
-FILES = {"metrics.csv", "probes.csv", "timing.csv", "log.txt", "detections.json", "precision.csv", "examples"}
+FILES = {"metrics.csv", "probes.csv", "timing.csv", "log.txt", "detections.json.bz2", "precision.csv", "examples"}
 TINY = {"fpn_dim": 16, "box_dim": 32, "mask_dim": 16, "rois": 16, "proposals": 40, "most_found": 10, "patch": 8}
 SIDE = 64
 
@@ -50,7 +51,7 @@ def run(info: DataInfo, folder: Path, *, options: CellOptions = CellOptions(), *
 
 
 def metrics(folder: Path) -> bytes:
-    return b"".join((folder / name).read_bytes() for name in ("metrics.csv", "probes.csv", "detections.json"))
+    return b"".join((folder / name).read_bytes() for name in ("metrics.csv", "probes.csv", "detections.json.bz2"))
 
 
 def test_a_cell_leaves_its_files_and_scores_that_the_original_file_gives_too(coco, tmp_path):
@@ -61,8 +62,10 @@ def test_a_cell_leaves_its_files_and_scores_that_the_original_file_gives_too(coc
     assert frame["epoch"].tolist() == [1, 2]
     parts = frame.filter(regex="^train_loss_").sum(axis=1)
     assert parts.tolist() == pytest.approx(frame["train_loss"].tolist())
-    detections = json.loads((tmp_path / "detections.json").read_text())
+    content = (tmp_path / "detections.json.bz2").read_bytes()
+    detections = json.loads(bz2.decompress(content))
     assert detections
+    assert content == bz2.compress(json.dumps(detections).encode())  # nothing else: equal lists are equal files
     file = Path(coco.root) / "annotations" / "instances_val2017.json"
     for kind, name in (("bbox", "box"), ("segm", "mask")):
         for figure, wanted in zip(AP_METRICS, of_pycocotools(file, detections, kind), strict=True):
@@ -192,7 +195,7 @@ def test_a_cell_scored_on_validation_opens_no_file_of_the_test_split(coco, tmp_p
     result = run(coco, tmp_path / "cell", scored_on="val", epochs=1)
     assert result.outcome == "ok", result.detail
     assert result.fields["val_mask_ap_pct"] is not None
-    assert not (tmp_path / "cell" / "detections.json").exists()
+    assert not (tmp_path / "cell" / "detections.json.bz2").exists()
 
 
 def test_images_without_objects_are_nothing_to_be_scored_by(tmp_path, cache):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import json
 import shutil
 from pathlib import Path
@@ -91,7 +92,7 @@ def test_a_few_images_are_learnt_by_heart_and_the_original_file_says_so_too(orig
     config = make_config(base | own | arm | size["fields"])
     result = run_cell(config, info, folder=tmp_path, device=torch.device("cpu"), options=CellOptions())
     assert result.outcome == "ok", result.detail
-    detections = json.loads((tmp_path / "detections.json").read_text())
+    detections = json.loads(bz2.decompress((tmp_path / "detections.json.bz2").read_bytes()))
     for kind, name in (("bbox", "box"), ("segm", "mask")):
         wanted = of_pycocotools(original[0], detections, kind, images=trained)
         for figure, value in zip(AP_METRICS, wanted, strict=True):

@@ -1,7 +1,11 @@
-"""Detection and instance segmentation: the losses of a batch, and the metrics of an evaluation."""
+"""Detection and instance segmentation: the losses of a batch, and the metrics of an evaluation.
+
+A cell's detections are ``detections.json.bz2``: COCO's results format, compressed by bzip2, which stores no timestamp.
+"""
 
 from __future__ import annotations
 
+import bz2
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -28,8 +32,8 @@ NO_LEARNING_PCT = 0.5
 PER_EPOCH = ("box_ap_pct", "box_ap50_pct", "mask_ap_pct", "mask_ap50_pct")
 """Validation metrics recorded after each epoch."""
 
-DETECTIONS = "detections.json"
-"""Detections in the test images, in COCO's format."""
+DETECTIONS = "detections.json.bz2"
+"""Detections in the test images, in COCO's format, compressed."""
 
 PRECISION = "precision.csv"
 """Precision by recall on the test images."""
@@ -145,7 +149,7 @@ class Detector(CellModule):
 
     def write_test(self, folder: Path) -> None:
         """Write the detections, the precision at each recall, and a few images."""
-        (folder / DETECTIONS).write_text(json.dumps(self.test_precision.found))
+        (folder / DETECTIONS).write_bytes(bz2.compress(json.dumps(self.test_precision.found).encode()))
         write_examples(folder / EXAMPLES, _objects(self.trainer.test_dataloaders))
         write_precision(folder / PRECISION, self.test_precision.scores())
 

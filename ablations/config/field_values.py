@@ -1,0 +1,59 @@
+"""Values of a cell's fields and ranges of a search, as options give them: text or Python values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ablations.config.declare import Values
+from ablations.config.errors import UsageError
+from ablations.config.parsing import class_names
+from ablations.config.search import EXAMPLE, Search, parse_search
+from ablations.config.values import check_values, parse_values
+
+
+def read_values(field: str, value: Values) -> list[Any]:
+    """Read values of a cell's field.
+
+    Raises:
+        UsageError: an unknown field, or a value that it cannot have.
+    """
+    if isinstance(value, str):
+        return parse_values(field, class_names(value) if field == "classes" else value)
+    return check_values(field, list(value) if isinstance(value, Sequence) else [value])
+
+
+def read_fields(given: Mapping[str, Values] | Sequence[str]) -> dict[str, list[Any]]:
+    """Read values of any fields: by field, or texts ``FIELD=VALUE``.
+
+    Raises:
+        UsageError: a text without a value, a field that comes twice, ``seed``, or anything that `read_values` refuses.
+    """
+    found: dict[str, list[Any]] = {}
+    for field, value in given.items() if isinstance(given, Mapping) else map(_split_setting, given):
+        if field in found:
+            raise UsageError(f"--set {field}: it is given already")
+        if field == "seed":
+            raise UsageError("--set seed: give seeds as --seeds or --seed")
+        found[field] = read_values(field, value)
+    return found
+
+
+def _split_setting(text: str) -> tuple[str, str]:
+    field, equals, value = text.partition("=")
+    if not equals:
+        raise UsageError(f"--set {text}: write FIELD=VALUE or FIELD=VALUE,VALUE")
+    return field, value
+
+
+def read_search(value: str | Mapping[str, Any] | Search) -> Search:
+    """Read the ranges of a search.
+
+    Raises:
+        UsageError: anything else.
+    """
+    if isinstance(value, Search):
+        return value
+    if not isinstance(value, (str, Mapping)):
+        raise ValueError(f"give fields with their ranges, as {EXAMPLE}")
+    return parse_search(value)
