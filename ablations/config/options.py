@@ -1,4 +1,4 @@
-"""How a study is run: what of a run changes no result, and so stands in no cell's configuration."""
+"""Options of the engine: how cells are run. None of them changes a result, so no cell's configuration has them."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from datetime import timedelta
 from typing import Literal
 
 Retry = Literal["failed", "oom", "all", "none"]
-"""Which cells of earlier runs are run again: those that failed, those that failed for want of memory, those that
-diverged too, or none. With ``none`` a cell gets no second attempt within a run either."""
+"""Failed cells of earlier runs to run again; ``oom``: only those without enough memory; ``all``: diverged ones too.
 
+With ``none``, a cell has no second attempt within a run either.
+"""
 
 InMemory = Literal["auto", "on", "off"]
 """Whether folders of images are decoded once and kept in memory, streamed, or the former if they are small enough."""
@@ -17,23 +18,23 @@ InMemory = Literal["auto", "on", "off"]
 TrainerName = Literal["lean", "lightning"]
 
 LOGGERS = ("tensorboard", "wandb")
-"""Lightning's loggers that can be attached; each is named as the package that it needs."""
+"""Loggers of Lightning that can be attached, by the name of the package that each needs."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CellOptions:
-    """How one cell is run.
+    """Options of one cell.
 
     Args:
-        checkpoint_every: epochs between two checkpoints, or time, within an epoch too; 0: none; None: at the end of an
-            epoch when a minute has passed since the last, within one when ten have.
-        trainer: that trains it: our lean loop, or Lightning's Trainer, to the same numbers.
-        save_weights: whether the last weights are kept, as safetensors.
-        loggers: names of Lightning's loggers to attach.
-        log_folder: where loggers write; its name is the run's, and that two levels above it the project's.
-        memory_mib: limit of the memory that the cell allocates, of the device's on a GPU; None: none.
-        workers: processes that decode streamed images; 0: the cell's own does.
-        weights: file of the weights that its net starts from; empty: from its seed's.
+        checkpoint_every: Epochs between checkpoints, or time, also within an epoch; 0: none; None: at the end of an
+            epoch after a minute, within an epoch after ten.
+        trainer: The lean loop, or Lightning's Trainer; the numbers are the same.
+        save_weights: Whether the last weights are kept as safetensors.
+        loggers: Names of Lightning's loggers to attach.
+        log_folder: Folder of the loggers; its name is the run's, and the name two levels above it the project's.
+        memory_mib: Limit of the memory that the cell allocates, on the device; None: no limit.
+        workers: Number of processes that decode streamed images; 0: the cell's own process decodes.
+        weights: File of the weights that the net starts from; empty: weights drawn from the seed.
     """
 
     checkpoint_every: int | timedelta | None = None
@@ -48,21 +49,17 @@ class CellOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class EngineOptions:
-    """How the cells of a study are run.
+    """Options of a study's cells; those not described here are as in `CellOptions`.
 
     Args:
-        jobs: cells side by side on a CPU; None: one for each core, 8 at most.
-        jobs_per_gpu: cells side by side on each GPU; None: from the memory that the first cell takes.
-        timeout_s: seconds after which an attempt is ended; None: none.
-        memory_per_cell_mib: limit of a cell's memory; None: what is free, divided by the cells side by side.
-        retry: which cells of earlier runs are run again.
-        max_failures: failed cells after which no more are started; None: no limit.
-        checkpoint_every: as in `CellOptions`.
-        trainer: as in `CellOptions`.
-        save_weights: whether the last weights are kept.
-        loggers: names of Lightning's loggers to attach.
-        workers: processes of a cell that decode streamed images; None: the cores that the cells themselves leave.
-        weights: normaliser, and file of the weights that its nets start from.
+        jobs: Number of concurrent cells on a CPU; None: one for each core, at most 8.
+        jobs_per_gpu: Number of concurrent cells on each GPU; None: from the memory of the first cell.
+        timeout_s: Time limit of an attempt in seconds; None: no limit.
+        memory_per_cell_mib: Memory limit of a cell; None: the free memory divided by the concurrent cells.
+        retry: Cells of earlier runs to run again.
+        max_failures: Number of failed cells after which no more are started; None: no limit.
+        workers: Number of decoding processes of a cell; None: the cores that the cells leave unused.
+        weights: Pairs of a normaliser and the file of the weights that its nets start from.
     """
 
     jobs: int | None = None
