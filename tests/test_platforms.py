@@ -33,6 +33,7 @@ def test_a_command_on_windows_names_wsl_in_one_line(arguments):
     assert "WSL" in done.stderr
 
 
+@pytest.mark.process
 def test_python_on_windows_says_the_same():
     done = run(
         ON_WINDOWS + "import ablations\ntry:\n    ablations.run\nexcept ImportError as error:\n    print(error)\n"

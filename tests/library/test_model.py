@@ -332,7 +332,9 @@ def test_a_fixed_table_fits_any_input_exactly_and_is_no_weight():
     assert torch.equal(small(images), large(images))
 
 
-@pytest.mark.parametrize("name", list(SIZES))
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name == "ufo_vit_b" else ()) for name in SIZES]
+)
 def test_weights_of_every_size_load_strictly_after_a_round_trip(name, tmp_path):
     with torch.device("meta"):
         blank = build(name)

@@ -402,7 +402,6 @@ def test_panels_say_once_what_holds_for_all_and_no_title_covers_another():
     assert [axes.get_legend() is not None for axes in figure.axes] == [False, False, True]
 
 
-@pytest.mark.process
 @dataclass(frozen=True)
 class Marked(FigureSpec):
     """A figure that leaves a file, its title, when it is drawn; one of the part "broken" raises."""
@@ -415,6 +414,7 @@ class Marked(FigureSpec):
         return axes
 
 
+@pytest.mark.process
 def test_a_report_that_stops_waits_for_no_figure_that_has_not_begun(tmp_path):
     names = [("broken", "none"), *(("", str(tmp_path / f"drawn-{i}")) for i in range(40))]
     frame = pd.DataFrame()
