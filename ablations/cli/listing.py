@@ -92,8 +92,8 @@ def fields() -> TextTable:
             default = required if field.is_required else value_name(field.default)
             help_text = field.help.replace("`", "").replace("None:", "none:")
             values = _values(field.adapter.json_schema())
-            rows.append([field.name, field.group or "run", values, default, _scope(field), help_text])
-    return ["field", "group", "values", "default", "applies to", "description"], rows
+            rows.append([field.name, values, default, _scope(field), help_text])
+    return ["field", "values", "default", "applies to", "description"], rows
 
 
 def _scope(field: CellField) -> str:

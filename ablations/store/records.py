@@ -282,7 +282,10 @@ NOT_COMPARED = ("format", "cell", "attempts", "started")
 def compare_cells(one: CellRecord, other: CellRecord) -> list[tuple[str, Any, Any]]:
     """Return the fields in which two cells' configurations and outcomes differ, with both values."""
     rows = []
-    for part, a, b in (("", dict(one.config), dict(other.config)), ("outcome.", one.outcome, other.outcome)):
+    for part, a, b in (
+        ("", one.config.model_dump(), other.config.model_dump()),
+        ("outcome.", one.outcome, other.outcome),
+    ):
         left, right = _flatten(a), _flatten(b)
         fields = [field for field in {**left, **right} if field.partition(".")[0] not in NOT_COMPARED]
         rows += [(part + f, left.get(f), right.get(f)) for f in fields if left.get(f) != right.get(f)]
