@@ -86,3 +86,19 @@ def test_texts_and_python_values_ask_for_the_same():
     assert one.asked == other.asked == {"norm": ["xnorm", "l2"], "lr": [1e-3], "depth": [1, 2]}
     assert one.engine(retry="failed") == other.engine(retry="failed")
     assert one.seeds == other.seeds == [0, 1]
+
+
+def test_the_flags_of_the_command_line_end_in_the_same_options():
+    given = {"seed": "3", "device": "cuda:1"}
+    flags = read_options(run.RunFlags, given, from_flags=True)
+    assert (flags.seeds, flags.devices) == ([3], ("cuda:1",))
+    for both in ({"seed": "1", "seeds": "2"}, {"device": "cpu", "devices": "0"}):
+        with pytest.raises(UsageError, match="not both"):
+            read_options(run.RunFlags, both, from_flags=True)
+
+
+@pytest.mark.parametrize("model", [*MODELS, *FUNCTIONS.values(), Experiment], ids=lambda model: model.__name__)
+def test_no_check_of_a_group_hides_that_of_another(model):
+    checks = model.__pydantic_decorators__.model_validators
+    owners = [name for base in model.__mro__ for name in vars(base) if name in checks]
+    assert len(owners) == len(set(owners))

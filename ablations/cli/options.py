@@ -47,7 +47,7 @@ class DeviceFlags(DevicesOption):
 
     @model_validator(mode="before")
     @classmethod
-    def _has_one_of_them(cls, given: dict[str, Any]) -> dict[str, Any]:
+    def _names_devices_once(cls, given: dict[str, Any]) -> dict[str, Any]:
         if "device" not in given:
             return given
         if "devices" in given:
@@ -62,7 +62,7 @@ class SeedFlags(SeedOptions):
 
     @model_validator(mode="before")
     @classmethod
-    def _has_one_of_them(cls, given: dict[str, Any]) -> dict[str, Any]:
+    def _names_seeds_once(cls, given: dict[str, Any]) -> dict[str, Any]:
         if "seed" not in given:
             return given
         if "seeds" in given:

@@ -1,7 +1,4 @@
-"""The options of the commands, each declared once: command line, experiment files and Python arguments follow.
-
-A group has the options that some commands share; a command's model is made of groups.
-"""
+"""The options of the commands in groups, each declared once for command line, experiment files and Python."""
 
 from __future__ import annotations
 

@@ -510,7 +510,7 @@ BAD = {
         ("--checkpoint-every", "often"),
         "--checkpoint-every often: give a number of epochs, or time",
     ),
-    "weights": (("--save-weights", "best"), "--save-weights best: give none or last"),
+    "weights": (("--save-weights", "best"), "'best' is not one of 'none', 'last'"),
     "logger": (("--log", "mlflow"), "unknown logger 'mlflow'"),
     "device and devices": (("--device", "cpu", "--devices", "0"), "give --device or --devices, not both"),
     "jobs of a GPU on a CPU": (("--jobs-per-gpu", "2", "--device", "cpu"), "--jobs-per-gpu 2 is for CUDA; on cpu give"),
