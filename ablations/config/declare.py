@@ -207,7 +207,7 @@ def _one_line(error: ValidationError, model: type[Options], *, from_flags: bool)
     if first["type"] == "missing":
         return UsageError(f"{name}: it must be given")
     value = first["input"]
-    label = f"{known[name].flag} {written(value)}" if from_flags else f"{name}={shown(value)}"
+    label = f"{known[name].flag} {shown(written(value))}" if from_flags else f"{name}={shown(value)}"
     return UsageError(f"{label}: {message_of(error)}")
 
 

@@ -83,7 +83,7 @@ def names(value: Any) -> tuple[str, ...]:
     """
     found = tuple(dict.fromkeys(_parts(value)))
     if not all(found):
-        raise ValueError("give names with one comma between them")
+        raise ValueError("give one or several, with commas between them")
     return found
 
 

@@ -159,7 +159,7 @@ def test_larger_images_come_in_smaller_batches():
         (("model", "--models", "ufo_vit_pico", "--sizes", "31"), "ufo_vit_pico at 31 px: images of 31 x 31 px are no"),
         (("model", "--models", "ufo_vit_pico", "--norm", "l3"), "unknown normaliser 'l3'"),
         (("model", "--sizes", "0"), "--sizes 0: give sides or HEIGHTxWIDTH from 1 up"),
-        (("model", "--precision", "fp8"), "--precision fp8: give 32-true or bf16-mixed"),
+        (("model", "--precision", "fp8"), "'fp8' is not one of '32-true', 'bf16-mixed'"),
         (("model", "--device", "tpu"), "--device tpu: give auto, cpu, cuda, cuda:N or mps"),
         (("model", "--csv", "nowhere/rows.csv"), "--csv nowhere/rows.csv: no folder nowhere"),
         (("attention", "--norm", "xnrom"), "unknown normaliser 'xnrom', did you mean 'xnorm'?"),

@@ -83,7 +83,7 @@ def test_an_arm_that_raises_costs_the_others_nothing(cli, study, tmp_path, monke
     monkeypatch.setattr(cost, "build_net", break_one)
     code, out, _ = cli("bench", "cost", folder, "--rounds", 2)
     assert code == 1
-    assert "not measured, for it raises: softmax: RuntimeError: this arm is broken" in out
+    assert "not measured, since it raises: softmax: RuntimeError: this arm is broken" in out
     assert set(pd.read_csv(folder / "cost.csv")["arm"]) == {"xnorm"}
 
 
