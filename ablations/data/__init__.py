@@ -11,30 +11,3 @@ from ablations.data.objects.source import ObjectSource, prepare_objects
 from ablations.data.order import num_batches
 from ablations.data.sources import Source
 from ablations.data.splits import load_splits, split_hash
-
-__all__ = [
-    "DATA_SETS",
-    "EVAL_BATCH",
-    "FOLDERS",
-    "OWN_SIZE",
-    "Batch",
-    "CellData",
-    "DataInfo",
-    "EpochBatches",
-    "EvalBatches",
-    "ObjectSource",
-    "Rank",
-    "Scale",
-    "Source",
-    "Split",
-    "TrainBatches",
-    "cached",
-    "find_objects",
-    "find_source",
-    "load_splits",
-    "num_batches",
-    "prepare",
-    "prepare_objects",
-    "split_hash",
-    "time_images",
-]

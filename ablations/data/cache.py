@@ -7,9 +7,8 @@ The folder of a streamed data set ends in ``-streamed`` and holds file lists ins
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -44,75 +43,62 @@ def prepare(source: Source, *, in_memory: InMemory = "auto") -> DataInfo:
     Raises:
         UsageError: unreadable file, unwritable cache folder, or data that cannot be streamed; nothing is left behind.
     """
-    placement = place(source, in_memory)
-    if placement.streamed:
-        assert isinstance(source, ImageTree)
+    streamed, why = place(source, in_memory)
+    if isinstance(source, ImageTree) and streamed:
         source = replace(source, by_contents=False)  # hashing contents would read every image
-    folder = data_folder(source.name, source.fingerprint, streamed=placement.streamed)
+    folder = data_folder(source.name, source.fingerprint, streamed=streamed)
     if not (folder / "info.json").exists():
-        _write(folder, source, streamed=placement.streamed)
-    info = json.loads((folder / "info.json").read_text())
+        _write(folder, source, streamed=streamed)
+    info = DataInfo.load(folder)
     # The entry may be that of another folder with the same images; name and notes are of this one.
-    own = {"name": source.name, "notes": [*source.notes, *info["notes"]], "placement": placement.why}
-    root = str(source.root.resolve()) if isinstance(source, ImageTree) and placement.streamed else ""
-    return DataInfo(**{**info, **own, "image_shape": tuple(info["image_shape"]), "root": root})
+    root = str(source.root.resolve()) if isinstance(source, ImageTree) and streamed else ""
+    return replace(info, name=source.name, notes=[*source.notes, *info.notes], placement=why, root=root)
 
 
 def _write(folder: Path, source: Source, *, streamed: bool) -> None:
-    if streamed:
-        assert isinstance(source, ImageTree)
-        with filled(folder) as scratch:
-            _list(scratch, source)
-        return
-    decoded = source.decode()
+    decoded = None if streamed else source.decode()
     with filled(folder) as scratch:
-        for name, (images, labels) in decoded.parts.items():
-            np.save(scratch / f"{name}_images.npy", images)
-            np.save(scratch / f"{name}_labels.npy", labels)
-        counts = _cut(scratch, {name: labels for name, (_, labels) in decoded.parts.items()})
-        mean, std = _statistics(decoded.parts["train"][0])
-        info = DataInfo(
+        if decoded is None:
+            assert isinstance(source, ImageTree)
+            labels = {part: files.labels for part, files in source.parts.items()}
+            for part, files in source.parts.items():
+                files.save(scratch, part)
+            classes, image_shape = source.classes, (*source.image_side, 3)
+            mean, std, notes = _estimate_statistics(source)
+        else:
+            labels = {part: own for part, (_, own) in decoded.parts.items()}
+            for part, (images, own) in decoded.parts.items():
+                np.save(scratch / f"{part}_images.npy", images)
+                np.save(scratch / f"{part}_labels.npy", own)
+            classes, image_shape = decoded.classes, decoded.parts["train"][0].shape[1:]
+            mean, std = _statistics(decoded.parts["train"][0])
+            notes = decoded.notes
+        counts = _cut(scratch, labels)
+        DataInfo(
             name=source.name,
             fingerprint=source.fingerprint,
-            classes=decoded.classes,
-            image_shape=decoded.parts["train"][0].shape[1:],
+            classes=classes,
+            image_shape=image_shape,
             num_train=counts["train"],
             num_val=counts["val"],
             num_test=counts["test"],
             mean=mean,
             std=std,
             flips=source.flips,
-            notes=decoded.notes,
-        )
-        (scratch / "info.json").write_text(json.dumps(asdict(info), indent=1))
+            notes=notes,
+            streamed=streamed,
+        ).save(scratch)
 
 
-def _list(scratch: Path, tree: ImageTree) -> None:
-    """Write the file lists of a streamed data set and its description, without reading every image."""
-    for part, files in tree.parts.items():
-        files.save(scratch, part)
-    counts = _cut(scratch, {part: files.labels for part, files in tree.parts.items()})
+def _estimate_statistics(tree: ImageTree) -> tuple[list[float], list[float], list[str]]:
+    """Return mean and standard deviation of each channel without reading every image, and a note on their origin."""
     if tree.kind == "imagenet":
         mean, std, origin = IMAGENET_MEAN, IMAGENET_STD, "ImageNet's published values"
     else:
         sample = tree.sample()
         mean, std = _statistics(sample)
         origin = f"from {len(sample):,} training images, drawn once" if len(sample) == SAMPLE_IMAGES else "from train"
-    info = DataInfo(
-        name=tree.name,
-        fingerprint=tree.fingerprint,
-        classes=tree.classes,
-        image_shape=(*tree.image_side, 3),
-        num_train=counts["train"],
-        num_val=counts["val"],
-        num_test=counts["test"],
-        mean=mean,
-        std=std,
-        flips=tree.flips,
-        notes=[f"mean and standard deviation: {origin}"],
-        streamed=True,
-    )
-    (scratch / "info.json").write_text(json.dumps(asdict(info), indent=1))
+    return mean, std, [f"mean and standard deviation: {origin}"]
 
 
 def _cut(scratch: Path, labels: Mapping[str, npt.NDArray[np.int64]]) -> dict[str, int]:

@@ -6,7 +6,7 @@ import os
 import stat
 from array import array
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -45,16 +45,13 @@ class FileList:
 
     def save(self, folder: Path, part: str) -> None:
         """Save the list as ``<part>_{names,ends,labels,sizes}.npy``."""
-        for field in ("names", "ends", "labels", "sizes"):
-            np.save(folder / f"{part}_{field}.npy", getattr(self, field))
+        for field in fields(self):
+            np.save(folder / f"{part}_{field.name}.npy", getattr(self, field.name))
 
     @classmethod
     def load(cls, folder: Path, part: str) -> FileList:
         """Memory-map a list that `save` wrote; processes share the memory."""
-        names, ends, labels, sizes = (
-            np.load(folder / f"{part}_{field}.npy", mmap_mode="r") for field in ("names", "ends", "labels", "sizes")
-        )
-        return cls(names, ends, labels, sizes)
+        return cls(*(np.load(folder / f"{part}_{field.name}.npy", mmap_mode="r") for field in fields(cls)))
 
 
 class FileListBuilder:

@@ -84,11 +84,7 @@ def find_objects(spec: str, *, image_size: int | None) -> ObjectSource:
 
 
 def _parse(spec: str, *, task: Task) -> tuple[str, Path | None]:
-    """Return the kind of a data set, and its folder if it needs one.
-
-    Raises:
-        UsageError: unknown name, data set of another task, or missing folder.
-    """
+    """Return the kind of a data set, and its folder if it needs one."""
     kind, colon, place = spec.partition(":")
     valid = [name.partition(":")[0] for name in DATA_SETS]
     if kind not in valid:

@@ -58,11 +58,7 @@ def of_contents(parts: Mapping[str, FileList], *, root: Path, image_size: int | 
 
 
 class _Digests:
-    """Cached digests of files, keyed by file status: an unchanged file is not read again.
-
-    Args:
-        root: folder of the data set.
-    """
+    """Cached digests of a data set's files, keyed by file status: an unchanged file is not read again."""
 
     def __init__(self, root: Path) -> None:
         self._root = os.fspath(root)

@@ -41,7 +41,7 @@ def image_folder(root: Path, *, kind: str, image_size: int | None, classes: str 
     chosen = choose_classes(names, classes)
     files: dict[str, FileList] = {}
     for part in parts:
-        files[part] = _list_files(root, part, chosen, notes)
+        files[part] = list_files(root, part, [root / part / name for name in chosen], notes)
         _note_left_out(root / part, notes)
     if "test" not in files:
         files["test"] = files.pop("val")
@@ -49,13 +49,7 @@ def image_folder(root: Path, *, kind: str, image_size: int | None, classes: str 
     if classes is not None:
         notes.append(note_classes(chosen, of=len(names)))
     return ImageTree(
-        kind=kind,
-        root=root,
-        parts=files,
-        classes=chosen,
-        image_size=image_size,
-        notes=notes,
-        by_contents=by_contents,
+        kind=kind, root=root, parts=files, classes=chosen, image_size=image_size, notes=notes, by_contents=by_contents
     )
 
 
@@ -92,29 +86,34 @@ def is_image(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in EXTENSIONS  # noqa: PTH122  # Path objects are slow for a million names
 
 
+def list_files(root: Path, part: str, folders: list[Path], notes: list[str]) -> FileList:
+    """List the images of a part, with a folder for each label; add a note on other files.
+
+    Raises:
+        UsageError: folder without images, or unreadable file.
+    """
+    builder = FileListBuilder()
+    others: list[str] = []
+    above = len(os.fspath(root)) + 1
+    for label, folder in enumerate(folders):
+        before = len(builder)
+        for entry in walk(os.fspath(folder)):
+            if is_image(entry.name):
+                builder.add(entry.path[above:], label=label, size=file_size(entry))
+            else:
+                others.append(entry.path)
+        if len(builder) == before:
+            raise UsageError(f"no images in {folder}")
+    note_no_images(part, others, notes)
+    return builder.build()
+
+
 def _check_classes(root: Path, part: str, classes: list[str]) -> None:
     names = _class_names(root / part)
     if missing := sorted(set(classes) - set(names)):
         raise UsageError(f"class '{missing[0]}' is in {root / 'train'} but not in {root / part}")
     if extra := sorted(set(names) - set(classes)):
         raise UsageError(f"class '{extra[0]}' is in {root / part} but not in {root / 'train'}")
-
-
-def _list_files(root: Path, part: str, classes: list[str], notes: list[str]) -> FileList:
-    builder = FileListBuilder()
-    others: list[str] = []
-    above = len(os.fspath(root)) + 1
-    for label, name in enumerate(classes):
-        before = len(builder)
-        for entry in walk(os.fspath(root / part / name)):
-            if is_image(entry.name):
-                builder.add(entry.path[above:], label=label, size=file_size(entry))
-            else:
-                others.append(entry.path)
-        if len(builder) == before:
-            raise UsageError(f"no images in {root / part / name}")
-    note_no_images(part, others, notes)
-    return builder.build()
 
 
 def _note_left_out(folder: Path, notes: list[str]) -> None:

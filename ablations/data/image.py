@@ -38,11 +38,9 @@ def read_image(path: Path) -> tuple[Image, str]:
             image.load()
             ImageOps.exif_transpose(image, in_place=True)
             return (image if mode == "RGB" else image.convert("RGB")), mode
-    except (OSError, EOFError, SyntaxError, struct.error, Image.DecompressionBombError) as error:
-        raise UsageError(f"{path} cannot be read: {error}; repair or remove it") from error
-    except ValueError as error:
-        if isinstance(error, UsageError):
-            raise
+    except UsageError:
+        raise
+    except (OSError, EOFError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError) as error:
         raise UsageError(f"{path} cannot be read: {error}; repair or remove it") from error
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Self
 
 from ablations.config.types import Task
 
@@ -44,6 +47,16 @@ class DataInfo:
     root: str = ""
     placement: str = ""
     task: Task = "classify"
+
+    def save(self, folder: Path) -> None:
+        """Write the description to a folder of the cache."""
+        (folder / "info.json").write_text(json.dumps(asdict(self), indent=1))
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read a description that `save` wrote."""
+        fields = json.loads((folder / "info.json").read_text())
+        return cls(**{**fields, "image_shape": tuple(fields["image_shape"])})
 
     @property
     def chance_pct(self) -> float:

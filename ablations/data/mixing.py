@@ -131,14 +131,7 @@ class MixingDraws:
             self._noise.set_state(state_dict["noise"])
 
     def _erase(self, images: Tensor, hit: Tensor, boxes: Tensor, own: slice | Tensor | None) -> Tensor:
-        """Fill boxes with noise, which is drawn for all erased samples of the whole batch, in order.
-
-        Args:
-            images: (B, C, H, W) images of this process.
-            hit: positions of the erased samples in the whole batch.
-            boxes: (B, 4) boxes of this process.
-            own: positions of this process's samples in the whole batch; slice or None: all.
-        """
+        """Fill this process's boxes with noise, which is drawn for all ``hit`` samples of the whole batch, in order."""
         noise = torch.empty_like(images[hit % len(images)]).normal_(generator=self._noise)
         rows = hit
         if isinstance(own, Tensor):

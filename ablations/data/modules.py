@@ -1,8 +1,7 @@
-"""LightningDataModules, one per kind of data, apart from the other modules: planning needs no Lightning."""
+"""LightningDataModule of a cell, apart from the other modules: planning needs no Lightning."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import Any
 
@@ -18,12 +17,14 @@ from ablations.data.objects.load import load_objects
 CPU = torch.device("cpu")
 
 
-class CellDataModule(LightningDataModule, ABC):
+class CellDataModule(LightningDataModule):
     """Batches of a cell's training and evaluation, on the trainer's device.
 
     The order and augmentation of an epoch follow the trainer's epoch, and a run resumed within an epoch continues with
-    its next batch (see `EpochBatches`). Each of several processes gets its own share of the same batches. Batches are
-    plain tuples, for any module.
+    its next batch (see `EpochBatches`). Each of several processes gets its own share of the same batches.
+
+    Batches are plain tuples, for any module. To classify: images (B, C, H, W) and labels (B,). To detect: lists of
+    images (3, H, W) and of targets; evaluation yields one image at a time, with its row in the split.
 
     Args:
         config: configuration of the cell.
@@ -51,13 +52,11 @@ class CellDataModule(LightningDataModule, ABC):
 
     def train_dataloader(self) -> EpochBatches[Any]:
         """Return the training batches."""
-        train: EpochBatches[Any] = self._data.train
-        return train
+        return self._data.train
 
     def val_dataloader(self) -> Iterable[Any]:
         """Return the validation batches."""
-        val: Iterable[Any] = self._data.val
-        return val
+        return self._data.val
 
     def test_dataloader(self) -> Iterable[Any]:
         """Return the test batches.
@@ -67,8 +66,7 @@ class CellDataModule(LightningDataModule, ABC):
         """
         if self._data.test is None:
             raise UsageError("this cell is scored on validation and has no test images; call validate instead")
-        test: Iterable[Any] = self._data.test
-        return test
+        return self._data.test
 
     def predict_dataloader(self) -> Iterable[Any]:
         """Return the test batches; a module uses only their images."""
@@ -104,33 +102,12 @@ class CellDataModule(LightningDataModule, ABC):
         assert self._loaded is not None
         return self._loaded
 
-    @abstractmethod
     def _load(self, device: torch.device, rank: Rank) -> CellData[Any, Any]:
-        """Make the batches."""
-
-
-class ImagesInMemory(CellDataModule):
-    """Images decoded once, on the device: batches of images (B, C, H, W) and labels (B,)."""
-
-    def _load(self, device: torch.device, rank: Rank) -> CellData[Any, Any]:
+        if self.config.task == "detect":
+            return load_objects(self.config, self.info, workers=self.workers, device=device, rank=rank)
+        if self.info.streamed:
+            return load_streamed(self.config, self.info, workers=self.workers, device=device, rank=rank)
         return load_in_memory(self.config, self.info, device=device, rank=rank)
-
-
-class StreamedImages(CellDataModule):
-    """Images decoded on demand: batches of images (B, C, H, W) and labels (B,)."""
-
-    def _load(self, device: torch.device, rank: Rank) -> CellData[Any, Any]:
-        return load_streamed(self.config, self.info, workers=self.workers, device=device, rank=rank)
-
-
-class ImagesWithObjects(CellDataModule):
-    """Images with boxes, classes and masks of their objects: lists of images (3, H, W) and of targets.
-
-    Evaluation yields one image at a time, with its row in the split.
-    """
-
-    def _load(self, device: torch.device, rank: Rank) -> CellData[Any, Any]:
-        return load_objects(self.config, self.info, workers=self.workers, device=device, rank=rank)
 
 
 def make_data(config: CellConfig, info: DataInfo, *, workers: int = 0) -> CellDataModule:
@@ -141,7 +118,6 @@ def make_data(config: CellConfig, info: DataInfo, *, workers: int = 0) -> CellDa
         info: data set of the cell, in the cache.
         workers: number of decoding processes of streamed images; the batches do not depend on it.
     """
-    if config.task == "detect":
-        return ImagesWithObjects(config, info, workers=workers)
-    assert config.images.streamed == info.streamed, "the cell and its data set disagree on streaming"
-    return (StreamedImages if info.streamed else ImagesInMemory)(config, info, workers=workers)
+    if config.task == "classify":
+        assert config.images.streamed == info.streamed, "the cell and its data set disagree on streaming"
+    return CellDataModule(config, info, workers=workers)

@@ -23,19 +23,9 @@ LARGEST_SHEAR, LARGEST_SHIFT, LARGEST_ANGLE, LARGEST_BLEND = 0.3, 150 / 331, 30.
 FEWEST_BITS = 4
 
 
-def apply_operation(name: str, images: Tensor, strength: Tensor, sign: Tensor) -> Tensor:
-    """Apply an operation to every sample of a batch.
-
-    Args:
-        name: name in `OPERATIONS`.
-        images: (m, C, H, W) uint8.
-        strength: (m,) strengths from 0 to 1.
-        sign: (m,) 1 or -1, for operations with two directions.
-
-    Returns:
-        (m, C, H, W) uint8.
-    """
-    return OPERATIONS[name](images, strength, sign)
+Operation = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""Map of images (m, C, H, W) uint8, strengths (m,) from 0 to 1, and signs (m,), 1 or -1, to images; an operation with
+one direction ignores the sign."""
 
 
 def blend(images: Tensor, degenerate: Tensor, factor: Tensor) -> Tensor:
@@ -65,11 +55,7 @@ def saturation(images: Tensor, factor: Tensor) -> Tensor:
     return blend(images, tv.adjust_saturation(images, 0.0), factor) if images.shape[1] == 3 else images
 
 
-def _sharpness(images: Tensor, factor: Tensor) -> Tensor:
-    return blend(images, tv.adjust_sharpness(images, 0.0), factor)
-
-
-def _blended(change: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+def _blended(change: Callable[[Tensor, Tensor], Tensor]) -> Operation:
     return lambda images, strength, sign: change(images, 1 + sign * LARGEST_BLEND * strength)
 
 
@@ -82,21 +68,22 @@ def _solarize(images: Tensor, strength: Tensor, _: Tensor) -> Tensor:
     return torch.where(images >= 255 * (1 - strength).view(-1, 1, 1, 1), 255 - images, images)
 
 
-def _plain(change: Callable[[Tensor], Tensor]) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+def _plain(change: Callable[[Tensor], Tensor]) -> Operation:
     return lambda images, _strength, _sign: change(images)
 
 
-def _moved(
-    by: Callable[[Tensor, Tensor, Tensor, tuple[int, int]], tuple[Tensor, Tensor]],
-) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-    """Make an operation from a map of output to source positions, both in pixels from the centre."""
+def _moved(by: Callable[[Tensor, Tensor, Tensor, int, int], tuple[Tensor, Tensor]]) -> Operation:
+    """Make an operation from a map of output positions x, y to source positions, both in pixels from the centre.
+
+    It also receives signed strengths, and height and width of the images.
+    """
 
     def move(images: Tensor, strength: Tensor, sign: Tensor) -> Tensor:
         H, W = images.shape[2:]
         y = torch.arange(H, device=images.device)[:, None] - (H - 1) / 2  # (H, 1)
         x = torch.arange(W, device=images.device)[None, :] - (W - 1) / 2  # (1, W)
         amount = (sign * strength).view(-1, 1, 1)
-        from_x, from_y = by(x, y, amount, (H, W))
+        from_x, from_y = by(x, y, amount, H, W)
         shape = (len(images), H, W)
         grid = torch.stack(((from_x * (2 / W)).expand(shape), (from_y * (2 / H)).expand(shape)), dim=-1)
         return F.grid_sample(images.float(), grid, mode="nearest", align_corners=False).to(torch.uint8)
@@ -104,38 +91,22 @@ def _moved(
     return move
 
 
-def _shear_x(x: Tensor, y: Tensor, amount: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    return x + LARGEST_SHEAR * amount * (y + size[0] / 2), y
-
-
-def _shear_y(x: Tensor, y: Tensor, amount: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    return x, y + LARGEST_SHEAR * amount * (x + size[1] / 2)
-
-
-def _translate_x(x: Tensor, y: Tensor, amount: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    return x - (LARGEST_SHIFT * size[1] * amount).trunc(), y
-
-
-def _translate_y(x: Tensor, y: Tensor, amount: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    return x, y - (LARGEST_SHIFT * size[0] * amount).trunc()
-
-
-def _rotate(x: Tensor, y: Tensor, amount: Tensor, _: tuple[int, int]) -> tuple[Tensor, Tensor]:
+def _rotate(x: Tensor, y: Tensor, amount: Tensor, _height: int, _width: int) -> tuple[Tensor, Tensor]:
     angle = math.radians(LARGEST_ANGLE) * amount  # counter-clockwise
     return x * angle.cos() - y * angle.sin(), x * angle.sin() + y * angle.cos()
 
 
-OPERATIONS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+OPERATIONS: dict[str, Operation] = {
     "Identity": _plain(lambda images: images),
-    "ShearX": _moved(_shear_x),
-    "ShearY": _moved(_shear_y),
-    "TranslateX": _moved(_translate_x),
-    "TranslateY": _moved(_translate_y),
+    "ShearX": _moved(lambda x, y, amount, height, _: (x + LARGEST_SHEAR * amount * (y + height / 2), y)),
+    "ShearY": _moved(lambda x, y, amount, _, width: (x, y + LARGEST_SHEAR * amount * (x + width / 2))),
+    "TranslateX": _moved(lambda x, y, amount, _, width: (x - (LARGEST_SHIFT * width * amount).trunc(), y)),
+    "TranslateY": _moved(lambda x, y, amount, height, _: (x, y - (LARGEST_SHIFT * height * amount).trunc())),
     "Rotate": _moved(_rotate),
     "Brightness": _blended(brightness),
     "Color": _blended(saturation),
     "Contrast": _blended(contrast),
-    "Sharpness": _blended(_sharpness),
+    "Sharpness": _blended(lambda images, factor: blend(images, tv.adjust_sharpness(images, 0.0), factor)),
     "Posterize": _posterize,
     "Solarize": _solarize,
     "AutoContrast": _plain(tv.autocontrast),

@@ -25,7 +25,6 @@ AREA, LOG_ASPECT = (0.08, 1.0), math.log(4 / 3)
 
 JITTER_ORDERS = list(itertools.permutations(("brightness", "contrast", "saturation")))
 
-
 PolicyDraws = tuple[list[str], Tensor, Tensor]
 """Names of operations; (n, s) indices of operations; (n, s) their strengths, 0 to 1."""
 
@@ -86,7 +85,7 @@ class SampleDraws:
         return changed.permute(0, 2, 3, 1)
 
     def _apply_policy(self, images: Tensor, part: slice | Tensor) -> Tensor:
-        from ablations.data.operations import apply_operation
+        from ablations.data.operations import OPERATIONS
 
         assert self._operations is not None
         changed = images.clone()
@@ -95,9 +94,8 @@ class SampleDraws:
         for place in range(operations.shape[1]):
             for operation, rows in _groups(operations[:, place]):
                 rows = rows.to(images.device)
-                changed[rows] = apply_operation(
-                    self._names[operation], changed[rows], strengths[rows, place], signs[rows, place]
-                )
+                change = OPERATIONS[self._names[operation]]
+                changed[rows] = change(changed[rows], strengths[rows, place], signs[rows, place])
         return changed
 
 
@@ -159,9 +157,7 @@ def _groups(kinds: Tensor) -> Iterator[tuple[int, Tensor]]:
         yield kind, (kinds == kind).nonzero().flatten()
 
 
-def _draw_rand_augment(
-    augmentation: Augmentation, n: int, generator: torch.Generator
-) -> tuple[list[str], Tensor, Tensor]:
+def _draw_rand_augment(augmentation: Augmentation, n: int, generator: torch.Generator) -> PolicyDraws:
     from ablations.data.operations import OPERATIONS
 
     names = [name for name in OPERATIONS if name != "Invert"]
@@ -171,9 +167,7 @@ def _draw_rand_augment(
     return names, operations, levels.clamp(0, 10) / 10
 
 
-def _draw_auto_augment(
-    augmentation: Augmentation, n: int, generator: torch.Generator
-) -> tuple[list[str], Tensor, Tensor]:
+def _draw_auto_augment(augmentation: Augmentation, n: int, generator: torch.Generator) -> PolicyDraws:
     from torchvision.transforms import AutoAugment, AutoAugmentPolicy
 
     from ablations.data.operations import OPERATIONS

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from ablations.config import UsageError
 from ablations.config.options import InMemory
 from ablations.data.sources import Source
@@ -18,15 +16,8 @@ memory of an 8 GiB machine. Two cores decode that much in 50 to 105 s: 40 MiB/s 
 """
 
 
-class Placement(NamedTuple):
-    """Whether a data set is streamed, and why; the reason is empty if it cannot be."""
-
-    streamed: bool
-    why: str
-
-
-def place(source: Source, in_memory: InMemory) -> Placement:
-    """Choose whether to stream a data set.
+def place(source: Source, in_memory: InMemory) -> tuple[bool, str]:
+    """Return whether to stream a data set, and why; the reason is empty if it cannot be streamed.
 
     Raises:
         UsageError: ``off`` for a data set that is not a folder of images.
@@ -34,15 +25,14 @@ def place(source: Source, in_memory: InMemory) -> Placement:
     if not isinstance(source, ImageTree):
         if in_memory == "off":
             raise UsageError(f"--in-memory off: {source.name} cannot be streamed, only folders of images; omit it")
-        return Placement(False, "")
+        return False, ""
     height, width = source.image_side
     size = f"{source.num_images:,} images of {height} x {width} px are {_bytes(source.decoded_bytes)} decoded"
     if in_memory != "auto":
-        streamed = in_memory == "off"
-        return Placement(streamed, f"{'streamed' if streamed else 'in memory'}, as requested: {size}")
+        return in_memory == "off", f"{'streamed' if in_memory == 'off' else 'in memory'}, as requested: {size}"
     if source.decoded_bytes > IN_MEMORY_BYTES:
-        return Placement(True, f"streamed: {size}, above the limit of {_bytes(IN_MEMORY_BYTES)}")
-    return Placement(False, f"in memory: {size}, within the limit of {_bytes(IN_MEMORY_BYTES)}")
+        return True, f"streamed: {size}, above the limit of {_bytes(IN_MEMORY_BYTES)}"
+    return False, f"in memory: {size}, within the limit of {_bytes(IN_MEMORY_BYTES)}"
 
 
 def _bytes(count: int) -> str:

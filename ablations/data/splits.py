@@ -50,6 +50,15 @@ def find_rows(info: DataInfo, *, train_limit: int | None, with_test: bool = True
         UsageError: ``train_limit`` above the number of training images.
     """
     folder = data_folder(info.name, info.fingerprint, streamed=info.streamed)
+    rows = split_rows(info, train_limit=train_limit, with_test=with_test)
+    parts = {part for part, _ in rows.values()}
+    labels = {part: torch.from_numpy(np.load(folder / f"{part}_labels.npy")) for part in parts}
+    return {name: Rows(part, own, labels[part][own]) for name, (part, own) in rows.items()}
+
+
+def split_rows(info: DataInfo, *, train_limit: int | None, with_test: bool) -> dict[str, tuple[str, Tensor]]:
+    """Return part and rows (n,) of ``train``, ``val`` and ``test``, with the arguments and errors of `find_rows`."""
+    folder = data_folder(info.name, info.fingerprint, streamed=info.streamed)
     rows, parts = {"train": torch.arange(info.num_train)}, {"train": "train", "val": "val"}
     if with_test:
         rows["test"], parts["test"] = torch.arange(info.num_test), "test"
@@ -66,8 +75,7 @@ def find_rows(info: DataInfo, *, train_limit: int | None, with_test: bool = True
             raise UsageError(f"train_limit={train_limit}: must be at most {info.num_train}, the images of {info.name}")
         order = torch.randperm(info.num_train, generator=keyed_generator(SPLIT_SEED, "train_limit"))
         rows["train"] = rows["train"][order[:train_limit].sort().values]
-    labels = {part: torch.from_numpy(np.load(folder / f"{part}_labels.npy")) for part in set(parts.values())}
-    return {name: Rows(part, rows[name], labels[part][rows[name]]) for name, part in parts.items()}
+    return {name: (part, rows[name]) for name, part in parts.items()}
 
 
 def load_splits(

@@ -16,7 +16,7 @@ import mmap
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -34,6 +34,8 @@ from ablations.data.tree import size_error
 LARGEST_PIECE, PIECES_AHEAD = 16, 2
 """Largest number of images in a request, small so that workers finish an epoch at about the same time; smallest number
 of requests queued for each worker, so that none waits."""
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -122,12 +124,12 @@ class ImageStream:
         self._ring = _Ring(
             each * workers * self._piece, shape=images.shape, largest_batch=max(batch_size, largest_batch)
         )
-        self._requests = _Requests()
+        self._requests = Current[tuple[Request, int]]()
         self._loader = DataLoader(
             _Writer(images, self._ring.images),
             batch_sampler=self._requests,  # type: ignore[arg-type]  # its items are passed to the data set unchanged
             num_workers=workers,
-            collate_fn=_identity,
+            collate_fn=lambda answer: answer,  # forked workers need not pickle it
             prefetch_factor=each or None,
             persistent_workers=workers > 0,
             multiprocessing_context="fork" if workers else None,  # forked workers notice when the cell's process ends
@@ -162,13 +164,11 @@ class ImageStream:
         where = torch.arange(len(rows)) if places is None else places
         sizes = [min(batch_size, stop - start) for start in range(0, stop, batch_size)]
         slots = [self._ring.take(size) for size in sizes]
-        self._requests.current = (
-            (
-                Request(part, rows[piece].tolist(), epoch, where[piece].tolist()),
-                slot + piece.start - start,
-            )
+        self._requests.items = (
+            (Request(part, rows[piece].tolist(), epoch, where[piece].tolist()), slot + piece.start - start)
             for start, size, slot in zip(range(0, stop, batch_size), sizes, slots, strict=True)
-            for piece in _pieces(start, start + size, self._piece)
+            for first in range(start, start + size, self._piece)
+            for piece in [slice(first, min(first + self._piece, start + size))]
         )
         answers = iter(self._loader)
         for size, slot in zip(sizes, slots, strict=True):
@@ -199,17 +199,10 @@ def piece_size(batch_size: int) -> int:
     return -(-batch_size // -(-batch_size // LARGEST_PIECE))
 
 
-def _pieces(start: int, stop: int, size: int) -> Iterator[slice]:
-    return (slice(first, min(first + size, stop)) for first in range(start, stop, size))
-
-
 class _Ring:
     """Ring buffer of batches, in memory shared with workers that are forked later.
 
-    Args:
-        ahead: number of images requested before the current batch is released.
-        shape: shape of an image, (H, W, C).
-        largest_batch: number of images in the largest batch.
+    ``ahead`` is the number of images requested before the current batch is released.
     """
 
     def __init__(self, ahead: int, *, shape: tuple[int, ...], largest_batch: int) -> None:
@@ -244,18 +237,14 @@ class _Writer(Dataset[None]):
         return None
 
 
-class _Requests:
-    """Sampler of the current requests, since a loader keeps its sampler for its lifetime."""
+class Current(Generic[Item]):
+    """Sampler of the current items, since a loader keeps its sampler for its lifetime."""
 
     def __init__(self) -> None:
-        self.current: Iterable[tuple[Request, int]] = ()
+        self.items: Iterable[Item] = ()
 
-    def __iter__(self) -> Iterator[tuple[Request, int]]:
-        return iter(self.current)
-
-
-def _identity(answer: Any) -> Any:
-    return answer
+    def __iter__(self) -> Iterator[Item]:
+        return iter(self.items)
 
 
 def _begin_worker(_: int) -> None:

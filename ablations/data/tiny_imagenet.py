@@ -13,7 +13,7 @@ from pathlib import Path
 from ablations.config import UsageError
 from ablations.data.classes import choose_classes
 from ablations.data.files import FileList, FileListBuilder, file_size, walk
-from ablations.data.folder import check_root, is_image, note_classes, note_no_images
+from ablations.data.folder import check_root, is_image, list_files, note_classes, note_no_images
 from ablations.data.tree import ImageTree
 
 KIND = "tiny-imagenet"
@@ -34,7 +34,8 @@ def tiny_imagenet(root: Path, *, image_size: int | None, classes: str | None) ->
     wnids = sorted(filter(None, (line.strip() for line in _lines(root / "wnids.txt"))))
     if len(set(wnids)) < len(wnids) or len(wnids) < 2:
         raise UsageError(f"{root / 'wnids.txt'} needs at least two classes, one a line, without repetition")
-    words = _words(root / "words.txt")
+    pairs = (line.rstrip("\n").partition("\t") for line in _lines(root / "words.txt"))
+    words = {wnid: name for wnid, tab, name in pairs if tab}
     if nameless := [wnid for wnid in wnids if wnid not in words]:
         raise UsageError(f"{root / 'words.txt'} has no words for {nameless[0]}, which is in wnids.txt")
     chosen = choose_classes(wnids, classes)
@@ -42,36 +43,20 @@ def tiny_imagenet(root: Path, *, image_size: int | None, classes: str | None) ->
     parts = {"train": _train(root, chosen, notes), "test": _val(root, wnids, chosen, notes)}
     if (root / "test").is_dir():
         notes.append("test/ has no labels and is ignored")
+    names = [f"{wnid} {words[wnid]}" for wnid in chosen]
     if classes is not None:
-        notes.append(note_classes([f"{wnid} {words[wnid]}" for wnid in chosen], of=len(wnids)))
+        notes.append(note_classes(names, of=len(wnids)))
     return ImageTree(
-        kind=KIND,
-        root=root,
-        parts=parts,
-        classes=[f"{wnid} {words[wnid]}" for wnid in chosen],
-        image_size=image_size,
-        notes=notes,
-        by_contents=False,
+        kind=KIND, root=root, parts=parts, classes=names, image_size=image_size, notes=notes, by_contents=False
     )
 
 
 def _train(root: Path, wnids: list[str], notes: list[str]) -> FileList:
-    builder = FileListBuilder()
-    others: list[str] = []
-    for label, wnid in enumerate(wnids):
-        folder = root / "train" / wnid / "images"
+    folders = [root / "train" / wnid / "images" for wnid in wnids]
+    for folder in folders:
         if not folder.is_dir():
             raise UsageError(f"no folder {folder} for a class of {root / 'wnids.txt'}")
-        before = len(builder)
-        for entry in walk(os.fspath(folder)):
-            if is_image(entry.name):
-                builder.add(entry.path[len(os.fspath(root)) + 1 :], label=label, size=file_size(entry))
-            else:
-                others.append(entry.path)
-        if len(builder) == before:
-            raise UsageError(f"no images in {folder}")
-    note_no_images("train", others, notes)
-    return builder.build()
+    return list_files(root, "train", folders, notes)
 
 
 def _val(root: Path, wnids: list[str], chosen: list[str], notes: list[str]) -> FileList:
@@ -109,11 +94,6 @@ def _annotations(path: Path, wnids: list[str]) -> dict[str, str]:
             raise UsageError(f"{path}, line {number}: {name} is listed twice; repair the line")
         classes[name] = others[0]
     return classes
-
-
-def _words(path: Path) -> dict[str, str]:
-    pairs = (line.rstrip("\n").partition("\t") for line in _lines(path))
-    return {wnid: words for wnid, tab, words in pairs if tab}
 
 
 def _lines(path: Path) -> list[str]:

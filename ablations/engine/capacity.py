@@ -60,7 +60,7 @@ class Capacity:
     def __init__(self, devices: tuple[torch.device, ...], options: EngineOptions, *, threads_per_cell: int) -> None:
         self._devices, self._options, self._threads_per_cell = devices, options, threads_per_cell
         self._free_mib = {device: free_mib(device) for device in devices}
-        self._max_per_device = num_cells_by_cores(threads_per_cell, num_devices=len(devices))
+        self._max_per_device = max(1, min(MAX_AUTO_JOBS, num_cores() // threads_per_cell // len(devices)))
         self._is_measuring = devices[0].type == "cuda" and options.jobs_per_gpu is None
         self._slots_per_device = 1
         if devices[0].type == "cpu":
@@ -114,11 +114,6 @@ class Capacity:
             return None
         each = free / (1 if alone or self._is_measuring else self._slots_per_device)
         return max(1.0, each - CUDA_CONTEXT_MIB) if device.type == "cuda" else each
-
-
-def num_cells_by_cores(threads_per_cell: int, *, num_devices: int = 1) -> int:
-    """Return the number of cells per device that the cores of this machine can serve, 1 to `MAX_AUTO_JOBS`."""
-    return max(1, min(MAX_AUTO_JOBS, num_cores() // threads_per_cell // num_devices))
 
 
 def num_cores() -> int:

@@ -7,7 +7,6 @@ import resource
 import sys
 import time
 import traceback
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,6 @@ from ablations.config.options import CellOptions
 from ablations.data import DataInfo
 from ablations.data.modules import make_data
 from ablations.data.streams import forked_library
-from ablations.engine.capacity import device_name
 from ablations.engine.log import logged
 from ablations.engine.result import TRACEBACK_LINES, Result, blank_fields
 from ablations.engine.threads import cpu_threads
@@ -54,8 +52,7 @@ def run_cell(
         options: Options of the run.
         numerics: Numerics version of the code; a checkpoint of another version is ignored.
     """
-    started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter()
-    fields = blank_fields(chance_pct=info.chance_pct, started=started, device=device_name(device))
+    clock, fields = time.perf_counter(), blank_fields(info, device)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     disk_full = False
@@ -68,13 +65,12 @@ def run_cell(
         except Exception as error:
             logging.exception("the cell failed")
             outcome, kind = "failed", "oom" if is_oom(error) else "error"
-            detail = (str(error).splitlines() or [""])[0]
-            detail = f"{type(error).__name__}: {detail}"
+            detail = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
             lines = "".join(traceback.format_exception(error)).splitlines()[-TRACEBACK_LINES:]
             disk_full = is_disk_full(error, folder)
         finally:
             if cell is not None:
-                cell.close()
+                cell.data.teardown()  # ends the decoding processes
     fields["seconds"] += time.perf_counter() - clock
     fields |= _memory(device)
     return Result(outcome, kind, detail, lines, fields, disk_full)
@@ -137,10 +133,6 @@ class _Cell:
         if not self.config.run.smoke and (seen := module.no_learning(self.history.rows)):
             return "diverged", "no_learning", seen
         return "ok", "", ""
-
-    def close(self) -> None:
-        """Stop the decoding processes."""
-        self.data.teardown()
 
 
 def _memory(device: torch.device) -> dict[str, float | None]:

@@ -29,15 +29,13 @@ def find_device(name: str) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
-    except RuntimeError:
+        is_usable = {
+            "cpu": True,
+            "cuda": (device.index or 0) < torch.cuda.device_count(),
+            "mps": torch.backends.mps.is_available(),
+        }[device.type]
+    except (RuntimeError, KeyError):
         raise UsageError(f"--device {name}: unknown device; give auto, cpu, cuda, cuda:N or mps") from None
-    usable = {
-        "cpu": True,
-        "cuda": (device.index or 0) < torch.cuda.device_count(),
-        "mps": torch.backends.mps.is_available(),
-    }
-    if device.type not in usable:
-        raise UsageError(f"--device {name}: unknown device; give auto, cpu, cuda, cuda:N or mps")
-    if not usable[device.type]:
+    if not is_usable:
         raise UsageError(f"--device {name}: torch finds no such device on this machine; give cpu or auto")
     return torch.device("cuda", device.index or 0) if device.type == "cuda" else device

@@ -7,16 +7,15 @@ import time
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from multiprocessing import connection
-from pathlib import Path
+from typing import Any
 
 import torch
 
 from ablations.config import CellConfig, Interrupted, RunStopped, Study
 from ablations.config.options import CellOptions, EngineOptions
 from ablations.data import DataInfo
-from ablations.engine.capacity import Capacity, Slot, device_name
+from ablations.engine.capacity import Capacity, Slot
 from ablations.engine.failures import Failures
 from ablations.engine.queue import Queue
 from ablations.engine.result import Result, attempt_of, blank_fields, describe_exit, failed_result, make_outcome
@@ -35,7 +34,7 @@ TICK_S = 0.25
 
 @dataclass(kw_only=True, eq=False)
 class _Running:
-    """A running cell; ``started`` is a time of `time.monotonic` in seconds, ``started_at`` one in ISO 8601."""
+    """A running cell; ``started`` is a time of `time.monotonic` in seconds."""
 
     cell: CellConfig
     lease: Lease
@@ -43,7 +42,7 @@ class _Running:
     slot: Slot
     task: Task
     started: float = field(default_factory=time.monotonic)
-    started_at: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    fields: dict[str, Any]
 
 
 class Runner:
@@ -179,19 +178,13 @@ class Runner:
             worker = None
         worker = worker or Worker(reuse=slot.device.type == "cuda")
         worker.start(task)
-        self._running.append(_Running(cell=cell, lease=lease, worker=worker, slot=slot, task=task))
+        fields = blank_fields(task.info, slot.device)
+        self._running.append(_Running(cell=cell, lease=lease, worker=worker, slot=slot, task=task, fields=fields))
         return True
 
     def _prepare(self, cell: CellConfig, lease: Lease, slot: Slot) -> Task:
         write_json(lease.folder / "config.json", cell.model_dump(mode="json"))
-        before = self._records.get(cell.id)
-        if (
-            before is not None
-            and not before.has_result
-            and not (lease.folder / CHECKPOINT).exists()
-            and (before.folder / CHECKPOINT).exists()
-        ):
-            self._copy_checkpoint(cell, before.folder / CHECKPOINT, lease)
+        self._copy_checkpoint(cell, lease)
         options = CellOptions(
             checkpoint_every=self._options.checkpoint_every,
             trainer=self._options.trainer,
@@ -213,12 +206,15 @@ class Runner:
             plugin_hash=self._plugin_hashes[cell.net.norm],
         )
 
-    def _copy_checkpoint(self, cell: CellConfig, path: Path, lease: Lease) -> None:
-        """Copy the checkpoint of a failed attempt; if it cannot be read, the cell restarts without it."""
+    def _copy_checkpoint(self, cell: CellConfig, lease: Lease) -> None:
+        """Copy the checkpoint of a failed attempt if it has one; if it cannot be read, the cell restarts without it."""
+        before, path = self._records.get(cell.id), lease.folder / CHECKPOINT
+        if before is None or before.has_result or path.exists() or not (before.folder / CHECKPOINT).exists():
+            return
         scratch = lease.folder / f"{CHECKPOINT}.partial"
         try:
-            shutil.copy(path, scratch)
-            scratch.replace(lease.folder / CHECKPOINT)  # so that no partial copy has this name
+            shutil.copy(before.folder / CHECKPOINT, scratch)
+            scratch.replace(path)  # so that no partial copy has this name
         except FileNotFoundError:
             raise
         except OSError as error:
@@ -264,10 +260,7 @@ class Runner:
                 self._record(run, self._failure(run, "timeout", detail))
 
     def _failure(self, run: _Running, kind: str, detail: str) -> Result:
-        fields = blank_fields(
-            chance_pct=run.task.info.chance_pct, started=run.started_at, device=device_name(run.slot.device)
-        )
-        return failed_result(run.lease.folder, kind, detail, fields | {"seconds": time.monotonic() - run.started})
+        return failed_result(run.lease.folder, kind, detail, run.fields | {"seconds": time.monotonic() - run.started})
 
     def _record(self, run: _Running, result: Result) -> None:
         """Write a finished cell to the study's folder, and notify the watcher."""

@@ -8,10 +8,15 @@ import json
 import signal
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ablations.config import CellConfig
+from ablations.data import DataInfo
+from ablations.engine.capacity import device_name
 from ablations.store import RECORD_FORMAT, RESUMED
 from ablations.training.limits import is_oom_message
 
@@ -52,28 +57,22 @@ class Result:
     disk_full: bool = False
 
 
-def blank_fields(*, chance_pct: float, started: str, device: str) -> dict[str, Any]:
-    """Return the measured fields of outcome.json, still empty.
-
-    Args:
-        chance_pct: Score at chance level, per cent.
-        started: Start time in ISO 8601.
-        device: Name of the device.
-    """
+def blank_fields(info: DataInfo, device: torch.device) -> dict[str, Any]:
+    """Return the measured fields of outcome.json of a cell that starts now, still empty."""
     return {
         "test_accuracy_pct": None,
         "test_loss": None,
         "val_accuracy_pct": None,
         "val_loss": None,
-        "chance_pct": chance_pct,
+        "chance_pct": info.chance_pct,
         "init_hash": None,
         "split_hash": None,
         "epoch_hashes": [],
         "epochs_run": 0,
         "resumed_after_epochs": [],
         "num_parameters": None,
-        "started": started,
-        "device": device,
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "device": device_name(device),
         "seconds": 0.0,
         "peak_memory_mib": None,
         "peak_reserved_mib": None,

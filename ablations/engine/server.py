@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import atexit
-import contextlib
 import multiprocessing
 import threading
-from collections.abc import Iterator
 from multiprocessing import forkserver, resource_tracker, spawn
 from multiprocessing.context import ForkServerProcess
 from typing import Any
@@ -52,12 +50,6 @@ def start_process(process: ForkServerProcess) -> None:
     The user's script may train studies when it is imported, and multiprocessing has no option to skip the import
     (github.com/python/cpython, Lib/multiprocessing/spawn.py, get_preparation_data).
     """
-    with _without_main_module():
-        process.start()
-
-
-@contextlib.contextmanager
-def _without_main_module() -> Iterator[None]:
     prepare = spawn.get_preparation_data
 
     def prepare_without_main(name: str) -> dict[str, Any]:
@@ -65,7 +57,7 @@ def _without_main_module() -> Iterator[None]:
 
     spawn.get_preparation_data = prepare_without_main
     try:
-        yield
+        process.start()
     finally:
         spawn.get_preparation_data = prepare
 

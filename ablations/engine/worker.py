@@ -16,7 +16,6 @@ import threading
 import time
 import traceback
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import FrameType
@@ -27,7 +26,6 @@ import torch
 from ablations.config import CellConfig
 from ablations.config.options import CellOptions
 from ablations.data import DataInfo
-from ablations.engine.capacity import device_name
 from ablations.engine.log import DUMP_SIGNAL, redirect_output
 from ablations.engine.result import TRACEBACK_LINES, Result, blank_fields
 from ablations.engine.server import CONTEXT, start_process
@@ -100,8 +98,7 @@ class Worker:
         """Return the cell's result, or the exit code if the process died; call it once, when ready."""
         with contextlib.suppress(EOFError, OSError):
             if self.pipe.poll():  # a child of a dead worker may keep the pipe open
-                result: Result = self.pipe.recv()
-                return result
+                return self.pipe.recv()
         self.process.join(EXIT_S)
         code = self.process.exitcode
         self.kill()
@@ -165,17 +162,11 @@ def _run(task: Task) -> Result:
         if plugin_hash(task.config.net.norm) != task.plugin_hash:
             raise RuntimeError("the plug-in changed after the run began; run the command again")
     except Exception as error:
-        started = datetime.now(UTC).isoformat(timespec="seconds")
-        fields = blank_fields(chance_pct=task.info.chance_pct, started=started, device=device_name(task.device))
         lines = "".join(traceback.format_exception(error)).splitlines()[-TRACEBACK_LINES:]
+        fields = blank_fields(task.info, task.device)
         return Result("failed", "error", f"{type(error).__name__}: {error}", lines, fields)
     return run_cell(
-        task.config,
-        task.info,
-        folder=task.folder,
-        device=task.device,
-        options=task.options,
-        numerics=task.numerics,
+        task.config, task.info, folder=task.folder, device=task.device, options=task.options, numerics=task.numerics
     )
 
 

@@ -108,8 +108,7 @@ class Classifier(CellModule):
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the logits of a batch's images, (B, num_classes)."""
-        logits: Tensor = self.net(batch[0])
-        return logits.float()
+        return self.net(batch[0]).float()
 
     def train_metrics(self) -> dict[str, float]:
         """Return the mean loss of the epoch, in nats."""
@@ -124,10 +123,7 @@ class Classifier(CellModule):
 
     def test_metrics(self) -> dict[str, float]:
         """Return accuracy in per cent and cross-entropy in nats."""
-        return {
-            "test_accuracy_pct": 100 * float(self._correct().mean()),
-            "test_loss": self.test_loss.compute().item(),
-        }
+        return {"test_accuracy_pct": 100 * float(self._correct().mean()), "test_loss": self.test_loss.compute().item()}
 
     def reset_train_metrics(self) -> None:
         """Reset the mean loss of the epoch."""
@@ -159,12 +155,10 @@ class Classifier(CellModule):
         return {name: last[name] for name in ("val_accuracy_pct", "val_loss")}
 
     def _correct(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
-        correct: np.ndarray[Any, np.dtype[np.bool_]] = self.test_correct.compute().bool().cpu().numpy()
-        return correct
+        return self.test_correct.compute().bool().cpu().numpy()
 
     def _match_to_xnorm(self, batch: Batch) -> dict[str, float]:
-        images = batch[0]
-        return match_to_xnorm(self.net, self.config, images, num_classes=self.num_classes)
+        return match_to_xnorm(self.net, self.config, batch[0], num_classes=self.num_classes)
 
     def _draw(self, epoch: int) -> None:
         super()._draw(epoch)

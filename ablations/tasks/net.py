@@ -12,7 +12,7 @@ from ablations.config.nets import TIMM, is_timm
 from ablations.config.types import Task
 from ablations.data import DataInfo
 from ablations.tasks.detect.resnet import check_resnet_name
-from ablations.tasks.timm_net import build_timm_net, check_timm_name
+from ablations.tasks.timm_net import check_timm_name, make_timm_net
 from ablations.tasks.ufo_net import build_ufo_net
 from ufo.scale import match_scale
 
@@ -71,9 +71,13 @@ def build_net(config: CellConfig, *, image_shape: tuple[int, int, int], num_clas
     Raises:
         ValueError: inconsistent sizes.
     """
+    size, channels = image_shape[:2], image_shape[2]
     if is_timm(config.net.model):
-        return build_timm_net(config, image_shape=image_shape, num_classes=num_classes)
-    return build_ufo_net(config, img_size=image_shape[:2], in_chans=image_shape[2], num_classes=num_classes)
+        net, seed = config.net, config.seed
+        return make_timm_net(
+            net.model, img_size=size, in_chans=channels, num_classes=num_classes, drop_path=net.drop_path, seed=seed
+        )
+    return build_ufo_net(config, img_size=size, in_chans=channels, num_classes=num_classes)
 
 
 def branches_of(net: nn.Module) -> Sequence[str]:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ablations.config import CellConfig, UsageError
+from ablations.config import UsageError
 from ablations.config.nets import TIMM
 from ablations.config.packages import require_package
 from ablations.data.streams import forked_library
@@ -37,37 +37,14 @@ def check_timm_name(model: str) -> None:
         raise UsageError(f"{error}, and others: timm.list_models()")
 
 
-def build_timm_net(config: CellConfig, *, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
+def make_timm_net(
+    model: str, *, img_size: tuple[int, int], in_chans: int, num_classes: int, drop_path: float, seed: int
+) -> nn.Module:
     """Build a net of timm with initial weights that depend only on the seed.
 
     timm draws weights and drop path from the global generators: the weights in a fork keyed by (seed, init), drop path
     in the fork that every cell keys by (seed, epoch). The image size is passed only to nets built for one size; timm
     distributes the drop-path rate over the depth.
-
-    Args:
-        config: configuration of the cell.
-        image_shape: height, width and channels of the images.
-        num_classes: number of classes, the width of the output.
-
-    Raises:
-        ValueError: net that rejects these images, or has no drop path although one is requested.
-        UsageError: timm is not installed.
-    """
-    height, width, channels = image_shape
-    return make_timm_net(
-        config.net.model,
-        img_size=(height, width),
-        in_chans=channels,
-        num_classes=num_classes,
-        drop_path=config.net.drop_path,
-        seed=config.seed,
-    )
-
-
-def make_timm_net(
-    model: str, *, img_size: tuple[int, int], in_chans: int, num_classes: int, drop_path: float, seed: int
-) -> nn.Module:
-    """Build a net of timm like `build_timm_net`, from sizes.
 
     Args:
         model: name of the net, with the prefix.
@@ -78,7 +55,7 @@ def make_timm_net(
         seed: seed of the initial weights.
 
     Raises:
-        ValueError: net that rejects these sizes.
+        ValueError: net that rejects these sizes, or has no drop path although one is requested.
         UsageError: timm is not installed.
     """
     timm, name = import_timm(model), model.removeprefix(TIMM)

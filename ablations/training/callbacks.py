@@ -183,8 +183,7 @@ class Probes(pl.Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the epoch's rows."""
         for layer, means in self._means.items():
-            values = {"output_rms": self._rms[layer], "grad_norm": self._grad_norm[layer]}
-            values |= means
+            values = {"output_rms": self._rms[layer], "grad_norm": self._grad_norm[layer], **means}
             self.rows += [
                 {"epoch": trainer.current_epoch + 1, "layer": layer, "probe": probe, "value": value.item()}
                 for probe, value in values.items()

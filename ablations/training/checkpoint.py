@@ -158,12 +158,11 @@ def _read(path: Path) -> dict[str, Any]:
             raise DamagedError("its checksum does not match")
         file.seek(0)
         try:
-            checkpoint: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+            return torch.load(file, map_location="cpu", weights_only=True)
         except (RuntimeError, pickle.UnpicklingError) as error:  # such as from another torch
             if isinstance(error, RuntimeError) and is_oom(error):
                 raise
             raise DamagedError(str(error)) from error
-    return checkpoint
 
 
 def _digest(file: BinaryIO, length: int) -> bytes:

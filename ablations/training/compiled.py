@@ -12,5 +12,4 @@ MAX_GRAPHS = 1000
 def compiled(net: nn.Module) -> nn.Module:
     """Compile a net, or reuse the code of an equal net that this process compiled before."""
     torch.compiler.config.recompile_limit = torch.compiler.config.accumulated_recompile_limit = MAX_GRAPHS
-    module: nn.Module = torch.compile(net, fullgraph=True, dynamic=False)  # type: ignore[assignment]
-    return module
+    return torch.compile(net, fullgraph=True, dynamic=False)  # type: ignore[return-value]

@@ -68,12 +68,7 @@ class Loggers(pl.Callback):
             self._guarded(name, partial(_close, logger, failed=status == "failed"))
 
     def _attach(self, name: str, num_epochs: int) -> None:
-        """Create a logger.
-
-        Args:
-            name: name of the logger.
-            num_epochs: number of epochs that earlier attempts finished.
-        """
+        """Create a logger, after a number of epochs that earlier attempts finished."""
         from pytorch_lightning import loggers
 
         self.folder.mkdir(parents=True, exist_ok=True)

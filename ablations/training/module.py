@@ -6,6 +6,7 @@ import logging
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -23,7 +24,7 @@ from ablations.data.streams import library_state, reseed_library, restore_librar
 from ablations.training.average import MovingAverage
 from ablations.training.callbacks import Diverged, DivergenceGuard, Probes
 from ablations.training.compiled import compiled
-from ablations.training.optimizer import build_optimizer, build_schedule
+from ablations.training.optimizer import build_optimizer, lr_share
 from ufo.scale import UnmatchableError, attention_layers
 
 LOG = logging.getLogger(__name__)
@@ -84,7 +85,7 @@ class CellModule(pl.LightningModule, ABC):
         Raises:
             MisconfigurationException: trainer that exceeds the schedule, or batches of unknown number.
         """
-        config, trainer, optim = self.config, self.trainer, self.config.optimisation
+        trainer, optim = self.trainer, self.config.optimisation
         if trainer.max_epochs is None or not 0 <= trainer.max_epochs <= optim.epochs:
             raise MisconfigurationException(
                 f"the learning rate is laid out for {optim.epochs} epochs: Trainer(max_epochs={optim.epochs}), "
@@ -94,21 +95,22 @@ class CellModule(pl.LightningModule, ABC):
         # A fused optimiser would itself unscale the gradients of float16, after they were clipped.
         fused = trainer.precision != "16-mixed" and trainer.strategy.root_device.type != "mps"
         optimizer = build_optimizer(self.net, lr=optim.lr, weight_decay=optim.weight_decay, fused=fused)
-        schedule = build_schedule(
-            optimizer,
+        is_cosine = optim.schedule == COSINE
+        share = partial(
+            lr_share,
             num_steps=optim.epochs * steps,
             num_warmup_steps=optim.warmup_epochs * steps + optim.warmup_steps,
             min_share=optim.min_lr_share,
             warmup_share=optim.warmup_lr_share,
-            decay_steps=_decay_steps(config, steps),
+            decay_steps=None if is_cosine else [int(epoch) * steps for epoch in optim.schedule.split(JOINT)],
         )
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: share(step)
+        )  # checkpoints would hold a partial
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def configure_gradient_clipping(
-        self,
-        optimizer: Optimizer,
-        gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: str | None = None,
+        self, optimizer: Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
     ) -> None:
         """Clip the gradient norm at the cell's limit.
 
@@ -329,10 +331,3 @@ class CellModule(pl.LightningModule, ABC):
 def as_config(config: CellConfig | Mapping[str, Any]) -> CellConfig:
     """Return a cell's configuration, also from its fields, as in a checkpoint."""
     return config if isinstance(config, CellConfig) else CellConfig(**config)
-
-
-def _decay_steps(config: CellConfig, num_batches: int) -> list[int] | None:
-    """Return the steps at which the learning rate falls; None: it follows a cosine."""
-    if config.optimisation.schedule == COSINE:
-        return None
-    return [int(epoch) * num_batches for epoch in config.optimisation.schedule.split(JOINT)]

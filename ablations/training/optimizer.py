@@ -52,29 +52,6 @@ def build_optimizer(model: nn.Module, *, lr: float, weight_decay: float, fused: 
     return torch.optim.AdamW(groups, lr=lr, fused=fused)
 
 
-def build_schedule(
-    optimizer: torch.optim.Optimizer,
-    *,
-    num_steps: int,
-    num_warmup_steps: int,
-    min_share: float,
-    warmup_share: float = 0.0,
-    decay_steps: Sequence[int] | None = None,
-) -> torch.optim.lr_scheduler.LambdaLR:
-    """Build the schedule of `lr_share`, to be stepped after every step of the optimiser."""
-    return torch.optim.lr_scheduler.LambdaLR(
-        optimizer,
-        lambda step: lr_share(
-            step,
-            num_steps=num_steps,
-            num_warmup_steps=num_warmup_steps,
-            min_share=min_share,
-            warmup_share=warmup_share,
-            decay_steps=decay_steps,
-        ),
-    )
-
-
 def lr_share(
     step: int,
     *,

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torchvision.transforms import v2
 
-from ablations.data.operations import OPERATIONS, apply_operation, brightness, contrast, saturation
+from ablations.data.operations import OPERATIONS, brightness, contrast, saturation
 from ablations.data.per_sample import SampleDraws, crop, draw_boxes
 from ablations.data.transforms import Augmentation
 from ufo.init import keyed_generator
@@ -40,7 +40,7 @@ def test_an_operation_is_torchvisions_at_every_samples_own_strength(name, channe
     images = pictures(channels=channels)
     strength = torch.tensor([0.0, 0.21, 0.5, 0.9, 1.0, 0.5])
     sign = torch.tensor([1.0, -1.0, 1.0, -1.0, 1.0, -1.0])
-    ours = apply_operation(name, images, strength, sign)
+    ours = OPERATIONS[name](images, strength, sign)
     theirs = [torchvisions(name, *sample) for sample in zip(images, strength.tolist(), sign.tolist(), strict=True)]
     assert (ours.int() - torch.stack(theirs).int()).abs().max() <= 1  # a blend may round the other way
     if (name, channels) != ("Color", 1):
@@ -159,6 +159,6 @@ def test_global_generators_are_left_alone():
 def test_angles_turn_as_torchvisions_do():
     image = torch.zeros(1, 1, 9, 9, dtype=torch.uint8)
     image[0, 0, 4, 8] = 255  # right of the centre
-    turned = apply_operation("Rotate", image, torch.ones(1), torch.ones(1))[0, 0]
+    turned = OPERATIONS["Rotate"](image, torch.ones(1), torch.ones(1))[0, 0]
     y, x = (turned == 255).nonzero()[0].tolist()
     assert math.degrees(math.atan2(4 - y, x - 4)) == pytest.approx(30, abs=8)  # counter-clockwise

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import operator
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,6 +16,7 @@ from ablations.data.epoch import EpochBatches, Rank
 from ablations.data.objects.annotations import Annotations, Ints
 from ablations.data.objects.sample import ImageReader, Target, View, collate, load_view
 from ablations.data.order import epoch_order
+from ablations.data.streaming import Current
 from ablations.data.streams import epoch_generator
 
 ObjectBatch = tuple[list[Tensor], list[Target]]
@@ -65,8 +68,9 @@ class ObjectTrainBatches(EpochBatches[ObjectBatch]):
         self.mirrors, self.device = mirrors, device
         self._is_upright = annotations.heights[rows] > annotations.widths[rows]
         self._views: list[list[View]] = []
-        self._drawn = _Drawn()
-        self._loader = _load(_Views(annotations, read_image, longest), self._drawn, collate, workers=workers)
+        self._drawn = Current[list[View]]()
+        read = partial(load_view, read_image=read_image, annotations=annotations, longest=longest)
+        self._loader = _load(read, self._drawn, collate, workers=workers)
 
     def __len__(self) -> int:
         return len(self.rows) // self.batch_size
@@ -84,7 +88,7 @@ class ObjectTrainBatches(EpochBatches[ObjectBatch]):
 
     def _batches(self, first: int) -> Iterator[ObjectBatch]:
         own = slice(self.rank.number, None, self.rank.world_size)
-        self._drawn.views = [views[own] for views in self._views[first:]]
+        self._drawn.items = [views[own] for views in self._views[first:]]
         for images, targets in self._loader:
             yield (
                 [image.to(self.device, non_blocking=True) for image in images],
@@ -116,8 +120,9 @@ class ObjectEvalBatches:
     ) -> None:
         self.annotations, self.read_image, self.rows = annotations, read_image, rows
         self.device = device
+        read = partial(_read_unscaled, read_image=read_image)
         self._own = [[int(row)] for row in rows[rank.number :: rank.world_size]]
-        self._loader = _load(_Plain(read_image), self._own, _only, workers=workers)
+        self._loader = _load(read, self._own, operator.itemgetter(0), workers=workers)
 
     def __len__(self) -> int:
         return len(self._own)
@@ -145,49 +150,28 @@ def by_aspect(order: Sequence[int], is_upright: Sequence[bool], *, batch_size: i
     return batches + ([left[:batch_size]] if len(left) >= batch_size else [])
 
 
-class _Views(Dataset[Any]):
-    """Data set of samples, indexed by their views."""
+class _Read(Dataset[Any]):
+    """Data set of what a function reads, indexed by its argument."""
 
-    def __init__(self, annotations: Annotations, read_image: ImageReader, longest: int) -> None:
-        self.annotations, self.read_image, self.longest = annotations, read_image, longest
+    def __init__(self, read: Callable[[Any], Any]) -> None:
+        self.read = read
 
-    def __getitem__(self, view: View) -> tuple[Tensor, Target]:
-        return load_view(view, self.read_image, self.annotations, longest=self.longest)
-
-
-class _Plain(Dataset[Any]):
-    """Data set of unscaled images, indexed by their rows."""
-
-    def __init__(self, read_image: ImageReader) -> None:
-        self.read_image = read_image
-
-    def __getitem__(self, row: int) -> tuple[int, Tensor]:
-        return row, torch.from_numpy(self.read_image(row).copy()).permute(2, 0, 1).float() / 255
+    def __getitem__(self, wanted: Any) -> Any:
+        return self.read(wanted)
 
 
-class _Drawn:
-    """Sampler of the current views, batch by batch, since a loader keeps its sampler for its lifetime."""
-
-    def __init__(self) -> None:
-        self.views: list[list[View]] = []
-
-    def __iter__(self) -> Iterator[list[View]]:
-        return iter(self.views)
-
-    def __len__(self) -> int:
-        return len(self.views)
+def _read_unscaled(row: int, read_image: ImageReader) -> tuple[int, Tensor]:
+    return row, torch.from_numpy(read_image(row).copy()).permute(2, 0, 1).float() / 255
 
 
-def _load(dataset: Dataset[Any], batches: Any, collate: Callable[[list[Any]], Any], *, workers: int) -> DataLoader[Any]:
+def _load(
+    read: Callable[[Any], Any], batches: Any, collate: Callable[[list[Any]], Any], *, workers: int
+) -> DataLoader[Any]:
     return DataLoader(
-        dataset,
+        _Read(read),
         batch_sampler=batches,
         num_workers=workers,
         collate_fn=collate,
         multiprocessing_context="fork" if workers else None,  # forked workers notice when the cell's process ends
         generator=torch.Generator(),  # of worker seeds, which have no effect; otherwise the global one is used
     )
-
-
-def _only(samples: list[Any]) -> Any:
-    return samples[0]

@@ -52,11 +52,7 @@ def read_coco(path: Path, *, folder: Path) -> Annotations:
         objects[image].append(obj)
     rows = [
         ImageRecord(
-            id=number,
-            name=image["file_name"],
-            height=image["height"],
-            width=image["width"],
-            objects=objects[number],
+            id=number, name=image["file_name"], height=image["height"], width=image["width"], objects=objects[number]
         )
         for number, image in sorted(images.items())
     ]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,12 +21,8 @@ Target = dict[str, Tensor]
 """Input of torchvision's detectors for an image with m objects: ``boxes`` (m, 4) left, top, right and bottom, in
 pixels; ``labels`` (m,); ``masks`` (m, H, W) uint8."""
 
-
-class ImageReader(Protocol):
-    """Reader of a part's images."""
-
-    def __call__(self, row: int) -> npt.NDArray[np.uint8]:
-        """Return the image of a row, (H, W, 3)."""
+ImageReader = Callable[[int], npt.NDArray[np.uint8]]
+"""Reader of a part's images: row to image (H, W, 3)."""
 
 
 @dataclass(frozen=True)

@@ -89,23 +89,6 @@ class Shapes:
         return pack(images, categories=CATEGORIES)
 
 
-@dataclass(frozen=True)
-class DrawnShapes:
-    """Images of a part.
-
-    Args:
-        shapes: data set.
-        part: name of the part.
-    """
-
-    shapes: Shapes
-    part: str
-
-    def __call__(self, row: int) -> npt.NDArray[np.uint8]:
-        """Draw an image: (side, side, 3)."""
-        return self.shapes.image(self.part, row)
-
-
 def _record(number: int, label: int, mask: npt.NDArray[np.bool_]) -> ObjectRecord:
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     left, top = float(columns[0]), float(rows[0])

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-from dataclasses import asdict
-from functools import cached_property
+from dataclasses import replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Protocol
 
@@ -14,23 +13,19 @@ import numpy as np
 import torch
 
 from ablations.config import UsageError
+from ablations.data.cache import IMAGENET_MEAN, IMAGENET_STD, VAL_SHARE
 from ablations.data.info import DataInfo
 from ablations.data.location import data_folder, filled
 from ablations.data.objects.annotations import Annotations, Ints
 from ablations.data.objects.coco import notes_on, read_coco
 from ablations.data.objects.sample import Files, ImageReader
-from ablations.data.objects.shapes import DrawnShapes, Shapes
+from ablations.data.objects.shapes import Shapes
+from ablations.data.splits import VAL_ROWS, split_rows
 from ablations.data.streams import SPLIT_SEED
 from ufo.init import keyed_generator
 
-VAL_SHARE, MAX_VAL = 0.1, 5000
-"""Share of train that is cut off for validation, and its largest number of images: that of COCO's own validation split,
-which is the test split here."""
-
-VAL_ROWS = "val_rows.npy"
-
-IMAGENET_MEAN, IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
-"""Statistics of ImageNet-1k's training images, used by detectors (torchvision 0.29, ``transforms/_presets.py``)."""
+MAX_VAL = 5000
+"""Largest number of validation images cut from train: that of COCO's own validation split, which is the test split."""
 
 PREFIX = "instances_"
 """Prefix of the names of COCO's instance files."""
@@ -130,8 +125,7 @@ def prepare_objects(source: ObjectSource) -> DataInfo:
     folder = data_folder(source.name, source.fingerprint, streamed=True)
     if not (folder / "info.json").exists():
         _write(folder, source)
-    info = json.loads((folder / "info.json").read_text())
-    return DataInfo(**{**info, "name": source.name, "root": source.root, "image_shape": tuple(info["image_shape"])})
+    return replace(DataInfo.load(folder), name=source.name, root=source.root)
 
 
 def _write(folder: Path, source: ObjectSource) -> None:
@@ -149,7 +143,7 @@ def _write(folder: Path, source: ObjectSource) -> None:
             counts |= {"val": len(rows), "train": counts["train"] - len(rows)}
         train = parts["train"]
         is_drawn = not source.root
-        info = DataInfo(
+        DataInfo(
             name=source.name,
             fingerprint=source.fingerprint,
             classes=train.classes,
@@ -163,8 +157,7 @@ def _write(folder: Path, source: ObjectSource) -> None:
             notes=[note for part, annotations in parts.items() for note in notes_on(annotations, part)],
             streamed=True,
             task="detect",
-        )
-        (scratch / "info.json").write_text(json.dumps(asdict(info), indent=1))
+        ).save(scratch)
 
 
 def _check_objects(annotations: Annotations, rows: Ints, where: str) -> None:
@@ -180,8 +173,7 @@ def _cut(num_images: int) -> Ints:
     if not 0 < count < num_images:
         raise UsageError(f"train has {num_images} images, too few to cut off {VAL_SHARE:.0%} for validation")
     order = torch.randperm(num_images, generator=keyed_generator(SPLIT_SEED, "val_rows"))
-    rows: Ints = order[:count].sort().values.numpy()
-    return rows
+    return order[:count].sort().values.numpy()
 
 
 def split_objects(
@@ -191,35 +183,21 @@ def split_objects(
 
     Args:
         info: description of a prepared data set.
-        train_limit: number of training images, drawn with the split's own seed (subsets are nested); None: all.
-        with_test: whether ``test`` is included; otherwise none of its files is opened.
+        train_limit: as in `find_rows`.
+        with_test: as in `find_rows`.
 
     Raises:
         UsageError: ``train_limit`` above the number of training images.
     """
     folder = data_folder(info.name, info.fingerprint, streamed=True)
-    held = {"train": Annotations.load(folder / "train.npz")}
-    if (folder / VAL_ROWS).exists():
-        val = np.load(folder / VAL_ROWS)
-        train = np.setdiff1d(np.arange(len(held["train"])), val)
-        parts = {"train": ("train", train), "val": ("train", val)}
-    else:
-        held["val"] = Annotations.load(folder / "val.npz")
-        parts = {"train": ("train", np.arange(info.num_train)), "val": ("val", np.arange(info.num_val))}
-    if train_limit is not None:
-        if train_limit > info.num_train:
-            raise UsageError(f"train_limit={train_limit}: must be at most {info.num_train}, the images of {info.name}")
-        order = torch.randperm(info.num_train, generator=keyed_generator(SPLIT_SEED, "train_limit")).numpy()
-        parts["train"] = "train", parts["train"][1][np.sort(order[:train_limit])]
-    if with_test:
-        held["test"] = Annotations.load(folder / "test.npz")
-        parts["test"] = "test", np.arange(info.num_test)
+    rows = split_rows(info, train_limit=train_limit, with_test=with_test)
+    held = {part: Annotations.load(folder / f"{part}.npz") for part in dict.fromkeys(part for part, _ in rows.values())}
     readers = {part: _make_reader(info, part, annotations) for part, annotations in held.items()}
-    return {split: (held[part], readers[part], rows) for split, (part, rows) in parts.items()}
+    return {split: (held[part], readers[part], own.numpy()) for split, (part, own) in rows.items()}
 
 
 def _make_reader(info: DataInfo, part: str, annotations: Annotations) -> ImageReader:
     if not info.root:
-        return DrawnShapes(Shapes(info.image_shape[0]), part)
+        return partial(Shapes(info.image_shape[0]).image, part)
     file = Coco(Path(info.root)).files[part]
     return Files(Path(info.root) / file.stem.removeprefix(PREFIX), annotations)

@@ -110,12 +110,6 @@ def _resnet_body(name: str, in_chans: int, drop_path: float, seed: int) -> Body:
         net = models.get_model(name, weights=None)
     if in_chans != net.conv1.in_channels:
         raise ValueError(f"torchvision's {name} takes images of {net.conv1.in_channels} channels, not {in_chans}")
-    widths = [_width(getattr(net, stage)[-1]) for stage in STAGES]
+    last = [[m for m in getattr(net, stage).modules() if isinstance(m, nn.Conv2d)][-1] for stage in STAGES]
     getter = IntermediateLayerGetter(net, {stage: stage for stage in STAGES})
-    return _Maps(getter, [0, 1, 2, 3], widths=widths, strides=list(STRIDES))
-
-
-def _width(block: nn.Module) -> int:
-    """Return the output width of a residual block of torchvision."""
-    convolutions = [module for module in block.modules() if isinstance(module, nn.Conv2d)]
-    return convolutions[-1].out_channels
+    return _Maps(getter, [0, 1, 2, 3], widths=[m.out_channels for m in last], strides=list(STRIDES))

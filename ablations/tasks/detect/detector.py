@@ -54,7 +54,7 @@ class Detector(CellModule):
     Library draws in a step, for proposals and drop path, come from a generator keyed by (seed, epoch, step): two arms
     draw alike while they draw from equally many, and again from the next step on.
 
-    Batches are those of `ablations.data.modules.ImagesWithObjects`. Logged once per epoch: ``train_loss``, its parts,
+    Batches are those of `ablations.data.modules.CellDataModule`. Logged once per epoch: ``train_loss``, its parts,
     and validation's average precisions.
 
     Args:
@@ -116,8 +116,7 @@ class Detector(CellModule):
 
     def predict_step(self, batch: tuple[int, Tensor], batch_idx: int) -> dict[str, Tensor]:
         """Return the detections in an image: boxes, labels, scores and masks, as torchvision's detectors do."""
-        found: dict[str, Tensor] = self.net([batch[1]])[0]
-        return found
+        return self.net([batch[1]])[0]
 
     def train_metrics(self) -> dict[str, float]:
         """Return the means of the epoch's losses, and their sum as ``train_loss``."""
@@ -184,11 +183,7 @@ class Detector(CellModule):
 
 
 def _objects(batches: Any) -> ObjectEvalBatches:
-    """Return an evaluation's batches, which hold the annotations.
-
-    Raises:
-        TypeError: batches without annotations.
-    """
+    """Return an evaluation's batches, after a check that they hold annotations."""
     if not isinstance(batches, ObjectEvalBatches):
         raise TypeError(f"a Detector is evaluated on ObjectEvalBatches, which hold annotations, not {type(batches)}")
     return batches
