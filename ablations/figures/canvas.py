@@ -7,11 +7,6 @@ from typing import Any, Literal
 import pandas as pd
 from matplotlib.axes import Axes
 
-from ablations.figures.palette import ArmStyle
-
-CROSSES = {"diverged": "x", "failed": "+"}
-"""Outcome to the marker of a run's last epoch."""
-
 
 def is_drawable(frame: pd.DataFrame, axes: Axes) -> bool:
     """Return whether the frame has rows; if not, write "no finished cells" into the axes.
@@ -105,25 +100,3 @@ def annotate_rows(axes: Axes, texts: list[str], *, below: str, bold: list[bool])
             **at_edge,
         )
     axes.annotate(below, (1, 0), xycoords="axes fraction", va="top", **at_edge | {"xytext": (5, -17)})
-
-
-def draw_mean(values: pd.DataFrame, style: ArmStyle, label: str, axes: Axes) -> None:
-    """Draw the mean of runs as a bold line.
-
-    Args:
-        values: one column per run and one row per position on the axis, without NaN.
-        style: style of the arm.
-        label: legend label.
-        axes: axes to draw into.
-    """
-    axes.plot(
-        values.index,
-        values.mean(axis="columns"),
-        color=style.colour,
-        linestyle=style.linestyle,
-        linewidth=1.8,
-        marker=style.marker,
-        markersize=4,
-        markevery=max(1, len(values) // 8),
-        label=label,
-    )
