@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from ablations.analysis import CHANCE_KINDS, t_interval
-from ablations.figures.canvas import not_ok
+from ablations.figures.canvas import not_ok, span_text
 from ablations.figures.palette import arm_style
 
 CROSSES = {"diverged": "x", "failed": "+"}
@@ -62,7 +62,7 @@ def draw_arms(
             markevery=max(1, len(shared) // 8),
             label="\n".join(filter(None, [own["arm_label"].iloc[0], ", ".join(filter(None, notes))])),
         )
-    return " to ".join(str(n) for n in sorted({min(num_runs), max(num_runs)}))
+    return span_text(num_runs)
 
 
 def fit_height(values: pd.Series[float], axes: Axes) -> None:
