@@ -51,17 +51,9 @@ def draw_arms(
             bounds = np.array([t_interval(place) for place in shared.to_numpy()]).reshape(-1, 2)  # (places, 2)
             axes.fill_between(shared.index, bounds[:, 0], bounds[:, 1], color=style.colour, alpha=0.15, linewidth=0)
         notes = [f"n = {n}" if n < max(num_runs) else "", not_ok(own["outcome"])]
-        axes.plot(
-            shared.index,
-            shared.mean(axis="columns"),
-            color=style.colour,
-            linestyle=style.linestyle,
-            linewidth=1.8,
-            marker=style.marker,
-            markersize=4,
-            markevery=max(1, len(shared) // 8),
-            label="\n".join(filter(None, [own["arm_label"].iloc[0], ", ".join(filter(None, notes))])),
-        )
+        label = "\n".join(filter(None, [own["arm_label"].iloc[0], ", ".join(filter(None, notes))]))
+        bold = style.line | {"linewidth": 1.8, "markersize": 4, "markevery": max(1, len(shared) // 8)}
+        axes.plot(shared.index, shared.mean(axis="columns"), label=label, **bold)
     return span_text(num_runs)
 
 

@@ -92,12 +92,7 @@ def _draw_arm(own: pd.DataFrame, factor: float, axes: Axes) -> None:
         means.index * factor,
         means,
         yerr=np.array([high - low for low, high in bounds]) / 2 if bounds else None,
-        color=style.colour,
-        linestyle=style.linestyle,
-        marker=style.marker,
-        markersize=5,
-        capsize=3,
-        linewidth=1.5,
+        **style.line | {"markersize": 5, "capsize": 3, "linewidth": 1.5},
         label="\n".join(filter(None, [own["arm_label"].iloc[0], not_ok(own["outcome"])])),
     )
 

@@ -146,15 +146,7 @@ def best_of_k(trials: pd.DataFrame, axes: Axes) -> Axes:
         return axes
     for _, own in expected.groupby(["arm_order", "arm"]):
         style = arm_style(int(own["arm_order"].iloc[0]))
-        axes.plot(
-            own["k"],
-            own["expected_pct"],
-            color=style.colour,
-            linestyle=style.linestyle,
-            marker=style.marker,
-            markersize=4,
-            label=own["arm_label"].iloc[0],
-        )
+        axes.plot(own["k"], own["expected_pct"], markersize=4, label=own["arm_label"].iloc[0], **style.line)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(linewidth=0.4, alpha=0.5)
     caption = "Mean over all subsets of the trials (the unbiased estimator of Tang et al. 2020)."
@@ -181,16 +173,7 @@ def _draw_trials(own: pd.DataFrame, field: str, shift: float, is_log: bool, text
     axes.plot(x[~diverged], own.loc[~diverged, "score_pct"], marker=style.marker, markersize=3.5, alpha=0.4, **faint)
     axes.plot(x[diverged], own.loc[diverged, "score_pct"], marker="x", markersize=5, markeredgewidth=1.4, **faint)
     curve = profile(own, field)
-    axes.plot(
-        moved(curve["value"]),
-        curve["score_pct"],
-        color=style.colour,
-        linestyle=style.linestyle,
-        marker=style.marker,
-        markersize=5,
-        linewidth=1.5,
-        label=text,
-    )
+    axes.plot(moved(curve["value"]), curve["score_pct"], markersize=5, linewidth=1.5, label=text, **style.line)
 
 
 def _ends(trials: pd.DataFrame) -> tuple[float, float]:
