@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -104,7 +104,8 @@ def judge(cases: Sequence[Case]) -> pd.DataFrame:
         seeds that decide an undecided claim with 80 % power. These follow from the claim's margin (0.5 points if it has
         none) and the observed spread, never from the observed difference; missing if the study already has that many.
     """
-    tables = [compare(case.cells, _ordered(case)) for case in cases]
+    ordered = [[Comparison((a,), (b,)) for a, b in ordered_pairs(case.claims, case.arms)] for case in cases]
+    tables = [compare(case.cells, comparisons) for case, comparisons in zip(cases, ordered, strict=True)]
     family = pd.concat([table for table in tables if len(table)] or tables[:1])
     alpha = ALPHA / max(1, int((family["num_pairs"] > 0).sum()))
     adjusted = iter(holm(family["p"].to_numpy(np.float64)))
@@ -115,29 +116,15 @@ def judge(cases: Sequence[Case]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(COLUMNS)).astype({"seeds_for_margin": "Int64"})
 
 
-def _ordered(case: Case) -> list[Comparison]:
-    return [Comparison((arm,), (other,)) for arm, other in ordered_pairs(case.claims, case.arms)]
-
-
 def _judge_case(case: Case, table: pd.DataFrame, alpha: float) -> list[dict[str, Any]]:
     rows = []
     for claim in case.claims:
         for condition in case.conditions:
             finding = _judge(claim, condition, case=case, table=table, alpha=alpha)
             is_open = finding.verdict == "undecided" and finding.seeds_for_margin > finding.num_pairs
-            rows.append(
-                {
-                    "claim": claim.statement,
-                    "source": claim.source,
-                    "post_hoc": claim.post_hoc,
-                    "condition": condition,
-                    "verdict": finding.verdict,
-                    "evidence": finding.evidence,
-                    "num_pairs": finding.num_pairs,
-                    "detectable_pct": finding.detectable_pct,
-                    "seeds_for_margin": finding.seeds_for_margin if is_open else math.nan,
-                }
-            )
+            said = {"claim": claim.statement, "source": claim.source, "post_hoc": claim.post_hoc}
+            seeds = finding.seeds_for_margin if is_open else math.nan
+            rows.append({**said, "condition": condition, **asdict(finding), "seeds_for_margin": seeds})
     return rows
 
 
@@ -154,8 +141,7 @@ def _judge(claim: Claim, condition: str, *, case: Case, table: pd.DataFrame, alp
         return _judge_failure(cells[cells["arm"] == claim.arm])
     others = [arm for arm in case.arms if arm != claim.arm] if claim.than is None else [claim.than]
     compared = {other: Comparison((claim.arm,), (other,)) for other in others if other in have}
-    paired = differences(cells, list(compared.values()))
-    own = {other: paired[paired["comparison"] == comparison.name] for other, comparison in compared.items()}
+    own = {other: differences(cells, [comparison]) for other, comparison in compared.items()}
     few = [other for other, pairs in own.items() if len(pairs) < 2]
     if len(few) == len(own):
         return _Finding("undecided", "fewer than two complete pairs", min(map(len, own.values()), default=0))
@@ -165,9 +151,10 @@ def _judge(claim: Claim, condition: str, *, case: Case, table: pd.DataFrame, alp
     missing = [f"no cell of {other} has ended" for other in others if other not in have]
     missing += [f"fewer than two complete pairs with {other}" for other in few]
     in_condition = table[table["condition"] == condition]
-    tested = {other: _directed(in_condition, compared[other]) for other in own if other not in few}
-    counts = {other: _pairs_text(cells, [claim.arm, other], own[other]) for other in tested}
-    return _judge_greater(tested, {other: own[other] for other in tested}, alpha, counts=counts, missing=missing)
+    tested = {other: pairs for other, pairs in own.items() if other not in few}
+    rows = [_directed(in_condition, compared[other]) for other in tested]
+    counts = [_pairs_text(cells, [claim.arm, other], pairs) for other, pairs in tested.items()]
+    return _judge_greater(rows, list(tested.values()), counts, alpha=alpha, missing=missing)
 
 
 def _pairs_text(cells: pd.DataFrame, arms: Sequence[str], own: pd.DataFrame) -> str:
@@ -192,25 +179,20 @@ def _directed(table: pd.DataFrame, comparison: Comparison) -> dict[str, Any]:
 
 
 def _judge_greater(
-    tested: dict[str, dict[str, Any]],
-    own: dict[str, pd.DataFrame],
-    alpha: float,
-    *,
-    counts: dict[str, str],
-    missing: list[str],
+    rows: list[dict[str, Any]], own: list[pd.DataFrame], counts: list[str], *, alpha: float, missing: list[str]
 ) -> _Finding:
     """Judge whether all differences are above zero; differences to arms without pairs are unknown."""
-    signs = [np.sign(row["difference_pct"]) if row["supported"] else 0 for row in tested.values()]
+    signs = [np.sign(row["difference_pct"]) if row["supported"] else 0 for row in rows]
     verdict: Verdict = "contradicted" if min(signs) < 0 else "undecided"
     if min(signs) > 0 and not missing:
         verdict = "supported"
     parts = [
-        f"{row['comparison']}: {row['difference_pct']:+.2f} points, p {row['p_holm']:.3f}, {counts[other]}"
-        for other, row in tested.items()
+        f"{row['comparison']}: {row['difference_pct']:+.2f} points, p {row['p_holm']:.3f}, {count}"
+        for row, count in zip(rows, counts, strict=True)
     ]
-    power = [_power(pairs, MARGIN_PCT, alpha=alpha) for pairs in own.values()]
-    detectable, seeds = (_largest(list(column)) for column in zip(*power, strict=True))
-    num_pairs = min(map(len, own.values()))
+    power = [_power(pairs, MARGIN_PCT, detectable_difference, alpha=alpha, power=0.8) for pairs in own]
+    detectable, seeds = map(float, np.max(power, axis=0))  # NaN if any is unknown
+    num_pairs = min(map(len, own))
     text = "; ".join([*parts, *missing])
     if verdict == "undecided" and not missing and seeds <= num_pairs:
         text += f"; so many pairs detect {MARGIN_PCT:g} points: the difference is too near zero"
@@ -234,19 +216,14 @@ def _judge_margin(claim: Claim, margin_pct: float, own: pd.DataFrame, counts: st
         power = 0.9  # for each of the two tests, so that both reject with 80 %
     how = "sign-flip" if by_chance or np.ptp(values) == 0 else "t"
     text = f"{values.mean():+.2f} points, {counts}; one-sided {how} tests: {tests}"
-    detectable, seeds = _power(own, margin_pct, alpha=2 * ALPHA, power=power, detectable=t_detectable_difference)
+    detectable, seeds = _power(own, margin_pct, t_detectable_difference, alpha=2 * ALPHA, power=power)
     if verdict == "undecided" and seeds <= len(own):
         text += f"; so many pairs tell {margin_pct:g} points apart: the difference is too near the margin"
     return _Finding(verdict, text, len(own), detectable, seeds)
 
 
 def _power(
-    own: pd.DataFrame,
-    margin_pct: float,
-    *,
-    alpha: float,
-    power: float = 0.8,
-    detectable: Detectable = detectable_difference,
+    own: pd.DataFrame, margin_pct: float, detectable: Detectable, *, alpha: float, power: float
 ) -> tuple[float, float]:
     """Return the detectable difference and the seeds that a margin needs; NaN if the spread is unknown or zero."""
     values = own["difference_pct"].to_numpy(np.float64)
@@ -255,11 +232,6 @@ def _power(
     sd = float(values.std(ddof=1))
     seeds = seeds_for(margin_pct, sd, alpha=alpha, power=power, detectable=detectable)
     return detectable(sd, len(values), alpha=alpha, power=power), seeds
-
-
-def _largest(values: list[float]) -> float:
-    """Return the largest value; NaN if any is unknown."""
-    return math.nan if any(map(math.isnan, values)) else max(values)
 
 
 def _judge_failure(own: pd.DataFrame) -> _Finding:

@@ -92,15 +92,10 @@ def differences(cells: pd.DataFrame, comparisons: Sequence[Comparison]) -> pd.Da
             has_chance=own["kind"].isin(CHANCE_KINDS),
             all_ok=own["outcome"] == "ok",
         ).groupby(BLOCK, sort=False)
-        frame = pd.DataFrame(
-            {
-                "difference_pct": blocks["difference_pct"].sum().round(9),  # a sum of equal scores is 0, not 1e-14
-                "has_chance": blocks["has_chance"].any(),
-                "is_mixed": blocks["stale"].nunique() > 1,
-                "all_ok": blocks["all_ok"].all(),
-            }
-        )
-        found.append(frame.reset_index().assign(comparison=comparison.name)[columns])
+        total = blocks["difference_pct"].sum().round(9)  # a sum of equal scores is 0, not 1e-14
+        chance, mixed, ok = blocks["has_chance"].any(), blocks["stale"].nunique() > 1, blocks["all_ok"].all()
+        frame = total.to_frame().assign(has_chance=chance, is_mixed=mixed, all_ok=ok, comparison=comparison.name)
+        found.append(frame.reset_index()[columns])
     found = [frame for frame in found if len(frame)]
     return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=columns)
 
@@ -139,14 +134,8 @@ def compare(
                 continue
             own = paired[(paired["condition"] == condition) & (paired["comparison"] == comparison.name)]
             num_seeds = in_condition.loc[in_condition["arm"].isin(comparison.arms), "seed"].nunique()
-            rows.append(
-                {
-                    "condition": condition,
-                    "comparison": comparison.name,
-                    "num_pairs_left_out": num_seeds - len(own),
-                    **_columns(own, num_comparisons, margin_pct, level),
-                }
-            )
+            row = {"condition": condition, "comparison": comparison.name, "num_pairs_left_out": num_seeds - len(own)}
+            rows.append(row | _columns(own, num_comparisons, margin_pct, level))
     table = pd.DataFrame(rows, columns=list(COLUMNS))
     table["p_holm"] = holm(table["p"].to_numpy(np.float64))
     table["supported"] = table["p_holm"] < ALPHA
@@ -169,9 +158,8 @@ def paired(cells: pd.DataFrame, comparisons: Sequence[Comparison], *, level: flo
     Raises:
         ValueError: two cells have the same condition, arm and seed.
     """
-    table = compare(cells, comparisons, level=level).rename(
-        columns={"difference_pct": "mean_pct", "difference_low_pct": "low_pct", "difference_high_pct": "high_pct"}
-    )
+    names = {"difference_pct": "mean_pct", "difference_low_pct": "low_pct", "difference_high_pct": "high_pct"}
+    table = compare(cells, comparisons, level=level).rename(columns=names)
     tested = table[["condition", "comparison", "mean_pct", "low_pct", "high_pct", "p", "p_holm", "supported"]]
     order = dict(zip(cells["arm"], cells["arm_order"], strict=True))
     first = {comparison.name: order[comparison.plus[0]] for comparison in comparisons if comparison.plus[0] in order}

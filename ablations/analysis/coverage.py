@@ -22,14 +22,6 @@ NOMINAL_PCT = (93.5, 96.5)
 Drawn = npt.NDArray[np.float64]
 
 
-def _normal(rng: np.random.Generator, shape: tuple[int, int]) -> Drawn:
-    return rng.normal(0, 1, shape)
-
-
-def _skewed(rng: np.random.Generator, shape: tuple[int, int]) -> Drawn:
-    return rng.exponential(1, shape) - 1
-
-
 def _rounded(rng: np.random.Generator, shape: tuple[int, int]) -> Drawn:
     """Draw differences of two scores in whole numbers of images; their mean is 0 by symmetry."""
     ours, theirs = (np.round(rng.normal(0, SD, shape) / STEP) * STEP for _ in range(2))
@@ -37,8 +29,8 @@ def _rounded(rng: np.random.Generator, shape: tuple[int, int]) -> Drawn:
 
 
 DISTRIBUTIONS: dict[str, Callable[[np.random.Generator, tuple[int, int]], Drawn]] = {
-    "normal": _normal,
-    "skewed (exponential)": _skewed,
+    "normal": lambda rng, shape: rng.normal(0, 1, shape),
+    "skewed (exponential)": lambda rng, shape: rng.exponential(1, shape) - 1,
     "rounded to 1/360": _rounded,
 }
 """Name to a function that draws differences of true mean 0, (studies, seeds)."""

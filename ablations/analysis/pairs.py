@@ -121,24 +121,14 @@ def pairing_gain(cells: pd.DataFrame, reference: str | None, level: float = 0.95
     for arm in arms.to_dict("records") if reference is not None else []:
         own = pairs[(pairs["condition"] == arm["condition"]) & (pairs["arm"] == arm["arm"])]
         ours, theirs = (own[name].to_numpy(np.float64) for name in ("score_pct", "score_pct_reference"))
-        correlation, low, high = correlation_interval(ours, theirs, level)
         paired, unpaired = t_interval(ours - theirs, level), welch_interval(ours, theirs, level)
         spread = (ours - theirs).var(ddof=1) if len(own) > 1 else 0.0
-        rows.append(
-            {
-                **arm,
-                "num_pairs": len(own),
-                "correlation": correlation,
-                "correlation_low": low,
-                "correlation_high": high,
-                "paired_width_pct": paired[1] - paired[0],
-                "unpaired_width_pct": unpaired[1] - unpaired[0],
-                "variance_ratio": (ours.var(ddof=1) + theirs.var(ddof=1)) / spread if spread > 0 else np.nan,
-            }
-        )
+        ratio = (ours.var(ddof=1) + theirs.var(ddof=1)) / spread if spread > 0 else np.nan
+        widths = paired[1] - paired[0], unpaired[1] - unpaired[0]
+        rows.append([*arm.values(), len(own), *correlation_interval(ours, theirs, level), *widths, ratio])
     numbers = ["num_pairs", "correlation", "correlation_low", "correlation_high"]
-    widths = ["paired_width_pct", "unpaired_width_pct", "variance_ratio"]
-    return pd.DataFrame(rows, columns=[*arms.columns, *numbers, *widths])
+    numbers += ["paired_width_pct", "unpaired_width_pct", "variance_ratio"]
+    return pd.DataFrame(rows, columns=[*arms.columns, *numbers])
 
 
 def _same_beginning(ours: list[str], theirs: list[str]) -> bool:

@@ -210,14 +210,7 @@ def power_table(
         quantiles = stats.chi2.ppf([(1 + level) / 2, (1 - level) / 2], max(n - 1, 1))
         spreads = [sd, *(sd * np.sqrt(max(n - 1, 0) / quantiles))]
         seeds = [seeds_for(delta_pct, one, alpha=alpha, power=power) if one == one else math.nan for one in spreads]
-        rows.append(
-            {
-                **{name: row[name] for name in ("condition", "comparison", "num_pairs", "detectable_pct")},
-                **dict(zip(("sd_pct", "sd_low_pct", "sd_high_pct"), spreads, strict=True)),
-                **dict(zip(("seeds", "seeds_low", "seeds_high"), seeds, strict=True)),
-            }
-        )
+        rows.append([row["condition"], row["comparison"], row["num_pairs"], *spreads, row["detectable_pct"], *seeds])
     spread, needed = ["sd_pct", "sd_low_pct", "sd_high_pct"], ["seeds", "seeds_low", "seeds_high"]
     columns = ["condition", "comparison", "num_pairs", *spread, "detectable_pct", *needed]
-    table = pd.DataFrame(rows, columns=columns)
-    return table.astype(dict.fromkeys(needed, "Int64"))
+    return pd.DataFrame(rows, columns=columns).astype(dict.fromkeys(needed, "Int64"))

@@ -14,7 +14,7 @@ from ablations.analysis.claims import Case, judge
 from ablations.analysis.contrasts import contrasts_of
 from ablations.config import Study, UsageError
 from ablations.config.cell import FIELDS
-from ablations.config.claim import TRIAL_KINDS, Claim
+from ablations.config.claim import TRIAL_KINDS
 from ablations.config.task import METRICS
 from ablations.store.frames import Frames
 
@@ -112,11 +112,9 @@ class Results:
         """Every finished trial, as `ablations.analysis.tuned` takes them; no row without a tuning."""
         found = []
         for stratum in self.strata:
-            if stratum.trials is not None:
-                cells = stratum.trials.cells
-                if len(self.strata) > 1:
-                    cells = cells.assign(condition=_in_stratum(stratum.study.name, ""))
-                found.append(_with_places(cells, stratum.trials.study))
+            if (trials := stratum.trials) is not None:
+                condition = {"condition": _in_stratum(stratum.study.name, "")} if len(self.strata) > 1 else {}
+                found.append(_with_places(trials.cells.assign(**condition), trials.study))
         return _join(found) if found else self.cells.iloc[:0]
 
     @cached_property
@@ -153,7 +151,8 @@ class Results:
         return judge(
             [
                 Case(
-                    claims=self._decidable(study),
+                    # a tuning's trials decide only some claims: the others need the winners
+                    claims=[claim for claim in study.claims if not study.is_tuning or claim.kind in TRIAL_KINDS],
                     arms=study.arm_names,
                     conditions=self._conditions_of(study),
                     cells=self.of_study(self.cells, study),
@@ -165,17 +164,11 @@ class Results:
             ]
         )
 
-    def _decidable(self, study: Study) -> list[Claim]:
-        """Return a study's claims; for a tuning, only those that trials decide, since the others need the winners."""
-        return [claim for claim in study.claims if not study.is_tuning or claim.kind in TRIAL_KINDS]
-
     @cached_property
     def pairing(self) -> pd.DataFrame:
         """Counts of pairs that share weights, split and batches, and the benefit of pairing, per arm and condition."""
-        held, gain = (
-            analysis.pairing_held(self.cells, self.reference),
-            analysis.pairing_gain(self.cells, self.reference),
-        )
+        held = analysis.pairing_held(self.cells, self.reference)
+        gain = analysis.pairing_gain(self.cells, self.reference)
         gain = gain.rename(columns={"num_pairs": "num_pairs_without_chance"})
         return held.merge(gain, on=["condition", "arm"], how="left")
 
@@ -222,12 +215,8 @@ class Results:
         reference = self.reference if ref is None else self._choose_reference(ref)
         rows = analysis.paired(self.cells, analysis.with_reference(self.cells, reference))
         labels = dict(zip(self.cells["arm"], self.cells["arm_label"], strict=True))
-        names = {f"{arm} - {reference}": (arm, label) for arm, label in labels.items()}
-        return rows.assign(
-            measure=self.measure,
-            arm=rows["comparison"].map(lambda name: names[name][0]),
-            label=rows["comparison"].map(lambda name: names[name][1]),
-        )
+        arms = [name.removesuffix(f" - {reference}") for name in rows["comparison"]]
+        return rows.assign(measure=self.measure, arm=arms, label=[labels[arm] for arm in arms])
 
     @property
     def contrast_pairs(self) -> pd.DataFrame:
@@ -246,9 +235,8 @@ class Results:
             raise UsageError(f"these studies compare different fields: {', '.join(fields)}; report them one by one")
         names = [study.name for study in self.studies]
         if len(set(names)) < len(names):
-            raise UsageError(
-                f"two of these studies have the same name: {', '.join(names)}; change `name` in one study.yaml"
-            )
+            same = f"two of these studies have the same name: {', '.join(names)}"
+            raise UsageError(f"{same}; change `name` in one study.yaml")
         arms = list(dict.fromkeys(arm for study in self.studies for arm in study.arm_names))
         if asked is not None:
             if asked not in arms:

@@ -106,9 +106,8 @@ def tuned(trials: pd.DataFrame, fields: Sequence[str]) -> pd.DataFrame:
             row |= {f"{field}_stable_low": bounds[0], f"{field}_stable_high": bounds[1]}
             row[f"{field}_sensitivity_pct"] = sensitivity_pct(own, field)
         rows.append(row)
-    suffixes = ("sensitivity_pct", "stable_low", "stable_high")
-    columns = [*TUNED, *fields, *(f"{field}_{suffix}" for field in fields for suffix in suffixes)]
-    return pd.DataFrame(rows, columns=columns)
+    added = [f"{field}_{name}" for field in fields for name in ("sensitivity_pct", "stable_low", "stable_high")]
+    return pd.DataFrame(rows, columns=[*TUNED, *fields, *added])
 
 
 def confirmed(table: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
@@ -124,13 +123,8 @@ def confirmed(table: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
         The table with `confirmed_pct`, the mean validation accuracy over seeds (chance for a diverged cell without
         one), and `is_short`, whether that lies more than `SHORTFALL_PCT` below the trial's.
     """
-    scores = (
-        cells["val_score_pct"]
-        .astype(np.float64)
-        .where(
-            cells["val_score_pct"].notna() | (cells["outcome"] != "diverged"), cells["chance_pct"].astype(np.float64)
-        )
-    )
+    scores, chance = (cells[name].astype(np.float64) for name in ("val_score_pct", "chance_pct"))
+    scores = scores.where(scores.notna() | (cells["outcome"] != "diverged"), chance)
     means = cells.assign(confirmed_pct=scores).groupby("arm", sort=False)["confirmed_pct"].mean()
     joined = table.assign(confirmed_pct=table["arm"].map(means).astype(np.float64))
     shortfall = joined["best_pct"].astype(np.float64) - joined["confirmed_pct"]
@@ -157,8 +151,7 @@ def expected_best(trials: pd.DataFrame) -> pd.DataFrame:
     """
     rows = []
     for _, own in trials.dropna(subset="score_pct").groupby(BY_ARM, sort=False):
-        scores = np.sort(own["score_pct"].to_numpy(np.float64))
-        n = len(scores)
+        scores, n = np.sort(own["score_pct"].to_numpy(np.float64)), len(own)
         arm = {name: own[name].iloc[0] for name in ("condition", "arm", "arm_label", "arm_order")}
         for k in range(1, n + 1):
             weights = [math.comb(i, k - 1) / math.comb(n, k) for i in range(n)]
@@ -182,8 +175,7 @@ def profile(trials: pd.DataFrame, field: str) -> pd.DataFrame:
     """
     rows = []
     for _, own in trials.dropna(subset="score_pct").groupby(BY_ARM, sort=False):
-        parts = _parts(own, field)
-        for part, inside in own.groupby(parts):
+        for part, inside in own.groupby(_parts(own, field)):
             best = inside.iloc[int(inside["score_pct"].to_numpy(np.float64).argmax())]
             arm = {name: best[name] for name in ("condition", "arm", "arm_label", "arm_order")}
             place, value = best[f"{field}_place"], best[field]

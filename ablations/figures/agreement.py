@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
-from ablations.figures.canvas import is_drawable
+from ablations.figures.canvas import is_drawable, span_text
 
 LUMINANCE, LIGHT = (0.2126, 0.7152, 0.0722), 0.45
 """Weights of red, green and blue in luminance (ITU-R BT.709), and the luminance above which text is black."""
@@ -50,9 +50,8 @@ def agreement(pairs: pd.DataFrame, axes: Axes) -> Axes:
     labels = list(arms["arm_label"])
     axes.set_xticks(range(len(names)), labels, rotation=40, ha="right", rotation_mode="anchor", fontsize="small")
     axes.set_yticks(range(len(names)), labels, fontsize="small")
-    counts = sorted({int(n) for n in pairs.loc[pairs["arm"] != pairs["other"], "num_pairs"]})
-    n_text = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}" if counts else ""
-    of_arms = f"Two arms at the same seed (n = {n_text});\nframed: " if counts else "Framed: "
+    n_text = span_text(pairs.loc[pairs["arm"] != pairs["other"], "num_pairs"])
+    of_arms = f"Two arms at the same seed (n = {n_text});\nframed: " if n_text else "Framed: "
     mixed = int(pairs.loc[pairs["arm_order"] <= pairs["other_order"], "num_pairs_mixed"].sum())
     stale = f"\npairs of a stale cell and a fresh one: {mixed}" if mixed else ""
     axes.set_title(f"{of_arms}two seeds of one arm{stale}", loc="left", fontsize="small")

@@ -7,8 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from ablations.analysis import summarise
-from ablations.figures.canvas import is_drawable, legend_above, measure_of, not_ok, seed_heights
-from ablations.figures.palette import arm_style
+from ablations.figures.canvas import is_drawable, legend_above, measure_of, not_ok
+from ablations.figures.rows import draw_row, label_rows, row_handles, seed_heights
 
 
 def accuracy_per_arm(cells: pd.DataFrame, axes: Axes) -> Axes:
@@ -33,22 +33,15 @@ def accuracy_per_arm(cells: pd.DataFrame, axes: Axes) -> Axes:
     axes.set_xlabel(f"Test {measure_of(cells)} (%)")
     if not is_drawable(cells, axes):
         return axes
-    table = summarise(cells, None)
-    heights = seed_heights(cells["seed"])
+    table, heights = summarise(cells, None), seed_heights(cells["seed"])
+    scores, diverged = cells["score_pct"], cells["outcome"] == "diverged"
     for row, arm in enumerate(table["arm"]):
         of_arm = cells["arm"] == arm
-        _draw_arm(cells[of_arm], row + heights[of_arm], table.iloc[row], row + 0.32, axes)
-    axes.set_yticks(range(len(table)), [_label(cells[cells["arm"] == arm]) for arm in table["arm"]], fontsize="small")
-    spare = max(5 - len(table), 0) / 2  # few rows would be drawn far apart, with dots far from their means
-    axes.set_ylim(len(table) - 0.4 + spare, -0.6 - spare)
+        draw_row(row, scores[of_arm], heights[of_arm], diverged[of_arm], table.iloc[row], axes)
+    label_rows(axes, [_label(cells[cells["arm"] == arm]) for arm in table["arm"]])
     axes.grid(axis="x", linewidth=0.4, alpha=0.5)
-    handles = [
-        Line2D([], [], color="grey", marker="o", markersize=4, alpha=0.6, linestyle="", label="a seed"),
-        Line2D([], [], color="grey", marker="o", markersize=4, linewidth=1.5, label="mean, 95 % t interval"),
-    ]
-    if (cells["outcome"] == "diverged").any():
-        handles.append(Line2D([], [], color="grey", marker="x", linestyle="", label="diverged"))
-    legend_above(axes, side="right", num_columns=4, handles=handles + _draw_chance(cells, axes))
+    handles = row_handles("diverged" if diverged.any() else None) + _draw_chance(cells, axes)
+    legend_above(axes, side="right", num_columns=4, handles=handles)
     return axes
 
 
@@ -57,26 +50,6 @@ def _label(own: pd.DataFrame) -> str:
     num_stale = int(own["stale"].sum())
     counts = [f"n = {own['score_pct'].count()}", not_ok(own["outcome"]), f"{num_stale} stale" if num_stale else ""]
     return f"{own['arm_label'].iloc[0]} ({', '.join(filter(None, counts))})"
-
-
-def _draw_arm(own: pd.DataFrame, heights: pd.Series[float], summary: pd.Series, middle: float, axes: Axes) -> None:
-    """Draw one arm's cells at `heights`, and its mean and interval at the height `middle`."""
-    colour, marker, _ = arm_style(int(own["arm_order"].iloc[0]))
-    diverged = own["outcome"] == "diverged"
-    axes.plot(
-        own.loc[~diverged, "score_pct"],
-        heights[~diverged],
-        marker,
-        color=colour,
-        markersize=4,
-        alpha=0.6,
-        markeredgewidth=0,
-    )
-    axes.plot(own.loc[diverged, "score_pct"], heights[diverged], "x", color=colour, markersize=5, markeredgewidth=1.4)
-    half = (summary["high_pct"] - summary["low_pct"]) / 2
-    axes.errorbar(
-        summary["mean_pct"], middle, xerr=half, fmt=marker, color=colour, markersize=4, capsize=3, linewidth=1.5
-    )
 
 
 def _draw_chance(cells: pd.DataFrame, axes: Axes) -> list[Line2D]:

@@ -1,16 +1,12 @@
-"""Elements that figures share: checks of the frame, legends, row notes and means."""
+"""Elements that figures share: checks of the frame, counts in words, and legends."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Literal
 
 import pandas as pd
 from matplotlib.axes import Axes
-
-from ablations.figures.palette import ArmStyle
-
-CROSSES = {"diverged": "x", "failed": "+"}
-"""Outcome to the marker of a run's last epoch."""
 
 
 def is_drawable(frame: pd.DataFrame, axes: Axes) -> bool:
@@ -44,14 +40,14 @@ def measure_of(frame: pd.DataFrame) -> str:
     return str(frame["measure"].iloc[0]) if "measure" in frame and len(frame) else "accuracy"
 
 
-def seed_heights(seeds: pd.Series[int]) -> pd.Series[float]:
-    """Return each seed's height relative to the middle of a row, the same in every row.
+def span_text(counts: Iterable[int]) -> str:
+    """Write the least and the greatest of some counts; empty without one.
 
-    >>> seed_heights(pd.Series([3, 5, 3, 9])).round(2).tolist()
-    [-0.3, -0.1, -0.3, 0.1]
+    >>> span_text([3, 5, 4]), span_text([3, 3])
+    ('3 to 5', '3')
     """
-    rank = seeds.rank(method="dense") - 1
-    return 0.4 * rank / max(rank.max(), 1) - 0.3
+    counts = sorted(set(counts))
+    return " to ".join(str(int(count)) for count in dict.fromkeys([*counts[:1], *counts[-1:]]))
 
 
 def not_ok(outcomes: pd.Series[str]) -> str:
@@ -81,49 +77,4 @@ def legend_above(axes: Axes, *, side: Literal["left", "right"], num_columns: int
         fontsize="small",
         frameon=False,
         **options,
-    )
-
-
-def annotate_rows(axes: Axes, texts: list[str], *, below: str, bold: list[bool]) -> None:
-    """Write a note to the right of each row.
-
-    Args:
-        axes: axes with the rows.
-        texts: one note per row, from the top.
-        below: explanation of the notes, below the last row.
-        bold: one flag per row: whether its note is bold.
-    """
-    at_edge: Any = {"xytext": (5, 0), "textcoords": "offset points", "fontsize": "x-small"}
-    for row, (text, is_bold) in enumerate(zip(texts, bold, strict=True)):
-        axes.annotate(
-            text,
-            (1, row),
-            xycoords=axes.get_yaxis_transform(),
-            va="center",
-            fontweight="bold" if is_bold else "normal",
-            annotation_clip=False,
-            **at_edge,
-        )
-    axes.annotate(below, (1, 0), xycoords="axes fraction", va="top", **at_edge | {"xytext": (5, -17)})
-
-
-def draw_mean(values: pd.DataFrame, style: ArmStyle, label: str, axes: Axes) -> None:
-    """Draw the mean of runs as a bold line.
-
-    Args:
-        values: one column per run and one row per position on the axis, without NaN.
-        style: style of the arm.
-        label: legend label.
-        axes: axes to draw into.
-    """
-    axes.plot(
-        values.index,
-        values.mean(axis="columns"),
-        color=style.colour,
-        linestyle=style.linestyle,
-        linewidth=1.8,
-        marker=style.marker,
-        markersize=4,
-        markevery=max(1, len(values) // 8),
-        label=label,
     )

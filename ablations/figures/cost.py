@@ -60,12 +60,7 @@ def accuracy_against_cost(costs: pd.DataFrame, axes: Axes) -> Axes:
             row["mean_pct"],
             xerr=None if math.isnan(below) else [[below], [above]],
             yerr=(row["high_pct"] - row["low_pct"]) / 2,
-            color=style.colour,
-            marker=style.marker,
-            markersize=6,
-            capsize=3,
-            linewidth=1.2,
-            linestyle="",
+            **style.line | {"linestyle": "", "linewidth": 1.2, "markersize": 6, "capsize": 3},
             label=row["arm_label"],
         )
     low, high = axes.get_ylim()

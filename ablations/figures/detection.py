@@ -89,19 +89,16 @@ def precision_recall(curves: pd.DataFrame, axes: Axes) -> Axes:
     if not is_drawable(curves, axes):
         return axes
     axes.grid(linewidth=0.4, alpha=0.5)
-    ious = sorted(curves["iou"].unique())
+    lines = list(zip(sorted(curves["iou"].unique()), IOU_STYLES, strict=False))
     handles = []
     for _, own in curves.groupby(["arm_order", "arm"]):
         style = arm_style(int(own["arm_order"].iloc[0]))
-        for iou, line in zip(ious, IOU_STYLES, strict=False):
+        for iou, line in lines:
             means = own[own["iou"] == iou].groupby("recall")["precision"].mean()
             axes.plot(means.index, means, line, color=style.colour, linewidth=1.5)
         label = f"{own['arm_label'].iloc[0]} (n = {own['cell'].nunique()})"
         handles.append(Line2D([], [], color=style.colour, linewidth=1.5, label=label))
-    handles += [
-        Line2D([], [], color="grey", linestyle=line, label=f"IoU {iou:g}")
-        for iou, line in zip(ious, IOU_STYLES, strict=False)
-    ]
+    handles += [Line2D([], [], color="grey", linestyle=line, label=f"IoU {iou:g}") for iou, line in lines]
     legend_above(axes, side="right", num_columns=4, handles=handles)
     return axes
 
@@ -144,10 +141,9 @@ def precision_by_size(cells: pd.DataFrame, axes: Axes) -> Axes:
                 x + shift + 0.05, mean, yerr=error, fmt=style.marker, color=style.colour, markersize=5, capsize=3
             )
         tested = int(own[f"test_{kind}_ap_pct"].notna().sum())
-        label = ", ".join(filter(None, [f"n = {tested}", not_ok(own["outcome"])]))
-        handles.append(
-            Line2D([], [], color=style.colour, marker=style.marker, label=f"{own['arm_label'].iloc[0]} ({label})")
-        )
+        counts = ", ".join(filter(None, [f"n = {tested}", not_ok(own["outcome"])]))
+        label = f"{own['arm_label'].iloc[0]} ({counts})"
+        handles.append(Line2D([], [], color=style.colour, marker=style.marker, label=label))
     for x, size in enumerate(SIZES):
         if not cells[f"test_{kind}_ap_{size}_pct"].notna().any():
             axes.text(x, 0.5, "none to be found", ha="center", color="grey", transform=axes.get_xaxis_transform())

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.lines import Line2D
 
-from ablations.figures.canvas import annotate_rows, is_drawable, legend_above, measure_of, seed_heights
-from ablations.figures.palette import arm_style
+from ablations.figures.canvas import is_drawable, legend_above, measure_of
+from ablations.figures.rows import annotate_rows, draw_row, label_rows, row_handles, seed_heights
 
 
 def paired_differences(pairs: pd.DataFrame, axes: Axes) -> Axes:
@@ -60,21 +58,13 @@ def _draw(pairs: pd.DataFrame, axes: Axes) -> Axes:
         return axes
     axes.axvline(0, color="0.3", linewidth=0.8, zorder=0)
     heights = seed_heights(pairs["seed"])
-    comparisons = list(pairs["comparison"].unique())
-    for row, comparison in enumerate(comparisons):
+    for row, comparison in enumerate(pairs["comparison"].unique()):
         own = pairs[pairs["comparison"] == comparison]
-        _draw_row(own, row, row + heights[own.index], axes)
-    labels = pairs.drop_duplicates("comparison")["label"]
-    axes.set_yticks(range(len(comparisons)), list(labels), fontsize="small")
-    spare = max(5 - len(comparisons), 0) / 2  # few rows would be drawn far apart, with dots far from their means
-    axes.set_ylim(len(comparisons) - 0.4 + spare, -0.6 - spare)
+        values, by_chance = own["difference_pct"].astype(float), own["has_chance"].astype(bool)
+        draw_row(row, values, heights[own.index], by_chance, own.iloc[0], axes)
+    label_rows(axes, list(pairs.drop_duplicates("comparison")["label"]))
     axes.grid(axis="x", linewidth=0.4, alpha=0.5)
-    handles = [
-        Line2D([], [], color="grey", marker="o", markersize=4, alpha=0.6, linestyle="", label="a seed"),
-        Line2D([], [], color="grey", marker="o", markersize=4, linewidth=1.5, label="mean, 95 % t interval"),
-    ]
-    if pairs["has_chance"].any():
-        handles.append(Line2D([], [], color="grey", marker="x", linestyle="", label="with a score by chance"))
+    handles = row_handles("with a score by chance" if pairs["has_chance"].any() else None)
     legend_above(axes, side="right", num_columns=3, handles=handles)
     tests = pairs.groupby("comparison", sort=False).agg(
         n=("seed", "size"), mixed=("is_mixed", "sum"), p=("p_holm", "first"), bold=("supported", "first")
@@ -86,27 +76,6 @@ def _draw(pairs: pd.DataFrame, axes: Axes) -> Axes:
     below = "adjusted p,\nbold: < 0.05" + ("\n*: a stale and\na fresh cell" if tests["mixed"].any() else "")
     annotate_rows(axes, texts, below=below, bold=tests["bold"].tolist())
     return axes
-
-
-def _draw_row(own: pd.DataFrame, row: int, heights: pd.Series[float], axes: Axes) -> None:
-    colour, marker, _ = arm_style(int(own["arm_order"].iloc[0]))
-    by_chance = own["has_chance"].to_numpy(bool)
-    values = own["difference_pct"].to_numpy(np.float64)
-    axes.plot(
-        values[~by_chance],
-        heights[~by_chance],
-        marker,
-        color=colour,
-        markersize=4,
-        alpha=0.6,
-        markeredgewidth=0,
-    )
-    axes.plot(values[by_chance], heights[by_chance], "x", color=colour, markersize=5, markeredgewidth=1.4)
-    first = own.iloc[0]
-    half = (first["high_pct"] - first["low_pct"]) / 2
-    axes.errorbar(
-        first["mean_pct"], row + 0.32, xerr=half, fmt=marker, color=colour, markersize=4, capsize=3, linewidth=1.5
-    )
 
 
 def _p_text(p: float) -> str:

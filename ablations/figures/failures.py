@@ -7,7 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from ablations.analysis import wilson_interval
-from ablations.figures.canvas import annotate_rows, is_drawable, legend_above
+from ablations.figures.canvas import is_drawable, legend_above
+from ablations.figures.rows import annotate_rows, label_rows
 
 KINDS: dict[str, tuple[str, str]] = {
     "": ("#dfe5ea", ""),
@@ -47,23 +48,17 @@ def failures_by_kind(cells: pd.DataFrame, axes: Axes) -> Axes:
     arms = cells.sort_values("arm_order", kind="stable").drop_duplicates("arm")
     for row, arm in enumerate(arms["arm"]):
         _draw_row(cells.loc[cells["arm"] == arm, "kind"], row, axes)
-    axes.set_yticks(range(len(arms)), list(arms["arm_label"]), fontsize="small")
-    spare = max(5 - len(arms), 0) / 2
-    axes.set_ylim(len(arms) - 0.4 + spare, -0.6 - spare)
+    label_rows(axes, list(arms["arm_label"]))
     axes.set_xlim(0, cells.groupby("arm").size().max())
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    for kind in KINDS:
+    for kind, (colour, hatch) in KINDS.items():
         if (cells["kind"] == kind).any():
-            colour, hatch = KINDS[kind]
-            axes.barh(0, 0, color=colour, hatch=hatch, edgecolor="white", label=_name(kind))
+            name = f"{'diverged' if kind in DIVERGED else 'failed'}: {kind}" if kind else "ok"
+            axes.barh(0, 0, color=colour, hatch=hatch, edgecolor="white", label=name)
     legend_above(axes, side="left", num_columns=3)
     shares = [_share_text(cells.loc[cells["arm"] == arm, "kind"]) for arm in arms["arm"]]
     annotate_rows(axes, shares, below="[95 % Wilson\ninterval]", bold=[False] * len(shares))
     return axes
-
-
-def _name(kind: str) -> str:
-    return "ok" if not kind else f"{'diverged' if kind in DIVERGED else 'failed'}: {kind}"
 
 
 def _draw_row(kinds: pd.Series[str], row: int, axes: Axes) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 # First row: the "colorblind" palette of seaborn 0.13 (seaborn/palettes.py) without pink and yellow, which are too pale
 # for a thin line on white. Second row: colours at least 20 CIELAB units from all before them, in full colour vision and
@@ -24,6 +24,11 @@ class ArmStyle(NamedTuple):
     colour: str
     marker: str
     linestyle: str
+
+    @property
+    def line(self) -> dict[str, Any]:
+        """Arguments of `Axes.plot` for a line with markers."""
+        return {"color": self.colour, "marker": self.marker, "linestyle": self.linestyle}
 
 
 def arm_style(arm_order: int) -> ArmStyle:

@@ -15,8 +15,8 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from ablations.analysis import CHANCE_KINDS
-from ablations.figures.canvas import CROSSES, draw_mean, is_drawable, not_ok
-from ablations.figures.palette import ArmStyle, arm_style
+from ablations.figures.canvas import is_drawable
+from ablations.figures.runs import draw_arms, draw_crosses, fit_height, pivot_runs
 
 LABELS = {"output_rms": "RMS of the attention output", "grad_norm": "Gradient norm of the attention"}
 """Probe to the label of its logarithmic axis; any other probe is the mean of a parameter, on a linear axis."""
@@ -45,12 +45,12 @@ def probes_over_depth(probes: pd.DataFrame, axes: Axes) -> Axes:
     if not is_drawable(probes, axes):
         return axes
     last = probes[probes["epoch"] == probes.groupby("cell")["epoch"].transform("max")]
-    _draw_arms(last, "layer_order", "Each run's last epoch. Thin: a seed. Bold: mean.", axes)
+    _draw(last, "layer_order", "Each run's last epoch. Thin: a seed. Bold: mean.", axes)
     layers = probes.drop_duplicates("layer").sort_values("layer_order")
     tilt = 40 if len(layers) > LEVEL else 0
     names = [_layer_number(layer) for layer in layers["layer"]]
     axes.set_xticks(layers["layer_order"], names, fontsize="small", rotation=tilt)
-    _add_legend(axes)
+    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize="small", frameon=False)
     return axes
 
 
@@ -76,11 +76,10 @@ def probes_over_time(probes: pd.DataFrame, axes: Axes) -> Axes:
     axes.set(xlabel="Epoch", ylabel=_label(probes))
     if not is_drawable(probes, axes):
         return axes
-    _draw_arms(probes, "epoch", "Thin: a seed. Bold: mean, as long as all its runs last.", axes)
+    cells = _draw(probes, "epoch", "Thin: a seed. Bold: mean, as long as all its runs last.", axes)
     if axes.get_yscale() == "linear":
-        _set_limits(probes.loc[~probes["kind"].isin(CHANCE_KINDS), "value"], axes)
-    _draw_crosses(probes, axes)
-    _add_legend(axes)
+        fit_height(probes.loc[~probes["kind"].isin(CHANCE_KINDS), "value"], axes)
+    draw_crosses(pivot_runs(probes, "epoch", cells.index), cells, axes, unseen=1)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     return axes
 
@@ -113,21 +112,13 @@ def _layer_number(layer: str) -> str:
     return f"class {int(match[2]) + 1}" if match[1] else str(int(match[2]) + 1)
 
 
-def _draw_arms(probes: pd.DataFrame, along: str, caption: str, axes: Axes) -> None:
-    """Draw every arm's runs and mean along a column, and the caption with the number of values not drawn."""
-    arms = [own for _, own in probes.groupby(["arm_order", "arm"])]
-    num_runs = [own.loc[own["outcome"] != "failed", "cell"].nunique() for own in arms]
-    for own, n in zip(arms, num_runs, strict=True):
-        values = own.pivot(index=along, columns="cell", values="value")
-        values = values.where(np.isfinite(values))
-        failed = own.loc[own["outcome"] == "failed", "cell"].unique()
-        style = arm_style(int(own["arm_order"].iloc[0]))
-        notes = [f"n = {n}" if n < max(num_runs) else "", not_ok(own.drop_duplicates("cell")["outcome"])]
-        label = "\n".join(filter(None, [own["arm_label"].iloc[0], ", ".join(filter(None, notes))]))
-        _draw_arm(values, values.drop(columns=failed), style, label, axes)
-    n_text = " to ".join(str(count) for count in sorted({min(num_runs), max(num_runs)}))
+def _draw(probes: pd.DataFrame, along: str, caption: str, axes: Axes) -> pd.DataFrame:
+    """Draw the arms along a column and the caption with the number of values not drawn, and return the cells."""
+    cells = probes.drop_duplicates("cell").set_index("cell").sort_index()
+    n_text = draw_arms(probes, cells, along, axes, opacity=0.3, has_bands=False)
     undrawn = _set_scale(probes, axes)
     axes.set_title(f"n = {n_text} per arm. {caption}{undrawn}", loc="left", fontsize="small")
+    return cells
 
 
 def _set_scale(probes: pd.DataFrame, axes: Axes) -> str:
@@ -142,40 +133,3 @@ def _set_scale(probes: pd.DataFrame, axes: Axes) -> str:
     counts = [(len(probes) - len(finite), "not finite"), (num_below, "not positive")]
     words = ", ".join(f"{count} {what}" for count, what in counts if count)
     return f"\nValues not drawn: {words}." if words else ""
-
-
-def _set_limits(values: pd.Series[float], axes: Axes) -> None:
-    """Fit the vertical axis to the finite values; without one, leave it unchanged."""
-    finite = values[np.isfinite(values)]
-    if len(finite):
-        margin = 0.05 * (finite.max() - finite.min()) or 0.05
-        axes.set_ylim(finite.min() - margin, finite.max() + margin)
-
-
-def _draw_crosses(probes: pd.DataFrame, axes: Axes) -> None:
-    """Mark the last finite value of every diverged or failed run within the current limits."""
-    low, high = axes.get_ylim()
-    axes.set_ylim(low, high)
-    for outcome, marker in CROSSES.items():
-        ended = probes[probes["outcome"] == outcome]
-        for _, run in ended.sort_values("epoch").groupby("cell"):
-            finite = run[np.isfinite(run["value"])]
-            x, y = (finite["epoch"].iloc[-1], finite["value"].iloc[-1]) if len(finite) else (run["epoch"].iloc[0], high)
-            colour = arm_style(int(run["arm_order"].iloc[0])).colour
-            height = np.clip(y, low, high)
-            axes.plot(x, height, marker, color=colour, markersize=7, markeredgewidth=1.8, clip_on=False, zorder=3)
-        if len(ended):
-            axes.plot([], [], marker, color="black", markeredgewidth=1.8, label=f"{outcome}: its last epoch")
-
-
-def _add_legend(axes: Axes) -> None:
-    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize="small", frameon=False)
-
-
-def _draw_arm(runs: pd.DataFrame, in_mean: pd.DataFrame, style: ArmStyle, label: str, axes: Axes) -> None:
-    for cell in runs:
-        run = runs[cell].dropna()
-        marker = "." if len(run) == 1 else ""
-        axes.plot(run.index, run, color=style.colour, linewidth=0.6, marker=marker, alpha=0.3)
-    shared = in_mean[in_mean.notna().all(axis="columns").cummin()] if in_mean.shape[1] else in_mean.iloc[:0]
-    draw_mean(shared, style, label, axes)

@@ -37,17 +37,8 @@ def cost_against_tokens(costs: pd.DataFrame, axes: Axes) -> Axes:
     for order, own in costs.sort_values("tokens").groupby("arm_order"):
         style = arm_style(int(str(order)))
         tokens = own["tokens"].to_numpy()
-        axes.plot(
-            tokens,
-            factor * tokens * own["median"].to_numpy(),
-            color=style.colour,
-            marker=style.marker,
-            linestyle=style.linestyle,
-            markersize=4,
-            linewidth=1.2,
-            label=own["label"].iloc[0],
-        )
-        low, high = (factor * tokens * own[bound].to_numpy() for bound in ("low", "high"))
+        median, low, high = (factor * tokens * own[name].to_numpy() for name in ("median", "low", "high"))
+        axes.plot(tokens, median, markersize=4, linewidth=1.2, label=own["label"].iloc[0], **style.line)
         axes.fill_between(tokens, low, high, color=style.colour, alpha=0.15, linewidth=0)
     _draw_guides(costs, axes, factor)
     ticks = sorted(set(costs["tokens"]))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -9,7 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from ablations.analysis import CHANCE_KINDS, t_interval
-from ablations.figures.canvas import is_drawable, measure_of, not_ok
+from ablations.figures.canvas import is_drawable, measure_of, not_ok, span_text
 from ablations.figures.palette import arm_style
 
 DODGE = 0.012
@@ -49,8 +51,7 @@ def lr_sensitivity(cells: pd.DataFrame, axes: Axes) -> Axes:
     span = np.log(rates[-1] / rates[0]) or 1.0
     dodge = min([DODGE * span, *(DODGED / len(arms) * np.diff(np.log(rates)))])
     for place, own in enumerate(arms):
-        factor = float(np.exp(dodge * (place - (len(arms) - 1) / 2)))
-        _draw_arm(own, factor, axes)
+        _draw_arm(own, float(np.exp(dodge * (place - (len(arms) - 1) / 2))), axes)
     margin = np.exp(0.08 * span)
     axes.set_xlim(rates[0] / margin, rates[-1] * margin)
     axes.xaxis.set_major_locator(FixedLocator(list(rates)))
@@ -58,8 +59,7 @@ def lr_sensitivity(cells: pd.DataFrame, axes: Axes) -> Axes:
     tilt = 40 if len(rates) > LEVEL else 0
     axes.set_xticks(rates, [f"{rate:g}" for rate in rates], rotation=tilt, fontsize="small" if tilt else None)
     _set_limits(cells, axes)
-    n = sorted({int(count) for count in cells.groupby(["arm", "lr"])["score_pct"].count()})
-    n_text = f"{n[0]}" if len(n) == 1 else f"{n[0]} to {n[-1]}"
+    n_text = span_text(cells.groupby(["arm", "lr"])["score_pct"].count())
     caption = f"n = {n_text} per point. Faint: a seed. Bold: mean, 95 % t interval."
     axes.set_title(caption, loc="left", fontsize="small")
     handles, _ = axes.get_legend_handles_labels()
@@ -81,18 +81,10 @@ def _set_limits(cells: pd.DataFrame, axes: Axes) -> None:
 
 def _draw_arm(own: pd.DataFrame, factor: float, axes: Axes) -> None:
     style = arm_style(int(own["arm_order"].iloc[0]))
-    diverged = own["outcome"] == "diverged"
-    x = own["lr"] * factor
-    axes.plot(
-        x[~diverged],
-        own.loc[~diverged, "score_pct"],
-        style.marker,
-        color=style.colour,
-        markersize=3.5,
-        alpha=0.4,
-        markeredgewidth=0,
-    )
-    axes.plot(x[diverged], own.loc[diverged, "score_pct"], "x", color=style.colour, markersize=5, markeredgewidth=1.4)
+    x, y, diverged = own["lr"] * factor, own["score_pct"], own["outcome"] == "diverged"
+    dots: Any = {"markersize": 3.5, "alpha": 0.4, "markeredgewidth": 0}
+    axes.plot(x[~diverged], y[~diverged], style.marker, color=style.colour, **dots)
+    axes.plot(x[diverged], y[diverged], "x", color=style.colour, markersize=5, markeredgewidth=1.4)
     scored = own.dropna(subset="score_pct").groupby("lr")
     means = scored["score_pct"].mean()
     bounds = [_bounds(group) for _, group in scored]
@@ -100,12 +92,7 @@ def _draw_arm(own: pd.DataFrame, factor: float, axes: Axes) -> None:
         means.index * factor,
         means,
         yerr=np.array([high - low for low, high in bounds]) / 2 if bounds else None,
-        color=style.colour,
-        linestyle=style.linestyle,
-        marker=style.marker,
-        markersize=5,
-        capsize=3,
-        linewidth=1.5,
+        **style.line | {"markersize": 5, "capsize": 3, "linewidth": 1.5},
         label="\n".join(filter(None, [own["arm_label"].iloc[0], not_ok(own["outcome"])])),
     )
 

@@ -14,8 +14,9 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from ablations.analysis import STABLE_OVER, expected_best, profile, tuned, winners
-from ablations.figures.canvas import annotate_rows, is_drawable, legend_above, measure_of, not_ok, seed_heights
+from ablations.figures.canvas import is_drawable, legend_above, measure_of, not_ok, span_text
 from ablations.figures.palette import arm_style
+from ablations.figures.rows import annotate_rows, label_rows, seed_heights
 
 NAMES = {"lr": "Learning rate", "weight_decay": "Weight decay"}
 """Field to its axis label."""
@@ -54,21 +55,18 @@ def trials_over_range(trials: pd.DataFrame, axes: Axes) -> Axes:
         axes.set_xscale("log")
     table = tuned(trials, [field]).set_index("arm")
     arms = [own for _, own in trials.groupby(["arm_order", "arm"])]
-    num_trials = max(len(own) for own in arms)
-    step = DODGED * _span(trials[field], is_log) / max(1, num_trials * len(arms))
+    low, high = float(trials[field].min()), float(trials[field].max())
+    span = float(np.log(high / low)) if is_log else high - low
+    step = DODGED * span / max(1, max(map(len, arms)) * len(arms))
     for place, own in enumerate(arms):
         shift = step * (place - (len(arms) - 1) / 2)
         row = table.loc[[str(own["arm"].iloc[0])]].iloc[0]
         text = f"{own['arm_label'].iloc[0]}\nsensitivity {row[f'{field}_sensitivity_pct']:.1f}"
         text += _stable_text(row, field, is_log) if field in STABLE_OVER else ""
         _draw_trials(own, field, shift, is_log, text, axes)
-    each = sorted({len(own) for own in arms})
-    count = f"{each[0]}" if len(each) == 1 else f"{each[0]} to {each[-1]}"
-    axes.set_title(
-        f"n = {count} trials per arm. Faint: a trial. Line: the best in each part of the range. x: diverged.",
-        loc="left",
-        fontsize="small",
-    )
+    n_text = span_text(len(own) for own in arms)
+    caption = f"n = {n_text} trials per arm. Faint: a trial. Line: the best in each part of the range. x: diverged."
+    axes.set_title(caption, loc="left", fontsize="small")
     axes.grid(axis="y", linewidth=0.4, alpha=0.5)
     axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize="x-small", frameon=False)
     return axes
@@ -113,9 +111,7 @@ def isolation(trials: pd.DataFrame, axes: Axes) -> Axes:
         values = str(won["point"]).split(", ")
         texts.append("\n".join([f"{won['score_pct']:.2f} % at", *values, f"{num_left} to the left"]))
     axes.set_xlim(*ends)
-    axes.set_yticks(range(len(arms)), labels, fontsize="small")
-    spare = max(5 - len(arms), 0) / 2
-    axes.set_ylim(len(arms) - 0.4 + spare, -0.6 - spare)
+    label_rows(axes, labels)
     axes.grid(axis="x", linewidth=0.4, alpha=0.5)
     handles = [
         Line2D([], [], color="grey", marker="o", markersize=3.5, alpha=0.5, linestyle="", label="a trial"),
@@ -150,29 +146,13 @@ def best_of_k(trials: pd.DataFrame, axes: Axes) -> Axes:
         return axes
     for _, own in expected.groupby(["arm_order", "arm"]):
         style = arm_style(int(own["arm_order"].iloc[0]))
-        axes.plot(
-            own["k"],
-            own["expected_pct"],
-            color=style.colour,
-            linestyle=style.linestyle,
-            marker=style.marker,
-            markersize=4,
-            label=own["arm_label"].iloc[0],
-        )
+        axes.plot(own["k"], own["expected_pct"], markersize=4, label=own["arm_label"].iloc[0], **style.line)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(linewidth=0.4, alpha=0.5)
-    axes.set_title(
-        "Mean over all subsets of the trials (the unbiased estimator of Tang et al. 2020).",
-        loc="left",
-        fontsize="small",
-    )
+    caption = "Mean over all subsets of the trials (the unbiased estimator of Tang et al. 2020)."
+    axes.set_title(caption, loc="left", fontsize="small")
     axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize="small", frameon=False)
     return axes
-
-
-def _span(values: pd.Series[float], is_log: bool) -> float:
-    low, high = float(values.min()), float(values.max())
-    return float(np.log(high / low)) if is_log else high - low
 
 
 def _stable_text(row: pd.Series, field: str, is_log: bool) -> str:
@@ -193,16 +173,7 @@ def _draw_trials(own: pd.DataFrame, field: str, shift: float, is_log: bool, text
     axes.plot(x[~diverged], own.loc[~diverged, "score_pct"], marker=style.marker, markersize=3.5, alpha=0.4, **faint)
     axes.plot(x[diverged], own.loc[diverged, "score_pct"], marker="x", markersize=5, markeredgewidth=1.4, **faint)
     curve = profile(own, field)
-    axes.plot(
-        moved(curve["value"]),
-        curve["score_pct"],
-        color=style.colour,
-        linestyle=style.linestyle,
-        marker=style.marker,
-        markersize=5,
-        linewidth=1.5,
-        label=text,
-    )
+    axes.plot(moved(curve["value"]), curve["score_pct"], markersize=5, linewidth=1.5, label=text, **style.line)
 
 
 def _ends(trials: pd.DataFrame) -> tuple[float, float]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +38,8 @@ def checklist(results: Results) -> list[tuple[str, str]]:
     ]
     for study in results.studies:
         name = f" of {study.name}" if len(results.studies) > 1 else ""
-        axes = [f"{field}: {_values(values)}" for field, values in study.axes.items() if field != "seed"]
+        varied = {field: ", ".join(map(value_name, values)) for field, values in study.axes.items() if field != "seed"}
+        axes = [f"{field}: {values}" for field, values in varied.items()]
         items += [
             (f"Axes{name}", "; ".join(axes)),
             (f"Recipe{name}, of what was not named", study.recipe or "not recorded"),
@@ -151,10 +151,6 @@ def _ranges(seeds: pd.Series[int]) -> str:
     return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in ranges)
 
 
-def _values(values: Iterable[Any]) -> str:
-    return ", ".join(map(value_name, values))
-
-
 def _fields(fields: dict[str, Any]) -> str:
     return ", ".join(f"{field} {value_name(value)}" for field, value in fields.items())
 
@@ -174,12 +170,9 @@ def _dirty(revisions: pd.Series[str]) -> str:
 def _parameters(cells: pd.DataFrame) -> str:
     known = cells.dropna(subset="num_parameters")
     each = known.groupby("arm", sort=False)["num_parameters"].agg(["min", "max"]).astype(int)
+    counts = [(arm, f"{low:,}", f"{high:,}") for arm, low, high in each.itertuples(name=None)]
     return (
-        "; ".join(
-            f"{arm} {low:,}" if low == high else f"{arm} {low:,} to {high:,}"
-            for arm, low, high in each.itertuples(name=None)
-        )
-        or "unknown"
+        "; ".join(f"{arm} {low}" if low == high else f"{arm} {low} to {high}" for arm, low, high in counts) or "unknown"
     )
 
 

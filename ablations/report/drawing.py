@@ -81,12 +81,9 @@ def write_figures(folder: Path, specs: Iterable[FigureSpec], caveats: Sequence[s
         jobs.append((folder / stem, list(group), tuple(caveats)))
     drawn = _write_all(jobs)
     written = {file for figure in drawn for file in figure.files}
-    for path in folder.iterdir():
-        if (
-            path.suffix[1:] in FORMATS
-            and re.match(rf"({'|'.join(FIGURES)})(?![a-z_])", path.stem)
-            and path not in written
-        ):
+    ours = re.compile(rf"({'|'.join(FIGURES)})(?![a-z_]).*\.({'|'.join(FORMATS)})")
+    for path in set(folder.iterdir()) - written:
+        if ours.fullmatch(path.name):
             path.unlink(missing_ok=True)
     return drawn
 

@@ -16,8 +16,7 @@ from ablations.config.task import METRICS
 
 def main_notes(results: Results) -> list[str]:
     """Return the notes of the main table, the caveats of its arms last."""
-    table, cells = results.table, results.cells
-    measure = results.measure
+    table, cells, measure = results.table, results.cells, results.measure
     notes = [
         f"{measure}: mean over seeds at the last epoch; brackets: 95 % t intervals; differences are paired by seed"
     ]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import shlex
 from dataclasses import dataclass
-from pathlib import Path
 
 import jinja2
 
@@ -51,21 +50,6 @@ class Page:
     is_full: bool
 
 
-@dataclass(frozen=True)
-class UnsuccessfulCell:
-    """A diverged or failed cell.
-
-    Args:
-        title: arm, seed, condition and outcome.
-        detail: one line about the cause.
-        log: last lines of its log.
-    """
-
-    title: str
-    detail: str
-    log: str
-
-
 def render(page: Page) -> str:
     """Render a page as HTML."""
     results = page.results
@@ -84,7 +68,7 @@ def render(page: Page) -> str:
         has_claims=any(study.claims for study in results.studies),
         probes_without_figure=probes_without_figure(results) if page.is_full else [],
         is_full=page.is_full,
-        figures=[(figure, _embedded(figure.png)) for figure in page.figures],
+        figures=[(figure, f"data:image/png;base64,{base64.b64encode(figure.png).decode()}") for figure in page.figures],
         missing=missing,
         problems=results.problems,
         caveats=results.caveats,
@@ -111,12 +95,8 @@ def _rebuild(results: Results) -> str:
     return " ".join([*parts, *(["--to FOLDER"] if len(results.strata) > 1 else [])])
 
 
-def _embedded(png: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(png).decode()
-
-
-def _unsuccessful(results: Results) -> list[UnsuccessfulCell]:
-    """Return diverged and failed cells with the ends of their logs; the first of each kind come first."""
+def _unsuccessful(results: Results) -> list[dict[str, str]]:
+    """Return title, detail and end of log of diverged and failed cells; the first of each kind come first."""
     cells = results.cells[results.cells["outcome"] != "ok"]
     order = cells.groupby(["condition", "arm", "kind"], sort=False).cumcount()
     folders = {
@@ -128,13 +108,8 @@ def _unsuccessful(results: Results) -> list[UnsuccessfulCell]:
     for row in cells.loc[order.sort_values(kind="stable").index].to_dict("records"):
         where = f", {row['condition']}" if row["condition"] else ""
         title = f"{row['arm']}, seed {row['seed']}{where}: {row['outcome']}, {row['kind']}"
-        cell = folders[row["condition"]] / "cells" / str(row["folder"])
-        found.append(UnsuccessfulCell(title, printable(str(row["detail"])), _end_of_log(cell)))
+        path = folders[row["condition"]] / "cells" / str(row["folder"]) / "log.txt"
+        lines = path.read_text(errors="replace").splitlines() if path.is_file() else ["no log.txt"]
+        log = printable("\n".join(lines[-LOG_LINES:]))
+        found.append({"title": title, "detail": printable(str(row["detail"])), "log": log})
     return found
-
-
-def _end_of_log(cell: Path) -> str:
-    path = cell / "log.txt"
-    if not path.is_file():
-        return "no log.txt"
-    return printable("\n".join(path.read_text(errors="replace").splitlines()[-LOG_LINES:]))

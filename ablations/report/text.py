@@ -60,30 +60,20 @@ class TextTable:
 
     def latex(self) -> str:
         """Format the table as LaTeX with booktabs rules, and its notes as comments below."""
-        cells = [
-            [
-                rf"\textbf{{{latex_text(cell)}}}" if (i, j) in self.bold else latex_text(cell)
-                for j, cell in enumerate(row)
-            ]
-            for i, row in enumerate(self.rows)
-        ]
+        cells = [[latex_text(cell) for cell in row] for row in self.rows]
+        for i, j in self.bold:
+            cells[i][j] = rf"\textbf{{{cells[i][j]}}}"
         frame = pd.DataFrame(cells, columns=[latex_text(name) for name in unique(self.head)])
-        columns = "".join(_column_format(name, is_text) for name, is_text in zip(self.head, self.is_text, strict=True))
+        columns = "".join(
+            rf"p{{{PARAGRAPHS[name]}\linewidth}}" if name in PARAGRAPHS else "l" if is_text else "r"
+            for name, is_text in zip(self.head, self.is_text, strict=True)
+        )
+        caption, label = latex_text(self.title), f"tab:{self.name}"
         text = frame.style.hide(axis="index").to_latex(
-            hrules=True,
-            column_format=columns,
-            caption=latex_text(self.title),
-            label=f"tab:{self.name}",
-            position_float="centering",
+            hrules=True, column_format=columns, caption=caption, label=label, position_float="centering"
         )
         text = text.replace("\\centering\n", "\\centering\n\\footnotesize\\setlength{\\tabcolsep}{3pt}\n", 1)
         return "% \\usepackage{booktabs}\n" + text + "".join(f"% {note}\n" for note in self.notes)
-
-
-def _column_format(name: str, is_text: bool) -> str:
-    if name in PARAGRAPHS:
-        return rf"p{{{PARAGRAPHS[name]}\linewidth}}"
-    return "l" if is_text else "r"
 
 
 def markdown_table(head: list[str], rows: list[list[str]]) -> str:

@@ -47,13 +47,8 @@ def write_report(results: StudyResults, folder: Path, *, full: bool) -> Report:
         full: whether to include every figure and the agreement of the arms, or only those that every run draws.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    files = []
-    for name, frame in (
-        ("results.csv", results.cells.drop(columns=DROPPED)),
-        ("curves.csv", results.curves),
-        ("probes.csv", results.probes),
-    ):
-        files.append(_write_csv(frame, folder / name))
+    frames = {"results": results.cells.drop(columns=DROPPED), "curves": results.curves, "probes": results.probes}
+    files = [_write_csv(frame, folder / f"{name}.csv") for name, frame in frames.items()]
     main = results.main
     if results.is_tuning:
         others = [tables.stability_table(results), tables.claims_table(results), tables.failures_table(results)]
@@ -78,17 +73,11 @@ def write_report(results: StudyResults, folder: Path, *, full: bool) -> Report:
 
 def _tables(results: StudyResults) -> list[TextTable]:
     """Return the tables other than the main table."""
-    own = [
-        *([tables.precisions_table(results)] if results.studies[0].task == "detect" else []),
-        tables.details_table(results),
-        tables.success_table(results),
-        tables.contrasts_table(results),
-        tables.claims_table(results),
-        tables.pairing_table(results),
-        tables.power_table(results, MARGIN_PCT),
-        tables.failures_table(results),
-    ]
-    return [*own, tables.tuning_table(results), tables.stability_table(results)]
+    precisions = [tables.precisions_table(results)] if results.studies[0].task == "detect" else []
+    arms = [tables.details_table(results), tables.success_table(results), tables.contrasts_table(results)]
+    tests = [tables.claims_table(results), tables.pairing_table(results), tables.power_table(results, MARGIN_PCT)]
+    runs = [tables.failures_table(results), tables.tuning_table(results), tables.stability_table(results)]
+    return [*precisions, *arms, *tests, *runs]
 
 
 def _write_tables(folder: Path, some: list[TextTable]) -> list[Path]:

@@ -1,0 +1,88 @@
+"""Runs of every arm as thin lines, and their means as bold ones."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from ablations.analysis import CHANCE_KINDS, t_interval
+from ablations.figures.canvas import not_ok, span_text
+from ablations.figures.palette import arm_style
+
+CROSSES = {"diverged": "x", "failed": "+"}
+"""Outcome to the marker of a run's last epoch."""
+
+
+def pivot_runs(rows: pd.DataFrame, along: str, cells: pd.Index[str]) -> pd.DataFrame:
+    """Return values as (places, cells), with NaN for those that are missing or not finite."""
+    values = rows[rows["cell"].isin(cells)].pivot(index=along, columns="cell", values="value").reindex(columns=cells)
+    return values.where(np.isfinite(values))
+
+
+def draw_arms(
+    rows: pd.DataFrame, cells: pd.DataFrame, along: str, axes: Axes, *, opacity: float, has_bands: bool
+) -> str:
+    """Draw every run of each arm, and the mean while all its runs last; failed runs are outside the mean.
+
+    Args:
+        rows: one row per cell and place: `cell`, `along`, `value`.
+        cells: one row per cell, with its name as index: `arm`, `arm_label`, `arm_order`, `outcome`, `kind`.
+        along: column of the horizontal axis.
+        axes: axes to draw into.
+        opacity: opacity of a run; one with a single value is a dot.
+        has_bands: whether a mean has its 95 % t interval, which undercovers with a run of kind nan or exploded.
+
+    Returns:
+        Number of runs per arm, in words.
+    """
+    arms = [own for _, own in cells.groupby(["arm_order", "arm"])]
+    num_runs = [int((own["outcome"] != "failed").sum()) for own in arms]
+    for own, n in zip(arms, num_runs, strict=True):
+        style, values = arm_style(int(own["arm_order"].iloc[0])), pivot_runs(rows, along, own.index)
+        for cell in values:
+            run = values[cell].dropna()
+            marker = "." if len(run) == 1 else ""
+            axes.plot(run.index, run, color=style.colour, linewidth=0.6, marker=marker, alpha=opacity)
+        in_mean = own[own["outcome"] != "failed"]
+        shared = values[in_mean.index]
+        shared = shared[shared.notna().all(axis="columns").cummin()]
+        if has_bands and not in_mean["kind"].isin(CHANCE_KINDS).any():
+            bounds = np.array([t_interval(place) for place in shared.to_numpy()]).reshape(-1, 2)  # (places, 2)
+            axes.fill_between(shared.index, bounds[:, 0], bounds[:, 1], color=style.colour, alpha=0.15, linewidth=0)
+        notes = [f"n = {n}" if n < max(num_runs) else "", not_ok(own["outcome"])]
+        label = "\n".join(filter(None, [own["arm_label"].iloc[0], ", ".join(filter(None, notes))]))
+        bold = style.line | {"linewidth": 1.8, "markersize": 4, "markevery": max(1, len(shared) // 8)}
+        axes.plot(shared.index, shared.mean(axis="columns"), label=label, **bold)
+    return span_text(num_runs)
+
+
+def fit_height(values: pd.Series[float], axes: Axes) -> None:
+    """Fit the vertical axis to the finite values, regardless of the bands; without one, leave it unchanged."""
+    finite = values[np.isfinite(values)]
+    if len(finite):
+        margin = 0.05 * (finite.max() - finite.min()) or 0.05
+        axes.set_ylim(finite.min() - margin, finite.max() + margin)
+
+
+def draw_crosses(values: pd.DataFrame, cells: pd.DataFrame, axes: Axes, *, unseen: int) -> None:
+    """Mark the last finite value of every diverged or failed run within the current limits, and add the legend.
+
+    Args:
+        values: values from `pivot_runs`, over the epochs.
+        cells: one row per cell, as `draw_arms` takes them.
+        axes: axes to draw into.
+        unseen: edge at which a run without a finite value has its cross, at the first epoch: 0 below, 1 above.
+    """
+    limits = axes.get_ylim()
+    axes.set_ylim(limits)
+    for outcome, marker in CROSSES.items():
+        ended = cells[cells["outcome"] == outcome]
+        for cell, order in ended["arm_order"].items():
+            run = values[cell].dropna()
+            x, y = (run.index[-1], np.clip(run.iloc[-1], *limits)) if len(run) else (1, limits[unseen])
+            colour = arm_style(int(order)).colour
+            axes.plot(x, y, marker, color=colour, markersize=7, markeredgewidth=1.8, clip_on=False, zorder=3)
+        if len(ended):
+            axes.plot([], [], marker, color="black", markeredgewidth=1.8, label=f"{outcome}: its last epoch")
+    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize="small", frameon=False)
