@@ -94,11 +94,7 @@ class Row:
 
 
 def bench_harness(
-    *,
-    rounds: int = 5,
-    grid: Grid | None = None,
-    fresh_cells: int = 4,
-    on_row: Callable[[Row], None] = lambda row: None,
+    *, rounds: int = 5, grid: Grid | None = None, fresh_cells: int = 4, on_row: Callable[[Row], None] = lambda row: None
 ) -> pd.DataFrame:
     """Measure every contender in every round; the order reverses from round to round.
 

@@ -217,11 +217,7 @@ def parse_search(ranges: str | Mapping[str, Any], *, sampler: Sampler = "sobol",
         except ValidationError as error:
             raise UsageError(f"--search {part.strip()}: {first_error(error)}") from None
     try:
-        return Search(
-            ranges=tuple(sorted(found, key=lambda one: order.index(one.field))),
-            sampler=sampler,
-            seed=seed,
-        )
+        return Search(ranges=tuple(sorted(found, key=lambda one: order.index(one.field))), sampler=sampler, seed=seed)
     except ValidationError as error:
         raise UsageError(f"--search: {first_error(error)}") from None
 
