@@ -207,7 +207,6 @@ def parse_search(ranges: str | Mapping[str, Any], *, sampler: Sampler = "sobol",
     """
     parts = ranges.split(",") if isinstance(ranges, str) else [f"{field}={text}" for field, text in ranges.items()]
     found = []
-    order = list(FIELDS)
     for part in parts:
         if not (match := RANGE.fullmatch(part.strip())):
             raise UsageError(f"--search {part.strip()}: write FIELD=LOW..HIGH or FIELD=LOW..HIGH:log, like {EXAMPLE}")
@@ -217,7 +216,8 @@ def parse_search(ranges: str | Mapping[str, Any], *, sampler: Sampler = "sobol",
         except ValidationError as error:
             raise UsageError(f"--search {part.strip()}: {first_error(error)}") from None
     try:
-        return Search(ranges=tuple(sorted(found, key=lambda one: order.index(one.field))), sampler=sampler, seed=seed)
+        found.sort(key=lambda one: list(FIELDS).index(one.field))
+        return Search(ranges=tuple(found), sampler=sampler, seed=seed)
     except ValidationError as error:
         raise UsageError(f"--search: {first_error(error)}") from None
 

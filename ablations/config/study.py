@@ -90,8 +90,7 @@ class Study(BaseModel):
     @property
     def task(self) -> Task:
         """Task of its cells."""
-        task: Task = self.fixed.get("task", "classify")
-        return task
+        return self.fixed.get("task", "classify")
 
     @property
     def conditions(self) -> dict[str, list[Any]]:
@@ -186,11 +185,7 @@ class Study(BaseModel):
         return self
 
     def _check_points(self) -> None:
-        """Check that every cell has values of all searched fields, and that trials and replicates share no seed.
-
-        Raises:
-            ValueError: A point or a seed that breaks these rules.
-        """
+        """Check that every cell has values of all searched fields, and that trials and replicates share no seed."""
         for point in self.points:
             if sorted(point.values) != sorted(self.searched):
                 raise ValueError(f"a point has values of {', '.join(point.values)}, not of {', '.join(self.searched)}")
@@ -200,9 +195,8 @@ class Study(BaseModel):
         lacking = [(arm, seed) for arm, seed in asked if tuned_values(self.points, arm, seed) is None]
         if lacking and not (self.is_tuning and self.search.sampler == "tpe"):
             arm, seed = lacking[0]
-            raise ValueError(
-                f"{arm} has no tuned values{f' for seed {seed}' * self.is_tuning}: tune it with the others"
-            )
+            which = f" for seed {seed}" if self.is_tuning else ""
+            raise ValueError(f"{arm} has no tuned values{which}: tune it with the others")
         for seed in self.axes["seed"]:
             if (seed >= FIRST_TRIAL_SEED) != self.is_tuning:
                 what = "trials have seeds from" if self.is_tuning else "replicates have seeds below"

@@ -128,7 +128,6 @@ def _time_detector(config: CellConfig, info: DataInfo, device: torch.device) -> 
 
 
 def _with_decoding(step_s: float, decode_s: float, workers: int) -> float:
-    """Return the seconds of a step, with the decoding of its images."""
     return max(step_s, decode_s / workers) if workers else step_s + decode_s
 
 

@@ -41,12 +41,14 @@ def execute(plan: Plan, *, watcher: Watcher, wrap: Callable[[Watcher], Watcher] 
 def _write_study(plan: Plan, *, is_first: bool) -> None:
     """Write study.yaml, unless another runner has begun or extended the study since the plan was made."""
     deadline = time.monotonic() + OPENING_S
-    is_behind = not is_first and not plan.is_begun  # another has begun the study since, and its question comes first
-    while is_behind and plan.store.study_text == plan.study_text and time.monotonic() < deadline:
+    is_behind = (
+        not is_first and not plan.stored.is_begun
+    )  # another has begun the study since, and its question comes first
+    while is_behind and plan.store.study_text == plan.stored.study_text and time.monotonic() < deadline:
         if plan.store.exists and plan.store.read_study() == plan.study:
             return
         time.sleep(0.05)
-    if plan.store.study_text == plan.study_text:
+    if plan.store.study_text == plan.stored.study_text:
         plan.store.write_study(plan.study)
     elif plan.store.read_study() != plan.study:
         raise UsageError(f"{plan.store.folder} was changed by another runner meanwhile: run the command again")
@@ -64,6 +66,6 @@ def _run(plan: Plan, *, watcher: Watcher) -> None:
         infos=plan.infos,
         devices=plan.devices,
         options=plan.engine,
-        records=plan.records,
+        records=plan.stored.records,
         watcher=watcher,
     ).run()

@@ -184,12 +184,8 @@ class Store:
         for lease in self.cells.glob(f"[!.]*/{LEASE}"):
             tidy(lease.parent, is_failed=_read_record(lease.parent).outcome["outcome"] == "failed")
 
-    def find(self, config: CellConfig, *, name: str) -> CellRecord | None:
-        """Read a cell's record, if there is one.
-
-        Args:
-            config: Configuration of the cell.
-            name: Name of its folder.
+    def find(self, name: str) -> CellRecord | None:
+        """Read the record in a cell's folder, if there is one.
 
         Raises:
             UsageError: The record cannot be read.
@@ -306,7 +302,6 @@ def _read_record(folder: Path) -> CellRecord:
 
 
 def _unreadable(folder: Path, reason: str) -> UsageError:
-    """Return the error for a record that cannot be read."""
     return UsageError(f"{folder} is not a readable cell: {reason}; move the folder away to run the cell again")
 
 
