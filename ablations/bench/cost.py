@@ -15,7 +15,6 @@ from torch import nn
 
 from ablations.bench.measure import count_multiply_adds, draw_qkv, time_call
 from ablations.config import CellConfig
-from ablations.config.values import value_name
 from ablations.data import DataInfo, Rank
 from ablations.data.objects.load import load_objects
 from ablations.engine.threads import cpu_threads
@@ -69,12 +68,11 @@ def measure_costs(
 
 def _subjects(plan: Plan) -> Iterator[tuple[str, str, CellConfig, DataInfo]]:
     """Yield condition, arm, configuration and data set of the first cell of each arm and condition."""
-    seen = set[tuple[str, str]]()
+    firsts: dict[tuple[str, str], CellConfig] = {}
     for cell in plan.cells:
-        key = (plan.study.condition_of(cell), value_name(cell[plan.study.compare]))
-        if key not in seen:
-            seen.add(key)
-            yield *key, cell, plan.infos[cell.images.data_fingerprint]
+        firsts.setdefault((plan.study.condition_of(cell), plan.study.arm_of(cell)), cell)
+    for key, cell in firsts.items():
+        yield *key, cell, plan.infos[cell.images.data_fingerprint]
 
 
 def _count(condition: str, arm: str, cell: CellConfig, info: DataInfo) -> Iterator[Cost]:

@@ -93,12 +93,10 @@ def describe_loader(rows: list[LoaderRow]) -> list[str]:
     """
     lines = []
     for workers in dict.fromkeys(row.workers for row in rows):
-        rates = {
-            quantity: [row.images_per_s for row in rows if (row.workers, row.quantity) == (workers, quantity)]
-            for quantity in ("bound", "loader")
-        }
-        shares = [100 * ours / most for ours, most in zip(rates["loader"], rates["bound"], strict=True)]
-        loaded, most = (statistics.median(rates[quantity]) for quantity in ("loader", "bound"))
+        own = [row for row in rows if row.workers == workers]
+        loads, bounds = ([row.images_per_s for row in own if row.quantity == name] for name in ("loader", "bound"))
+        shares = [100 * ours / most for ours, most in zip(loads, bounds, strict=True)]
+        loaded, most = statistics.median(loads), statistics.median(bounds)
         lines.append(
             f"{plural(workers, 'worker')}: {loaded:.0f} images/s loaded, {statistics.median(shares):.1f} % "
             f"[{min(shares):.1f}, {max(shares):.1f}] of the upper bound of {most:.0f} images/s; "

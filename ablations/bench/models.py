@@ -17,6 +17,7 @@ from ablations.bench.measure import count_multiply_adds, peak_bytes, time_calls
 from ablations.config import UsageError
 from ablations.config.nets import is_foreign
 from ablations.config.types import Task
+from ablations.config.values import plural
 from ablations.engine.threads import cpu_threads
 from ablations.planning.asked import check_model
 from ablations.tasks.timm_net import make_timm_net
@@ -120,8 +121,7 @@ def describe_models(rows: list[ModelRow]) -> list[str]:
             seconds = {model: _values(rows, px, model, f"{step}_s") for model in _models(rows)}
             if not seconds[first]:
                 continue
-            head = f"{px} px, {images} image{'s' * (images > 1)}, {step}: "
-            lines.append(head + _rate(rows, px, first, step, images))
+            lines.append(f"{px} px, {plural(images, 'image')}, {step}: {_rate(rows, px, first, step, images)}")
             for model in _models(rows)[1:]:
                 ratios = [theirs / ours for theirs, ours in zip(seconds[model], seconds[first], strict=True)]
                 lines.append(

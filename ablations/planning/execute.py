@@ -35,7 +35,20 @@ def execute(plan: Plan, *, watcher: Watcher, wrap: Callable[[Watcher], Watcher] 
         if wrap is not None:
             watcher = wrap(watcher)
         if plan.todo:
-            _run(plan, watcher=watcher)
+            from ablations.engine.local import Runner
+
+            for name in LOADED_AHEAD:
+                importlib.import_module(name)
+            Runner(
+                plan.todo,
+                study=plan.study,
+                store=plan.store,
+                infos=plan.infos,
+                devices=plan.devices,
+                options=plan.engine,
+                records=plan.stored.records,
+                watcher=watcher,
+            ).run()
 
 
 def _write_study(plan: Plan, *, is_first: bool) -> None:
@@ -52,20 +65,3 @@ def _write_study(plan: Plan, *, is_first: bool) -> None:
         plan.store.write_study(plan.study)
     elif plan.store.read_study() != plan.study:
         raise UsageError(f"{plan.store.folder} was changed by another runner meanwhile: run the command again")
-
-
-def _run(plan: Plan, *, watcher: Watcher) -> None:
-    from ablations.engine.local import Runner
-
-    for name in LOADED_AHEAD:
-        importlib.import_module(name)
-    Runner(
-        plan.todo,
-        study=plan.study,
-        store=plan.store,
-        infos=plan.infos,
-        devices=plan.devices,
-        options=plan.engine,
-        records=plan.stored.records,
-        watcher=watcher,
-    ).run()

@@ -140,10 +140,11 @@ def make_plan(request: Request) -> Plan:
     checks.check_schedules(cells, infos)
     if stored.study is not None:
         study = extend(stored.study, study, named=request.asked.keys(), ref=ref, num_results=stored.num_results)
+    numerics = numerics_now((cell.net.norm for cell in cells), task=task)
     plan = Plan(
         study=study,
         cells=cells,
-        states=_states(cells, stored.records, numerics_now((cell.net.norm for cell in cells), task=task)),
+        states={c.id: _state(stored.records.get(c.id), numerics=numerics[c.net.norm]) for c in cells},
         request=request,
         stored=stored,
         infos=infos,
@@ -154,17 +155,12 @@ def make_plan(request: Request) -> Plan:
     return replace(plan, starts=tuple(checks.check_builds(plan.todo, infos, weights=dict(weights.paths))))
 
 
-def _states(cells: list[CellConfig], records: dict[str, CellRecord], numerics: dict[str, str]) -> dict[str, State]:
-    states: dict[str, State] = {}
-    for cell in cells:
-        record = records.get(cell.id)
-        if record is None:
-            states[cell.id] = "missing"
-        elif not record.has_result:
-            states[cell.id] = "failed"
-        else:
-            states[cell.id] = "done" if recorded_numerics(record.outcome) == numerics[cell.net.norm] else "stale"
-    return states
+def _state(record: CellRecord | None, *, numerics: str) -> State:
+    if record is None:
+        return "missing"
+    if not record.has_result:
+        return "failed"
+    return "done" if recorded_numerics(record.outcome) == numerics else "stale"
 
 
 def shard_numbers(cells: list[CellConfig], parts: int) -> dict[str, int]:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 from ablations.config import Study, UsageError
-from ablations.config.options import InMemory
 from ablations.config.request import Request
 from ablations.config.task import task_of
 from ablations.data import DataInfo, find_objects, find_source, prepare, prepare_objects
@@ -92,7 +91,9 @@ def find_data(request: Request, asked: Mapping[str, list[Any]]) -> StudyData:
     for spec, size, chosen in itertools.product(*fields):
         with _reading(spec):
             if task == "detect":
-                to_prepare = _objects(spec, size, request.in_memory)
+                if request.in_memory == "on":
+                    raise UsageError(f"--in-memory on: images of {spec} are decoded or drawn on demand; leave it out")
+                to_prepare = partial(prepare_objects, find_objects(spec, image_size=size))
             else:
                 source = find_source(
                     spec, data_root=request.data_root, download=request.download, image_size=size, classes=chosen
@@ -107,12 +108,6 @@ def find_data(request: Request, asked: Mapping[str, list[Any]]) -> StudyData:
             raise UsageError(f"--data {spec} has only one class, {info.classes[0]}; give data with two or more")
         points.append(DataPoint(info, size, chosen))
     return StudyData(tuple(points))
-
-
-def _objects(spec: str, image_size: int | None, in_memory: InMemory) -> Callable[[], DataInfo]:
-    if in_memory == "on":
-        raise UsageError(f"--in-memory on: images of {spec} are decoded or drawn on demand; leave it out")
-    return partial(prepare_objects, find_objects(spec, image_size=image_size))
 
 
 def _renamed(info: DataInfo, name: str) -> DataInfo:
