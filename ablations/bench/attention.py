@@ -13,13 +13,10 @@ from typing import Any, NamedTuple
 import pandas as pd
 import torch
 
-from ablations.bench.measure import count_multiply_adds, peak_bytes, time_call
+from ablations.bench.measure import count_multiply_adds, draw_qkv, peak_bytes, time_call
 from ablations.engine.threads import cpu_threads
 from ablations.figures.scaling import cost_against_tokens
 from ufo.norms import NORMS, build_norm
-
-TOKENS = (196, 784, 1024, 3136, 4096, 16384)
-"""Default numbers of tokens, from an image of 224 px at patch 16 up to detection."""
 
 FLAT_FROM = 1024
 """Number of tokens from which a linear arm must have constant cost per token; below, call overhead dominates."""
@@ -72,7 +69,7 @@ def bench_attention(
             for norm, count in subjects if number % 2 else reversed(subjects):
                 module = build_norm(norm, num_heads=num_heads, key_dim=head_dim, value_dim=head_dim).to(device)
                 images = max(1, round(max(tokens) / count))
-                q, k, v = _draw(images, num_heads, count, head_dim, device)
+                q, k, v = draw_qkv(module, images=images, tokens=count, device=device)
                 measured = {"time_s": time_call(lambda: module(q, k, v), device)}  # noqa: B023  # called at once
                 if number == 1:
                     measured["peak_bytes"] = peak_bytes(lambda: module(q, k, v), device)  # noqa: B023
@@ -158,10 +155,3 @@ def draw_attention(costs: pd.DataFrame, path: Path) -> list[Path]:
     for file in files:
         figure.savefig(file, dpi=160)
     return files
-
-
-def _draw(images: int, heads: int, tokens: int, width: int, device: torch.device) -> tuple[torch.Tensor, ...]:
-    generator = torch.Generator().manual_seed(0)
-    shape = (images, heads, tokens, width)
-    q, k, v = (torch.randn(shape, generator=generator).to(device) for _ in range(3))
-    return q, k, v

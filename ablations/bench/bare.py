@@ -83,17 +83,14 @@ def train_bare(config: CellConfig, info: DataInfo, *, splits: dict[str, Split]) 
     shape = info.image_shape
     net = build_ufo_net(config, img_size=shape[:2], in_chans=shape[2], num_classes=len(info.classes))
     optimizer = build_optimizer(net, lr=optim.lr, weight_decay=optim.weight_decay, fused=True)
-    train_losses, val_losses, val_accuracies_pct, epochs_s = [], [], [], []
+    epochs = []
     for epoch in range(optim.epochs):
         clock = time.perf_counter()
-        train_losses.append(_train_epoch(net, optimizer, train, config=config, epoch=epoch))
-        val_loss, val_accuracy_pct = _evaluate(net, val)
-        val_losses.append(val_loss)
-        val_accuracies_pct.append(val_accuracy_pct)
-        epochs_s.append(time.perf_counter() - clock)
-    test_loss, test_accuracy_pct = _evaluate(net, test)
-    seconds = time.perf_counter() - started
-    return Trained(train_losses, val_losses, val_accuracies_pct, epochs_s, test_loss, test_accuracy_pct, seconds)
+        train_loss = _train_epoch(net, optimizer, train, config=config, epoch=epoch)
+        epochs.append((train_loss, *_evaluate(net, val), time.perf_counter() - clock))
+    train_losses, val_losses, val_accuracies_pct, epochs_s = map(list, zip(*epochs, strict=True))
+    tested = _evaluate(net, test)
+    return Trained(train_losses, val_losses, val_accuracies_pct, epochs_s, *tested, time.perf_counter() - started)
 
 
 def _train_epoch(

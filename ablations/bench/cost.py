@@ -13,9 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ablations.bench.measure import count_multiply_adds, time_call
+from ablations.bench.measure import count_multiply_adds, draw_qkv, time_call
 from ablations.config import CellConfig
-from ablations.config.values import value_name
 from ablations.data import DataInfo, Rank
 from ablations.data.objects.load import load_objects
 from ablations.engine.threads import cpu_threads
@@ -69,80 +68,68 @@ def measure_costs(
 
 def _subjects(plan: Plan) -> Iterator[tuple[str, str, CellConfig, DataInfo]]:
     """Yield condition, arm, configuration and data set of the first cell of each arm and condition."""
-    seen = set[tuple[str, str]]()
+    firsts: dict[tuple[str, str], CellConfig] = {}
     for cell in plan.cells:
-        key = (plan.study.condition_of(cell), value_name(cell[plan.study.compare]))
-        if key not in seen:
-            seen.add(key)
-            yield *key, cell, plan.infos[cell.images.data_fingerprint]
+        firsts.setdefault((plan.study.condition_of(cell), plan.study.arm_of(cell)), cell)
+    for key, cell in firsts.items():
+        yield *key, cell, plan.infos[cell.images.data_fingerprint]
 
 
 def _count(condition: str, arm: str, cell: CellConfig, info: DataInfo) -> Iterator[Cost]:
     """Count the multiply-adds of the net and of its first normaliser at each number of tokens."""
-    net = _Net(cell, info, torch.device("cpu"))
+    cpu = torch.device("cpu")
+    net = _Net(cell, info, cpu)
     yield Cost(condition, arm, "multiply_adds", None, 0, count_multiply_adds(net.module.eval(), net.one))
     if (norm := _normaliser(net.module)) is None:
         return
     for tokens in TOKENS:
-        yield Cost(condition, arm, "multiply_adds", tokens, 0, count_multiply_adds(norm, *_qkv(norm, tokens)))
+        qkv = draw_qkv(norm, images=1, tokens=tokens, device=cpu)
+        yield Cost(condition, arm, "multiply_adds", tokens, 0, count_multiply_adds(norm, *qkv))
 
 
 def _time(
     condition: str, arm: str, cell: CellConfig, info: DataInfo, *, device: torch.device, number: int
 ) -> Iterator[Cost]:
     with cpu_threads(cell.run.threads_per_cell):
-        yield from _time_alone(condition, arm, cell, info, device=device, number=number)
+        net = _Net(cell, info, device)
+        optimizer = build_optimizer(net.module, lr=1e-9, weight_decay=0.0, fused=device.type == "cuda")
 
+        def step() -> None:
+            optimizer.zero_grad()
+            torch.autograd.backward(net.loss())
+            optimizer.step()
 
-def _time_alone(
-    condition: str, arm: str, cell: CellConfig, info: DataInfo, *, device: torch.device, number: int
-) -> Iterator[Cost]:
-    net = _Net(cell, info, device)
-    optimizer = build_optimizer(net.module, lr=1e-9, weight_decay=0.0, fused=device.type == "cuda")
-
-    def step() -> None:
-        optimizer.zero_grad()
-        torch.autograd.backward(net.loss())
-        optimizer.step()
-
-    net.module.train()
-    yield Cost(condition, arm, "training_step_s", None, number, time_call(step, device))
-    net.module.eval()
-    with torch.no_grad():
-        seconds = time_call(lambda: net.module(net.evaluated), device)
-        yield Cost(condition, arm, "inference_s", None, number, seconds / len(net.evaluated))
-        if (norm := _normaliser(net.module)) is None:
-            return
-        for tokens in TOKENS:
-            q, k, v = (part.to(device) for part in _qkv(norm, tokens))
-            yield Cost(condition, arm, "time_s", tokens, number, time_call(lambda: norm(q, k, v), device))  # noqa: B023
+        net.module.train()
+        yield Cost(condition, arm, "training_step_s", None, number, time_call(step, device))
+        net.module.eval()
+        with torch.no_grad():
+            seconds = time_call(lambda: net.module(net.evaluated), device)
+            yield Cost(condition, arm, "inference_s", None, number, seconds / len(net.evaluated))
+            if (norm := _normaliser(net.module)) is None:
+                return
+            for tokens in TOKENS:
+                qkv = draw_qkv(norm, images=1, tokens=tokens, device=device)
+                seconds = time_call(lambda: norm(*qkv), device)  # noqa: B023
+                yield Cost(condition, arm, "time_s", tokens, number, seconds)
 
 
 class _Net:
-    """A cell's initial net with its inputs: noise, or a detector's first images.
-
-    Attributes:
-        module: The net.
-        one: Input of one image.
-        evaluated: Input of an evaluation batch.
-    """
+    """A cell's initial net, and its inputs of one image and of an evaluation batch: noise, or a detector's images."""
 
     def __init__(self, cell: CellConfig, info: DataInfo, device: torch.device) -> None:
-        self.one: Any
-        self.evaluated: Any
         self._images: Any
         self._targets: Any
         if cell.task == "detect":
             data = load_objects(cell, info, workers=0, device=device, rank=Rank())
-            _, image = next(iter(data.val))
+            self.one: Any = [next(iter(data.val))[1]]
+            self.evaluated: Any = self.one
             self._images, self._targets = data.train.first()
-            net = make_net(cell.model_copy(update={"init": "none"}), info)
-            self.module, self.one, self.evaluated = net.to(device), [image], [image]
+            self.module = make_net(cell.model_copy(update={"init": "none"}), info).to(device)
             return
         height, width, channels = info.image_shape
         self.module = build_net(cell, image_shape=info.image_shape, num_classes=len(info.classes)).to(device)
         self._images = self.evaluated = torch.rand(cell.optimisation.batch_size, channels, height, width, device=device)
-        self._targets = torch.zeros(cell.optimisation.batch_size, dtype=torch.long, device=device)
+        self._targets = torch.zeros(len(self._images), dtype=torch.long, device=device)
         self.one = torch.zeros(1, channels, height, width, device=device)
 
     def loss(self) -> torch.Tensor:
@@ -155,10 +142,3 @@ class _Net:
 def _normaliser(net: nn.Module) -> AttentionNorm | None:
     """Return the first normaliser of a net; None if it has none, as timm's nets."""
     return next((module for module in net.modules() if isinstance(module, AttentionNorm)), None)
-
-
-def _qkv(norm: AttentionNorm, tokens: int) -> tuple[torch.Tensor, ...]:
-    """Return q, k and v of one image, each (1, h, tokens, d), of normal noise with a fixed seed."""
-    generator = torch.Generator().manual_seed(0)
-    widths = (norm.key_dim, norm.key_dim, norm.value_dim)
-    return tuple(torch.randn(1, norm.num_heads, tokens, width, generator=generator) for width in widths)

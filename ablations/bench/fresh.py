@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -94,15 +95,9 @@ class DigitClassifier(pl.LightningModule):
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Return AdamW and its schedule, which is updated after each batch."""
         optimizer = build_optimizer(self.net, lr=RECIPE["lr"], weight_decay=RECIPE["weight_decay"], fused=True)
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer,
-            lambda step: lr_share(
-                step,
-                num_steps=self.epochs * self.steps_per_epoch,
-                num_warmup_steps=RECIPE["warmup_epochs"] * self.steps_per_epoch,
-                min_share=RECIPE["min_lr_share"],
-            ),
-        )
+        total, warmup = (epochs * self.steps_per_epoch for epochs in (self.epochs, RECIPE["warmup_epochs"]))
+        share = partial(lr_share, num_steps=total, num_warmup_steps=warmup, min_share=RECIPE["min_lr_share"])
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, share)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def _log_evaluation(self, part: str, batch: tuple[Tensor, Tensor]) -> None:
@@ -116,12 +111,9 @@ def load_parts() -> dict[str, DigitImages]:
     """Return digits split into train, val and test; training images are shifted as in the recipe."""
     bunch = load_digits()
     images, labels = np.round(bunch.images * (255 / 16)).astype(np.uint8), bunch.target
-    images, test_images, labels, test_labels = train_test_split(
-        images, labels, test_size=0.2, random_state=0, stratify=labels
-    )
-    images, val_images, labels, val_labels = train_test_split(
-        images, labels, test_size=0.1, random_state=0, stratify=labels
-    )
+    split = partial(train_test_split, random_state=0)
+    images, test_images, labels, test_labels = split(images, labels, test_size=0.2, stratify=labels)
+    images, val_images, labels, val_labels = split(images, labels, test_size=0.1, stratify=labels)
     scale = [transforms.ToTensor(), transforms.Normalize([images.mean() / 255], [images.std() / 255])]
     # The recipe's "shift" moves half of the images by up to one pixel.
     shift = transforms.RandomApply([transforms.RandomCrop(8, padding=1)], p=0.5)
@@ -144,11 +136,9 @@ def main() -> None:
         torch.set_num_threads(arguments.threads)
     pl.seed_everything(arguments.seed)
     parts = load_parts()
-    train: DataLoader[Any] = DataLoader(
-        parts["train"], batch_size=RECIPE["batch_size"], shuffle=True, drop_last=True, num_workers=0
-    )
-    val: DataLoader[Any] = DataLoader(parts["val"], batch_size=EVAL_BATCH, num_workers=0)
-    test: DataLoader[Any] = DataLoader(parts["test"], batch_size=EVAL_BATCH, num_workers=0)
+    train: DataLoader[Any] = DataLoader(parts["train"], batch_size=RECIPE["batch_size"], shuffle=True, drop_last=True)
+    val: DataLoader[Any] = DataLoader(parts["val"], batch_size=EVAL_BATCH)
+    test: DataLoader[Any] = DataLoader(parts["test"], batch_size=EVAL_BATCH)
     module = DigitClassifier(arguments.norm, seed=arguments.seed, epochs=arguments.epochs, steps_per_epoch=len(train))
     trainer = pl.Trainer(
         accelerator="cpu",

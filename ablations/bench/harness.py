@@ -94,19 +94,14 @@ class Row:
 
 
 def bench_harness(
-    *,
-    rounds: int = 5,
-    grid: Grid | None = None,
-    fresh_cells: int = 4,
-    on_row: Callable[[Row], None] = lambda row: None,
+    *, rounds: int = 5, grid: Grid | None = None, fresh_cells: int = 4, on_row: Callable[[Row], None] = lambda row: None
 ) -> pd.DataFrame:
     """Measure every contender in every round; the order reverses from round to round.
 
     Args:
         rounds: Number of rounds, 1 or more.
         grid: Grid of cells; None: the command's defaults.
-        fresh_cells: Number of cells per round for ``fresh`` and ``fresh_x2``, taken in turn from the grid; an even
-            number keeps both processes of ``fresh_x2`` busy to the end.
+        fresh_cells: Number of cells of ``fresh`` and ``fresh_x2`` per round; both processes are busy if it is even.
         on_row: Callback, called with each measurement.
 
     Returns:

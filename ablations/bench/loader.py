@@ -11,7 +11,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import NamedTuple
@@ -20,8 +20,8 @@ import numpy as np
 import torch
 
 from ablations.config import UsageError
+from ablations.config.values import plural
 from ablations.data import find_source, prepare
-from ablations.data.info import DataInfo
 from ablations.data.splits import find_rows
 from ablations.data.streaming import Images, ImageStream, Request
 from ablations.data.transforms import Augmentation
@@ -67,7 +67,7 @@ def bench_loader(
     Raises:
         UsageError: The data set does not exist, cannot be streamed, or has fewer images than a batch.
     """
-    with _synthetic_images() if spec is None else _no_folder() as folder:
+    with _synthetic_images() if spec is None else nullcontext() as folder:
         found = find_source(spec or f"imagefolder:{folder}", data_root=Path(), download=False, image_size=image_size)
         info = prepare(found, in_memory="off")
         rows = find_rows(info, train_limit=None)["train"].rows
@@ -77,7 +77,11 @@ def bench_loader(
             raise UsageError(f"--batch-size {batch_size} exceeds the {len(rows)} training images; give a smaller one")
         augmentation = Augmentation(augment="resized_crop_flip")
         images = Images(info, side=image_size, augmentation=augmentation, eval_crop=1.0, seed=0)
-        return list(_measure(images, info, order, workers, rounds, batch_size, on_row))
+        measured = []
+        for row in _measure(images, order, workers, rounds, batch_size):
+            on_row(row)
+            measured.append(row)
+        return measured
 
 
 def describe_loader(rows: list[LoaderRow]) -> list[str]:
@@ -89,28 +93,20 @@ def describe_loader(rows: list[LoaderRow]) -> list[str]:
     """
     lines = []
     for workers in dict.fromkeys(row.workers for row in rows):
-        rates = {
-            quantity: [row.images_per_s for row in rows if (row.workers, row.quantity) == (workers, quantity)]
-            for quantity in ("bound", "loader")
-        }
-        shares = [100 * ours / most for ours, most in zip(rates["loader"], rates["bound"], strict=True)]
-        loaded, most = (statistics.median(rates[quantity]) for quantity in ("loader", "bound"))
+        own = [row for row in rows if row.workers == workers]
+        loads, bounds = ([row.images_per_s for row in own if row.quantity == name] for name in ("loader", "bound"))
+        shares = [100 * ours / most for ours, most in zip(loads, bounds, strict=True)]
+        loaded, most = statistics.median(loads), statistics.median(bounds)
         lines.append(
-            f"{workers} worker{'s' * (workers != 1)}: {loaded:.0f} images/s loaded, {statistics.median(shares):.1f} % "
+            f"{plural(workers, 'worker')}: {loaded:.0f} images/s loaded, {statistics.median(shares):.1f} % "
             f"[{min(shares):.1f}, {max(shares):.1f}] of the upper bound of {most:.0f} images/s; "
-            f"{len(shares)} round{'s' * (len(shares) != 1)}"
+            f"{plural(len(shares), 'round')}"
         )
     return lines
 
 
 def _measure(
-    images: Images,
-    info: DataInfo,
-    order: torch.Tensor,
-    workers: Sequence[int],
-    rounds: int,
-    batch_size: int,
-    on_row: Callable[[LoaderRow], None],
+    images: Images, order: torch.Tensor, workers: Sequence[int], rounds: int, batch_size: int
 ) -> Iterator[LoaderRow]:
     streams = {
         count: ImageStream(images, workers=count, batch_size=batch_size, largest_batch=batch_size, device=CPU)
@@ -125,9 +121,7 @@ def _measure(
                 for quantity in ("bound", "loader"):
                     bound = quantity == "bound"
                     seconds = _decode(images, rows, count) if bound else _drain(stream, order, batch_size)
-                    row = LoaderRow(number, count, quantity, len(order) / seconds)
-                    on_row(row)
-                    yield row
+                    yield LoaderRow(number, count, quantity, len(order) / seconds)
     finally:
         for stream in streams.values():
             stream.close()
@@ -168,11 +162,6 @@ def _answer(images: Images, requests: list[Request], barrier: Barrier | None) ->
         barrier.wait()
     for request in requests:
         images.read(request)
-
-
-@contextmanager
-def _no_folder() -> Iterator[None]:
-    yield None
 
 
 @contextmanager

@@ -13,8 +13,17 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from ufo.norms import AttentionNorm
+
 MIN_DURATION_S = 0.05
 """Least duration of a measurement, by repeated calls, so that clock resolution and warm-up are negligible."""
+
+
+def draw_qkv(norm: AttentionNorm, *, images: int, tokens: int, device: torch.device) -> tuple[torch.Tensor, ...]:
+    """Return q, k and v, each (images, h, tokens, d), of normal noise with a fixed seed."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(images, norm.num_heads, tokens, width) for width in (norm.key_dim, norm.key_dim, norm.value_dim)]
+    return tuple(torch.randn(shape, generator=generator).to(device) for shape in shapes)
 
 
 def count_multiply_adds(module: nn.Module, *inputs: Any) -> float:

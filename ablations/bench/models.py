@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -15,15 +15,14 @@ from torch import nn
 import ufo
 from ablations.bench.measure import count_multiply_adds, peak_bytes, time_calls
 from ablations.config import UsageError
-from ablations.config.nets import is_foreign, is_timm
-from ablations.config.packages import require_package
+from ablations.config.nets import is_foreign
 from ablations.config.types import Task
+from ablations.config.values import plural
 from ablations.engine.threads import cpu_threads
-from ablations.tasks.net import check_foreign_name
+from ablations.planning.asked import check_model
 from ablations.tasks.timm_net import make_timm_net
 from ablations.training.optimizer import build_optimizer
 from ufo.norms import NORMS
-from ufo.sizes import SIZES
 
 NUM_CLASSES = 1000
 
@@ -94,12 +93,7 @@ def bench_models(bench: ModelBench, *, on_row: Callable[[ModelRow], None]) -> li
         UsageError: A model is unknown, or does not support an image size.
     """
     for model in bench.models:
-        if is_timm(model):
-            require_package("timm", f"model {model}")
-        if is_foreign(model):
-            check_foreign_name(model, bench.task)
-        else:
-            SIZES[model]
+        check_model(model, bench.task)
     for norm in bench.norms:
         NORMS[norm]
     rows: list[ModelRow] = []
@@ -127,8 +121,7 @@ def describe_models(rows: list[ModelRow]) -> list[str]:
             seconds = {model: _values(rows, px, model, f"{step}_s") for model in _models(rows)}
             if not seconds[first]:
                 continue
-            head = f"{px} px, {images} image{'s' * (images > 1)}, {step}: "
-            lines.append(head + _rate(rows, px, first, step, images))
+            lines.append(f"{px} px, {plural(images, 'image')}, {step}: {_rate(rows, px, first, step, images)}")
             for model in _models(rows)[1:]:
                 ratios = [theirs / ours for theirs, ours in zip(seconds[model], seconds[first], strict=True)]
                 lines.append(
@@ -227,21 +220,17 @@ class _Contender:
     def _train(self) -> None:
         self.optimizer.zero_grad()
         with self._autocast():
-            loss = self._loss()
+            outputs = self.call(self.images)
+            if self.bench.task == "detect":  # a loss that depends on every feature map
+                loss = torch.stack([x.float().mean() for x in outputs.values()]).sum()
+            else:
+                loss = F.cross_entropy(outputs, self.labels)
         torch.autograd.backward(loss)
         self.optimizer.step()
 
-    def _loss(self) -> torch.Tensor:
-        """Return a scalar that depends on every output."""
-        if self.bench.task == "detect":
-            maps: Mapping[str, torch.Tensor] = self.call(self.images)
-            return torch.stack([x.float().mean() for x in maps.values()]).sum()
-        return F.cross_entropy(self.call(self.images), self.labels)
-
     def _autocast(self) -> AbstractContextManager[None]:
-        return torch.autocast(
-            self.bench.device.type, dtype=torch.bfloat16, enabled=self.bench.precision == "bf16-mixed"
-        )
+        half = self.bench.precision == "bf16-mixed"
+        return torch.autocast(self.bench.device.type, dtype=torch.bfloat16, enabled=half)
 
     def _row(self, quantity: str, number: int, value: float) -> ModelRow:
         height, width = self.images.shape[2:]

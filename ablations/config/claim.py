@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from ablations.config.errors import UsageError, first_error
 
@@ -26,7 +26,7 @@ TRIAL_KINDS = ("fails_at_any_lr",)
 MARGIN_KINDS = ("worse_by", "equivalent_within")
 
 
-class Claim(BaseModel):
+class Claim(BaseModel, frozen=True, extra="forbid"):
     """A statement about an arm that results can support or contradict.
 
     Args:
@@ -37,8 +37,6 @@ class Claim(BaseModel):
         source: Place of the claim in the literature, or reason to test it.
         post_hoc: Whether it was added or changed after cells of the study had been run.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Kind
     arm: Annotated[str, Field(min_length=1)]

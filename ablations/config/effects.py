@@ -92,12 +92,8 @@ def check_effects(asked: Collection[str], cells: Collection[CellConfig], *, reci
 
 def without_foreign(asked: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
     """Leave out the fields of UFO-ViT if all models are other libraries' nets."""
-    models = asked.get("model", [""])
-    return {name: values for name, values in asked.items() if any(_applies(name, model) for model in models)}
-
-
-def _applies(name: str, model: str) -> bool:
-    return not (FIELDS[name].traits.ufo_only and is_foreign(model))
+    are_foreign = all(map(is_foreign, asked.get("model", [""])))
+    return {name: values for name, values in asked.items() if not (are_foreign and FIELDS[name].traits.ufo_only)}
 
 
 def _is_plain(field: CellField, values: list[Any], recipe: Mapping[str, Any]) -> bool:

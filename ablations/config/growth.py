@@ -73,11 +73,7 @@ def extend(stored: Study, asked: Study, *, named: Collection[str], ref: str | No
 
 
 def _merge_points(stored: Study, asked: Study) -> tuple[Point, ...]:
-    """Merge the points of a stored study with those of a request.
-
-    Raises:
-        UsageError: A point that would change the values of existing cells.
-    """
+    """Merge the points of a stored study with those of a request, which may not change existing cells."""
     have = {point.key: point for point in stored.points}
     for point in asked.points:
         if have.setdefault(point.key, point) != point:
@@ -89,9 +85,8 @@ def _merge_points(stored: Study, asked: Study) -> tuple[Point, ...]:
                 )
             arm = point.arm or "every arm"
             where = arm if point.seed is None else f"{arm} seed {point.seed}"
-            raise _another_question(
-                stored, "point", _written(have[point.key].values), [_written(point.values)], where=where
-            )
+            held, wanted = _written(have[point.key].values), [_written(point.values)]
+            raise _another_question(stored, "point", held, wanted, where=where)
     return tuple(have.values())
 
 
@@ -106,11 +101,7 @@ def _written(values: Mapping[str, Any]) -> str:
 def _check_point(
     stored: Study, asked: Study, point: Mapping[str, Any], name: str, named: Collection[str]
 ) -> dict[str, Any]:
-    """Check a data set of a request against the stored study, and return the fields that a new one decides.
-
-    Raises:
-        UsageError: A field with another value in the stored study.
-    """
+    """Check a data set of a request against the stored study, and return the fields that a new one decides."""
     decided = {field for own in stored.per_data.values() for field in own}
     own = stored.per_data.get(name)
     known = {**stored.fixed, **(own or {})}

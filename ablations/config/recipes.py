@@ -63,11 +63,7 @@ DETECT_1X: dict[str, Any] = {
     "grad_clip": 0.0,
 }
 
-DETECT_3X: dict[str, Any] = {
-    **DETECT_1X,
-    "epochs": 36,
-    "schedule": "27+33",
-}
+DETECT_3X: dict[str, Any] = {**DETECT_1X, "epochs": 36, "schedule": "27+33"}
 
 TRAIN_SIDES = {"quick": "800", "1x": "800", "3x": "+".join(str(side) for side in range(480, 801, 32))}
 """Sides of photographs in training in pixels, for each recipe of detectors."""

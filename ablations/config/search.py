@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from ablations.config.cell import FIELDS
 from ablations.config.errors import UsageError, first_error
@@ -28,7 +28,7 @@ EXAMPLE = "lr=1e-4..1e-2:log,weight_decay=0.01..0.2:log"
 Sampler = Literal["sobol", "tpe"]
 
 
-class Range(BaseModel):
+class Range(BaseModel, frozen=True, extra="forbid"):
     """The range of one searched field.
 
     Args:
@@ -37,8 +37,6 @@ class Range(BaseModel):
         high: Largest value, included; above `low`.
         log: Whether values are uniform on a log scale.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     field: str
     low: Annotated[int | float, Field(allow_inf_nan=False)]
@@ -106,17 +104,14 @@ class Range(BaseModel):
         return f"{self.field}={self.low}..{self.high}{':log' * self.log}"
 
 
-class Search(BaseModel):
+class Search(BaseModel, frozen=True, extra="forbid"):
     """The search of a tuning: ranges and sampler.
 
     Args:
         ranges: Ranges of the searched fields, in the order of a cell's fields.
-        sampler: ``sobol``: scrambled Sobol points, the same for every arm; ``tpe``: a few Sobol points, then points
-            from each arm's own results.
+        sampler: ``sobol``: scrambled Sobol points, the same for every arm; ``tpe``: a few, then from an arm's results.
         seed: Seed of the points.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     ranges: Annotated[tuple[Range, ...], Field(min_length=1)]
     sampler: Sampler = "sobol"
@@ -159,7 +154,7 @@ class Search(BaseModel):
         return ",".join(map(str, self.ranges))
 
 
-class Point(BaseModel):
+class Point(BaseModel, frozen=True, extra="forbid"):
     """Values of the searched fields in some cells of a study.
 
     Args:
@@ -167,8 +162,6 @@ class Point(BaseModel):
         arm: Arm of the cells; None: every arm.
         seed: Seed of the cells; None: every seed.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     values: dict[str, int | float]
     arm: str | None = None
@@ -207,7 +200,6 @@ def parse_search(ranges: str | Mapping[str, Any], *, sampler: Sampler = "sobol",
     """
     parts = ranges.split(",") if isinstance(ranges, str) else [f"{field}={text}" for field, text in ranges.items()]
     found = []
-    order = list(FIELDS)
     for part in parts:
         if not (match := RANGE.fullmatch(part.strip())):
             raise UsageError(f"--search {part.strip()}: write FIELD=LOW..HIGH or FIELD=LOW..HIGH:log, like {EXAMPLE}")
@@ -217,11 +209,8 @@ def parse_search(ranges: str | Mapping[str, Any], *, sampler: Sampler = "sobol",
         except ValidationError as error:
             raise UsageError(f"--search {part.strip()}: {first_error(error)}") from None
     try:
-        return Search(
-            ranges=tuple(sorted(found, key=lambda one: order.index(one.field))),
-            sampler=sampler,
-            seed=seed,
-        )
+        found.sort(key=lambda one: list(FIELDS).index(one.field))
+        return Search(ranges=tuple(found), sampler=sampler, seed=seed)
     except ValidationError as error:
         raise UsageError(f"--search: {first_error(error)}") from None
 

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ValidationError, model_validator
 
 from ablations.config.cell import FIELDS, CellConfig
 from ablations.config.claim import Claim
@@ -28,7 +28,7 @@ Defaults = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 """Function from the given fields of a cell to the default values of the others."""
 
 
-class Study(BaseModel):
+class Study(BaseModel, frozen=True, extra="forbid"):
     """The complete definition of a study, as study.yaml holds it.
 
     Args:
@@ -39,8 +39,7 @@ class Study(BaseModel):
         recipe: Recipe that gave the values of the other fields; None: not recorded.
         axes: Values of every field that varies, in the order of the expansion; ``seed`` is one of them.
         fixed: Value of every field that neither varies nor depends on the data set.
-        per_data: Defaults of each combination of `DATA_FIELDS` that are axes, by `point_name`; empty if none is, and
-            the defaults are in ``fixed``.
+        per_data: Defaults of each combination of `DATA_FIELDS` that are axes, by `point_name`; else ``fixed`` has them.
         search: Search of the tuning that this study is or whose winners it trains; None: neither.
         points: Values of the searched fields: for each trial of a tuning, or for each arm of its winners' study.
         plugins: Modules that were imported to register normalisers.
@@ -48,8 +47,6 @@ class Study(BaseModel):
         history: One line for each extension.
         num_looks: Number of extensions of the axes that were requested when cells had results.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     format: Literal[1] = FORMAT
     name: str
@@ -90,14 +87,13 @@ class Study(BaseModel):
     @property
     def task(self) -> Task:
         """Task of its cells."""
-        task: Task = self.fixed.get("task", "classify")
-        return task
+        return self.fixed.get("task", "classify")
 
     @property
     def conditions(self) -> dict[str, list[Any]]:
         """Other axes with several values; tables and tests are per combination of these."""
-        others = {field: values for field, values in self.axes.items() if field not in (self.compare, "seed")}
-        return {field: values for field, values in others.items() if len(values) > 1}
+        several = {field: values for field, values in self.axes.items() if len(values) > 1}
+        return {field: values for field, values in several.items() if field not in (self.compare, "seed")}
 
     @property
     def condition_names(self) -> list[str]:
@@ -120,11 +116,6 @@ class Study(BaseModel):
     @property
     def effective_fields(self) -> set[str]:
         """Fields that affect at least one cell."""
-        cells = self._first_cells()
-        return {name for name, field in FIELDS.items() if any(map(field.has_effect, cells))}
-
-    def _first_cells(self) -> list[CellConfig]:
-        """Return one cell for each combination of the axes, with the first seed."""
         others = {field: values for field, values in self.axes.items() if field not in (*DATA_FIELDS, "seed")}
         lowest = {} if self.search is None else {each.field: each.low for each in self.search.ranges}
         seed, cells = self.axes["seed"][0], []
@@ -132,7 +123,7 @@ class Study(BaseModel):
             fields = {**lowest, **data, **dict(zip(others, values, strict=True)), "seed": seed}
             fields |= tuned_values(self.points, value_name(fields[self.compare]), seed) or {}
             cells.append(CellConfig(**fields))
-        return cells
+        return {name for name, field in FIELDS.items() if any(map(field.has_effect, cells))}
 
     def has(self, cell: CellConfig) -> bool:
         """Tell whether a cell belongs to the study: on its axes, with the study's values of every other field."""
@@ -186,11 +177,7 @@ class Study(BaseModel):
         return self
 
     def _check_points(self) -> None:
-        """Check that every cell has values of all searched fields, and that trials and replicates share no seed.
-
-        Raises:
-            ValueError: A point or a seed that breaks these rules.
-        """
+        """Check that every cell has values of all searched fields, and that trials and replicates share no seed."""
         for point in self.points:
             if sorted(point.values) != sorted(self.searched):
                 raise ValueError(f"a point has values of {', '.join(point.values)}, not of {', '.join(self.searched)}")
@@ -200,9 +187,8 @@ class Study(BaseModel):
         lacking = [(arm, seed) for arm, seed in asked if tuned_values(self.points, arm, seed) is None]
         if lacking and not (self.is_tuning and self.search.sampler == "tpe"):
             arm, seed = lacking[0]
-            raise ValueError(
-                f"{arm} has no tuned values{f' for seed {seed}' * self.is_tuning}: tune it with the others"
-            )
+            which = f" for seed {seed}" if self.is_tuning else ""
+            raise ValueError(f"{arm} has no tuned values{which}: tune it with the others")
         for seed in self.axes["seed"]:
             if (seed >= FIRST_TRIAL_SEED) != self.is_tuning:
                 what = "trials have seeds from" if self.is_tuning else "replicates have seeds below"
@@ -276,8 +262,7 @@ def design(
         points: Points, as in `Study`; TPE adds them as results come in.
 
     Raises:
-        UsageError: A reference that is not an arm, values that contradict each other, or arms that differ in several
-            fields by default.
+        UsageError: A reference that is not an arm, contradictory values, or arms that differ in several defaults.
     """
     fields = sorted(asked, key=lambda field: (field != compare, field == "seed"))
     axes = {f: list(asked[f]) for f in fields if len(asked[f]) > 1 or f in (*ALWAYS_AXES, compare)}
@@ -321,8 +306,7 @@ def _decided_by_data(
     for values in itertools.product(*data_axes.values()) if data_axes else ():
         point = {**single, **dict(zip(data_axes, values, strict=True))}
         given = {*single, *axes, *searched}
-        own = {field: value for field, value in defaults(point).items() if field not in given}
-        per_data[point_name(point, data_axes)] = own
+        per_data[point_name(point, data_axes)] = {f: v for f, v in defaults(point).items() if f not in given}
     return per_data
 
 

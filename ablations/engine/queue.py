@@ -86,7 +86,7 @@ class Queue:
 
     def _is_done_elsewhere(self, cell: CellConfig) -> bool:
         name, before = cell_name(self.study.arm_of(cell), cell), self.records.get(cell.id)
-        record = self.store.find(cell, name=name)
+        record = self.store.find(name)
         if record is None or (before is not None and json.dumps(record.outcome) == json.dumps(before.outcome)):
             return False  # compared as text, since NaN != NaN
         self.records[cell.id] = record

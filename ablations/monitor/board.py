@@ -85,8 +85,7 @@ class Board:
             for seed in study.axes["seed"]
         }
         self.running: list[Progress] = []
-        self._kind: dict[Place, str] = {}
-        self._seconds: dict[Place, float] = {}
+        self._outcomes: dict[Place, Mapping[str, Any]] = {}
 
     def record(self, cell: CellConfig, outcome: Mapping[str, Any]) -> None:
         """Record the outcome of a cell.
@@ -97,8 +96,7 @@ class Board:
         """
         place = (self.study.arm_of(cell), self.study.condition_of(cell), cell.seed)
         self.states[place] = outcome["outcome"]
-        self._kind[place] = f"{outcome['outcome']}: {outcome['kind']}" if outcome["kind"] else ""
-        self._seconds[place] = outcome["seconds"]
+        self._outcomes[place] = outcome
 
     def update_running(self, store: Store) -> None:
         """Update which cells run now, on any runner.
@@ -107,8 +105,8 @@ class Board:
             store: Folder of the study.
         """
         for place, state in self.states.items():
-            if state == "running":
-                self.states[place] = self._recorded_state(place)
+            if state == "running":  # it may have ended since
+                self.states[place] = self._outcomes[place]["outcome"] if place in self._outcomes else "waiting"
         self.running = []
         for folder in store.leases.running():
             try:
@@ -129,17 +127,21 @@ class Board:
     @property
     def kinds_seen(self) -> dict[str, int]:
         """Number of cells of each kind of divergence and failure."""
-        return dict(sorted(Counter(kind for place, kind in self._kind.items() if kind).items()))
+        return dict(sorted(Counter(self._kinds.values()).items()))
+
+    @property
+    def _kinds(self) -> dict[Place, str]:
+        return {place: f"{end['outcome']}: {end['kind']}" for place, end in self._outcomes.items() if end["kind"]}
 
     @property
     def seconds_left(self) -> float | None:
         """Estimated seconds until all cells have finished; None if no cell has finished or none runs."""
-        if not self._seconds or not self.running:
+        if not self._outcomes or not self.running:
             return None
         by_arm: dict[str, list[float]] = {}
-        for (arm, _, _), seconds in self._seconds.items():
-            by_arm.setdefault(arm, []).append(seconds)
-        overall = statistics.median(self._seconds.values())
+        for (arm, _, _), outcome in self._outcomes.items():
+            by_arm.setdefault(arm, []).append(outcome["seconds"])
+        overall = statistics.median(outcome["seconds"] for outcome in self._outcomes.values())
         each = {arm: statistics.median(by_arm[arm]) if arm in by_arm else overall for arm in self.study.arm_names}
         waiting = sum(each[arm] for (arm, _, _), state in self.states.items() if state == "waiting")
         begun = sum(max(0.0, each[progress.arm] - progress.seconds) for progress in self.running)
@@ -160,10 +162,10 @@ class Board:
 
     def as_json(self) -> dict[str, Any]:
         """Return the board as JSON values."""
+        kinds = self._kinds
         cells = [
-            {"arm": arm, "condition": condition, "seed": seed, "state": state, "kind": self._kind.get(place, "")}
+            {"arm": place[0], "condition": place[1], "seed": place[2], "state": state, "kind": kinds.get(place, "")}
             for place, state in self.states.items()
-            for arm, condition, seed in [place]
         ]
         return {
             "study": self.study.name,
@@ -220,14 +222,6 @@ class Board:
                 *([progress.host] if len(hosts) > 1 else []),
             )
         return table
-
-    def _recorded_state(self, place: Place) -> State:
-        """Return the state of a cell that no longer runs: its recorded outcome, or ``waiting``."""
-        kind = self._kind.get(place)
-        if kind is None:
-            return "waiting"
-        state: Any = kind.partition(":")[0] or "ok"
-        return state
 
 
 def fill_board(board: Board, store: Store) -> Board:

@@ -13,6 +13,7 @@ from ablations.config.nets import is_foreign, is_timm
 from ablations.config.packages import require_package
 from ablations.config.request import Request
 from ablations.config.task import task_of
+from ablations.config.types import Task
 from ablations.config.values import check_field, check_values, parse_values, value_name
 from ablations.data import OWN_SIZE
 from ablations.planning.study_data import StudyData
@@ -45,14 +46,19 @@ def complete(request: Request) -> dict[str, list[Any]]:
     for name in asked["norm"]:
         NORMS[name]
     for model in asked.get("model", []):
-        if is_timm(model):
-            require_package("timm", f"model {model}")
-        if is_foreign(model):
-            check_foreign_name(model, task_of(asked))
-        else:
-            SIZES[model]
+        check_model(model, task_of(asked))
     check_nets(asked)
     return asked
+
+
+def check_model(model: str, task: Task) -> None:
+    """Reject a model that is unknown, not for the task, or of a package that is not installed."""
+    if is_timm(model):
+        require_package("timm", f"model {model}")
+    if is_foreign(model):
+        check_foreign_name(model, task)
+    else:
+        SIZES[model]
 
 
 def parse_ref(request: Request) -> str | None:

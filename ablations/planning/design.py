@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
 from ablations.config import CellConfig, Study, UsageError, recipes
 from ablations.config.request import SMOKE_IMAGES, SMOKE_OBJECTS, Request
-from ablations.config.study import Defaults, design
+from ablations.config.study import design
 from ablations.config.task import task_of
 from ablations.config.types import Task
 from ablations.planning.asked import searched_fields
-from ablations.planning.initial import InitialWeights
 from ablations.planning.study_data import StudyData
 from ablations.store import TRIALS, Store
 
 
 def design_study(
-    request: Request,
-    asked: Mapping[str, list[Any]],
-    data: StudyData,
-    weights: InitialWeights,
-    *,
-    store: Store,
-    ref: str | None,
+    request: Request, asked: Mapping[str, list[Any]], data: StudyData, *, store: Store, init: str, ref: str | None
 ) -> tuple[Study, list[CellConfig]]:
     """Make the study that a request asks for, and its cells.
 
@@ -31,8 +25,8 @@ def design_study(
         request: Request.
         asked: Values of each field, completed.
         data: Data sets of the study.
-        weights: Weights that nets start from.
         store: Folder of the study, which gives it its name.
+        init: Hash of the weights that nets start from; ``none``: they start from their seeds.
         ref: Name of the reference arm; None: the default.
 
     Raises:
@@ -40,12 +34,8 @@ def design_study(
     """
     task = task_of(asked)
     recipe = {field: [value] for field, value in recipes.recipe_fields(request.recipe, task).items()}
-    derived: dict[str, list[Any]] = {
-        "smoke": [request.smoke],
-        "scored_on": ["val" if request.trials else "test"],
-        "init": [weights.hash],
-    }
-    values = {**recipe, **asked, "data": data.names, **derived}
+    values = {**recipe, **asked, "data": data.names, "smoke": [request.smoke], "init": [init]}
+    values["scored_on"] = ["val" if request.trials else "test"]
     values = {field: each for field, each in values.items() if field not in searched_fields(request)}
     if request.smoke:
         values = _limited(values, data, task)
@@ -56,7 +46,7 @@ def design_study(
         compare=request.compare,
         ref=ref,
         recipe=request.recipe,
-        defaults=_defaults(request, data, task, from_weights=weights.hash != "none"),
+        defaults=functools.partial(_defaults, request, data, task, init != "none"),
         question=request.question,
         search=request.search,
         points=request.points,
@@ -70,23 +60,21 @@ def design_study(
     return study, cells
 
 
-def _defaults(request: Request, data: StudyData, task: Task, *, from_weights: bool) -> Defaults:
-    """Return the function that gives a value for every field that is not asked for."""
-
-    def defaults(fields: Mapping[str, Any]) -> dict[str, Any]:
-        info = data.info(fields["data"], fields.get("image_size"), fields.get("classes"))
-        values = recipes.defaults(
-            image_side=min(info.image_shape[:2]),
-            flips=info.flips,
-            task=task,
-            recipe=request.recipe,
-            streamed=info.streamed,
-            batch_size=fields.get("batch_size"),
-            from_weights=from_weights,
-        )
-        return {**values, "data_fingerprint": info.fingerprint, "streamed": info.streamed}
-
-    return defaults
+def _defaults(
+    request: Request, data: StudyData, task: Task, from_weights: bool, fields: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return a value for every field that is not asked for, given the values of those that are."""
+    info = data.info(fields["data"], fields.get("image_size"), fields.get("classes"))
+    values = recipes.defaults(
+        image_side=min(info.image_shape[:2]),
+        flips=info.flips,
+        task=task,
+        recipe=request.recipe,
+        streamed=info.streamed,
+        batch_size=fields.get("batch_size"),
+        from_weights=from_weights,
+    )
+    return {**values, "data_fingerprint": info.fingerprint, "streamed": info.streamed}
 
 
 def _limited(asked: dict[str, list[Any]], data: StudyData, task: Task) -> dict[str, list[Any]]:

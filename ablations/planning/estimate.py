@@ -87,14 +87,11 @@ def time_steps(config: CellConfig, info: DataInfo, *, device: torch.device, work
     finally:
         if device.type == "cuda":
             torch.cuda.empty_cache()  # for the cells
-    if not info.streamed:
-        return StepTimes(train_s, eval_s, eval_batch)
-    image_s = time_images(config, info)
-    return StepTimes(
-        _with_decoding(train_s, image_s * config.optimisation.batch_size, workers),
-        _with_decoding(eval_s, image_s * eval_batch, workers),
-        eval_batch,
-    )
+    if info.streamed:
+        image_s = time_images(config, info)
+        train_s = _with_decoding(train_s, image_s * config.optimisation.batch_size, workers)
+        eval_s = _with_decoding(eval_s, image_s * eval_batch, workers)
+    return StepTimes(train_s, eval_s, eval_batch)
 
 
 def _time_detector(config: CellConfig, info: DataInfo, device: torch.device) -> StepTimes:
@@ -128,7 +125,6 @@ def _time_detector(config: CellConfig, info: DataInfo, device: torch.device) -> 
 
 
 def _with_decoding(step_s: float, decode_s: float, workers: int) -> float:
-    """Return the seconds of a step, with the decoding of its images."""
     return max(step_s, decode_s / workers) if workers else step_s + decode_s
 
 

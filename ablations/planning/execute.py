@@ -35,35 +35,33 @@ def execute(plan: Plan, *, watcher: Watcher, wrap: Callable[[Watcher], Watcher] 
         if wrap is not None:
             watcher = wrap(watcher)
         if plan.todo:
-            _run(plan, watcher=watcher)
+            from ablations.engine.local import Runner
+
+            for name in LOADED_AHEAD:
+                importlib.import_module(name)
+            Runner(
+                plan.todo,
+                study=plan.study,
+                store=plan.store,
+                infos=plan.infos,
+                devices=plan.devices,
+                options=plan.engine,
+                records=plan.stored.records,
+                watcher=watcher,
+            ).run()
 
 
 def _write_study(plan: Plan, *, is_first: bool) -> None:
     """Write study.yaml, unless another runner has begun or extended the study since the plan was made."""
     deadline = time.monotonic() + OPENING_S
-    is_behind = not is_first and not plan.is_begun  # another has begun the study since, and its question comes first
-    while is_behind and plan.store.study_text == plan.study_text and time.monotonic() < deadline:
+    is_behind = (
+        not is_first and not plan.stored.is_begun
+    )  # another has begun the study since, and its question comes first
+    while is_behind and plan.store.study_text == plan.stored.study_text and time.monotonic() < deadline:
         if plan.store.exists and plan.store.read_study() == plan.study:
             return
         time.sleep(0.05)
-    if plan.store.study_text == plan.study_text:
+    if plan.store.study_text == plan.stored.study_text:
         plan.store.write_study(plan.study)
     elif plan.store.read_study() != plan.study:
         raise UsageError(f"{plan.store.folder} was changed by another runner meanwhile: run the command again")
-
-
-def _run(plan: Plan, *, watcher: Watcher) -> None:
-    from ablations.engine.local import Runner
-
-    for name in LOADED_AHEAD:
-        importlib.import_module(name)
-    Runner(
-        plan.todo,
-        study=plan.study,
-        store=plan.store,
-        infos=plan.infos,
-        devices=plan.devices,
-        options=plan.engine,
-        records=plan.records,
-        watcher=watcher,
-    ).run()

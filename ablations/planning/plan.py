@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
 
 from ablations.config import CellConfig, Study, recipes
-from ablations.config.commands import Rerun
 from ablations.config.effects import check_effects, check_task
 from ablations.config.growth import extend
 from ablations.config.numerics import recorded_numerics
@@ -20,21 +18,12 @@ from ablations.config.task import task_of
 from ablations.data import DataInfo
 from ablations.engine.capacity import Capacity
 from ablations.engine.devices import find_devices
+from ablations.planning import checks
 from ablations.planning.asked import complete, parse_ref, searched_fields, study_folder
-from ablations.planning.checks import (
-    check_access,
-    check_builds,
-    check_claims,
-    check_engine,
-    check_precision,
-    check_schedules,
-    check_sizes,
-    check_workers,
-)
 from ablations.planning.design import design_study
 from ablations.planning.initial import find_initial
-from ablations.planning.stored import read_stored
-from ablations.planning.study_data import StudyData, find_data
+from ablations.planning.stored import Stored, read_stored
+from ablations.planning.study_data import find_data
 from ablations.store import CellRecord, Store
 from ablations.store.provenance import import_plugin, numerics_now
 
@@ -49,16 +38,11 @@ class Plan:
         study: Study to write to study.yaml, extended by the request.
         cells: Requested cells, in the order of running.
         states: State of each cell, by id.
-        records: Records of ended cells in the study's folder, by id.
-        store: Folder of the study.
+        request: Request, with the search of the stored study.
+        stored: Contents of the study's folder when the plan was made.
         infos: Data sets by fingerprint.
         devices: Devices to train on.
         engine: Options of the engine.
-        shard: Number of the part of the cells to run, from 1, and number of parts.
-        missing: Whether cells without a record are run.
-        rerun: Finished cells to run again; None: none.
-        study_text: Text of study.yaml when the plan was made.
-        is_begun: Whether cells have been run or are about to be, so that the question of the study is fixed.
         taken: Values of axes that the request leaves out and takes from the stored study.
         starts: Initial weights of nets that do not start from their seeds, one line each.
     """
@@ -66,23 +50,23 @@ class Plan:
     study: Study
     cells: list[CellConfig]
     states: dict[str, State]
-    records: dict[str, CellRecord]
-    store: Store
+    request: Request
+    stored: Stored
     infos: dict[str, DataInfo]
     devices: tuple[torch.device, ...]
     engine: EngineOptions
-    shard: tuple[int, int]
-    missing: bool
-    rerun: Rerun | None
-    study_text: str
-    is_begun: bool
     taken: dict[str, list[Any]]
     starts: tuple[str, ...] = ()
 
     @property
+    def store(self) -> Store:
+        """Folder of the study."""
+        return self.stored.store
+
+    @property
     def todo(self) -> list[CellConfig]:
         """Cells of the shard to run: missing ones, failed ones to retry, and finished ones to rerun."""
-        number, parts = self.shard
+        number, parts = self.request.shard
         shards = shard_numbers(self.cells, parts)
         return [cell for cell in self.cells if shards[cell.id] == number and self._is_wanted(cell)]
 
@@ -104,13 +88,13 @@ class Plan:
     def _is_wanted(self, cell: CellConfig) -> bool:
         state, retry = self.states[cell.id], self.engine.retry
         if state == "missing":
-            return self.missing
-        outcome = self.records[cell.id].outcome
+            return self.request.missing
+        outcome = self.stored.records[cell.id].outcome
         if state == "failed":
             return retry in ("failed", "all") or (retry == "oom" and outcome["kind"] == "oom")
         if retry == "all" and outcome["outcome"] == "diverged":
             return True
-        return self.rerun == "all" or self.rerun == state
+        return self.request.rerun in ("all", state)
 
     def count(self, state: State) -> int:
         """Count the cells in a state."""
@@ -132,72 +116,51 @@ def make_plan(request: Request) -> Plan:
     recipe = recipes.recipe_fields(request.recipe, task)
     check_task(task, asked, recipe=recipe, searched=searched_fields(request))
     devices = find_devices(request.devices)
-    check_precision(devices[0], asked)
-    check_engine(devices[0], request.engine)
-    data = _find_data(request, asked)
+    checks.check_precision(devices[0], asked)
+    checks.check_engine(devices[0], request.engine)
+    data = find_data(request, asked)
     store = Store(study_folder(request, data))
-    check_access(store)
+    checks.check_access(store)
 
     stored = read_stored(store)
     taken = stored.values_taken(request)
     request, asked, data = stored.with_search(request), asked | taken, data.named_as_in(stored.study)
-    check_precision(devices[0], asked)
+    checks.check_precision(devices[0], asked)
     weights, ref = find_initial(request, asked, stored.study), parse_ref(request)
-    check_claims(request, asked)
+    checks.check_claims(request, asked)
     if request.search is not None:
         check_search(request.search, compare=request.compare, asked=asked, models=asked.get("model", []))
 
     own_ref = ref if stored.study is None else None
-    study, cells = design_study(request, asked, data, weights, store=store, ref=own_ref)
+    study, cells = design_study(request, asked, data, store=store, init=weights.hash, ref=own_ref)
     infos = data.by_fingerprint
-    check_workers(request.engine.workers, infos)
+    checks.check_workers(request.engine.workers, infos)
     check_effects(request.asked, cells, recipe=recipe)
-    check_sizes(cells, infos)
-    check_schedules(cells, infos)
+    checks.check_sizes(cells, infos)
+    checks.check_schedules(cells, infos)
     if stored.study is not None:
         study = extend(stored.study, study, named=request.asked.keys(), ref=ref, num_results=stored.num_results)
+    numerics = numerics_now((cell.net.norm for cell in cells), task=task)
     plan = Plan(
         study=study,
         cells=cells,
-        states=_states(cells, stored.records, numerics_now((cell.net.norm for cell in cells), task=task)),
-        records=stored.records,
-        store=store,
+        states={c.id: _state(stored.records.get(c.id), numerics=numerics[c.net.norm]) for c in cells},
+        request=request,
+        stored=stored,
         infos=infos,
         devices=devices,
         engine=replace(request.engine, weights=weights.paths),
-        shard=request.shard,
-        missing=request.missing,
-        rerun=request.rerun,
-        study_text=stored.study_text,
-        is_begun=stored.is_begun,
         taken=taken,
     )
-    return replace(plan, starts=tuple(check_builds(plan.todo, infos, weights=dict(weights.paths))))
+    return replace(plan, starts=tuple(checks.check_builds(plan.todo, infos, weights=dict(weights.paths))))
 
 
-def _find_data(request: Request, asked: Mapping[str, list[Any]]) -> StudyData:
-    return find_data(
-        asked["data"],
-        image_sizes=asked.get("image_size", [None]),
-        classes=asked.get("classes", [None]),
-        data_root=request.data_root,
-        download=request.download,
-        in_memory=request.in_memory,
-        task=task_of(asked),
-    )
-
-
-def _states(cells: list[CellConfig], records: dict[str, CellRecord], numerics: dict[str, str]) -> dict[str, State]:
-    states: dict[str, State] = {}
-    for cell in cells:
-        record = records.get(cell.id)
-        if record is None:
-            states[cell.id] = "missing"
-        elif not record.has_result:
-            states[cell.id] = "failed"
-        else:
-            states[cell.id] = "done" if recorded_numerics(record.outcome) == numerics[cell.net.norm] else "stale"
-    return states
+def _state(record: CellRecord | None, *, numerics: str) -> State:
+    if record is None:
+        return "missing"
+    if not record.has_result:
+        return "failed"
+    return "done" if recorded_numerics(record.outcome) == numerics else "stale"
 
 
 def shard_numbers(cells: list[CellConfig], parts: int) -> dict[str, int]:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
+from functools import partial
+from typing import Any
 
 from ablations.config import Study, UsageError
-from ablations.config.options import InMemory
-from ablations.config.types import Task
+from ablations.config.request import Request
+from ablations.config.task import task_of
 from ablations.data import DataInfo, find_objects, find_source, prepare, prepare_objects
 
 
@@ -76,38 +76,29 @@ class StudyData:
         return StudyData(points)
 
 
-def find_data(
-    specs: list[str],
-    *,
-    image_sizes: Sequence[int | None],
-    classes: Sequence[str | None],
-    data_root: Path,
-    download: bool,
-    in_memory: InMemory,
-    task: Task = "classify",
-) -> StudyData:
+def find_data(request: Request, asked: Mapping[str, list[Any]]) -> StudyData:
     """Find all data sets of a study, and then prepare each.
 
     Args:
-        specs: Data sets as on the command line.
-        image_sizes: Sides in pixels to which each data set is resized; None: the images' own.
-        classes: Choices of classes for each data set; None: all.
-        data_root: Folder of torchvision's data.
-        download: Whether missing data may be downloaded.
-        in_memory: Whether images are decoded once or streamed.
-        task: Task of the study.
+        request: Request.
+        asked: Values of each field, completed.
 
     Raises:
         UsageError: A data set that is unknown, missing, unreadable, or has only one class.
     """
-    sources = []
-    for spec, size, chosen in itertools.product(specs, image_sizes, classes):
+    sources, task = [], task_of(asked)
+    fields = asked["data"], asked.get("image_size", [None]), asked.get("classes", [None])
+    for spec, size, chosen in itertools.product(*fields):
         with _reading(spec):
             if task == "detect":
-                to_prepare = _objects(spec, size, in_memory)
+                if request.in_memory == "on":
+                    raise UsageError(f"--in-memory on: images of {spec} are decoded or drawn on demand; leave it out")
+                to_prepare = partial(prepare_objects, find_objects(spec, image_size=size))
             else:
-                source = find_source(spec, data_root=data_root, download=download, image_size=size, classes=chosen)
-                to_prepare = functools.partial(prepare, source, in_memory=in_memory)
+                source = find_source(
+                    spec, data_root=request.data_root, download=request.download, image_size=size, classes=chosen
+                )
+                to_prepare = partial(prepare, source, in_memory=request.in_memory)
             sources.append((to_prepare, spec, size, chosen))
     points = []
     for to_prepare, spec, size, chosen in sources:
@@ -117,12 +108,6 @@ def find_data(
             raise UsageError(f"--data {spec} has only one class, {info.classes[0]}; give data with two or more")
         points.append(DataPoint(info, size, chosen))
     return StudyData(tuple(points))
-
-
-def _objects(spec: str, image_size: int | None, in_memory: InMemory) -> Callable[[], DataInfo]:
-    if in_memory == "on":
-        raise UsageError(f"--in-memory on: images of {spec} are decoded or drawn on demand; leave it out")
-    return functools.partial(prepare_objects, find_objects(spec, image_size=image_size))
 
 
 def _renamed(info: DataInfo, name: str) -> DataInfo:

@@ -40,9 +40,9 @@ def describe_plan(plan: Plan) -> list[str]:
         lines += _search_lines(study)
     what = plural(len(plan.cells), "trial" if study.is_tuning else "cell")
     lines += [f"{what}: {', '.join(counts)}; {len(plan.todo)} to run on {_devices_text(plan)}"]
-    if plan.is_begun and study.history != plan.store.read_study().history:
+    if plan.stored.is_begun and study.history != plan.store.read_study().history:
         lines.append(study.history[-1])
-    if plan.store.exists and not plan.is_begun:
+    if plan.store.exists and not plan.stored.is_begun:
         lines.append("no cell of this study has been run yet, so its question is replaced")
     if plan.taken:
         lines.append(f"taken from the stored study: {_axes_text(plan.taken)}")
@@ -50,7 +50,7 @@ def describe_plan(plan: Plan) -> list[str]:
     if plan.todo:
         lines += [_cost_line(plan), *_disk_warning(plan)]
     lines += [f"{info.name}: {info.placement}{_decoding_text(plan, info)}" for info in infos if info.placement]
-    if plan.count("stale") and plan.rerun is None:
+    if plan.count("stale") and plan.request.rerun is None:
         lines.append("stale cells are from another version of the numerics; --rerun stale runs them again")
     lines += [f"{info.name}: {note}" for info in infos for note in info.notes]
     num_seeds = len(study.axes["seed"])
@@ -64,10 +64,8 @@ def describe_plan(plan: Plan) -> list[str]:
     if unasked:
         lines.append(f"claims about arms that are not in this study stay undecided: {', '.join(unasked)}")
     grey = {info.fingerprint for info in infos if info.image_shape[2] == 1}
-    if any(
-        cell.images.data_fingerprint in grey and (cell.augmentation.policy != "none" or cell.augmentation.color_jitter)
-        for cell in plan.cells
-    ):
+    recoloured = [c for c in plan.cells if c.augmentation.policy != "none" or c.augmentation.color_jitter]
+    if any(cell.images.data_fingerprint in grey for cell in recoloured):
         lines.append("the policy's Color and colour jitter's saturation have no effect on images of one channel")
     return lines + substitutions(plan.cells) + unshared(study)
 
@@ -99,7 +97,6 @@ def _decoding_text(plan: Plan, info: DataInfo) -> str:
 
 
 def _cost_line(plan: Plan) -> str:
-    """Describe the time and the disk that a plan takes."""
     seconds, how = _cell_seconds(plan)
     disk = f"{_disk_mib(plan):.1f} MiB of disk{' without weights' * plan.engine.save_weights}"
     if not seconds:
@@ -115,7 +112,7 @@ def _cell_seconds(plan: Plan) -> tuple[list[float], str]:
     from ablations.planning.estimate import num_steps, time_steps
 
     finished: dict[tuple[Any, ...], list[float]] = {}
-    for record in plan.records.values():
+    for record in plan.stored.records.values():
         if record.outcome["outcome"] == "ok" and (info := plan.infos.get(record.config.images.data_fingerprint)):
             per_step_s = record.outcome["seconds"] / max(1, num_steps(record.config, info))
             finished.setdefault(_step_kind(record.config), []).append(per_step_s)
@@ -155,7 +152,6 @@ def _step_kind(cell: CellConfig) -> tuple[Any, ...]:
 
 
 def _disk_warning(plan: Plan) -> list[str]:
-    """Warn if the free disk space is less than the cells need."""
     above = next(path for path in (plan.store.folder, *plan.store.folder.absolute().parents) if path.exists())
     free_mib = shutil.disk_usage(above).free / 2**20
     return [f"only {free_mib:.1f} MiB are free in {above}"] if free_mib < _disk_mib(plan) else []

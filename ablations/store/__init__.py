@@ -3,30 +3,4 @@
 from ablations.store.files import replacing, write_json, write_text
 from ablations.store.leases import CHECKPOINT, RESUMED, Lease, LeaseLost
 from ablations.store.outcome import RECORD_FORMAT
-from ablations.store.records import (
-    TRIALS,
-    CellRecord,
-    Store,
-    cell_name,
-    compare_cells,
-    find_cell,
-    study_folders,
-)
-
-__all__ = [
-    "CHECKPOINT",
-    "RECORD_FORMAT",
-    "RESUMED",
-    "TRIALS",
-    "CellRecord",
-    "Lease",
-    "LeaseLost",
-    "Store",
-    "cell_name",
-    "compare_cells",
-    "find_cell",
-    "replacing",
-    "study_folders",
-    "write_json",
-    "write_text",
-]
+from ablations.store.records import TRIALS, CellRecord, Store, cell_name, compare_cells, find_cell, study_folders

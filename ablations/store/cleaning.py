@@ -48,20 +48,14 @@ def find_leftovers(store: Store, *, cached: Callable[[str], Iterable[Path]]) -> 
     """
     study, records = store.read_study(), store.records().values()
     unfinished = [Leftover(path, "unfinished cell; it will restart") for path in store.leases.abandoned()]
-    checkpoints = [
-        Leftover(record.folder / CHECKPOINT, "checkpoint of a failed cell; a retry will restart")
-        for record in records
-        if (record.folder / CHECKPOINT).exists()
-    ]
+    kept = [record.folder / CHECKPOINT for record in records]
+    checkpoints = [Leftover(p, "checkpoint of a failed cell; a retry will restart") for p in kept if p.exists()]
     fingerprints = {record.config.images.data_fingerprint for record in records}
     fingerprints |= {point["data_fingerprint"] for point in study.data_points.values()}
     own = store.folder.resolve()
     beside = [Store(folder) for folder in study_folders(own.parent.parent if own.name == TRIALS else own.parent)]
     if any(any(other.leases.running()) for other in beside):  # it uses the decoded data
         return unfinished + checkpoints
-    decoded = [
-        Leftover(path, "decoded data; other studies may use it, and will decode it again")
-        for fingerprint in sorted(fingerprints)
-        for path in cached(fingerprint)
-    ]
+    files = [path for fingerprint in sorted(fingerprints) for path in cached(fingerprint)]
+    decoded = [Leftover(path, "decoded data; other studies may use it, and will decode it again") for path in files]
     return unfinished + checkpoints + decoded

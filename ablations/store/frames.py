@@ -17,7 +17,6 @@ import pandas as pd
 from ablations.config import CellConfig, Study
 from ablations.config.nets import is_foreign
 from ablations.config.numerics import recorded_numerics
-from ablations.config.study import point_name
 from ablations.config.task import AVERAGE_PRECISIONS, METRICS, score_column
 from ablations.config.types import Task
 from ablations.config.values import value_name
@@ -28,18 +27,11 @@ from ufo.norms import NORMS
 SCORED_AS_CHANCE = ("nan", "exploded")
 """Kinds of divergence that are scored at chance level."""
 
-CURVE_METRICS: Mapping[Task, Mapping[str, tuple[str, str]]] = {
-    "classify": {
-        "train_loss": ("train", "loss"),
-        "val_loss": ("val", "loss"),
-        "val_accuracy_pct": ("val", "accuracy_pct"),
-    },
-    "detect": {
-        "train_loss": ("train", "loss"),
-        **{f"val_{figure}": ("val", figure) for figure in ("box_ap_pct", "mask_ap_pct")},
-    },
+CURVE_METRICS: Mapping[Task, tuple[tuple[str, str], ...]] = {
+    "classify": (("train", "loss"), ("val", "loss"), ("val", "accuracy_pct")),
+    "detect": (("train", "loss"), ("val", "box_ap_pct"), ("val", "mask_ap_pct")),
 }
-"""Split and metric in curves.csv, by task and column of metrics.csv."""
+"""Split and metric in curves.csv, by task; together they name a column of metrics.csv."""
 
 KEYS = ("cell", "arm", "arm_label", "arm_order", "condition", "seed", "outcome", "kind", "measure")
 """Columns of a cell that its curves and probes repeat."""
@@ -93,27 +85,18 @@ def read_frames(store: Store, *, numerics: Mapping[str, str] | None) -> Frames:
     study = store.read_study()
     found, problems = store.read_records()
     records = [record for record in found.values() if study.has(record.config)]
-    problems += [
-        f"{record.folder.name}: not a cell of this study, left out"
-        for record in found.values()
-        if not study.has(record.config)
-    ]
+    others = [record.folder.name for record in found.values() if not study.has(record.config)]
+    problems += [f"{name}: not a cell of this study, left out" for name in others]
     cells = pd.DataFrame([_cell_row(record, study, numerics) for record in records], columns=_columns(study))
     place = {name: i for i, name in enumerate(study.condition_names)}
-    for record in records:
-        if record.has_result:
-            problems += [
-                f"{record.folder.name}: {name} is missing"
-                for name in ("log.txt", "timing.csv")
-                if not (record.folder / name).is_file()
-            ]
+    expected = [record.folder / name for record in records if record.has_result for name in ("log.txt", "timing.csv")]
+    problems += [f"{path.parent.name}: {path.name} is missing" for path in expected if not path.is_file()]
     cells = cells.sort_values(
         ["condition", "arm_order", "seed"],
         key=lambda column: column.map(place) if column.name == "condition" else column,
         ignore_index=True,
     )
-    by_id = {record.config.id: record for record in records}
-    ordered = [by_id[cell] for cell in cells["cell"]]
+    ordered = [found[cell] for cell in cells["cell"]]
     curves = _with_keys(cells, [_curves(record, problems) for record in ordered], ["epoch", "split", "metric", "value"])
     probes = _with_keys(cells, [_probes(record, problems) for record in ordered], ["epoch", "layer", "probe", "value"])
     layers = {layer: i for i, layer in enumerate(probes["layer"].unique())}
@@ -195,7 +178,7 @@ def _with_keys(cells: pd.DataFrame, parts: list[pd.DataFrame], columns: list[str
 def _curves(record: CellRecord, problems: list[str]) -> pd.DataFrame:
     """Return a cell's curves; a cell that ended in its first epoch has that epoch without values."""
     hashes, num_epochs = record.outcome["epoch_hashes"], record.outcome["epochs_run"]
-    metrics = CURVE_METRICS[record.config.task]
+    metrics = {f"{split}_{metric}": (split, metric) for split, metric in CURVE_METRICS[record.config.task]}
     wide = pd.DataFrame({"epoch": [1], **dict.fromkeys(metrics, "")})
     if num_epochs:
         if (read := _read_csv(record, "metrics.csv", ["epoch", *metrics, "batches"], problems)) is None:
@@ -219,9 +202,10 @@ def _curves(record: CellRecord, problems: list[str]) -> pd.DataFrame:
 def _probes(record: CellRecord, problems: list[str]) -> pd.DataFrame:
     """Return a cell's probes, up to its last complete epoch, which has as many rows as the first."""
     num_epochs = record.outcome["epochs_run"]
-    if not num_epochs:
-        return pd.DataFrame()
-    if (read := _read_csv(record, "probes.csv", ["epoch", "layer", "probe", "value"], problems)) is None:
+    if (
+        not num_epochs
+        or (read := _read_csv(record, "probes.csv", ["epoch", "layer", "probe", "value"], problems)) is None
+    ):
         return pd.DataFrame()
     if read.empty and is_foreign(record.config.net.model):  # a net without normalisers
         return pd.DataFrame()
@@ -309,9 +293,6 @@ def _reason(error: Exception) -> str:
 
 
 def _missing(study: Study, cells: pd.DataFrame) -> pd.DataFrame:
-    """Return condition, arm and seed of each cell of the study that has no record."""
-    points = itertools.product(*study.conditions.values())
-    conditions = [point_name(dict(zip(study.conditions, values, strict=True)), study.conditions) for values in points]
-    asked = itertools.product(conditions, study.arm_names, study.axes["seed"])
+    asked = itertools.product(study.condition_names, study.arm_names, study.axes["seed"])
     have = set(zip(cells["condition"], cells["arm"], cells["seed"], strict=True))
     return pd.DataFrame([point for point in asked if point not in have], columns=["condition", "arm", "seed"])

@@ -254,6 +254,15 @@ def remove_tree(folder: Path) -> None:
         shutil.rmtree(gone, ignore_errors=True)
 
 
+def tidy(folder: Path, *, is_failed: bool) -> None:
+    """Remove the temporary files of a finished cell; a failed one keeps its checkpoint for a retry."""
+    for path in (*folder.glob("*.partial"), *folder.glob(f".{RESUMED}.*"), folder / RESUMED):
+        path.unlink(missing_ok=True)
+    if not is_failed:
+        (folder / CHECKPOINT).unlink(missing_ok=True)
+    (folder / LEASE).unlink(missing_ok=True)  # last, since `Store.repair` finds untidy cells by it
+
+
 def _started(pid: int) -> str | None:
     """Return a process's start time, if possible from a count that no clock change affects; None: no such process."""
     stat = Path(f"/proc/{pid}/stat")

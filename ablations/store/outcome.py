@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, model_validator
+from pydantic import BaseModel, Field, ValidationInfo, model_validator
 
 RECORD_FORMAT = 1
 """Version of outcome.json."""
@@ -12,30 +12,24 @@ RECORD_FORMAT = 1
 Percent = Annotated[float, Field(ge=0, le=100)]
 
 
-class Attempt(BaseModel):
+class Attempt(BaseModel, strict=True):
     """The required fields of an earlier attempt."""
-
-    model_config = ConfigDict(strict=True)
 
     seconds: Annotated[float, Field(ge=0)]
 
 
-class Git(BaseModel):
+class Git(BaseModel, strict=True):
     """The revision of the code."""
-
-    model_config = ConfigDict(strict=True)
 
     revision: str
     dirty: bool
 
 
-class Outcome(BaseModel):
+class Outcome(BaseModel, strict=True):
     """The required fields of an outcome.json; it may have others.
 
     Validate it with context ``score``, the name of the field that cells of its task are compared by.
     """
-
-    model_config = ConfigDict(strict=True)
 
     outcome: Literal["ok", "diverged", "failed"]
     kind: str

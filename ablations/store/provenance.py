@@ -50,8 +50,18 @@ def plugin_hash(norm: str) -> str:
     Raises:
         UnknownNameError: There is no such normaliser.
     """
-    files = _plugin_files(NORMS[norm].cls.__module__)
-    return _hash_files(files) if files else ""
+    module = NORMS[norm].cls.__module__
+    top = module.partition(".")[0]
+    if top == "ufo":
+        return ""
+    file = sys.modules[top].__file__ or sys.modules[module].__file__  # a folder without __init__.py has none
+    assert file is not None, f"{module} has no file"
+    path = Path(file)
+    if path.name != "__init__.py":
+        return _hash_files([(top, path)])
+    return _hash_files(
+        [(f"{top}/{p.relative_to(path.parent).as_posix()}", p) for p in sorted(path.parent.rglob("*.py"))]
+    )
 
 
 def import_plugin(name: str) -> ModuleType:
@@ -102,19 +112,6 @@ def _hash_files(files: list[tuple[str, Path]]) -> str:
     return digest.hexdigest()[:16]
 
 
-def _plugin_files(module: str) -> list[tuple[str, Path]]:
-    """Return names and paths of the files of a module's top-level package; none for our own."""
-    top = module.partition(".")[0]
-    if top == "ufo":
-        return []
-    file = sys.modules[top].__file__ or sys.modules[module].__file__  # a folder without __init__.py has none
-    assert file is not None, f"{module} has no file"
-    path = Path(file)
-    if path.name != "__init__.py":
-        return [(top, path)]
-    return [(f"{top}/{p.relative_to(path.parent).as_posix()}", p) for p in sorted(path.parent.rglob("*.py"))]
-
-
 def _git() -> dict[str, Any] | None:
     """Return the revision and whether tracked files differ from it; None outside a checkout of this project.
 
@@ -134,8 +131,6 @@ def _git() -> dict[str, Any] | None:
 
 def _processor() -> str:
     cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor() or platform.machine()

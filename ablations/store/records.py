@@ -23,18 +23,7 @@ from ablations.config.cell import GROUPS
 from ablations.config.errors import first_error
 from ablations.config.task import score_column
 from ablations.store.files import sync, write_json, write_text
-from ablations.store.leases import (
-    CHECKPOINT,
-    LEASE,
-    OPENING,
-    REPLACED,
-    RESUMED,
-    Lease,
-    LeaseLost,
-    Leases,
-    remove_tree,
-    rename,
-)
+from ablations.store.leases import LEASE, OPENING, REPLACED, Lease, LeaseLost, Leases, remove_tree, rename, tidy
 from ablations.store.outcome import RECORD_FORMAT, Outcome
 
 TRIALS = "tuning"
@@ -179,18 +168,10 @@ class Store:
             lease.release(keep_checkpoint=False)
             raise LeaseLost("another runner has taken it over or recorded it")
         sync(self.cells)
-        self._tidy(folder, is_failed=outcome["outcome"] == "failed")
+        tidy(folder, is_failed=outcome["outcome"] == "failed")
         if replaces is not None:
             remove_tree(old)
         return CellRecord(folder, config, outcome)
-
-    def _tidy(self, folder: Path, *, is_failed: bool) -> None:
-        """Remove the temporary files of a finished cell; a failed one keeps its checkpoint for a retry."""
-        for path in (*folder.glob("*.partial"), *folder.glob(f".{RESUMED}.*"), folder / RESUMED):
-            path.unlink(missing_ok=True)
-        if not is_failed:
-            (folder / CHECKPOINT).unlink(missing_ok=True)
-        (folder / LEASE).unlink(missing_ok=True)  # last, since `repair` finds untidy cells by it
 
     def repair(self) -> None:
         """Complete or undo what dead runners left unfinished, without touching the cells of live ones."""
@@ -201,14 +182,10 @@ class Store:
             if name.rpartition("-")[2] not in live and not rename(old, self.cells / name):
                 remove_tree(old)
         for lease in self.cells.glob(f"[!.]*/{LEASE}"):
-            self._tidy(lease.parent, is_failed=_read_record(lease.parent).outcome["outcome"] == "failed")
+            tidy(lease.parent, is_failed=_read_record(lease.parent).outcome["outcome"] == "failed")
 
-    def find(self, config: CellConfig, *, name: str) -> CellRecord | None:
-        """Read a cell's record, if there is one.
-
-        Args:
-            config: Configuration of the cell.
-            name: Name of its folder.
+    def find(self, name: str) -> CellRecord | None:
+        """Read the record in a cell's folder, if there is one.
 
         Raises:
             UsageError: The record cannot be read.
@@ -328,7 +305,6 @@ def _read_record(folder: Path) -> CellRecord:
 
 
 def _unreadable(folder: Path, reason: str) -> UsageError:
-    """Return the error for a record that cannot be read."""
     return UsageError(f"{folder} is not a readable cell: {reason}; move the folder away to run the cell again")
 
 

@@ -10,7 +10,7 @@ from ablations.config.request import Request
 from ablations.config.search import FIRST_TRIAL_SEED, Point, Search, tuned_values
 from ablations.config.study import point_name
 from ablations.planning.plan import Plan, make_plan
-from ablations.store import CellRecord, Store
+from ablations.store import Store
 from ablations.tuning.propose import Ended, propose
 
 STARTUP = 8
@@ -99,12 +99,9 @@ def _next_points(search: Search, plan: Plan) -> list[Point]:
         lacking = [seed for seed in seeds if tuned_values(study.points, arm, seed) is None]
         if lacking:
             own = [r for r in records.values() if study.has(r.config) and study.arm_of(r.config) == arm]
-            ended = [_ended(record, search.fields) for record in sorted(own, key=lambda record: record.config.seed)]
+            own.sort(key=lambda record: record.config.seed)
+            drawn = [{field: record.config[field] for field in search.fields} for record in own]
+            ended = [Ended.of(r.outcome, values, task=study.task) for r, values in zip(own, drawn, strict=True)]
             number = lacking[0] - FIRST_TRIAL_SEED
             points.append(Point(values=propose(search, ended, number=number), arm=arm, seed=lacking[0]))
     return points
-
-
-def _ended(record: CellRecord, fields: list[str]) -> Ended:
-    values = {field: record.config[field] for field in fields}
-    return Ended.of(record.outcome, values, task=record.config.task)

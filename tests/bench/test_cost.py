@@ -64,7 +64,8 @@ def test_the_counts_are_those_of_the_products():
     h, d, n = 2, 8, 32
     for name, expected in (("xnorm", 2 * h * n * d * d), ("softmax", 2 * h * n * n * d)):
         norm = build_norm(name, num_heads=h, key_dim=d, value_dim=d)
-        assert measure.count_multiply_adds(norm, *cost._qkv(norm, n)) == expected
+        qkv = measure.draw_qkv(norm, images=1, tokens=n, device=torch.device("cpu"))
+        assert measure.count_multiply_adds(norm, *qkv) == expected
     with FlopCounterMode(display=False) as counter:
         torch.ones(3, 4) @ torch.ones(4, 5)
     assert counter.get_total_flops() == 2 * 60  # a multiply-add is two of torch's
