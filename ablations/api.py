@@ -46,7 +46,7 @@ def run(options: RunOptions) -> StudyResults:
     """
     request = make_request(options)
     start_server()
-    return _carry_out(run_steps(request))
+    return _run_steps(run_steps(request))
 
 
 @keywords_of(TuneOptions)
@@ -64,7 +64,7 @@ def tune(options: TuneOptions) -> StudyResults:
     """
     tuning = make_tuning(options)
     start_server()
-    return _carry_out(tuning_steps(tuning))
+    return _run_steps(tuning_steps(tuning))
 
 
 def load(*studies: str | Path, ref: str | None = None) -> StudyResults:
@@ -82,7 +82,7 @@ def load(*studies: str | Path, ref: str | None = None) -> StudyResults:
     return results
 
 
-def _carry_out(steps: Iterable[Step]) -> StudyResults:
+def _run_steps(steps: Iterable[Step]) -> StudyResults:
     """Carry out the steps of a run or tuning one after the other, and report the study of the last."""
     console = Console(file=sys.stdout, force_jupyter=False, highlight=False, width=120)
     for step in steps:
@@ -90,7 +90,7 @@ def _carry_out(steps: Iterable[Step]) -> StudyResults:
             console.print(line, markup=False, soft_wrap=True)
         try:
             with watching(console, step.plan.study, step.plan.store, total=len(step.plan.todo)) as watcher:
-                step.carry_out(watcher)
+                step.run(watcher)
         except Interrupted:
             raise KeyboardInterrupt("finished cells are kept; the same call resumes") from None
     results = make_report([step.plan.store.folder], full=False).results

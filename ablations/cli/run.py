@@ -62,7 +62,7 @@ def run(options: RunFlags) -> int:
         start_server()
     from ablations.tuning.steps import run_steps
 
-    return _carry_out(run_steps(request), options)
+    return _run_steps(run_steps(request), options)
 
 
 @command(app, RetryFlags)
@@ -85,7 +85,7 @@ def retry(options: RetryFlags) -> int:
         devices=devices(options.devices or "auto"),
         engine=options.engine(retry=options.kind),
     )
-    return _carry_out(run_steps(request), options)
+    return _run_steps(run_steps(request), options)
 
 
 @command(app, TuneFlags)
@@ -103,10 +103,10 @@ def tune(options: TuneFlags) -> int:
     from ablations.tuning.steps import tuning_steps
 
     last = () if tuning.confirm else ("", "the same command with --confirm 8 trains each arm's winner on 8 fresh seeds")
-    return _carry_out(tuning_steps(tuning), options, last=last)
+    return _run_steps(tuning_steps(tuning), options, last=last)
 
 
-def _carry_out(steps: Iterator[Step], options: Actions, *, last: tuple[str, ...] = ()) -> int:
+def _run_steps(steps: Iterator[Step], options: Actions, *, last: tuple[str, ...] = ()) -> int:
     """Print and run one step after the other, and report the study of the last.
 
     Args:
@@ -152,7 +152,7 @@ def _run_step(step: Step, console: Console) -> tuple[int, bool]:
         console.print(done if plan.count("done") + plan.count("stale") == len(plan.cells) else "nothing to run")
     try:
         with watching(console, plan.study, plan.store, total=len(plan.todo)) as watcher:
-            step.carry_out(watcher)
+            step.run(watcher)
     except Interrupted:
         print_lines(console, ["interrupted: finished cells are kept; the same command resumes the run"])
         return INTERRUPTED, True

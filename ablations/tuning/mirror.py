@@ -1,7 +1,7 @@
-"""Optuna's studies of a tuning, one for each arm: made from the cells, which are the truth, and made again from them.
+"""Optuna's studies of a tuning, one for each arm, built from the cells and rebuilt if they disagree with them.
 
-A trial of Optuna's is a cell of ours, known by its id. All points that are drawn are enqueued; what has ended is told
-in the order of the points, so that Optuna's trial k is always point k.
+An Optuna trial is a cell, identified by its id. All drawn points are enqueued, and ended trials are reported in the
+order of the points, so that Optuna's trial k is always point k.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ from ablations.store import Store
 from ablations.tuning.propose import DIVERGED, Ended, distributions
 
 JOURNAL = "optuna_journal.log"
-"""Optuna's journal file, in the folder of the trials."""
+"""Name of Optuna's journal file, in the folder of the trials."""
 
 DRIVERS = {"psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}
-"""Module with which SQLAlchemy opens a database by default, to the package that brings it, where their names differ."""
+"""Module by which SQLAlchemy opens a database, to the package that contains it, if their names differ."""
 
 STATES = {"ok": TrialState.COMPLETE, "diverged": TrialState.COMPLETE, "failed": TrialState.FAIL}
-"""Outcome of a cell to the state of Optuna's trial: what diverged is a result."""
+"""Outcome of a cell to the state of Optuna's trial; a diverged trial is a result."""
 
 
 class OptunaStudies:
     """Optuna's studies of a tuning.
 
     Args:
-        study: the tuning.
-        cells: its trials that are to be run; those that have a record are its trials too.
-        store: its folder.
-        url: of a database that Optuna keeps the studies in; None: a journal file in the folder.
+        study: Study of the tuning.
+        cells: Trials to run; cells with a record are trials too.
+        store: Folder of the trials.
+        url: URL of Optuna's database; None: a journal file in the folder.
 
     Raises:
-        UsageError: the database cannot be opened, or has a study of one of these names that is another's.
+        UsageError: The database cannot be opened, or one of the names belongs to a study of other trials.
     """
 
     def __init__(self, study: Study, cells: list[CellConfig], *, store: Store, url: str | None) -> None:
@@ -57,40 +57,40 @@ class OptunaStudies:
         for cell in sorted(known.values(), key=lambda cell: cell.seed):
             self._cells.setdefault(study.arm_of(cell), []).append(cell)
         self._outcomes = {id_: record.outcome for id_, record in records.items()}
-        self._said: list[str] = []
+        self._notes: list[str] = []
         self._storage: BaseStorage | None = None  # a journal is opened when its folder is there
         if url is not None:
             self._storage = _open_database(url)
             self._check_names(url)
 
     def telling(self, watcher: Watcher) -> Telling:
-        """Bring every study up to what the cells say, and return who tells what follows.
+        """Synchronise every study with the cells, and return a watcher that also reports to Optuna.
 
         Args:
-            watcher: is told what was made anew, and passed on what follows.
+            watcher: Watcher that receives all events.
         """
         for line in self.sync():
             watcher.note(line)
         return Telling(watcher, self)
 
     def sync(self) -> list[str]:
-        """Bring every arm's study up to what the cells say; one that does not agree with them is made anew.
+        """Synchronise every arm's study with the cells; one that disagrees with them is rebuilt.
 
         Returns:
-            A sentence for what was made anew.
+            A sentence for each rebuilt study.
         """
-        with self._alone():
+        with self._locked():
             if self._storage is None:
                 self._storage = self._open_journal()
             for arm in self._cells:
                 self._sync(arm)
-        said, self._said = self._said, []
-        return said
+        notes, self._notes = self._notes, []
+        return notes
 
     def tell(self, cell: CellConfig, outcome: Mapping[str, Any]) -> None:
-        """Take a trial that has ended."""
+        """Report an ended trial."""
         self._outcomes[cell.id] = dict(outcome)
-        with self._alone():
+        with self._locked():
             self._sync(self._study.arm_of(cell))
 
     def name_of(self, arm: str) -> str:
@@ -98,13 +98,13 @@ class OptunaStudies:
         return f"{self._study.name}: {arm}"
 
     def _open_journal(self) -> BaseStorage:
-        """Open the journal file; one that is cut short or damaged is begun anew."""
+        """Open the journal file; replace one that is truncated or damaged."""
         content = self._journal.read_bytes() if self._journal.exists() else b""
         if not content or content.endswith(b"\n"):
-            with contextlib.suppress(ValueError, KeyError, TypeError):  # what Optuna raises for lines that are none
+            with contextlib.suppress(ValueError, KeyError, TypeError):  # Optuna's errors for damaged lines
                 return JournalStorage(JournalFileBackend(str(self._journal)))
         self._journal.unlink()
-        self._said.append(f"{self._journal} was damaged: it is made anew from the cells")
+        self._notes.append(f"{self._journal} was damaged; it is rebuilt from the cells")
         return JournalStorage(JournalFileBackend(str(self._journal)))
 
     def _check_names(self, url: str) -> None:
@@ -116,16 +116,16 @@ class OptunaStudies:
                 ours = {cell.id for cell in cells}
                 if trials and not any(trial.user_attrs.get("cell") in ours for trial in trials):
                     raise UsageError(
-                        f"--storage {url} has a study '{self.name_of(arm)}' of other trials; "
+                        f"--storage {url} has a study '{self.name_of(arm)}' of other trials: "
                         "choose another name with --study"
                     )
 
     @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Let no other runner of the same tuning write at the same time; a lock goes with the process that has it."""
+    def _locked(self) -> Iterator[None]:
+        """Exclude other runners of the same tuning; the lock ends with its process."""
         folder = os.open(self._journal.parent, os.O_RDONLY)
         try:
-            with contextlib.suppress(OSError):  # a file system without locks: what disagrees is made anew the next time
+            with contextlib.suppress(OSError):  # without locks a study that disagrees is rebuilt next time
                 fcntl.flock(folder, fcntl.LOCK_EX)
             yield
         finally:
@@ -141,7 +141,7 @@ class OptunaStudies:
         cells = self._cells[arm]
         trials = study.get_trials(deepcopy=False)
         if not all(map(self._agrees, trials, cells[: len(trials)])) or len(trials) > len(cells):
-            self._said.append(f"Optuna's study '{self.name_of(arm)}' did not agree with the cells: it is made anew")
+            self._notes.append(f"Optuna's study '{self.name_of(arm)}' disagreed with the cells; it is rebuilt")
             assert self._storage is not None, "the study is in it"
             optuna.delete_study(study_name=self.name_of(arm), storage=self._storage)
             study, trials = self._load(arm), []
@@ -158,7 +158,7 @@ class OptunaStudies:
             self._tell(study, cell)
 
     def _tell(self, study: optuna.Study, cell: CellConfig) -> None:
-        """Tell what the next trial that waits, a cell's, has come to."""
+        """Report the outcome of a cell, the next waiting trial."""
         outcome = self._outcomes[cell.id]
         trial = study.ask(distributions(self._search))
         for key in ("outcome", "kind", "val_loss", "seconds"):
@@ -171,7 +171,7 @@ class OptunaStudies:
         study.tell(trial, ended.score_pct)
 
     def _agrees(self, trial: FrozenTrial, cell: CellConfig) -> bool:
-        """Whether a trial says what its cell does."""
+        """Tell whether a trial agrees with its cell."""
         outcome = self._outcomes.get(cell.id)
         if trial.user_attrs.get("cell") != cell.id:
             return False
@@ -187,35 +187,35 @@ class OptunaStudies:
 
 
 class Telling:
-    """Passes on what happens in a run, and tells Optuna; what goes wrong there stops no trial.
+    """Watcher that also reports to Optuna, whose errors stop no trial.
 
     Args:
-        watcher: who is told beside.
-        studies: Optuna's.
+        watcher: Watcher that receives all events.
+        studies: Studies to report to.
     """
 
     def __init__(self, watcher: Watcher, studies: OptunaStudies) -> None:
         self._watcher, self._studies = watcher, studies
-        self._is_said = False
+        self._is_noted = False
 
     def done(self, cell: CellConfig, outcome: Mapping[str, Any], *, ours: bool, remark: str) -> None:
-        """Take a trial that has ended."""
+        """Report an ended trial to both."""
         self._watcher.done(cell, outcome, ours=ours, remark=remark)
         try:
             self._studies.tell(cell, outcome)
         except Exception as error:  # whatever a database's driver raises: the cells are the truth
-            if not self._is_said:
+            if not self._is_noted:
                 self._watcher.note(
-                    f"Optuna's storage cannot be written: {_line(error)}; trials go on, the next run fills it"
+                    f"Optuna's storage cannot be written: {_line(error)}; trials continue, the next run completes it"
                 )
-            self._is_said = True
+            self._is_noted = True
 
     def note(self, line: str) -> None:
-        """Pass it on."""
+        """Forward a note."""
         self._watcher.note(line)
 
     def tick(self) -> None:
-        """Pass it on."""
+        """Forward a tick."""
         self._watcher.tick()
 
 

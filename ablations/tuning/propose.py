@@ -1,4 +1,4 @@
-"""The next point of an arm, by Optuna's tree-structured Parzen estimator."""
+"""Next point of an arm, by Optuna's tree-structured Parzen estimator."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ablations.config.task import METRICS
 from ablations.config.types import Task
 
 DIVERGED = "diverged"
-"""Name of the constraint that a diverged trial violates: Optuna counts it as infeasible, and TPE keeps away."""
+"""Name of the constraint that a diverged trial violates: Optuna counts it as infeasible, and TPE avoids it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,9 +24,9 @@ class Ended:
     """A trial that has an outcome.
 
     Args:
-        values: of the searched fields.
+        values: Values of the searched fields.
         outcome: ``ok``, ``diverged`` or ``failed``.
-        score_pct: validation accuracy, chance where it diverged without one; None where it failed.
+        score_pct: Validation score; chance if it diverged without one; None if it failed.
     """
 
     values: Mapping[str, Any]
@@ -35,7 +35,7 @@ class Ended:
 
     @classmethod
     def of(cls, outcome: Mapping[str, Any], values: Mapping[str, Any], *, task: Task) -> Ended:
-        """Read it from the content of outcome.json."""
+        """Make it from the content of outcome.json."""
         score = outcome.get(METRICS[task].columns[1])
         if outcome["outcome"] == "diverged" and score is None:
             score = outcome["chance_pct"]
@@ -46,9 +46,9 @@ def propose(search: Search, ended: Sequence[Ended], *, number: int) -> dict[str,
     """Propose the next point of an arm; the same results give the same point.
 
     Args:
-        search: what is searched.
-        ended: trials of the arm, in the order of their numbers.
-        number: of the trial, from 0; with the search's seed it keys the sampler.
+        search: Ranges and seed.
+        ended: Ended trials of the arm, in the order of their numbers.
+        number: Number of the next trial, from 0; it keys the sampler together with the search's seed.
     """
     seed = int(np.random.SeedSequence([search.seed, number]).generate_state(1)[0])
     study = optuna.create_study(
@@ -60,7 +60,7 @@ def propose(search: Search, ended: Sequence[Ended], *, number: int) -> dict[str,
 
 
 def as_trial(search: Search, ended: Ended) -> FrozenTrial:
-    """Return a trial as Optuna has it: a failed one is no result, a diverged one is a result and infeasible."""
+    """Convert a trial for Optuna: a failed one has no result, a diverged one is infeasible."""
     is_failed = ended.outcome == "failed"
     return create_trial(
         state=TrialState.FAIL if is_failed else TrialState.COMPLETE,
@@ -72,7 +72,7 @@ def as_trial(search: Search, ended: Ended) -> FrozenTrial:
 
 
 def distributions(search: Search) -> dict[str, BaseDistribution]:
-    """Return the ranges of a search as Optuna has them."""
+    """Convert the ranges of a search for Optuna."""
     return {
         each.field: IntDistribution(int(each.low), int(each.high), log=each.log)
         if each.is_integer

@@ -1,4 +1,4 @@
-"""The steps of a run and of a tuning, for command line and Python alike."""
+"""Steps of a run and of a tuning, for the command line and Python."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from ablations.planning.summary import describe_plan
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """A plan that is to be carried out before the next step is asked for.
+    """A plan to run before the next step is requested.
 
     Args:
-        plan: study and cells.
-        lines: printed before.
+        plan: Study and cells.
+        lines: Lines to print first.
         storage: URL of the database of Optuna's studies; None: a journal file in the folder of the trials.
     """
 
@@ -26,7 +26,7 @@ class Step:
     lines: Sequence[str]
     storage: str | None = None
 
-    def carry_out(self, watcher: Watcher) -> None:
+    def run(self, watcher: Watcher) -> None:
         """Write the study and run its cells; ended trials are reported to Optuna.
 
         Raises:
@@ -43,20 +43,20 @@ class Step:
 
 
 def run_steps(request: Request) -> Iterator[Step]:
-    """Give the one step of a run.
+    """Yield the one step of a run.
 
     Raises:
-        UsageError: anything that the user got wrong, in one line.
+        UsageError: Any mistake of the user, in one line.
     """
     plan = make_plan(request)
     yield Step(plan=plan, lines=describe_plan(plan))
 
 
 def tuning_steps(tuning: Tuning) -> Iterator[Step]:
-    """Give the steps of a tuning: the plans of its trials, and the winners on fresh seeds if they are confirmed.
+    """Yield the steps of a tuning: its trials, and the winners on fresh seeds if they are confirmed.
 
     Raises:
-        UsageError: anything that the user got wrong, in one line.
+        UsageError: Any mistake of the user, in one line.
     """
     from ablations.tuning.trials import confirmation, trial_plans
 

@@ -1,4 +1,4 @@
-"""Which trials a tuning runs, and what its winners are trained with."""
+"""Trials of a tuning, and the points of its winners."""
 
 from __future__ import annotations
 
@@ -14,22 +14,21 @@ from ablations.store import Store
 from ablations.tuning.propose import Ended, propose
 
 STARTUP = 8
-"""Trials of the TPE sampler whose points are the same for every arm, from the Sobol sequence."""
+"""Number of first TPE trials whose points come from the Sobol sequence, the same for every arm."""
 
 
 def trial_plans(request: Request, *, num_trials: int) -> Iterator[Plan]:
-    """Give the plans of a tuning's trials; each is to be carried out before the next is asked for.
+    """Yield the plans of a tuning's trials; run each before asking for the next.
 
-    With the Sobol sampler there is one. With TPE the first has the points that are known, and each after it one more
-    trial of every arm, whose point follows from that arm's results so far, and from nothing else: a tuning that was
-    interrupted goes on to the same points.
+    The Sobol sampler has one plan. With TPE, the first has the known points, and each further one a trial of every arm
+    whose point depends only on that arm's results so far: an interrupted tuning resumes with the same points.
 
     Args:
-        request: for everything but seeds and points.
-        num_trials: of every arm.
+        request: Request without seeds and points.
+        num_trials: Number of trials of every arm.
 
     Raises:
-        UsageError: anything that the user got wrong, in one line.
+        UsageError: Any mistake of the user, in one line.
     """
     search = request.search
     assert search is not None, "a tuning searches something"
@@ -38,7 +37,7 @@ def trial_plans(request: Request, *, num_trials: int) -> Iterator[Plan]:
     points = tuple(Point(values=v, seed=seed) for seed, v in zip(drawn, search.points(len(drawn)), strict=True))
     trials = replace(request, asked={**request.asked, "seed": seeds}, points=points, trials=True)
     plan = make_plan(trials)
-    if search.sampler == "tpe" and plan.study.points != points:  # the study has points of its own by now
+    if search.sampler == "tpe" and plan.study.points != points:  # the stored study has its own points
         plan = make_plan(replace(trials, points=plan.study.points))
     yield plan
     while search.sampler == "tpe" and (new := _next_points(search, plan)):
@@ -48,18 +47,18 @@ def trial_plans(request: Request, *, num_trials: int) -> Iterator[Plan]:
 
 
 def confirmation(request: Request, store: Store, *, seeds: list[int]) -> tuple[Request, list[str]]:
-    """Ask for each arm's winner on fresh seeds.
+    """Request the training of each arm's winner on fresh seeds.
 
     Args:
-        request: of the tuning.
-        store: of its trials.
-        seeds: of the replicates.
+        request: Request of the tuning.
+        store: Folder of the trials.
+        seeds: Seeds of the replicates.
 
     Returns:
-        The request, and sentences that say which point each arm has won with, and what is to be known of that.
+        The request, and sentences with the winning point of each arm and its caveats.
 
     Raises:
-        UsageError: a trial is missing, or an arm has none with a result.
+        UsageError: A trial is missing, or no trial of an arm has a result.
     """
     from ablations.analysis import winners
     from ablations.store.frames import read_frames
@@ -69,7 +68,7 @@ def confirmation(request: Request, store: Store, *, seeds: list[int]) -> tuple[R
     if frames.problems:
         raise UsageError(frames.problems[0])
     if num_missing := len(frames.missing):
-        raise UsageError(f"trials of {study.name} that have no outcome yet: {num_missing}; finish them first")
+        raise UsageError(f"{num_missing} trials of {study.name} have no outcome yet; finish them first")
     best = winners(trials)
     if without := [arm for arm in study.arm_names if arm not in set(best["arm"])]:
         raise UsageError(
@@ -81,17 +80,17 @@ def confirmation(request: Request, store: Store, *, seeds: list[int]) -> tuple[R
         points.append(Point(values=values, arm=row["arm"]))
         how = f"{row['score_pct']:.2f} % on validation"
         if row["outcome"] == "diverged":
-            how = "every trial diverged, so it is the one that came furthest"
+            how = "every trial diverged; this one got furthest"
         lines.append(f"{row['arm']}: {point_name(values, values)} ({how})")
     if num_failed := int((trials["outcome"] == "failed").sum()):
-        lines.append(f"failed trials, so that the arms had not the same budget: {num_failed}")
+        lines.append(f"failed trials: {num_failed}; so the arms did not have the same budget")
     asked = {**request.asked, study.compare: study.arms, "seed": seeds}
     confirmed = replace(request, asked=asked, points=tuple(points), trials=False, claims=study.claims)
     return replace(confirmed, name=store.folder.resolve().parent.name, ref=request.ref or study.ref), lines
 
 
 def _next_points(search: Search, plan: Plan) -> list[Point]:
-    """Return the next point of every arm that has not had all its trials, from its results so far."""
+    """Return the next point of every arm with trials left, from its results so far."""
     study, records = plan.study, plan.store.records()
     points = []
     for arm in dict.fromkeys(study.arm_of(cell) for cell in plan.cells):

@@ -250,7 +250,7 @@ def test_a_damaged_journal_is_made_anew(tmp_path, damage):
     whole = (tuning / JOURNAL).read_bytes()
     (tuning / JOURNAL).write_bytes(whole[: len(whole) // 2] + damage + b"\n" + whole[len(whole) // 2 :])
     (said,) = synced(tuning)
-    assert said.endswith("was damaged: it is made anew from the cells")
+    assert said.endswith("was damaged; it is rebuilt from the cells")
     assert described(tuning) == before
 
 
@@ -286,7 +286,7 @@ def test_a_trial_that_was_run_again_is_told_anew(tmp_path):
     path = next((tuning / "cells").glob("l2-s10001-*/outcome.json"))
     mended = json.loads(path.read_text()) | {"outcome": "ok", "kind": "", "val_accuracy_pct": 50.0, "val_loss": 1.0}
     path.write_text(json.dumps(mended))
-    assert synced(tuning) == ["Optuna's study 'tuning: l2' did not agree with the cells: it is made anew"]
+    assert synced(tuning) == ["Optuna's study 'tuning: l2' disagreed with the cells; it is rebuilt"]
     assert synced(tuning) == []
     assert optuna_studies(tuning)["l2"].trials[1].value == 50
 
@@ -505,14 +505,14 @@ def test_a_winner_that_was_tested_is_replaced_by_no_other(tmp_path):
 
 def test_winners_are_not_confirmed_before_every_trial_has_an_outcome(tmp_path):
     tuning = make_tuned(tmp_path, confirmed=False, missing=[("l2", FIRST_TRIAL_SEED + 5)])
-    with pytest.raises(UsageError, match="trials of tuning that have no outcome yet: 1"):
+    with pytest.raises(UsageError, match="1 trials of tuning have no outcome yet"):
         confirmation(Request(asked={}), Store(tuning), seeds=[0])
 
 
 def test_failed_trials_are_said_where_winners_are_chosen(tmp_path):
     tuning = make_tuned(tmp_path, confirmed=False, stories={("l2", 0): "oom"})
     request, lines = confirmation(Request(asked={}), Store(tuning), seeds=[0])
-    assert "failed trials, so that the arms had not the same budget: 1" in lines
+    assert "failed trials: 1; so the arms did not have the same budget" in lines
     assert [point.arm for point in request.points] == ["xnorm", "l2", "single_l2"]
     lost = make_tuned(tmp_path / "lost", confirmed=False, stories={("l2", k): "oom" for k in range(8)})
     with pytest.raises(UsageError, match="every trial of l2 has failed"):
