@@ -46,7 +46,8 @@ def draw_arms(
             axes.plot(run.index, run, color=style.colour, linewidth=0.6, marker=marker, alpha=opacity)
         in_mean = own[own["outcome"] != "failed"]
         shared = values[in_mean.index]
-        shared = shared[shared.notna().all(axis="columns").cummin()]
+        is_drawn = has_bands or len(in_mean) > 0  # without bands, the mean of no run has no point at all
+        shared = shared[shared.notna().all(axis="columns").cummin() & is_drawn]
         if has_bands and not in_mean["kind"].isin(CHANCE_KINDS).any():
             bounds = np.array([t_interval(place) for place in shared.to_numpy()]).reshape(-1, 2)  # (places, 2)
             axes.fill_between(shared.index, bounds[:, 0], bounds[:, 1], color=style.colour, alpha=0.15, linewidth=0)

@@ -170,10 +170,8 @@ def _dirty(revisions: pd.Series[str]) -> str:
 def _parameters(cells: pd.DataFrame) -> str:
     known = cells.dropna(subset="num_parameters")
     each = known.groupby("arm", sort=False)["num_parameters"].agg(["min", "max"]).astype(int)
-    counts = [(arm, f"{low:,}", f"{high:,}") for arm, low, high in each.itertuples(name=None)]
-    return (
-        "; ".join(f"{arm} {low}" if low == high else f"{arm} {low} to {high}" for arm, low, high in counts) or "unknown"
-    )
+    counts = {arm: dict.fromkeys([f"{low:,}", f"{high:,}"]) for arm, low, high in each.itertuples(name=None)}
+    return "; ".join(f"{arm} {' to '.join(own)}" for arm, own in counts.items()) or "unknown"
 
 
 def _hours(cells: pd.DataFrame) -> str:
