@@ -94,7 +94,7 @@ def test_what_is_flat_is_told_from_what_is_not():
     softmax = [part._replace(norm="softmax") for part in made]
     assert describe_attention(per_token(softmax))[0].endswith("quadratic")
     (few,) = describe_attention(per_token([part for part in made if part.tokens < 4096]))
-    assert few.startswith("xnorm: 100 to 900 ns a token; 100 to 100 bytes a token; two numbers of tokens from 1,024 up")
+    assert few.startswith("xnorm: 100 to 900 ns a token; 100 to 100 bytes a token; to judge linearity give two --tokens")
 
 
 def test_the_figure_shows_an_image_against_its_tokens(rows, tmp_path):
@@ -160,7 +160,7 @@ def test_larger_images_come_in_smaller_batches():
         (("model", "--models", "ufo_vit_pico", "--norm", "l3"), "unknown normaliser 'l3'"),
         (("model", "--sizes", "0"), "--sizes 0: give sides or HEIGHTxWIDTH from 1 up"),
         (("model", "--precision", "fp8"), "'fp8' is not one of '32-true', 'bf16-mixed'"),
-        (("model", "--device", "tpu"), "--device tpu: give auto, cpu, cuda, cuda:N or mps"),
+        (("model", "--device", "tpu"), "--device tpu: unknown device; give auto, cpu, cuda, cuda:N or mps"),
         (("model", "--csv", "nowhere/rows.csv"), "--csv nowhere/rows.csv: no folder nowhere"),
         (("attention", "--norm", "xnrom"), "unknown normaliser 'xnrom', did you mean 'xnorm'?"),
         (("attention", "--tokens", "64,64"), "--tokens 64,64: give numbers from 1 up, each once"),
