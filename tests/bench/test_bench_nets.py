@@ -94,7 +94,7 @@ def test_what_is_flat_is_told_from_what_is_not():
     softmax = [part._replace(norm="softmax") for part in made]
     assert describe_attention(per_token(softmax))[0].endswith("quadratic")
     (few,) = describe_attention(per_token([part for part in made if part.tokens < 4096]))
-    assert few.startswith("xnorm: 100 to 900 ns a token; 100 to 100 bytes a token; to judge linearity give two --tokens")
+    assert few.startswith("xnorm: 100 to 900 ns a token; 100 to 100 bytes a token; to judge linearity give two")
 
 
 def test_the_figure_shows_an_image_against_its_tokens(rows, tmp_path):

@@ -61,11 +61,13 @@ def test_maps_have_the_four_strides_at_every_patch(patch: int):
     check_strides(make_backbone(patch=patch, embed_dim=64)(torch.rand(2, 3, 64, 96)), 64, 96)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in ufo.SIZES if name not in ("ufo_vit_m", "ufo_vit_b")])
 def test_maps_have_the_four_strides_at_every_size(name: str):
     check_strides(make_backbone(name=name, patch=None)(torch.rand(2, 3, 64, 64)), 64, 64)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", list(ufo.NORMS))
 def test_every_normaliser_trains_a_detector_throughout(norm: str):
     net = make_net(norm=norm, batch_norm="sync", patch=16)

@@ -50,6 +50,7 @@ def call(model, module, images):
     return seen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "params_m", "tolerance", "multiply_adds_g"),
     [
@@ -66,6 +67,7 @@ def test_parameters_and_multiply_adds_are_those_recalled(name, params_m, toleran
     assert counter.get_total_flops() / 2e9 == pytest.approx(multiply_adds_g, rel=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ufo_vit_t", "ufo_vit_s", "ufo_vit_m", "ufo_vit_b"])
 def test_the_normaliser_changes_the_parameters_by_a_thousandth_at_most(name):
     counts = [count_parameters(name, norm=norm) for norm in OWN]

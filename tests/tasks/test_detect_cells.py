@@ -164,6 +164,7 @@ def test_matched_scale_starts_every_attention_at_xnorms(coco):
     assert matched == pytest.approx(wanted, rel=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("arms")
 def test_a_loss_that_is_no_number_is_a_divergence(coco, tmp_path):
     result = run(coco, tmp_path, norm="turns_nan", lr=1e-4, epochs=8)

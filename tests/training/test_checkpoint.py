@@ -83,6 +83,7 @@ RICH = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fields", [RICH, {"model": "timm:test_vit", "drop_path": 0.2}], ids=["rich", "timm"])
 def test_a_cell_with_every_augmentation_or_a_net_of_timm_goes_on_to_the_same_numbers(tmp_path, fields):
     images = write_images(tmp_path / "images", {"train": 40, "test": 10})
@@ -209,6 +210,7 @@ def test_seconds_of_earlier_attempts_count(digits, tmp_path, monkeypatch):
     assert 1000 < run(digits, tmp_path / "c").fields["seconds"] < 1100
 
 
+@pytest.mark.slow
 def test_weights_are_kept_on_request_and_fit_the_net(digits, plain, tmp_path):
     run(digits, tmp_path / "none")
     assert not (tmp_path / "none" / "weights.safetensors").exists()
@@ -260,6 +262,7 @@ def test_a_checkpoint_of_another_kind_of_device_is_not_gone_on_from(digits, tmp_
     assert of_lightning is None
 
 
+@pytest.mark.slow
 def test_tensorboard_shows_each_epoch_once_however_often_it_was_trained(digits, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -274,6 +277,7 @@ def test_tensorboard_shows_each_epoch_once_however_often_it_was_trained(digits, 
     assert [event.step for event in events.Scalars("test_accuracy_pct")] == [4]
 
 
+@pytest.mark.slow
 def test_a_run_of_wandb_is_gone_on_with_where_the_cell_is(digits, tmp_path, monkeypatch):
     from pytorch_lightning import loggers
 

@@ -167,6 +167,7 @@ GONE_ON_WITH = [("everything", saved) for saved in SAVED] + [("timm", saved) for
 GONE_ON_WITH += [pytest.param("detection", "within an epoch", marks=pytest.mark.slow)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("case", "saved"), GONE_ON_WITH, indirect=["case"])
 def test_a_trainer_that_goes_on_from_its_checkpoint_ends_as_one_that_ran_through(case, saved, tmp_path):
     config, info = case
@@ -188,6 +189,7 @@ CUT = [(case, by) for case in ("everything", "timm") for by in ("lean", "lightni
 CUT += [pytest.param("detection", "lean", marks=pytest.mark.slow)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("case", "by"), CUT, indirect=["case"])
 def test_a_cell_that_was_cut_within_an_epoch_leaves_the_same_bytes(case, by, tmp_path, monkeypatch):
     config, info = case
