@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ablations.config.traits import COSINE_SCHEDULE, MIXING, RAND_AUGMENT, WARMUP, Traits
+from ablations.config.traits import COSINE_SCHEDULE, MIXING, RAND_AUGMENT, STREAMED, WARMUP, Traits
 from ablations.config.types import (
     COSINE,
     Classes,
@@ -98,8 +98,8 @@ class Augmentation(Group):
     """Probability that a rectangle of a training image is replaced by noise."""
     repeats: Annotated[Count, CLASSIFIERS] = 1
     """Number of differently augmented copies of each sample in an epoch (arXiv 1901.09335)."""
-    eval_crop: Annotated[PositiveShare, CLASSIFIERS] = 1.0
-    """Side of the centre crop in evaluation, relative to the image's; for streamed images."""
+    eval_crop: Annotated[PositiveShare, Traits(tasks=("classify",), effect=STREAMED)] = 1.0
+    """Side of the centre crop in evaluation, relative to the image's."""
 
 
 class Net(Group):

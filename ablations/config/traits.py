@@ -27,6 +27,7 @@ class Effect:
 
 RAND_AUGMENT = Effect("policy=rand_augment", lambda cell: cell.augmentation.policy == "rand_augment")
 MIXING = Effect("mixup or cutmix above 0", lambda cell: cell.augmentation.mixup > 0 or cell.augmentation.cutmix > 0)
+STREAMED = Effect("streamed images", lambda cell: cell.images.streamed)
 COSINE_SCHEDULE = Effect("schedule=cosine", lambda cell: cell.optimisation.schedule == COSINE)
 WARMUP = Effect("a warm-up", lambda cell: cell.optimisation.warmup_epochs > 0 or cell.optimisation.warmup_steps > 0)
 
