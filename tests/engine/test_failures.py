@@ -109,7 +109,7 @@ def test_retry_runs_failed_cells_and_no_missing_ones(cli, images, tmp_path):
     (ours["xnorm-s1"]).rename(tmp_path / "away")
     code, _, err = cli("retry", study)
     assert (code, err.count("\n")) == (2, 1)
-    assert "a study does not hold the place of imagefolder:images: give it as --data imagefolder:DIR" in err
+    assert "a study does not store the path of imagefolder:images: give it as --data imagefolder:DIR" in err
     code, out, _ = cli("retry", study, *data)
     assert "2 cells: 1 failed, 1 missing; 1 to run" in out
     assert "[1/1] xnorm seed 0: ok" in out
