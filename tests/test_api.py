@@ -38,14 +38,14 @@ def test_run_means_the_same_as_the_command(cli, tmp_path, recwarn):
 def test_a_script_needs_no_guard(tmp_path):
     """Worker processes do not load the script that starts them."""
     arguments = f"norm='xnorm', seeds=2, epochs=1, fields={QUICK}, out={str(tmp_path)!r}"
-    script = f"print('once')\nimport ablations\nprint(len(ablations.run({arguments}).cells), 'cells')\n"
+    script = f"print('the script begins')\nimport ablations\nprint(len(ablations.run({arguments}).cells), 'cells')\n"
     (tmp_path / "script.py").write_text(script)
     command = [sys.executable, str(tmp_path / "script.py")]
     ended = subprocess.run(
         command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True
     )
     assert (ended.returncode, ended.stderr) == (0, "")
-    assert ended.stdout.count("once") == 1
+    assert ended.stdout.count("the script begins") == 1
     assert "2 cells" in ended.stdout
 
 

@@ -54,9 +54,7 @@ def execute(plan: Plan, *, watcher: Watcher, wrap: Callable[[Watcher], Watcher] 
 def _write_study(plan: Plan, *, is_first: bool) -> None:
     """Write study.yaml, unless another runner has begun or extended the study since the plan was made."""
     deadline = time.monotonic() + OPENING_S
-    is_behind = (
-        not is_first and not plan.stored.is_begun
-    )  # another has begun the study since, and its question comes first
+    is_behind = not is_first and not plan.stored.is_begun  # another runner has begun the study since
     while is_behind and plan.store.study_text == plan.stored.study_text and time.monotonic() < deadline:
         if plan.store.exists and plan.store.read_study() == plan.study:
             return

@@ -106,7 +106,7 @@ def command(study: Study, folder: Path, *, num_trials: int = 0) -> str:
         parts.append(f"--out {shlex.quote(str(own.parent))}")
     effective = study.effective_fields
     asked = {name: [value] for name, value in study.fixed.items() if name in effective}
-    asked |= {name: values for name, values in study.axes.items() if name != "seed"}
+    asked |= {name: values for name, values in study.axes.items() if name != "seed" and name in effective}
     for field in sorted(FIELDS.values(), key=lambda field: not field.traits.has_flag):
         if field.name in asked and not field.traits.is_derived:
             values = ",".join(map(_placeless if field.name == "data" else value_name, asked[field.name]))

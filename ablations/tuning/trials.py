@@ -68,7 +68,7 @@ def confirmation(request: Request, store: Store, *, seeds: list[int]) -> tuple[R
     if frames.problems:
         raise UsageError(frames.problems[0])
     if num_missing := len(frames.missing):
-        raise UsageError(f"{num_missing} trials of {study.name} have no outcome yet; finish them first")
+        raise UsageError(f"trials of {study.name} without an outcome: {num_missing}; finish them first")
     best = winners(trials)
     if without := [arm for arm in study.arm_names if arm not in set(best["arm"])]:
         raise UsageError(

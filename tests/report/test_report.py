@@ -316,7 +316,7 @@ def test_a_file_that_is_missing_is_said(name, tmp_path):
     folder = make_study(tmp_path, seeds=2)
     (cell,) = (folder / "cells").glob("l2-s0-*")
     (cell / name).unlink()
-    assert read_results([folder]).problems == (f"{cell.name}: there is no {name}",)
+    assert read_results([folder]).problems == (f"{cell.name}: {name} is missing",)
 
 
 @pytest.mark.slow
@@ -338,7 +338,7 @@ def test_a_report_is_written_over_another_report_and_nothing_else(tmp_path):
     for place, message in (
         (two, "is a study; give a folder of its own"),
         (one / "cells", "is a study; give a folder of its own"),
-        (tmp_path / "mine", "it holds other files, and no report"),
+        (tmp_path / "mine", "it has other files and no report"),
     ):
         with pytest.raises(UsageError, match=message):
             make_report([one], full=False, to=place)

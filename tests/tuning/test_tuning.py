@@ -318,7 +318,7 @@ def test_another_tunings_studies_in_a_database_are_left_alone(tmp_path):
     url = f"sqlite:///{tmp_path / 'optuna.db'}"
     synced(make_tuned(tmp_path / "one", confirmed=False), url)
     other = make_tuned(tmp_path / "other", confirmed=False, epochs=4)
-    with pytest.raises(UsageError, match="of other trials; choose another name with --study"):
+    with pytest.raises(UsageError, match="of other trials: choose another name with --study"):
         synced(other, url)
     assert len(optuna.load_study(study_name="tuning: xnorm", storage=url).trials) == 8
 
@@ -505,7 +505,7 @@ def test_a_winner_that_was_tested_is_replaced_by_no_other(tmp_path):
 
 def test_winners_are_not_confirmed_before_every_trial_has_an_outcome(tmp_path):
     tuning = make_tuned(tmp_path, confirmed=False, missing=[("l2", FIRST_TRIAL_SEED + 5)])
-    with pytest.raises(UsageError, match="1 trials of tuning have no outcome yet"):
+    with pytest.raises(UsageError, match="trials of tuning without an outcome: 1"):
         confirmation(Request(asked={}), Store(tuning), seeds=[0])
 
 
