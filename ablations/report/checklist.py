@@ -1,4 +1,4 @@
-"""What it takes to check a study and to make it again."""
+"""Checklist of a study, and the command that reproduces it."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ MEASURED = {
     "classify": "top-1 accuracy on the test images",
     "detect": "average precision of masks on the test images, as COCO computes it",
 }
-"""Task to what its runs are compared by."""
+"""Task to the metric that its runs are compared by."""
 
 
 def checklist(results: Results) -> list[tuple[str, str]]:
-    """Return what must be known of these runs, item by item, as the reproducibility checklists of the field ask for it.
+    """Return the items of a reproducibility checklist for these runs.
 
     After J. Pineau et al., "Improving reproducibility in machine learning research", JMLR 22 (2021), and J. Dodge et
     al., "Show your work", EMNLP 2019: runs, hyperparameters with their bounds and how they were chosen, what was
@@ -65,7 +65,7 @@ def checklist(results: Results) -> list[tuple[str, str]]:
 
 
 def _selection(results: Results) -> list[tuple[str, str]]:
-    """Say how the values of the arms were chosen."""
+    """Describe how the values of the arms were chosen."""
     if not any(study.search for study in results.studies):
         return [("Selection", "none: every arm has the same values, and none was chosen by these results")]
     trials = results.trials
@@ -78,7 +78,7 @@ def _selection(results: Results) -> list[tuple[str, str]]:
 
 
 def held_fixed(study: Study) -> str:
-    """Return every field of a study that does not vary and has an effect; those without a value are named last."""
+    """Write every field of a study that does not vary and has an effect; those without a value come last."""
     effective = study.effective_fields
     fixed = {name: value for name, value in study.fixed.items() if name in effective}
     given = {field: value for field, value in fixed.items() if value is not None}
@@ -87,14 +87,14 @@ def held_fixed(study: Study) -> str:
 
 
 def command(study: Study, folder: Path, *, num_trials: int = 0) -> str:
-    """Return the command that runs a study again, complete: nothing is left to defaults, which may change.
+    """Return the complete command that runs a study again: nothing is left to defaults, which may change.
 
-    Fields that each of several data sets decides for itself, and places of image folders, are not in a study's record.
+    A study does not store the paths of image folders, nor fields that each of several data sets has its own value of.
 
     Args:
-        study: which.
-        folder: where it lies.
-        num_trials: of every arm, where it was tuned; 0: not known, the trials are gone.
+        study: Study to run again.
+        folder: Folder of the study.
+        num_trials: Number of trials of every arm, if it was tuned; 0: unknown, since the trials are gone.
     """
     own = folder.parent if study.is_tuning else folder
     verb = "run" if study.search is None else "tune"
@@ -137,7 +137,7 @@ def _placeless(value: str) -> str:
 
 
 def _ranges(seeds: pd.Series[int]) -> str:
-    """Write seeds in short.
+    """Write seeds as ranges.
 
     >>> _ranges(pd.Series([0, 1, 2, 5, 7, 8]))
     '0-2,5,7-8'
@@ -175,7 +175,7 @@ def _parameters(cells: pd.DataFrame) -> str:
 
 
 def _hours(cells: pd.DataFrame) -> str:
-    """Sum the hours of all cells; an attempt that another went on from is counted in both, hence at most."""
+    """Sum the hours of all cells; a resumed attempt is counted twice, hence "at most"."""
     last, before = float(cells["seconds"].sum()) / 3600, float(cells["attempts_seconds"].sum()) / 3600
     overlap = "at most " if (cells["is_resumed"] & (cells["num_attempts"] > 1)).any() else ""
     failed = float(cells.loc[cells["outcome"] == "failed", "seconds"].sum()) / 3600

@@ -24,12 +24,12 @@ KEYS = ("cell", "arm", "arm_label", "arm_order", "condition", "seed")
 
 
 def read_precision(cells: pd.DataFrame, records: Sequence[CellRecord], problems: list[str]) -> pd.DataFrame:
-    """Return precision by recall of every cell that has been tested; what cannot be read is said.
+    """Return the precision by recall of every tested cell.
 
     Args:
         cells: one row per cell, with the keys of all frames.
-        records: of detectors and others.
-        problems: to which a sentence is added for what cannot be read.
+        records: Records of detectors and others.
+        problems: List that receives a sentence for each unreadable file.
     """
     parts = []
     for record in _tested(records):
@@ -46,11 +46,11 @@ def read_precision(cells: pd.DataFrame, records: Sequence[CellRecord], problems:
 
 
 def read_examples(cells: pd.DataFrame, records: Sequence[CellRecord], problems: list[str]) -> pd.DataFrame:
-    """Return what was found in the example images of each arm's first seed, and what is annotated in them.
+    """Return the objects found in the example images by each arm's first seed, and the annotated ones.
 
     Args:
         cells: as in `read_precision`.
-        records: in the order of the cells.
+        records: Records in the order of the cells.
         problems: as in `read_precision`.
     """
     first = cells.drop_duplicates(["condition", "arm"])["cell"].tolist() if len(cells) else []
