@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 from ablations.config.types import COSINE, TASKS, Task
 
-if TYPE_CHECKING:
-    from ablations.config.cell import CellConfig
+
+class Cell(Protocol):
+    """A cell, as far as effects depend on it."""
+
+    def __getitem__(self, field: str) -> Any:
+        """Return the value of a field."""
 
 
 @dataclass(frozen=True)
@@ -22,14 +26,14 @@ class Effect:
     """
 
     needs: str
-    holds: Callable[[CellConfig], bool]
+    holds: Callable[[Cell], bool]
 
 
-RAND_AUGMENT = Effect("policy=rand_augment", lambda cell: cell.augmentation.policy == "rand_augment")
-MIXING = Effect("mixup or cutmix above 0", lambda cell: cell.augmentation.mixup > 0 or cell.augmentation.cutmix > 0)
-STREAMED = Effect("streamed images", lambda cell: cell.images.streamed)
-COSINE_SCHEDULE = Effect("schedule=cosine", lambda cell: cell.optimisation.schedule == COSINE)
-WARMUP = Effect("a warm-up", lambda cell: cell.optimisation.warmup_epochs > 0 or cell.optimisation.warmup_steps > 0)
+RAND_AUGMENT = Effect("policy=rand_augment", lambda cell: cell["policy"] == "rand_augment")
+MIXING = Effect("mixup or cutmix above 0", lambda cell: cell["mixup"] > 0 or cell["cutmix"] > 0)
+STREAMED = Effect("streamed images", lambda cell: cell["streamed"])
+COSINE_SCHEDULE = Effect("schedule=cosine", lambda cell: cell["schedule"] == COSINE)
+WARMUP = Effect("a warm-up", lambda cell: cell["warmup_epochs"] > 0 or cell["warmup_steps"] > 0)
 
 
 @dataclass(frozen=True, kw_only=True)
