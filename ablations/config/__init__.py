@@ -1,4 +1,4 @@
-"""What a study and a cell are: validation, axes to cells, identity."""
+"""Everything that can be asked for: cells, studies, experiment files, options; checked, with identities."""
 
 from ablations.config.cell import CellConfig
 from ablations.config.errors import Interrupted, RunStopped, UsageError

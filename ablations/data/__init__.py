@@ -1,4 +1,4 @@
-"""Data sets: found; decoded once into a cache or streamed; served in batches that are augmented on the device."""
+"""Data sets in a cache or streamed, and batches that are augmented on the device."""
 
 from ablations.data.batches import EVAL_BATCH, Batch, EvalBatches, Scale, Split, TrainBatches
 from ablations.data.cache import prepare
