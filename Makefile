@@ -57,12 +57,12 @@ test-installed: setup dist ## Install the wheel without extras, and run its comm
 	@touch $@
 
 # The commands are those of the wheel; the other tests test the sources.
-test-lowest: .envs/lowest/.ready dist ## Run the installed commands and all but slow tests with the lowest versions allowed.
+test-lowest: .envs/lowest/.ready dist ## Run the installed commands and the fast tests with the lowest versions allowed.
 	.envs/lowest/bin/python -m pip install --quiet --no-deps --force-reinstall dist/*.whl
 	.envs/lowest/bin/python -m pip check
 	.envs/lowest/bin/python -m pytest tests/installed --ignore tests/installed/test_plain.py \
 		--python .envs/lowest/bin/python --numprocesses 2 --dist loadfile
-	PYTHONDONTWRITEBYTECODE= .envs/lowest/bin/python -m pytest --numprocesses $(WORKERS) --dist worksteal -m "not slow"
+	PYTHONDONTWRITEBYTECODE= .envs/lowest/bin/python -m pytest --numprocesses $(WORKERS) --dist worksteal -m "not slow and not process"
 
 check: setup ## Lint, check the format and the types.
 	$(BIN)/ruff check .
