@@ -63,6 +63,9 @@ def is_fast(item: pytest.Item) -> bool:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.parent.name == "installed":  # these run the commands of a wheel
+            item.add_marker("process")
     config.stash[COLLECTED] = list(items)
 
 
