@@ -71,6 +71,8 @@ def test_an_unknown_argument_is_one_line_with_the_nearest():
         ({"fields": {"seed": 3}}, "--set seed: give seeds as --seeds or --seed"),
         ({"plugins": "mine"}, "plugins=mine: give a list of module names"),
         ({"max_failures": True}, "max_failures=True: must be a valid integer"),
+        ({"fields": 3}, "fields=3: must not be of type int"),
+        ({"jobs": "x", "timeout": "soon"}, "jobs=x: give auto or a number from 1 up"),
     ],
 )
 def test_a_wrong_argument_is_one_line(given, message):

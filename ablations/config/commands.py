@@ -302,9 +302,7 @@ class SmokeOption(Options):
     )
 
 
-class RunOptions(
-    FieldOptions,
-    SeedOptions,
+class SharedOptions(
     StudyOptions,
     PluginOption,
     ExperimentOption,
@@ -315,28 +313,15 @@ class RunOptions(
     EngineFlags,
     AgainOptions,
     InitOption,
-    ShardOption,
-    SmokeOption,
 ):
+    """Options of ``run`` and ``tune``."""
+
+
+class RunOptions(FieldOptions, SeedOptions, SharedOptions, ShardOption, SmokeOption):
     """Options of ``run``."""
 
 
-class TuneOptions(
-    SearchOptions,
-    StorageOption,
-    FieldOptions,
-    StudyOptions,
-    PluginOption,
-    ExperimentOption,
-    OutOption,
-    DataRootOption,
-    DataOptions,
-    DevicesOption,
-    EngineFlags,
-    AgainOptions,
-    InitOption,
-    SmokeOption,
-):
+class TuneOptions(SearchOptions, StorageOption, FieldOptions, SharedOptions, SmokeOption):
     """Options of ``tune``."""
 
 

@@ -163,7 +163,14 @@ def _leaves(annotation: Any) -> Iterator[Any]:
 
 def reads(read: Callable[[Any], Any]) -> PlainValidator:
     """Validate an option by a function that reads text and Python values alike; None is an option that is not given."""
-    return PlainValidator(lambda value: None if value is None else read(value))
+
+    def validate(value: Any) -> Any:
+        try:
+            return None if value is None else read(value)
+        except TypeError:
+            raise ValueError(f"must not be of type {type(value).__name__}") from None
+
+    return PlainValidator(validate)
 
 
 def declared(model: type[Options]) -> list[Declared]:
@@ -196,7 +203,7 @@ def read_options(model: Callable[..., Model], given: Mapping[str, Any], *, from_
 
 
 def _one_line(error: ValidationError, model: type[Options], *, from_flags: bool) -> ValueError:
-    first = error.errors()[0]
+    first, *_ = errors = error.errors()
     cause = first.get("ctx", {}).get("error")
     if isinstance(cause, (UsageError, UnknownNameError)):  # it is a whole line
         return cause
@@ -208,7 +215,7 @@ def _one_line(error: ValidationError, model: type[Options], *, from_flags: bool)
         return UsageError(f"{name}: it must be given")
     value = first["input"]
     label = f"{known[name].flag} {shown(written(value))}" if from_flags else f"{name}={shown(value)}"
-    return UsageError(f"{label}: {message_of(error)}")
+    return UsageError(f"{label}: {message_of(each for each in errors if each['loc'][0] == name)}")
 
 
 def keywords_of(model: Callable[P, Model]) -> Callable[[Callable[[Model], Result]], Callable[P, Result]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import reprlib
+from collections.abc import Iterable, Mapping
 
 from pydantic import ValidationError
 
@@ -33,17 +34,20 @@ def first_error(error: ValidationError, *, groups: tuple[str, ...] = ()) -> str:
         error: Validation error.
         groups: Names of nested models, which are left out of the field's name.
     """
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"] if part not in groups)
+    first, *_ = errors = error.errors()
+    parts = [str(part) for part in first["loc"] if part not in groups]
+    where, depth = ".".join(parts), len(first["loc"]) - len(parts) + 1
     if first["type"] == "missing":
         return f"{where} is required"
-    return f"{where}={shown(first.get('input'))}: {message_of(error)}" if where else message_of(error)
+    reasons = message_of(each for each in errors if each["loc"][:depth] == first["loc"][:depth])
+    return f"{where}={shown(first.get('input'))}: {reasons}" if where else reasons
 
 
-def message_of(error: ValidationError) -> str:
-    """Say why a value is refused; every reason, if the field has several types."""
-    messages = dict.fromkeys(each["msg"].removeprefix("Value error, ") for each in error.errors())
-    return ", or ".join(re.sub("^(Input|String) should", "must", text.partition(", unable")[0]) for text in messages)
+def message_of(errors: Iterable[Mapping[str, object]]) -> str:
+    """Say why a value is refused; every reason, if it may have several types."""
+    messages = dict.fromkeys(str(each["msg"]).removeprefix("Value error, ") for each in errors)
+    shorter = (re.sub("^(Input|String) should", "must", text.partition(", unable")[0]) for text in messages)
+    return ", or ".join(text[0].lower() + text[1:] for text in shorter)
 
 
 def shown(value: object) -> str:

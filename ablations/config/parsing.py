@@ -94,7 +94,8 @@ def folders(value: Any) -> tuple[Path, ...]:
 
 def module_names(value: Any) -> tuple[str, ...]:
     """Read a sequence of modules; one text is no sequence, since files have a list too."""
-    if isinstance(value, str) or not all(isinstance(name, str) for name in value):
+    is_list = isinstance(value, Sequence) and not isinstance(value, str)
+    if not (is_list and all(isinstance(name, str) for name in value)):
         raise ValueError("give a list of module names")
     return tuple(value)
 
@@ -171,5 +172,5 @@ def class_names(text: str) -> str:
 
 def _parts(value: Any) -> list[str]:
     """Split a comma list; a sequence is split already."""
-    parts = value.split(",") if isinstance(value, str) else [value] if isinstance(value, Path) else value
+    parts = value.split(",") if isinstance(value, str) else value if isinstance(value, Sequence) else [value]
     return [str(part).strip() for part in parts]

@@ -92,7 +92,7 @@ def check_values(field: str, values: list[Any]) -> list[Any]:
         try:
             checked.append(FIELDS[field].adapter.validate_python(value))
         except ValidationError as error:
-            raise UsageError(f"{field}={shown(value)}: {message_of(error)}") from None
+            raise UsageError(f"{field}={shown(value)}: {message_of(error.errors())}") from None
     seen = set[Any]()
     for value in checked:
         if value in seen:

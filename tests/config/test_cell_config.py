@@ -234,3 +234,8 @@ def test_an_experiment_takes_text_numbers_and_lists(tmp_path):
         "epochs": [3],
         "seed": [0, 1],
     }
+
+
+def test_an_error_names_one_field_and_its_own_reasons():
+    with pytest.raises(UsageError, match=r"^epochs=0: must be greater than or equal to 1$"):
+        config(epochs=0, lr=-1)
