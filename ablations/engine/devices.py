@@ -11,11 +11,13 @@ def find_devices(names: tuple[str, ...]) -> tuple[torch.device, ...]:
     """Find the devices to train on.
 
     Raises:
-        UsageError: A device does not exist, or is given twice.
+        UsageError: A device does not exist or is given twice, or the devices are of several kinds.
     """
     devices = tuple(find_device(name) for name in names)
     if len(set(devices)) < len(devices):
         raise UsageError(f"--devices {','.join(names)}: a device is given twice; give each once")
+    if len({device.type for device in devices}) > 1:
+        raise UsageError(f"--devices {','.join(names)}: devices of several kinds; give several GPUs, or one device")
     return devices
 
 
@@ -29,13 +31,13 @@ def find_device(name: str) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
-        is_usable = {
-            "cpu": True,
-            "cuda": (device.index or 0) < torch.cuda.device_count(),
-            "mps": torch.backends.mps.is_available(),
-        }[device.type]
-    except (RuntimeError, KeyError):
-        raise UsageError(f"--device {name}: unknown device; give auto, cpu, cuda, cuda:N or mps") from None
-    if not is_usable:
-        raise UsageError(f"--device {name}: torch finds no such device on this machine; give cpu or auto")
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda", "mps"):
+        raise UsageError(f"device {name}: unknown; give auto, cpu, cuda, cuda:N or mps")
+    is_missing = (device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()) or (
+        device.type == "mps" and not torch.backends.mps.is_available()
+    )
+    if is_missing:
+        raise UsageError(f"device {name}: torch finds no such device on this machine; give cpu or auto")
     return torch.device("cuda", device.index or 0) if device.type == "cuda" else device

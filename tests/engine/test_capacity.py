@@ -82,6 +82,8 @@ def test_a_gpu_has_a_number(monkeypatch):
     assert find_devices(("cuda:1",)) == (torch.device("cuda:1"),)
     with pytest.raises(UsageError, match="a device is given twice"):
         find_devices(("cuda", "cuda:0"))
+    with pytest.raises(UsageError, match=r"^--devices cuda:0,cpu: devices of several kinds"):
+        find_devices(("cuda:0", "cpu"))
 
 
 def test_a_containers_limit_counts(tmp_path):
