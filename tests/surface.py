@@ -8,11 +8,13 @@ writes it to ``surface.txt``, which a test compares with the code: a change of t
 from __future__ import annotations
 
 import inspect
+import re
+import typing
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import typer
+from typer.models import OptionInfo
 
 import ablations
 from ablations import api
@@ -24,28 +26,27 @@ FILE = Path(__file__).with_name("surface.txt")
 
 def describe() -> str:
     """Return the whole surface, one line an option, key or argument."""
-    return "\n".join([*_commands(typer.main.get_command(app), "ablations"), *_keys(), *_functions()]) + "\n"
+    return "\n".join([*_commands(app, "ablations"), *_keys(), *_functions()]) + "\n"
 
 
-def _commands(command: Any, name: str) -> Iterator[str]:
-    yield f"$ {name}: {' '.join((command.help or '').split())}"
-    for each in command.params:
-        default = (
-            f" = {_plain(each.default)}"
-            if isinstance(each.default, (str, int, float, Path)) and each.default is not False
-            else ""
-        )
-        required = " (required)" * each.required
-        flags = " ".join(each.opts) if each.param_type_name == "option" else each.name.upper()
-        help_ = " ".join((each.help or "").split())
-        yield f"  {flags} {each.metavar or ''}{default}{required}: {help_}"
-    yield ""
-    for own, child in getattr(command, "commands", {}).items():
-        yield from _commands(child, f"{name} {own}")
+def _commands(group: typer.Typer, name: str) -> Iterator[str]:
+    """Describe the commands as they are given to typer: what typer makes of them differs from version to version."""
+    for each in group.registered_commands:
+        yield f"$ {name} {each.name or each.callback.__name__}: {' '.join(inspect.getdoc(each.callback).split())}"
+        yield from map(_option, inspect.signature(each.callback).parameters.values())
+        yield ""
+    for each in group.registered_groups:
+        yield from _commands(each.typer_instance, f"{name} {each.name}")
 
 
-def _plain(default: Any) -> Any:
-    return getattr(default, "value", default)
+def _option(parameter: inspect.Parameter) -> str:
+    annotation, info = typing.get_args(parameter.annotation)
+    is_required = parameter.default is inspect.Parameter.empty
+    flag = info.default if isinstance(info, OptionInfo) else parameter.name.upper()
+    kind = re.sub(r"<class '(\w+)'>|pathlib\.", r"\1", str(annotation))
+    limits = "".join(f" [{word} {getattr(info, word)}]" for word in ("min", "max") if getattr(info, word) is not None)
+    default = " (required)" if is_required else f" = {parameter.default}" * (parameter.default is not None)
+    return f"  {flag} {info.metavar or ''} ({kind}){limits}{default}: {info.help}"
 
 
 def _keys() -> Iterator[str]:

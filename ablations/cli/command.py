@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from enum import Enum, StrEnum
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -29,7 +28,7 @@ def command(
 
     def decorate(function: Function[Model]) -> Function[Model]:
         def call(**given: Any) -> int:
-            values = {key: _plain(value) for key, value in given.items() if value is not None and value != []}
+            values = {key: value for key, value in given.items() if value is not None and value != []}
             return function(read_options(model, values, from_flags=True))
 
         call.__name__, call.__doc__ = function.__name__, function.__doc__
@@ -59,10 +58,6 @@ def _parameter(option: Declared) -> inspect.Parameter:
     )
 
 
-def _plain(value: Any) -> Any:
-    return value.value if isinstance(value, Enum) else value
-
-
 def _default(option: Declared) -> Any:
     """Return the default as the command line has it; None: the option is not given."""
     default = option.default
@@ -72,14 +67,10 @@ def _default(option: Declared) -> Any:
 
 
 def _kind(option: Declared) -> tuple[Any, dict[str, Any]]:
-    """Return the type that typer reads, and its choices or limits; a value of several types is read as text."""
+    """Return the type that typer reads, and its limits; the model reads names and values of several types from text."""
     kinds = option.kinds
     if option.option.repeatable or (option.option.is_argument and Sequence in kinds):
         return list[Path] if Path in kinds else list[str], {}
-    if option.choices:
-        return StrEnum(option.name, {choice: choice for choice in option.choices}), {}
-    if kinds <= {str, Path} and Path in kinds:
-        return Path, {}
     limits = {"min": "ge", "max": "le"}
     found = {
         word: getattr(each, name)
