@@ -18,6 +18,7 @@ from ablations.cli.printing import make_console, print_lines
 from ablations.config import parsing
 from ablations.config.commands import DataRootOption, Folder, InitOption
 from ablations.config.declare import Option, Options, reads
+from ablations.config.values import plural
 
 if TYPE_CHECKING:
     from ablations.bench.harness import Row
@@ -65,8 +66,7 @@ def harness(options: HarnessOptions) -> int:
         measured.append(row)
         if csv is not None:
             pd.DataFrame(measured).to_csv(csv, index=False)  # after each: it takes long, and may be stopped
-        cells = f"{row.num_cells} cell{'s' * (row.num_cells > 1)}"
-        where = f"round {row.round}/{options.rounds}"
+        cells, where = plural(row.num_cells, "cell"), f"round {row.round}/{options.rounds}"
         print_lines(console, [f"{where}  {row.quantity} {row.contender}: {cells}, {row.seconds:.2f} s"])
 
     rows = bench_harness(rounds=options.rounds, fresh_cells=options.fresh_cells, on_row=on_row)

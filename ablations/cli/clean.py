@@ -13,6 +13,7 @@ from ablations.cli.command import command
 from ablations.cli.options import StudyArgument
 from ablations.cli.printing import make_console, print_lines
 from ablations.config.declare import Option
+from ablations.config.values import plural
 
 
 class CleanOptions(StudyArgument):
@@ -38,7 +39,7 @@ def clean(options: CleanOptions) -> int:
     for leftover in leftovers:
         print_lines(console, [f"{leftover.path}  {leftover.num_bytes / 2**20:.1f} MiB  {leftover.description}"])
     if held := list(store.leases.running()):
-        print_lines(console, [f"{len(held)} cells are running, and are left unchanged"])
+        print_lines(console, [f"left unchanged, since they are running: {plural(len(held), 'cell')}"])
     if not leftovers or options.dry_run:
         print_lines(console, [] if leftovers else ["nothing to remove"])
         return OK

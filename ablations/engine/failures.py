@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ablations.config import CellConfig
+from ablations.config.values import plural
 
 RETRIED_KINDS = ("oom", "killed", "timeout")
 """Kinds of failure that are retried with no other cell running; an ``error`` would only recur."""
@@ -61,7 +62,7 @@ class Failures:
         """Reason to start no more cells; None if there is none."""
         num_failed = len(self._failed) + len(self.to_retry)
         if self._limit is not None and num_failed >= self._limit:
-            return f"{num_failed} cell{'s' * (num_failed > 1)} failed (--max-failures {self._limit})"
+            return f"{plural(num_failed, 'cell')} failed, and the limit is {self._limit}"
         confirmed = any(cell in self._failed for cell in self._first_failures)
         if self._all_first_failed_alike() and confirmed and self._num_cells > len(self._first_cells):
             (kind, detail), *_ = self._first_failures.values()

@@ -57,7 +57,7 @@ def test_fail_fast_starts_no_more(cli, tmp_path):
     run = ("run", "--norm", "raises,xnorm,l2", "--plugin", "arms", "--seeds", 3, *QUICK, "--out", tmp_path)
     code, out, _ = cli(*run, "--fail-fast", "--jobs", 1)
     assert code == 3
-    assert "stopped: 1 cell failed (--max-failures 1); finished cells are kept" in out
+    assert "stopped: 1 cell failed, and the limit is 1; finished cells are kept" in out
     assert set(outcomes(tmp_path)) == {"raises-s0"}
     code, out, _ = cli(*run, "--max-failures", 2, "--jobs", 1)
     assert code == 1
@@ -197,7 +197,7 @@ def test_a_study_whose_cells_have_all_been_tried_is_not_stopped():
 def test_a_limit_of_failures_waits_for_no_second_try():
     failures, made = make_failures("abab", limit=1)
     failures.take(made[0], failed("oom"))
-    assert failures.reason_to_stop == "1 cell failed (--max-failures 1)"
+    assert failures.reason_to_stop == "1 cell failed, and the limit is 1"
 
 
 def test_a_cell_that_failed_elsewhere_is_tried_again_elsewhere():
