@@ -152,6 +152,8 @@ def test_every_named_field_experiment_and_normaliser_exists(cli):
         rows = json.loads(cli("list", what, "--json")[1])
         known = {next(iter(row.values())) for row in rows}
         assert set(re.findall(pattern, text)) <= known, what
+    named = {name for names in re.findall(r"--norm ([\w,]+)", text) for name in names.split(",")}
+    assert named - {"mine"} <= {row["name"] for row in json.loads(cli("list", "norms", "--json")[1])}
 
 
 def test_every_generated_table_is_the_commands(cli):

@@ -22,19 +22,16 @@ def replaced_words() -> list[str]:
 def texts() -> dict[str, str]:
     files = [path for folder in ("ablations", "ufo", "docs") for path in (ROOT / folder).rglob("*.[pm][yd]")]
     found = {str(path.relative_to(ROOT)): path.read_text() for path in [*files, ROOT / "README.md"]}
+    found["CHANGELOG.md"] = (ROOT / "CHANGELOG.md").read_text().partition("\n## 0.1.0")[0]
     before, _, words = CONTRIBUTING.partition("| word | meaning | not |")
     return found | {"CONTRIBUTING.md": before + words.partition("\n\n")[2]}
 
 
 @pytest.mark.parametrize("word", replaced_words())
 def test_a_replaced_word_is_nowhere(word):
-    pattern = re.compile(rf"\b{word}s?\b", re.IGNORECASE)
-    found = [
-        f"{name}: {line.strip()}"
-        for name, text in texts().items()
-        for line in text.splitlines()
-        if pattern.search(line)
-    ]
+    spaced = r"\s+".join(word.split())
+    pattern = re.compile(rf".*\b{spaced}s?\b.*", re.IGNORECASE)
+    found = [f"{name}: {match[0].strip()}" for name, text in texts().items() for match in pattern.finditer(text)]
     assert not found, "\n".join(found)
 
 
