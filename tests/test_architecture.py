@@ -71,9 +71,7 @@ def test_every_arrow_is_used():
     for path in FILES:
         parts = path.relative_to(ROOT).with_suffix("").parts
         if parts[0] == "ablations":
-            found[parts[1]] |= {name.split(".")[1] for name in imports(path) if name.startswith("ablations.")} - {
-                parts[1]
-            }
+            found[parts[1]] |= imported_rooms(path) - {parts[1]}
     assert found == ALLOWED
 
 

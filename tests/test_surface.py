@@ -15,6 +15,8 @@ from ablations.config.cell import FIELDS
 from ablations.config.commands import BuildOptions, FieldOptions, RunOptions, TuneOptions
 from ablations.config.declare import Options, declared, read_options
 from ablations.config.experiment import Experiment
+from ablations.config.request import make_tuning
+from ablations.config.search import parse_search
 
 MODELS = [
     model
@@ -71,7 +73,9 @@ def test_an_unknown_argument_is_one_line_with_the_nearest():
         ({"fields": {"seed": 3}}, "--set seed: give seeds as --seeds or --seed"),
         ({"plugins": "mine"}, "plugins=mine: give a list of module names"),
         ({"max_failures": True}, "max_failures=True: must be a valid integer"),
-        ({"fields": 3}, "fields=3: must not be of type int"),
+        ({"fields": 3}, "fields=3: give a mapping of fields to values, or a list of texts FIELD=VALUE"),
+        ({"fields": "lr=1"}, "fields=lr=1: give a mapping of fields to values, or a list of texts FIELD=VALUE"),
+        ({"init": "a,a"}, "init=a,a: give one or several, each once, with commas between them"),
         ({"jobs": "x", "timeout": "soon"}, "jobs=x: give auto or a number from 1 up"),
     ],
 )
@@ -88,6 +92,15 @@ def test_texts_and_python_values_ask_for_the_same():
     assert one.asked == other.asked == {"norm": ["xnorm", "l2"], "lr": [1e-3], "depth": [1, 2]}
     assert one.engine(retry="failed") == other.engine(retry="failed")
     assert one.seeds == other.seeds == [0, 1]
+    assert read_options(RunOptions, {"fields": None}).asked == read_options(RunOptions, {}).asked == {}
+
+
+def test_a_search_keeps_its_sampler_and_seed_unless_others_are_given():
+    search = parse_search("lr=1e-4..1e-2:log", sampler="tpe", seed=3)
+    found = make_tuning(read_options(TuneOptions, {"search": search})).search
+    assert (found.sampler, found.seed) == ("tpe", 3)
+    found = make_tuning(read_options(TuneOptions, {"search": search, "sampler": "sobol", "sampler_seed": 0})).search
+    assert (found.sampler, found.seed) == ("sobol", 0)
 
 
 def test_the_flags_of_the_command_line_end_in_the_same_options():

@@ -115,7 +115,7 @@ def _feature_cfg(features_only: bool, out_indices: int | Sequence[int] | None, d
 
 
 def _register(size: Size) -> None:
-    """Register a size in timm, whose registry holds one function per model with the model's name."""
+    """Register a size in timm, whose registry holds one callable per model; sizes that are None are the model's own."""
     create = functools.partial(_create, size)
     vars(create).update(__module__=__name__, __name__=size.name, __qualname__=size.name)
     vars(create).update(__doc__=f"UFO-ViT, {size.checked}.")

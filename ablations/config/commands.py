@@ -32,7 +32,7 @@ def _read_own(value: Values, info: ValidationInfo) -> list[Any] | None:
 
 
 FieldValues = Annotated[Values, PlainValidator(_read_own)]
-Folder = Annotated[str | Path, reads(Path)]
+Folder = Annotated[str | Path, reads(parsing.folder)]
 
 
 class FieldOptions(Options):
@@ -54,7 +54,7 @@ class FieldOptions(Options):
     precision: Annotated[FieldValues, Option(by_default=field_default("precision"))] = None
     scale: Annotated[FieldValues, Option(by_default=field_default("scale"))] = None
     fields: Annotated[
-        Mapping[str, Values] | Sequence[str],
+        Mapping[str, Values] | Sequence[str] | None,
         reads(read_fields),
         Option(
             "Any other field of list fields; several values, with commas between them, make an axis.",
@@ -74,7 +74,7 @@ class FieldOptions(Options):
     @model_validator(mode="after")
     def _gives_each_field_once(self) -> FieldOptions:
         for name in read_fields(self.fields):
-            if getattr(self, name, None) is not None:
+            if name in self.model_fields_set and getattr(self, name) is not None:
                 raise UsageError(f"--set {name}: it is given already")
         return self
 

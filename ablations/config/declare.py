@@ -163,14 +163,7 @@ def _leaves(annotation: Any) -> Iterator[Any]:
 
 def reads(read: Callable[[Any], Any]) -> PlainValidator:
     """Validate an option by a function that reads text and Python values alike; None is an option that is not given."""
-
-    def validate(value: Any) -> Any:
-        try:
-            return None if value is None else read(value)
-        except TypeError:
-            raise ValueError(f"must not be of type {type(value).__name__}") from None
-
-    return PlainValidator(validate)
+    return PlainValidator(lambda value: None if value is None else read(value))
 
 
 def declared(model: type[Options]) -> list[Declared]:

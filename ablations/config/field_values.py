@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ablations.config.declare import Values
@@ -23,20 +23,30 @@ def read_values(field: str, value: Values) -> list[Any]:
     return check_values(field, list(value) if isinstance(value, Sequence) else [value])
 
 
-def read_fields(given: Mapping[str, Values] | Sequence[str]) -> dict[str, list[Any]]:
-    """Read values of any fields: by field, or texts ``FIELD=VALUE``.
+def read_fields(given: Mapping[str, Values] | Sequence[str] | None) -> dict[str, list[Any]]:
+    """Read values of any fields: by field, or texts ``FIELD=VALUE``; None: no fields.
 
     Raises:
+        ValueError: neither a mapping nor a list of texts.
         UsageError: a text without a value, a field that comes twice, ``seed``, or anything that `read_values` refuses.
     """
     found: dict[str, list[Any]] = {}
-    for field, value in given.items() if isinstance(given, Mapping) else map(_split_setting, given):
+    for field, value in _pairs({} if given is None else given):
         if field in found:
             raise UsageError(f"--set {field}: it is given already")
         if field == "seed":
             raise UsageError("--set seed: give seeds as --seeds or --seed")
         found[field] = read_values(field, value)
     return found
+
+
+def _pairs(given: object) -> Iterable[tuple[str, Values]]:
+    """Give each field with its value."""
+    if isinstance(given, Mapping):
+        return given.items()
+    if isinstance(given, str) or not isinstance(given, Sequence) or not all(isinstance(each, str) for each in given):
+        raise ValueError("give a mapping of fields to values, or a list of texts FIELD=VALUE")
+    return map(_split_setting, given)
 
 
 def _split_setting(text: str) -> tuple[str, str]:

@@ -1,6 +1,7 @@
 """Values of options, read from text or Python values: counts, times, memory, devices, names, numbers.
 
-Each function accepts its own result. Its error says which values are allowed; the caller adds option and value.
+Each function but `sizes` accepts its own result. Its error says which values are allowed; the caller adds option and
+value.
 """
 
 from __future__ import annotations
@@ -76,15 +77,22 @@ def interval(value: Any) -> int | timedelta | None:
 
 
 def names(value: Any) -> tuple[str, ...]:
-    """Read names: a comma list, or a sequence; each once.
+    """Read different names: a comma list, or a sequence.
 
     >>> names("tensorboard, wandb"), names(["wandb"])
     (('tensorboard', 'wandb'), ('wandb',))
     """
-    found = tuple(dict.fromkeys(_parts(value)))
-    if not all(found):
-        raise ValueError("give one or several, with commas between them")
+    found = tuple(_parts(value))
+    if not all(found) or len(set(found)) < len(found):
+        raise ValueError("give one or several, each once, with commas between them")
     return found
+
+
+def folder(value: Any) -> Path:
+    """Read a folder or a file: text or a path."""
+    if not isinstance(value, (str, Path)):
+        raise ValueError("give a path")
+    return Path(value)
 
 
 def folders(value: Any) -> tuple[Path, ...]:
@@ -93,7 +101,7 @@ def folders(value: Any) -> tuple[Path, ...]:
 
 
 def module_names(value: Any) -> tuple[str, ...]:
-    """Read a sequence of modules; one text is no sequence, since files have a list too."""
+    """Read a list of modules; a text is refused, because experiment files take a list."""
     is_list = isinstance(value, Sequence) and not isinstance(value, str)
     if not (is_list and all(isinstance(name, str) for name in value)):
         raise ValueError("give a list of module names")

@@ -107,16 +107,16 @@ def make_request(options: RunOptions | TuneOptions, *, search: Search | None = N
     if loaded.search is not None and search is None:
         file = options.experiment
         raise UsageError(f"{file} is a tuning: run it with python -m ablations tune --experiment {file}")
-    name = _first(options.study, loaded.study)
-    compare = _first(options.compare, loaded.compare) or "norm"
+    name = _first(options.study, loaded.study, default=None)
+    compare = _first(options.compare, loaded.compare, default="norm")
     given = options.asked
     if isinstance(options, RunOptions):
         given |= {} if options.seeds is None else {"seed": parse_seeds(options.seeds)}
     return Request(
         asked={**loaded.asked, **_shortened(options, {**loaded.asked, **given}, compare), **given},
         compare=compare,
-        ref=_first(options.ref, loaded.ref),
-        recipe=_first(options.recipe, loaded.recipe) or "quick",
+        ref=_first(options.ref, loaded.ref, default=None),
+        recipe=_first(options.recipe, loaded.recipe, default="quick"),
         name=f"{name}-smoke" if options.smoke and name else name,
         question=loaded.question,
         claims=loaded.claims,
@@ -139,9 +139,9 @@ def _load(options: RunOptions | TuneOptions) -> Experiment:
     return Experiment() if options.experiment is None else load_experiment(options.experiment)
 
 
-def _first(*values: Value | None) -> Value | None:
+def _first(*values: Value | None, default: Value) -> Value:
     """Return the first value that is given."""
-    return next((value for value in values if value is not None), None)
+    return next((value for value in values if value is not None), default)
 
 
 def _shortened(
@@ -180,15 +180,16 @@ def make_tuning(options: TuneOptions) -> Tuning:
         UsageError: nothing is searched, a seed of the winners is a trial's, or as for `make_request`.
     """
     loaded = _load(options)
-    ranges = loaded.search if options.search is None else options.search
+    ranges = _first(options.search, loaded.search, default=None)
     if ranges is None:
         raise UsageError(f"a tuning needs a search: give --search {EXAMPLE}, or only lr")
+    found = read_search(ranges)
     search = Search(
-        ranges=read_search(ranges).ranges,
-        sampler=_first(options.sampler, loaded.sampler) or "sobol",
-        seed=_first(options.sampler_seed, loaded.sampler_seed) or 0,
+        ranges=found.ranges,
+        sampler=_first(options.sampler, loaded.sampler, default=found.sampler),
+        seed=_first(options.sampler_seed, loaded.sampler_seed, default=found.seed),
     )
-    seeds = parse_confirmed(_first(options.confirm, loaded.confirm, 0))
+    seeds = parse_confirmed(_first(options.confirm, loaded.confirm, default=0))
     if options.smoke and options.confirm is None:
         seeds = seeds[:SMOKE_TRIALS]
     if late := [seed for seed in seeds if seed >= FIRST_TRIAL_SEED]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ablations.config.errors import UsageError
-from ablations.config.values import check_values, parse_values
+from ablations.config.values import parse_values
 
 
 def parse_seeds(value: Any) -> list[int]:
@@ -15,12 +15,12 @@ def parse_seeds(value: Any) -> list[int]:
     Raises:
         ValueError: anything else; the message has neither option nor value.
 
-    >>> parse_seeds("3"), parse_seeds("0-2,7"), parse_seeds("5,"), parse_seeds([4, 2])
-    ([0, 1, 2], [0, 1, 2, 7], [5], [2, 4])
+    >>> parse_seeds("3"), parse_seeds("0-2,7"), parse_seeds("5,"), parse_seeds([4, "0-1"])
+    ([0, 1, 2], [0, 1, 2, 7], [5], [0, 1, 4])
     """
     try:
         if isinstance(value, Sequence) and not isinstance(value, str):
-            return sorted(check_values("seed", list(value)))
+            value = ",".join(map(str, value)) + ","
         text = str(value).strip()
         if text.isdecimal() and int(text) == 0:
             raise ValueError("at least one seed is needed; the seed 0 is 0,")

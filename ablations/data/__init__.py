@@ -3,11 +3,10 @@
 from ablations.data.batches import EVAL_BATCH, Batch, EvalBatches, Scale, Split, TrainBatches
 from ablations.data.cache import prepare
 from ablations.data.epoch import EpochBatches, Rank
-from ablations.data.find import DATA_SETS, FOLDERS, OWN_SIZE, find_objects, find_source
+from ablations.data.find import DATA_SETS, OWN_SIZE, find_objects, find_source
 from ablations.data.info import DataInfo
-from ablations.data.load import CellData, time_images
+from ablations.data.load import time_images
 from ablations.data.location import cached
-from ablations.data.objects.source import ObjectSource, prepare_objects
+from ablations.data.objects.source import prepare_objects
 from ablations.data.order import num_batches
-from ablations.data.sources import Source
-from ablations.data.splits import load_splits, split_hash
+from ablations.data.splits import load_splits

@@ -60,20 +60,19 @@ def _write(folder: Path, source: Source, *, streamed: bool) -> None:
     with filled(folder) as scratch:
         if decoded is None:
             assert isinstance(source, ImageTree)
-            labels = {part: files.labels for part, files in source.parts.items()}
             for part, files in source.parts.items():
                 files.save(scratch, part)
+            counts = _cut(scratch, {part: files.labels for part, files in source.parts.items()})
             classes, image_shape = source.classes, (*source.image_side, 3)
             mean, std, notes = _estimate_statistics(source)
         else:
-            labels = {part: own for part, (_, own) in decoded.parts.items()}
             for part, (images, own) in decoded.parts.items():
                 np.save(scratch / f"{part}_images.npy", images)
                 np.save(scratch / f"{part}_labels.npy", own)
+            counts = _cut(scratch, {part: own for part, (_, own) in decoded.parts.items()})
             classes, image_shape = decoded.classes, decoded.parts["train"][0].shape[1:]
             mean, std = _statistics(decoded.parts["train"][0])
             notes = decoded.notes
-        counts = _cut(scratch, labels)
         DataInfo(
             name=source.name,
             fingerprint=source.fingerprint,

@@ -72,7 +72,8 @@ def split_rows(info: DataInfo, *, train_limit: int | None, with_test: bool) -> d
         rows["val"] = torch.arange(info.num_val)
     if train_limit is not None:
         if train_limit > info.num_train:
-            raise UsageError(f"train_limit={train_limit}: must be at most {info.num_train}, the images of {info.name}")
+            limit = f"must be at most {info.num_train}, the training images of {info.name}"
+            raise UsageError(f"train_limit={train_limit}: {limit}")
         order = torch.randperm(info.num_train, generator=keyed_generator(SPLIT_SEED, "train_limit"))
         rows["train"] = rows["train"][order[:train_limit].sort().values]
     return {name: (part, rows[name]) for name, part in parts.items()}

@@ -43,7 +43,7 @@ def logged(path: Path) -> Iterator[None]:
 
 
 def redirect_output(path: Path) -> None:
-    """Append this worker process's stdout and stderr to a file, for the rest of its life.
+    """Append this worker process's stdout and stderr to a file, until the next call.
 
     A crash (a signal such as SIGSEGV) and `DUMP_SIGNAL` append the stack trace.
     """

@@ -6,7 +6,6 @@ import logging
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -96,17 +95,18 @@ class CellModule(pl.LightningModule, ABC):
         fused = trainer.precision != "16-mixed" and trainer.strategy.root_device.type != "mps"
         optimizer = build_optimizer(self.net, lr=optim.lr, weight_decay=optim.weight_decay, fused=fused)
         is_cosine = optim.schedule == COSINE
-        share = partial(
-            lr_share,
-            num_steps=optim.epochs * steps,
-            num_warmup_steps=optim.warmup_epochs * steps + optim.warmup_steps,
-            min_share=optim.min_lr_share,
-            warmup_share=optim.warmup_lr_share,
-            decay_steps=None if is_cosine else [int(epoch) * steps for epoch in optim.schedule.split(JOINT)],
-        )
+        decay_steps = None if is_cosine else [int(epoch) * steps for epoch in optim.schedule.split(JOINT)]
         schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: share(step)
-        )  # checkpoints would hold a partial
+            optimizer,
+            lambda step: lr_share(
+                step,
+                num_steps=optim.epochs * steps,
+                num_warmup_steps=optim.warmup_epochs * steps + optim.warmup_steps,
+                min_share=optim.min_lr_share,
+                warmup_share=optim.warmup_lr_share,
+                decay_steps=decay_steps,
+            ),
+        )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def configure_gradient_clipping(

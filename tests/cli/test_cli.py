@@ -369,7 +369,17 @@ def test_the_version_names_package_torch_and_python(cli):
 def test_an_experiment_file_gives_all_of_it_and_flags_win(cli, tmp_path):
     path = tmp_path / "e.yaml"
     path.write_text("study: mine\nquestion: Which?\nnorm: [xnorm, none]\nseeds: 5\nlr: 1e-3\nepochs: 9\nlpi: off\n")
-    args = ("run", "--experiment", path, "--epochs", 2, "--dry-run", "--json", "--out", tmp_path)
+    args = (
+        "run",
+        "--experiment",
+        f"{path.parent}/./{path.name}",
+        "--epochs",
+        2,
+        "--dry-run",
+        "--json",
+        "--out",
+        tmp_path,
+    )
     study = json.loads(cli(*args)[1])["study"]
     assert (study["name"], study["question"], study["ref"]) == ("mine", "Which?", "xnorm")
     assert study["axes"] == {"norm": ["xnorm", "none"], "seed": [0, 1, 2, 3, 4]}
@@ -472,6 +482,8 @@ BAD = {
     "more seeds than a range may have": (("--seeds", "99999999999"), "has more than 10,000 values"),
     "more layers than can be built": (("--set", "depth=99999999999"), "depth=99999999999: must"),
     "empty reference": (("--ref", ""), "norm='': must"),
+    "empty recipe": (("--recipe", ""), "recipe"),
+    "empty comparison": (("--compare", ""), "unknown field ''"),
     "empty study": (("--study", ""), "--study : a name has only letters"),
     "plug-in without a name": (("--plugin", ""), "give the module's full name"),
     "seeds": (("--seeds", "x"), "--seeds x: give how many"),
@@ -486,7 +498,7 @@ BAD = {
     "patch": (("--set", "patch=3"), "not a multiple of the patch, 3 px"),
     "patch and image": (("--set", "patch=16"), "8 x 8 px are not a multiple of the patch, 16 px"),
     "heads": (("--set", "num_heads=5"), "not divisible by 5 heads"),
-    "device": (("--device", "tpu"), "--device tpu: unknown device; give auto, cpu"),
+    "device": (("--device", "tpu"), "device tpu: unknown; give auto, cpu"),
     "missing device": (("--device", "cuda:77"), "torch finds no such device on this machine"),
     "precision": (("--precision", "16-mixed", "--device", "cpu"), "16-mixed needs a GPU"),
     "option": (("--nrom", "l2"), "--nrom"),
@@ -510,8 +522,9 @@ BAD = {
         ("--checkpoint-every", "often"),
         "--checkpoint-every often: give a number of epochs, or time",
     ),
-    "weights": (("--save-weights", "best"), "'best' is not one of 'none', 'last'"),
+    "weights": (("--save-weights", "best"), "--save-weights best: must be 'none' or 'last'"),
     "logger": (("--log", "mlflow"), "unknown logger 'mlflow'"),
+    "classifiers twice": (("--init", "a,a"), "--init a,a: give one or several, each once"),
     "device and devices": (("--device", "cpu", "--devices", "0"), "give --device or --devices, not both"),
     "jobs of a GPU on a CPU": (("--jobs-per-gpu", "2", "--device", "cpu"), "--jobs-per-gpu 2 is for CUDA; on cpu give"),
     "GPUs": (("--devices", "0,0"), "torch finds no such device on this machine"),
@@ -708,7 +721,7 @@ def test_clean_leaves_what_is_being_run(cli, finished_study, tmp_path):
     out = cli("clean", tmp_path / "norm-digits", "--dry-run")[1]
     assert str(lease.folder) not in out
     assert "decoded data" not in out  # which the cell may yet load
-    assert "1 cells are running, and are left unchanged" in out
+    assert "left unchanged, since they are running: 1 cell" in out
 
 
 @pytest.mark.process

@@ -225,14 +225,16 @@ def test_an_experiment_that_is_none_is_refused(tmp_path, monkeypatch, given, mes
 
 def test_an_experiment_takes_text_numbers_and_lists(tmp_path):
     path = tmp_path / "e.yaml"
-    path.write_text("norm: xnorm,none\nlr: [1e-3, 0.002]\nclass_attention: null\nlpi: off\nepochs: 3\nseeds: 0-1\n")
+    path.write_text(
+        "norm: xnorm,none\nlr: [1e-3, 0.002]\nclass_attention: null\nlpi: off\nepochs: 3\nseeds: [0-1, 7]\n"
+    )
     assert load_experiment(path).asked == {
         "norm": ["xnorm", "none"],
         "lr": [0.001, 0.002],
         "class_attention": [None],
         "lpi": [False],
         "epochs": [3],
-        "seed": [0, 1],
+        "seed": [0, 1, 7],
     }
 
 

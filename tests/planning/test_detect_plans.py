@@ -73,7 +73,7 @@ def coco(tmp_path: Path, cache: Path) -> Path:
         (["--task", "detect", "--recipe", "1x"], "the warm-up takes 500 steps, but the learning rate decays after 496"),
         (["--task", "detect", "--set", "warmup_steps=100000"], "but training ends after 1000: shorten the warm-up"),
         (["--task", "detect", "--set", "train_sides=4 8"], "train_sides=4 8: must"),
-        (["--task", "detect", "--init", ""], "--init '': give one or several, with commas between them"),
+        (["--task", "detect", "--init", ""], "--init '': give one or several, each once, with commas between them"),
         (["--task", "detect", "--init", ".", "--scale", "matched"], "--init and --scale matched: trained weights have"),
     ],
 )

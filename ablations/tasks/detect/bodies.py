@@ -93,7 +93,8 @@ def _timm_body(name: str, timm: ModuleType, in_chans: int, drop_path: float, see
             net.eval()(torch.zeros(1, in_chans, *PROBE_SIZE))
     except (TypeError, AssertionError, RuntimeError, ValueError, AttributeError) as error:  # timm's nets differ here
         reason = str(error).splitlines()[0]
-        raise ValueError(f"timm's {name} lacks the maps that a detector needs, for any image size: {reason}") from error
+        problem = f"timm's {name} has no maps for images of any size, as a detector needs"
+        raise ValueError(f"{problem}: {reason}") from error
     check_drop_path(net, name, drop_path)
     order = [wanted.index(tap) for tap in taps]
     widths, strides = list(net.feature_info.channels()), list(net.feature_info.reduction())
