@@ -103,7 +103,7 @@ def _warn(results: StudyResults, *, stacklevel: int) -> None:
     messages = list(results.problems)
     if num_missing := len(results.missing):
         total = num_missing + len(results.cells)
-        messages.insert(0, f"{results.name}: {num_missing} of {total} cells have no readable result")
+        messages.insert(0, f"{results.name}: cells without a readable result: {num_missing} of {total}")
     for message in messages:
         warnings.warn(message, IncompleteStudyWarning, stacklevel=stacklevel)
 

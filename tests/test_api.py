@@ -88,7 +88,7 @@ def test_a_complete_study_loads_in_silence_and_an_incomplete_one_with_a_warning(
         warnings.simplefilter("error")
         results = ablations.load(make_study(tmp_path, name="whole"), ref="l2")
     assert results.reference == "l2"
-    with pytest.warns(ablations.IncompleteStudyWarning, match="1 of 12 cells have no readable result") as caught:
+    with pytest.warns(ablations.IncompleteStudyWarning, match="cells without a readable result: 1 of 12") as caught:
         ablations.load(make_study(tmp_path, name="part", missing=[("l2", 0)]))
     assert caught[0].filename == __file__  # where it was called from
 

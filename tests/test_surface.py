@@ -69,8 +69,8 @@ def test_an_unknown_argument_is_one_line_with_the_nearest():
     [
         ({"timeout": "soon"}, "timeout=soon: give 90s, 30m or 2h"),
         ({"retry": "some"}, "retry=some: must be 'failed', 'oom', 'all' or 'none'"),
-        ({"lr": 0.1, "fields": {"lr": 0.2}}, "--set lr: it is given already"),
-        ({"fields": {"seed": 3}}, "--set seed: give seeds as --seeds or --seed"),
+        ({"lr": 0.1, "fields": {"lr": 0.2}}, "lr is given twice"),
+        ({"fields": {"seed": 3}}, "seed is not set as a field: give seeds"),
         ({"plugins": "mine"}, "plugins=mine: give a list of module names"),
         ({"max_failures": True}, "max_failures=True: must be a valid integer"),
         ({"fields": 3}, "fields=3: give a mapping of fields to values, or a list of texts FIELD=VALUE"),

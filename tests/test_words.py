@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -23,6 +24,9 @@ def texts() -> dict[str, str]:
     files = [path for folder in ("ablations", "ufo", "docs") for path in (ROOT / folder).rglob("*.[pm][yd]")]
     found = {str(path.relative_to(ROOT)): path.read_text() for path in [*files, ROOT / "README.md"]}
     found["CHANGELOG.md"] = (ROOT / "CHANGELOG.md").read_text().partition("\n## 0.1.0")[0]
+    for path in (ROOT / "notebooks").glob("*.ipynb"):
+        cells = json.loads(path.read_text())["cells"]
+        found[path.name] = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
     before, _, words = CONTRIBUTING.partition("| word | meaning | not |")
     return found | {"CONTRIBUTING.md": before + words.partition("\n\n")[2]}
 

@@ -14,7 +14,7 @@ from ufo.sizes import SIZES
 
 MATCHED_CAVEAT = (
     "Matched scale: a fixed gain at each attention layer, set on the first training batch, gives every arm's output "
-    "the RMS that xnorm's has at the start; training may part them again."
+    "the RMS of xnorm's output at the start; training may separate them again."
 )
 
 SHARED_PARTS = (
@@ -58,9 +58,9 @@ def unshared(study: Study) -> list[str]:
         nets_differ = study.compare in ("change", "model") or FIELDS[study.compare].traits.one_change
         return [SHARED_PARTS] if nets_differ and len(study.arms) > 1 else []
     lines = [
-        f"{', '.join(foreign)}: pairs of different nets share order, augmentation and split of the images; initial "
-        "weights cannot be shared, each net draws its own from the seed, and so it does its drop path"
+        f"{', '.join(foreign)}: pairs of different nets share order, augmentation and split of the images, but not "
+        "initial weights and drop path, which each net draws from the seed itself"
     ]
     if len(foreign) < len(models):
-        lines.append(f"the normaliser, {', '.join(study.axes['norm'])}, and the patch are those of UFO-ViT alone")
+        lines.append(f"the normaliser, {', '.join(study.axes['norm'])}, and the patch apply to UFO-ViT alone")
     return lines

@@ -29,6 +29,7 @@ from ablations.analysis import (
     wilson_interval,
 )
 from ablations.config.claim import Claim, ordered_pairs
+from ablations.config.values import plural
 
 Verdict = Literal["supported", "contradicted", "undecided"]
 
@@ -101,8 +102,8 @@ def judge(cases: Sequence[Case]) -> pd.DataFrame:
         One row per claim and condition: `claim`, `source`, `post_hoc`, `condition`, `verdict`, `evidence` in words;
         `num_pairs`, the fewest of several comparisons; `detectable_pct`, the difference (or distance from a margin)
         detectable with 80 % power at the observed spread, the largest of several comparisons; `seeds_for_margin`, the
-        seeds that decide an undecided claim with 80 % power. These follow from the claim's margin (0.5 points if it has
-        none) and the observed spread, never from the observed difference; missing if the study already has that many.
+        seeds that decide an undecided claim with 80 % power, from its margin (0.5 points if it has none) and the
+        observed spread, never from the observed difference; missing if the study already has that many.
     """
     ordered = [[Comparison((a,), (b,)) for a, b in ordered_pairs(case.claims, case.arms)] for case in cases]
     tables = [compare(case.cells, comparisons) for case, comparisons in zip(cases, ordered, strict=True)]
@@ -162,7 +163,7 @@ def _pairs_text(cells: pd.DataFrame, arms: Sequence[str], own: pd.DataFrame) -> 
     num_seeds = cells.loc[cells["arm"].isin(arms), "seed"].nunique()
     counts = {
         "left out": num_seeds - len(own),
-        "with a score by chance": int(own["has_chance"].sum()),
+        "with a chance score": int(own["has_chance"].sum()),
         "of a stale cell and a fresh one": int(own["is_mixed"].sum()),
     }
     return ", ".join([f"{len(own)} pairs", *(f"{count} {what}" for what, count in counts.items() if count)])
@@ -195,7 +196,7 @@ def _judge_greater(
     num_pairs = min(map(len, own))
     text = "; ".join([*parts, *missing])
     if verdict == "undecided" and not missing and seeds <= num_pairs:
-        text += f"; so many pairs detect {MARGIN_PCT:g} points: the difference is too near zero"
+        text += f"; this number of pairs detects {MARGIN_PCT:g} points: the difference is too near zero"
     return _Finding(verdict, text, num_pairs, detectable, seeds)
 
 
@@ -218,7 +219,7 @@ def _judge_margin(claim: Claim, margin_pct: float, own: pd.DataFrame, counts: st
     text = f"{values.mean():+.2f} points, {counts}; one-sided {how} tests: {tests}"
     detectable, seeds = _power(own, margin_pct, t_detectable_difference, alpha=2 * ALPHA, power=power)
     if verdict == "undecided" and seeds <= len(own):
-        text += f"; so many pairs tell {margin_pct:g} points apart: the difference is too near the margin"
+        text += f"; this number of pairs resolves {margin_pct:g} points: the difference is too near the margin"
     return _Finding(verdict, text, len(own), detectable, seeds)
 
 
@@ -259,7 +260,7 @@ def _judge_trials(arm: str, case: Case) -> _Finding:
     if not len(ended):
         return _Finding("undecided", f"no trial has a result{left}")
     bound = 1 - BOUND_P ** (1 / len(ended))
-    text = f"all {len(ended)} trials diverged"
+    text = f"{plural(len(ended), 'trial')}, all diverged"
     if case.sampler != "sobol":
         return _Finding("undecided", f"{text}, but points by TPE bound no share of the range{left}")
     text += f": at most {100 * bound:.0f} % of the searched range trains, with 95 % confidence"
@@ -273,7 +274,7 @@ def _judge_cost(own: pd.DataFrame) -> _Finding:
     rows = exponents.to_dict("records")
     parts = [f"{row['quantity']} ~ N^{row['exponent']:.2f} [{row['low']:.2f}, {row['high']:.2f}]" for row in rows]
     is_sure = {row["quantity"]: row["quantity"] != "time_s" or row["rounds"] > 1 for row in rows}
-    parts += [f"{quantity} has one whole round" for quantity, sure in is_sure.items() if not sure]
+    parts += [f"{quantity} has only one complete round" for quantity, sure in is_sure.items() if not sure]
     absent = [quantity for quantity in COSTS if quantity not in is_sure]
     parts += [f"{quantity} is not measured" for quantity in absent]
     verdict: Verdict = "undecided"

@@ -71,11 +71,6 @@ class Results:
         self.problems += tuple(problem for stratum in strata for problem in _problems_of_trials(stratum))
         self.caveats = tuple(dict.fromkeys(caveat for stratum in strata for caveat in stratum.caveats))
 
-    def __repr__(self) -> str:
-        """Return the size of the results and their main attributes."""
-        ended, missing = len(self.cells), len(self.missing)
-        return f"<Results of {self.name}: {ended} cells, {missing} missing; .summary(), .paired(), .claims, .plot>"
-
     @property
     def name(self) -> str:
         """Names of the studies, joined."""
@@ -237,15 +232,15 @@ class Results:
         if len(set(names)) < len(names):
             same = f"two of these studies have the same name: {', '.join(names)}"
             raise UsageError(f"{same}; change `name` in one study.yaml")
+        if len({study.task for study in self.studies}) > 1:
+            raise UsageError("classification and detection have different metrics; report these studies one by one")
+        if len({study.is_tuning for study in self.studies}) > 1:
+            raise UsageError("a tuning is reported by itself; the report of its winners includes its trials")
         arms = list(dict.fromkeys(arm for study in self.studies for arm in study.arm_names))
         if asked is not None:
             if asked not in arms:
                 raise UsageError(f"unknown arm '{asked}'. Valid: {', '.join(arms)}")
             return asked
-        if len({study.task for study in self.studies}) > 1:
-            raise UsageError("classification and detection have different metrics; report these studies one by one")
-        if len({study.is_tuning for study in self.studies}) > 1:
-            raise UsageError("a tuning is reported by itself; the report of its winners includes its trials")
         references = sorted({study.ref for study in self.studies if study.ref is not None})
         if len(references) > 1:
             raise UsageError(f"these studies have different references: {', '.join(references)}; choose one with --ref")

@@ -90,7 +90,8 @@ def bench_models(bench: ModelBench, *, on_row: Callable[[ModelRow], None]) -> li
         on_row: Callback, called with each measurement.
 
     Raises:
-        UsageError: A model is unknown, or does not support an image size.
+        UnknownNameError: A model of UFO-ViT or a normaliser is unknown.
+        UsageError: Another model is unknown, or a model does not support an image size.
     """
     for model in bench.models:
         check_model(model, bench.task)

@@ -65,7 +65,7 @@ def main() -> None:
 def _usage_line(error: Exception) -> str | None:
     """Return the one line of an error that the user made; None where the error is ours."""
     if hasattr(error, "format_message"):  # the option parser's own errors
-        return " ".join(str(error.format_message()).replace("Value error, ", "").split())
+        return " ".join(str(error.format_message()).split())
     from ablations.config import UsageError
     from ufo.registry import UnknownNameError
 

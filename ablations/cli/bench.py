@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 bench = typer.Typer(help="Measure time and memory.", no_args_is_help=True)
 app.add_typer(bench, name="bench")
 
-Least = Annotated[int, Field(ge=1)]
+AtLeastOne = Annotated[int, Field(ge=1)]
 Names = Annotated[Sequence[str], reads(parsing.names)]
 
 
@@ -46,8 +46,8 @@ def group() -> None:
 class HarnessOptions(CsvOption, JsonOption):
     """Options of ``bench harness``."""
 
-    rounds: Annotated[Least, Option("Rounds; each contender is timed once in each.")] = 5
-    fresh_cells: Annotated[Least, Option("Cells of a round that are each run in a new process.")] = 4
+    rounds: Annotated[AtLeastOne, Option("Rounds; each contender is timed once in each.")] = 5
+    fresh_cells: Annotated[AtLeastOne, Option("Cells of a round that are each run in a new process.")] = 4
 
 
 @command(bench, HarnessOptions)
@@ -122,9 +122,9 @@ class LoaderOptions(JsonOption):
 
     data: Annotated[str | None, Option("Folder of images.", "800 generated JPEGs")] = None
     workers: Annotated[Sequence[int], reads(parsing.numbers), Option("Numbers of workers.")] = (0, 1, 2)
-    rounds: Annotated[Least, Option("Rounds; everything is timed once in each.")] = 5
-    image_size: Annotated[Least, Option("Pixels of the crops' sides.")] = 224
-    batch_size: Annotated[Least, Option("Images of a batch.")] = 64
+    rounds: Annotated[AtLeastOne, Option("Rounds; everything is timed once in each.")] = 5
+    image_size: Annotated[AtLeastOne, Option("Pixels of the crops' sides.")] = 224
+    batch_size: Annotated[AtLeastOne, Option("Images of a batch.")] = 64
     images: Annotated[int | None, Field(ge=1), Option("Images of a measurement.", "all")] = None
 
 
@@ -161,10 +161,10 @@ class AttentionOptions(DeviceOption, CsvOption, JsonOption):
     tokens: Annotated[
         Sequence[int], reads(lambda value: parsing.numbers(value, least=1)), Option("Numbers of tokens.")
     ] = (196, 784, 1024, 3136, 4096, 16384)
-    heads: Annotated[Least, Option("Attention heads.")] = 8
-    head_dim: Annotated[Least, Option("Width of a head.")] = 16
-    rounds: Annotated[Least, Option("Rounds; everything is timed once in each.")] = 7
-    threads: Annotated[Least, Option("CPU threads.")] = 1
+    heads: Annotated[AtLeastOne, Option("Attention heads.")] = 8
+    head_dim: Annotated[AtLeastOne, Option("Width of a head.")] = 16
+    rounds: Annotated[AtLeastOne, Option("Rounds; everything is timed once in each.")] = 7
+    threads: Annotated[AtLeastOne, Option("CPU threads.")] = 1
     figure: Annotated[Folder | None, Option("File of a figure of them, written as .png and .pdf.")] = None
 
 
@@ -228,7 +228,7 @@ class ModelOptions(DeviceOption, CsvOption, JsonOption):
     batch: Annotated[int | None, Field(ge=1), Option("Images of a batch.", "8 of 224 px, fewer if they are larger")] = (
         None
     )
-    rounds: Annotated[Least, Option("Rounds; everything is timed once in each.")] = 5
+    rounds: Annotated[AtLeastOne, Option("Rounds; everything is timed once in each.")] = 5
     threads: Annotated[int | None, Field(ge=1), Option("CPU threads.", "all cores")] = None
     inference_only: Annotated[bool, Option("Time no training steps.")] = False
     compiled: Annotated[bool, Option("Use torch.compile.", flag="--compile")] = False

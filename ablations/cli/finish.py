@@ -11,6 +11,7 @@ from rich.console import Console
 
 from ablations.cli.app import INTERRUPTED, NO_OUTCOME, SOME_FAILED
 from ablations.cli.printing import print_lines, print_table
+from ablations.config.values import plural
 
 
 def finish(
@@ -47,8 +48,9 @@ def finish(
     if main.rows:
         print_table(console, results.name, main.head, main.marked_rows)
     folder, num_figures = made.files[0].parent, sum(file.suffix == ".pdf" for file in made.files)
-    beside = "results.csv, curves.csv, probes.csv, checklist.md, tables/, figures/"
-    where = [f"{made.files[-1]}: the report, with {num_figures} figures", f"beside it in {folder}: {beside}"]
+    names = [file.name for file in made.files if file.parent == folder and file.suffix in (".csv", ".md")]
+    beside = f"{', '.join(names)}, tables/, figures/"
+    where = [f"{made.files[-1]}: the report, with {plural(num_figures, 'figure')}", f"beside it in {folder}: {beside}"]
     claims = [
         f"{row['verdict']}{' at ' * bool(row['condition'])}{row['condition']}: {row['claim']}"
         for row in results.claims.to_dict("records")

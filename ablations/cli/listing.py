@@ -46,7 +46,7 @@ def norms() -> TextTable:
 
 
 def contrasts() -> TextTable:
-    """List the contrasts: pairs of arms whose difference isolates one property."""
+    """List the contrasts: pairs of arms that differ in one thing."""
     return ["difference", "isolates"], [[f"{c.arm} - {c.minus}", c.isolates] for c in CONTRASTS]
 
 

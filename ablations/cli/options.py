@@ -8,9 +8,10 @@ from typing import Annotated, Any
 
 from pydantic import model_validator
 
-from ablations.config import UsageError
+from ablations.config import UsageError, parsing
 from ablations.config.commands import DevicesOption, Folder, SeedOptions
 from ablations.config.declare import Option, Options, reads
+from ablations.config.errors import shown
 from ablations.config.values import parse_values
 
 
@@ -30,6 +31,7 @@ class DryRunOption(Options):
 
 Device = Annotated[
     str | None,
+    reads(parsing.device),
     Option("One device: auto (the first GPU, otherwise the CPU), cpu, cuda, cuda:N or mps.", "auto", metavar="DEVICE"),
 ]
 
@@ -52,7 +54,10 @@ class DeviceFlags(DevicesOption):
             return given
         if "devices" in given:
             raise UsageError("give --device or --devices, not both")
-        return {**given, "devices": [given["device"]]}
+        try:
+            return {**given, "devices": [parsing.device(given["device"])]}
+        except ValueError as error:
+            raise UsageError(f"--device {shown(given['device'])}: {error}") from None
 
 
 class SeedFlags(SeedOptions):

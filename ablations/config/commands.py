@@ -75,7 +75,7 @@ class FieldOptions(Options):
     def _gives_each_field_once(self) -> FieldOptions:
         for name in read_fields(self.fields):
             if name in self.model_fields_set and getattr(self, name) is not None:
-                raise UsageError(f"--set {name}: it is given already")
+                raise UsageError(f"{name} is given twice")
         return self
 
 

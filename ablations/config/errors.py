@@ -27,6 +27,11 @@ class Interrupted(BaseException):
     """
 
 
+def one_line(error: BaseException) -> str:
+    """Return an error's message with its lines joined."""
+    return " ".join(str(error).split())
+
+
 def first_error(error: ValidationError, *, groups: tuple[str, ...] = ()) -> str:
     """Format a validation error as one line: field, value, reason.
 

@@ -14,7 +14,7 @@ from ablations.config.cell import FIELDS
 from ablations.config.claim import Claim, parse_claims
 from ablations.config.commands import PluginOption, SearchOptions, SeedOptions, StudyOptions
 from ablations.config.declare import Option, read_options
-from ablations.config.errors import UsageError
+from ablations.config.errors import UsageError, one_line
 from ablations.config.field_values import read_values
 from ablations.config.seeds import parse_seeds
 from ufo.registry import unknown_name
@@ -111,7 +111,7 @@ def load_experiment(given: str | Path) -> Experiment:
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"experiment file {given} cannot be read: {error}") from error
     except yaml.YAMLError as error:
-        raise UsageError(f"experiment file {path} is not YAML: {' '.join(str(error).split())}") from error
+        raise UsageError(f"experiment file {path} is not YAML: {one_line(error)}") from error
     if not isinstance(content, dict):
         raise UsageError(f"experiment file {path} has no keys")
     try:

@@ -33,9 +33,9 @@ def read_fields(given: Mapping[str, Values] | Sequence[str] | None) -> dict[str,
     found: dict[str, list[Any]] = {}
     for field, value in _pairs({} if given is None else given):
         if field in found:
-            raise UsageError(f"--set {field}: it is given already")
+            raise UsageError(f"{field} is given twice")
         if field == "seed":
-            raise UsageError("--set seed: give seeds as --seeds or --seed")
+            raise UsageError("seed is not set as a field: give seeds")
         found[field] = read_values(field, value)
     return found
 

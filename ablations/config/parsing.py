@@ -120,6 +120,18 @@ def devices(value: Any) -> tuple[str, ...]:
     return tuple(f"cuda:{int(name)}" if name.isdecimal() else name for name in found)
 
 
+def device(value: Any) -> str:
+    """Read one device.
+
+    >>> device("cpu"), device("1")
+    ('cpu', 'cuda:1')
+    """
+    first, *others = devices(value)
+    if others:
+        raise ValueError("give one device")
+    return first
+
+
 def shard(value: Any) -> tuple[int, int]:
     """Read a part of the cells: its number, from 1, and the number of parts.
 

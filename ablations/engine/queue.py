@@ -8,6 +8,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from ablations.config import CellConfig, Study
+from ablations.config.values import plural
 from ablations.engine.failures import Failures
 from ablations.engine.watcher import Watcher
 from ablations.store import CellRecord, Lease, Store, cell_name
@@ -63,7 +64,7 @@ class Queue:
         num_held = len(self._held)
         if num_held and is_idle and num_held != self._num_announced:
             self._num_announced = num_held
-            self.watcher.note(f"waiting for {num_held} cell{'s' * (num_held > 1)} of other runners")
+            self.watcher.note(f"waiting for {plural(num_held, 'cell')} of other runners")
         return None
 
     def claim(self, cell: CellConfig) -> Lease | None:

@@ -35,7 +35,7 @@ def paired_differences(pairs: pd.DataFrame, axes: Axes) -> Axes:
 
 
 def contrasts(pairs: pd.DataFrame, axes: Axes) -> Axes:
-    """Draw contrasts, differences of arms that differ in one factor, in the style of `paired_differences`.
+    """Draw contrasts, differences of arms that differ in one thing, in the style of `paired_differences`.
 
     Args:
         pairs: one condition's rows of `analysis.paired`, one per contrast and seed, with `label`, the row's name.
@@ -64,7 +64,7 @@ def _draw(pairs: pd.DataFrame, axes: Axes) -> Axes:
         draw_row(row, values, heights[own.index], by_chance, own.iloc[0], axes)
     label_rows(axes, list(pairs.drop_duplicates("comparison")["label"]))
     axes.grid(axis="x", linewidth=0.4, alpha=0.5)
-    handles = row_handles("with a score by chance" if pairs["has_chance"].any() else None)
+    handles = row_handles("with a chance score" if pairs["has_chance"].any() else None)
     legend_above(axes, side="right", num_columns=3, handles=handles)
     tests = pairs.groupby("comparison", sort=False).agg(
         n=("seed", "size"), mixed=("is_mixed", "sum"), p=("p_holm", "first"), bold=("supported", "first")

@@ -31,7 +31,8 @@ def draw_arms(
         along: column of the horizontal axis.
         axes: axes to draw into.
         opacity: opacity of a run; one with a single value is a dot.
-        has_bands: whether a mean has its 95 % t interval, which undercovers with a run of kind nan or exploded.
+        has_bands: whether a mean has its 95 % t interval; it is left out with a run of kind nan or exploded, since it
+            then undercovers.
 
     Returns:
         Number of runs per arm, in words.

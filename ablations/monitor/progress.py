@@ -91,7 +91,7 @@ class LiveBoard(Lines):
         self, console: Console, study: Study, *, total: int, show: str, store: Store, board: Board, draw: Draw
     ) -> None:
         super().__init__(console, study, total=total, show=show)
-        self.store, self.board, self._draw = store, board, draw
+        self.store, self.board, self._show = store, board, draw
         self._drawn = 0.0
 
     def done(self, cell: CellConfig, outcome: Mapping[str, Any], *, ours: bool, remark: str) -> None:
@@ -110,7 +110,7 @@ class LiveBoard(Lines):
     def draw(self) -> None:
         """Draw the board with the cells that run now."""
         self.board.update_running(self.store)
-        self._draw(self.board)
+        self._show(self.board)
 
 
 def _redraws(console: Console) -> bool:

@@ -15,7 +15,7 @@ from ablations.config.options import LOGGERS, EngineOptions
 from ablations.config.packages import require_package
 from ablations.config.request import Request
 from ablations.config.types import COSINE, JOINT
-from ablations.config.values import value_name
+from ablations.config.values import plural, value_name
 from ablations.data import DataInfo
 from ablations.planning.estimate import num_steps
 from ablations.store import Store
@@ -61,7 +61,7 @@ def check_access(store: Store) -> None:
         (store.folder / "study.yaml").exists()
     except OSError as error:
         raise UsageError(f"{store.folder} cannot be read: {error.strerror}; give another --out") from error
-    above = next(path for path in (store.folder, *store.folder.absolute().parents) if path.exists())
+    above = store.nearest_folder
     if not above.is_dir() or not os.access(above, os.W_OK):
         reason = "is not a folder" if not above.is_dir() else "is not writable"
         raise UsageError(f"{store.folder} cannot be written: {above} {reason}; give another --out")
@@ -83,7 +83,9 @@ def check_sizes(cells: list[CellConfig], infos: Mapping[str, DataInfo]) -> None:
         info = infos[cell.images.data_fingerprint]
         limit, batch_size = cell.images.train_limit, cell.optimisation.batch_size
         if limit is not None and limit > info.num_train:
-            raise UsageError(f"train_limit={limit}: must be at most {info.num_train}, the images of {info.name}")
+            raise UsageError(
+                f"train_limit={limit}: must be at most {info.num_train}, the training images of {info.name}"
+            )
         if batch_size > (limit or info.num_train):
             raise UsageError(f"batch_size={batch_size}: must be at most {limit or info.num_train}, the training images")
 
@@ -99,7 +101,9 @@ def check_schedules(cells: list[CellConfig], infos: Mapping[str, DataInfo]) -> N
         first = min(total, decays[0] * per_epoch) if decays else total
         if (decays or optim.warmup_steps) and warmup >= first:
             what = "the learning rate decays" if first < total else "training ends"
-            raise UsageError(f"the warm-up takes {warmup} steps, but {what} after {first}: shorten the warm-up")
+            raise UsageError(
+                f"the warm-up takes {plural(warmup, 'step')}, but {what} after {first}: shorten the warm-up"
+            )
 
 
 def check_builds(todo: list[CellConfig], infos: Mapping[str, DataInfo], *, weights: Mapping[str, str]) -> list[str]:

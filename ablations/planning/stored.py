@@ -37,8 +37,9 @@ class Stored:
         return sum(record.has_result for record in self.records.values())
 
     def values_taken(self, request: Request) -> dict[str, list[Any]]:
-        """Return the axes of the stored study that a request leaves out, and so takes from it.
+        """Return the axes of the stored study that a request leaves out, where they differ from the request's defaults.
 
+        There are none if the request compares another field.
         Data sets must be given again, since a study does not hold the location of a folder.
         """
         if self.study is None or self.study.compare != request.compare:
@@ -55,7 +56,11 @@ class Stored:
 
 
 def read_stored(store: Store) -> Stored:
-    """Read a study's folder, repair what a killed runner left behind, and import the study's plug-ins."""
+    """Read a study's folder, repair what a killed runner left behind, and import the study's plug-ins.
+
+    Raises:
+        UsageError: A record or study.yaml cannot be read, or a plug-in cannot be imported.
+    """
     study_text = store.study_text
     if store.exists:
         store.repair()

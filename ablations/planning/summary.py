@@ -27,8 +27,8 @@ TIMING_S = 10.0
 NUM_FILES, DISK_BLOCK = 8, 4096
 """Number of files of a cell, and block size of a disk in bytes."""
 
-DETECTION_BYTES = 650
-"""Bytes of an object found in a photograph of COCO, with its mask (8 images, 106 objects); half for small images."""
+DETECTION_BYTES = 170
+"""Bytes of an object found in a photograph of COCO, with its mask, compressed; half for small images."""
 
 
 def describe_plan(plan: Plan) -> list[str]:
@@ -58,7 +58,7 @@ def describe_plan(plan: Plan) -> list[str]:
         if number and not can_decide(num_seeds, number):
             lines.append(
                 f"{plural(num_seeds, 'seed')} cannot reach significance in {plural(number, what)}, "
-                f"whatever the results: give at least {seeds_needed(number)}"
+                f"whatever the results: give at least {plural(seeds_needed(number), 'seed')}"
             )
     unasked = {arm: None for claim in study.claims for arm in claim.arms if arm not in study.arm_names}
     if unasked:
@@ -136,7 +136,8 @@ def _cell_seconds(plan: Plan) -> tuple[list[float], str]:
     source = "from the finished cells" if not num_timed else "from a few steps of the first"
     if num_timed and any(cell.run.compile for cell in plan.todo):
         source += ", uncompiled"
-    untimed = f", {len(plan.todo) - len(seconds)} others assumed alike" if len(seconds) < len(plan.todo) else ""
+    num_untimed = len(plan.todo) - len(seconds)
+    untimed = f", {plural(num_untimed, 'other cell')} assumed alike" if num_untimed else ""
     return seconds, source + untimed if seconds else why
 
 
@@ -152,7 +153,7 @@ def _step_kind(cell: CellConfig) -> tuple[Any, ...]:
 
 
 def _disk_warning(plan: Plan) -> list[str]:
-    above = next(path for path in (plan.store.folder, *plan.store.folder.absolute().parents) if path.exists())
+    above = plan.store.nearest_folder
     free_mib = shutil.disk_usage(above).free / 2**20
     return [f"only {free_mib:.1f} MiB are free in {above}"] if free_mib < _disk_mib(plan) else []
 
@@ -162,8 +163,10 @@ def _disk_mib(plan: Plan) -> float:
 
 
 def _disk_bytes(cell: CellConfig, info: DataInfo) -> int:
-    """Estimate the bytes of a cell's folder in disk blocks: one for each test image, or its detections; rows of each
-    epoch; records."""
+    """Estimate the disk space of a cell's folder, in bytes.
+
+    It has a byte for each test image, or its detections; rows of each epoch; records; half a block lost by each file.
+    """
     depth = 0 if is_foreign(cell.net.model) else apply_change(cell).net.depth or SIZES[cell.net.model].depth
     tested = info.num_test * (cell.detection.most_found * DETECTION_BYTES if cell.task == "detect" else 1)
     return tested + cell.optimisation.epochs * (150 + 200 * depth) + 8192 + NUM_FILES * DISK_BLOCK // 2

@@ -11,7 +11,7 @@ import pandas as pd
 from ablations.analysis.results import Results
 from ablations.config import Study
 from ablations.config.cell import FIELDS
-from ablations.config.values import value_name
+from ablations.config.values import plural, value_name
 from ablations.report.notes import pairing_text, tuned_notes
 
 MEASURED = {
@@ -89,7 +89,7 @@ def held_fixed(study: Study) -> str:
 def command(study: Study, folder: Path, *, num_trials: int = 0) -> str:
     """Return the complete command that runs a study again: nothing is left to defaults, which may change.
 
-    A study does not store the paths of image folders, nor fields that each of several data sets has its own value of.
+    It names no folder of images, whose path a study does not store, nor what each of several data sets decides.
 
     Args:
         study: Study to run again.
@@ -159,7 +159,7 @@ def _distinct(values: pd.Series[Any]) -> str:
     counts = values.value_counts()
     if len(counts) < 2:
         return str(counts.index[0]) if len(counts) else "unknown"
-    return "; ".join(f"{value} ({count} cells)" for value, count in counts.items())
+    return "; ".join(f"{value} ({plural(count, 'cell')})" for value, count in counts.items())
 
 
 def _dirty(revisions: pd.Series[str]) -> str:

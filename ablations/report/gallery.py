@@ -64,15 +64,21 @@ FIGURES: dict[str, Kind] = {
         ("panel", "annotated"),
         after_run=True,
     ),
-    "precision_recall": Kind(precision_recall, "Precision over recall.", OBJECTS, after_run=True),
-    "ap_by_size": Kind(precision_by_size, "AP of small, medium and large objects.", OBJECTS, after_run=True),
+    "precision_recall": Kind(
+        precision_recall, "Precision over recall, of ``box`` or ``mask``.", OBJECTS, after_run=True
+    ),
+    "ap_by_size": Kind(
+        precision_by_size, "AP of small, medium and large objects, of ``box`` or ``mask``.", OBJECTS, after_run=True
+    ),
     "failures": Kind(failures_by_kind, "Outcomes of the cells.", after_run=True),
     "agreement": Kind(agreement, "Share of test images on which two cells differ."),
-    "accuracy_against_cost": Kind(accuracy_against_cost, "Test accuracy against cost.", COST),
-    "ap_against_cost": Kind(accuracy_against_cost, "Mask AP on the test images against cost.", COST),
+    "accuracy_against_cost": Kind(accuracy_against_cost, f"Test accuracy against {' or '.join(COSTS)}.", COST),
+    "ap_against_cost": Kind(accuracy_against_cost, f"Mask AP on the test images against {' or '.join(COSTS)}.", COST),
     "probes_over_depth": Kind(probes_over_depth, "A probe over the layers at the last epoch.", PROBE),
     "probes_over_time": Kind(probes_over_time, "A probe of one layer over the epochs.", PROBE, ("layer", None)),
-    "lr_sensitivity": Kind(lr_sensitivity, "Test accuracy over the learning rate."),
+    "lr_sensitivity": Kind(
+        lr_sensitivity, "Test accuracy over the learning rate; a condition is that of the other axes."
+    ),
     "tuning_sensitivity": Kind(
         trials_over_range, "Validation accuracy of the trials over a searched field.", ("field", "lr"), after_run=True
     ),
@@ -113,7 +119,8 @@ class FigureSpec:
 
     Args:
         name: a key of `FIGURES`.
-        part: probe, quantity or field that distinguishes figures of one name; empty for a single figure.
+        part: probe, quantity, field, image, or box or mask, which distinguishes figures of one name; empty for a single
+            figure.
         condition: name of the condition.
         title: short title.
         frame: data to draw.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ablations.analysis.results import Results
 from ablations.config import UsageError
+from ablations.config.values import plural
 
 if TYPE_CHECKING:
     from ablations.report.plot import Plot
@@ -28,6 +29,11 @@ STYLE = """<style>
 class StudyResults(Results):
     """Results with their main table, figures and trained modules."""
 
+    def __repr__(self) -> str:
+        """Return the size of the results and their main attributes."""
+        cells, missing = plural(len(self.cells), "cell"), len(self.missing)
+        return f"<Results of {self.name}: {cells}, {missing} missing; .summary(), .paired(), .claims, .plot>"
+
     @property
     def plot(self) -> Plot:
         """The figures: `results.plot.test_accuracy()` and others."""
@@ -44,7 +50,8 @@ class StudyResults(Results):
         return tuning_table(self) if self.is_tuning else main_table(self, main_notes(self))
 
     def _repr_html_(self) -> str:
-        return html_table(self.main, title=f"{self.name}: {self.main.title}")
+        main = self.main
+        return html_table(main, title=f"{self.name}: {main.title}")
 
     def module(self, cell: str) -> CellModule:
         """Return a trained cell's LightningModule, in evaluation mode; its weights must have been saved.

@@ -12,6 +12,7 @@ from ablations.analysis import ALPHA, CHANCE_KINDS, MOST_EXACT, coverage
 from ablations.analysis.results import Results
 from ablations.config import Study
 from ablations.config.task import METRICS
+from ablations.config.values import plural
 
 
 def main_notes(results: Results) -> list[str]:
@@ -22,7 +23,7 @@ def main_notes(results: Results) -> list[str]:
     ]
     pairs = table.loc[table["p"].notna()]
     if num_comparisons := len(pairs):
-        family = f"{num_comparisons} comparison{'s' * (num_comparisons > 1)}"
+        family = plural(num_comparisons, "comparison")
         notes.append(
             f"p: {sign_flip_text(pairs['num_pairs'])}, Holm over {family}; in bold or asterisks: p below {ALPHA}"
         )
@@ -67,13 +68,14 @@ def tuned_notes(results: Results) -> list[str]:
         if num_stale := int(results.of_study(results.trials, study)["stale"].sum()):
             notes.append(f"stale trials, which come from another version of the numerics: {num_stale}")
         notes += [
-            f"alarm: on its own seeds {row['arm']} comes to {row['confirmed_pct']:.2f} % on validation, where its "
+            f"alarm: on its own seeds {row['arm']} scores {row['confirmed_pct']:.2f} % on validation, where its "
             f"winning trial had {row['best_pct']:.2f} %: a lucky trial, or one at the edge of what trains"
             for row in own[own["is_short"]].to_dict("records")
         ]
         lost = own.loc[own["num_diverged"] + own["num_failed"] == own["num_trials"], "arm"]
         if len(lost):
-            notes.append(f"every trial of {', '.join(lost)} diverged or failed: its best is the one that came furthest")
+            best = "the best of such an arm is the one that trained longest"
+            notes.append(f"every trial of {', '.join(lost)} diverged or failed: {best}")
     return notes
 
 
@@ -86,12 +88,12 @@ def points_text(study: Study, tuned: pd.DataFrame) -> str:
     """
     assert study.search is not None, "nothing was tuned"
     counts = sorted({int(n) for n in tuned["num_trials"] - tuned["num_failed"]})
-    budget = f"{counts[0]} trials" if len(counts) == 1 else f"{counts[0]} to {counts[-1]} trials, no equal budget,"
+    budget = plural(counts[0], "trial") if len(counts) == 1 else f"{counts[0]} to {counts[-1]} trials, no equal budget,"
     how = f"at the same points (scrambled Sobol, seed {study.search.seed})"
     if study.search.sampler == "tpe":
         how = (
-            "at points of its own after the first (TPE), so that the arms are not compared at the same, shares and "
-            "sensitivities are of points that follow from results, and nothing is to be expected of fewer,"
+            "at points that TPE chose from the arm's own results after the first, so that arms are not compared at the "
+            "same points, shares and sensitivities depend on results, and fewer trials have no expected best,"
         )
     return (
         f"tuning: {budget} of every arm {how} of {study.search}; each winner is the trial of the highest validation "
@@ -144,7 +146,7 @@ def detectable_text(points: pd.Series[float]) -> str:
     }
     for why, n in counts.items():
         if n:
-            parts.append(why if n == len(points) else f"{why} (in {n} comparison{'s' * (n > 1)})")
+            parts.append(why if n == len(points) else f"{why} (in {plural(n, 'comparison')})")
     return what + "; ".join(parts)
 
 
@@ -160,7 +162,7 @@ def looks(results: Results, table: pd.DataFrame | None) -> list[str]:
         if not study.num_looks:
             continue
         note = (
-            f"{study.name} was extended {study.num_looks} time{'s' * (study.num_looks > 1)} after results could be "
+            f"{study.name} was extended {plural(study.num_looks, 'time')} after results could be "
             "seen; p are not adjusted for these looks"
         )
         if table is not None:
@@ -193,7 +195,7 @@ def pairing_text(results: Results) -> str:
     return (
         f"{said}; scores of a pair correlate by {low if low == high else f'{low} to {high}'}, "
         f"with a 95 % interval above 0 in {num_above} of {len(known)} comparisons"
-        + (f" (pairs with a score by chance left out: {by_chance})" if by_chance else "")
+        + (f" (pairs with a chance score left out: {by_chance})" if by_chance else "")
     )
 
 

@@ -24,25 +24,9 @@ class Plot:
     def __init__(self, results: Results) -> None:
         self._results = results
 
-    def __dir__(self) -> list[str]:
-        return [*super().__dir__(), *FIGURES]
-
     def __getattr__(self, name: str) -> Callable[..., Axes]:
-        """Return the method that draws a figure."""
-        if name not in FIGURES:
-            raise AttributeError(f"no figure '{name}'; there are {', '.join(FIGURES)}")
-        kind = FIGURES[name]
-        signature = _signature(kind)
-
-        def draw(*args: object, **kwargs: object) -> Axes:
-            given = signature.bind(*args, **kwargs)
-            given.apply_defaults()
-            part, panel = (given.arguments[each[0]] if each else "" for each in (kind.part, kind.panel))
-            return self._draw(name, part, given.arguments["condition"], given.arguments["axes"], panel=panel)
-
-        draw.__name__, draw.__doc__ = name, kind.help
-        draw.__signature__ = signature  # type: ignore[attr-defined]
-        return draw
+        """Name the figures if there is none of this name."""
+        raise AttributeError(f"no figure '{name}'; there are {', '.join(FIGURES)}")
 
     def _draw(self, name: str, part: str, condition: str | None, axes: Axes | None, *, panel: str = "") -> Axes:
         """Draw one figure.
@@ -75,10 +59,30 @@ def _new_axes(figure: FigureSpec) -> Axes:
     return plt.figure(figsize=figure.size, layout="constrained").add_subplot()
 
 
+def _method(name: str, kind: Kind) -> Callable[..., Axes]:
+    """Return the method that draws a figure."""
+    signature = _signature(kind)
+
+    def draw(self: Plot, *args: object, **kwargs: object) -> Axes:
+        given = signature.bind(self, *args, **kwargs)
+        given.apply_defaults()
+        part, panel = (given.arguments[each[0]] if each else "" for each in (kind.part, kind.panel))
+        return self._draw(name, part, given.arguments["condition"], given.arguments["axes"], panel=panel)
+
+    draw.__name__, draw.__qualname__, draw.__doc__ = name, f"Plot.{name}", kind.help
+    draw.__signature__ = signature  # type: ignore[attr-defined]
+    return draw
+
+
 def _signature(kind: Kind) -> Signature:
     """Return a method's arguments: those without a default first."""
     selecting = sorted(filter(None, (kind.part, kind.panel)), key=lambda each: each[1] is not None)
     either = Parameter.POSITIONAL_OR_KEYWORD
-    parameters = [Parameter(n, either, default=Parameter.empty if d is None else d) for n, d in selecting]
+    parameters = [Parameter("self", either)]
+    parameters += [Parameter(n, either, default=Parameter.empty if d is None else d) for n, d in selecting]
     parameters.append(Parameter("condition", either, default=None))
     return Signature([*parameters, Parameter("axes", Parameter.KEYWORD_ONLY, default=None)], return_annotation=Axes)
+
+
+for _name, _kind in FIGURES.items():
+    setattr(Plot, _name, _method(_name, _kind))

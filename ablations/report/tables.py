@@ -11,6 +11,7 @@ from ablations.analysis import LINEAR, STABLE_OVER
 from ablations.analysis.results import Results
 from ablations.config.claim import TRIAL_KINDS
 from ablations.config.task import AVERAGE_PRECISIONS
+from ablations.config.values import plural
 from ablations.report.notes import detectable_text, looks, sign_flip_text, tuned_notes
 from ablations.report.text import TextTable, interval, number, p_text, printable
 
@@ -115,7 +116,7 @@ def success_table(results: Results) -> TextTable:
 
 
 def contrasts_table(results: Results) -> TextTable:
-    """Return the contrasts: differences of arms that differ in one factor."""
+    """Return the contrasts: differences of arms that differ in one thing."""
 
     def write(row: pd.Series) -> Row:
         return {
@@ -129,13 +130,13 @@ def contrasts_table(results: Results) -> TextTable:
 
     table = results.contrasts
     tested = table[table["p"].notna()]
-    family = f"the {len(tested)} contrasts of this table"
+    family = f"the {plural(len(tested), 'contrast')} of this table"
     notes = [f"p: {sign_flip_text(tested['num_pairs'])}, Holm over {family}; in bold: below 0.05"]
     notes += [detectable_text(tested["detectable_pct"]), *looks(results, table)]
     notes += ["each arm at its own tuned values, which may differ too"] if results.searched else []
     counts = {
         "pairs left out, since a cell of them failed or is missing": "num_pairs_left_out",
-        "pairs with a score by chance, whose mean carries no interval": "num_pairs_chance",
+        "pairs with a chance score, whose mean carries no interval": "num_pairs_chance",
         "pairs of a stale cell and a fresh one": "num_pairs_mixed",
     }
     sums = {what: int(table[column].sum()) for what, column in counts.items()}
@@ -196,7 +197,7 @@ def pairing_table(results: Results) -> TextTable:
         "over the paired one: below 1, pairing has cost seeds",
     ]
     by_chance = results.pairing["num_pairs"].sum() - results.pairing["num_pairs_without_chance"].sum()
-    notes += [f"pairs with a score by chance, left out of both: {by_chance:.0f}"] if by_chance else []
+    notes += [f"pairs with a chance score, left out of both: {by_chance:.0f}"] if by_chance else []
     return _table("pairing", "What the pairing bought", results.pairing, write, notes=notes)
 
 

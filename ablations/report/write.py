@@ -37,7 +37,7 @@ class Report:
 
 
 def write_report(results: StudyResults, folder: Path, *, full: bool) -> Report:
-    """Write results.csv, curves.csv, probes.csv, tables, figures and report.html.
+    """Write DataFrames as CSV, tables, figures, checklist.md and report.html.
 
     Concurrent reports of one study are safe: each file is complete, and the last report's version remains.
 

@@ -187,7 +187,7 @@ def _curves(record: CellRecord, problems: list[str]) -> pd.DataFrame:
         is_next = pd.to_numeric(read["epoch"], errors="coerce") == np.arange(len(read)) + 1
         read = read[((read["batches"].astype(str) == trained) & is_next).cummin()]
         if len(read) != num_epochs:
-            problems.append(f"{record.folder.name}: metrics.csv: {len(read)} of {num_epochs} epochs are complete")
+            problems.append(f"{record.folder.name}: metrics.csv: complete epochs: {len(read)} of {num_epochs}")
         wide = read
     values = {column: _numbers(wide[column], record, "metrics.csv", problems) for column in metrics}
     numbers = pd.DataFrame({"epoch": np.arange(len(wide)) + 1, **values})
@@ -213,7 +213,7 @@ def _probes(record: CellRecord, problems: list[str]) -> pd.DataFrame:
     counts = epochs[epochs % 1 == 0].value_counts().sort_index()
     whole = counts[(counts == counts.max()).cummin()].index
     if len(whole) != num_epochs:
-        problems.append(f"{record.folder.name}: probes.csv: {len(whole)} of {num_epochs} epochs are complete")
+        problems.append(f"{record.folder.name}: probes.csv: complete epochs: {len(whole)} of {num_epochs}")
     kept = read[epochs.isin(whole)]
     value = _numbers(kept["value"], record, "probes.csv", problems)
     names = {name: kept[name].map(sys.intern) for name in ("layer", "probe")}  # one string object for all rows
@@ -224,7 +224,7 @@ def _numbers(column: pd.Series[Any], record: CellRecord, name: str, problems: li
     """Convert a column of text to numbers; report values that are neither numbers nor empty."""
     values = pd.to_numeric(column, errors="coerce")
     if num_bad := int((values.isna() & ~column.astype(str).str.lower().isin(["nan", ""])).sum()):
-        problems.append(f"{record.folder.name}: {name} has {num_bad} values of {column.name} that are not numbers")
+        problems.append(f"{record.folder.name}: {name}: values of {column.name} that are not numbers: {num_bad}")
     return values
 
 

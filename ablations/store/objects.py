@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from ablations.config.errors import one_line
 from ablations.store.records import CellRecord
 
 PRECISION = ("kind", "iou", "recall", "precision")
@@ -37,7 +38,7 @@ def read_precision(cells: pd.DataFrame, records: Sequence[CellRecord], problems:
         try:
             part = pd.read_csv(path)[list(PRECISION)].rename(columns={"kind": "kind_of_ap"})
         except (OSError, ValueError, KeyError) as error:
-            problems.append(f"{record.folder.name}: precision.csv cannot be read: {' '.join(str(error).split())}")
+            problems.append(f"{record.folder.name}: precision.csv cannot be read: {one_line(error)}")
             continue
         parts.append(part.assign(cell=record.config.id))
     columns = ["cell", "kind_of_ap", *PRECISION[1:]]
@@ -65,7 +66,7 @@ def read_examples(cells: pd.DataFrame, records: Sequence[CellRecord], problems: 
             found = _read_json(plain if plain.exists() and not packed.exists() else packed)
             rows += [{"cell": record.config.id, **row} for row in _objects(record, truth, found)]
         except (ValueError, KeyError, TypeError) as error:
-            problems.append(f"{record.folder.name}: its examples cannot be read: {' '.join(str(error).split())}")
+            problems.append(f"{record.folder.name}: its examples cannot be read: {one_line(error)}")
     read = pd.DataFrame(rows, columns=list(EXAMPLES))
     return cells[list(KEYS)].merge(read, on="cell", validate="one_to_many")
 

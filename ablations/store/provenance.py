@@ -115,7 +115,8 @@ def _hash_files(files: list[tuple[str, Path]]) -> str:
 def _git() -> dict[str, Any] | None:
     """Return the revision and whether tracked files differ from it; None outside a checkout of this project.
 
-    Only files of the code count, since a run may write tracked results.
+    Only files of the code count, since a run may write tracked results. An environment that lies in the checkout of
+    another project would record that project's revision.
     """
 
     def ask(*arguments: str) -> str:

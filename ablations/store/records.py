@@ -20,7 +20,7 @@ from pydantic import ValidationError
 
 from ablations.config import CellConfig, Study, UsageError
 from ablations.config.cell import GROUPS
-from ablations.config.errors import first_error
+from ablations.config.errors import first_error, one_line
 from ablations.config.task import score_column
 from ablations.store.files import sync, write_json, write_text
 from ablations.store.leases import LEASE, OPENING, REPLACED, Lease, LeaseLost, Leases, remove_tree, rename, tidy
@@ -66,6 +66,11 @@ class Store:
         self.leases = Leases(self.cells / ".partial")
 
     @property
+    def nearest_folder(self) -> Path:
+        """The folder, or its nearest ancestor that exists."""
+        return next(path for path in (self.folder, *self.folder.absolute().parents) if path.exists())
+
+    @property
     def exists(self) -> bool:
         """Whether the folder holds a study."""
         return (self.folder / "study.yaml").is_file()
@@ -86,7 +91,7 @@ class Store:
         except ValidationError as error:
             raise UsageError(f"{path} is not a valid study: {first_error(error)}") from error
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise UsageError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
+            raise UsageError(f"{path} cannot be read: {one_line(error)}") from error
 
     @property
     def study_text(self) -> str:
@@ -293,7 +298,7 @@ def _read_record(folder: Path) -> CellRecord:
     except ValidationError as error:
         raise _unreadable(folder, f"config.json: {first_error(error, groups=tuple(GROUPS))}") from error
     except (OSError, ValueError, RecursionError) as error:
-        raise _unreadable(folder, " ".join(str(error).split())) from error
+        raise _unreadable(folder, one_line(error)) from error
     if not isinstance(outcome, dict) or outcome.get("format") != RECORD_FORMAT:
         have = outcome.get("format") if isinstance(outcome, dict) else None
         raise _unreadable(folder, f"outcome.json has format {have}, not {RECORD_FORMAT}")

@@ -238,7 +238,7 @@ def test_the_seeds_that_are_needed_do_not_depend_on_the_order_of_the_arms():
 def test_evidence_counts_what_is_left_out_and_what_is_mixed():
     frame = cells(xnorm=BASE, l2=["oom", "nan", *shifted(-2)[2:]])
     frame.loc[(frame["arm"] == "l2") & (frame["seed"] > 4), "stale"] = True
-    counts = "7 pairs, 1 left out, 1 with a score by chance, 3 of a stale cell and a fresh one"
+    counts = "7 pairs, 1 left out, 1 with a chance score, 3 of a stale cell and a fresh one"
     for claim in (
         Claim(kind="worse_by", arm="l2", than="xnorm", margin_pct=1),
         Claim(kind="greater_than", arm="l2", than="xnorm"),
@@ -263,7 +263,7 @@ def test_equivalence_into_which_chance_has_entered_is_not_tested():
         ("quantity == 'multiply_adds'", "undecided", "time_s is not measured"),
         ("quantity == 'time_s'", "undecided", "multiply_adds is not measured"),
         ("quantity == 'multiply_adds' or tokens == 256", "undecided", "time_s is not measured"),
-        ("round == 0", "undecided", "time_s has one whole round"),
+        ("round == 0", "undecided", "time_s has only one complete round"),
         ("round < 4", "supported", "time_s ~ N^"),
     ],
 )
@@ -345,12 +345,12 @@ def judged_by(own: pd.DataFrame, sampler: str | None = "sobol") -> pd.Series:
 @pytest.mark.parametrize(
     ("outcomes", "expected", "evidence"),
     [
-        ("x" * 16, "supported", "all 16 trials diverged: at most 17 % of the searched range trains"),
+        ("x" * 16, "supported", "16 trials, all diverged: at most 17 % of the searched range trains"),
         ("x" * 14, "supported", "at most 19 %"),
         ("x" * 13, "undecided", "at most 21 %"),
         ("x" * 15 + ".", "contradicted", "1 of 16 trials train, at lr 0.1 to 0.1"),
         ("..." + "x" * 13, "contradicted", "3 of 16 trials train, at lr 0.0001 to 0.000251"),
-        ("x" * 14 + "ff", "supported", "all 14 trials diverged.*; 2 failed and are left out"),
+        ("x" * 14 + "ff", "supported", "14 trials, all diverged.*; 2 failed and are left out"),
         ("ff", "undecided", "no trial has a result; 2 failed"),
     ],
 )

@@ -33,7 +33,7 @@ def test_a_run_ends_with_table_figures_and_exit_code_0(cli, tmp_path):
     code, out, err = cli("run", "--norm", "xnorm,l2", "--seeds", 2, *QUICK, "--out", tmp_path)
     assert code == 0, err
     assert "4 cells: 4 missing; 4 to run on cpu" in out
-    assert "2 seeds cannot reach significance in 1 comparison, whatever the results: give at least 6" in out
+    assert "2 seeds cannot reach significance in 1 comparison, whatever the results: give at least 6 seeds" in out
     for arm in ("xnorm seed 0: ok", "l2 seed 0: ok", "xnorm seed 1: ok", "l2 seed 1: ok"):
         assert arm in out
     folder = tmp_path / "norm-digits"
@@ -53,7 +53,7 @@ def test_a_plan_says_where_its_contrasts_cannot_be_decided(cli, tmp_path):
     """Six comparisons take 8 seeds; the eight contrasts of these arms take 9."""
     norms = "xnorm,xnorm_fixed,xnorm_value,l2,single_l2,single_l2_kv,rmsnorm"
     _, out, _ = cli("run", "--norm", norms, "--seeds", 8, *QUICK, "--out", tmp_path, "--dry-run")
-    assert "8 seeds cannot reach significance in 8 contrasts, whatever the results: give at least 9" in out
+    assert "8 seeds cannot reach significance in 8 contrasts, whatever the results: give at least 9 seeds" in out
     assert "comparisons, whatever" not in out
 
 
@@ -469,7 +469,7 @@ BAD = {
     "data set": (("--data", "digit"), "unknown data set 'digit', did you mean 'digits'?"),
     "field": (("--set", "epoch=3"), "unknown field 'epoch', did you mean 'epochs'?"),
     "field without a value": (("--set", "lpi"), "write FIELD=VALUE"),
-    "field twice": (("--lr", "1", "--set", "lr=2"), "--set lr: it is given already"),
+    "field twice": (("--lr", "1", "--set", "lr=2"), "lr is given twice"),
     "several values of seed": (("--seed", "1,2"), "--seed 1,2: give one; several as --seeds 1,2"),
     "superscript jobs": (("--jobs", "\N{SUPERSCRIPT TWO}"), "give auto or a number"),
     "module that is no plug-in": (("--plugin", "json"), "--plugin json: it registers no normaliser"),
@@ -499,6 +499,8 @@ BAD = {
     "patch and image": (("--set", "patch=16"), "8 x 8 px are not a multiple of the patch, 16 px"),
     "heads": (("--set", "num_heads=5"), "not divisible by 5 heads"),
     "device": (("--device", "tpu"), "device tpu: unknown; give auto, cpu"),
+    "empty device": (("--device", ""), "--device '': give auto, cpu, cuda"),
+    "two devices in place of one": (("--device", "0,1"), "--device 0,1: give one device"),
     "missing device": (("--device", "cuda:77"), "torch finds no such device on this machine"),
     "precision": (("--precision", "16-mixed", "--device", "cpu"), "16-mixed needs a GPU"),
     "option": (("--nrom", "l2"), "--nrom"),

@@ -1,5 +1,6 @@
 """The figures of whole studies: each on its page, true to its frame, and the same in any company."""
 
+import inspect
 import math
 import time
 from dataclasses import dataclass, replace
@@ -30,6 +31,7 @@ from ablations.figures.probes import probes_over_depth, probes_over_time
 from ablations.report.drawing import draw_panels, write_figures
 from ablations.report.gallery import FIGURES, FigureSpec, all_figures, core_figures
 from ablations.report.notebook import StudyResults
+from ablations.report.plot import Plot
 from ufo.norms import NORMS
 
 TEN = (
@@ -258,7 +260,7 @@ def test_a_pair_with_a_chance_score_is_a_cross_and_its_mean_has_no_interval():
     assert not any(len(line.get_xdata()) for line in axes.lines if line.get_alpha() == 0.6)  # no dot under a cross
     (bar,) = axes.containers
     assert not any(np.isfinite(segment).any() for segment in bar.lines[2][0].get_segments())
-    assert "with a score by chance" in [text.get_text() for text in axes.get_legend().get_texts()]
+    assert "with a chance score" in [text.get_text() for text in axes.get_legend().get_texts()]
 
 
 def test_contrasts_say_what_each_isolates():
@@ -441,3 +443,16 @@ def test_agreement_frames_what_the_seed_does_and_names_its_unit():
     assert "same seed (n = 8)" in axes.get_title(loc="left")
     nothing = one.frame.assign(disagreement_pct=math.nan)
     assert texts(agreement(nothing, Figure().subplots())) == ["no two runs to compare"]
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_figure_is_a_method_with_help(name):
+    method = getattr(Plot, name)
+    assert inspect.getdoc(method) == FIGURES[name].help
+    selecting = [each[0] for each in (FIGURES[name].part, FIGURES[name].panel) if each]
+    assert {*inspect.signature(method).parameters} == {"self", *selecting, "condition", "axes"}
+
+
+def test_an_unknown_figure_is_named_with_those_that_there_are(tmp_path):
+    with pytest.raises(AttributeError, match="no figure 'heat'; there are test_accuracy, paired_differences"):
+        read_results([make_study(tmp_path)]).plot.heat()

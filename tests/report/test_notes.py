@@ -87,7 +87,7 @@ def test_contrasts_say_what_could_be_detected_and_what_is_left_out(tmp_path):
         r"80 % power at these spreads: \d+\.\d\d points; not known: chance scores .* \(in 1 comparison\)", text
     )
     assert "pairs left out, since a cell of them failed or is missing: 2" in text
-    assert "pairs with a score by chance, whose mean carries no interval: 1" in text
+    assert "pairs with a chance score, whose mean carries no interval: 1" in text
 
 
 @pytest.mark.process
@@ -125,8 +125,8 @@ def test_where_the_reference_has_no_cell_is_said(tmp_path):
 def test_pairs_with_a_score_by_chance_are_left_out_of_the_correlation_and_that_is_said(tmp_path):
     folder = make_study(tmp_path, norms=("xnorm", "l2"), seeds=8, stories={("l2", 0): "nan", ("l2", 1): "nan"})
     report = make_report([folder], full=False)
-    assert "pairs with a score by chance, left out of both: 2" in notes_of(folder, "pairing")
-    assert any("(pairs with a score by chance left out: 2)" in note for note in report.main.notes)
+    assert "pairs with a chance score, left out of both: 2" in notes_of(folder, "pairing")
+    assert any("(pairs with a chance score left out: 2)" in note for note in report.main.notes)
     assert report.results.pairing["num_pairs_without_chance"].tolist() == [6]
 
 

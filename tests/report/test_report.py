@@ -193,7 +193,7 @@ def test_an_unfinished_study_says_what_is_missing(tmp_path):
     assert re.search(r"Unfinished. +No readable result of xnorm \(seeds 3\); l2 \(seeds 1, 3\)", page_of(folder).text)
     assert "cells of this study without a readable result: 3" in report.main.notes
     assert report.results.table.set_index("arm")["num_pairs"].to_dict() == {"xnorm": 0, "l2": 2, "single_l2": 3}
-    with pytest.warns(IncompleteStudyWarning, match="3 of 12 cells have no readable result"):
+    with pytest.warns(IncompleteStudyWarning, match="cells without a readable result: 3 of 12"):
         ablations.load(folder)
 
 
@@ -224,7 +224,7 @@ DAMAGE = {
 
 @pytest.mark.process
 @pytest.mark.parametrize("file", DAMAGE)
-@pytest.mark.filterwarnings("ignore:.*have no readable result")
+@pytest.mark.filterwarnings("ignore:.*without a readable result")
 def test_what_is_damaged_is_said_and_the_rest_reported(file, tmp_path):
     folder = make_study(tmp_path, seeds=3)
     (cell,) = (folder / "cells").glob("l2-s1-*")
@@ -372,10 +372,10 @@ def test_costs_of_arms_that_are_numbers_are_theirs(tmp_path):
 @pytest.mark.parametrize(
     ("file", "old", "new", "problem"),
     [
-        ("metrics.csv", "\n2,", "\nx,", "metrics.csv: 1 of 3 epochs are complete"),
-        ("metrics.csv", "\n2,0.004,", "\n2,0.004,junk", "metrics.csv has 1 values of train_loss that are not numbers"),
-        ("probes.csv", "\n2,blocks.0", "\n2.5,blocks.0", "probes.csv: 1 of 3 epochs are complete"),
-        ("probes.csv", "output_rms,", "output_rms,junk", "probes.csv has 9 values of value that are not numbers"),
+        ("metrics.csv", "\n2,", "\nx,", "metrics.csv: complete epochs: 1 of 3"),
+        ("metrics.csv", "\n2,0.004,", "\n2,0.004,junk", "metrics.csv: values of train_loss that are not numbers: 1"),
+        ("probes.csv", "\n2,blocks.0", "\n2.5,blocks.0", "probes.csv: complete epochs: 1 of 3"),
+        ("probes.csv", "output_rms,", "output_rms,junk", "probes.csv: values of value that are not numbers: 9"),
         ("outcome.json", '"ok"', '"fine"', "outcome.json: outcome=fine: must"),
     ],
 )

@@ -50,7 +50,7 @@ def test_nets_of_timm_are_arms_of_one_study(cli, pictures, out):
     code, printed, error = cli(*quick(pictures, out))
     assert code == 0, error
     assert "timm:test_vit, timm:test_resnet: pairs of different nets share order, augmentation and split" in printed
-    assert "the normaliser, xnorm, and the patch are those of UFO-ViT alone" in printed
+    assert "the normaliser, xnorm, and the patch apply to UFO-ViT alone" in printed
     found = cells(out, "model-pictures")
     assert sorted(found) == sorted(
         f"{m}-s{s}" for m in ("ufo_vit_pico", "timm_test_vit", "timm_test_resnet") for s in (0, 1)

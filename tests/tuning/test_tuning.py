@@ -531,10 +531,11 @@ def test_a_study_whose_trials_are_gone_or_unfinished_says_so(tmp_path, cli):
     assert "tuning_" not in (study / "report.html").read_text()
 
 
-def test_trials_stand_beside_no_other_study(tmp_path):
+@pytest.mark.parametrize("ref", [None, "l2"])
+def test_trials_stand_beside_no_other_study(tmp_path, ref):
     tuned, other = make_tuned(tmp_path), make_study(tmp_path, name="other")
     with pytest.raises(UsageError, match="a tuning is reported by itself"):
-        ablations.load(tuned / "tuning", other)
+        ablations.load(tuned / "tuning", other, ref=ref)
 
 
 @pytest.mark.slow
