@@ -176,13 +176,13 @@ def objects(tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
 def test_an_experiment_runs(path, cli, images, objects, tmp_path):
-    """A smoke run; data that would have to be downloaded are replaced by small folders."""
+    """A smoke run; data that would have to be downloaded are replaced by small folders, and their nets are shallow."""
     experiment = load_experiment(path)
     is_here = experiment.asked["data"] == ["digits"]
-    other = () if is_here else ("--data", f"imagefolder:{images}", "--set", "train_limit=64")
+    other = () if is_here else ("--data", f"imagefolder:{images}", "--set", "train_limit=64", "--set", "depth=4")
     if experiment.asked.get("task") == ["detect"]:
-        small = ("train_limit=12", "train_sides=64", "eval_side=64", "longest_side=64", "most_found=5", "proposals=20")
-        other = ("--data", f"coco:{objects}", *(part for field in (*small, "rois=16") for part in ("--set", field)))
+        small = "depth=4 train_limit=12 train_sides=64 eval_side=64 longest_side=64 most_found=5 proposals=20 rois=16"
+        other = ("--data", f"coco:{objects}", *(part for field in small.split() for part in ("--set", field)))
     seeds = ("--seeds", 1) if experiment.search is None else ("--trials", 1, "--confirm", 1)
     code, out, err = cli(verb(experiment), "--experiment", path, "--smoke", *seeds, *other, "--out", tmp_path)
     assert code == 0, out + err

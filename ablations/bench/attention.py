@@ -50,17 +50,17 @@ def bench_attention(
     """Measure inference in float32 for every normaliser and number of tokens, once in each round.
 
     Args:
-        norms: Registry names of the normalisers.
-        tokens: Numbers of tokens N.
-        num_heads: Number of heads h.
-        head_dim: Width d of keys and values.
-        rounds: Number of time measurements; counts and peaks are measured once.
-        num_threads: Number of CPU threads.
-        device: Device to measure on.
-        on_round: Callback, called with the number of each finished round, from 1.
+        norms: registry names of the normalisers.
+        tokens: numbers of tokens N.
+        num_heads: number of heads h.
+        head_dim: width d of keys and values.
+        rounds: number of time measurements; counts and peaks are measured once.
+        num_threads: number of CPU threads.
+        device: device to measure on.
+        on_round: callback, called with the number of each finished round, from 1.
 
     Raises:
-        UnknownNameError: There is no such normaliser.
+        UnknownNameError: there is no such normaliser.
     """
     subjects = [(norm, count) for norm in norms for count in tokens]
     rows = []
@@ -101,9 +101,9 @@ def spread_pct(costs: pd.DataFrame, norm: str, quantity: str) -> float:
     """Return by how many per cent the costliest token exceeds the cheapest, at `FLAT_FROM` tokens or more.
 
     Args:
-        costs: Result of `per_token`.
-        norm: Registry name of a measured normaliser.
-        quantity: Quantity of `AttentionRow`.
+        costs: result of `per_token`.
+        norm: registry name of a measured normaliser.
+        quantity: quantity of `AttentionRow`.
 
     >>> rows = [AttentionRow("xnorm", n, 1, "time_s", 1, value) for n, value in ((1024, 1.0), (4096, 4.4))]
     >>> round(spread_pct(per_token(rows), "xnorm", "time_s"))
@@ -138,8 +138,8 @@ def draw_attention(costs: pd.DataFrame, path: Path) -> list[Path]:
     """Draw time and memory against tokens, as PNG and PDF; return the paths of the files.
 
     Args:
-        costs: Result of `per_token`.
-        path: Path of the files; its extension is replaced.
+        costs: result of `per_token`.
+        path: path of the files; its extension is replaced.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

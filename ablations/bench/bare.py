@@ -35,13 +35,13 @@ class Trained:
     """The result of a cell.
 
     Args:
-        train_loss: Mean training loss of each epoch, nats.
-        val_loss: Validation loss after each epoch, nats.
-        val_accuracy_pct: Validation accuracy after each epoch, per cent.
-        epoch_s: Seconds of each epoch, including validation.
-        test_loss: Test loss at the end, nats.
-        test_accuracy_pct: Test accuracy at the end, per cent.
-        seconds: Seconds from the start of building the net to the end of the test.
+        train_loss: mean training loss of each epoch, nats.
+        val_loss: validation loss after each epoch, nats.
+        val_accuracy_pct: validation accuracy after each epoch, per cent.
+        epoch_s: seconds of each epoch, including validation.
+        test_loss: test loss at the end, nats.
+        test_accuracy_pct: test accuracy at the end, per cent.
+        seconds: seconds from the start of building the net to the end of the test.
     """
 
     train_loss: list[float]
@@ -57,12 +57,12 @@ def train_bare(config: CellConfig, info: DataInfo, *, splits: dict[str, Split]) 
     """Train and test a cell with torch's current number of threads.
 
     Args:
-        config: Configuration of the cell.
-        info: Its data set.
-        splits: Splits ``train``, ``val`` and ``test`` on the CPU, with the cell's ``train_limit`` applied.
+        config: configuration of the cell.
+        info: its data set.
+        splits: splits ``train``, ``val`` and ``test`` on the CPU, with the cell's ``train_limit`` applied.
 
     Raises:
-        ValueError: The cell is not in float32, is compiled, or uses a feature that only the harness has.
+        ValueError: the cell is not in float32, is compiled, or uses a feature that only the harness has.
     """
     run, augmentation, optim = config.run, config.augmentation, config.optimisation
     if run.precision != "32-true" or run.compile:

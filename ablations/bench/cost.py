@@ -46,10 +46,10 @@ def measure_costs(
     An arm that raises is reported and left out; the others are measured.
 
     Args:
-        plan: Plan of a study; its first device is used.
-        rounds: Number of time measurements, 1 or more.
-        on_round: Callback, called with the number of each finished round, from 0.
-        on_failure: Callback, called with a message for each arm that cannot be measured.
+        plan: plan of a study; its first device is used.
+        rounds: number of time measurements, 1 or more.
+        on_round: callback, called with the number of each finished round, from 0.
+        on_failure: callback, called with a message for each arm that cannot be measured.
     """
     device = plan.devices[0]
     measured = []

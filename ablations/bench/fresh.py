@@ -43,9 +43,9 @@ class DigitImages(VisionDataset):  # type: ignore[misc]  # torchvision has no ty
     """A split of scikit-learn's digits as PIL images, in the form of torchvision's MNIST.
 
     Args:
-        images: Images, (n, 8, 8) uint8.
-        labels: Labels, (n,) int64.
-        transform: Function from a PIL image to (1, 8, 8) float32.
+        images: images, (n, 8, 8) uint8.
+        labels: labels, (n,) int64.
+        transform: function from a PIL image to (1, 8, 8) float32.
     """
 
     def __init__(self, images: np.ndarray[Any, Any], labels: np.ndarray[Any, Any], *, transform: Any) -> None:
@@ -64,10 +64,10 @@ class DigitClassifier(pl.LightningModule):
     """UFO-ViT on digits.
 
     Args:
-        norm: Registry name of the normaliser.
-        seed: Seed of the initial weights.
-        epochs: Number of epochs.
-        steps_per_epoch: Number of steps per epoch.
+        norm: registry name of the normaliser.
+        seed: seed of the initial weights.
+        epochs: number of epochs.
+        steps_per_epoch: number of steps per epoch.
     """
 
     def __init__(self, norm: str, *, seed: int, epochs: int, steps_per_epoch: int) -> None:

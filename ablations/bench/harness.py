@@ -44,9 +44,9 @@ class Grid:
     """A grid of cells with the default recipe of digits.
 
     Args:
-        norms: Normalisers, the arms.
-        num_seeds: Number of seeds, from 0 on.
-        epochs: Number of epochs; None: the recipe's.
+        norms: normalisers, the arms.
+        num_seeds: number of seeds, from 0 on.
+        epochs: number of epochs; None: the recipe's.
     """
 
     norms: Sequence[str] = DEFAULT_NORMS
@@ -63,10 +63,10 @@ class Grid:
         """Plan the cells, and decode digits into the cache.
 
         Args:
-            out: An empty folder, which stays empty.
+            out: an empty folder, which stays empty.
 
         Raises:
-            UsageError: A normaliser is unknown, or a number is out of range.
+            UsageError: a normaliser is unknown, or a number is out of range.
         """
         asked: dict[str, list[Any]] = {"norm": list(self.norms), "seed": list(range(self.num_seeds))}
         if self.epochs is not None:
@@ -79,11 +79,11 @@ class Row:
     """One measurement.
 
     Args:
-        round: Number of the round, from 1.
+        round: number of the round, from 1.
         quantity: ``grid``, ``epoch`` or ``cell``.
-        contender: One of `CONTENDERS`.
-        num_cells: Number of trained cells.
-        seconds: Seconds of all these cells; for ``epoch`` of the median epoch.
+        contender: one of `CONTENDERS`.
+        num_cells: number of trained cells.
+        seconds: seconds of all these cells; for ``epoch`` of the median epoch.
     """
 
     round: int
@@ -99,17 +99,17 @@ def bench_harness(
     """Measure every contender in every round; the order reverses from round to round.
 
     Args:
-        rounds: Number of rounds, 1 or more.
-        grid: Grid of cells; None: the command's defaults.
-        fresh_cells: Number of cells of ``fresh`` and ``fresh_x2`` per round; both processes are busy if it is even.
-        on_row: Callback, called with each measurement.
+        rounds: number of rounds, 1 or more.
+        grid: grid of cells; None: the command's defaults.
+        fresh_cells: number of cells of ``fresh`` and ``fresh_x2`` per round; both processes are busy if it is even.
+        on_row: callback, called with each measurement.
 
     Returns:
         One row for each `Row`.
 
     Raises:
-        CommandFailed: A contender failed.
-        UsageError: The cells are invalid.
+        CommandFailed: a contender failed.
+        UsageError: the cells are invalid.
     """
     grid = grid or Grid()
     rows: list[Row] = []

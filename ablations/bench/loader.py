@@ -56,16 +56,16 @@ def bench_loader(
     """Measure the loader and its bound for each number of workers, once in each round.
 
     Args:
-        spec: Folder of images, as on the command line; None: synthetic JPEGs of 500 x 375 px.
-        workers: Numbers of workers to measure.
-        rounds: Number of measurements of each.
-        image_size: Side of the crops, px.
-        batch_size: Number of images per batch.
-        num_images: Number of training images in each measurement; None: all.
-        on_row: Callback, called with each rate.
+        spec: folder of images, as on the command line; None: synthetic JPEGs of 500 x 375 px.
+        workers: numbers of workers to measure.
+        rounds: number of measurements of each.
+        image_size: side of the crops, px.
+        batch_size: number of images per batch.
+        num_images: number of training images in each measurement; None: all.
+        on_row: callback, called with each rate.
 
     Raises:
-        UsageError: The data set does not exist, cannot be streamed, or has fewer images than a batch.
+        UsageError: the data set does not exist, cannot be streamed, or has fewer images than a batch.
     """
     with _synthetic_images() if spec is None else nullcontext() as folder:
         found = find_source(spec or f"imagefolder:{folder}", data_root=Path(), download=False, image_size=image_size)

@@ -52,16 +52,16 @@ class ModelBench:
     """Settings of the benchmark.
 
     Args:
-        models: Names of UFO-ViT's sizes, or of timm's models with their prefix; the first is compared with the others.
-        norms: Normalisers for each UFO-ViT.
-        sizes: Image sizes (height, width), px.
-        batch: Number of images; None: `BASE_BATCH` images of `BASE_PX` or as many pixels, at least one image.
-        rounds: Number of time measurements, after one warm-up round.
-        compiled: Whether to compile the nets with torch.compile.
+        models: names of UFO-ViT's sizes, or of timm's models with their prefix; the first is compared with the others.
+        norms: normalisers for each UFO-ViT.
+        sizes: image sizes (height, width), px.
+        batch: number of images; None: `BASE_BATCH` images of `BASE_PX` or as many pixels, at least one image.
+        rounds: number of time measurements, after one warm-up round.
+        compiled: whether to compile the nets with torch.compile.
         precision: ``32-true`` or ``bf16-mixed``.
-        num_threads: Number of CPU threads.
-        device: Device to measure on.
-        training: Whether to measure training steps too.
+        num_threads: number of CPU threads.
+        device: device to measure on.
+        training: whether to measure training steps too.
         task: ``classify``, or ``detect`` for nets with the feature pyramid of `ufo.detection` and without heads.
     """
 
@@ -86,12 +86,12 @@ def bench_models(bench: ModelBench, *, on_row: Callable[[ModelRow], None]) -> li
     """Measure every net at every size, once in each round; the order reverses from round to round.
 
     Args:
-        bench: Settings of the benchmark.
-        on_row: Callback, called with each measurement.
+        bench: settings of the benchmark.
+        on_row: callback, called with each measurement.
 
     Raises:
-        UnknownNameError: A model of UFO-ViT or a normaliser is unknown.
-        UsageError: Another model is unknown, or a model does not support an image size.
+        UnknownNameError: a model of UFO-ViT or a normaliser is unknown.
+        UsageError: another model is unknown, or a model does not support an image size.
     """
     for model in bench.models:
         check_model(model, bench.task)

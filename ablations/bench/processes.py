@@ -42,12 +42,12 @@ def run_all(commands: Sequence[Sequence[str]], *, at_once: int, logs: Path) -> f
     """Run commands in the source folder; return the seconds from the first start to the last end.
 
     Args:
-        commands: Commands, in start order.
-        at_once: Number of commands that run at once.
-        logs: Folder for their standard output and error, created if missing.
+        commands: commands, in start order.
+        at_once: number of commands that run at once.
+        logs: folder for their standard output and error, created if missing.
 
     Raises:
-        CommandFailed: A command failed; the others are stopped.
+        CommandFailed: a command failed; the others are stopped.
     """
     logs.mkdir(parents=True, exist_ok=True)
     waiting, running = deque(enumerate(commands)), list[_Running]()

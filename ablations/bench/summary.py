@@ -19,7 +19,7 @@ def summarise(rows: pd.DataFrame) -> pd.DataFrame:
     """Return median, lowest and highest over the rounds for each quantity and contender.
 
     Args:
-        rows: Columns ``round``, ``quantity`` (of `UNITS`), ``contender``, ``num_cells`` and ``seconds``.
+        rows: columns ``round``, ``quantity`` (of `UNITS`), ``contender``, ``num_cells`` and ``seconds``.
 
     Returns:
         ``quantity``, ``contender``, ``num_cells`` of a round, ``num_rounds``, ``median``, ``low``, ``high``, ``unit``,
@@ -49,7 +49,7 @@ def ratios(rows: pd.DataFrame) -> pd.DataFrame:
     A machine's speed varies less within a round than between rounds.
 
     Args:
-        rows: Rows as for `summarise`.
+        rows: rows as for `summarise`.
 
     Returns:
         ``quantity``, ``ratio`` (its name), ``value``, ``low``, ``high``. For ``grid`` more is better, else less.
@@ -76,7 +76,7 @@ def describe(rows: pd.DataFrame) -> list[str]:
     """Return lines with the medians of the contenders and the ratios.
 
     Args:
-        rows: Rows as for `summarise`.
+        rows: rows as for `summarise`.
     """
     lines = ["median over the rounds [range]"]
     for line in summarise(rows).itertuples():

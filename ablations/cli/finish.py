@@ -27,11 +27,11 @@ def finish(
     """Rebuild the report, in full or with the figures that a run ends with; print it and return the exit code.
 
     Args:
-        folders: Folders of the studies.
-        console: Console to print to.
-        as_json: Whether to print one JSON object on standard output.
-        code: Exit code of the run.
-        full: Whether to draw every figure.
+        folders: folders of the studies.
+        console: console to print to.
+        as_json: whether to print one JSON object on standard output.
+        code: exit code of the run.
+        full: whether to draw every figure.
         ref: the arm that the others are compared with; None: the studies' own.
         to: folder to write to; None: the study's own.
     """

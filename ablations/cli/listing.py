@@ -29,8 +29,8 @@ def listing(what: str, *, out: Path) -> tuple[str, list[str], list[list[str]]]:
     """Return title, head and rows of a table.
 
     Args:
-        what: Table to return: ``norms``, ``models``, ``data``, ``recipes``, ``fields``, ``experiments`` or ``studies``.
-        out: Folder that holds the studies.
+        what: table to return: ``norms``, ``models``, ``data``, ``recipes``, ``fields``, ``experiments`` or ``studies``.
+        out: folder that holds the studies.
     """
     tables = {"norms": norms, "models": models, "data": data, "recipes": recipes, "fields": fields}
     tables["experiments"] = experiments
@@ -130,7 +130,7 @@ def studies(out: Path) -> TextTable:
     """List the studies in a folder, with the number of cells that have a result.
 
     Raises:
-        UsageError: A folder that does not exist.
+        UsageError: a folder that does not exist.
     """
     if not out.is_dir():
         raise UsageError(f"no folder {out}; give the folder of the studies with --out")

@@ -110,9 +110,9 @@ def _run_steps(steps: Iterator[Step], options: Actions, *, last: tuple[str, ...]
     """Print and run one step after the other, and report the study of the last.
 
     Args:
-        steps: Steps of a run or a tuning; a dry run prints the first and runs none.
-        options: Options of the command.
-        last: Lines to print after the last step.
+        steps: steps of a run or a tuning; a dry run prints the first and runs none.
+        options: options of the command.
+        last: lines to print after the last step.
 
     Returns:
         The exit code.

@@ -94,9 +94,9 @@ class CellField:
     """A field of a cell, with everything that is known of it.
 
     Args:
-        name: Name, the same on the command line, in files and in Python.
-        group: Group that holds it; empty for fields of the cell itself.
-        info: Type, range, default, description and traits.
+        name: name, the same on the command line, in files and in Python.
+        group: group that holds it; empty for fields of the cell itself.
+        info: type, range, default, description and traits.
     """
 
     name: str

@@ -25,7 +25,7 @@ def parse_change(change: str) -> tuple[str, Any]:
     """Parse ``FIELD=VALUE``.
 
     Raises:
-        UsageError: A field that is not part of the net, or a value that it cannot have.
+        UsageError: a field that is not part of the net, or a value that it cannot have.
 
     >>> parse_change("lpi=off")
     ('lpi', False)
@@ -44,7 +44,7 @@ def check_change(config: CellConfig) -> None:
     """Reject a change that has no effect or is not in canonical form, which is the name of its arm.
 
     Raises:
-        UsageError: A value that the cell has already, or a change that cannot be parsed.
+        UsageError: a value that the cell has already, or a change that cannot be parsed.
     """
     net = config.net
     if net.change == NONE:

@@ -30,12 +30,12 @@ class Claim(BaseModel, frozen=True, extra="forbid"):
     """A statement about an arm that results can support or contradict.
 
     Args:
-        kind: Kind of statement, one of `Kind`.
-        arm: Arm that the claim is about.
-        than: Arm that it is compared with; None for kinds that do not compare two arms.
-        margin_pct: Margin in points of accuracy, in (0, 100], for ``worse_by`` and ``equivalent_within``.
-        source: Place of the claim in the literature, or reason to test it.
-        post_hoc: Whether it was added or changed after cells of the study had been run.
+        kind: kind of statement, one of `Kind`.
+        arm: arm that the claim is about.
+        than: arm that it is compared with; None for kinds that do not compare two arms.
+        margin_pct: margin in points of accuracy, in (0, 100], for ``worse_by`` and ``equivalent_within``.
+        source: place of the claim in the literature, or reason to test it.
+        post_hoc: whether it was added or changed after cells of the study had been run.
     """
 
     kind: Kind
@@ -83,7 +83,7 @@ def parse_claims(values: Any) -> tuple[Claim, ...]:
     """Parse the claims of an experiment file.
 
     Raises:
-        UsageError: Not a list of mappings, an unknown key, an invalid value, or a repeated claim.
+        UsageError: not a list of mappings, an unknown key, an invalid value, or a repeated claim.
     """
     if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):
         raise UsageError(f"claims must be a list of claims, each with kind and arm, not {values!r}")
@@ -105,8 +105,8 @@ def ordered_pairs(claims: Iterable[Claim], arms: Iterable[str]) -> list[tuple[st
     """Return each pair of arms whose order is claimed, once and in the direction of its first claim.
 
     Args:
-        claims: Claims of a study.
-        arms: Names of the study's arms.
+        claims: claims of a study.
+        arms: names of the study's arms.
 
     >>> ordered_pairs([Claim(kind="better_than_every_other", arm="b")], ["a", "b", "c"])
     [('b', 'a'), ('b', 'c')]
@@ -128,9 +128,9 @@ def merge_claims(stored: tuple[Claim, ...], asked: tuple[Claim, ...], *, has_new
     """Add claims to a study whose cells have been run, and mark new and changed ones as post hoc.
 
     Args:
-        stored: Claims of the study; all are kept.
-        asked: Claims of the request.
-        has_new_arms: Whether the request adds arms, which changes claims about every other arm.
+        stored: claims of the study; all are kept.
+        asked: claims of the request.
+        has_new_arms: whether the request adds arms, which changes claims about every other arm.
     """
     if has_new_arms:
         changed = {"post_hoc": True}

@@ -18,13 +18,13 @@ def check_task(
     """Reject what does not apply to a study's task.
 
     Args:
-        task: Task of the study.
-        asked: Values of each field that was named.
-        recipe: Values that the recipe gives; naming them again is allowed.
-        searched: Fields of a tuning.
+        task: task of the study.
+        asked: values of each field that was named.
+        recipe: values that the recipe gives; naming them again is allowed.
+        searched: fields of a tuning.
 
     Raises:
-        UsageError: A field, a search, a change or a value that does not apply to the task.
+        UsageError: a field, a search, a change or a value that does not apply to the task.
     """
     for name, values in sorted(asked.items()):
         if not FIELDS[name].applies_to(task) and not _is_plain(FIELDS[name], values, recipe):
@@ -47,10 +47,10 @@ def check_nets(asked: Mapping[str, list[Any]]) -> None:
     A field that every UFO-ViT needs, such as the normaliser, may have one value if UFO-ViT is among the models too.
 
     Args:
-        asked: Values of each field that was named.
+        asked: values of each field that was named.
 
     Raises:
-        UsageError: Such a field, and the fix.
+        UsageError: such a field, and the fix.
     """
     models = asked.get("model", [])
     foreign = [model for model in models if is_foreign(model)]
@@ -73,12 +73,12 @@ def check_effects(asked: Collection[str], cells: Collection[CellConfig], *, reci
     """Reject fields that affect no cell of the study.
 
     Args:
-        asked: Fields that were named.
-        cells: Cells of the study.
-        recipe: Values that the recipe gives; naming them again is allowed.
+        asked: fields that were named.
+        cells: cells of the study.
+        recipe: values that the recipe gives; naming them again is allowed.
 
     Raises:
-        UsageError: Such a field, its value, and what would give it an effect.
+        UsageError: such a field, its value, and what would give it an effect.
     """
     for field in FIELDS.values():
         effect = field.traits.effect

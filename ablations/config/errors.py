@@ -36,8 +36,8 @@ def first_error(error: ValidationError, *, groups: tuple[str, ...] = ()) -> str:
     """Format a validation error as one line: field, value, reason.
 
     Args:
-        error: Validation error.
-        groups: Names of nested models, which are left out of the field's name.
+        error: validation error.
+        groups: names of nested models, which are left out of the field's name.
     """
     first, *_ = errors = error.errors()
     parts = [str(part) for part in first["loc"] if part not in groups]

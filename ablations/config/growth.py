@@ -17,15 +17,15 @@ def extend(stored: Study, asked: Study, *, named: Collection[str], ref: str | No
     """Extend a stored study by the values and claims of a request.
 
     Args:
-        named: Fields that the request names; defaults do not extend an axis.
-        ref: Name of the reference arm; None: the stored one.
-        num_results: Number of the study's cells with a result; above 0, new values count as another look.
+        named: fields that the request names; defaults do not extend an axis.
+        ref: name of the reference arm; None: the stored one.
+        num_results: number of the study's cells with a result; above 0, new values count as another look.
 
     Returns:
         Stored study with the union of the values, and the additions as a line of its history.
 
     Raises:
-        UsageError: A field with another value, which makes it another question; or a reference that is not an arm.
+        UsageError: a field with another value, which makes it another question; or a reference that is not an arm.
     """
     if asked.compare != stored.compare:
         raise _another_question(stored, "compare", stored.compare, [asked.compare])

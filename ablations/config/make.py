@@ -16,7 +16,7 @@ def make_config(values: dict[str, Any]) -> CellConfig:
     """Validate a cell.
 
     Raises:
-        UsageError: A missing field, a value that a field cannot have, or values that contradict each other.
+        UsageError: a missing field, a value that a field cannot have, or values that contradict each other.
     """
     try:
         config = CellConfig(**values)

@@ -26,15 +26,15 @@ class CellOptions:
     """Options of one cell.
 
     Args:
-        checkpoint_every: Epochs between checkpoints, or time, also within an epoch; 0: none; None: at the end of an
+        checkpoint_every: epochs between checkpoints, or time, also within an epoch; 0: none; None: at the end of an
             epoch after a minute, within an epoch after ten.
-        trainer: The lean loop, or Lightning's Trainer; the numbers are the same.
-        save_weights: Whether the last weights are kept as safetensors.
-        loggers: Names of Lightning's loggers to attach.
-        log_folder: Folder of the loggers; its name is the run's, and the name two levels above it the project's.
-        memory_mib: Limit of the memory that the cell allocates, on the device; None: no limit.
-        workers: Number of processes that decode streamed images; 0: the cell's own process decodes.
-        weights: File of the weights that the net starts from; empty: weights drawn from the seed.
+        trainer: the lean loop, or Lightning's Trainer; the numbers are the same.
+        save_weights: whether the last weights are kept as safetensors.
+        loggers: names of Lightning's loggers to attach.
+        log_folder: folder of the loggers; its name is the run's, and the name two levels above it the project's.
+        memory_mib: limit of the memory that the cell allocates, on the device; None: no limit.
+        workers: number of processes that decode streamed images; 0: the cell's own process decodes.
+        weights: file of the weights that the net starts from; empty: weights drawn from the seed.
     """
 
     checkpoint_every: int | timedelta | None = None
@@ -52,14 +52,14 @@ class EngineOptions:
     """Options of a study's cells; those not described here are as in `CellOptions`.
 
     Args:
-        jobs: Number of concurrent cells on a CPU; None: one for each core, at most 8.
-        jobs_per_gpu: Number of concurrent cells on each GPU; None: from the memory of the first cell.
-        timeout_s: Time limit of an attempt in seconds; None: no limit.
-        memory_per_cell_mib: Memory limit of a cell; None: the free memory divided by the concurrent cells.
-        retry: Cells of earlier runs to run again.
-        max_failures: Number of failed cells after which no more are started; None: no limit.
-        workers: Number of decoding processes of a cell; None: the cores that the cells leave unused.
-        weights: Pairs of a normaliser and the file of the weights that its nets start from.
+        jobs: number of concurrent cells on a CPU; None: one for each core, at most 8.
+        jobs_per_gpu: number of concurrent cells on each GPU; None: from the memory of the first cell.
+        timeout_s: time limit of an attempt in seconds; None: no limit.
+        memory_per_cell_mib: memory limit of a cell; None: the free memory divided by the concurrent cells.
+        retry: cells of earlier runs to run again.
+        max_failures: number of failed cells after which no more are started; None: no limit.
+        workers: number of decoding processes of a cell; None: the cores that the cells leave unused.
+        weights: pairs of a normaliser and the file of the weights that its nets start from.
     """
 
     jobs: int | None = None

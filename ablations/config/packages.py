@@ -30,11 +30,11 @@ def require_package(package: str, feature: str) -> None:
     """Check that an optional package is installed, without importing it.
 
     Args:
-        package: Name of the package, a key of `OPTIONAL`.
-        feature: Feature that needs it, as the user wrote it.
+        package: name of the package, a key of `OPTIONAL`.
+        feature: feature that needs it, as the user wrote it.
 
     Raises:
-        UsageError: A missing package, with the command that installs it.
+        UsageError: a missing package, with the command that installs it.
     """
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:  # no origin: a plain folder, such as the one that wandb writes

@@ -103,7 +103,7 @@ def recipe_fields(recipe: str, task: Task = "classify") -> dict[str, Any]:
     """Return the fields that a recipe sets on all data.
 
     Raises:
-        UsageError: An unknown recipe, or one that does not apply to the task.
+        UsageError: an unknown recipe, or one that does not apply to the task.
     """
     if recipe not in RECIPES:
         raise UsageError(str(unknown_name("recipe", recipe, list(RECIPES))))
@@ -127,16 +127,16 @@ def defaults(
     """Return a value for every field of a cell that depends on the data set.
 
     Args:
-        image_side: Shorter side of the images in pixels.
-        flips: Whether a horizontal flip preserves the class of an image.
-        task: Task of the study.
-        recipe: Name of the recipe, one of `RECIPES`.
-        streamed: Whether images are decoded on demand.
-        batch_size: Batch size that the user gave; None: the default.
-        from_weights: Whether a detector's backbone starts from trained weights, whose BatchNorm statistics are kept.
+        image_side: shorter side of the images in pixels.
+        flips: whether a horizontal flip preserves the class of an image.
+        task: task of the study.
+        recipe: name of the recipe, one of `RECIPES`.
+        streamed: whether images are decoded on demand.
+        batch_size: batch size that the user gave; None: the default.
+        from_weights: whether a detector's backbone starts from trained weights, whose BatchNorm statistics are kept.
 
     Raises:
-        UsageError: An unknown recipe, or one that does not apply to the task.
+        UsageError: an unknown recipe, or one that does not apply to the task.
 
     >>> values = defaults(image_side=32, flips=True)
     >>> values["model"], values["patch"], values["augment"]

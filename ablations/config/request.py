@@ -97,7 +97,7 @@ def make_request(options: RunOptions | TuneOptions, *, search: Search | None = N
     """Merge an experiment file, a smoke run and the options of a command: each overrides the one before it.
 
     Args:
-        options: Options of ``run`` or ``tune``.
+        options: options of ``run`` or ``tune``.
         search: ranges of a tuning.
 
     Raises:
@@ -159,7 +159,7 @@ class Tuning:
     """A tuning as it is asked for.
 
     Args:
-        request: Request without seeds and points.
+        request: request without seeds and points.
         search: ranges and sampler.
         num_trials: trials of each arm.
         confirm: seeds on which the winner of each arm is trained; empty: none is.

@@ -32,10 +32,10 @@ class Range(BaseModel, frozen=True, extra="forbid"):
     """The range of one searched field.
 
     Args:
-        field: Name of a numeric field of a cell.
-        low: Smallest value; above 0 on a log scale.
-        high: Largest value, included; above `low`.
-        log: Whether values are uniform on a log scale.
+        field: name of a numeric field of a cell.
+        low: smallest value; above 0 on a log scale.
+        high: largest value, included; above `low`.
+        log: whether values are uniform on a log scale.
     """
 
     field: str
@@ -68,7 +68,7 @@ class Range(BaseModel, frozen=True, extra="forbid"):
         """Return the value at a position in the range.
 
         Args:
-            position: Position on the range's scale, in [0, 1).
+            position: position on the range's scale, in [0, 1).
 
         >>> Range(field="lr", low=1e-4, high=1e-2, log=True).value_at(0.5)
         0.001
@@ -108,9 +108,9 @@ class Search(BaseModel, frozen=True, extra="forbid"):
     """The search of a tuning: ranges and sampler.
 
     Args:
-        ranges: Ranges of the searched fields, in the order of a cell's fields.
+        ranges: ranges of the searched fields, in the order of a cell's fields.
         sampler: ``sobol``: scrambled Sobol points, the same for every arm; ``tpe``: a few, then from an arm's results.
-        seed: Seed of the points.
+        seed: seed of the points.
     """
 
     ranges: Annotated[tuple[Range, ...], Field(min_length=1)]
@@ -134,10 +134,10 @@ class Search(BaseModel, frozen=True, extra="forbid"):
         A. B. Owen, "On dropping the first Sobol' point" (arXiv 2008.08051), for the scramble and the powers of two.
 
         Args:
-            num_points: Number of points.
+            num_points: number of points.
 
         Raises:
-            UsageError: Ranges with fewer distinct points.
+            UsageError: ranges with fewer distinct points.
         """
         from scipy.stats import qmc
 
@@ -158,9 +158,9 @@ class Point(BaseModel, frozen=True, extra="forbid"):
     """Values of the searched fields in some cells of a study.
 
     Args:
-        values: Value of each searched field.
-        arm: Arm of the cells; None: every arm.
-        seed: Seed of the cells; None: every seed.
+        values: value of each searched field.
+        arm: arm of the cells; None: every arm.
+        seed: seed of the cells; None: every seed.
     """
 
     values: dict[str, int | float]
@@ -189,11 +189,11 @@ def parse_search(ranges: str | Mapping[str, Any], *, sampler: Sampler = "sobol",
 
     Args:
         ranges: ``FIELD=LOW..HIGH[:log]``, separated by commas; or ``LOW..HIGH[:log]`` by field, as in a file.
-        sampler: Name of the sampler, ``sobol`` or ``tpe``.
-        seed: Seed of the points.
+        sampler: name of the sampler, ``sobol`` or ``tpe``.
+        seed: seed of the points.
 
     Raises:
-        UsageError: A range that cannot be parsed or searched, a repeated field, or an unknown sampler.
+        UsageError: a range that cannot be parsed or searched, a repeated field, or an unknown sampler.
 
     >>> str(parse_search("weight_decay=0.01..0.2,lr=1e-4..1e-2:log"))
     'lr=0.0001..0.01:log,weight_decay=0.01..0.2'
@@ -219,13 +219,13 @@ def check_search(search: Search, *, compare: str, asked: Collection[str], models
     """Reject a search of fields that cannot be tuned in this study.
 
     Args:
-        search: Search of the tuning.
-        compare: Field whose values are the arms.
-        asked: Fields that have given values.
-        models: Names of the nets.
+        search: search of the tuning.
+        compare: field whose values are the arms.
+        asked: fields that have given values.
+        models: names of the nets.
 
     Raises:
-        UsageError: A field that is compared, has a given value, or does not apply to the nets.
+        UsageError: a field that is compared, has a given value, or does not apply to the nets.
     """
     for field in search.fields:
         if field == compare:

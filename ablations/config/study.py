@@ -32,20 +32,20 @@ class Study(BaseModel, frozen=True, extra="forbid"):
     """The complete definition of a study, as study.yaml holds it.
 
     Args:
-        name: Name of the study and its folder.
-        question: Question in one sentence, from the experiment file; empty if there is none.
-        compare: Field whose values are the arms.
-        ref: Reference arm; None if there is only one arm.
-        recipe: Recipe that gave the values of the other fields; None: not recorded.
-        axes: Values of every field that varies, in the order of the expansion; ``seed`` is one of them.
-        fixed: Value of every field that neither varies nor depends on the data set.
-        per_data: Defaults of each combination of `DATA_FIELDS` that are axes, by `point_name`; else ``fixed`` has them.
-        search: Search of the tuning that this study is or whose winners it trains; None: neither.
-        points: Values of the searched fields: for each trial of a tuning, or for each arm of its winners' study.
-        plugins: Modules that were imported to register normalisers.
-        claims: Claims that its results support or contradict.
-        history: One line for each extension.
-        num_looks: Number of extensions of the axes that were requested when cells had results.
+        name: name of the study and its folder.
+        question: question in one sentence, from the experiment file; empty if there is none.
+        compare: field whose values are the arms.
+        ref: reference arm; None if there is only one arm.
+        recipe: recipe that gave the values of the other fields; None: not recorded.
+        axes: values of every field that varies, in the order of the expansion; ``seed`` is one of them.
+        fixed: value of every field that neither varies nor depends on the data set.
+        per_data: defaults of each combination of `DATA_FIELDS` that are axes, by `point_name`; else ``fixed`` has them.
+        search: search of the tuning that this study is or whose winners it trains; None: neither.
+        points: values of the searched fields: for each trial of a tuning, or for each arm of its winners' study.
+        plugins: modules that were imported to register normalisers.
+        claims: claims that its results support or contradict.
+        history: one line for each extension.
+        num_looks: number of extensions of the axes that were requested when cells had results.
     """
 
     format: Literal[1] = FORMAT
@@ -217,14 +217,14 @@ def expand(
     Cells whose point is not drawn yet are left out.
 
     Args:
-        axes: Values of every field that varies.
-        fixed: Values of other given fields.
-        defaults: Function that gives the values of the remaining fields.
-        compare: Field whose values are the arms.
-        points: Values of the searched fields; None: nothing is searched.
+        axes: values of every field that varies.
+        fixed: values of other given fields.
+        defaults: function that gives the values of the remaining fields.
+        compare: field whose values are the arms.
+        points: values of the searched fields; None: nothing is searched.
 
     Raises:
-        UsageError: Values that contradict each other.
+        UsageError: values that contradict each other.
     """
     others = {field: values for field, values in axes.items() if field != "seed"}
     cells = []
@@ -256,13 +256,13 @@ def design(
     """Make a study and its cells from lists of values.
 
     Args:
-        asked: Values of each named field; several values make an axis.
-        recipe: Recipe of ``defaults``.
-        search: Search, as in `Study`; only the points give values of its fields.
-        points: Points, as in `Study`; TPE adds them as results come in.
+        asked: values of each named field; several values make an axis.
+        recipe: recipe of ``defaults``.
+        search: search, as in `Study`; only the points give values of its fields.
+        points: points, as in `Study`; TPE adds them as results come in.
 
     Raises:
-        UsageError: A reference that is not an arm, contradictory values, or arms that differ in several defaults.
+        UsageError: a reference that is not an arm, contradictory values, or arms that differ in several defaults.
     """
     fields = sorted(asked, key=lambda field: (field != compare, field == "seed"))
     axes = {f: list(asked[f]) for f in fields if len(asked[f]) > 1 or f in (*ALWAYS_AXES, compare)}
@@ -323,7 +323,7 @@ def choose_ref(ref: str | None, values: list[Any]) -> str | None:
     """Return the reference arm: the given one, else xnorm, else the first; None for one arm.
 
     Raises:
-        UsageError: A reference that is not one of the arms.
+        UsageError: a reference that is not one of the arms.
     """
     arms = [value_name(value) for value in values]
     if ref is not None and ref not in arms:

@@ -16,8 +16,8 @@ class Metric:
     """Metric by which a task's cells are compared, from 0 to 100.
 
     Args:
-        column: Column in metrics.csv and outcome.json, without the split's prefix.
-        name: Name in tables and figures.
+        column: column in metrics.csv and outcome.json, without the split's prefix.
+        name: name in tables and figures.
     """
 
     column: str
@@ -51,10 +51,10 @@ def task_of(asked: Mapping[str, list[Any]]) -> Task:
     """Return the task of a study.
 
     Args:
-        asked: Values of each field that was named.
+        asked: values of each field that was named.
 
     Raises:
-        UsageError: Several tasks.
+        UsageError: several tasks.
     """
     tasks: list[Task] = asked.get("task", [TASKS[0]])
     if len(tasks) > 1:

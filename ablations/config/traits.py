@@ -21,8 +21,8 @@ class Effect:
     """What gives a field an effect.
 
     Args:
-        needs: Setting that the field needs, in words.
-        holds: Whether a cell has that setting.
+        needs: setting that the field needs, in words.
+        holds: whether a cell has that setting.
     """
 
     needs: str
@@ -41,17 +41,17 @@ class Traits:
     """Traits of a field.
 
     Args:
-        tasks: Tasks that the field applies to.
-        ufo_only: Whether it applies only to UFO-ViT, and not to nets of other libraries.
-        effect: What gives it an effect; None: it always has one.
-        costs_time: Whether the time of a step depends on it.
-        one_change: Whether ``change`` may name it.
-        is_derived: Whether it follows from other fields and cannot be asked for.
-        searchable: Whether a tuning may search it, if it is a number.
-        selects_data: Whether another value is another data set, with defaults of its own.
-        has_flag: Whether the command line has an option of its own for it.
-        choices: Values that each task allows, if that is fewer than the type allows.
-        splits: How a text with several values is split; None: at commas.
+        tasks: tasks that the field applies to.
+        ufo_only: whether it applies only to UFO-ViT, and not to nets of other libraries.
+        effect: what gives it an effect; None: it always has one.
+        costs_time: whether the time of a step depends on it.
+        one_change: whether ``change`` may name it.
+        is_derived: whether it follows from other fields and cannot be asked for.
+        searchable: whether a tuning may search it, if it is a number.
+        selects_data: whether another value is another data set, with defaults of its own.
+        has_flag: whether the command line has an option of its own for it.
+        choices: values that each task allows, if that is fewer than the type allows.
+        splits: how a text with several values is split; None: at commas.
     """
 
     tasks: tuple[Task, ...] = TASKS

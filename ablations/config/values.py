@@ -51,7 +51,7 @@ def check_field(name: str) -> None:
     """Check that a field exists and may be asked for.
 
     Raises:
-        UsageError: It does not; the message has the nearest match.
+        UsageError: it does not; the message has the nearest match.
     """
     fields = [field.name for field in FIELDS.values() if not field.traits.is_derived]
     if name not in fields:
@@ -62,7 +62,7 @@ def parse_values(field: str, text: str) -> list[Any]:
     """Read one value, a comma list, or a range of integers (``0-3``) of a field.
 
     Raises:
-        UsageError: Unknown field, a value that it cannot have, or a value given twice.
+        UsageError: unknown field, a value that it cannot have, or a value given twice.
 
     >>> parse_values("lr", "1e-3,0.003"), parse_values("depth", "2-4,8"), parse_values("lpi", "on,off")
     ([0.001, 0.003], [2, 3, 4, 8], [True, False])
@@ -80,7 +80,7 @@ def check_values(field: str, values: list[Any]) -> list[Any]:
         The values, converted to the field's type.
 
     Raises:
-        UsageError: Unknown field, no value, a value that the field cannot have, or a value given twice.
+        UsageError: unknown field, no value, a value that the field cannot have, or a value given twice.
     """
     check_field(field)
     if not values:

@@ -37,8 +37,8 @@ class Slot:
     """A place for one cell at a time.
 
     Args:
-        device: Device to train on.
-        number: Index on that device, from 0.
+        device: device to train on.
+        number: index on that device, from 0.
     """
 
     device: torch.device
@@ -52,8 +52,8 @@ class Capacity:
     has shown its peak memory, and then as many as fit.
 
     Args:
-        devices: Devices to train on, all of one kind.
-        options: Options of the run.
+        devices: devices to train on, all of one kind.
+        options: options of the run.
         threads_per_cell: CPU threads of a cell.
     """
 
@@ -92,7 +92,7 @@ class Capacity:
         """Set the slots of a GPU from the peak memory of the first finished cell.
 
         Args:
-            fields: Measured fields of the cell.
+            fields: measured fields of the cell.
         """
         peak_mib = fields["peak_reserved_mib"]
         if self._is_measuring and peak_mib is not None:
@@ -104,8 +104,8 @@ class Capacity:
         """Return a cell's memory limit: as requested, or the memory free at the start of the run, shared by the slots.
 
         Args:
-            device: Device of its slot.
-            alone: Whether no other cell runs.
+            device: device of its slot.
+            alone: whether no other cell runs.
         """
         if self._options.memory_per_cell_mib is not None:
             return self._options.memory_per_cell_mib
@@ -125,9 +125,9 @@ def num_cells_on_gpu(peak_reserved_mib: float, *, free_mib: float, limit: int) -
     """Return the number of concurrent cells that fit on a GPU, 1 or more.
 
     Args:
-        peak_reserved_mib: Peak memory of torch's allocator in the first cell.
-        free_mib: Free memory of the device.
-        limit: Number of cells that the cores can serve.
+        peak_reserved_mib: peak memory of torch's allocator in the first cell.
+        free_mib: free memory of the device.
+        limit: number of cells that the cores can serve.
 
     >>> num_cells_on_gpu(2000, free_mib=80_000, limit=16)
     16
@@ -154,8 +154,8 @@ def free_memory_mib(*, groups: Path = Path("/proc/self/cgroup"), mount: Path = P
     """Return the free memory of this machine, or less if its container or batch job has a lower limit.
 
     Args:
-        groups: File that names the control groups of this process.
-        mount: Folder of the control groups.
+        groups: file that names the control groups of this process.
+        mount: folder of the control groups.
     """
     free: float = psutil.virtual_memory().available
     for folder in _cgroup_folders(groups, mount):

@@ -45,12 +45,12 @@ def run_cell(
     An exception of the cell becomes a ``failed`` result: this is the only place that catches all of them.
 
     Args:
-        config: Configuration of the cell.
-        info: Its data set, decoded in the cache.
-        folder: Folder to write to, which may hold the checkpoint and the log of an interrupted attempt.
-        device: Device to train on.
-        options: Options of the run.
-        numerics: Numerics version of the code; a checkpoint of another version is ignored.
+        config: configuration of the cell.
+        info: its data set, decoded in the cache.
+        folder: folder to write to, which may hold the checkpoint and the log of an interrupted attempt.
+        device: device to train on.
+        options: options of the run.
+        numerics: numerics version of the code; a checkpoint of another version is ignored.
     """
     clock, fields = time.perf_counter(), blank_fields(info, device)
     if device.type == "cuda":

@@ -11,7 +11,7 @@ def find_devices(names: tuple[str, ...]) -> tuple[torch.device, ...]:
     """Find the devices to train on.
 
     Raises:
-        UsageError: A device does not exist or is given twice, or the devices are of several kinds.
+        UsageError: a device does not exist or is given twice, or the devices are of several kinds.
     """
     devices = tuple(find_device(name) for name in names)
     if len(set(devices)) < len(devices):
@@ -25,7 +25,7 @@ def find_device(name: str) -> torch.device:
     """Find a device: ``auto`` (a GPU if there is one), ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
 
     Raises:
-        UsageError: The device does not exist on this machine.
+        UsageError: the device does not exist on this machine.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"

@@ -16,10 +16,10 @@ class Failures:
     """The failures of a run.
 
     Args:
-        cells: Cells of the run, in start order.
-        arms: Name of each cell's arm, by cell id.
-        retry: Whether a failed cell is retried once.
-        limit: Number of failed cells at which the run stops; None: no limit.
+        cells: cells of the run, in start order.
+        arms: name of each cell's arm, by cell id.
+        retry: whether a failed cell is retried once.
+        limit: number of failed cells at which the run stops; None: no limit.
     """
 
     def __init__(self, cells: list[CellConfig], *, arms: Mapping[str, str], retry: bool, limit: int | None) -> None:

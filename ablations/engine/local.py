@@ -51,14 +51,14 @@ class Runner:
     It claims a cell when a slot is free, so that other runners on the same folder get the others.
 
     Args:
-        todo: Cells in start order.
-        study: Study of the cells.
-        store: Folder of the study.
-        infos: Data sets, by fingerprint.
-        devices: Devices to train on.
-        options: Options of the run.
-        records: Records of the cells that are run again, by cell id.
-        watcher: Observer of the run.
+        todo: cells in start order.
+        study: study of the cells.
+        store: folder of the study.
+        infos: data sets, by fingerprint.
+        devices: devices to train on.
+        options: options of the run.
+        records: records of the cells that are run again, by cell id.
+        watcher: observer of the run.
     """
 
     def __init__(
@@ -98,8 +98,8 @@ class Runner:
         """Run until every cell has an outcome, from this or another runner.
 
         Raises:
-            Interrupted: The user or the system interrupted the run; finished cells are kept.
-            RunStopped: Too many cells failed, or the disk is full; finished cells are kept.
+            Interrupted: the user or the system interrupted the run; finished cells are kept.
+            RunStopped: too many cells failed, or the disk is full; finished cells are kept.
         """
         with stoppable() as self._stops:
             try:

@@ -22,12 +22,12 @@ class Queue:
     """Cells to run. A cell that another runner holds stays here until it has a record or can be claimed.
 
     Args:
-        pending: Cells in start order.
-        study: Study of the cells.
-        store: Folder of the study.
-        records: Record of each cell that has one, by cell id; updated with the records of other runners.
-        failures: Failures of the run.
-        watcher: Observer of the run.
+        pending: cells in start order.
+        study: study of the cells.
+        store: folder of the study.
+        records: record of each cell that has one, by cell id; updated with the records of other runners.
+        failures: failures of the run.
+        watcher: observer of the run.
     """
 
     pending: deque[CellConfig]
@@ -47,7 +47,7 @@ class Queue:
         """Claim the next cell that no other runner holds.
 
         Args:
-            is_idle: Whether this runner runs no cell, so that the user should know what it waits for.
+            is_idle: whether this runner runs no cell, so that the user should know what it waits for.
         """
         while self.pending:
             cell = self.pending.popleft()

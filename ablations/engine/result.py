@@ -42,11 +42,11 @@ class Result:
 
     Args:
         outcome: ``ok``, ``diverged`` or ``failed``.
-        kind: Kind of divergence or failure; empty for ``ok``.
-        detail: One line with what was observed.
-        traceback: Last lines of the traceback of a failed cell.
-        fields: Measured fields of outcome.json.
-        disk_full: Whether the disk was full, which stops the run and is no outcome of the cell.
+        kind: kind of divergence or failure; empty for ``ok``.
+        detail: one line with what was observed.
+        traceback: last lines of the traceback of a failed cell.
+        fields: measured fields of outcome.json.
+        disk_full: whether the disk was full, which stops the run and is no outcome of the cell.
     """
 
     outcome: str
@@ -90,11 +90,11 @@ def make_outcome(
     """Return the content of outcome.json.
 
     Args:
-        cell: Configuration of the cell.
-        result: Its result.
-        before: The outcome.json of its previous attempt; None: there is none.
-        limit_mib: Memory limit of the cell; None: no limit.
-        origin: Numerics version, sources, revision, package versions and machine.
+        cell: configuration of the cell.
+        result: its result.
+        before: the outcome.json of its previous attempt; None: there is none.
+        limit_mib: memory limit of the cell; None: no limit.
+        origin: numerics version, sources, revision, package versions and machine.
     """
     detail = result.detail
     if result.kind == "oom" and limit_mib is not None:
@@ -121,10 +121,10 @@ def failed_result(folder: Path, kind: str, detail: str, fields: dict[str, Any]) 
     """Return the ``failed`` result of a cell whose process died, from the files in its folder.
 
     Args:
-        folder: Folder of the cell.
-        kind: Kind of failure.
-        detail: One line with what was observed.
-        fields: Measured fields that the runner knows.
+        folder: folder of the cell.
+        kind: kind of failure.
+        detail: one line with what was observed.
+        fields: measured fields that the runner knows.
     """
     rows, log = _rows(folder / "metrics.csv"), _read_log(folder / "log.txt")
     known: dict[str, Any] = {"epochs_run": len(rows), "epoch_hashes": [row["batches"] for row in rows]}

@@ -30,10 +30,10 @@ def await_server(stopped: threading.Event) -> None:
     """Start the server and wait until its imports are done.
 
     Args:
-        stopped: Event that is set when the user interrupts.
+        stopped: event that is set when the user interrupts.
 
     Raises:
-        Interrupted: The user interrupted.
+        Interrupted: the user interrupted.
     """
     start_server()
     first = threading.Thread(target=_start_empty_process, daemon=True)  # it blocks, and ignores signals

@@ -44,14 +44,14 @@ class Task:
     """A cell to be run by a worker.
 
     Args:
-        config: Configuration of the cell.
-        info: Its data set.
-        folder: Folder of the cell, an absolute path.
-        device: Device to train on.
-        options: Options of the run.
-        numerics: Numerics version of the code.
-        plugins: Modules that register normalisers.
-        plugin_hash: Hash of the plug-in that registers the cell's normaliser; empty for our own.
+        config: configuration of the cell.
+        info: its data set.
+        folder: folder of the cell, an absolute path.
+        device: device to train on.
+        options: options of the run.
+        numerics: numerics version of the code.
+        plugins: modules that register normalisers.
+        plugin_hash: hash of the plug-in that registers the cell's normaliser; empty for our own.
     """
 
     config: CellConfig
@@ -68,7 +68,7 @@ class Worker:
     """A worker process, as the runner sees it.
 
     Args:
-        reuse: Whether it runs several cells, as on a GPU to keep its context; else it exits after one.
+        reuse: whether it runs several cells, as on a GPU to keep its context; else it exits after one.
     """
 
     def __init__(self, *, reuse: bool) -> None:

@@ -47,15 +47,15 @@ class Progress:
     """The progress of a running cell.
 
     Args:
-        arm: Name of its arm.
-        condition: Name of its condition.
-        seed: Its seed.
-        epoch: Number of finished epochs.
-        epochs: Total number of epochs.
-        train_loss: Training loss of the last epoch, in nats; None before the first has ended.
-        val_score_pct: Validation score of the last epoch, per cent; None before the first has ended.
-        seconds: Seconds since its start.
-        host: Name of the machine that runs it.
+        arm: name of its arm.
+        condition: name of its condition.
+        seed: its seed.
+        epoch: number of finished epochs.
+        epochs: total number of epochs.
+        train_loss: training loss of the last epoch, in nats; None before the first has ended.
+        val_score_pct: validation score of the last epoch, per cent; None before the first has ended.
+        seconds: seconds since its start.
+        host: name of the machine that runs it.
     """
 
     arm: str
@@ -73,7 +73,7 @@ class Board:
     """The state of every cell of a study.
 
     Args:
-        study: The study.
+        study: the study.
     """
 
     def __init__(self, study: Study) -> None:
@@ -91,8 +91,8 @@ class Board:
         """Record the outcome of a cell.
 
         Args:
-            cell: Configuration of the cell.
-            outcome: Content of its outcome.json.
+            cell: configuration of the cell.
+            outcome: content of its outcome.json.
         """
         place = (self.study.arm_of(cell), self.study.condition_of(cell), cell.seed)
         self.states[place] = outcome["outcome"]
@@ -102,7 +102,7 @@ class Board:
         """Update which cells run now, on any runner.
 
         Args:
-            store: Folder of the study.
+            store: folder of the study.
         """
         for place, state in self.states.items():
             if state == "running":  # it may have ended since
@@ -228,7 +228,7 @@ def fill_board(board: Board, store: Store) -> Board:
     """Add the records and running cells of a study's folder to a board, and return the board.
 
     Raises:
-        UsageError: A record cannot be read.
+        UsageError: a record cannot be read.
     """
     for record in store.records().values():
         if board.study.has(record.config):

@@ -27,7 +27,7 @@ def complete(request: Request) -> dict[str, list[Any]]:
     """Return the values of every requested field, with the default data set, normalisers and seeds.
 
     Raises:
-        UsageError: A field that cannot be compared, an unknown name, or a value that a field cannot have.
+        UsageError: a field that cannot be compared, an unknown name, or a value that a field cannot have.
     """
     if request.compare == "data":
         raise UsageError("--compare data: arms see the same batches; give several to --data for a table of each")
@@ -65,7 +65,7 @@ def parse_ref(request: Request) -> str | None:
     """Return the name of the requested reference arm; None for the default.
 
     Raises:
-        UsageError: Several arms, or a value that the compared field cannot have.
+        UsageError: several arms, or a value that the compared field cannot have.
     """
     if request.ref is None:
         return None

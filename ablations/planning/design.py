@@ -22,15 +22,15 @@ def design_study(
     """Make the study that a request asks for, and its cells.
 
     Args:
-        request: Request.
-        asked: Values of each field, completed.
-        data: Data sets of the study.
-        store: Folder of the study, which gives it its name.
-        init: Hash of the weights that nets start from; ``none``: they start from their seeds.
-        ref: Name of the reference arm; None: the default.
+        request: request.
+        asked: values of each field, completed.
+        data: data sets of the study.
+        store: folder of the study, which gives it its name.
+        init: hash of the weights that nets start from; ``none``: they start from their seeds.
+        ref: name of the reference arm; None: the default.
 
     Raises:
-        UsageError: Values that contradict each other, or a tuning with several conditions.
+        UsageError: values that contradict each other, or a tuning with several conditions.
     """
     task = task_of(asked)
     recipe = {field: [value] for field, value in recipes.recipe_fields(request.recipe, task).items()}

@@ -31,9 +31,9 @@ class StepTimes:
     """Times of a training step and an evaluation batch, decoding of streamed images included.
 
     Args:
-        train_s: Seconds of a training step.
-        eval_s: Seconds of an evaluation batch.
-        eval_batch: Number of images in an evaluation batch.
+        train_s: seconds of a training step.
+        eval_s: seconds of an evaluation batch.
+        eval_batch: number of images in an evaluation batch.
     """
 
     train_s: float
@@ -56,10 +56,10 @@ def time_steps(config: CellConfig, info: DataInfo, *, device: torch.device, work
     """Time a training step and an evaluation batch of a cell on noise, in float32.
 
     Args:
-        config: Cell to time.
-        info: Data set of the cell.
-        device: Device to train on.
-        workers: Number of processes that decode streamed images in parallel; 0: decoding between the steps.
+        config: cell to time.
+        info: data set of the cell.
+        device: device to train on.
+        workers: number of processes that decode streamed images in parallel; 0: decoding between the steps.
 
     The optimiser's update, a few per cent of a step, is left out: the first optimiser makes torch load its compiler,
     which takes longer than the timing. So is augmentation and mixing of images in memory: with DeiT's recipe a fifth of

@@ -21,8 +21,8 @@ class InitialWeights:
     """Weights that the backbones of a study start from.
 
     Args:
-        hash: Hash of the weights of all arms, which cells hold as ``init``; ``none`` if there are none.
-        paths: Pairs of a normaliser and the file of its weights.
+        hash: hash of the weights of all arms, which cells hold as ``init``; ``none`` if there are none.
+        paths: pairs of a normaliser and the file of its weights.
     """
 
     hash: str = "none"
@@ -33,11 +33,11 @@ def find_weights(cells: Sequence[Path], *, norms: Sequence[str]) -> InitialWeigh
     """Find the weights of one classifier for each normaliser.
 
     Args:
-        cells: Folders of finished cells.
-        norms: Normalisers that need weights.
+        cells: folders of finished cells.
+        norms: normalisers that need weights.
 
     Raises:
-        UsageError: A folder without weights, two of one normaliser, or a normaliser without weights or not in `norms`.
+        UsageError: a folder without weights, two of one normaliser, or a normaliser without weights or not in `norms`.
     """
     if not cells:
         return InitialWeights()
@@ -62,7 +62,7 @@ def find_initial(request: Request, asked: Mapping[str, list[Any]], stored: Study
     """Find the weights that nets start from, and check them against the stored study.
 
     Raises:
-        UsageError: Other weights, or a task or nets that start from their seeds only.
+        UsageError: other weights, or a task or nets that start from their seeds only.
     """
     if request.init and task_of(asked) != "detect":
         raise UsageError("--init is for --task detect: a classifier starts from its seed")

@@ -35,16 +35,16 @@ class Plan:
     """Checked plan of a request; nothing of the study is written yet.
 
     Args:
-        study: Study to write to study.yaml, extended by the request.
-        cells: Requested cells, in the order of running.
-        states: State of each cell, by id.
-        request: Request, with the search of the stored study.
-        stored: Contents of the study's folder when the plan was made.
-        infos: Data sets by fingerprint.
-        devices: Devices to train on.
-        engine: Options of the engine.
-        taken: Values of axes that the request leaves out and takes from the stored study.
-        starts: Initial weights of nets that do not start from their seeds, one line each.
+        study: study to write to study.yaml, extended by the request.
+        cells: requested cells, in the order of running.
+        states: state of each cell, by id.
+        request: request, with the search of the stored study.
+        stored: contents of the study's folder when the plan was made.
+        infos: data sets by fingerprint.
+        devices: devices to train on.
+        engine: options of the engine.
+        taken: values of axes that the request leaves out and takes from the stored study.
+        starts: initial weights of nets that do not start from their seeds, one line each.
     """
 
     study: Study
@@ -107,7 +107,7 @@ def make_plan(request: Request) -> Plan:
     It writes only the cache of decoded data, and repairs what a killed runner left behind.
 
     Raises:
-        UsageError: Any mistake in the request.
+        UsageError: any mistake in the request.
     """
     for plugin in request.plugins:
         import_plugin(plugin)
@@ -167,8 +167,8 @@ def shard_numbers(cells: list[CellConfig], parts: int) -> dict[str, int]:
     """Divide cells into parts by seed, so that a pair stays on one machine; cell by cell if seeds are fewer than parts.
 
     Args:
-        cells: Cells in the order of running.
-        parts: Number of parts, from 1.
+        cells: cells in the order of running.
+        parts: number of parts, from 1.
 
     Returns:
         Part of each cell by its id, from 1.

@@ -18,11 +18,11 @@ class Stored:
     """The contents of a study's folder.
 
     Args:
-        store: Folder of the study.
-        study_text: Text of study.yaml; empty if there is none.
-        records: Records of ended cells, by id.
-        is_begun: Whether cells have been run or are about to be, so that the question of the study is fixed.
-        study: Study with a fixed question; None if there is none yet.
+        store: folder of the study.
+        study_text: text of study.yaml; empty if there is none.
+        records: records of ended cells, by id.
+        is_begun: whether cells have been run or are about to be, so that the question of the study is fixed.
+        study: study with a fixed question; None if there is none yet.
     """
 
     store: Store
@@ -59,7 +59,7 @@ def read_stored(store: Store) -> Stored:
     """Read a study's folder, repair what a killed runner left behind, and import the study's plug-ins.
 
     Raises:
-        UsageError: A record or study.yaml cannot be read, or a plug-in cannot be imported.
+        UsageError: a record or study.yaml cannot be read, or a plug-in cannot be imported.
     """
     study_text = store.study_text
     if store.exists:

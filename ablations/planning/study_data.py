@@ -20,9 +20,9 @@ class DataPoint:
     """A data set at one image size with one choice of classes.
 
     Args:
-        info: Description of the prepared data set.
-        image_size: Requested side in pixels; None: the images' own.
-        classes: Requested number or names of classes; None: all.
+        info: description of the prepared data set.
+        image_size: requested side in pixels; None: the images' own.
+        classes: requested number or names of classes; None: all.
     """
 
     info: DataInfo
@@ -55,7 +55,7 @@ class StudyData:
         """Give each data set the name that a stored study has for its fingerprint, whatever the name of its folder.
 
         Raises:
-            UsageError: Two data sets with one name or with the same images.
+            UsageError: two data sets with one name or with the same images.
         """
         held = [] if stored is None else stored.data_points.values()
         names = {point["data_fingerprint"]: point["data"] for point in held}
@@ -80,11 +80,11 @@ def find_data(request: Request, asked: Mapping[str, list[Any]]) -> StudyData:
     """Find all data sets of a study, and then prepare each.
 
     Args:
-        request: Request.
-        asked: Values of each field, completed.
+        request: request.
+        asked: values of each field, completed.
 
     Raises:
-        UsageError: A data set that is unknown, missing, unreadable, or has only one class.
+        UsageError: a data set that is unknown, missing, unreadable, or has only one class.
     """
     sources, task = [], task_of(asked)
     fields = asked["data"], asked.get("image_size", [None]), asked.get("classes", [None])

@@ -92,9 +92,9 @@ def command(study: Study, folder: Path, *, num_trials: int = 0) -> str:
     It names no folder of images, whose path a study does not store, nor what each of several data sets decides.
 
     Args:
-        study: Study to run again.
-        folder: Folder of the study.
-        num_trials: Number of trials of every arm, if it was tuned; 0: unknown, since the trials are gone.
+        study: study to run again.
+        folder: folder of the study.
+        num_trials: number of trials of every arm, if it was tuned; 0: unknown, since the trials are gone.
     """
     own = folder.parent if study.is_tuning else folder
     verb = "run" if study.search is None else "tune"

@@ -31,11 +31,11 @@ class Kind:
     """A kind of figure, which is a method of `Plot`, and one or several files of a report.
 
     Args:
-        draw: Function that draws it.
-        help: One sentence.
-        part: Name and default of the method's argument that selects one of several figures.
-        panel: Name and default of the method's argument that selects a panel.
-        after_run: Whether every run draws it at its end; the others take longer than a short run.
+        draw: function that draws it.
+        help: one sentence.
+        part: name and default of the method's argument that selects one of several figures.
+        panel: name and default of the method's argument that selects a panel.
+        after_run: whether every run draws it at its end; the others take longer than a short run.
     """
 
     draw: Callable[[pd.DataFrame, Axes], Axes]

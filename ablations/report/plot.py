@@ -18,7 +18,7 @@ class Plot:
     All take ``condition``, needed if there are several, and ``axes``; by default they make a new figure.
 
     Args:
-        results: Results to draw.
+        results: results to draw.
     """
 
     def __init__(self, results: Results) -> None:

@@ -15,8 +15,8 @@ class Leftover:
     """A removable file or folder.
 
     Args:
-        path: Path of the file or folder.
-        description: Its content, and the consequence of removing it.
+        path: path of the file or folder.
+        description: its content, and the consequence of removing it.
     """
 
     path: Path
@@ -40,11 +40,11 @@ def find_leftovers(store: Store, *, cached: Callable[[str], Iterable[Path]]) -> 
     """Find removable files, except those that a running study uses.
 
     Args:
-        store: Folder of the study.
-        cached: Function from a data set's fingerprint to its decoded files in the cache.
+        store: folder of the study.
+        cached: function from a data set's fingerprint to its decoded files in the cache.
 
     Raises:
-        UsageError: There is no study, or a record cannot be read.
+        UsageError: there is no study, or a record cannot be read.
     """
     study, records = store.read_study(), store.records().values()
     unfinished = [Leftover(path, "unfinished cell; it will restart") for path in store.leases.abandoned()]

@@ -16,7 +16,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """Yield a scratch path to write to, which then replaces a file.
 
     Args:
-        path: Path of the file, which is unchanged if the block raises.
+        path: path of the file, which is unchanged if the block raises.
     """
     scratch = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}")
     try:

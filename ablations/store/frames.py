@@ -45,18 +45,18 @@ class Frames:
     """The results of a study as tidy DataFrames.
 
     Args:
-        study: The study.
-        configs: Configurations of the finished cells, in the order of `cells`.
-        cells: One row per finished cell; `score_pct` is its score, on validation for a trial, else test, in `measure`.
-        curves: One row per cell, epoch, split and metric.
-        probes: One row per cell, epoch, layer and probe; `layer_order` counts the layers from 0.
-        correct: One row per tested cell: its keys, `stale`, and `correct`, a boolean array (images,).
-        precision: For detectors, one row per tested cell, kind, IoU and recall; else empty.
-        examples: For detectors, one row per detected or annotated (`is_truth`) object in a few test images of each
+        study: the study.
+        configs: configurations of the finished cells, in the order of `cells`.
+        cells: one row per finished cell; `score_pct` is its score, on validation for a trial, else test, in `measure`.
+        curves: one row per cell, epoch, split and metric.
+        probes: one row per cell, epoch, layer and probe; `layer_order` counts the layers from 0.
+        correct: one row per tested cell: its keys, `stale`, and `correct`, a boolean array (images,).
+        precision: for detectors, one row per tested cell, kind, IoU and recall; else empty.
+        examples: for detectors, one row per detected or annotated (`is_truth`) object in a few test images of each
             arm's first seed; without objects, an image has one row without a category.
-        costs: Measurements of `bench cost`; empty if there are none.
+        costs: measurements of `bench cost`; empty if there are none.
         missing: `condition`, `arm`, `seed` of every cell of the study without a readable record.
-        problems: One sentence for each file or part of a file that could not be read and is left out.
+        problems: one sentence for each file or part of a file that could not be read and is left out.
     """
 
     study: Study
@@ -76,11 +76,11 @@ def read_frames(store: Store, *, numerics: Mapping[str, str] | None) -> Frames:
     """Read a study's folder; damaged files are left out and reported in `Frames.problems`.
 
     Args:
-        store: Folder of the study.
-        numerics: Current numerics version by normaliser, by which cells are marked stale; None: no cell is stale.
+        store: folder of the study.
+        numerics: current numerics version by normaliser, by which cells are marked stale; None: no cell is stale.
 
     Raises:
-        UsageError: There is no study, or its study.yaml cannot be read.
+        UsageError: there is no study, or its study.yaml cannot be read.
     """
     study = store.read_study()
     found, problems = store.read_records()

@@ -59,10 +59,10 @@ class Holder:
     """A runner that holds cells.
 
     Args:
-        runner: Unique name.
-        host: Machine, its boot and its process namespace.
-        pid: Id of its process.
-        process_started: Start time of the process on the system's count, since ids are reused.
+        runner: unique name.
+        host: machine, its boot and its process namespace.
+        pid: id of its process.
+        process_started: start time of the process on the system's count, since ids are reused.
     """
 
     runner: str
@@ -85,9 +85,9 @@ class Lease:
     """A cell that this runner holds.
 
     Args:
-        cell: Id of the cell.
-        folder: Folder of the cell, under ``.partial``.
-        holder: This runner.
+        cell: id of the cell.
+        folder: folder of the cell, under ``.partial``.
+        holder: this runner.
     """
 
     cell: str
@@ -98,7 +98,7 @@ class Lease:
         """Send a heartbeat.
 
         Raises:
-            LeaseLost: Another runner holds the cell.
+            LeaseLost: another runner holds the cell.
         """
         self.check()
         with contextlib.suppress(FileNotFoundError):  # the next heartbeat raises
@@ -108,7 +108,7 @@ class Lease:
         """Check that this runner holds the cell.
 
         Raises:
-            LeaseLost: Another runner holds it.
+            LeaseLost: another runner holds it.
         """
         holder = _read_holder(self.folder)
         if holder is None or holder.runner != self.holder.runner:
@@ -128,7 +128,7 @@ class Leases:
     """The leases of a study's running cells.
 
     Args:
-        partials: The folder ``cells/.partial``.
+        partials: the folder ``cells/.partial``.
     """
 
     def __init__(self, partials: Path) -> None:

@@ -29,8 +29,8 @@ def read_precision(cells: pd.DataFrame, records: Sequence[CellRecord], problems:
 
     Args:
         cells: one row per cell, with the keys of all frames.
-        records: Records of detectors and others.
-        problems: List that receives a sentence for each unreadable file.
+        records: records of detectors and others.
+        problems: list that receives a sentence for each unreadable file.
     """
     parts = []
     for record in _tested(records):
@@ -51,7 +51,7 @@ def read_examples(cells: pd.DataFrame, records: Sequence[CellRecord], problems: 
 
     Args:
         cells: as in `read_precision`.
-        records: Records in the order of the cells.
+        records: records in the order of the cells.
         problems: as in `read_precision`.
     """
     first = cells.drop_duplicates(["condition", "arm"])["cell"].tolist() if len(cells) else []

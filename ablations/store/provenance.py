@@ -35,11 +35,11 @@ def numerics_now(norms: Iterable[str], *, task: Task) -> dict[str, str]:
     The version of a plug-in's normaliser includes the hash of the plug-in.
 
     Args:
-        norms: Normalisers of the cells.
-        task: Task of the cells.
+        norms: normalisers of the cells.
+        task: task of the cells.
 
     Raises:
-        UnknownNameError: There is no such normaliser; import its plug-in first.
+        UnknownNameError: there is no such normaliser; import its plug-in first.
     """
     return {norm: numerics_text(task, plugin_hash=plugin_hash(norm)) for norm in dict.fromkeys(norms)}
 
@@ -48,7 +48,7 @@ def plugin_hash(norm: str) -> str:
     """Hash the file or package of a normaliser's plug-in; return an empty string for our own.
 
     Raises:
-        UnknownNameError: There is no such normaliser.
+        UnknownNameError: there is no such normaliser.
     """
     module = NORMS[norm].cls.__module__
     top = module.partition(".")[0]
@@ -68,7 +68,7 @@ def import_plugin(name: str) -> ModuleType:
     """Import a plug-in, a module that registers normalisers, also from the current folder.
 
     Raises:
-        UsageError: There is no such module, or it registers no valid normaliser. Its other exceptions are not caught.
+        UsageError: there is no such module, or it registers no valid normaliser. Its other exceptions are not caught.
     """
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))

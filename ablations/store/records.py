@@ -38,9 +38,9 @@ class CellRecord:
     """A finished cell.
 
     Args:
-        folder: Folder of the cell.
-        config: Configuration of the cell.
-        outcome: Content of outcome.json.
+        folder: folder of the cell.
+        config: configuration of the cell.
+        outcome: content of outcome.json.
     """
 
     folder: Path
@@ -57,7 +57,7 @@ class Store:
     """The folder of a study.
 
     Args:
-        folder: Path of the folder.
+        folder: path of the folder.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -79,7 +79,7 @@ class Store:
         """Read study.yaml.
 
         Raises:
-            UsageError: The file does not exist or cannot be read.
+            UsageError: the file does not exist or cannot be read.
         """
         path = self.folder / "study.yaml"
         if not path.is_file():
@@ -105,7 +105,7 @@ class Store:
         """Write study.yaml atomically.
 
         Raises:
-            UsageError: The folder cannot be written.
+            UsageError: the folder cannot be written.
         """
         try:
             self.cells.mkdir(parents=True, exist_ok=True)
@@ -122,7 +122,7 @@ class Store:
             Whether no other runner holds it.
 
         Raises:
-            UsageError: The folder cannot be written.
+            UsageError: the folder cannot be written.
         """
         try:
             lease = self.leases.claim(OPENING)
@@ -147,14 +147,14 @@ class Store:
         The files are synced before the rename, so that a power failure leaves no partial record.
 
         Args:
-            lease: Lease of the cell, which this ends.
-            config: Configuration of the cell.
-            outcome: Content of outcome.json.
-            name: Final name of the folder.
-            replaces: Record to replace; None: there is none.
+            lease: lease of the cell, which this ends.
+            config: configuration of the cell.
+            outcome: content of outcome.json.
+            name: final name of the folder.
+            replaces: record to replace; None: there is none.
 
         Raises:
-            LeaseLost: Another runner has taken the cell over or recorded it; this result is discarded.
+            LeaseLost: another runner has taken the cell over or recorded it; this result is discarded.
         """
         lease.check()
         folder, old = self.cells / name, self.leases.partials / f"{REPLACED}{name}"
@@ -193,7 +193,7 @@ class Store:
         """Read the record in a cell's folder, if there is one.
 
         Raises:
-            UsageError: The record cannot be read.
+            UsageError: the record cannot be read.
         """
         folder = self.cells / name
         return _read_with_retries(folder) if (folder / "outcome.json").is_file() else None
@@ -208,7 +208,7 @@ class Store:
         """Return the records of all finished cells, by id.
 
         Raises:
-            UsageError: A record cannot be read.
+            UsageError: a record cannot be read.
         """
         records, problems = self.read_records()
         if problems:
@@ -241,7 +241,7 @@ def find_cell(out: Path, name: str) -> CellRecord:
     """Find a finished cell by its path, or in any study by the start of its id or folder name.
 
     Raises:
-        UsageError: No cell matches, or several do.
+        UsageError: no cell matches, or several do.
     """
     path = Path(name).resolve()
     if (path / "outcome.json").is_file():
@@ -317,8 +317,8 @@ def cell_name(arm: str, config: CellConfig) -> str:
     """Return the name of a cell's folder: its arm, seed and id.
 
     Args:
-        arm: Name of the arm.
-        config: Configuration of the cell.
+        arm: name of the arm.
+        config: configuration of the cell.
     """
     return f"{_as_file_name(arm)}-s{config.seed}-{config.id}"
 

@@ -37,13 +37,13 @@ class OptunaStudies:
     """Optuna's studies of a tuning.
 
     Args:
-        study: Study of the tuning.
-        cells: Trials to run; cells with a record are trials too.
-        store: Folder of the trials.
+        study: study of the tuning.
+        cells: trials to run; cells with a record are trials too.
+        store: folder of the trials.
         url: URL of Optuna's database; None: a journal file in the folder.
 
     Raises:
-        UsageError: The database cannot be opened, or one of the names belongs to a study of other trials.
+        UsageError: the database cannot be opened, or one of the names belongs to a study of other trials.
     """
 
     def __init__(self, study: Study, cells: list[CellConfig], *, store: Store, url: str | None) -> None:
@@ -67,7 +67,7 @@ class OptunaStudies:
         """Synchronise every study with the cells, and return a watcher that also reports to Optuna.
 
         Args:
-            watcher: Watcher that receives all events.
+            watcher: watcher that receives all events.
         """
         for line in self.sync():
             watcher.note(line)
@@ -190,8 +190,8 @@ class Telling:
     """Watcher that also reports to Optuna, whose errors stop no trial.
 
     Args:
-        watcher: Watcher that receives all events.
-        studies: Studies to report to.
+        watcher: watcher that receives all events.
+        studies: studies to report to.
     """
 
     def __init__(self, watcher: Watcher, studies: OptunaStudies) -> None:

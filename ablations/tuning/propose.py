@@ -24,9 +24,9 @@ class Ended:
     """A trial that has an outcome.
 
     Args:
-        values: Values of the searched fields.
+        values: values of the searched fields.
         outcome: ``ok``, ``diverged`` or ``failed``.
-        score_pct: Validation score; chance if it diverged without one; None if it failed.
+        score_pct: validation score; chance if it diverged without one; None if it failed.
     """
 
     values: Mapping[str, Any]
@@ -46,9 +46,9 @@ def propose(search: Search, ended: Sequence[Ended], *, number: int) -> dict[str,
     """Propose the next point of an arm; the same results give the same point.
 
     Args:
-        search: Ranges and seed.
-        ended: Ended trials of the arm, in the order of their numbers.
-        number: Number of the next trial, from 0; it keys the sampler together with the search's seed.
+        search: ranges and seed.
+        ended: ended trials of the arm, in the order of their numbers.
+        number: number of the next trial, from 0; it keys the sampler together with the search's seed.
     """
     seed = int(np.random.SeedSequence([search.seed, number]).generate_state(1)[0])
     study = optuna.create_study(

@@ -17,8 +17,8 @@ class Step:
     """A plan to run before the next step is requested.
 
     Args:
-        plan: Study and cells.
-        lines: Lines to print first.
+        plan: study and cells.
+        lines: lines to print first.
         storage: URL of the database of Optuna's studies; None: a journal file in the folder of the trials.
     """
 
@@ -46,7 +46,7 @@ def run_steps(request: Request) -> Iterator[Step]:
     """Yield the one step of a run.
 
     Raises:
-        UsageError: Any mistake of the user, in one line.
+        UsageError: any mistake of the user, in one line.
     """
     plan = make_plan(request)
     yield Step(plan=plan, lines=describe_plan(plan))
@@ -56,7 +56,7 @@ def tuning_steps(tuning: Tuning) -> Iterator[Step]:
     """Yield the steps of a tuning: its trials, and the winners on fresh seeds if they are confirmed.
 
     Raises:
-        UsageError: Any mistake of the user, in one line.
+        UsageError: any mistake of the user, in one line.
     """
     from ablations.tuning.trials import confirmation, trial_plans
 

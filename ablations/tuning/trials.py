@@ -24,11 +24,11 @@ def trial_plans(request: Request, *, num_trials: int) -> Iterator[Plan]:
     whose point depends only on that arm's results so far: an interrupted tuning resumes with the same points.
 
     Args:
-        request: Request without seeds and points.
-        num_trials: Number of trials of every arm.
+        request: request without seeds and points.
+        num_trials: number of trials of every arm.
 
     Raises:
-        UsageError: Any mistake of the user, in one line.
+        UsageError: any mistake of the user, in one line.
     """
     search = request.search
     assert search is not None, "a tuning searches something"
@@ -50,15 +50,15 @@ def confirmation(request: Request, store: Store, *, seeds: list[int]) -> tuple[R
     """Request the training of each arm's winner on fresh seeds.
 
     Args:
-        request: Request of the tuning.
-        store: Folder of the trials.
-        seeds: Seeds of the replicates.
+        request: request of the tuning.
+        store: folder of the trials.
+        seeds: seeds of the replicates.
 
     Returns:
         The request, and sentences with the winning point of each arm and its caveats.
 
     Raises:
-        UsageError: A trial is missing, or no trial of an arm has a result.
+        UsageError: a trial is missing, or no trial of an arm has a result.
     """
     from ablations.analysis import winners
     from ablations.store.frames import read_frames
