@@ -3,6 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 # One worker more than cores: a quarter of the tests' time goes by in waiting for the processes that they start.
 WORKERS ?= $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 1)')
+# The tests start a hundred processes, each of which would compile the code again if nothing kept it; the workers fill
+# the cores, so that more threads in each would only wait for one another.
+PYTEST = PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 
 .PHONY: help setup run test test-fast test-installed test-lowest dist check format clean
 
@@ -22,12 +25,11 @@ setup: .venv/.ready ## Make the .venv and install what is needed.
 run: setup ## Train xnorm, l2 and single_l2 on digits, 8 seeds each, and print the table.
 	$(BIN)/python -m ablations run --norm xnorm,l2,single_l2
 
-# The tests start a hundred processes, each of which would compile the code anew where nothing keeps it.
 test: setup ## Run every test.
-	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
+	$(PYTEST)
 
 test-fast: setup ## Run the fast tests: those that are not slow and start no process.
-	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal -m "not slow and not process"
+	$(PYTEST) -m "not slow and not process"
 
 .envs/build/.ready:
 	rm -rf .envs/build
@@ -44,25 +46,27 @@ test-installed: setup dist ## Install the wheel without extras, and run its comm
 	rm -rf .envs/plain
 	$(BIN)/python -m venv .envs/plain
 	$(BIN)/python .ci/link_torch.py .envs/plain
-	.envs/plain/bin/python -m pip install --quiet dist/*.whl
+	.envs/plain/bin/python -m pip install --quiet --no-compile dist/*.whl
 	.envs/plain/bin/python -m pip check
 	$(BIN)/python -m pytest tests/installed --python .envs/plain/bin/python --dist-dir dist \
 		--numprocesses 2 --dist loadfile
 
+# Not compiled: of all files, those that are imported are compiled then.
 .envs/lowest/.ready: pyproject.toml .ci/lower_bounds.py
 	rm -rf .envs/lowest
 	$(PYTHON) -m venv .envs/lowest
 	$(PYTHON) .ci/lower_bounds.py >.envs/lowest/bounds.txt
-	.envs/lowest/bin/python -m pip install --quiet --requirement .envs/lowest/bounds.txt
+	.envs/lowest/bin/python -m pip install --quiet --no-compile --requirement .envs/lowest/bounds.txt
 	@touch $@
 
 # The commands are those of the wheel; the other tests test the sources.
+test-lowest: BIN = .envs/lowest/bin
 test-lowest: .envs/lowest/.ready dist ## Run the installed commands and the fast tests with the lowest versions allowed.
-	.envs/lowest/bin/python -m pip install --quiet --no-deps --force-reinstall dist/*.whl
-	.envs/lowest/bin/python -m pip check
-	.envs/lowest/bin/python -m pytest tests/installed --ignore tests/installed/test_plain.py \
-		--python .envs/lowest/bin/python --numprocesses 2 --dist loadfile
-	PYTHONDONTWRITEBYTECODE= .envs/lowest/bin/python -m pytest --numprocesses $(WORKERS) --dist worksteal -m "not slow and not process"
+	$(BIN)/python -m pip install --quiet --no-deps --force-reinstall dist/*.whl
+	$(BIN)/python -m pip check
+	$(BIN)/python -m pytest tests/installed --ignore tests/installed/test_plain.py \
+		--python $(BIN)/python --numprocesses 2 --dist loadfile
+	$(PYTEST) -m "not slow and not process"
 
 check: setup ## Lint, check the format and the types.
 	$(BIN)/ruff check .
