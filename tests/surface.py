@@ -44,9 +44,8 @@ def _option(parameter: inspect.Parameter) -> str:
     is_required = parameter.default is inspect.Parameter.empty
     flag = info.default if isinstance(info, OptionInfo) else parameter.name.upper()
     kind = re.sub(r"<class '(\w+)'>|pathlib\.", r"\1", str(annotation))
-    limits = "".join(f" [{word} {getattr(info, word)}]" for word in ("min", "max") if getattr(info, word) is not None)
     default = " (required)" if is_required else f" = {parameter.default}" * (parameter.default is not None)
-    return f"  {flag} {info.metavar or ''} ({kind}){limits}{default}: {info.help}"
+    return f"  {flag} {info.metavar or ''} ({kind}){default}: {info.help}"
 
 
 def _keys() -> Iterator[str]:

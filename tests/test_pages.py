@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 import shlex
+import typing
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,10 @@ import pytest
 import typer
 import yaml
 
+from ablations.cli import bench, clean, look, run
 from ablations.cli.app import app
+from ablations.config import UsageError
+from ablations.config.declare import Options, read_options
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
@@ -35,8 +40,9 @@ def prose(text: str) -> str:
 
 
 def words(line: str) -> list[str]:
-    """Split a command line as a shell does, without its comment."""
-    return shlex.split(line, comments=True)
+    """Split a command line as a shell does, in the first of two array jobs, without its comment."""
+    array = {"$SLURM_ARRAY_TASK_ID": "1", "$SLURM_ARRAY_TASK_COUNT": "2"}
+    return shlex.split(re.sub(r"\$SLURM_\w+", lambda name: array[name[0]], line), comments=True)
 
 
 def command_lines() -> list[tuple[str, str]]:
@@ -55,13 +61,25 @@ COMMANDS = command_lines()
 IDS = [f"{Path(name).stem}: {' '.join(words(line))}" for name, line in COMMANDS]
 
 
-def parsed(line: str) -> dict[str, object]:
+MODELS = {
+    name.rstrip("_"): typing.get_type_hints(function)["options"]
+    for module in (run, look, clean, bench)
+    for name, function in inspect.getmembers(module, inspect.isfunction)
+    if list(inspect.signature(function).parameters) == ["options"] and function.__module__ == module.__name__
+}
+"""The options of each command."""
+
+
+def parsed(line: str) -> Options:
     """Read a command line as the command does, without running it."""
     command, context, arguments = typer.main.get_command(app), None, words(line)
     while hasattr(command, "resolve_command"):
         context = command.context_class(command, parent=context)
         _, command, arguments = command.resolve_command(context, arguments)
-    return command.make_context(command.name, list(arguments), parent=context).params
+    given = command.make_context(command.name, list(arguments), parent=context).params
+    return read_options(
+        MODELS[command.name], {name: value for name, value in given.items() if value not in (None, [], ())}
+    )
 
 
 def slug(heading: str) -> str:
@@ -110,11 +128,14 @@ def test_a_command_line_parses(line):
     assert parsed(line)
 
 
-@pytest.mark.parametrize("line", ["run --nrom xnorm", "run xnorm", "rnu", "power a --delta x", "bench speed"])
+WRONG = ("run --nrom xnorm", "run xnorm", "rnu", "power a --delta x", "bench speed", "run --trainer x")
+
+
+@pytest.mark.parametrize("line", WRONG)
 def test_a_wrong_command_line_does_not_parse(line):
     with pytest.raises(Exception) as raised:
         parsed(line)
-    assert hasattr(raised.value, "format_message")
+    assert isinstance(raised.value, UsageError) or hasattr(raised.value, "format_message")
 
 
 def needs_no_files(line: str) -> bool:

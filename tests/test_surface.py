@@ -72,7 +72,7 @@ def test_an_unknown_argument_is_one_line_with_the_nearest():
         ({"lr": 0.1, "fields": {"lr": 0.2}}, "lr is given twice"),
         ({"fields": {"seed": 3}}, "seed is not set as a field: give seeds"),
         ({"plugins": "mine"}, "plugins=mine: give a list of module names"),
-        ({"max_failures": True}, "max_failures=True: must be a valid integer"),
+        ({"max_failures": True}, "max_failures=True: give a whole number"),
         ({"fields": 3}, "fields=3: give a mapping of fields to values, or a list of texts FIELD=VALUE"),
         ({"fields": "lr=1"}, "fields=lr=1: give a mapping of fields to values, or a list of texts FIELD=VALUE"),
         ({"init": "a,a"}, "init=a,a: give one or several, each once, with commas between them"),

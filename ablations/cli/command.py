@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
@@ -43,12 +42,12 @@ def command(
 
 def _parameter(option: Declared) -> inspect.Parameter:
     """Return the parameter from which typer makes an argument or a flag."""
-    default = _default(option)
-    kind, limits = _kind(option)
+    default, kind = _default(option), _kind(option)
     is_optional = default is None and not option.info.is_required()
     help_ = option.help + " Repeatable." * option.option.repeatable
+    help_ += f" [{option.bounds}]" * bool(option.bounds)
     help_ += f" [default: {option.default_text}]" * (bool(option.default_text) and default is None)
-    shared: dict[str, Any] = {"help": help_, "metavar": option.placeholder or None, **limits}
+    shared: dict[str, Any] = {"help": help_, "metavar": option.placeholder or None}
     made = typer.Argument(**shared) if option.option.is_argument else typer.Option(option.flag, **shared)
     return inspect.Parameter(
         option.name,
@@ -63,19 +62,11 @@ def _default(option: Declared) -> Any:
     default = option.default
     if default is None or default == () or option.option.by_default:
         return None
-    return default if isinstance(default, (bool, int, float, Path)) else written(default)
+    return default if isinstance(default, bool) else written(default)
 
 
-def _kind(option: Declared) -> tuple[Any, dict[str, Any]]:
-    """Return the type that typer reads, and its limits; the model reads names and values of several types from text."""
-    kinds = option.kinds
-    if option.option.repeatable or (option.option.is_argument and Sequence in kinds):
-        return list[Path] if Path in kinds else list[str], {}
-    limits = {"min": "ge", "max": "le"}
-    found = {
-        word: getattr(each, name)
-        for word, name in limits.items()
-        for each in option.info.metadata
-        if getattr(each, name, None) is not None
-    }
-    return (kinds.pop(), found) if len(kinds) == 1 and kinds <= {bool, int, float} else (str, {})
+def _kind(option: Declared) -> Any:
+    """Return the type that typer reads: all but switches and lists is text, which the model checks."""
+    if option.option.repeatable or (option.option.is_argument and Sequence in option.kinds):
+        return list[str]
+    return bool if option.kinds == {bool} else str

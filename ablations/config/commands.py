@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PlainValidator, ValidationInfo, model_validator
+from pydantic import BeforeValidator, Field, PlainValidator, ValidationInfo, model_validator
 
 from ablations.config import parsing
 from ablations.config.declare import Option, Options, Values, field_default, reads
@@ -30,6 +30,8 @@ Rerun = Literal["stale", "all"]
 def _read_own(value: Values, info: ValidationInfo) -> list[Any] | None:
     return None if value is None else read_values(str(info.field_name), value)
 
+
+WHOLE = BeforeValidator(parsing.whole)
 
 FieldValues = Annotated[Values, PlainValidator(_read_own)]
 Folder = Annotated[str | Path, reads(parsing.folder)]
@@ -116,7 +118,7 @@ class SearchOptions(Options):
         reads(read_search),
         Option(f"Searched fields with their ranges, a comma list, as {EXAMPLE}.", metavar="FIELD=LOW..HIGH[:log]"),
     ] = None
-    trials: Annotated[int | None, Field(ge=1, strict=True), Option("Trials of each arm.", str(DEFAULT_TRIALS))] = None
+    trials: Annotated[int | None, WHOLE, Field(ge=1), Option("Trials of each arm.", str(DEFAULT_TRIALS))] = None
     confirm: Annotated[
         Values,
         reads(parse_confirmed),
@@ -125,7 +127,7 @@ class SearchOptions(Options):
     sampler: Annotated[
         Sampler | None, Option("sobol: the same points for every arm; tpe: after 8 trials each arm's own.", "sobol")
     ] = None
-    sampler_seed: Annotated[int | None, Field(ge=0, strict=True), Option("Seed of the points.", "0")] = None
+    sampler_seed: Annotated[int | None, WHOLE, Field(ge=0), Option("Seed of the points.", "0")] = None
 
 
 class StorageOption(Options):
@@ -232,7 +234,8 @@ class EngineFlags(Options):
     fail_fast: Annotated[bool, Option("Start no more cells after the first failure.")] = False
     max_failures: Annotated[
         int | None,
-        Field(ge=1, strict=True),
+        WHOLE,
+        Field(ge=1),
         Option("Start no more cells after this many failures.", "no limit", metavar="N"),
     ] = None
     checkpoint_every: Annotated[
@@ -329,6 +332,6 @@ class BuildOptions(FieldOptions, DataRootOption, DataOptions):
     """Options of `ablations.build`."""
 
     norm: Annotated[FieldValues, Option()] = "xnorm"
-    seed: Annotated[int, Field(ge=0, strict=True), Option()] = 0
+    seed: Annotated[int, WHOLE, Field(ge=0), Option()] = 0
     recipe: Annotated[str, Option("Default values of the training fields: one of list recipes.")] = "quick"
-    workers: Annotated[int, Field(ge=0, strict=True), Option("Processes that decode streamed images.")] = 0
+    workers: Annotated[int, WHOLE, Field(ge=0), Option("Processes that decode streamed images.")] = 0

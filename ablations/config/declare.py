@@ -92,6 +92,13 @@ class Declared:
         return [str(choice) for literal in literals for choice in typing.get_args(literal)]
 
     @property
+    def bounds(self) -> str:
+        """The least and the largest number, as ``x >= 1``; empty without one."""
+        limits = (("x >=", "ge"), ("x <=", "le"))
+        each = [(sign, getattr(one, name, None)) for sign, name in limits for one in self.info.metadata]
+        return ", ".join(f"{sign} {limit}" for sign, limit in each if limit is not None)
+
+    @property
     def type_text(self) -> str:
         """The type as a signature shows it."""
         text = inspect.formatannotation(self.info.annotation).replace(inspect.formatannotation(Values), "Values")

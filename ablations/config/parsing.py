@@ -34,6 +34,19 @@ def count(value: Any, *, least: int = 1) -> int | None:
     return int(value)
 
 
+def whole(value: Any) -> int | None:
+    """Read a whole number.
+
+    >>> whole("-3"), whole(2)
+    (-3, 2)
+    """
+    if value is None:
+        return None
+    if isinstance(value, bool) or not re.fullmatch("-?[0-9]{1,18}", str(value)):
+        raise ValueError("give a whole number")
+    return int(value)
+
+
 def seconds(value: Any) -> float | None:
     """Read a time: a `timedelta`, seconds, or text with a unit.
 

@@ -518,7 +518,8 @@ BAD = {
     "time": (("--timeout", "soon"), "--timeout soon: give 90s, 30m or 2h"),
     "memory": (("--memory-per-cell", "much"), "--memory-per-cell much: give 800MiB or 4GiB"),
     "shard": (("--shard", "3/2"), "--shard 3/2: give I/N with I from 1 to N"),
-    "number of failures": (("--max-failures", "0"), "--max-failures"),
+    "number of failures": (("--max-failures", "0"), "--max-failures 0: must be greater than or equal to 1"),
+    "no number of failures": (("--max-failures", "few"), "--max-failures few: give a whole number"),
     "retry": (("--retry", "some"), "--retry"),
     "checkpoints": (
         ("--checkpoint-every", "often"),
