@@ -28,7 +28,8 @@ NUM_FILES, DISK_BLOCK = 8, 4096
 """Number of files of a cell, and block size of a disk in bytes."""
 
 DETECTION_BYTES = 170
-"""Bytes of an object found in a photograph of COCO, with its mask, compressed; half for small images."""
+"""Bytes of an object found in a photograph of COCO, with its mask: 650 (8 images, 106 objects), compressed to 26 % as
+the 38,777 objects of results/shapes are; half for small images."""
 
 
 def describe_plan(plan: Plan) -> list[str]:
