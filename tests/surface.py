@@ -43,7 +43,7 @@ def _option(parameter: inspect.Parameter) -> str:
     annotation, info = typing.get_args(parameter.annotation)
     is_required = parameter.default is inspect.Parameter.empty
     flag = info.default if isinstance(info, OptionInfo) else parameter.name.upper()
-    kind = re.sub(r"<class '(\w+)'>|pathlib\.", r"\1", str(annotation))
+    kind = re.sub(r"<class '(\w+)'>", r"\1", str(annotation))
     default = " (required)" if is_required else f" = {parameter.default}" * (parameter.default is not None)
     return f"  {flag} {info.metavar or ''} ({kind}){default}: {info.help}"
 

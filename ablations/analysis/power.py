@@ -199,7 +199,8 @@ def power_table(
         One row per comparison: `condition`, `comparison`, `num_pairs`, `sd_pct` of the differences with `sd_low_pct`
         and `sd_high_pct` (chi-square), `detectable_pct`, and `seeds` with `seeds_low` and `seeds_high`, the seeds
         needed at that spread and at its bounds. Alpha is 0.05 divided by the number of comparisons with pairs. With
-        chance scores or fewer than two pairs there is no spread, and these columns are missing.
+        chance scores or fewer than two pairs there is no spread: `sd` and `seeds` with their bounds are missing, and
+        `detectable_pct` is as in `compared`.
     """
     alpha = ALPHA / max(1, int((compared["num_pairs"] > 0).sum()))
     rows = []

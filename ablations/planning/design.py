@@ -54,9 +54,8 @@ def design_study(
         claims=request.claims,
     )
     if request.trials and study.conditions:
-        raise UsageError(
-            f"a tuning has one condition, and {', '.join(study.conditions)} has several values: tune one by one"
-        )
+        several = f"several values of {' and of '.join(study.conditions)}"
+        raise UsageError(f"a tuning has one condition, and cannot have {several}: tune one by one")
     return study, cells
 
 

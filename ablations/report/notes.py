@@ -74,7 +74,7 @@ def tuned_notes(results: Results) -> list[str]:
         ]
         lost = own.loc[own["num_diverged"] + own["num_failed"] == own["num_trials"], "arm"]
         if len(lost):
-            best = "the best of such an arm is the one that trained longest"
+            best = "the winner of such an arm is the one with the highest score, of equal ones the longest"
             notes.append(f"every trial of {', '.join(lost)} diverged or failed: {best}")
     return notes
 

@@ -80,7 +80,7 @@ def confirmation(request: Request, store: Store, *, seeds: list[int]) -> tuple[R
         points.append(Point(values=values, arm=row["arm"]))
         how = f"{row['score_pct']:.2f} % on validation"
         if row["outcome"] == "diverged":
-            how = "every trial diverged; this one got furthest"
+            how = "every trial diverged; this one has the highest score"
         lines.append(f"{row['arm']}: {point_name(values, values)} ({how})")
     if num_failed := int((trials["outcome"] == "failed").sum()):
         lines.append(f"failed trials: {num_failed}; so the arms did not have the same budget")

@@ -453,7 +453,10 @@ def test_an_arm_whose_every_trial_diverges_gets_the_same_points_and_is_confirmed
         (("--search", "lr=1e-4..1,lr=1e-4..2"), "lr is searched twice"),
         (("--search", SEARCH, "--lr", "1e-3"), "--search lr: it is given a value already"),
         (("--search", SEARCH, "--compare", "lr", "--lr", "1e-3,1e-2"), "--search lr: its values are the arms"),
-        (("--search", SEARCH, "--set", "lpi=on,off"), "a tuning has one condition, and lpi has several values"),
+        (
+            ("--search", SEARCH, "--set", "lpi=on,off"),
+            "a tuning has one condition, and cannot have several values of lpi: tune",
+        ),
         (("--search", SEARCH, "--confirm", "9999-10001"), "seed 10000 is one of the trials'"),
         (("--search", SEARCH, "--confirm", "many"), "--confirm many: give how many"),
         (("--search", "depth=1..3", "--trials", "8"), "only 3 of 8 points are distinct"),
