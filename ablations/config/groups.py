@@ -202,10 +202,18 @@ class Optimisation(Group):
 class Run(Group):
     """How a cell is computed and scored."""
 
-    precision: Annotated[Literal["32-true", "bf16-mixed", "16-mixed"], FLAG] = "32-true"
-    """float32, or autocast to bfloat16 or (on a GPU) float16."""
+    precision: Annotated[Literal["32-true", "tf32", "bf16-mixed", "16-mixed"], FLAG] = "32-true"
+    """float32; on CUDA also float32 with products in TF32; autocast to bfloat16 or, on a GPU, to float16."""
+    deterministic: bool = False
+    """Whether CUDA may use only deterministic operations, so that two runs give the same bits, as on a CPU."""
+    cudnn_benchmark: bool = False
+    """Whether cuDNN times its convolutions and takes the fastest, so that two runs may differ in the last bits."""
     compile: Annotated[bool, CLASSIFIERS] = False
     """Whether training steps use torch.compile, which changes the last bits."""
+    cuda_graph: Annotated[bool, CLASSIFIERS] = False
+    """Whether CUDA runs a whole training step as one captured graph, which changes the last bits."""
+    stack: Annotated[bool, CLASSIFIERS] = False
+    """Whether the seeds of an arm are trained together as one batched net, which changes the last bits."""
     threads_per_cell: Annotated[int, Field(ge=1, le=1024), Traits(searchable=False)] = 1
     """Number of CPU threads; another number changes the last bits."""
     smoke: Annotated[bool, DERIVED] = False
