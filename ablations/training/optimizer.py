@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 DECAY = 0.1
 """Factor of the learning rate at each step of a stepwise schedule (arXiv 1703.06870)."""
@@ -38,10 +38,11 @@ def split_by_decay(model: nn.Module) -> tuple[dict[str, nn.Parameter], dict[str,
     return decayed, {name: parameter for name, parameter in parameters.items() if name not in matrices}
 
 
-def build_optimizer(model: nn.Module, *, lr: float, weight_decay: float, fused: bool) -> torch.optim.AdamW:
+def build_optimizer(model: nn.Module, *, lr: float | Tensor, weight_decay: float, fused: bool) -> torch.optim.AdamW:
     """Build AdamW (arXiv 1711.05101) with decoupled decay on matrices only.
 
     Args:
+        lr: learning rate; a scalar tensor on the device makes the step capturable in a CUDA graph.
         fused: whether one kernel updates all parameters.
     """
     decayed, exempt = split_by_decay(model)
@@ -49,7 +50,7 @@ def build_optimizer(model: nn.Module, *, lr: float, weight_decay: float, fused: 
         {"params": list(decayed.values()), "weight_decay": weight_decay},
         {"params": list(exempt.values()), "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=lr, fused=fused)
+    return torch.optim.AdamW(groups, lr=lr, fused=fused, capturable=isinstance(lr, Tensor))
 
 
 def lr_share(
