@@ -42,6 +42,7 @@ class Checkpoints(Checkpoint):
         made_by: environment of the training, from `trained_with`.
 
     Attributes:
+        is_led: whether others decide when to save, so that the hooks save nothing.
         resumed_after: number of finished epochs at each resumption of the cell.
         seconds_before: seconds that earlier attempts took up to the last resumption.
     """
@@ -49,6 +50,7 @@ class Checkpoints(Checkpoint):
     def __init__(self, folder: Path, *, every: int | timedelta | None, made_by: dict[str, str]) -> None:
         self.folder = folder
         self.made_by = made_by
+        self.is_led = False
         self.resumed_after: list[int] = []
         self.seconds_before = 0.0
         self._started = self._saved = time.monotonic()
@@ -61,17 +63,23 @@ class Checkpoints(Checkpoint):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Save within an epoch if a checkpoint is due."""
-        if self._epochs is None and time.monotonic() - self._saved >= self._within_s and not trainer.is_last_batch:
-            self._save(trainer)
+        if not self.is_led and self.is_due_within(trainer):
+            self.save(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save at the end of an epoch if a checkpoint is due."""
+        if not self.is_led and self.is_due_at_end(trainer):
+            self.save(trainer)
+
+    def is_due_within(self, trainer: pl.Trainer) -> bool:
+        """Return whether a checkpoint is due within an epoch."""
+        return self._epochs is None and time.monotonic() - self._saved >= self._within_s and not trainer.is_last_batch
+
+    def is_due_at_end(self, trainer: pl.Trainer) -> bool:
+        """Return whether a checkpoint is due at the end of an epoch."""
         if self._epochs is None:
-            is_due = time.monotonic() - self._saved >= self._at_end_s
-        else:
-            is_due = self._epochs > 0 and (trainer.current_epoch + 1) % self._epochs == 0
-        if is_due:
-            self._save(trainer)
+            return time.monotonic() - self._saved >= self._at_end_s
+        return self._epochs > 0 and (trainer.current_epoch + 1) % self._epochs == 0
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -112,7 +120,8 @@ class Checkpoints(Checkpoint):
         """Path of the checkpoint."""
         return self.folder / CHECKPOINT
 
-    def _save(self, trainer: pl.Trainer) -> None:
+    def save(self, trainer: pl.Trainer) -> None:
+        """Save a checkpoint, atomically."""
         scratch = self.path.with_suffix(".partial")
         trainer.save_checkpoint(scratch)
         with scratch.open("r+b") as file:

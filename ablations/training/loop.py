@@ -18,6 +18,7 @@ from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch import Tensor
+from torch.utils._pytree import tree_map_only
 
 from ablations.config import CellConfig
 from ablations.data import EpochBatches
@@ -101,6 +102,7 @@ class LeanTrainer(Fabric):
                     self._train_captured(captured, first)
             first = 0
             self.end_epoch()
+            self.current_epoch += 1
         self.end()
 
     def begin(self, module: CellModule, data: CellDataModule, checkpoint: dict[str, Any] | None) -> int:
@@ -136,7 +138,6 @@ class LeanTrainer(Fabric):
             torch.cuda.synchronize(self.device)  # otherwise the validation clock would include the last steps
         self._validate()
         self._call("on_train_epoch_end")
-        self.current_epoch += 1
 
     def end(self) -> None:
         """Call the hooks of the end of the training."""
@@ -168,7 +169,7 @@ class LeanTrainer(Fabric):
         for callback in self.callbacks:
             callback.on_save_checkpoint(self, self.module, checkpoint)  # type: ignore[arg-type]
         self.module.on_save_checkpoint(checkpoint)
-        torch.save(checkpoint, path)
+        torch.save(tree_map_only(Tensor, _alone, checkpoint), path)
 
     def _connect(self, data: CellDataModule, stage: str) -> None:
         data.trainer = self  # type: ignore[assignment]
@@ -305,6 +306,11 @@ class LeanTrainer(Fabric):
     def _listeners_of(self, hook: str) -> list[Callable[..., Any]]:
         """Return a hook of the callbacks that override it: in most steps there is none to call."""
         return [getattr(callback, hook) for callback in self.callbacks if is_overridden(hook, callback, pl.Callback)]
+
+
+def _alone(tensor: Tensor) -> Tensor:
+    """Copy a tensor that is part of a larger one, which torch would save as a whole."""
+    return tensor if tensor.untyped_storage().nbytes() == tensor.nbytes else tensor.clone()
 
 
 def placement(config: CellConfig, device: torch.device) -> dict[str, Any]:

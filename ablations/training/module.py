@@ -245,6 +245,14 @@ class CellModule(pl.LightningModule, ABC):
         """
         raise NotImplementedError
 
+    def net_inputs(self, batch: Any, index: int | Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return images, targets, and which samples keep which branch, if any is dropped; arguments as of `loss`."""
+        raise NotImplementedError
+
+    def loss_of(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the loss, a scalar, of the net's outputs."""
+        raise NotImplementedError
+
     def record_loss(self, loss: Tensor) -> None:
         """Add a step's loss to the epoch's metrics."""
         raise NotImplementedError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -39,16 +39,26 @@ def split_by_decay(model: nn.Module) -> tuple[dict[str, nn.Parameter], dict[str,
 
 
 def build_optimizer(model: nn.Module, *, lr: float | Tensor, weight_decay: float, fused: bool) -> torch.optim.AdamW:
-    """Build AdamW (arXiv 1711.05101) with decoupled decay on matrices only.
+    """Build AdamW for a net, with decoupled decay on matrices only; arguments as of `build_adamw`."""
+    decayed, exempt = split_by_decay(model)
+    return build_adamw(decayed.values(), exempt.values(), lr=lr, weight_decay=weight_decay, fused=fused)
+
+
+def build_adamw(
+    decayed: Iterable[Tensor], exempt: Iterable[Tensor], *, lr: float | Tensor, weight_decay: float, fused: bool
+) -> torch.optim.AdamW:
+    """Build AdamW (arXiv 1711.05101).
 
     Args:
+        decayed: parameters with decoupled decay.
+        exempt: parameters without.
         lr: learning rate; a scalar tensor on the device makes the step capturable in a CUDA graph.
+        weight_decay: decay of the first.
         fused: whether one kernel updates all parameters.
     """
-    decayed, exempt = split_by_decay(model)
     groups: list[dict[str, Any]] = [
-        {"params": list(decayed.values()), "weight_decay": weight_decay},
-        {"params": list(exempt.values()), "weight_decay": 0.0},
+        {"params": list(decayed), "weight_decay": weight_decay},
+        {"params": list(exempt), "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, lr=lr, fused=fused, capturable=isinstance(lr, Tensor))
 
