@@ -17,6 +17,7 @@ from ablations.config.options import CellOptions
 from ablations.data import DataInfo
 from ablations.data.modules import make_data
 from ablations.data.streams import forked_library
+from ablations.engine.devices import device_name
 from ablations.engine.log import logged
 from ablations.engine.result import TRACEBACK_LINES, Result, blank_fields
 from ablations.engine.threads import cpu_threads
@@ -24,6 +25,7 @@ from ablations.tasks.make import make_module
 from ablations.tasks.trained import save_weights
 from ablations.training.callbacks import Diverged, History
 from ablations.training.checkpoint import Checkpoints, trained_with
+from ablations.training.cuda_settings import cuda_settings
 from ablations.training.lightning import LightningTrainer
 from ablations.training.limits import is_disk_full, is_oom
 from ablations.training.loggers import Loggers
@@ -52,15 +54,18 @@ def run_cell(
         options: options of the run.
         numerics: numerics version of the code; a checkpoint of another version is ignored.
     """
-    clock, fields = time.perf_counter(), blank_fields(info, device)
+    clock = time.perf_counter()
     if device.type == "cuda":
+        torch.cuda.set_device(device)  # starts CUDA, on this GPU only
         torch.cuda.reset_peak_memory_stats(device)
+    fields = blank_fields(info, device_name(device))
     disk_full = False
     with logged(folder / "log.txt"), cpu_threads(config.run.threads_per_cell), forked_library(config.seed):
         cell: _Cell | None = None
         try:
-            cell = _Cell(config, info, folder, device, options, numerics, fields)
-            outcome, kind, detail = cell.train_and_score()
+            with cuda_settings(config.run, device, mps=options.mps) as fields["cuda_settings"]:
+                cell = _Cell(config, info, folder, device, options, numerics, fields)
+                outcome, kind, detail = cell.train_and_score()
             lines: list[str] = []
         except Exception as error:
             logging.exception("the cell failed")

@@ -6,6 +6,7 @@ import shutil
 import time
 from collections import deque
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from multiprocessing import connection
 from typing import Any
@@ -16,7 +17,9 @@ from ablations.config import CellConfig, Interrupted, RunStopped, Study
 from ablations.config.options import CellOptions, EngineOptions
 from ablations.data import DataInfo
 from ablations.engine.capacity import Capacity, Slot
+from ablations.engine.devices import measure_devices
 from ablations.engine.failures import Failures
+from ablations.engine.mps import mps_service
 from ablations.engine.queue import Queue
 from ablations.engine.result import Result, attempt_of, blank_fields, describe_exit, failed_result, make_outcome
 from ablations.engine.server import await_server
@@ -92,18 +95,28 @@ class Runner:
             limit=options.max_failures,
         )
         self._queue = Queue(deque(todo), study, store, self._records, self._failures, watcher)
-        self._capacity = Capacity(devices, options, threads_per_cell=max(cell.run.threads_per_cell for cell in todo))
+        self._devices, self._threads_per_cell = devices, max(cell.run.threads_per_cell for cell in todo)
+        self._capacity: Capacity  # once the devices are measured
+        self._mps: Mapping[str, str] | None = None
 
     def run(self) -> None:
         """Run until every cell has an outcome, from this or another runner.
 
         Raises:
             Interrupted: the user or the system interrupted the run; finished cells are kept.
-            RunStopped: too many cells failed, or the disk is full; finished cells are kept.
+            RunStopped: too many cells failed, the disk is full, or a GPU cannot be used; finished cells are kept.
         """
-        with stoppable() as self._stops:
+        with stoppable() as self._stops, ExitStack() as services:  # MPS ends after the workers
             try:
                 await_server(self._stops.soft)
+                self._capacity = Capacity(
+                    self._devices,
+                    self._options,
+                    threads_per_cell=self._threads_per_cell,
+                    measured=measure_devices(self._devices),
+                )
+                if self._capacity.shares_gpus and len(self._queue) > 1:
+                    self._mps = services.enter_context(mps_service(self._watcher.note))
                 while self._step():
                     pass
             except OSError as error:
@@ -176,9 +189,9 @@ class Runner:
         if worker is not None and not worker.can_run(task):
             worker.kill()
             worker = None
-        worker = worker or Worker(reuse=slot.device.type == "cuda")
+        worker = worker or Worker(reuse=slot.device.type == "cuda", environment=self._mps or {})
         worker.start(task)
-        fields = blank_fields(task.info, slot.device)
+        fields = blank_fields(task.info, self._capacity.measured[slot.device].name)
         self._running.append(_Running(cell=cell, lease=lease, worker=worker, slot=slot, task=task, fields=fields))
         return True
 
@@ -194,6 +207,7 @@ class Runner:
             memory_mib=self._capacity.limit_mib(slot.device, alone=self._alone is not None),
             workers=self._capacity.workers,
             weights=dict(self._options.weights).get(cell.net.norm, ""),
+            mps=self._mps is not None,
         )
         return Task(
             config=cell,
@@ -233,6 +247,8 @@ class Runner:
                 run.worker.close()
             if result.outcome != "failed":
                 self._capacity.update(result.fields)
+            elif self._mps is not None:
+                self._kill_idle()  # after a fault MPS serves no new process until all that share the GPU have ended
         else:
             run.worker.close()
             if self._stops.hard.is_set():  # the same signal may have killed it, as at a system shutdown

@@ -15,6 +15,7 @@ import signal
 import threading
 import time
 import traceback
+from collections.abc import Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -26,6 +27,7 @@ import torch
 from ablations.config import CellConfig
 from ablations.config.options import CellOptions
 from ablations.data import DataInfo
+from ablations.engine.devices import device_name
 from ablations.engine.log import DUMP_SIGNAL, redirect_output
 from ablations.engine.result import TRACEBACK_LINES, Result, blank_fields
 from ablations.engine.server import CONTEXT, start_process
@@ -69,12 +71,13 @@ class Worker:
 
     Args:
         reuse: whether it runs several cells, as on a GPU to keep its context; else it exits after one.
+        environment: environment variables to set before its first cell.
     """
 
-    def __init__(self, *, reuse: bool) -> None:
+    def __init__(self, *, reuse: bool, environment: Mapping[str, str] | None = None) -> None:
         self.reuse = reuse
         self.pipe, child_end = CONTEXT.Pipe()
-        self.process = CONTEXT.Process(target=_serve, args=(child_end, reuse))
+        self.process = CONTEXT.Process(target=_serve, args=(child_end, reuse, environment or {}))
         start_process(self.process)
         child_end.close()  # so that the pipe closes with the process
         self._previous: dict[str, Any] | None = None
@@ -128,12 +131,13 @@ def _all_but_seed(task: Task) -> dict[str, Any]:
     return {**task.config.model_dump(), "seed": None}
 
 
-def _serve(pipe: Connection, reuse: bool) -> None:
+def _serve(pipe: Connection, reuse: bool, environment: Mapping[str, str]) -> None:
     """Run the cells from the pipe; this is the main function of a worker process."""
     os.setpgid(0, 0)  # so that children can be killed with it
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the runner handles Ctrl-C
     signal.signal(signal.SIGTERM, _exit_by_signal)
     threading.Thread(target=_exit_with_runner, daemon=True).start()
+    os.environ.update(environment)
     try:
         while True:
             task: Task = pipe.recv()
@@ -163,7 +167,7 @@ def _run(task: Task) -> Result:
             raise RuntimeError("the plug-in changed after the run began; run the command again")
     except Exception as error:
         lines = "".join(traceback.format_exception(error)).splitlines()[-TRACEBACK_LINES:]
-        fields = blank_fields(task.info, task.device)
+        fields = blank_fields(task.info, device_name(task.device))
         return Result("failed", "error", f"{type(error).__name__}: {error}", lines, fields)
     return run_cell(
         task.config, task.info, folder=task.folder, device=task.device, options=task.options, numerics=task.numerics

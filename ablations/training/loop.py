@@ -318,6 +318,6 @@ def placement(config: CellConfig, device: torch.device) -> dict[str, Any]:
     return {
         "accelerator": device.type,
         "devices": [device.index or 0] if device.type == "cuda" else 1,
-        "precision": config.run.precision,
+        "precision": "32-true" if config.run.precision == "tf32" else config.run.precision,  # TF32 is float32 to them
         "plugins": [LightningEnvironment()],  # a cell is always one process, also within a Slurm job
     }
