@@ -69,20 +69,20 @@ def pairing_held(cells: pd.DataFrame, reference: str | None) -> pd.DataFrame:
 
     Args:
         cells: one row per cell; `batches` holds a hash of each started epoch's batches, separated by spaces; `device`,
-            `cuda_settings` and `torch` describe the machine.
+            `cuda_settings`, `stacked_seeds` and `torch` describe how it was computed.
         reference: the reference arm.
 
     Returns:
         One row per condition and arm except the reference: `condition`, `arm`, `num_pairs`, `num_same_init`,
-        `num_same_split`, `num_same_batches`, `num_same_device`, `num_same_cuda_settings` and `num_same_torch`.
-        Batches are compared over the epochs that both cells ran. An empty hash equals no other.
+        `num_same_split`, `num_same_batches`, `num_same_device`, `num_same_cuda_settings`, `num_same_stacked_seeds` and
+        `num_same_torch`. Batches are compared over the epochs that both cells ran. An empty hash equals no other.
 
     Raises:
         ValueError: two cells have the same condition, arm and seed.
     """
     pairs = pairs_with(cells, reference)
     same = pairs[["condition", "arm"]].assign(num_pairs=1)
-    for part in ("init_hash", "split_hash", "device", "cuda_settings", "torch"):
+    for part in ("init_hash", "split_hash", "device", "cuda_settings", "stacked_seeds", "torch"):
         ours, theirs = pairs[part].fillna(""), pairs[f"{part}_reference"].fillna("")
         same[f"num_same_{part.removesuffix('_hash')}"] = ((ours == theirs) & (ours != "")).astype(int)
     batches = zip(pairs["batches"], pairs["batches_reference"], strict=True)

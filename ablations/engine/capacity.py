@@ -110,15 +110,16 @@ class Capacity:
             self._slots_per_device = num_cells_on_gpu(peak_mib, free_mib=fewest, limit=self._max_per_device)
             self._is_measuring = False
 
-    def limit_mib(self, device: torch.device, *, alone: bool) -> float | None:
-        """Return a cell's memory limit: as requested, or the memory free at the start of the run, shared by the slots.
+    def limit_mib(self, device: torch.device, *, alone: bool, num_cells: int = 1) -> float | None:
+        """Return a worker's memory limit: as requested, or the memory free at the start, shared by the slots.
 
         Args:
             device: device of its slot.
-            alone: whether no other cell runs.
+            alone: whether no other worker runs.
+            num_cells: number of its cells: more than one if they are a stack.
         """
         if self._options.memory_per_cell_mib is not None:
-            return self._options.memory_per_cell_mib
+            return self._options.memory_per_cell_mib * num_cells
         free = self.measured[device].free_mib if device in self.measured else None
         if free is None:
             return None

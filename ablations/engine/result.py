@@ -71,6 +71,7 @@ def blank_fields(info: DataInfo, device: str) -> dict[str, Any]:
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "device": device,
         "cuda_settings": None,
+        "stacked_seeds": [],
         "seconds": 0.0,
         "peak_memory_mib": None,
         "peak_reserved_mib": None,

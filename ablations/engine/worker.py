@@ -91,14 +91,14 @@ class Worker:
         """Whether earlier cells in this process cannot influence this one: plug-in code may affect only its own arm."""
         return not task.plugins or self._previous in (None, _all_but_seed(task))
 
-    def start(self, task: Task) -> None:
-        """Send a cell to the process."""
-        self._previous = _all_but_seed(task)
+    def start(self, tasks: list[Task]) -> None:
+        """Send a cell to the process, or several that are trained as one stack."""
+        self._previous = _all_but_seed(tasks[0])
         with contextlib.suppress(OSError):  # it has died, which `result` reports
-            self.pipe.send(task)
+            self.pipe.send(tasks)
 
-    def result(self) -> Result | int | None:
-        """Return the cell's result, or the exit code if the process died; call it once, when ready."""
+    def result(self) -> list[Result] | int | None:
+        """Return the cells' results, or the exit code if the process died; call it once, when ready."""
         with contextlib.suppress(EOFError, OSError):
             if self.pipe.poll():  # a child of a dead worker may keep the pipe open
                 return self.pipe.recv()
@@ -140,26 +140,28 @@ def _serve(pipe: Connection, reuse: bool, environment: Mapping[str, str]) -> Non
     os.environ.update(environment)
     try:
         while True:
-            task: Task = pipe.recv()
+            tasks: list[Task] = pipe.recv()
+            task = tasks[0]
             redirect_output(task.folder / "log.txt")
             if task.device.type == "cpu":
                 os.environ["CUDA_VISIBLE_DEVICES"] = ""  # else every optimiser step looks for a GPU
             if task.options.memory_mib is not None:
                 limit_memory(task.device, task.options.memory_mib)
-            pipe.send(_run(task))
+            pipe.send(_run(tasks))
             if not reuse:
                 os._exit(0)  # all files are written, and the shutdown of torch takes time
-            del task
+            del task, tasks
             gc.collect()  # optimiser and schedule are a cycle that holds the cell's tensors
             torch.cuda.empty_cache()  # else it counts for the next cell's peak
     except (EOFError, BrokenPipeError):  # the runner closed the pipe
         os._exit(0)
 
 
-def _run(task: Task) -> Result:
-    """Run a cell; fail if its plug-in changed since the run began, since the record holds the hash."""
-    from ablations.engine.cell import run_cell
+def _run(tasks: list[Task]) -> list[Result]:
+    """Run a cell or a stack; fail if the plug-in changed since the run began, since the record holds the hash."""
+    from ablations.engine.cell import run_cells
 
+    task = tasks[0]
     try:
         for name in task.plugins:
             import_plugin(name)
@@ -168,9 +170,14 @@ def _run(task: Task) -> Result:
     except Exception as error:
         lines = "".join(traceback.format_exception(error)).splitlines()[-TRACEBACK_LINES:]
         fields = blank_fields(task.info, device_name(task.device))
-        return Result("failed", "error", f"{type(error).__name__}: {error}", lines, fields)
-    return run_cell(
-        task.config, task.info, folder=task.folder, device=task.device, options=task.options, numerics=task.numerics
+        return [Result("failed", "error", f"{type(error).__name__}: {error}", lines, dict(fields)) for _ in tasks]
+    return run_cells(
+        [each.config for each in tasks],
+        task.info,
+        folders=[each.folder for each in tasks],
+        device=task.device,
+        options=[each.options for each in tasks],
+        numerics=task.numerics,
     )
 
 

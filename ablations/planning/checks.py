@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from ablations.config import CellConfig, UsageError
+from ablations.config.cell import FIELDS
 from ablations.config.nets import is_foreign, is_timm
 from ablations.config.options import LOGGERS, EngineOptions
 from ablations.config.packages import require_package
@@ -71,7 +72,10 @@ CONFLICTS: tuple[tuple[str, Callable[[CellConfig, EngineOptions], bool], str], .
         lambda cell, _: is_foreign(cell.net.model) and cell.net.drop_path > 0,
         "captures no random draws of a net of timm; give drop_path=0, or leave it out",
     ),
-    ("stack", lambda cell, _: is_foreign(cell.net.model), "does not apply to nets of timm; leave it out"),
+    ("stack", lambda _, engine: "wandb" in engine.loggers, "has several runs in a process; leave out --log wandb"),
+    ("stack", lambda cell, _: cell.run.cuda_graph, "does not apply to captured steps; leave it or cuda_graph out"),
+    ("stack", lambda cell, _: cell.run.precision == "16-mixed", "does not apply to float16; give bf16-mixed"),
+    ("cuda_graph", lambda cell, _: cell.run.precision == "16-mixed", "does not apply to float16; give bf16-mixed"),
     ("stack", lambda cell, _: cell.run.compile, "does not apply to compiled steps; leave it or compile out"),
 )
 """Fields that cannot be on in some cells: the field, whether a cell is one of those, and why with the fix."""
@@ -80,8 +84,9 @@ CONFLICTS: tuple[tuple[str, Callable[[CellConfig, EngineOptions], bool], str], .
 def check_conflicts(cells: list[CellConfig], engine: EngineOptions) -> None:
     """Reject captured steps and stacked seeds where the training cannot have them."""
     for name, conflicts, reason in CONFLICTS:
-        if any(cell[name] and conflicts(cell, engine) for cell in cells):
-            raise UsageError(f"{name}=on {reason}")
+        for cell in cells:
+            if cell[name] != FIELDS[name].default and conflicts(cell, engine):
+                raise UsageError(f"{name}={value_name(cell[name])} {reason}")
 
 
 def check_workers(workers: int | None, infos: Mapping[str, DataInfo]) -> None:

@@ -14,7 +14,7 @@ from ablations.config import Study
 from ablations.config.task import METRICS
 from ablations.config.values import plural
 
-SETTING_FIELDS = ("precision", "deterministic", "cudnn_benchmark", "cuda_graph", "stack")
+SETTING_FIELDS = ("precision", "deterministic", "cudnn_benchmark", "cuda_graph")
 """Fields of a cell that determine the recorded settings of CUDA."""
 
 
@@ -61,6 +61,8 @@ def _machine_notes(results: Results) -> list[str]:
         for field, what in parts.items()
         if cells[field].nunique() > 1
     ]
+    if all(study.axes.get("stack", [1]) == [1] for study in results.studies):
+        parts["stacked_seeds"] = "stacks"
     mixed = {what: int((pairing["num_pairs"] - pairing[f"num_same_{field}"]).sum()) for field, what in parts.items()}
     return notes + [f"pairs of cells of different {what}: {count}" for what, count in mixed.items() if count]
 

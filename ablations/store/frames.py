@@ -136,7 +136,7 @@ def _columns(study: Study) -> list[str]:
     result = ["outcome", "kind", "detail", *scores, "stale"]
     paired = ["init_hash", "split_hash", "batches", "epochs_run"]
     spent = ["seconds", "num_attempts", "attempts_seconds", "is_resumed", "peak_memory_mib", "num_parameters"]
-    where = ["device", "cuda_settings", "processor", "torch", "software", "revision", "started", "folder"]
+    where = ["device", "cuda_settings", "stacked_seeds", "processor", "torch", "software", "revision", "started", "folder"]
     return ["cell", *arm, "condition", *study.axes, *study.searched, *result, *paired, *spent, *where]
 
 
@@ -161,6 +161,7 @@ def _cell_row(record: CellRecord, study: Study, numerics: Mapping[str, str] | No
         "attempts_seconds": sum(attempt["seconds"] for attempt in outcome["attempts"]),
         "is_resumed": bool(outcome.get("resumed_after_epochs")),
         "cuda_settings": _settings_text(outcome.get("cuda_settings")),
+        "stacked_seeds": " ".join(map(str, outcome.get("stacked_seeds", []))) or "none",
         "processor": outcome.get("machine", {}).get("processor"),
         "torch": versions.get("torch", "unknown"),
         "software": ", ".join(f"{name} {version}" for name, version in versions.items()),

@@ -48,10 +48,14 @@ class History(pl.Callback):
 
     Args:
         folder: folder of the two files, which are rewritten after each epoch.
+
+    Attributes:
+        train_s: the cell's share of the seconds of an epoch's training, if it shares them; None: it has its own.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.train_s: float | None = None
         self.rows: list[dict[str, Any]] = []
         self.timing: list[dict[str, Any]] = []
         self._started = self._validated = 0.0
@@ -90,7 +94,8 @@ class History(pl.Callback):
         self.rows.append({"epoch": number, "lr_after": lr_after, **means, "batches": pl_module.epoch_hashes[-1]})
         LOG.info("epoch %d: %s", number, ", ".join(f"{name} {value:.4g}" for name, value in means.items()))
         total_s = time.perf_counter() - self._started
-        self.timing.append({"epoch": number, "train_s": total_s - self._val_s, "val_s": self._val_s})
+        train_s = total_s - self._val_s if self.train_s is None else self.train_s
+        self.timing.append({"epoch": number, "train_s": train_s, "val_s": self._val_s})
         self._write()
 
     def _write(self) -> None:

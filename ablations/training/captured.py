@@ -33,7 +33,7 @@ class CapturedStep:
     ) -> None:
         self._step, self._generators = step, generators
         self._index = torch.zeros(1, dtype=torch.int64, device=device)
-        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
         self._graph: torch.cuda.CUDAGraph | None = None
         self._loss: Tensor
         self._num_run = 0

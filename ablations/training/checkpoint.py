@@ -7,6 +7,7 @@ import logging
 import os
 import pickle
 import time
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -42,7 +43,7 @@ class Checkpoints(Checkpoint):
         made_by: environment of the training, from `trained_with`.
 
     Attributes:
-        is_led: whether others decide when to save, so that the hooks save nothing.
+        num_sharing: number of cells that share the time; if several, others decide when to save.
         resumed_after: number of finished epochs at each resumption of the cell.
         seconds_before: seconds that earlier attempts took up to the last resumption.
     """
@@ -50,7 +51,7 @@ class Checkpoints(Checkpoint):
     def __init__(self, folder: Path, *, every: int | timedelta | None, made_by: dict[str, str]) -> None:
         self.folder = folder
         self.made_by = made_by
-        self.is_led = False
+        self.num_sharing = 1
         self.resumed_after: list[int] = []
         self.seconds_before = 0.0
         self._started = self._saved = time.monotonic()
@@ -63,12 +64,12 @@ class Checkpoints(Checkpoint):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Save within an epoch if a checkpoint is due."""
-        if not self.is_led and self.is_due_within(trainer):
+        if self.num_sharing == 1 and self.is_due_within(trainer):
             self.save(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save at the end of an epoch if a checkpoint is due."""
-        if not self.is_led and self.is_due_at_end(trainer):
+        if self.num_sharing == 1 and self.is_due_at_end(trainer):
             self.save(trainer)
 
     def is_due_within(self, trainer: pl.Trainer) -> bool:
@@ -87,7 +88,7 @@ class Checkpoints(Checkpoint):
         """Add the environment that the checkpoint can be resumed in."""
         checkpoint[OWN] = {
             "made_by": self.made_by,
-            "seconds": self.seconds_before + time.monotonic() - self._started,
+            "seconds": self.seconds_before + (time.monotonic() - self._started) / self.num_sharing,
             "resumed_after": self.resumed_after,
             "epochs": trainer.current_epoch + trainer.is_last_batch,
         }
@@ -114,6 +115,11 @@ class Checkpoints(Checkpoint):
         write_json(self.folder / RESUMED, {"resumed_after_epochs": self.resumed_after, "seconds": self.seconds_before})
         LOG.info("resuming after epoch %d, at step %d", own["epochs"], checkpoint["global_step"])
         return checkpoint
+
+    def forget(self) -> None:
+        """Start from scratch in spite of a checkpoint that was loaded."""
+        self.seconds_before, self.resumed_after = 0.0, []
+        (self.folder / RESUMED).unlink(missing_ok=True)
 
     @property
     def path(self) -> Path:
@@ -148,6 +154,21 @@ def trained_with(*, numerics: str, device: torch.device, trainer: str) -> dict[s
         "device": device.type,
         "trainer": trainer,
     }
+
+
+def load_alike(checkpoints: Sequence[Checkpoints]) -> list[dict[str, Any] | None]:
+    """Load the checkpoints of cells that are trained together; none if they are not all of one step.
+
+    Raises:
+        OSError: read error of the system.
+    """
+    loaded = [each.load() for each in checkpoints]
+    if len({None if state is None else state["global_step"] for state in loaded}) > 1:
+        LOG.warning("the checkpoints of the stack are not of one step, so its cells start from scratch")
+        for each in checkpoints:
+            each.forget()
+        return [None] * len(loaded)
+    return loaded
 
 
 class DamagedError(Exception):

@@ -57,7 +57,6 @@ def cuda_settings(run: Run, device: torch.device, *, mps: bool) -> Iterator[dict
             "cublas_workspace": os.environ[CUBLAS_WORKSPACE],
             "mps": mps,
             "cuda_graph": run.cuda_graph,
-            "stack": run.stack,
         }
     finally:
         before.apply()

@@ -10,6 +10,7 @@ Dimension letters: S seeds, B batch.
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -18,7 +19,7 @@ from torch import Tensor
 from torch.func import functional_call, vmap
 
 from ablations.data.modules import CellDataModule
-from ablations.training.callbacks import Diverged
+from ablations.training.callbacks import Diverged, History
 from ablations.training.checkpoint import Checkpoints
 from ablations.training.loop import LeanTrainer
 from ablations.training.module import CellModule
@@ -44,9 +45,10 @@ class Stack:
 
     def __init__(self, trainers: Sequence[LeanTrainer], checkpoints: Sequence[Checkpoints]) -> None:
         self.trainers, self.checkpoints = trainers, checkpoints
+        self._histories = [each for trainer in trainers for each in trainer.own_callbacks if isinstance(each, History)]
         self.diverged: dict[int, Diverged] = {}
         for each in checkpoints:
-            each.is_led = True
+            each.num_sharing = len(checkpoints)
 
     def fit(
         self, modules: Sequence[CellModule], data: Sequence[CellDataModule], *, resumed: Sequence[dict[str, Any] | None]
@@ -103,6 +105,14 @@ class Stack:
                 self.diverged[place] = divergence
 
     def _train_epoch(self, nets: StackedNets, first: int) -> None:
+        started = time.perf_counter()
+        self._train_steps(nets, first)
+        if self._live and self._leader.device.type == "cuda":
+            torch.cuda.synchronize(self._leader.device)
+        for place in self._live:
+            self._histories[place].train_s = (time.perf_counter() - started) / len(self.trainers)
+
+    def _train_steps(self, nets: StackedNets, first: int) -> None:
         loaders: list[Any] = [self.trainers[place].train_dataloader for place in nets.modules]
         for index, batches in enumerate(zip(*loaders, strict=True), first):
             self._train_step(nets, dict(zip(nets.modules, batches, strict=True)), index)

@@ -37,15 +37,18 @@ def test_float16_needs_any_gpu():
 
 REFUSED = {
     "graph, Lightning": ({"cuda_graph": True}, LIGHTNING, "cuda_graph=on needs the lean trainer"),
-    "stack, Lightning": ({"stack": True}, LIGHTNING, "stack=on needs the lean trainer"),
+    "stack, Lightning": ({"stack": 8}, LIGHTNING, "stack=8 needs the lean trainer"),
     "graph, streamed": ({"cuda_graph": True, "streamed": True}, LEAN, "cuda_graph=on needs images in memory"),
     "graph, timm's draws": (
         {"cuda_graph": True, "model": "timm:resnet18", "drop_path": 0.1},
         LEAN,
         "cuda_graph=on captures no random draws of a net of timm; give drop_path=0",
     ),
-    "stack, timm": ({"stack": True, "model": "timm:resnet18"}, LEAN, "stack=on does not apply to nets of timm"),
-    "stack, compiled": ({"stack": True, "compile": True}, LEAN, "stack=on does not apply to compiled steps"),
+    "stack, W&B": ({"stack": 8}, EngineOptions(loggers=("wandb",)), "stack=8 has several runs in a process"),
+    "stack, graph": ({"stack": 8, "cuda_graph": True}, LEAN, "stack=8 does not apply to captured steps"),
+    "stack, float16": ({"stack": 8, "precision": "16-mixed"}, LEAN, "stack=8 does not apply to float16"),
+    "graph, float16": ({"cuda_graph": True, "precision": "16-mixed"}, LEAN, "cuda_graph=on does not apply to float16"),
+    "stack, compiled": ({"stack": 8, "compile": True}, LEAN, "stack=8 does not apply to compiled steps"),
 }
 
 
@@ -66,8 +69,7 @@ def test_what_goes_together_is_allowed():
         {"cuda_graph": True, "drop_path": 0.1},
         {"cuda_graph": True, "model": "timm:resnet18"},
         {"cuda_graph": True, "compile": True},
-        {"stack": True, "streamed": True},
-        {"stack": True, "cuda_graph": True},
+        {"stack": 8, "streamed": True},
     ):
         check_conflicts([cell(**fields)], LEAN)
     check_conflicts([cell(compile=True, model="timm:resnet18", drop_path=0.1)], LIGHTNING)

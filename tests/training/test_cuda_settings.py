@@ -80,7 +80,6 @@ def test_determinism_and_the_timing_of_cudnn_are_as_asked_for_and_end_with_the_c
         "cublas_workspace": ":4096:8",
         "mps": True,
         "cuda_graph": False,
-        "stack": False,
     }
 
 
