@@ -91,13 +91,20 @@ class EpochBatches(ABC, Generic[AnyBatch]):
         self._resumed = (state_dict["epoch"], state_dict["batches"])
 
     def first(self) -> AnyBatch:
-        """Return the first batch of the first epoch, unsplit in every process."""
+        """Return the first batch of the first epoch, unsplit in every process.
+
+        An epoch is drawn for this process's share, so with several processes it is drawn again when it is set.
+        """
         rank, self.rank = self.rank, Rank()
+        if rank.world_size > 1:
+            self._epoch = None
         try:
             self.set_epoch(0)
             return next(self._batches(0))
         finally:
             self.rank = rank
+            if rank.world_size > 1:
+                self._epoch = None
 
     def __iter__(self) -> Iterator[AnyBatch]:
         if self._epoch is None:
