@@ -14,6 +14,7 @@ to 255.
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import NamedTuple
 
@@ -192,15 +193,18 @@ def _blur(images: Tensor) -> Tensor:
 
     The weights are 5/13 and 1/13. A multiple of 1/13 is at least 1/26 from a half, so the order of the sum is free.
     """
-    blurred = images.clone()
     if min(images.shape[2:]) <= 2:
-        return blurred
-    rows = images[:, :, :-2] + images[:, :, 1:-1]
-    rows += images[:, :, 2:]  # (B, C, H - 2, W)
-    boxes = rows[..., :-2] + rows[..., 1:-1]
-    boxes += rows[..., 2:]  # (B, C, H - 2, W - 2)
-    inner = (..., slice(1, -1), slice(1, -1))
-    blurred[inner] = boxes.add_(images[inner], alpha=4).mul_(1 / 13).round_()
+        return images.clone()
+    W, pixels = images.shape[3], images.flatten()
+    rows = pixels[:-2] + pixels[1:-1]  # of the whole batch: what reaches across a border is overwritten
+    rows += pixels[2:]
+    blurred = torch.empty_like(pixels)
+    inner = blurred[W + 1 : -W - 1]
+    torch.add(rows[: -2 * W], rows[W:-W], out=inner)
+    inner.add_(rows[2 * W :]).add_(pixels[W + 1 : -W - 1], alpha=4).mul_(1 / 13).round_()
+    blurred = blurred.view_as(images)
+    for dim, end in itertools.product((2, 3), (0, -1)):
+        blurred.select(dim, end).copy_(images.select(dim, end))
     return blurred
 
 
@@ -219,10 +223,10 @@ def _look_up(images: Tensor, mean: Tensor, one: Coefficients) -> Tensor:
     low, high = images.amin(dim=2, keepdim=True), images.amax(dim=2, keepdim=True)  # (B, C, 1)
     span = (high - low) * one.stretched
     flat = span == 0
-    table = (table - low.masked_fill(flat, 0)) / (span * (1 / 255)).masked_fill(flat, 1)  # (B, C, 256)
+    table = (table - low.masked_fill_(flat, 0)).div_(span.mul_(1 / 255).masked_fill_(flat, 1))  # (B, C, 256)
     table = table.mul_(one.gain).add_(mean).clamp_(0, 255).floor_()
     equalizing, step = _equalize(pixels, high)
-    return torch.where((one.equalized * step) > 0, equalizing, table).gather(2, pixels)
+    return table.lerp_(equalizing, one.equalized * (step > 0)).gather(2, pixels)  # by a weight of 0 or 1: exact
 
 
 def _equalize(pixels: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
