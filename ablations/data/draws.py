@@ -27,8 +27,8 @@ def by_batch(draws: Mapping[str, Tensor], *, num_batches: int, batch_size: int, 
     >>> by_batch(draws, num_batches=3, batch_size=2, own=slice(0, 2))["rows"].tolist()
     [[0, 1], [2, 3], [4, 5]]
     """
-    shape = (num_batches, batch_size)
-    return {name: drawn[: num_batches * batch_size].unflatten(0, shape)[:, own] for name, drawn in draws.items()}
+    n, shape = num_batches * batch_size, (num_batches, batch_size)
+    return {name: drawn[:n].view(*shape, *drawn.shape[1:])[:, own] for name, drawn in draws.items()}
 
 
 def pick(draws: Mapping[str, Tensor], index: int | Tensor) -> dict[str, Tensor]:
@@ -58,8 +58,17 @@ def refill(old: Mapping[str, Tensor], new: Mapping[str, Tensor], device: torch.d
     moved = {}
     for name, drawn in new.items():
         kept = old.get(name)
-        if kept is not None and (kept.shape, kept.dtype, kept.device) == (drawn.shape, drawn.dtype, device):
+        if kept is not None and (kept.shape, kept.dtype) == (drawn.shape, drawn.dtype) and is_on(kept.device, device):
             moved[name] = kept.copy_(drawn)
         else:
             moved[name] = drawn.to(device, copy=True)
     return moved
+
+
+def is_on(place: torch.device, device: torch.device) -> bool:
+    """Return whether a tensor's place is a device, of which an index may be left out.
+
+    >>> is_on(torch.device("cuda:0"), torch.device("cuda")), is_on(torch.device("cuda:0"), torch.device("cuda:1"))
+    (True, False)
+    """
+    return place.type == device.type and device.index in (None, place.index)

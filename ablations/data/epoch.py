@@ -126,15 +126,3 @@ class EpochBatches(ABC, Generic[AnyBatch]):
     @abstractmethod
     def _batches(self, first: int) -> Iterator[AnyBatch]:
         """Yield the epoch's batches from index ``first``."""
-
-
-def to_epoch(places: slice | Tensor, start: int) -> slice | Tensor:
-    """Convert positions in a batch to positions in the epoch.
-
-    Args:
-        places: positions of samples in the batch.
-        start: position of the batch's first sample in the epoch.
-    """
-    if isinstance(places, slice):
-        return slice(places.start + start, places.stop + start)
-    return places + start

@@ -2,14 +2,13 @@
 
 Dimension letters: B samples, C channels (1 or 3), H height, W width, s places of a policy.
 
-They follow torchvision 0.29 (torchvision/transforms/v2/_auto_augment.py): the same changes of the pixels, and geometric
-operations sample the nearest pixel. torchvision's classes draw once per batch, which is another recipe. ``Color`` leaves
-one-channel images unchanged.
+They follow torchvision 0.29 (torchvision/transforms/v2/_auto_augment.py): the pixels are those of its functionals, and
+geometric operations sample the nearest pixel. torchvision's classes draw once per batch, which is another recipe.
+``Color`` leaves one-channel images unchanged.
 
-An operation is a row of coefficients. At each place of the policy all samples pass through a warp, a blend and a look-up
-table, each of which returns every sample that its coefficients do not change exactly as it was. So no shape and no
-branch depends on what is drawn, and nothing is read back from the device. Images are float32 with whole values from 0
-to 255.
+An operation is a row of coefficients. At each place of the policy all samples pass through a warp, a blend and a table.
+Each of them returns a sample whose operation is of another kind exactly as it was. So no shape and no branch depends on
+the draws, and nothing is read back from the device. Images are float32 with whole values from 0 to 255.
 """
 
 from __future__ import annotations
