@@ -17,6 +17,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from ablations.config import CellConfig
 from ablations.data import Batch, EpochBatches
+from ablations.data.draws import pick
 from ablations.data.mixing import Mixing, MixingDraws
 from ablations.data.streams import epoch_generator, reseed_library
 from ablations.tasks.net import branches_of, build_net, match_to_xnorm
@@ -80,9 +81,9 @@ class Classifier(CellModule):
         images, targets = batch
         own = self._own
         if self._mixing_draws is not None:
-            images, targets = self._mixing_draws.apply(
-                images, targets, batch_idx, num_classes=self.num_classes, own=own
-            )
+            mixing = self._mixing_draws
+            picked = pick(mixing.draws, batch_idx)
+            images, targets = mixing.apply(images, targets, picked, num_classes=self.num_classes)
         if self._keep is None:
             logits = self.train_net(images)
         else:
@@ -166,7 +167,8 @@ class Classifier(CellModule):
         num_batches = len(train)
         rank = train.rank if isinstance(train, EpochBatches) else None
         self._own = None if rank is None or rank.world_size == 1 else rank.mirrored(self.config.optimisation.batch_size)
-        self._mixing_draws = self._draw_mixing(epoch, num_batches) if self.mixing else None
+        if self.mixing:
+            self._draw_mixing(epoch, num_batches)
         reseed_library(self.config.seed, epoch)
         self._keep = self._draw_keep(epoch, num_batches)
 
@@ -184,16 +186,13 @@ class Classifier(CellModule):
         if self._mixing_draws is not None:
             self._mixing_draws.load_state_dict(state["mixing"])
 
-    def _draw_mixing(self, epoch: int, num_batches: int) -> MixingDraws:
-        return MixingDraws(
-            self.mixing,
-            num_batches=num_batches,
-            batch_size=self.config.optimisation.batch_size,
-            size=(self.image_shape[0], self.image_shape[1]),
-            seed=self.config.seed,
-            epoch=epoch,
-            device=self.device,
-        )
+    def _draw_mixing(self, epoch: int, num_batches: int) -> None:
+        if self._mixing_draws is None:
+            size = (self.image_shape[0], self.image_shape[1])
+            self._mixing_draws = MixingDraws(
+                self.mixing, batch_size=self.config.optimisation.batch_size, size=size, seed=self.config.seed
+            )
+        self._mixing_draws.draw(epoch, num_batches=num_batches, device=self.device, own=self._own)
 
     def _draw_keep(self, epoch: int, num_batches: int) -> Tensor | None:
         if not (self.config.net.drop_path and self.branches):
