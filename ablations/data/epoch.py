@@ -91,22 +91,40 @@ class EpochBatches(ABC, Generic[AnyBatch]):
         self._resumed = (state_dict["epoch"], state_dict["batches"])
 
     def first(self) -> AnyBatch:
-        """Return the first batch of the first epoch, unsplit in every process."""
+        """Return the first batch of the first epoch, unsplit in every process.
+
+        An epoch is drawn for this process's share, so with several processes it is drawn again when it is set.
+        """
         rank, self.rank = self.rank, Rank()
+        if rank.world_size > 1:
+            self._epoch = None
         try:
             self.set_epoch(0)
             return next(self._batches(0))
         finally:
             self.rank = rank
+            if rank.world_size > 1:
+                self._epoch = None
 
     def __iter__(self) -> Iterator[AnyBatch]:
+        self._start()
+        for batch in self._batches(self._num_yielded):
+            self._num_yielded += 1
+            yield batch
+
+    def indices(self) -> Iterator[int]:
+        """Yield the indices of the batches that remain in the epoch, instead of the batches, and count them as such."""
+        self._start()
+        for index in range(self._num_yielded, len(self)):
+            self._num_yielded += 1
+            yield index
+
+    def _start(self) -> None:
+        """Set the position to the first batch, or to that of a checkpoint."""
         if self._epoch is None:
             self.set_epoch(0)
         resumed, self._resumed = self._resumed, None
         self._num_yielded = resumed[1] if resumed is not None and resumed[0] == self._epoch else 0
-        for batch in self._batches(self._num_yielded):
-            self._num_yielded += 1
-            yield batch
 
     @abstractmethod
     def __len__(self) -> int:
@@ -119,15 +137,3 @@ class EpochBatches(ABC, Generic[AnyBatch]):
     @abstractmethod
     def _batches(self, first: int) -> Iterator[AnyBatch]:
         """Yield the epoch's batches from index ``first``."""
-
-
-def to_epoch(places: slice | Tensor, start: int) -> slice | Tensor:
-    """Convert positions in a batch to positions in the epoch.
-
-    Args:
-        places: positions of samples in the batch.
-        start: position of the batch's first sample in the epoch.
-    """
-    if isinstance(places, slice):
-        return slice(places.start + start, places.stop + start)
-    return places + start

@@ -1,6 +1,6 @@
 """Mixup, CutMix and random erasing of a batch on its device, with separate draws for each sample.
 
-Dimension letters: n samples of an epoch, B of a batch, C channels, H height, W width, K classes.
+Dimension letters: n samples of an epoch, B of a batch, C channels, H height, W width, K classes, S groups.
 
 A sample's partner is as far from the batch's end as the sample is from its start. Draws for a whole epoch are made on
 the CPU, from separate streams for mixing and erasing, and moved once; the erasing noise is drawn on the device.
@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ablations.data.boxes import draw_sides
-from ablations.data.epoch import to_epoch
+from ablations.data.draws import EpochDraws, by_batch, is_on, refill
 from ablations.data.streams import epoch_generator
 from ufo.init import keyed_seed
 
@@ -53,93 +54,155 @@ class Mixing:
 
 
 class MixingDraws:
-    """Draws of mixing and erasing for each sample of an epoch.
+    """Draws of mixing and erasing for each sample of an epoch, drawn again for each epoch.
 
     Args:
         mixing: parameters of the draws.
-        num_batches: number of batches in the epoch.
-        batch_size: number of samples in a batch, B.
+        batch_size: number of samples in a batch over all processes.
         size: size of the images, (H, W).
         seed: seed of the cell.
-        epoch: epoch, from 0.
-        device: device of the batches.
 
     Attributes:
-        hash: hash of the draws.
+        hash: hash of the epoch's draws.
+        draws: draws of the epoch on the device, for this process's share of each batch. An epoch's draws overwrite
+            those of the one before.
     """
 
-    def __init__(
-        self,
-        mixing: Mixing,
-        *,
-        num_batches: int,
-        batch_size: int,
-        size: tuple[int, int],
-        seed: int,
-        epoch: int,
-        device: torch.device,
-    ) -> None:
-        n = num_batches * batch_size
-        self.mixing, self.batch_size = mixing, batch_size
-        digest = hashlib.sha256()
-        if mixing.mixes:
-            boxes, shares = _draw_mix(mixing, n, size, epoch_generator(seed, "mixup", epoch))
+    def __init__(self, mixing: Mixing, *, batch_size: int, size: tuple[int, int], seed: int) -> None:
+        self.mixing, self.batch_size, self.size, self.seed = mixing, batch_size, size, seed
+        self.hash = ""
+        self.draws: EpochDraws = {}
+        self._noise: torch.Generator | None = None
+        self._own: Tensor | None = None
+
+    @property
+    def generators(self) -> list[torch.Generator]:
+        """Generators that `apply` draws from, the same objects in every epoch: a captured step must register them."""
+        return [] if self._noise is None else [self._noise]
+
+    def draw(self, epoch: int, *, num_batches: int, device: torch.device, own: slice | Tensor | None = None) -> None:
+        """Draw an epoch.
+
+        Args:
+            epoch: epoch, from 0.
+            num_batches: number of batches in the epoch.
+            device: device of the batches.
+            own: positions of this process's samples in a batch, as in `Rank.mirrored`; None: all.
+        """
+        n, digest = num_batches * self.batch_size, hashlib.sha256()
+        drawn: dict[str, Tensor] = {}
+        if self.mixing.mixes:
+            boxes, shares = _draw_mix(self.mixing, n, self.size, epoch_generator(self.seed, "mixup", epoch))
             digest.update(boxes.numpy().tobytes() + shares.numpy().tobytes())
-            self._boxes, self._shares = boxes.to(device), shares.to(device)
-        if mixing.erasing:
-            erased = _draw_erased(mixing.erasing, n, size, epoch_generator(seed, "erasing", epoch))
+            drawn |= {"mixed_box": boxes, "share": shares}
+        if self.mixing.erasing:
+            erased = _draw_erased(self.mixing.erasing, n, self.size, epoch_generator(self.seed, "erasing", epoch))
             digest.update(erased.numpy().tobytes())
-            hit = (erased[:, 2] > erased[:, 0]).view(num_batches, batch_size)
-            self._erased, self._hit = erased.to(device), [rows.nonzero().flatten().to(device) for rows in hit]
-            self._noise = torch.Generator(device).manual_seed(keyed_seed(seed, "erasing", epoch, "noise"))
+            drawn["erased_box"] = erased
+        share = slice(0, self.batch_size) if own is None else own
+        batches = by_batch(drawn, num_batches=num_batches, batch_size=self.batch_size, own=share)
+        if self.mixing.erasing:
+            self._own = own.to(device) if isinstance(own, Tensor) else None
+            if device.type == "cpu":
+                batches["hit"] = (erased[:, 2] > erased[:, 0]).view(num_batches, self.batch_size)
+            if self._noise is None or not is_on(self._noise.device, device):
+                self._noise = torch.Generator(device)
+            self._noise.manual_seed(keyed_seed(self.seed, "erasing", epoch, "noise"))
+        self.draws = refill(self.draws, batches, device)
         self.hash = digest.hexdigest()[:12]
 
     def apply(
-        self, images: Tensor, labels: Tensor, index: int, *, num_classes: int, own: slice | Tensor | None = None
+        self,
+        images: Tensor,
+        labels: Tensor,
+        picked: Mapping[str, Tensor],
+        *,
+        num_classes: int,
+        groups: int = 1,
+        generators: Sequence[torch.Generator | None] | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Erase and mix a batch.
+        """Erase and mix a batch, or several side by side.
+
+        On a CPU, erasing draws noise for the erased samples only. On any other device it draws noise for all samples,
+        so that no shape depends on the draws, and selects it by the box, which is the same on every device.
 
         Args:
-            images: (B, C, H, W), normalised.
-            labels: (B,) class labels.
-            index: index of the batch in the epoch; batches must come once each, in order, for the noise generator.
+            images: (S B, C, H, W), normalised.
+            labels: (S B,) class labels.
+            picked: draws of these samples, as `pick` selects them from ``draws``; batches must come once each, in
+                order, for the noise generator.
             num_classes: number of classes, K.
-            own: positions of these samples in the batch, as in `Rank.mirrored`; None: the first ones, or all.
+            groups: number of batches, S; a sample's partner is in its own batch.
+            generators: noise generator of each batch; None: that of this epoch. An entry of None: torch's own.
 
         Returns:
-            Images, and (B, K) class probabilities if labels are mixed, else the labels.
+            Images, and (S B, K) class probabilities if labels are mixed, else the labels.
         """
-        part = to_epoch(slice(0, len(images)) if own is None else own, index * self.batch_size)
+        if groups == 1:
+            picked = {name: drawn if name == "hit" else drawn[: len(images)] for name, drawn in picked.items()}
         if self.mixing.erasing:  # before mixing, as timm's loader does
-            images = self._erase(images, self._hit[index], self._erased[part], own)
+            images = self._erase(images, picked, groups, self.generators if generators is None else generators)
         if not self.mixing.mixes:
             return images, labels
-        shares = self._shares[part].to(images.dtype)
-        partners = images.flip(0)
+        shares = picked["share"].to(images.dtype)
+        partners = _mirrored(images, groups)
         blended = torch.lerp(partners, images, shares[:, 1, None, None, None])
-        images = torch.where(inside(self._boxes[part], images.shape[2:]), partners, blended)
+        images = torch.where(inside(picked["mixed_box"], images.shape[2:]), partners, blended)
         classes = torch.nn.functional.one_hot(labels, num_classes).to(torch.float32)
-        return images, torch.lerp(classes.flip(0), classes, shares[:, :1].float())
+        return images, torch.lerp(_mirrored(classes, groups), classes, shares[:, :1].float())
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the state of the noise generator."""
-        return {"noise": self._noise.get_state()} if self.mixing.erasing else {}
+        return {} if self._noise is None else {"noise": self._noise.get_state()}
 
     def load_state_dict(self, state_dict: dict[str, Tensor]) -> None:
         """Restore the state of the noise generator."""
-        if self.mixing.erasing:
+        if self._noise is not None:
             self._noise.set_state(state_dict["noise"])
 
-    def _erase(self, images: Tensor, hit: Tensor, boxes: Tensor, own: slice | Tensor | None) -> Tensor:
-        """Fill this process's boxes with noise, which is drawn for all ``hit`` samples of the whole batch, in order."""
-        noise = torch.empty_like(images[hit % len(images)]).normal_(generator=self._noise)
+    def _erase(
+        self,
+        images: Tensor,
+        picked: Mapping[str, Tensor],
+        groups: int,
+        generators: Sequence[torch.Generator | None],
+    ) -> Tensor:
+        """Fill the boxes with noise, which is drawn for the samples of all processes, in order."""
+        boxes = picked["erased_box"]
+        if images.device.type != "cpu":
+            noise = self._noise_of_all(images, groups, generators)
+            return torch.where(~inside(boxes, images.shape[2:]), images, noise)  # in the images' order in memory
+        parts = zip(images.chunk(groups), boxes.chunk(groups), picked["hit"].chunk(groups), generators, strict=True)
+        erased = [self._erase_hit(part, box, hit, generator) for part, box, hit, generator in parts]
+        return erased[0] if groups == 1 else torch.cat(erased)
+
+    def _noise_of_all(self, images: Tensor, groups: int, generators: Sequence[torch.Generator | None]) -> Tensor:
+        """Draw noise for every sample of each group: (S B, C, H, W)."""
+        num_drawn = len(images) // groups if self._own is None else self.batch_size
+        noise = images.new_empty(groups, num_drawn, *images.shape[1:])
+        for part, generator in zip(noise, generators, strict=True):
+            part.normal_(generator=generator)
+        own = noise if self._own is None else noise.index_select(1, self._own)
+        return own.flatten(0, 1)
+
+    def _erase_hit(self, images: Tensor, boxes: Tensor, is_hit: Tensor, generator: torch.Generator | None) -> Tensor:
+        if self._own is None:
+            is_hit = is_hit[: len(images)]
+        hit = is_hit.nonzero().flatten()  # in the batch of all processes
+        noise = torch.empty_like(images[hit % len(images)]).normal_(generator=generator)
         rows = hit
-        if isinstance(own, Tensor):
-            own = own.to(hit.device)
-            is_own = torch.isin(hit, own)
-            rows, noise = torch.searchsorted(own, hit[is_own]), noise[is_own]
+        if self._own is not None:
+            is_own = torch.isin(hit, self._own)
+            rows, noise = torch.searchsorted(self._own, hit[is_own]), noise[is_own]
         kept = images[rows]
         return images.index_copy(0, rows, torch.where(inside(boxes[rows], kept.shape[2:]), noise, kept))
+
+
+def _mirrored(samples: Tensor, groups: int) -> Tensor:
+    """Return each sample's partner, in its own group."""
+    if groups == 1:
+        return samples.flip(0)
+    return samples.view(groups, -1, *samples.shape[1:]).flip(1).flatten(0, 1)
 
 
 def inside(boxes: Tensor, size: tuple[int, ...] | torch.Size) -> Tensor:

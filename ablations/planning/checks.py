@@ -73,7 +73,6 @@ CONFLICTS: tuple[tuple[str, Callable[[CellConfig, EngineOptions], bool], str], .
         "captures no random draws of a net of timm; give drop_path=0, or leave it out",
     ),
     ("stack", lambda _, engine: "wandb" in engine.loggers, "has several runs in a process; leave out --log wandb"),
-    ("stack", lambda cell, _: cell.run.cuda_graph, "does not apply to captured steps; leave it or cuda_graph out"),
     ("stack", lambda cell, _: cell.run.precision == "16-mixed", "does not apply to float16; give bf16-mixed"),
     ("cuda_graph", lambda cell, _: cell.run.precision == "16-mixed", "does not apply to float16; give bf16-mixed"),
     ("stack", lambda cell, _: cell.run.compile, "does not apply to compiled steps; leave it or compile out"),

@@ -136,8 +136,9 @@ def _columns(study: Study) -> list[str]:
     result = ["outcome", "kind", "detail", *scores, "stale"]
     paired = ["init_hash", "split_hash", "batches", "epochs_run"]
     spent = ["seconds", "num_attempts", "attempts_seconds", "is_resumed", "peak_memory_mib", "num_parameters"]
-    where = ["device", "cuda_settings", "stacked_seeds", "processor", "torch", "software", "revision", "started", "folder"]
-    return ["cell", *arm, "condition", *study.axes, *study.searched, *result, *paired, *spent, *where]
+    how = ["device", "cuda_settings", "stacked_seeds"]
+    where = ["processor", "torch", "software", "revision", "started", "folder"]
+    return ["cell", *arm, "condition", *study.axes, *study.searched, *result, *paired, *spent, *how, *where]
 
 
 def _cell_row(record: CellRecord, study: Study, numerics: Mapping[str, str] | None) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,6 +17,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from ablations.config import CellConfig
 from ablations.data import Batch, EpochBatches
+from ablations.data.draws import joined, pick, refill
 from ablations.data.mixing import Mixing, MixingDraws
 from ablations.data.streams import epoch_generator, reseed_library
 from ablations.tasks.net import branches_of, build_net, match_to_xnorm
@@ -86,20 +87,39 @@ class Classifier(CellModule):
         images, targets, keep = self.net_inputs(batch, index)
         return self.loss_of(self.train_net(images) if keep is None else self.train_net(images, keep), targets)
 
-    def net_inputs(self, batch: Batch, index: int | Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Return mixed images, labels or class probabilities, and the samples that each branch keeps, (branches, B)."""
+    def net_inputs(
+        self, batch: Batch, index: int | Tensor, *, others: Sequence[CellModule] = ()
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return mixed images, labels or class probabilities, and the samples that each branch keeps, (branches, B).
+
+        With S - 1 other modules the batch is those of all S in a row, and so are the first two results; the third is
+        (S, branches, B).
+        """
         images, targets = batch
-        own = self._own
+        modules = [self, *(other for other in others if isinstance(other, Classifier))]
         if self._mixing_draws is not None:
-            images, targets = self._mixing_draws.apply(images, targets, index, num_classes=self.num_classes, own=own)
+            drawn = [module._mixing_draws for module in modules]
+            images, targets = self._mixing_draws.apply(
+                images,
+                targets,
+                joined([pick(each.draws, index) for each in drawn if each is not None]),
+                num_classes=self.num_classes,
+                groups=len(modules),
+                generators=[generator for module in modules for generator in module.step_generators()],
+            )
         if self._keep is None:
             return images, targets, None
-        keep = self._keep[index]
-        return images, targets, keep[:, : len(images)] if own is None else keep[:, own]
+        keeps = [pick({"keep": module._keep}, index)["keep"] for module in modules if module._keep is not None]
+        keep = torch.stack(keeps) if others else keeps[0]
+        return images, targets, keep[..., : len(images) // len(modules)]
 
     def loss_of(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return the cross-entropy of logits (B, num_classes): scalar, in nats."""
         return F.cross_entropy(outputs.float(), targets, label_smoothing=self.config.optimisation.label_smoothing)
+
+    def step_generators(self) -> list[torch.Generator]:
+        """Return the generator of erasing's noise, if there is any."""
+        return [] if self._mixing_draws is None else self._mixing_draws.generators
 
     def record_loss(self, loss: Tensor) -> None:
         """Add a step's loss to the mean of the epoch."""
@@ -179,7 +199,8 @@ class Classifier(CellModule):
         num_batches = len(train)
         rank = train.rank if isinstance(train, EpochBatches) else None
         self._own = None if rank is None or rank.world_size == 1 else rank.mirrored(self.config.optimisation.batch_size)
-        self._mixing_draws = self._draw_mixing(epoch, num_batches) if self.mixing else None
+        if self.mixing:
+            self._draw_mixing(epoch, num_batches)
         reseed_library(self.config.seed, epoch)
         self._keep = self._draw_keep(epoch, num_batches)
 
@@ -197,16 +218,13 @@ class Classifier(CellModule):
         if self._mixing_draws is not None:
             self._mixing_draws.load_state_dict(state["mixing"])
 
-    def _draw_mixing(self, epoch: int, num_batches: int) -> MixingDraws:
-        return MixingDraws(
-            self.mixing,
-            num_batches=num_batches,
-            batch_size=self.config.optimisation.batch_size,
-            size=(self.image_shape[0], self.image_shape[1]),
-            seed=self.config.seed,
-            epoch=epoch,
-            device=self.device,
-        )
+    def _draw_mixing(self, epoch: int, num_batches: int) -> None:
+        if self._mixing_draws is None:
+            size = (self.image_shape[0], self.image_shape[1])
+            self._mixing_draws = MixingDraws(
+                self.mixing, batch_size=self.config.optimisation.batch_size, size=size, seed=self.config.seed
+            )
+        self._mixing_draws.draw(epoch, num_batches=num_batches, device=self.device, own=self._own)
 
     def _draw_keep(self, epoch: int, num_batches: int) -> Tensor | None:
         if not (self.config.net.drop_path and self.branches):
@@ -214,7 +232,9 @@ class Classifier(CellModule):
         shape = (num_batches, self.config.optimisation.batch_size)
         generators = (epoch_generator(self.config.seed, "drop_path", epoch, name) for name in self.branches)
         draws = [torch.rand(shape, generator=generator) for generator in generators]
-        return (torch.stack(draws, dim=1) >= self.config.net.drop_path).to(self.device)  # (steps, branches, B)
+        keep = torch.stack(draws, dim=1) >= self.config.net.drop_path  # (steps, branches, B)
+        before = {} if self._keep is None else {"keep": self._keep}
+        return refill(before, {"keep": keep if self._own is None else keep[..., self._own]}, self.device)["keep"]
 
 
 def has_not_learned(rows: list[dict[str, Any]], *, num_classes: int, warmup_epochs: int) -> bool:

@@ -99,7 +99,7 @@ class LeanTrainer(Fabric):
                 if captured is None:
                     self._train_epoch(first)
                 else:
-                    self._train_captured(captured, first)
+                    self._train_captured(captured)
             first = 0
             self.end_epoch()
             self.current_epoch += 1
@@ -253,8 +253,8 @@ class LeanTrainer(Fabric):
         with self._captured.stream():
             yield self._captured
 
-    def _train_captured(self, captured: CapturedStep, first: int) -> None:
-        for index in self.train_dataloader.indices(first):
+    def _train_captured(self, captured: CapturedStep) -> None:
+        for index in self.train_dataloader.indices():
             self.begin_step(None, index)
             if self._average is not None:
                 self._share.fill_(self._average.share(self.global_step + 1))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -245,8 +245,16 @@ class CellModule(pl.LightningModule, ABC):
         """
         raise NotImplementedError
 
-    def net_inputs(self, batch: Any, index: int | Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Return images, targets, and which samples keep which branch, if any is dropped; arguments as of `loss`."""
+    def net_inputs(
+        self, batch: Any, index: int | Tensor, *, others: Sequence[CellModule] = ()
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return images, targets, and which samples keep which branch, if any is dropped.
+
+        Args:
+            batch: batch of the epoch, or those of several modules in a row.
+            index: its index, an integer or a tensor (1,) on the device.
+            others: the modules after this one.
+        """
         raise NotImplementedError
 
     def loss_of(self, outputs: Tensor, targets: Tensor) -> Tensor:

@@ -38,6 +38,7 @@ def cell(arm: str, seed: int, score: float, **changes: object) -> dict[str, obje
         "batches": f"epoch1-{seed} epoch2-{seed}",
         "device": "cpu",
         "cuda_settings": "none",
+        "stacked_seeds": "none",
         "torch": "2.15.0",
     }
     return columns | changes
@@ -263,6 +264,7 @@ def test_pairing_held_counts_equal_hashes():
     cells.loc[4, "init_hash"] = "another"
     cells.loc[8, "torch"] = "2.11.0"
     cells.loc[[2, 5], "cuda_settings"] = ["mps=on", "mps=off"]
+    cells.loc[2, "stacked_seeds"] = "0 1"
     cells.loc[[0, 3], "split_hash"] = ""  # unknown on both sides is not the same
     held = stats.pairing_held(cells, "xnorm")
     assert held.to_dict("list") == {
@@ -274,6 +276,7 @@ def test_pairing_held_counts_equal_hashes():
         "num_same_batches": [3, 0, 3],
         "num_same_device": [3, 0, 3],
         "num_same_cuda_settings": [2, 0, 2],
+        "num_same_stacked_seeds": [2, 0, 2],
         "num_same_torch": [3, 0, 2],
     }
 

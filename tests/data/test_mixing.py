@@ -9,6 +9,7 @@ import pytorch_lightning as pl
 import torch
 from torch import nn
 
+from ablations.data.draws import pick
 from ablations.data.mixing import Mixing, MixingDraws, inside
 from ablations.training.average import MovingAverage
 
@@ -17,15 +18,14 @@ NONE = {"mixup": 0.0, "cutmix": 0.0, "mix_probability": 1.0, "erasing": 0.0}
 
 
 def make_draws(*, n: int = 64, batch: int = 64, epoch: int = 0, seed: int = 0, **fields: float) -> MixingDraws:
-    return MixingDraws(
-        Mixing(**(NONE | fields)),
-        num_batches=n // batch,
-        batch_size=batch,
-        size=(12, 16),
-        seed=seed,
-        epoch=epoch,
-        device=CPU,
-    )
+    draws = MixingDraws(Mixing(**(NONE | fields)), batch_size=batch, size=(12, 16), seed=seed)
+    draws.draw(epoch, num_batches=n // batch, device=CPU)
+    return draws
+
+
+def apply(draws: MixingDraws, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mix the first batch of an epoch, with a class for each sample."""
+    return draws.apply(images, labels, pick(draws.draws, 0), num_classes=len(images))
 
 
 def make_batch(size: int = 64) -> tuple[torch.Tensor, torch.Tensor]:
@@ -41,7 +41,7 @@ def test_nothing_is_drawn_where_nothing_is_asked_for():
 
 def test_mixup_blends_pixels_and_labels_by_one_share_for_each_sample():
     images, labels = make_batch()
-    mixed, targets = make_draws(mixup=0.8).apply(images, labels, 0, num_classes=64)
+    mixed, targets = apply(make_draws(mixup=0.8), images, labels)
     shares = targets[labels, labels]
     assert len(set(shares.tolist())) > 60
     torch.testing.assert_close(targets.sum(1), torch.ones(64))
@@ -52,7 +52,7 @@ def test_mixup_blends_pixels_and_labels_by_one_share_for_each_sample():
 
 def test_cutmix_pastes_a_box_and_counts_its_pixels():
     images, labels = make_batch()
-    mixed, targets = make_draws(cutmix=1.0).apply(images, labels, 0, num_classes=64)
+    mixed, targets = apply(make_draws(cutmix=1.0), images, labels)
     own = mixed == labels.view(-1, 1, 1, 1)
     partner = mixed == (63 - labels).view(-1, 1, 1, 1)
     assert (own | partner).all()
@@ -65,7 +65,7 @@ def test_cutmix_pastes_a_box_and_counts_its_pixels():
 def test_with_both_each_sample_has_one_or_the_other():
     images, labels = make_batch(4000)
     draws = make_draws(n=4000, batch=4000, mixup=0.8, cutmix=1.0)
-    mixed, targets = draws.apply(images, labels, 0, num_classes=4000)
+    mixed, targets = apply(draws, images, labels)
     whole = (mixed == mixed[:, :1, :1, :1]).flatten(1).all(1)  # one value throughout: mixup, or a box of everything
     assert 0.45 < whole.float().mean() < 0.6
     torch.testing.assert_close(targets.sum(1), torch.ones(4000))
@@ -74,21 +74,21 @@ def test_with_both_each_sample_has_one_or_the_other():
 def test_a_share_of_the_samples_is_left_as_it_is():
     images, labels = make_batch(4000)
     draws = make_draws(n=4000, batch=4000, mixup=1.0, cutmix=1.0, mix_probability=0.25)
-    mixed, targets = draws.apply(images, labels, 0, num_classes=4000)
+    mixed, targets = apply(draws, images, labels)
     left = (targets[labels, labels] == 1) & (mixed == images).flatten(1).all(1)
     assert left.float().mean() == pytest.approx(0.77, abs=0.03)  # and a few boxes are empty
 
 
 def test_the_shares_are_beta_distributed():
     draws = make_draws(n=50_000, batch=50_000, mixup=0.8)
-    shares = draws._shares[:, 0]
+    shares = draws.draws["share"][0, :, 0]
     assert shares.mean() == pytest.approx(0.5, abs=0.005)
     assert shares.var() == pytest.approx(1 / (4 * (2 * 0.8 + 1)), rel=0.02)
 
 
 def test_erasing_makes_noise_of_a_box_and_keeps_the_label():
     images, labels = make_batch(2000)
-    erased, targets = make_draws(n=2000, batch=2000, erasing=0.25).apply(images + 100, labels, 0, num_classes=2000)
+    erased, targets = apply(make_draws(n=2000, batch=2000, erasing=0.25), images + 100, labels)
     assert torch.equal(targets, labels)
     changed = (erased < 50).all(1)  # (B, H, W)
     hit = changed.flatten(1).any(1)
@@ -108,7 +108,7 @@ def test_draws_are_keyed_by_seed_and_epoch_and_one_shifts_no_other():
     everything = {"mixup": 0.8, "cutmix": 1.0, "erasing": 0.25}
 
     def run(**options: int) -> torch.Tensor:
-        return make_draws(**everything, **options).apply(images, labels, 0, num_classes=64)[0]
+        return apply(make_draws(**everything, **options), images, labels)[0]
 
     before = torch.get_rng_state()
     assert torch.equal(run(), run())
@@ -116,7 +116,7 @@ def test_draws_are_keyed_by_seed_and_epoch_and_one_shifts_no_other():
     assert not torch.equal(run(), run(epoch=1))
     assert not torch.equal(run(), run(seed=1))
     both, alone = make_draws(**everything), make_draws(erasing=0.25)
-    assert torch.equal(both._erased, alone._erased)
+    assert torch.equal(both.draws["erased_box"], alone.draws["erased_box"])
     assert both.hash != alone.hash == make_draws(erasing=0.25).hash
 
 

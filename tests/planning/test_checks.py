@@ -45,7 +45,6 @@ REFUSED = {
         "cuda_graph=on captures no random draws of a net of timm; give drop_path=0",
     ),
     "stack, W&B": ({"stack": 8}, EngineOptions(loggers=("wandb",)), "stack=8 has several runs in a process"),
-    "stack, graph": ({"stack": 8, "cuda_graph": True}, LEAN, "stack=8 does not apply to captured steps"),
     "stack, float16": ({"stack": 8, "precision": "16-mixed"}, LEAN, "stack=8 does not apply to float16"),
     "graph, float16": ({"cuda_graph": True, "precision": "16-mixed"}, LEAN, "cuda_graph=on does not apply to float16"),
     "stack, compiled": ({"stack": 8, "compile": True}, LEAN, "stack=8 does not apply to compiled steps"),
@@ -70,6 +69,7 @@ def test_what_goes_together_is_allowed():
         {"cuda_graph": True, "model": "timm:resnet18"},
         {"cuda_graph": True, "compile": True},
         {"stack": 8, "streamed": True},
+        {"stack": 8, "cuda_graph": True},
     ):
         check_conflicts([cell(**fields)], LEAN)
     check_conflicts([cell(compile=True, model="timm:resnet18", drop_path=0.1)], LIGHTNING)

@@ -80,6 +80,7 @@ def same_weights(a: CellModule, b: CellModule, atol: float = 1e-3) -> bool:
 CASES = {
     "plain": {"epochs": 2, "train_limit": 320, "warmup_epochs": 0},
     "everything": ALL_ON | {"epochs": 2, "lr": 1e-3},
+    "captured": ALL_ON | {"epochs": 2, "lr": 1e-3, "cuda_graph": True},
     "softmax": {"norm": "softmax", "epochs": 1, "train_limit": 320, "warmup_epochs": 0},
     "matched": {"norm": "l2", "scale": "matched", "epochs": 1, "train_limit": 320, "warmup_epochs": 0},
 }
