@@ -45,6 +45,16 @@ REFUSED = {
         "cuda_graph=on captures no random draws of a net of timm; give drop_path=0",
     ),
     "stack, timm": ({"stack": True, "model": "timm:resnet18"}, LEAN, "stack=on does not apply to nets of timm"),
+    "deterministic positions": (
+        {"deterministic": True, "task": "detect"},
+        LEAN,
+        "deterministic=on has no gradient for learned positions at the sides of a detector's images; give pos_embed",
+    ),
+    "deterministic, timed": (
+        {"deterministic": True, "cudnn_benchmark": True},
+        LEAN,
+        "deterministic=on excludes cudnn_benchmark=on",
+    ),
     "stack, compiled": ({"stack": True, "compile": True}, LEAN, "stack=on does not apply to compiled steps"),
 }
 
@@ -68,6 +78,9 @@ def test_what_goes_together_is_allowed():
         {"cuda_graph": True, "compile": True},
         {"stack": True, "streamed": True},
         {"stack": True, "cuda_graph": True},
+        {"deterministic": True, "cuda_graph": True, "precision": "tf32"},
+        {"cudnn_benchmark": True},
+        {"deterministic": True, "task": "detect", "pos_embed": "sincos"},
     ):
         check_conflicts([cell(**fields)], LEAN)
     check_conflicts([cell(compile=True, model="timm:resnet18", drop_path=0.1)], LIGHTNING)
