@@ -146,8 +146,9 @@ def _serve(pipe: Connection, reuse: bool, environment: Mapping[str, str]) -> Non
                 os.environ["CUDA_VISIBLE_DEVICES"] = ""  # else every optimiser step looks for a GPU
             if task.options.memory_mib is not None:
                 limit_memory(task.device, task.options.memory_mib)
-            pipe.send(_run(task))
-            if not reuse:
+            result = _run(task)
+            pipe.send(result)
+            if not reuse or result.outcome == "failed":  # a failure may break CUDA's context
                 os._exit(0)  # all files are written, and the shutdown of torch takes time
             del task
             gc.collect()  # optimiser and schedule are a cycle that holds the cell's tensors
