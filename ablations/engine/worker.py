@@ -147,8 +147,10 @@ def _serve(pipe: Connection, reuse: bool, environment: Mapping[str, str]) -> Non
                 os.environ["CUDA_VISIBLE_DEVICES"] = ""  # else every optimiser step looks for a GPU
             if task.options.memory_mib is not None:
                 limit_memory(task.device, task.options.memory_mib)
-            pipe.send(_run(tasks))
-            if not reuse:
+            results = _run(tasks)
+            pipe.send(results)
+            has_failed = any(result.outcome == "failed" for result in results)
+            if not reuse or has_failed:  # a failure may break CUDA's context
                 os._exit(0)  # all files are written, and the shutdown of torch takes time
             del task, tasks
             gc.collect()  # optimiser and schedule are a cycle that holds the cell's tensors

@@ -75,13 +75,19 @@ CONFLICTS: tuple[tuple[str, Callable[[CellConfig, EngineOptions], bool], str], .
     ("stack", lambda _, engine: "wandb" in engine.loggers, "has several runs in a process; leave out --log wandb"),
     ("stack", lambda cell, _: cell.run.precision == "16-mixed", "does not apply to float16; give bf16-mixed"),
     ("cuda_graph", lambda cell, _: cell.run.precision == "16-mixed", "does not apply to float16; give bf16-mixed"),
+    (
+        "deterministic",
+        lambda cell, _: cell.task == "detect" and not is_foreign(cell.net.model) and cell.net.pos_embed == "learned",
+        "has no gradient for learned positions at the sides of a detector's images; give pos_embed=sincos",
+    ),
+    ("deterministic", lambda cell, _: cell.run.cudnn_benchmark, "excludes cudnn_benchmark=on; leave one of them out"),
     ("stack", lambda cell, _: cell.run.compile, "does not apply to compiled steps; leave it or compile out"),
 )
 """Fields that cannot be on in some cells: the field, whether a cell is one of those, and why with the fix."""
 
 
 def check_conflicts(cells: list[CellConfig], engine: EngineOptions) -> None:
-    """Reject captured steps and stacked seeds where the training cannot have them."""
+    """Reject captured steps, stacked seeds and deterministic operations where the training cannot have them."""
     for name, conflicts, reason in CONFLICTS:
         for cell in cells:
             if cell[name] != FIELDS[name].default and conflicts(cell, engine):

@@ -13,9 +13,9 @@ from safetensors import SafetensorError
 
 OOM_WORDS = (
     *("can't allocate memory", "cannot allocate memory", "out of memory", "bad_alloc", "memoryerror"),
-    *("cublas_status_alloc_failed", "cudnn_status_alloc_failed", "can't start new thread"),
+    *("_alloc_failed", "_allocation_failed", "can't start new thread"),
 )
-"""Texts of errors that report a lack of memory, in lower case."""
+"""Texts of errors that report a lack of memory, in lower case; the names of CUDA's libraries have the underscores."""
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 """Error numbers of a full disk."""

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -17,6 +18,7 @@ from ablations.data import streams
 from ablations.engine import devices
 from ablations.engine.devices import DeviceInfo, measure_devices
 from ablations.engine.server import call
+from ablations.training.limits import limit_memory
 
 ROOT = Path(__file__).resolve().parents[2]
 CPU, GPUS = torch.device("cpu"), (torch.device("cuda", 0), torch.device("cuda", 1))
@@ -63,6 +65,18 @@ def test_gpus_are_measured_apart_and_other_devices_here(monkeypatch):
     assert apart == [(GPUS,)]
     assert measure_devices((torch.device("mps"),)) == {torch.device("mps"): DeviceInfo("mps", None)}
     assert len(apart) == 1
+
+
+def test_the_memory_of_a_cells_gpu_is_limited_before_anything_is_allocated(monkeypatch):
+    calls: list[object] = []
+    properties = SimpleNamespace(total_memory=8 * 2**30)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: calls.append(device))
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: calls.append(device) or properties)
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda *given: calls.append(given))
+    for limit_mib in (2048.0, 4096.0, 100_000.0):  # of one cell after another in a worker
+        limit_memory(GPUS[1], limit_mib)
+    assert calls[:3] == [GPUS[1], GPUS[1], (0.25, GPUS[1])]
+    assert calls[5::3] == [(0.5, GPUS[1]), (1.0, GPUS[1])]
 
 
 WITHOUT_CUDA = """

@@ -7,13 +7,19 @@ import shutil
 import signal
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
+import torch
+from conftest import cells
 
-from ablations.engine import mps
+from ablations.engine import local, mps
+from ablations.engine.devices import DeviceInfo
 from ablations.engine.mps import CONTROL, LOGS, PIPES, mps_service
+from ablations.engine.worker import Task, Worker
+from ablations.planning import estimate
 
 DAEMON = """#!/bin/sh
 # As NVIDIA's: -d starts a daemon, whose process id it writes; else it passes a command on to the daemon.
@@ -181,3 +187,29 @@ def test_a_daemon_that_does_not_end_is_killed(control, monkeypatch):
         "the daemon of NVIDIA's Multi-Process Service was killed, since it did not end: "
         "nvidia-cuda-mps-control takes more than 0.5 s"
     ]
+
+
+class CpuWorker(Worker):
+    """A worker whose cells run on the CPU instead of their GPU."""
+
+    def start(self, task: Task) -> None:
+        assert task.options.mps
+        super().start(replace(task, device=torch.device("cpu")))
+
+
+@pytest.mark.slow
+def test_a_run_has_its_workers_share_a_gpu_and_ends_the_daemon_after_them(cli, control, tmp_path, monkeypatch):
+    control.write(DAEMON)
+    gpu = DeviceInfo("cuda NVIDIA H100", 8000.0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(estimate, "time_steps_apart", lambda *_, **__: estimate.StepTimes(train_s=0.1, eval_s=0.0))
+    monkeypatch.setattr(local, "measure_devices", lambda devices: dict.fromkeys(devices, gpu))
+    monkeypatch.setattr(local, "Worker", CpuWorker)
+    run = ("run", "--plugin", "arms", "--norm", "prints", "--seeds", 3, "--epochs", 1, "--set", "train_limit=64")
+    code, _, err = cli(*run, "--jobs-per-gpu", 2, "--device", "cuda", "--out", tmp_path / "runs")
+    assert code == 0, err
+    (pipes,) = control.started.read_text().split()
+    for folder in cells(tmp_path / "runs").values():
+        assert f"called with MPS in {pipes}" in (folder / "log.txt").read_text()
+    assert not Path(pipes).exists()
+    assert not mps._has_daemon(str(control.program))

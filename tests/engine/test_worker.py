@@ -61,8 +61,8 @@ def task(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
 def worker() -> Iterator[Callable[..., Worker]]:
     made = []
 
-    def make(*, reuse: bool) -> Worker:
-        made.append(Worker(reuse=reuse))
+    def make(*, reuse: bool, environment: dict[str, str] | None = None) -> Worker:
+        made.append(Worker(reuse=reuse, environment=environment))
         return made[-1]
 
     yield make
@@ -116,6 +116,18 @@ def test_a_worker_that_is_kept_serves_a_plug_ins_arm_alone(worker, task):
     config = others[1].config
     more = [config.model_copy(update=update) for update in ({"seed": 1}, {"lr": 2 * config.optimisation.lr})]
     assert [kept.can_run(replace(others[1], config=one)) for one in more] == [True, False]
+
+
+def test_a_worker_that_is_kept_ends_after_a_failure_which_may_break_the_context_of_cuda(worker, task):
+    kept, broken = worker(reuse=True), task("raises")
+    assert result_of(kept, broken).outcome == "failed"
+    wait_for(lambda: not psutil.pid_exists(kept.process.pid))
+
+
+def test_a_worker_has_the_environment_that_cuda_needs(worker, task):
+    named = task("prints")
+    assert result_of(worker(reuse=False, environment={"CUDA_MPS_PIPE_DIRECTORY": "/pipes"}), named).outcome == "ok"
+    assert "called with MPS in /pipes" in log(named)
 
 
 def test_memory_that_is_used_up_to_the_last_byte_is_out_of_memory(worker, task):

@@ -48,6 +48,16 @@ REFUSED = {
     "stack, float16": ({"stack": 8, "precision": "16-mixed"}, LEAN, "stack=8 does not apply to float16"),
     "graph, float16": ({"cuda_graph": True, "precision": "16-mixed"}, LEAN, "cuda_graph=on does not apply to float16"),
     "stack, compiled": ({"stack": 8, "compile": True}, LEAN, "stack=8 does not apply to compiled steps"),
+    "deterministic positions": (
+        {"deterministic": True, "task": "detect"},
+        LEAN,
+        "deterministic=on has no gradient for learned positions at the sides of a detector's images; give pos_embed",
+    ),
+    "deterministic, timed": (
+        {"deterministic": True, "cudnn_benchmark": True},
+        LEAN,
+        "deterministic=on excludes cudnn_benchmark=on",
+    ),
 }
 
 
@@ -70,6 +80,9 @@ def test_what_goes_together_is_allowed():
         {"cuda_graph": True, "compile": True},
         {"stack": 8, "streamed": True},
         {"stack": 8, "cuda_graph": True},
+        {"deterministic": True, "cuda_graph": True, "precision": "tf32"},
+        {"cudnn_benchmark": True},
+        {"deterministic": True, "task": "detect", "pos_embed": "sincos"},
     ):
         check_conflicts([cell(**fields)], LEAN)
     check_conflicts([cell(compile=True, model="timm:resnet18", drop_path=0.1)], LIGHTNING)

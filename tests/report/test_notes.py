@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 import yaml
 from studies import make_study
 
 from ablations.api import make_report, read_results
+from ablations.report import notes as report_notes
 from ablations.report.checklist import checklist
 from ablations.report.notes import main_notes
 
@@ -71,10 +74,24 @@ def test_cells_of_other_machines_are_said(tmp_path):
     for cell in (folder / "cells").glob("l2-*"):
         outcome = json.loads((cell / "outcome.json").read_text())
         outcome |= {"device": "NVIDIA H100", "versions": {"python": "3.12.0", "torch": "2.11.0"}}
+        outcome["cuda_settings"] = {"float32_matmul": "tf32", "mps": False}
         (cell / "outcome.json").write_text(json.dumps(outcome))
     notes = make_report([folder], full=False).main.notes
     assert "pairs of cells of different devices: 3" in notes
     assert "pairs of cells of different versions of torch: 3" in notes
+    assert "pairs of cells of different settings of CUDA: 3" in notes
+    assert "cells were run with different settings of CUDA: float32_matmul=tf32, mps=off; none" in notes
+
+
+def test_settings_of_cuda_that_differ_on_request_are_no_warning():
+    cells = pd.DataFrame({"device": "cpu", "cuda_settings": ["a", "b"], "torch": "2.15.0"})
+    pairing = pd.DataFrame({f"num_{name}": [1] for name in ("pairs", "same_device", "same_torch")})
+    pairing["num_same_cuda_settings"] = 0
+    asked = {"norm": ["xnorm", "l2"], "precision": ["32-true"]}
+    for precisions, count in ((["32-true"], 2), (["32-true", "tf32"], 0)):
+        study = SimpleNamespace(axes=asked | {"precision": precisions})
+        results = SimpleNamespace(studies=[study], cells=cells, pairing=pairing)
+        assert len(report_notes._machine_notes(results)) == count
 
 
 @pytest.mark.process

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+from typing import get_args
 
 import pytest
 import torch
+from lightning_fabric.connector import _PRECISION_INPUT_STR
 from torch.backends import cudnn
 
 from ablations.config.groups import Run
+from ablations.config.make import make_config
+from ablations.config.recipes import defaults
 from ablations.training.cuda_settings import CUBLAS_WORKSPACE, cuda_settings
+from ablations.training.loop import placement
 
 GPU = torch.device("cuda", 1)
 OPERATIONS = ("matmul", "conv", "rnn")
@@ -55,6 +60,14 @@ def test_float32_has_the_precision_asked_for_whoever_reads_it(precision, expecte
         assert precisions() == {expected}
         assert settings["float32_matmul"] == settings["float32_convolution"] == expected
     assert flags() == before
+
+
+@pytest.mark.parametrize("precision", get_args(Run.model_fields["precision"].annotation))
+def test_the_trainers_know_every_precision(precision):
+    base = defaults(image_side=8, flips=False) | {"data": "d", "data_fingerprint": "", "norm": "xnorm", "seed": 0}
+    chosen = placement(make_config(base | {"precision": precision}), torch.device("cpu"))
+    assert chosen["precision"] in get_args(_PRECISION_INPUT_STR)
+    assert chosen["precision"] == {"tf32": "32-true"}.get(precision, precision)
 
 
 def test_tf32_cells_after_one_another_do_not_affect_each_other():
