@@ -11,8 +11,7 @@ from launches import Launches
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from ablations.data import EvalBatches, Rank, Scale, Split, TrainBatches
-from ablations.data.batches import Batch, eval_batch
+from ablations.data import Batch, EvalBatches, Rank, Scale, Split, TrainBatches, eval_batch
 from ablations.data.draws import pick, refill
 from ablations.data.mixing import Mixing, MixingDraws
 from ablations.data.transforms import Augmentation
