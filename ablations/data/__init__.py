@@ -1,6 +1,6 @@
 """Data sets in a cache or streamed, and batches that are augmented on the device."""
 
-from ablations.data.batches import EVAL_BATCH, Batch, EvalBatches, Scale, Split, TrainBatches
+from ablations.data.batches import EVAL_BATCH, Batch, EvalBatches, Scale, Split, TrainBatches, eval_batch
 from ablations.data.cache import prepare
 from ablations.data.epoch import EpochBatches, Rank
 from ablations.data.find import DATA_SETS, OWN_SIZE, find_objects, find_source

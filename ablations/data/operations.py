@@ -13,7 +13,6 @@ the draws, and nothing is read back from the device. Images are float32 with who
 
 from __future__ import annotations
 
-import itertools
 import math
 from typing import NamedTuple
 
@@ -145,17 +144,21 @@ def apply(images: Tensor, rows: Tensor) -> Tensor:
     Returns:
         The same, contiguous.
     """
+    H, W = images.shape[2:]
+    values = torch.arange(256, device=images.device, dtype=images.dtype)
+    x = torch.arange(W, device=images.device, dtype=images.dtype) - (W - 1) / 2  # (W,)
+    y = torch.arange(H, device=images.device, dtype=images.dtype)[:, None] - (H - 1) / 2  # (H, 1)
     for place in rows[..., None, None].unbind(1):
         one = Coefficients(*place.unbind(1))  # each (B, 1, 1)
-        warped = _warp(images, one)
+        warped = _warp(images, x, y, one)
         flat = warped.flatten(2)  # (B, C, HW)
-        gray = grey(flat)
+        luma = grey(flat)
         blended = flat * one.kept
         if images.shape[1] == 3:
-            blended += gray * one.grey
+            blended += luma * one.grey
         blended += _blur(warped).flatten(2).mul_(one.blurred)
-        mean = one.mean * gray.mean(dim=(1, 2), keepdim=True).floor_()
-        images = _look_up(blended.clamp_(0, 255), mean, one).view_as(warped)
+        mean = one.mean * luma.mean(dim=(1, 2), keepdim=True).floor_()
+        images = _look_up(blended.clamp_(0, 255), values, mean, one).view_as(warped)
     return images
 
 
@@ -170,11 +173,16 @@ def grey(images: Tensor) -> Tensor:
     return red.mul(0.2989).add_(green, alpha=0.587).add_(blue, alpha=0.114).floor_()[:, None]
 
 
-def _warp(images: Tensor, one: Coefficients) -> Tensor:
-    """Sample each output pixel from the pixel nearest to its source position; outside it is black."""
+def _warp(images: Tensor, x: Tensor, y: Tensor, one: Coefficients) -> Tensor:
+    """Sample each output pixel from the pixel nearest to its source position; outside it is black.
+
+    Args:
+        images: (B, C, H, W).
+        x: (W,) positions of the columns, in pixels from the centre.
+        y: (H, 1) positions of the rows.
+        one: coefficients, each (B, 1, 1).
+    """
     H, W = images.shape[2:]
-    x = torch.arange(W, device=images.device, dtype=images.dtype) - (W - 1) / 2  # (W,)
-    y = torch.arange(H, device=images.device, dtype=images.dtype)[:, None] - (H - 1) / 2  # (H, 1)
     # Pairs (x, y) are added as complex numbers: a broadcast sum of (..., 2) takes six times as long on a CPU.
     by_x = torch.complex((x - one.shift_x) * one.along, (x + one.pivot_y) * one.slope_y)  # (B, 1, W)
     by_y = torch.complex((y + one.pivot_x) * one.slope_x, (y - one.shift_y) * one.along)  # (B, H, 1)
@@ -192,9 +200,10 @@ def _blur(images: Tensor) -> Tensor:
 
     The weights are 5/13 and 1/13. A multiple of 1/13 is at least 1/26 from a half, so the order of the sum is free.
     """
-    if min(images.shape[2:]) <= 2:
+    H, W = images.shape[2:]
+    if min(H, W) <= 2:
         return images.clone()
-    W, pixels = images.shape[3], images.flatten()
+    pixels = images.flatten()
     rows = pixels[:-2] + pixels[1:-1]  # of the whole batch: what reaches across a border is overwritten
     rows += pixels[2:]
     blurred = torch.empty_like(pixels)
@@ -202,22 +211,22 @@ def _blur(images: Tensor) -> Tensor:
     torch.add(rows[: -2 * W], rows[W:-W], out=inner)
     inner.add_(rows[2 * W :]).add_(pixels[W + 1 : -W - 1], alpha=4).mul_(1 / 13).round_()
     blurred = blurred.view_as(images)
-    for dim, end in itertools.product((2, 3), (0, -1)):
-        blurred.select(dim, end).copy_(images.select(dim, end))
+    blurred[:, :, :: H - 1] = images[:, :, :: H - 1]  # the first and the last
+    blurred[..., :: W - 1] = images[..., :: W - 1]
     return blurred
 
 
-def _look_up(images: Tensor, mean: Tensor, one: Coefficients) -> Tensor:
+def _look_up(images: Tensor, values: Tensor, mean: Tensor, one: Coefficients) -> Tensor:
     """Map pixels, rounded down, by a table for each sample and channel.
 
     Args:
         images: (B, C, HW), from 0 to 255.
+        values: (256,) all values of a pixel.
         mean: (B, 1, 1) what is added to a pixel after the gain.
         one: coefficients, each (B, 1, 1).
     """
     pixels = images.int().long()  # by way of int32, four times as fast on a CPU
-    value = torch.arange(256, device=images.device, dtype=images.dtype)
-    table = torch.where(value >= one.threshold, 255 - value, value)  # (B, 1, 256)
+    table = torch.where(values >= one.threshold, 255 - values, values)  # (B, 1, 256)
     table = table.div_(one.grain).floor_().mul_(one.grain)
     low, high = images.amin(dim=2, keepdim=True), images.amax(dim=2, keepdim=True)  # (B, C, 1)
     span = (high - low) * one.stretched

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from ablations.config import CellConfig
-from ablations.data import EVAL_BATCH, DataInfo, Rank, num_batches, time_images
+from ablations.data import EVAL_BATCH, DataInfo, Rank, eval_batch, num_batches, time_images
 from ablations.data.objects.load import load_objects
 from ablations.data.streams import forked_library
 from ablations.engine.server import call
@@ -77,7 +77,8 @@ def time_steps(config: CellConfig, info: DataInfo, *, device: torch.device, work
         return _time_detector(config, info, device)
     height, width, channels = info.image_shape
     net = build_net(config, image_shape=info.image_shape, num_classes=len(info.classes)).to(device)
-    eval_batch = min(EVAL_BATCH, max(info.num_val, info.num_test))
+    largest = EVAL_BATCH if info.streamed else eval_batch(info.image_shape, device)
+    num_evaluated = min(largest, max(info.num_val, info.num_test))
     labels = torch.zeros(config.optimisation.batch_size, dtype=torch.long, device=device)
 
     def train_step() -> None:
@@ -87,15 +88,15 @@ def time_steps(config: CellConfig, info: DataInfo, *, device: torch.device, work
 
     def eval_step() -> None:
         with torch.no_grad():
-            net.eval()(torch.rand(eval_batch, channels, height, width, device=device))
+            net.eval()(torch.rand(num_evaluated, channels, height, width, device=device))
 
     with cpu_threads(config.run.threads_per_cell), forked_library(config.seed):
         train_s, eval_s = (_time_call(step, device) for step in (train_step, eval_step))
     if info.streamed:
         image_s = time_images(config, info)
         train_s = _with_decoding(train_s, image_s * config.optimisation.batch_size, workers)
-        eval_s = _with_decoding(eval_s, image_s * eval_batch, workers)
-    return StepTimes(train_s, eval_s, eval_batch)
+        eval_s = _with_decoding(eval_s, image_s * num_evaluated, workers)
+    return StepTimes(train_s, eval_s, num_evaluated)
 
 
 def _time_detector(config: CellConfig, info: DataInfo, device: torch.device) -> StepTimes:
