@@ -20,6 +20,7 @@ from ablations.data import Batch, EpochBatches
 from ablations.data.draws import joined, pick, refill
 from ablations.data.mixing import Mixing, MixingDraws
 from ablations.data.streams import epoch_generator, reseed_library
+from ablations.tasks.mean import SampleMean
 from ablations.tasks.net import branches_of, build_net, match_to_xnorm
 from ablations.training.module import CellModule, as_config
 
@@ -68,11 +69,11 @@ class Classifier(CellModule):
         # Checking for NaN would wait for the device and drop NaN from the mean.
         self.train_loss = MeanMetric(nan_strategy="disable")
         self.train_loss.persistent(mode=True)  # part of checkpoints within an epoch
-        self.val_loss = MeanMetric(nan_strategy="disable")
+        self.val_loss, self.test_loss = SampleMean(), SampleMean()
         self.val_accuracy = MulticlassAccuracy(num_classes, average="micro", validate_args=False)
-        self.test_loss = MeanMetric(nan_strategy="disable")
         self.test_correct = CatMetric(nan_strategy="disable")
         self._keep: Tensor | None = None
+        self._full_batch = 1
         self._mixing_draws: MixingDraws | None = None
         self._own: slice | Tensor | None = None
 
@@ -129,14 +130,14 @@ class Classifier(CellModule):
         """Update the validation metrics with a batch."""
         images, labels = batch
         logits = self.net(images).float()
-        self.val_loss.update(F.cross_entropy(logits, labels), len(labels))
+        self._add_loss(self.val_loss, logits, labels, batch_idx)
         self.val_accuracy.update(logits, labels)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Update the test metrics with a batch."""
         images, labels = batch
         logits = self.net(images).float()
-        self.test_loss.update(F.cross_entropy(logits, labels), len(labels))
+        self._add_loss(self.test_loss, logits, labels, batch_idx)
         self.test_correct.update(logits.argmax(dim=1) == labels)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -186,6 +187,12 @@ class Classifier(CellModule):
     def validated(self, last: dict[str, Any]) -> dict[str, float]:
         """Return accuracy and cross-entropy of the last epoch."""
         return {name: last[name] for name in ("val_accuracy_pct", "val_loss")}
+
+    def _add_loss(self, mean: SampleMean, logits: Tensor, labels: Tensor, batch_idx: int) -> None:
+        """Add an evaluation batch, of which the first is full, unless it is the only one."""
+        if batch_idx == 0:
+            self._full_batch = len(labels)
+        mean.update(F.cross_entropy(logits, labels), num_samples=len(labels), of=self._full_batch)
 
     def _correct(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
         return self.test_correct.compute().bool().cpu().numpy()
