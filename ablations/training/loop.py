@@ -26,6 +26,7 @@ from ablations.data.modules import CellDataModule
 from ablations.training.average import MovingAverage
 from ablations.training.captured import CapturedStep
 from ablations.training.module import CellModule
+from ablations.training.tensor_step import TensorStep, as_tensor_step
 
 STEP_HOOKS = ("on_train_batch_start", "on_before_optimizer_step", "on_train_batch_end")
 """Hooks of callbacks that are called in each step."""
@@ -65,6 +66,7 @@ class LeanTrainer(Fabric):
         self.val_dataloaders: Iterable[Any]
         self.test_dataloaders: Iterable[Any]
         self._captured: CapturedStep | None = None
+        self._tensor_step: TensorStep
         self._average: MovingAverage | None = None
 
     @property
@@ -243,9 +245,9 @@ class LeanTrainer(Fabric):
             yield None
             return
         if self._captured is None:
-            self._captured = CapturedStep(
-                self._whole_step, device=self.device, generators=self.module.step_generators()
-            )
+            self._tensor_step = as_tensor_step(self.module)
+            generators = self._tensor_step.step_generators()
+            self._captured = CapturedStep(self._whole_step, device=self.device, generators=generators)
             self._average = next((each for each in self.callbacks if isinstance(each, MovingAverage)), None)
             self._share = torch.zeros((), device=self.device)
             if self._average is not None:
@@ -259,7 +261,7 @@ class LeanTrainer(Fabric):
             if self._average is not None:
                 self._share.fill_(self._average.share(self.global_step + 1))
             loss = captured(index, replay=not self.is_last_batch)  # probes read the last one's gradients
-            self.module.record_loss(loss)
+            self._tensor_step.record_loss(loss)
             self.end_step(loss, None, index)
 
     def _whole_step(self, index: Tensor) -> Tensor:
@@ -270,7 +272,7 @@ class LeanTrainer(Fabric):
         """
         batches: Any = self.train_dataloader
         with self.strategy.precision.forward_context():
-            loss = self.module.loss(batches.batch(index), index)
+            loss = self._tensor_step.loss(batches.batch(index), index)
         self._update(loss, has_listeners=self.is_last_batch)
         if self._average is not None:
             self._average.blend(self.module, self._share)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -235,39 +235,6 @@ class CellModule(pl.LightningModule, ABC):
     @abstractmethod
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Return the loss, a scalar, of the epoch's batch at index ``batch_idx``."""
-
-    def loss(self, batch: Any, index: int | Tensor) -> Tensor:
-        """Return the loss, a scalar, of a batch, without any effect that a captured step would not repeat.
-
-        Args:
-            batch: batch of the epoch.
-            index: its index, an integer or a tensor (1,) on the device.
-        """
-        raise NotImplementedError
-
-    def net_inputs(
-        self, batch: Any, index: int | Tensor, *, others: Sequence[CellModule] = ()
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Return images, targets, and which samples keep which branch, if any is dropped.
-
-        Args:
-            batch: batch of the epoch, or those of several modules in a row.
-            index: its index, an integer or a tensor (1,) on the device.
-            others: the modules after this one.
-        """
-        raise NotImplementedError
-
-    def loss_of(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Return the loss, a scalar, of the net's outputs."""
-        raise NotImplementedError
-
-    def record_loss(self, loss: Tensor) -> None:
-        """Add a step's loss to the epoch's metrics."""
-        raise NotImplementedError
-
-    def step_generators(self) -> list[torch.Generator]:
-        """Return the generators that a step draws from."""
-        return []
 
     @abstractmethod
     def train_metrics(self) -> dict[str, float]:

@@ -130,7 +130,7 @@ class Stack:
             of_place = dict(zip(nets.modules, losses.unbind(), strict=True))
 
             def end(place: int, trainer: LeanTrainer) -> None:
-                trainer.module.record_loss(of_place[place])  # noqa: B023
+                nets.steps[place].record_loss(of_place[place])  # noqa: B023
                 trainer.end_step(of_place[place], None, index)  # noqa: B023
 
             self._each(end)
@@ -180,7 +180,7 @@ class Stack:
                 average.blend(nets.modules[place], self._share)
             return losses
 
-        generators = [each for module in nets.modules.values() for each in module.step_generators()]
+        generators = [each for step in nets.steps.values() for each in step.step_generators()]
         return CapturedStep(step, device=self._leader.device, generators=generators)
 
     def _set_share(self) -> None:

@@ -17,6 +17,7 @@ from ablations.data import Batch
 from ablations.training.loop import LeanTrainer
 from ablations.training.module import CellModule
 from ablations.training.optimizer import build_adamw, split_by_decay
+from ablations.training.tensor_step import as_tensor_step
 
 CLIP_EPS = 1e-6
 """Added to a gradient's norm before the limit is divided by it, as in torch's ``clip_grad_norm_``."""
@@ -33,10 +34,14 @@ class StackedNets:
     Args:
         modules: modules of the cells, by place.
         trainers: trainers by place, each with an optimiser whose moments are restored or still to be created.
+
+    Attributes:
+        steps: the modules' steps, by place.
     """
 
     def __init__(self, modules: Mapping[int, CellModule], trainers: Sequence[LeanTrainer]) -> None:
         self.modules, self._trainers = modules, trainers
+        self.steps = {place: as_tensor_step(module) for place, module in modules.items()}
         nets = [module.net for module in modules.values()]
         one = next(iter(modules.values()))
         self._base = copy.deepcopy(nets[0]).to("meta")
@@ -70,14 +75,14 @@ class StackedNets:
             index: index of their batches in the epoch, an integer or a tensor (1,) on the device.
             live: places of the cells that have not diverged.
         """
-        trainer, (module, *others) = self._trainers[live[0]], self.modules.values()
-        images, targets, keep = module.net_inputs(batch, index, others=others)
+        trainer, (one, *others) = self._trainers[live[0]], self.steps.values()
+        images, targets, keep = one.net_inputs(batch, index, others=others)
         inputs = [part.view(len(self.modules), -1, *part.shape[1:]) for part in (images, targets)]
         inputs += [] if keep is None else [keep]
 
         def loss(parameters: dict[str, Tensor], buffers: dict[str, Tensor], *inputs: Tensor) -> Tensor:
             images, targets, *keep = inputs
-            return module.loss_of(functional_call(self._base, (parameters, buffers), (images, *keep)), targets)
+            return one.loss_of(functional_call(self._base, (parameters, buffers), (images, *keep)), targets)
 
         self._base.train()
         with trainer.strategy.precision.forward_context():

@@ -18,7 +18,7 @@ def outcomes(out: Path, study: str = "norm-digits") -> dict[str, dict]:
 @pytest.mark.slow
 @pytest.mark.usefixtures("arms")
 def test_a_stack_is_recorded_cell_by_cell_and_its_failure_of_all(cli, tmp_path):
-    code, out, err = cli("run", "--norm", "xnorm,raises,leaves", "--plugin", "arms", *STACKED, "--out", tmp_path)
+    code, _, err = cli("run", "--norm", "xnorm,raises,leaves", "--plugin", "arms", *STACKED, "--out", tmp_path)
     assert (code, err) == (1, "")
     seen = outcomes(tmp_path)
     ok = {name: seen[name] for name in ("xnorm-s0", "xnorm-s1", "xnorm-s2")}
@@ -35,7 +35,7 @@ def test_a_stack_is_recorded_cell_by_cell_and_its_failure_of_all(cli, tmp_path):
 @pytest.mark.usefixtures("arms")
 def test_the_cells_of_a_stack_without_enough_memory_are_retried_one_by_one(cli, tmp_path):
     more = ("--memory-per-cell", "600MiB", "--jobs", 1)
-    code, out, _ = cli("run", "--norm", "xnorm,out_of_memory", "--plugin", "arms", *STACKED, *more, "--out", tmp_path)
+    code, *_ = cli("run", "--norm", "xnorm,out_of_memory", "--plugin", "arms", *STACKED, *more, "--out", tmp_path)
     assert code == 1
     seen = outcomes(tmp_path)
     retried = [seen[f"out_of_memory-s{seed}"] for seed in range(3)]

@@ -458,6 +458,7 @@ def test_an_arm_whose_every_trial_diverges_gets_the_same_points_and_is_confirmed
             "a tuning has one condition, and cannot have several values of lpi: tune",
         ),
         (("--search", SEARCH, "--confirm", "9999-10001"), "seed 10000 is one of the trials'"),
+        (("--search", SEARCH, "--stack", "2"), "--stack: the trials of a tuning differ in more than their seeds"),
         (("--search", SEARCH, "--confirm", "many"), "--confirm many: give how many"),
         (("--search", "depth=1..3", "--trials", "8"), "only 3 of 8 points are distinct"),
         (("--search", "depth=1..30", "--model", "timm:vit_tiny_patch16_224"), "does not apply to timm:"),
