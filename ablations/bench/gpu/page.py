@@ -19,7 +19,7 @@ def write_page(out: Path) -> None:
     content = json.loads((out / "parts.json").read_text())
     lines = ["# On a GPU", "", *machine_lines(content), "", *part_lines(content["parts"])]
     if (out / "tests.json").is_file():
-        lines += ["", "## Tests", "", *test_lines(json.loads((out / "tests.json").read_text()))]
+        lines += ["", "## Tests", "", *lines_of_tests(json.loads((out / "tests.json").read_text()))]
     sections = {
         "models.csv": ("Nets", model_lines),
         "attention.csv": ("Attention", attention_lines),
@@ -79,7 +79,7 @@ def part_lines(parts: dict[str, dict[str, Any]]) -> list[str]:
     return lines
 
 
-def test_lines(results: dict[str, Any]) -> list[str]:
+def lines_of_tests(results: dict[str, Any]) -> list[str]:
     """Return the counts of the tests, and each one that did not pass."""
     tests = pd.DataFrame(results["tests"], columns=["name", "outcome", "seconds", "detail"])
     counts = tests["outcome"].value_counts()

@@ -122,10 +122,11 @@ class GpuBench:
         missing = "" if (ROOT / "tests" / "gpu").is_dir() else "it needs a checkout: no tests/gpu beside the package"
         if find_spec("pytest") is None:
             missing = "pytest is not installed"
-        at_once = ("-n", 4, "--dist", "loadfile") if not self.is_small and find_spec("xdist") else ()
-        chosen = "gpu and not slow" if self.is_small else "gpu"
+        at_once = ("-n", 4, "--dist", "worksteal") if not self.is_small and find_spec("xdist") else ()
+        small = ("-m", "gpu and not slow and not process", "-k", "test_cells or xnorm")
+        chosen = small if self.is_small else ("-m", "gpu")
         where = ("--device", self.device, "--results", self.work / "tests.json")
-        options = ("tests/gpu", "-m", chosen, "-q", "-p", "no:cacheprovider", *at_once, *where)
+        options = ("tests/gpu", *chosen, "-q", "-p", "no:cacheprovider", *at_once, *where)
         limit_s = 40 if self.is_small else 120
         return self._part(
             "tests", limit_s, python("pytest", *options), missing=missing, result="tests.json", made="tests.json"
@@ -133,7 +134,7 @@ class GpuBench:
 
     def _model(self) -> Part:
         if self.is_small:
-            small = ("--models", "ufo_vit_pico", "--sizes", 32, "--base-batch", 32, "--rounds", 1)
+            small = ("--models", "ufo_vit_pico", "--sizes", 32, "--batch", 4, "--rounds", 1)
             return self._bench("model", 20, *small, result="models.csv")
         nets = f"{OURS},{OTHERS}" if find_spec("timm") else OURS
         options = ("--models", nets, "--sizes", "224,512,1024", "--base-batch", 128, "--precision", "bf16-mixed")
@@ -162,7 +163,7 @@ class GpuBench:
         return self._part("data", 20 if self.is_small else 60, command, missing=missing, made=made)
 
     def _grid(self) -> Part:
-        small = ("--cells", "1,2", "--epochs", 2, "--images", 256, "--data", "digits")
+        small = ("--data", "digits", "--cells", "1,2", "--ways", "eager,graph", "--epochs", 2, "--images", 128)
         large = ("--cells", "1,2,4,8", "--epochs", 3, "--images", 12_800, "--model", "ufo_vit_micro", *self._spec)
         missing = "" if self.is_small else self._data().missing
         limit_s = 30 if self.is_small else 110
