@@ -144,7 +144,8 @@ class UFOViT(nn.Module):
     def embed(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """Return the tokens of images with their positions, (B, N, C), and their grid, (H, W)."""
         grid = self._token_grid(images.shape[2], images.shape[3])
-        x = self.patch_embed(images.contiguous(memory_format=torch.channels_last))  # (B, C, H, W), in any layout
+        images = images.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)  # channels last; vmap has no other way
+        x = self.patch_embed(images)  # (B, C, H, W), in any layout
         x = x.permute(0, 2, 3, 1).contiguous()  # (B, H, W, C)
         x = x if self.pos_embed is None else x + self._positions(self.pos_embed, grid)
         return x.flatten(1, 2), grid

@@ -65,24 +65,24 @@ def pairs_with(cells: pd.DataFrame, reference: str | None) -> pd.DataFrame:
 
 
 def pairing_held(cells: pd.DataFrame, reference: str | None) -> pd.DataFrame:
-    """Count each arm's complete pairs with equal initial weights, split, batches, device and torch version.
+    """Count each arm's complete pairs that are equal in initial weights, split, batches, machine and software.
 
     Args:
-        cells: one row per cell; `batches` holds a hash of each started epoch's batches, separated by spaces; `device`
-            and `torch` describe the machine.
+        cells: one row per cell; `batches` holds a hash of each started epoch's batches, separated by spaces; `device`,
+            `cuda_settings`, `stacked_seeds` and `torch` describe how it was computed.
         reference: the reference arm.
 
     Returns:
         One row per condition and arm except the reference: `condition`, `arm`, `num_pairs`, `num_same_init`,
-        `num_same_split`, `num_same_batches`, `num_same_device` and `num_same_torch`. Batches are compared over the
-        epochs that both cells ran. An empty hash equals no other.
+        `num_same_split`, `num_same_batches`, `num_same_device`, `num_same_cuda_settings`, `num_same_stacked_seeds` and
+        `num_same_torch`. Batches are compared over the epochs that both cells ran. An empty hash equals no other.
 
     Raises:
         ValueError: two cells have the same condition, arm and seed.
     """
     pairs = pairs_with(cells, reference)
     same = pairs[["condition", "arm"]].assign(num_pairs=1)
-    for part in ("init_hash", "split_hash", "device", "torch"):
+    for part in ("init_hash", "split_hash", "device", "cuda_settings", "stacked_seeds", "torch"):
         ours, theirs = pairs[part].fillna(""), pairs[f"{part}_reference"].fillna("")
         same[f"num_same_{part.removesuffix('_hash')}"] = ((ours == theirs) & (ours != "")).astype(int)
     batches = zip(pairs["batches"], pairs["batches_reference"], strict=True)

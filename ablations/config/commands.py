@@ -55,6 +55,7 @@ class FieldOptions(Options):
     batch_size: Annotated[FieldValues, Option(by_default="by image size")] = None
     precision: Annotated[FieldValues, Option(by_default=field_default("precision"))] = None
     scale: Annotated[FieldValues, Option(by_default=field_default("scale"))] = None
+    stack: Annotated[FieldValues, Option(by_default=field_default("stack"))] = None
     fields: Annotated[
         Mapping[str, Values] | Sequence[str] | None,
         reads(read_fields),

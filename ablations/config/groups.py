@@ -212,8 +212,10 @@ class Run(Group):
     """Whether training steps use torch.compile, which changes the last bits."""
     cuda_graph: Annotated[bool, CLASSIFIERS] = False
     """Whether CUDA runs a whole training step as one captured graph, which changes the last bits."""
-    stack: Annotated[bool, CLASSIFIERS] = False
-    """Whether the seeds of an arm are trained together as one batched net, which changes the last bits."""
+    stack: Annotated[
+        int, Field(ge=1, le=1000), Traits(tasks=("classify",), ufo_only=True, has_flag=True, searchable=False)
+    ] = 1
+    """Largest number of seeds of an arm that are trained together as one batched net, which changes the last bits."""
     threads_per_cell: Annotated[int, Field(ge=1, le=1024), Traits(searchable=False)] = 1
     """Number of CPU threads; another number changes the last bits."""
     smoke: Annotated[bool, DERIVED] = False

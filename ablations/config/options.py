@@ -35,6 +35,7 @@ class CellOptions:
         memory_mib: limit of the memory that the cell allocates, on the device; None: no limit.
         workers: number of processes that decode streamed images; 0: the cell's own process decodes.
         weights: file of the weights that the net starts from; empty: weights drawn from the seed.
+        mps: whether the GPU is shared through NVIDIA's Multi-Process Service.
     """
 
     checkpoint_every: int | timedelta | None = None
@@ -45,6 +46,7 @@ class CellOptions:
     memory_mib: float | None = None
     workers: int = 0
     weights: str = ""
+    mps: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

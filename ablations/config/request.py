@@ -195,8 +195,11 @@ def make_tuning(options: TuneOptions) -> Tuning:
     if late := [seed for seed in seeds if seed >= FIRST_TRIAL_SEED]:
         raise UsageError(f"--confirm: seed {late[0]} is one of the trials', which begin at {FIRST_TRIAL_SEED:,}")
     default = SMOKE_TRIALS if options.smoke else loaded.trials or DEFAULT_TRIALS
+    request = make_request(options, search=search)
+    if request.asked.get("stack", [1]) != [1]:
+        raise UsageError("--stack: the trials of a tuning differ in more than their seeds; leave it out")
     return Tuning(
-        request=make_request(options, search=search),
+        request=request,
         search=search,
         num_trials=options.trials or default,
         confirm=seeds,

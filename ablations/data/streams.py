@@ -43,9 +43,8 @@ def reseed_library(seed: int, epoch: int, *step: int) -> None:
 @contextlib.contextmanager
 def forked_library(seed: int, *part: str) -> Iterator[None]:
     """Run library code in a keyed fork of the global generators, and restore them afterwards."""
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else []
     of_python, of_numpy = random.getstate(), np.random.get_state()  # noqa: NPY002  # plug-ins may draw from it
-    with torch.random.fork_rng(devices=devices):
+    with torch.random.fork_rng(devices=_cuda_devices()):
         _seed_globals(keyed_seed(seed, "library", *part))
         try:
             yield
@@ -60,7 +59,7 @@ def library_state() -> dict[str, Any]:
     version, internal, gauss = random.getstate()
     return {
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "cuda": [torch.cuda.get_rng_state(device) for device in _cuda_devices()],
         "numpy": [numpy_name, torch.from_numpy(np.asarray(numpy_key).astype(np.int64)), *numpy_rest],
         "python": [version, list(internal), gauss],
     }
@@ -69,8 +68,9 @@ def library_state() -> dict[str, Any]:
 def restore_library(state: dict[str, Any]) -> None:
     """Restore the state of the global generators, inside `forked_library` only, or at its end."""
     torch.set_rng_state(state["torch"])
-    if torch.cuda.is_available() and state["cuda"]:
-        torch.cuda.set_rng_state_all(state["cuda"])
+    of_gpus = state["cuda"]  # of this process's GPU, or, from an earlier version, of all GPUs
+    for device in _cuda_devices() if of_gpus else []:
+        torch.cuda.set_rng_state(of_gpus[min(device, len(of_gpus) - 1)], device)
     numpy_name, numpy_key, *numpy_rest = state["numpy"]
     np.random.set_state((numpy_name, numpy_key.numpy().astype(np.uint32), *numpy_rest))  # noqa: NPY002
     version, internal, gauss = state["python"]
@@ -95,6 +95,11 @@ def forked_sample(seed: int, stream: Stream, epoch: int, position: int) -> Itera
         yield
     finally:
         torch.default_generator.set_state(state)
+
+
+def _cuda_devices() -> list[int]:
+    """Return the GPU of this process, if CUDA has started in it: no other is touched, and CUDA is not started."""
+    return [torch.cuda.current_device()] if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
 
 
 def _seed_globals(seed: int) -> None:

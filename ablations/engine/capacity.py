@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 
 from ablations.config.options import EngineOptions
+from ablations.engine.devices import DeviceInfo
 
 MAX_AUTO_JOBS = 8
 """Default maximum of concurrent cells: a worker takes about 100 MB of memory beside its cell's."""
@@ -24,12 +23,6 @@ CUDA_CONTEXT_MIB = 600.0
 
 RESERVED_SHARE = 0.1
 """Share of a device's memory that is left free."""
-
-CGROUP_FILES = (
-    ("memory.max", "memory.current", "memory.stat"),
-    ("memory.limit_in_bytes", "memory.usage_in_bytes", "memory.stat"),
-)
-"""Files with limit, use and statistics of memory, in versions 2 and 1 of Linux control groups."""
 
 
 @dataclass(frozen=True)
@@ -55,11 +48,22 @@ class Capacity:
         devices: devices to train on, all of one kind.
         options: options of the run.
         threads_per_cell: CPU threads of a cell.
+        measured: what is known of each device; None: nothing, and cells have no limit but the requested one.
+
+    Attributes:
+        measured: what is known of each device.
     """
 
-    def __init__(self, devices: tuple[torch.device, ...], options: EngineOptions, *, threads_per_cell: int) -> None:
+    def __init__(
+        self,
+        devices: tuple[torch.device, ...],
+        options: EngineOptions,
+        *,
+        threads_per_cell: int,
+        measured: Mapping[torch.device, DeviceInfo] | None = None,
+    ) -> None:
         self._devices, self._options, self._threads_per_cell = devices, options, threads_per_cell
-        self._free_mib = {device: free_mib(device) for device in devices}
+        self.measured = measured or {}
         self._max_per_device = max(1, min(MAX_AUTO_JOBS, num_cores() // threads_per_cell // len(devices)))
         self._is_measuring = devices[0].type == "cuda" and options.jobs_per_gpu is None
         self._slots_per_device = 1
@@ -74,6 +78,12 @@ class Capacity:
         if self._is_measuring:
             return [Slot(self._devices[0], 0)]
         return [Slot(device, number) for number in range(self._slots_per_device) for device in self._devices]
+
+    @property
+    def shares_gpus(self) -> bool:
+        """Whether several cells may run on a GPU at once."""
+        most = self._max_per_device if self._is_measuring else self._slots_per_device
+        return self._devices[0].type == "cuda" and most > 1
 
     @property
     def workers(self) -> int:
@@ -96,20 +106,21 @@ class Capacity:
         """
         peak_mib = fields["peak_reserved_mib"]
         if self._is_measuring and peak_mib is not None:
-            fewest = min(mib for mib in self._free_mib.values() if mib is not None)
+            fewest = min(info.free_mib for info in self.measured.values() if info.free_mib is not None)
             self._slots_per_device = num_cells_on_gpu(peak_mib, free_mib=fewest, limit=self._max_per_device)
             self._is_measuring = False
 
-    def limit_mib(self, device: torch.device, *, alone: bool) -> float | None:
-        """Return a cell's memory limit: as requested, or the memory free at the start of the run, shared by the slots.
+    def limit_mib(self, device: torch.device, *, alone: bool, num_cells: int = 1) -> float | None:
+        """Return a worker's memory limit: as requested, or the memory free at the start, shared by the slots.
 
         Args:
             device: device of its slot.
-            alone: whether no other cell runs.
+            alone: whether no other worker runs.
+            num_cells: number of its cells: more than one if they are a stack.
         """
         if self._options.memory_per_cell_mib is not None:
-            return self._options.memory_per_cell_mib
-        free = self._free_mib[device]
+            return self._options.memory_per_cell_mib * num_cells
+        free = self.measured[device].free_mib if device in self.measured else None
         if free is None:
             return None
         each = free / (1 if alone or self._is_measuring else self._slots_per_device)
@@ -135,52 +146,3 @@ def num_cells_on_gpu(peak_reserved_mib: float, *, free_mib: float, limit: int) -
     3
     """
     return max(1, min(limit, int((1 - RESERVED_SHARE) * free_mib / (peak_reserved_mib + CUDA_CONTEXT_MIB))))
-
-
-def device_name(device: torch.device) -> str:
-    """Return the name of a device in the records."""
-    return f"cuda {torch.cuda.get_device_name(device)}" if device.type == "cuda" else device.type
-
-
-def free_mib(device: torch.device) -> float | None:
-    """Return the free memory of a device; None if it is unknown."""
-    if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        return float(free / 2**20)
-    return free_memory_mib() if device.type == "cpu" else None
-
-
-def free_memory_mib(*, groups: Path = Path("/proc/self/cgroup"), mount: Path = Path("/sys/fs/cgroup")) -> float:
-    """Return the free memory of this machine, or less if its container or batch job has a lower limit.
-
-    Args:
-        groups: file that names the control groups of this process.
-        mount: folder of the control groups.
-    """
-    free: float = psutil.virtual_memory().available
-    for folder in _cgroup_folders(groups, mount):
-        for limit, used, parts in CGROUP_FILES:
-            try:
-                stat = dict(line.split() for line in (folder / parts).read_text().splitlines())
-                in_use = int((folder / used).read_text()) - int(stat["inactive_file"])  # file cache is reclaimable
-                within = int((folder / limit).read_text()) - in_use
-            except (OSError, ValueError, KeyError):  # no such control group, or the limit is "max"
-                continue
-            free = min(free, max(0, within))
-    return free / 2**20
-
-
-def _cgroup_folders(groups: Path, mount: Path) -> list[Path]:
-    """Return the folders of the control groups that limit our memory: our own and its parents."""
-    try:
-        lines = [line.split(":", 2) for line in groups.read_text().splitlines()]
-    except OSError:
-        return []
-    folders: list[Path] = []
-    for _, controllers, path in lines:
-        if controllers and "memory" not in controllers.split(","):
-            continue
-        top = mount / "memory" if controllers else mount
-        ours = top / path.strip("/")
-        folders += [folder for folder in (ours, *ours.parents) if folder.is_relative_to(top)]
-    return folders

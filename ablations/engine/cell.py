@@ -7,6 +7,8 @@ import resource
 import sys
 import time
 import traceback
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +19,20 @@ from ablations.config.options import CellOptions
 from ablations.data import DataInfo
 from ablations.data.modules import make_data
 from ablations.data.streams import forked_library
+from ablations.engine.devices import device_name
 from ablations.engine.log import logged
 from ablations.engine.result import TRACEBACK_LINES, Result, blank_fields
 from ablations.engine.threads import cpu_threads
 from ablations.tasks.make import make_module
 from ablations.tasks.trained import save_weights
 from ablations.training.callbacks import Diverged, History
-from ablations.training.checkpoint import Checkpoints, trained_with
+from ablations.training.checkpoint import Checkpoints, load_alike, trained_with
+from ablations.training.cuda_settings import cuda_settings
 from ablations.training.lightning import LightningTrainer
 from ablations.training.limits import is_disk_full, is_oom
 from ablations.training.loggers import Loggers
 from ablations.training.loop import LeanTrainer
+from ablations.training.stacked import Stack
 from ufo.init import shared_weights_hash
 
 
@@ -40,40 +45,96 @@ def run_cell(
     options: CellOptions = CellOptions(),  # noqa: B008  # frozen
     numerics: str = "",
 ) -> Result:
-    """Run a cell and write its files, except config.json and outcome.json; resume from a checkpoint in its folder.
+    """Run one cell; arguments as of `run_cells`."""
+    return run_cells([config], info, folders=[folder], device=device, options=[options], numerics=numerics)[0]
 
-    An exception of the cell becomes a ``failed`` result: this is the only place that catches all of them.
+
+def run_cells(
+    configs: Sequence[CellConfig],
+    info: DataInfo,
+    *,
+    folders: Sequence[Path],
+    device: torch.device,
+    options: Sequence[CellOptions],
+    numerics: str = "",
+) -> list[Result]:
+    """Run a cell, or several as one stack, and write their files, except config.json and outcome.json.
+
+    They resume from the checkpoints in their folders. An exception becomes a ``failed`` result of every cell that it
+    ends: this is the only place that catches all of them.
 
     Args:
-        config: configuration of the cell.
-        info: its data set, decoded in the cache.
-        folder: folder to write to, which may hold the checkpoint and the log of an interrupted attempt.
+        configs: configurations of the cells, which differ only in their seeds.
+        info: their data set, decoded in the cache.
+        folders: folders to write to, which may hold the checkpoint and the log of an interrupted attempt.
         device: device to train on.
-        options: options of the run.
+        options: options of the run, for each cell.
         numerics: numerics version of the code; a checkpoint of another version is ignored.
     """
-    clock, fields = time.perf_counter(), blank_fields(info, device)
+    clock, run = time.perf_counter(), configs[0].run
     if device.type == "cuda":
+        torch.cuda.set_device(device)  # starts CUDA, on this GPU only
         torch.cuda.reset_peak_memory_stats(device)
-    disk_full = False
-    with logged(folder / "log.txt"), cpu_threads(config.run.threads_per_cell), forked_library(config.seed):
-        cell: _Cell | None = None
+    fields = [blank_fields(info, device_name(device)) for _ in configs]
+    cells: list[_Cell] = []
+    with (
+        logged(*(folder / "log.txt" for folder in folders)),
+        cpu_threads(run.threads_per_cell),
+        forked_library(configs[0].seed),
+    ):
         try:
-            cell = _Cell(config, info, folder, device, options, numerics, fields)
-            outcome, kind, detail = cell.train_and_score()
-            lines: list[str] = []
+            with cuda_settings(run, device, mps=options[0].mps) as settings:
+                for own in fields:
+                    own["cuda_settings"] = settings
+                for parts in zip(configs, folders, options, fields, strict=True):
+                    cells.append(_Cell(info, device, numerics, *parts))  # noqa: PERF401  # to end those that exist
+                results = [_attempt(cell, train) for cell, train in zip(cells, _trainings(cells), strict=True)]
         except Exception as error:
-            logging.exception("the cell failed")
-            outcome, kind = "failed", "oom" if is_oom(error) else "error"
-            detail = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-            lines = "".join(traceback.format_exception(error)).splitlines()[-TRACEBACK_LINES:]
-            disk_full = is_disk_full(error, folder)
+            results = [_failed(error, own, folder) for own, folder in zip(fields, folders, strict=True)]
         finally:
-            if cell is not None:
+            for cell in cells:
                 cell.data.teardown()  # ends the decoding processes
-    fields["seconds"] += time.perf_counter() - clock
-    fields |= _memory(device)
-    return Result(outcome, kind, detail, lines, fields, disk_full)
+    for own in fields:
+        own["seconds"] += (time.perf_counter() - clock) / len(configs)
+        own |= _memory(device)
+    return results
+
+
+def _trainings(cells: Sequence[_Cell]) -> list[Callable[[], None]]:
+    """Return what trains each cell; of a stack, which is trained here, what raises a cell's error or divergence."""
+    if cells[0].config.run.stack == 1:
+        return [cell.train for cell in cells]
+    seeds = [cell.config.seed for cell in cells]
+    for cell in cells:
+        cell.fields["stacked_seeds"] = seeds
+    stack = Stack([cell.lean_trainer for cell in cells], [cell.checkpoints for cell in cells])
+    error: Exception | None = None
+    try:
+        resumed = load_alike([cell.checkpoints for cell in cells])
+        stack.fit([cell.module for cell in cells], [cell.data for cell in cells], resumed=resumed)
+    except Exception as raised:
+        error = raised
+    return [partial(_raise, error or stack.diverged.get(place)) for place in range(len(cells))]
+
+
+def _raise(error: Exception | None) -> None:
+    if error is not None:
+        raise error
+
+
+def _attempt(cell: _Cell, train: Callable[[], None]) -> Result:
+    try:
+        return Result(*cell.train_and_score(train), fields=cell.fields)
+    except Exception as error:
+        return _failed(error, cell.fields, cell.folder)
+
+
+def _failed(error: Exception, fields: dict[str, Any], folder: Path) -> Result:
+    logging.error("the cell failed", exc_info=error)
+    kind = "oom" if is_oom(error) else "error"
+    detail = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+    lines = "".join(traceback.format_exception(error)).splitlines()[-TRACEBACK_LINES:]
+    return Result("failed", kind, detail, lines, fields, is_disk_full(error, folder))
 
 
 class _Cell:
@@ -81,12 +142,12 @@ class _Cell:
 
     def __init__(
         self,
-        config: CellConfig,
         info: DataInfo,
-        folder: Path,
         device: torch.device,
-        options: CellOptions,
         numerics: str,
+        config: CellConfig,
+        folder: Path,
+        options: CellOptions,
         fields: dict[str, Any],
     ) -> None:
         self.config, self.folder, self.options, self.fields = config, folder, options, fields
@@ -106,13 +167,27 @@ class _Cell:
         self.data.trainer = self.trainer  # type: ignore[assignment]  # its device holds the images
         fields["split_hash"] = self.data.split_hash
 
-    def train_and_score(self) -> tuple[str, str, str]:
-        """Return outcome, kind and detail."""
+    @property
+    def lean_trainer(self) -> LeanTrainer:
+        """The trainer, of a cell that needs the lean loop."""
+        assert isinstance(self.trainer, LeanTrainer)
+        return self.trainer
+
+    def train(self) -> None:
+        """Train the cell, from its checkpoint if it has one."""
+        self.trainer.fit(self.module, self.data, checkpoint=self.checkpoints.load())
+
+    def train_and_score(self, train: Callable[[], None]) -> tuple[str, str, str]:
+        """Return outcome, kind and detail.
+
+        Args:
+            train: function that trains the cell, or raises how its training ended.
+        """
         module, trainer = self.module, self.trainer
         tested: dict[str, float] = {}
         is_ended = False
         try:
-            trainer.fit(module, self.data, checkpoint=self.checkpoints.load())
+            train()
             if self.config.run.scored_on == "test":
                 trainer.test(module, self.data)
                 module.write_test(self.folder)

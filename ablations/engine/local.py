@@ -2,47 +2,36 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from contextlib import ExitStack
 from multiprocessing import connection
-from typing import Any
 
 import torch
 
 from ablations.config import CellConfig, Interrupted, RunStopped, Study
-from ablations.config.options import CellOptions, EngineOptions
+from ablations.config.options import EngineOptions
 from ablations.data import DataInfo
 from ablations.engine.capacity import Capacity, Slot
+from ablations.engine.devices import measure_devices
 from ablations.engine.failures import Failures
+from ablations.engine.job import Job, Member
+from ablations.engine.mps import mps_service
+from ablations.engine.prepare import Preparation
 from ablations.engine.queue import Queue
-from ablations.engine.result import Result, attempt_of, blank_fields, describe_exit, failed_result, make_outcome
+from ablations.engine.result import Result, attempt_of, blank_fields, describe_exit, make_outcome
 from ablations.engine.server import await_server
 from ablations.engine.signals import Stops, stoppable
 from ablations.engine.watcher import Watcher
-from ablations.engine.worker import Task, Worker
-from ablations.store import CHECKPOINT, CellRecord, Lease, LeaseLost, Store, cell_name, write_json
+from ablations.engine.worker import Worker
+from ablations.store import CellRecord, Lease, LeaseLost, Store, cell_name
 from ablations.store.leases import HEARTBEAT_S
-from ablations.store.provenance import describe, numerics_now, plugin_hash
+from ablations.store.provenance import describe, numerics_now
 from ablations.training.limits import NO_ROOM
 
 TICK_S = 0.25
 """Longest time between two steps of the runner, in seconds."""
-
-
-@dataclass(kw_only=True, eq=False)
-class _Running:
-    """A running cell; ``started`` is a time of `time.monotonic` in seconds."""
-
-    cell: CellConfig
-    lease: Lease
-    worker: Worker
-    slot: Slot
-    task: Task
-    started: float = field(default_factory=time.monotonic)
-    fields: dict[str, Any]
 
 
 class Runner:
@@ -73,13 +62,20 @@ class Runner:
         records: Mapping[str, CellRecord],
         watcher: Watcher,
     ) -> None:
-        self._study, self._store, self._infos = study, store, infos
+        self._study, self._store = study, store
         self._options, self._watcher = options, watcher
         self._records = dict(records)
         self._provenance = {"plugins": list(study.plugins), **describe()}
-        self._numerics = numerics_now((cell.net.norm for cell in todo), task=study.task)
-        self._plugin_hashes = {norm: plugin_hash(norm) for norm in self._numerics}
-        self._running: list[_Running] = []
+        self._preparation = Preparation(
+            study=study,
+            store=store,
+            infos=infos,
+            options=options,
+            records=self._records,
+            numerics=numerics_now((cell.net.norm for cell in todo), task=study.task),
+            watcher=watcher,
+        )
+        self._running: list[Job] = []
         self._idle: dict[Slot, Worker] = {}
         self._alone: Slot | None = None
         self._renewed = 0.0
@@ -92,18 +88,28 @@ class Runner:
             limit=options.max_failures,
         )
         self._queue = Queue(deque(todo), study, store, self._records, self._failures, watcher)
-        self._capacity = Capacity(devices, options, threads_per_cell=max(cell.run.threads_per_cell for cell in todo))
+        self._devices, self._threads_per_cell = devices, max(cell.run.threads_per_cell for cell in todo)
+        self._capacity: Capacity  # once the devices are measured
+        self._mps: Mapping[str, str] | None = None
 
     def run(self) -> None:
         """Run until every cell has an outcome, from this or another runner.
 
         Raises:
             Interrupted: the user or the system interrupted the run; finished cells are kept.
-            RunStopped: too many cells failed, or the disk is full; finished cells are kept.
+            RunStopped: too many cells failed, the disk is full, or a GPU cannot be used; finished cells are kept.
         """
-        with stoppable() as self._stops:
+        with stoppable() as self._stops, ExitStack() as services:  # MPS ends after the workers
             try:
                 await_server(self._stops.soft)
+                self._capacity = Capacity(
+                    self._devices,
+                    self._options,
+                    threads_per_cell=self._threads_per_cell,
+                    measured=measure_devices(self._devices),
+                )
+                if self._capacity.shares_gpus and len(self._queue) > 1:
+                    self._mps = services.enter_context(mps_service(self._watcher.note))
                 while self._step():
                     pass
             except OSError as error:
@@ -122,7 +128,7 @@ class Runner:
         if self._stops.hard.is_set():
             raise Interrupted
         self._start_cells()
-        num_running = len(self._running)
+        num_running = sum(len(run.members) for run in self._running)
         if self._stops.soft.is_set() and num_running and num_running != self._num_announced:
             self._num_announced = num_running
             self._watcher.note(f"finishing the running cells ({num_running}); press Ctrl-C again to stop at once")
@@ -152,147 +158,134 @@ class Runner:
                 return
             if (claimed := self._queue.next(is_idle=not self._running)) is None:
                 break
-            self._start(*claimed, slot)
+            self._start([claimed, *self._queue.partners(claimed[0])], slot)
         if self._failures.to_retry and not self._running:
             cell = self._failures.next_retry()
             if lease := self._queue.claim(cell):
                 self._kill_idle()  # idle workers hold memory of a GPU
                 self._alone = self._capacity.slots[0]
-                if not self._start(cell, lease, self._alone):
+                if not self._start([(cell, lease)], self._alone):
                     self._alone = None
 
-    def _start(self, cell: CellConfig, lease: Lease, slot: Slot) -> bool:
-        """Start a claimed cell in a worker; return False if another runner has taken it over."""
-        try:
-            task = self._prepare(cell, lease, slot)
-        except FileNotFoundError:
-            lease.release(keep_checkpoint=True)
-            self._queue.put_back(cell, "another runner has taken it over")
+    def _start(self, claimed: list[tuple[CellConfig, Lease]], slot: Slot) -> bool:
+        """Start claimed cells in a worker; return False if other runners have taken over all of them."""
+        members: list[Member] = []
+        for place, (cell, lease) in enumerate(claimed):
+            try:
+                members.append(self._prepare(cell, lease, slot, num_cells=len(claimed)))
+            except FileNotFoundError:
+                lease.release(keep_checkpoint=True)
+                self._queue.put_back(cell, "another runner has taken it over")
+            except OSError:
+                for _, other in (*((None, member.lease) for member in members), *claimed[place:]):
+                    other.release(keep_checkpoint=True)
+                raise
+        if not members:
             return False
-        except OSError:
-            lease.release(keep_checkpoint=True)
-            raise
         worker = self._idle.pop(slot, None)
-        if worker is not None and not worker.can_run(task):
+        if worker is not None and not worker.can_run(members[0].task):
             worker.kill()
             worker = None
-        worker = worker or Worker(reuse=slot.device.type == "cuda")
-        worker.start(task)
-        fields = blank_fields(task.info, slot.device)
-        self._running.append(_Running(cell=cell, lease=lease, worker=worker, slot=slot, task=task, fields=fields))
+        worker = worker or Worker(reuse=slot.device.type == "cuda", environment=self._mps or {})
+        worker.start([member.task for member in members])
+        self._running.append(Job(members=members, worker=worker, slot=slot))
         return True
 
-    def _prepare(self, cell: CellConfig, lease: Lease, slot: Slot) -> Task:
-        write_json(lease.folder / "config.json", cell.model_dump(mode="json"))
-        self._copy_checkpoint(cell, lease)
-        options = CellOptions(
-            checkpoint_every=self._options.checkpoint_every,
-            trainer=self._options.trainer,
-            save_weights=self._options.save_weights,
-            loggers=self._options.loggers,
-            log_folder=str(self._store.folder.resolve() / "logs" / cell_name(self._study.arm_of(cell), cell)),
-            memory_mib=self._capacity.limit_mib(slot.device, alone=self._alone is not None),
-            workers=self._capacity.workers,
-            weights=dict(self._options.weights).get(cell.net.norm, ""),
-        )
-        return Task(
-            config=cell,
-            info=self._infos[cell.images.data_fingerprint],
-            folder=lease.folder.resolve(),
+    def _prepare(self, cell: CellConfig, lease: Lease, slot: Slot, *, num_cells: int) -> Member:
+        task = self._preparation.task(
+            cell,
+            lease,
             device=slot.device,
-            options=options,
-            numerics=self._numerics[cell.net.norm],
-            plugins=self._study.plugins,
-            plugin_hash=self._plugin_hashes[cell.net.norm],
+            memory_mib=self._capacity.limit_mib(slot.device, alone=self._alone is not None, num_cells=num_cells),
+            workers=self._capacity.workers,
+            mps=self._mps is not None,
         )
+        fields = blank_fields(task.info, self._capacity.measured[slot.device].name)
+        return Member(cell=cell, lease=lease, task=task, fields=fields)
 
-    def _copy_checkpoint(self, cell: CellConfig, lease: Lease) -> None:
-        """Copy the checkpoint of a failed attempt if it has one; if it cannot be read, the cell restarts without it."""
-        before, path = self._records.get(cell.id), lease.folder / CHECKPOINT
-        if before is None or before.has_result or path.exists() or not (before.folder / CHECKPOINT).exists():
-            return
-        scratch = lease.folder / f"{CHECKPOINT}.partial"
-        try:
-            shutil.copy(before.folder / CHECKPOINT, scratch)
-            scratch.replace(path)  # so that no partial copy has this name
-        except FileNotFoundError:
-            raise
-        except OSError as error:
-            if error.errno in NO_ROOM:
-                raise
-            scratch.unlink(missing_ok=True)
-            self._watcher.note(f"{self._study.title_of(cell)}: restarted, since its checkpoint cannot be read: {error}")
-
-    def _collect_result(self, run: _Running) -> None:
-        """Record the result of a worker that is done or dead."""
-        result = run.worker.result()
-        if isinstance(result, Result):
-            if run.worker.reuse and result.outcome != "failed":  # a failure may break the device's context
-                self._idle[run.slot] = run.worker
-            else:
-                run.worker.close()
-            if result.outcome != "failed":
-                self._capacity.update(result.fields)
-        else:
+    def _collect_result(self, run: Job) -> None:
+        """Record the results of a worker that is done or dead."""
+        answer = run.worker.result()
+        if isinstance(answer, int | None):
             run.worker.close()
             if self._stops.hard.is_set():  # the same signal may have killed it, as at a system shutdown
                 self._forget(run)
-                run.lease.release(keep_checkpoint=True)
+                run.release()
                 return
-            result = self._failure(run, *describe_exit(result))
+            results = run.failures(*describe_exit(answer))
+        else:
+            results = answer
+            has_failed = any(result.outcome == "failed" for result in results)
+            if run.worker.reuse and not has_failed:  # a failure may break the device's context
+                self._idle[run.slot] = run.worker
+            else:
+                run.worker.close()
+            if not has_failed:
+                self._capacity.update(results[0].fields)
+            elif self._mps is not None:
+                self._kill_idle()  # after a fault MPS serves no new process until all that share the GPU have ended
         self._forget(run)
         try:
-            if result.outcome == "ok":  # it stops no run, so refill the slot before the disk write
+            if all(result.outcome == "ok" for result in results):  # they stop no run: start others before the writing
                 self._start_cells()
         finally:
-            self._record(run, result)
+            self._record_all(run, results)
 
     def _stop_overdue(self) -> None:
         limit_s = self._options.timeout_s
         if limit_s is None:
             return
-        for run in [run for run in self._running if time.monotonic() - run.started > limit_s]:
-            if not run.worker.pipe.poll():  # else its result has arrived
-                run.worker.dump()
-                run.worker.kill()
-                detail = f"not finished after {limit_s:g} s; its stack trace is at the end of its log"
-                self._forget(run)
-                self._record(run, self._failure(run, "timeout", detail))
+        for run in list(self._running):
+            if run.seconds <= limit_s * len(run.members) or run.worker.pipe.poll():
+                continue  # not overdue, or its results have arrived
+            run.worker.dump()
+            run.worker.kill()
+            detail = f"not finished after {limit_s * len(run.members):g} s; its stack trace is at the end of its log"
+            self._forget(run)
+            self._record_all(run, run.failures("timeout", detail))
 
-    def _failure(self, run: _Running, kind: str, detail: str) -> Result:
-        return failed_result(run.lease.folder, kind, detail, run.fields | {"seconds": time.monotonic() - run.started})
+    def _record_all(self, run: Job, results: list[Result]) -> None:
+        """Record every cell of a worker; if the disk has no room for one, the others can still be resumed."""
+        left = list(run.members)
+        try:
+            for member, result in zip(run.members, results, strict=True):
+                left.remove(member)
+                self._record(member, result)
+        finally:
+            for member in left:
+                member.lease.release(keep_checkpoint=True)
 
-    def _record(self, run: _Running, result: Result) -> None:
+    def _record(self, member: Member, result: Result) -> None:
         """Write a finished cell to the study's folder, and notify the watcher."""
-        cell, before = run.cell, self._records.get(run.cell.id)
+        cell, before = member.cell, self._records.get(member.cell.id)
         if result.disk_full:
-            run.lease.release(keep_checkpoint=True)
+            member.lease.release(keep_checkpoint=True)
             raise self._disk_full()
         outcome = make_outcome(
             cell,
             result,
             before=None if before is None else before.outcome,
-            limit_mib=run.task.options.memory_mib,
-            origin={"numerics": run.task.numerics, "trainer": self._options.trainer, **self._provenance},
+            limit_mib=member.task.options.memory_mib,
+            origin={"numerics": member.task.numerics, "trainer": self._options.trainer, **self._provenance},
         )
         result_stays = result.outcome == "failed" and before is not None and before.has_result
         try:
             if before is not None and result_stays:  # a failure replaces no result
-                run.lease.check()
+                member.lease.check()
                 self._records[cell.id] = self._store.add_attempt(before, attempt_of(outcome))
             else:
                 name = cell_name(self._study.arm_of(cell), cell)
-                self._records[cell.id] = self._store.publish(run.lease, cell, outcome, name=name, replaces=before)
+                self._records[cell.id] = self._store.publish(member.lease, cell, outcome, name=name, replaces=before)
         except LeaseLost as reason:
             self._queue.put_back(cell, str(reason))
             return
         except OSError:
-            run.lease.release(keep_checkpoint=True)
+            member.lease.release(keep_checkpoint=True)
             raise
         self._failures.take(cell, outcome)
         is_retried = cell in self._failures.to_retry and not self._is_ending
         if result_stays:
-            run.lease.release(keep_checkpoint=is_retried)
+            member.lease.release(keep_checkpoint=is_retried)
         remark = "its earlier result is kept" if result_stays else ""
         if is_retried:
             remark = "it will be retried with no other cell running"
@@ -304,14 +297,15 @@ class Runner:
             return
         self._renewed = time.monotonic()
         for run in list(self._running):
-            try:
-                run.lease.beat()
-            except LeaseLost as reason:
+            if lost := run.beat():
                 run.worker.kill()
                 self._forget(run)
-                self._queue.put_back(run.cell, str(reason))
+                for member in run.members:
+                    if member.cell not in lost:
+                        member.lease.release(keep_checkpoint=True)
+                    self._queue.put_back(member.cell, lost.get(member.cell, "another cell of its stack is lost"))
 
-    def _forget(self, run: _Running) -> None:
+    def _forget(self, run: Job) -> None:
         self._running.remove(run)
         if self._alone == run.slot:
             self._alone = None
@@ -322,7 +316,7 @@ class Runner:
         for run in self._running:
             run.worker.kill()
         for run in self._running:
-            run.lease.release(keep_checkpoint=True)
+            run.release()
 
     def _kill_idle(self) -> None:
         while self._idle:

@@ -15,14 +15,15 @@ from pathlib import Path
 
 
 @contextlib.contextmanager
-def logged(path: Path) -> Iterator[None]:
-    """Write log records and warnings only to a file; of Lightning's, warnings and above."""
-    handler = logging.FileHandler(path)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+def logged(*paths: Path) -> Iterator[None]:
+    """Write log records and warnings only to files; of Lightning's, warnings and above."""
+    handlers: list[logging.Handler] = [logging.FileHandler(path) for path in paths]
+    for handler in handlers:
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     root, *lightning = (logging.getLogger(name) for name in ("", "lightning_fabric", "pytorch_lightning"))
     before = [(logger, logger.level, logger.handlers, logger.propagate) for logger in (root, *lightning)]
     format_before = warnings.formatwarning
-    root.handlers = [handler]
+    root.handlers = handlers
     root.setLevel(logging.INFO)
     for logger in lightning:
         logger.handlers, logger.propagate = [], True
@@ -39,7 +40,8 @@ def logged(path: Path) -> Iterator[None]:
         for logger, level, handlers, propagate in before:
             logger.setLevel(level)
             logger.handlers, logger.propagate = handlers, propagate
-        handler.close()
+        for handler in handlers:
+            handler.close()
 
 
 def redirect_output(path: Path) -> None:

@@ -67,6 +67,17 @@ class Queue:
             self.watcher.note(f"waiting for {plural(num_held, 'cell')} of other runners")
         return None
 
+    def partners(self, cell: CellConfig) -> list[tuple[CellConfig, Lease]]:
+        """Claim waiting cells that differ from a cell only in their seeds, as many as its stack still holds."""
+        claimed: list[tuple[CellConfig, Lease]] = []
+        for other in [each for each in self.pending if _but_for_seed(each) == _but_for_seed(cell)]:
+            if len(claimed) + 1 >= cell.run.stack:
+                break
+            self.pending.remove(other)
+            if lease := self.claim(other):
+                claimed.append((other, lease))
+        return claimed
+
     def claim(self, cell: CellConfig) -> Lease | None:
         """Claim a cell, unless another runner holds it or has recorded it."""
         if self._is_done_elsewhere(cell):
@@ -94,3 +105,7 @@ class Queue:
         self.failures.take(cell, record.outcome, ours=False)
         self.watcher.done(cell, record.outcome, ours=False, remark="by another runner")
         return True
+
+
+def _but_for_seed(cell: CellConfig) -> CellConfig:
+    return cell.model_copy(update={"seed": 0})

@@ -12,11 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ablations.config import CellConfig
 from ablations.data import DataInfo
-from ablations.engine.capacity import device_name
 from ablations.store import RECORD_FORMAT, RESUMED
 from ablations.training.limits import is_oom_message
 
@@ -57,8 +54,8 @@ class Result:
     disk_full: bool = False
 
 
-def blank_fields(info: DataInfo, device: torch.device) -> dict[str, Any]:
-    """Return the measured fields of outcome.json of a cell that starts now, still empty."""
+def blank_fields(info: DataInfo, device: str) -> dict[str, Any]:
+    """Return the measured fields of outcome.json of a cell that starts now on the named device, still empty."""
     return {
         "test_accuracy_pct": None,
         "test_loss": None,
@@ -72,7 +69,9 @@ def blank_fields(info: DataInfo, device: torch.device) -> dict[str, Any]:
         "resumed_after_epochs": [],
         "num_parameters": None,
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "device": device_name(device),
+        "device": device,
+        "cuda_settings": None,
+        "stacked_seeds": [],
         "seconds": 0.0,
         "peak_memory_mib": None,
         "peak_reserved_mib": None,

@@ -5,9 +5,11 @@ from __future__ import annotations
 import atexit
 import multiprocessing
 import threading
+from collections.abc import Callable
 from multiprocessing import forkserver, resource_tracker, spawn
+from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 
@@ -15,6 +17,8 @@ from ablations.config import Interrupted
 from ablations.engine.signals import interrupts_blocked
 
 CONTEXT = multiprocessing.get_context("forkserver")
+
+Returned = TypeVar("Returned")
 
 
 def start_server() -> None:
@@ -60,6 +64,46 @@ def start_process(process: ForkServerProcess) -> None:
         process.start()
     finally:
         spawn.get_preparation_data = prepare
+
+
+def call(function: Callable[..., Returned], *arguments: Any, within_s: float | None = None) -> Returned:
+    """Call a function in a process of its own, which ends with it.
+
+    Args:
+        function: function that the process can import by name.
+        arguments: its arguments.
+        within_s: time limit in seconds; None: no limit.
+
+    Raises:
+        RuntimeError: the function raised, its process died, or the time is over.
+    """
+    start_server()
+    ours, theirs = CONTEXT.Pipe(duplex=False)
+    process = CONTEXT.Process(target=_answer, args=(theirs, function, arguments))
+    start_process(process)
+    theirs.close()
+    try:
+        if not ours.poll(within_s):
+            raise RuntimeError(f"not done after {within_s:g} s")
+        answer, error = ours.recv()
+    except EOFError:
+        raise RuntimeError("its process died") from None
+    finally:
+        process.kill()
+        process.join()
+        ours.close()
+    if error:
+        raise RuntimeError(error)
+    returned: Returned = answer
+    return returned
+
+
+def _answer(pipe: Connection, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    """Send what a function returns, or its error in a line; this is the main function of a process of `call`."""
+    try:
+        pipe.send((function(*arguments), ""))
+    except Exception as error:
+        pipe.send((None, f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"))
 
 
 def _start_empty_process() -> None:

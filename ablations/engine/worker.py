@@ -15,6 +15,7 @@ import signal
 import threading
 import time
 import traceback
+from collections.abc import Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -26,6 +27,7 @@ import torch
 from ablations.config import CellConfig
 from ablations.config.options import CellOptions
 from ablations.data import DataInfo
+from ablations.engine.devices import device_name
 from ablations.engine.log import DUMP_SIGNAL, redirect_output
 from ablations.engine.result import TRACEBACK_LINES, Result, blank_fields
 from ablations.engine.server import CONTEXT, start_process
@@ -69,12 +71,13 @@ class Worker:
 
     Args:
         reuse: whether it runs several cells, as on a GPU to keep its context; else it exits after one.
+        environment: environment variables to set before its first cell.
     """
 
-    def __init__(self, *, reuse: bool) -> None:
+    def __init__(self, *, reuse: bool, environment: Mapping[str, str] | None = None) -> None:
         self.reuse = reuse
         self.pipe, child_end = CONTEXT.Pipe()
-        self.process = CONTEXT.Process(target=_serve, args=(child_end, reuse))
+        self.process = CONTEXT.Process(target=_serve, args=(child_end, reuse, environment or {}))
         start_process(self.process)
         child_end.close()  # so that the pipe closes with the process
         self._previous: dict[str, Any] | None = None
@@ -88,14 +91,14 @@ class Worker:
         """Whether earlier cells in this process cannot influence this one: plug-in code may affect only its own arm."""
         return not task.plugins or self._previous in (None, _all_but_seed(task))
 
-    def start(self, task: Task) -> None:
-        """Send a cell to the process."""
-        self._previous = _all_but_seed(task)
+    def start(self, tasks: list[Task]) -> None:
+        """Send a cell to the process, or several that are trained as one stack."""
+        self._previous = _all_but_seed(tasks[0])
         with contextlib.suppress(OSError):  # it has died, which `result` reports
-            self.pipe.send(task)
+            self.pipe.send(tasks)
 
-    def result(self) -> Result | int | None:
-        """Return the cell's result, or the exit code if the process died; call it once, when ready."""
+    def result(self) -> list[Result] | int | None:
+        """Return the cells' results, or the exit code if the process died; call it once, when ready."""
         with contextlib.suppress(EOFError, OSError):
             if self.pipe.poll():  # a child of a dead worker may keep the pipe open
                 return self.pipe.recv()
@@ -128,34 +131,37 @@ def _all_but_seed(task: Task) -> dict[str, Any]:
     return {**task.config.model_dump(), "seed": None}
 
 
-def _serve(pipe: Connection, reuse: bool) -> None:
+def _serve(pipe: Connection, reuse: bool, environment: Mapping[str, str]) -> None:
     """Run the cells from the pipe; this is the main function of a worker process."""
     os.setpgid(0, 0)  # so that children can be killed with it
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the runner handles Ctrl-C
     signal.signal(signal.SIGTERM, _exit_by_signal)
     threading.Thread(target=_exit_with_runner, daemon=True).start()
+    os.environ.update(environment)
     try:
         while True:
-            task: Task = pipe.recv()
+            tasks: list[Task] = pipe.recv()
+            task = tasks[0]
             redirect_output(task.folder / "log.txt")
             if task.device.type == "cpu":
                 os.environ["CUDA_VISIBLE_DEVICES"] = ""  # else every optimiser step looks for a GPU
             if task.options.memory_mib is not None:
                 limit_memory(task.device, task.options.memory_mib)
-            pipe.send(_run(task))
+            pipe.send(_run(tasks))
             if not reuse:
                 os._exit(0)  # all files are written, and the shutdown of torch takes time
-            del task
+            del task, tasks
             gc.collect()  # optimiser and schedule are a cycle that holds the cell's tensors
             torch.cuda.empty_cache()  # else it counts for the next cell's peak
     except (EOFError, BrokenPipeError):  # the runner closed the pipe
         os._exit(0)
 
 
-def _run(task: Task) -> Result:
-    """Run a cell; fail if its plug-in changed since the run began, since the record holds the hash."""
-    from ablations.engine.cell import run_cell
+def _run(tasks: list[Task]) -> list[Result]:
+    """Run a cell or a stack; fail if the plug-in changed since the run began, since the record holds the hash."""
+    from ablations.engine.cell import run_cells
 
+    task = tasks[0]
     try:
         for name in task.plugins:
             import_plugin(name)
@@ -163,10 +169,15 @@ def _run(task: Task) -> Result:
             raise RuntimeError("the plug-in changed after the run began; run the command again")
     except Exception as error:
         lines = "".join(traceback.format_exception(error)).splitlines()[-TRACEBACK_LINES:]
-        fields = blank_fields(task.info, task.device)
-        return Result("failed", "error", f"{type(error).__name__}: {error}", lines, fields)
-    return run_cell(
-        task.config, task.info, folder=task.folder, device=task.device, options=task.options, numerics=task.numerics
+        fields = blank_fields(task.info, device_name(task.device))
+        return [Result("failed", "error", f"{type(error).__name__}: {error}", lines, dict(fields)) for _ in tasks]
+    return run_cells(
+        [each.config for each in tasks],
+        task.info,
+        folders=[each.folder for each in tasks],
+        device=task.device,
+        options=[each.options for each in tasks],
+        numerics=task.numerics,
     )
 
 

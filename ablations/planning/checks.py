@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 
 from ablations.config import CellConfig, UsageError
+from ablations.config.cell import FIELDS
 from ablations.config.nets import is_foreign, is_timm
 from ablations.config.options import LOGGERS, EngineOptions
 from ablations.config.packages import require_package
@@ -40,10 +41,52 @@ def check_engine(device: torch.device, engine: EngineOptions) -> None:
         raise UsageError(f"--memory-per-cell cannot be enforced on {device} under {sys.platform}; leave it out")
 
 
-def check_precision(device: torch.device, asked: Mapping[str, list[Any]]) -> None:
-    """Reject float16 on a CPU, where losses are not scaled."""
+NEED_CUDA: tuple[tuple[str, Any, str], ...] = (
+    ("precision", "tf32", "give 32-true"),
+    ("deterministic", True, "leave it out, since a CPU is deterministic anyway"),
+    ("cudnn_benchmark", True, "leave it out"),
+    ("cuda_graph", True, "leave it out"),
+)
+"""Fields with a value that needs a CUDA GPU, and what to do on another device."""
+
+
+def check_device_fields(device: torch.device, asked: Mapping[str, list[Any]]) -> None:
+    """Reject values that the device does not have: float16 on a CPU, where losses are not scaled, and CUDA's."""
     if device.type == "cpu" and "16-mixed" in asked.get("precision", []):
         raise UsageError("--precision 16-mixed needs a GPU; on a CPU give bf16-mixed or 32-true")
+    for name, value, fix in NEED_CUDA if device.type != "cuda" else ():
+        if value in asked.get(name, []):
+            raise UsageError(f"{name}={value_name(value)} needs a CUDA GPU; on {device} {fix}")
+
+
+CONFLICTS: tuple[tuple[str, Callable[[CellConfig, EngineOptions], bool], str], ...] = (
+    ("cuda_graph", lambda _, engine: engine.trainer != "lean", "needs the lean trainer; leave out --trainer lightning"),
+    ("stack", lambda _, engine: engine.trainer != "lean", "needs the lean trainer; leave out --trainer lightning"),
+    (
+        "cuda_graph",
+        lambda cell, _: cell.images.streamed,
+        "needs images in memory; give --in-memory on, or leave it out",
+    ),
+    (
+        "cuda_graph",
+        lambda cell, _: is_foreign(cell.net.model) and cell.net.drop_path > 0,
+        "captures no random draws of a net of timm; give drop_path=0, or leave it out",
+    ),
+    ("stack", lambda _, engine: "wandb" in engine.loggers, "has several runs in a process; leave out --log wandb"),
+    ("stack", lambda cell, _: cell.run.cuda_graph, "does not apply to captured steps; leave it or cuda_graph out"),
+    ("stack", lambda cell, _: cell.run.precision == "16-mixed", "does not apply to float16; give bf16-mixed"),
+    ("cuda_graph", lambda cell, _: cell.run.precision == "16-mixed", "does not apply to float16; give bf16-mixed"),
+    ("stack", lambda cell, _: cell.run.compile, "does not apply to compiled steps; leave it or compile out"),
+)
+"""Fields that cannot be on in some cells: the field, whether a cell is one of those, and why with the fix."""
+
+
+def check_conflicts(cells: list[CellConfig], engine: EngineOptions) -> None:
+    """Reject captured steps and stacked seeds where the training cannot have them."""
+    for name, conflicts, reason in CONFLICTS:
+        for cell in cells:
+            if cell[name] != FIELDS[name].default and conflicts(cell, engine):
+                raise UsageError(f"{name}={value_name(cell[name])} {reason}")
 
 
 def check_workers(workers: int | None, infos: Mapping[str, DataInfo]) -> None:

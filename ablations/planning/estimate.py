@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +14,7 @@ from ablations.config import CellConfig
 from ablations.data import EVAL_BATCH, DataInfo, Rank, num_batches, time_images
 from ablations.data.objects.load import load_objects
 from ablations.data.streams import forked_library
+from ablations.engine.server import call
 from ablations.engine.threads import cpu_threads
 from ablations.tasks.net import build_net, make_net
 
@@ -52,6 +54,12 @@ def num_steps(config: CellConfig, info: DataInfo) -> int:
     return optim.epochs * num_batches(num_images, batch_size=optim.batch_size, repeats=config.augmentation.repeats)
 
 
+def time_steps_apart(config: CellConfig, info: DataInfo, *, device: torch.device, workers: int) -> StepTimes:
+    """Call `time_steps`, on a GPU in a process of its own, since CUDA keeps a context in a process that has used it."""
+    timed = partial(time_steps, config, info, device=device, workers=workers)
+    return call(timed) if device.type == "cuda" else timed()
+
+
 def time_steps(config: CellConfig, info: DataInfo, *, device: torch.device, workers: int = 0) -> StepTimes:
     """Time a training step and an evaluation batch of a cell on noise, in float32.
 
@@ -81,12 +89,8 @@ def time_steps(config: CellConfig, info: DataInfo, *, device: torch.device, work
         with torch.no_grad():
             net.eval()(torch.rand(eval_batch, channels, height, width, device=device))
 
-    try:
-        with cpu_threads(config.run.threads_per_cell), forked_library(config.seed):
-            train_s, eval_s = (_time_call(step, device) for step in (train_step, eval_step))
-    finally:
-        if device.type == "cuda":
-            torch.cuda.empty_cache()  # for the cells
+    with cpu_threads(config.run.threads_per_cell), forked_library(config.seed):
+        train_s, eval_s = (_time_call(step, device) for step in (train_step, eval_step))
     if info.streamed:
         image_s = time_images(config, info)
         train_s = _with_decoding(train_s, image_s * config.optimisation.batch_size, workers)

@@ -116,7 +116,7 @@ def make_plan(request: Request) -> Plan:
     recipe = recipes.recipe_fields(request.recipe, task)
     check_task(task, asked, recipe=recipe, searched=searched_fields(request))
     devices = find_devices(request.devices)
-    checks.check_precision(devices[0], asked)
+    checks.check_device_fields(devices[0], asked)
     checks.check_engine(devices[0], request.engine)
     data = find_data(request, asked)
     store = Store(study_folder(request, data))
@@ -125,7 +125,7 @@ def make_plan(request: Request) -> Plan:
     stored = read_stored(store)
     taken = stored.values_taken(request)
     request, asked, data = stored.with_search(request), asked | taken, data.named_as_in(stored.study)
-    checks.check_precision(devices[0], asked)
+    checks.check_device_fields(devices[0], asked)
     weights, ref = find_initial(request, asked, stored.study), parse_ref(request)
     checks.check_claims(request, asked)
     if request.search is not None:
@@ -136,6 +136,7 @@ def make_plan(request: Request) -> Plan:
     infos = data.by_fingerprint
     checks.check_workers(request.engine.workers, infos)
     check_effects(request.asked, cells, recipe=recipe)
+    checks.check_conflicts(cells, request.engine)
     checks.check_sizes(cells, infos)
     checks.check_schedules(cells, infos)
     if stored.study is not None:

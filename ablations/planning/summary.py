@@ -110,7 +110,7 @@ def _cost_line(plan: Plan) -> str:
 
 def _cell_seconds(plan: Plan) -> tuple[list[float], str]:
     """Return the seconds of the cells to run, as far as known, and their source or why there are none."""
-    from ablations.planning.estimate import num_steps, time_steps
+    from ablations.planning.estimate import num_steps, time_steps_apart
 
     finished: dict[tuple[Any, ...], list[float]] = {}
     for record in plan.stored.records.values():
@@ -128,7 +128,9 @@ def _cell_seconds(plan: Plan) -> tuple[list[float], str]:
             seconds += [statistics.median(finished[kind]) * num_steps(cell, info) for cell in cells]
         elif time.perf_counter() - started < TIMING_S:
             try:
-                times = time_steps(_without_plugin(cells[0]), info, device=plan.devices[0], workers=plan.num_workers)
+                times = time_steps_apart(
+                    _without_plugin(cells[0]), info, device=plan.devices[0], workers=plan.num_workers
+                )
             except Exception as error:  # the cells will record it
                 why = f"a step of {cells[0].net.model} fails: {error}"
                 continue

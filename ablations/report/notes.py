@@ -14,6 +14,9 @@ from ablations.config import Study
 from ablations.config.task import METRICS
 from ablations.config.values import plural
 
+SETTING_FIELDS = ("precision", "deterministic", "cudnn_benchmark", "cuda_graph")
+"""Fields of a cell that determine the recorded settings of CUDA."""
+
 
 def main_notes(results: Results) -> list[str]:
     """Return the notes of the main table, the caveats of its arms last."""
@@ -43,13 +46,25 @@ def main_notes(results: Results) -> list[str]:
         "pairs of a stale cell and a fresh one": int(table["num_pairs_mixed"].sum()),
     }
     notes += [f"{what}: {count}" for what, count in counts.items() if count]
-    for field, what in (("device", "devices"), ("torch", "versions of torch")):
-        if cells[field].nunique() > 1:
-            notes.append(f"cells were run on different {what}: {', '.join(sorted(cells[field].unique()))}")
-    for column, what in (("num_same_device", "devices"), ("num_same_torch", "versions of torch")):
-        if num_mixed := int((results.pairing["num_pairs"] - results.pairing[column]).sum()):
-            notes.append(f"pairs of cells of different {what}: {num_mixed}")
+    notes += _machine_notes(results)
     return notes + list(results.problems) + list(results.caveats)
+
+
+def _machine_notes(results: Results) -> list[str]:
+    """Warn of cells, and of pairs of cells, that were computed differently without having been asked to be."""
+    parts = {"device": "devices", "cuda_settings": "settings of CUDA", "torch": "versions of torch"}
+    if any(len(study.axes.get(field, [])) > 1 for study in results.studies for field in SETTING_FIELDS):
+        del parts["cuda_settings"]  # they differ on request
+    cells, pairing = results.cells, results.pairing
+    notes = [
+        f"cells were run with different {what}: {'; '.join(sorted(cells[field].unique()))}"
+        for field, what in parts.items()
+        if cells[field].nunique() > 1
+    ]
+    if all(study.axes.get("stack", [1]) == [1] for study in results.studies):
+        parts["stacked_seeds"] = "stacks"
+    mixed = {what: int((pairing["num_pairs"] - pairing[f"num_same_{field}"]).sum()) for field, what in parts.items()}
+    return notes + [f"pairs of cells of different {what}: {count}" for what, count in mixed.items() if count]
 
 
 def tuned_notes(results: Results) -> list[str]:

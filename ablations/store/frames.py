@@ -136,7 +136,7 @@ def _columns(study: Study) -> list[str]:
     result = ["outcome", "kind", "detail", *scores, "stale"]
     paired = ["init_hash", "split_hash", "batches", "epochs_run"]
     spent = ["seconds", "num_attempts", "attempts_seconds", "is_resumed", "peak_memory_mib", "num_parameters"]
-    where = ["device", "processor", "torch", "software", "revision", "started", "folder"]
+    where = ["device", "cuda_settings", "stacked_seeds", "processor", "torch", "software", "revision", "started", "folder"]
     return ["cell", *arm, "condition", *study.axes, *study.searched, *result, *paired, *spent, *where]
 
 
@@ -160,12 +160,23 @@ def _cell_row(record: CellRecord, study: Study, numerics: Mapping[str, str] | No
         "num_attempts": 1 + len(outcome["attempts"]),
         "attempts_seconds": sum(attempt["seconds"] for attempt in outcome["attempts"]),
         "is_resumed": bool(outcome.get("resumed_after_epochs")),
+        "cuda_settings": _settings_text(outcome.get("cuda_settings")),
+        "stacked_seeds": " ".join(map(str, outcome.get("stacked_seeds", []))) or "none",
         "processor": outcome.get("machine", {}).get("processor"),
         "torch": versions.get("torch", "unknown"),
         "software": ", ".join(f"{name} {version}" for name, version in versions.items()),
         "revision": f"{git['revision'][:10]}{'+' * git['dirty']}" if git else None,
         "folder": record.folder.name,
     }
+
+
+def _settings_text(settings: Mapping[str, Any] | None) -> str:
+    """Format the settings of CUDA in a record; ``none`` if it has none, so that records without CUDA compare equal.
+
+    >>> _settings_text({"float32_matmul": "ieee", "mps": True})
+    'float32_matmul=ieee, mps=on'
+    """
+    return ", ".join(f"{name}={value_name(value)}" for name, value in (settings or {}).items()) or "none"
 
 
 def _with_keys(cells: pd.DataFrame, parts: list[pd.DataFrame], columns: list[str]) -> pd.DataFrame:

@@ -40,6 +40,8 @@ class Outcome(BaseModel, strict=True):
     trainer: str = "lean"
     versions: dict[str, str | None]  # None: a missing optional package, up to version 0.1
     device: str
+    cuda_settings: dict[str, Any] | None = None  # None: no CUDA, or before they were recorded
+    stacked_seeds: list[int] = []  # of the cells that were trained with this one as a stack
     seconds: Annotated[float, Field(ge=0)]
     peak_memory_mib: float | None
     test_accuracy_pct: Percent | None

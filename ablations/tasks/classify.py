@@ -77,20 +77,33 @@ class Classifier(CellModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of a batch: scalar, in nats."""
+        loss = self.loss(batch, batch_idx)
+        self.record_loss(loss)
+        return loss
+
+    def loss(self, batch: Batch, index: int | Tensor) -> Tensor:
+        """Return the loss of a batch: scalar, in nats."""
+        images, targets, keep = self.net_inputs(batch, index)
+        return self.loss_of(self.train_net(images) if keep is None else self.train_net(images, keep), targets)
+
+    def net_inputs(self, batch: Batch, index: int | Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return mixed images, labels or class probabilities, and the samples that each branch keeps, (branches, B)."""
         images, targets = batch
         own = self._own
         if self._mixing_draws is not None:
-            images, targets = self._mixing_draws.apply(
-                images, targets, batch_idx, num_classes=self.num_classes, own=own
-            )
+            images, targets = self._mixing_draws.apply(images, targets, index, num_classes=self.num_classes, own=own)
         if self._keep is None:
-            logits = self.train_net(images)
-        else:
-            keep = self._keep[batch_idx]
-            logits = self.train_net(images, keep[:, : len(images)] if own is None else keep[:, own])
-        loss = F.cross_entropy(logits.float(), targets, label_smoothing=self.config.optimisation.label_smoothing)
+            return images, targets, None
+        keep = self._keep[index]
+        return images, targets, keep[:, : len(images)] if own is None else keep[:, own]
+
+    def loss_of(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the cross-entropy of logits (B, num_classes): scalar, in nats."""
+        return F.cross_entropy(outputs.float(), targets, label_smoothing=self.config.optimisation.label_smoothing)
+
+    def record_loss(self, loss: Tensor) -> None:
+        """Add a step's loss to the mean of the epoch."""
         self.train_loss.update(loss.detach())
-        return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Update the validation metrics with a batch."""

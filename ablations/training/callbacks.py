@@ -48,10 +48,14 @@ class History(pl.Callback):
 
     Args:
         folder: folder of the two files, which are rewritten after each epoch.
+
+    Attributes:
+        train_s: the cell's share of the seconds of an epoch's training, if it shares them; None: it has its own.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.train_s: float | None = None
         self.rows: list[dict[str, Any]] = []
         self.timing: list[dict[str, Any]] = []
         self._started = self._validated = 0.0
@@ -86,11 +90,12 @@ class History(pl.Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Write the epoch's rows."""
         number, means = trainer.current_epoch + 1, pl_module.epoch_metrics()
-        lr_after = trainer.optimizers[0].param_groups[0]["lr"]  # of the next step
+        lr_after = _as_float(trainer.optimizers[0].param_groups[0]["lr"])  # of the next step
         self.rows.append({"epoch": number, "lr_after": lr_after, **means, "batches": pl_module.epoch_hashes[-1]})
         LOG.info("epoch %d: %s", number, ", ".join(f"{name} {value:.4g}" for name, value in means.items()))
         total_s = time.perf_counter() - self._started
-        self.timing.append({"epoch": number, "train_s": total_s - self._val_s, "val_s": self._val_s})
+        train_s = total_s - self._val_s if self.train_s is None else self.train_s
+        self.timing.append({"epoch": number, "train_s": train_s, "val_s": self._val_s})
         self._write()
 
     def _write(self) -> None:
@@ -204,6 +209,11 @@ class Probes(pl.Callback):
             handle.remove()
 
         handle = norm.register_forward_hook(record)
+
+
+def _as_float(value: float | Tensor) -> float:
+    """Return a number; of a float32 tensor the shortest decimal that it rounds from."""
+    return value if isinstance(value, float) else float(str(value.cpu().numpy()))
 
 
 def write_rows(path: Path, rows: list[dict[str, Any]], columns: Sequence[str] | None = None) -> None:

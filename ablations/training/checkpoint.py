@@ -7,6 +7,7 @@ import logging
 import os
 import pickle
 import time
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -42,6 +43,7 @@ class Checkpoints(Checkpoint):
         made_by: environment of the training, from `trained_with`.
 
     Attributes:
+        num_sharing: number of cells that share the time; if several, others decide when to save.
         resumed_after: number of finished epochs at each resumption of the cell.
         seconds_before: seconds that earlier attempts took up to the last resumption.
     """
@@ -49,6 +51,7 @@ class Checkpoints(Checkpoint):
     def __init__(self, folder: Path, *, every: int | timedelta | None, made_by: dict[str, str]) -> None:
         self.folder = folder
         self.made_by = made_by
+        self.num_sharing = 1
         self.resumed_after: list[int] = []
         self.seconds_before = 0.0
         self._started = self._saved = time.monotonic()
@@ -61,17 +64,23 @@ class Checkpoints(Checkpoint):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Save within an epoch if a checkpoint is due."""
-        if self._epochs is None and time.monotonic() - self._saved >= self._within_s and not trainer.is_last_batch:
-            self._save(trainer)
+        if self.num_sharing == 1 and self.is_due_within(trainer):
+            self.save(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save at the end of an epoch if a checkpoint is due."""
+        if self.num_sharing == 1 and self.is_due_at_end(trainer):
+            self.save(trainer)
+
+    def is_due_within(self, trainer: pl.Trainer) -> bool:
+        """Return whether a checkpoint is due within an epoch."""
+        return self._epochs is None and time.monotonic() - self._saved >= self._within_s and not trainer.is_last_batch
+
+    def is_due_at_end(self, trainer: pl.Trainer) -> bool:
+        """Return whether a checkpoint is due at the end of an epoch."""
         if self._epochs is None:
-            is_due = time.monotonic() - self._saved >= self._at_end_s
-        else:
-            is_due = self._epochs > 0 and (trainer.current_epoch + 1) % self._epochs == 0
-        if is_due:
-            self._save(trainer)
+            return time.monotonic() - self._saved >= self._at_end_s
+        return self._epochs > 0 and (trainer.current_epoch + 1) % self._epochs == 0
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -79,7 +88,7 @@ class Checkpoints(Checkpoint):
         """Add the environment that the checkpoint can be resumed in."""
         checkpoint[OWN] = {
             "made_by": self.made_by,
-            "seconds": self.seconds_before + time.monotonic() - self._started,
+            "seconds": self.seconds_before + (time.monotonic() - self._started) / self.num_sharing,
             "resumed_after": self.resumed_after,
             "epochs": trainer.current_epoch + trainer.is_last_batch,
         }
@@ -107,12 +116,18 @@ class Checkpoints(Checkpoint):
         LOG.info("resuming after epoch %d, at step %d", own["epochs"], checkpoint["global_step"])
         return checkpoint
 
+    def forget(self) -> None:
+        """Start from scratch in spite of a checkpoint that was loaded."""
+        self.seconds_before, self.resumed_after = 0.0, []
+        (self.folder / RESUMED).unlink(missing_ok=True)
+
     @property
     def path(self) -> Path:
         """Path of the checkpoint."""
         return self.folder / CHECKPOINT
 
-    def _save(self, trainer: pl.Trainer) -> None:
+    def save(self, trainer: pl.Trainer) -> None:
+        """Save a checkpoint, atomically."""
         scratch = self.path.with_suffix(".partial")
         trainer.save_checkpoint(scratch)
         with scratch.open("r+b") as file:
@@ -139,6 +154,21 @@ def trained_with(*, numerics: str, device: torch.device, trainer: str) -> dict[s
         "device": device.type,
         "trainer": trainer,
     }
+
+
+def load_alike(checkpoints: Sequence[Checkpoints]) -> list[dict[str, Any] | None]:
+    """Load the checkpoints of cells that are trained together; none if they are not all of one step.
+
+    Raises:
+        OSError: read error of the system.
+    """
+    loaded = [each.load() for each in checkpoints]
+    if len({None if state is None else state["global_step"] for state in loaded}) > 1:
+        LOG.warning("the checkpoints of the stack are not of one step, so its cells start from scratch")
+        for each in checkpoints:
+            each.forget()
+        return [None] * len(loaded)
+    return loaded
 
 
 class DamagedError(Exception):

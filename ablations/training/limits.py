@@ -60,8 +60,13 @@ def is_disk_full(error: Exception, folder: Path) -> bool:
 
 
 def limit_memory(device: torch.device, limit_mib: float) -> None:
-    """Make allocations beyond a limit fail: of GPU memory, or of main memory added to the process's current use."""
+    """Make allocations beyond a limit fail: of GPU memory, or of main memory added to the process's current use.
+
+    On a GPU a later call replaces the limit, which counts what torch's allocator holds, not the context. The first call
+    starts CUDA.
+    """
     if device.type == "cuda":
+        torch.cuda.set_device(device)  # starts CUDA, on this GPU only
         total = torch.cuda.get_device_properties(device).total_memory
         torch.cuda.set_per_process_memory_fraction(min(1.0, limit_mib * 2**20 / total), device)
     elif sys.platform == "linux":

@@ -6,8 +6,8 @@ Fabric handles device and precision; `LeanTrainer` provides what modules and cal
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,14 @@ from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.utilities.model_helpers import is_overridden
+from torch import Tensor
+from torch.utils._pytree import tree_map_only
 
 from ablations.config import CellConfig
 from ablations.data import EpochBatches
 from ablations.data.modules import CellDataModule
+from ablations.training.average import MovingAverage
+from ablations.training.captured import CapturedStep
 from ablations.training.module import CellModule
 
 STEP_HOOKS = ("on_train_batch_start", "on_before_optimizer_step", "on_train_batch_end")
@@ -60,6 +64,8 @@ class LeanTrainer(Fabric):
         self.train_dataloader: EpochBatches[Any]
         self.val_dataloaders: Iterable[Any]
         self.test_dataloaders: Iterable[Any]
+        self._captured: CapturedStep | None = None
+        self._average: MovingAverage | None = None
 
     @property
     def num_training_batches(self) -> int:
@@ -86,6 +92,21 @@ class LeanTrainer(Fabric):
         Raises:
             Diverged: training stopped by the divergence guard.
         """
+        first = self.begin(module, data, checkpoint)
+        while self.current_epoch < self.max_epochs:
+            self.begin_epoch(first)
+            with self._steps_captured() as captured:
+                if captured is None:
+                    self._train_epoch(first)
+                else:
+                    self._train_captured(captured, first)
+            first = 0
+            self.end_epoch()
+            self.current_epoch += 1
+        self.end()
+
+    def begin(self, module: CellModule, data: CellDataModule, checkpoint: dict[str, Any] | None) -> int:
+        """Prepare the training; return the index of the first batch in its epoch."""
         self._connect(data, "fit")
         self.train_dataloader, self.val_dataloaders = data.train_dataloader(), data.val_dataloader()
         callbacks = self.own_callbacks + module.configure_callbacks()
@@ -102,16 +123,24 @@ class LeanTrainer(Fabric):
         self._call("on_fit_start")
         first = 0 if checkpoint is None else self._restore_training(checkpoint)
         self._call("on_train_start")
-        self._listeners = {hook: self._listeners_of(hook) for hook in STEP_HOOKS}
-        while self.current_epoch < self.max_epochs:
-            self.train_dataloader.set_epoch(self.current_epoch)
-            if not first:  # otherwise the interrupted attempt has called the hook
-                self._call("on_train_epoch_start")
-            self._train_epoch(first)
-            first = 0
-            self._validate()
-            self._call("on_train_epoch_end")
-            self.current_epoch += 1
+        self.listeners = {hook: self._listeners_of(hook) for hook in STEP_HOOKS}
+        return first
+
+    def begin_epoch(self, first: int) -> None:
+        """Draw the epoch, and call the hooks of its start unless it is resumed at a later batch than its first."""
+        self.train_dataloader.set_epoch(self.current_epoch)
+        if not first:  # otherwise the interrupted attempt has called the hook
+            self._call("on_train_epoch_start")
+
+    def end_epoch(self) -> None:
+        """Validate, and call the hooks of the epoch's end."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)  # otherwise the validation clock would include the last steps
+        self._validate()
+        self._call("on_train_epoch_end")
+
+    def end(self) -> None:
+        """Call the hooks of the end of the training."""
         self._call("on_train_end")
         self._call("on_fit_end")
 
@@ -140,7 +169,7 @@ class LeanTrainer(Fabric):
         for callback in self.callbacks:
             callback.on_save_checkpoint(self, self.module, checkpoint)  # type: ignore[arg-type]
         self.module.on_save_checkpoint(checkpoint)
-        torch.save(checkpoint, path)
+        torch.save(tree_map_only(Tensor, _alone, checkpoint), path)
 
     def _connect(self, data: CellDataModule, stage: str) -> None:
         data.trainer = self  # type: ignore[assignment]
@@ -167,32 +196,85 @@ class LeanTrainer(Fabric):
             return 0
         return given
 
-    def _train_epoch(self, first: int) -> None:
-        module, (optimizer,), precision = self.module, self.optimizers, self.strategy.precision
-        last = self.num_training_batches - 1
-        listeners = self._listeners
-        for index, batch in enumerate(self.train_dataloader, first):
-            self.is_last_batch = index == last
-            for listener in listeners["on_train_batch_start"]:
-                listener(self, module, batch, index)
-            module.on_train_batch_start(batch, index)
-            with precision.forward_context():
-                loss = module.training_step(batch, index)
-            self._fabric_optimizer.zero_grad()
-            self.backward(loss)
-            precision.unscale_gradients(optimizer)
-            for listener in listeners["on_before_optimizer_step"]:
-                listener(self, module, optimizer)
-            module.configure_gradient_clipping(optimizer)
-            self._fabric_optimizer.step()
-            self.global_step += 1
-            self.schedule.step()
-            outputs = {"loss": loss.detach()}
-            for listener in listeners["on_train_batch_end"]:
-                listener(self, module, outputs, batch, index)
+    def begin_step(self, batch: Any, index: int) -> None:
+        """Call the hooks before a step.
 
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)  # otherwise the validation clock would include the last steps
+        Args:
+            batch: batch of the step; None if the step makes it.
+            index: index of the batch in the epoch.
+        """
+        self.is_last_batch = index == self.num_training_batches - 1
+        for listener in self.listeners["on_train_batch_start"]:
+            listener(self, self.module, batch, index)
+        self.module.on_train_batch_start(batch, index)
+
+    def end_step(self, loss: Tensor, batch: Any, index: int) -> None:
+        """Count a step, set the learning rate of the next, and call the hooks after it."""
+        self.global_step += 1
+        self.schedule.step()
+        outputs = {"loss": loss.detach()}
+        for listener in self.listeners["on_train_batch_end"]:
+            listener(self, self.module, outputs, batch, index)
+
+    def _train_epoch(self, first: int) -> None:
+        for index, batch in enumerate(self.train_dataloader, first):
+            self.begin_step(batch, index)
+            with self.strategy.precision.forward_context():
+                loss = self.module.training_step(batch, index)
+            self._update(loss)
+            self.end_step(loss, batch, index)
+
+    def _update(self, loss: Tensor, *, has_listeners: bool = True) -> None:
+        """Update the weights by the gradient of a loss."""
+        optimizer = self.optimizers[0]
+        self._fabric_optimizer.zero_grad()
+        self.backward(loss)
+        self.strategy.precision.unscale_gradients(optimizer)
+        if has_listeners:
+            for listener in self.listeners["on_before_optimizer_step"]:
+                listener(self, self.module, optimizer)
+        self.module.configure_gradient_clipping(optimizer)
+        self._fabric_optimizer.step()
+
+    @contextmanager
+    def _steps_captured(self) -> Iterator[CapturedStep | None]:
+        """Yield the steps to replay, on their stream, if the cell asks for a CUDA graph."""
+        if not self.module.config.run.cuda_graph:
+            yield None
+            return
+        if self._captured is None:
+            self._captured = CapturedStep(
+                self._whole_step, device=self.device, generators=self.module.step_generators()
+            )
+            self._average = next((each for each in self.callbacks if isinstance(each, MovingAverage)), None)
+            self._share = torch.zeros((), device=self.device)
+            if self._average is not None:
+                self._average.is_in_step = True
+        with self._captured.stream():
+            yield self._captured
+
+    def _train_captured(self, captured: CapturedStep, first: int) -> None:
+        for index in self.train_dataloader.indices(first):
+            self.begin_step(None, index)
+            if self._average is not None:
+                self._share.fill_(self._average.share(self.global_step + 1))
+            loss = captured(index, replay=not self.is_last_batch)  # probes read the last one's gradients
+            self.module.record_loss(loss)
+            self.end_step(loss, None, index)
+
+    def _whole_step(self, index: Tensor) -> Tensor:
+        """Run a step from the draws of the epoch to the moving average; return the loss.
+
+        Args:
+            index: (1,) index of the batch in the epoch.
+        """
+        batches: Any = self.train_dataloader
+        with self.strategy.precision.forward_context():
+            loss = self.module.loss(batches.batch(index), index)
+        self._update(loss, has_listeners=self.is_last_batch)
+        if self._average is not None:
+            self._average.blend(self.module, self._share)
+        return loss.detach()
 
     def _validate(self) -> None:
         self._call("on_validation_start")
@@ -226,11 +308,16 @@ class LeanTrainer(Fabric):
         return [getattr(callback, hook) for callback in self.callbacks if is_overridden(hook, callback, pl.Callback)]
 
 
+def _alone(tensor: Tensor) -> Tensor:
+    """Copy a tensor that is part of a larger one, which torch would save as a whole."""
+    return tensor if tensor.untyped_storage().nbytes() == tensor.nbytes else tensor.clone()
+
+
 def placement(config: CellConfig, device: torch.device) -> dict[str, Any]:
     """Return the device and precision arguments of both a Fabric and a Trainer."""
     return {
         "accelerator": device.type,
         "devices": [device.index or 0] if device.type == "cuda" else 1,
-        "precision": config.run.precision,
+        "precision": "32-true" if config.run.precision == "tf32" else config.run.precision,  # TF32 is float32 to them
         "plugins": [LightningEnvironment()],  # a cell is always one process, also within a Slurm job
     }

@@ -93,7 +93,9 @@ class CellModule(pl.LightningModule, ABC):
         steps = self._steps_per_epoch()
         # A fused optimiser would itself unscale the gradients of float16, after they were clipped.
         fused = trainer.precision != "16-mixed" and trainer.strategy.root_device.type != "mps"
-        optimizer = build_optimizer(self.net, lr=optim.lr, weight_decay=optim.weight_decay, fused=fused)
+        # A captured step reads its learning rate from the device.
+        lr = torch.tensor(optim.lr, device=self.device) if self.config.run.cuda_graph else optim.lr
+        optimizer = build_optimizer(self.net, lr=lr, weight_decay=optim.weight_decay, fused=fused)
         is_cosine = optim.schedule == COSINE
         decay_steps = None if is_cosine else [int(epoch) * steps for epoch in optim.schedule.split(JOINT)]
         schedule = torch.optim.lr_scheduler.LambdaLR(
@@ -233,6 +235,31 @@ class CellModule(pl.LightningModule, ABC):
     @abstractmethod
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Return the loss, a scalar, of the epoch's batch at index ``batch_idx``."""
+
+    def loss(self, batch: Any, index: int | Tensor) -> Tensor:
+        """Return the loss, a scalar, of a batch, without any effect that a captured step would not repeat.
+
+        Args:
+            batch: batch of the epoch.
+            index: its index, an integer or a tensor (1,) on the device.
+        """
+        raise NotImplementedError
+
+    def net_inputs(self, batch: Any, index: int | Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return images, targets, and which samples keep which branch, if any is dropped; arguments as of `loss`."""
+        raise NotImplementedError
+
+    def loss_of(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the loss, a scalar, of the net's outputs."""
+        raise NotImplementedError
+
+    def record_loss(self, loss: Tensor) -> None:
+        """Add a step's loss to the epoch's metrics."""
+        raise NotImplementedError
+
+    def step_generators(self) -> list[torch.Generator]:
+        """Return the generators that a step draws from."""
+        return []
 
     @abstractmethod
     def train_metrics(self) -> dict[str, float]:

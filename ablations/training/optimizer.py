@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import fnmatch
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 DECAY = 0.1
 """Factor of the learning rate at each step of a stepwise schedule (arXiv 1703.06870)."""
@@ -38,18 +38,29 @@ def split_by_decay(model: nn.Module) -> tuple[dict[str, nn.Parameter], dict[str,
     return decayed, {name: parameter for name, parameter in parameters.items() if name not in matrices}
 
 
-def build_optimizer(model: nn.Module, *, lr: float, weight_decay: float, fused: bool) -> torch.optim.AdamW:
-    """Build AdamW (arXiv 1711.05101) with decoupled decay on matrices only.
+def build_optimizer(model: nn.Module, *, lr: float | Tensor, weight_decay: float, fused: bool) -> torch.optim.AdamW:
+    """Build AdamW for a net, with decoupled decay on matrices only; arguments as of `build_adamw`."""
+    decayed, exempt = split_by_decay(model)
+    return build_adamw(decayed.values(), exempt.values(), lr=lr, weight_decay=weight_decay, fused=fused)
+
+
+def build_adamw(
+    decayed: Iterable[Tensor], exempt: Iterable[Tensor], *, lr: float | Tensor, weight_decay: float, fused: bool
+) -> torch.optim.AdamW:
+    """Build AdamW (arXiv 1711.05101).
 
     Args:
+        decayed: parameters with decoupled decay.
+        exempt: parameters without.
+        lr: learning rate; a scalar tensor on the device makes the step capturable in a CUDA graph.
+        weight_decay: decay of the first.
         fused: whether one kernel updates all parameters.
     """
-    decayed, exempt = split_by_decay(model)
     groups: list[dict[str, Any]] = [
-        {"params": list(decayed.values()), "weight_decay": weight_decay},
-        {"params": list(exempt.values()), "weight_decay": 0.0},
+        {"params": list(decayed), "weight_decay": weight_decay},
+        {"params": list(exempt), "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=lr, fused=fused)
+    return torch.optim.AdamW(groups, lr=lr, fused=fused, capturable=isinstance(lr, Tensor))
 
 
 def lr_share(

@@ -37,6 +37,7 @@ def cell(arm: str, seed: int, score: float, **changes: object) -> dict[str, obje
         "split_hash": "split",
         "batches": f"epoch1-{seed} epoch2-{seed}",
         "device": "cpu",
+        "cuda_settings": "none",
         "torch": "2.15.0",
     }
     return columns | changes
@@ -261,6 +262,7 @@ def test_pairing_held_counts_equal_hashes():
     cells = pd.DataFrame([*grid(xnorm=[60, 60, 60], l2=[61, 61, 61], layernorm=[62, 62, 62]), oom("single_l2", 0)])
     cells.loc[4, "init_hash"] = "another"
     cells.loc[8, "torch"] = "2.11.0"
+    cells.loc[[2, 5], "cuda_settings"] = ["mps=on", "mps=off"]
     cells.loc[[0, 3], "split_hash"] = ""  # unknown on both sides is not the same
     held = stats.pairing_held(cells, "xnorm")
     assert held.to_dict("list") == {
@@ -271,6 +273,7 @@ def test_pairing_held_counts_equal_hashes():
         "num_same_split": [2, 0, 2],
         "num_same_batches": [3, 0, 3],
         "num_same_device": [3, 0, 3],
+        "num_same_cuda_settings": [2, 0, 2],
         "num_same_torch": [3, 0, 2],
     }
 

@@ -503,6 +503,18 @@ BAD = {
     "two devices in place of one": (("--device", "0,1"), "--device 0,1: give one device"),
     "missing device": (("--device", "cuda:77"), "torch finds no such device on this machine"),
     "precision": (("--precision", "16-mixed", "--device", "cpu"), "16-mixed needs a GPU"),
+    "TF32": (("--precision", "tf32", "--device", "cpu"), "precision=tf32 needs a CUDA GPU; on cpu give 32-true"),
+    "deterministic operations of CUDA": (
+        ("--set", "deterministic=on", "--device", "cpu"),
+        "deterministic=on needs a CUDA GPU; on cpu leave it out, since a CPU is deterministic anyway",
+    ),
+    "timing of cuDNN": (("--set", "cudnn_benchmark=on", "--device", "cpu"), "cudnn_benchmark=on needs a CUDA GPU"),
+    "captured steps": (("--set", "cuda_graph=on", "--device", "cpu"), "cuda_graph=on needs a CUDA GPU; on cpu leave"),
+    "stacked seeds of Lightning": (
+        ("--set", "stack=on", "--trainer", "lightning"),
+        "stack=on needs the lean trainer; leave out --trainer lightning",
+    ),
+    "compiled stacks": (("--set", "stack=on", "--set", "compile=on"), "stack=on does not apply to compiled steps"),
     "option": (("--nrom", "l2"), "--nrom"),
     "plug-in": (("--plugin", "no_such_module"), "--plugin no_such_module: no such module"),
     "experiment": (("--experiment", "none.yaml"), "experiment file none.yaml is not a file; give its path, or one of"),

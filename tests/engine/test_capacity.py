@@ -16,23 +16,26 @@ from ablations.config.options import EngineOptions
 from ablations.config.parsing import devices, shard
 from ablations.config.recipes import defaults
 from ablations.engine import capacity
-from ablations.engine.capacity import CGROUP_FILES, Capacity, free_memory_mib
-from ablations.engine.devices import find_devices
+from ablations.engine.capacity import Capacity
+from ablations.engine.devices import CGROUP_FILES, DeviceInfo, find_devices, free_memory_mib
 from ablations.planning.plan import shard_numbers
 
 CPU = (torch.device("cpu"),)
 GPUS = (torch.device("cuda:0"), torch.device("cuda:1"))
+MEASURED = {
+    CPU[0]: DeviceInfo("cpu", 64_000.0),
+    GPUS[0]: DeviceInfo("cuda NVIDIA H100", 80_000.0),
+    GPUS[1]: DeviceInfo("cuda NVIDIA A100", 40_000.0),
+}
 
 
 def slots(devices: tuple[torch.device, ...], *, threads: int = 1, **options: object) -> Capacity:
-    return Capacity(devices, EngineOptions(**options), threads_per_cell=threads)
+    return Capacity(devices, EngineOptions(**options), threads_per_cell=threads, measured=MEASURED)
 
 
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine with 16 cores, 64,000 MiB of memory free, and two GPUs with 80,000 and 40,000 MiB."""
-    free = {"cpu": 64_000.0, "cuda:0": 80_000.0, "cuda:1": 40_000.0}
-    monkeypatch.setattr(capacity, "free_mib", lambda device: free[str(device)])
+    """A machine with 16 cores."""
     monkeypatch.setattr(capacity.os, "sched_getaffinity", lambda _: set(range(16)), raising=False)
 
 
@@ -75,8 +78,23 @@ def test_the_first_cell_on_a_gpu_shows_how_many_fit():
     assert len(learning.slots) == 6
 
 
+@pytest.mark.usefixtures("machine")
+def test_gpus_are_shared_if_several_cells_may_run_on_one():
+    assert slots(GPUS).shares_gpus
+    assert slots(GPUS, jobs_per_gpu=2).shares_gpus
+    assert not slots(GPUS, jobs_per_gpu=1).shares_gpus
+    assert not slots(GPUS, threads=16).shares_gpus  # the cores serve one cell a GPU at most
+    assert not slots(CPU, jobs=4).shares_gpus
+
+
+@pytest.mark.usefixtures("machine")
+def test_a_plan_counts_slots_without_measuring_a_gpu():
+    unmeasured = Capacity(GPUS, EngineOptions(jobs_per_gpu=2), threads_per_cell=1)
+    assert (len(unmeasured.slots), unmeasured.workers) == (4, 4)
+    assert unmeasured.limit_mib(GPUS[0], alone=False) is None
+
+
 def test_a_gpu_has_a_number(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert find_devices(("auto",)) == find_devices(("cuda",)) == (torch.device("cuda:0"),)
     assert find_devices(("cuda:1",)) == (torch.device("cuda:1"),)

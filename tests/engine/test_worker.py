@@ -71,9 +71,10 @@ def worker() -> Iterator[Callable[..., Worker]]:
 
 
 def result_of(worker: Worker, task: Task, *, within_s: float = 60) -> Result | int | None:
-    worker.start(task)
+    worker.start([task])
     assert connection.wait(worker.waitables, within_s), "nothing came"
-    return worker.result()
+    answer = worker.result()
+    return answer[0] if isinstance(answer, list) else answer
 
 
 def log(task: Task) -> str:
@@ -98,7 +99,7 @@ def test_a_worker_that_is_kept_runs_cell_after_cell_each_with_its_own_log(worker
 def test_a_worker_that_is_kept_tells_where_its_second_cell_hangs(worker, task):
     kept, hanging = worker(reuse=True), task("sleeps", name="b")
     assert result_of(kept, task("xnorm")).outcome == "ok"
-    kept.start(hanging)
+    kept.start([hanging])
     wait_for(lambda: (hanging.folder / "log.txt").exists() and not kept.pipe.poll(1))
     kept.dump()
     kept.kill()
@@ -109,7 +110,7 @@ def test_a_worker_that_is_kept_tells_where_its_second_cell_hangs(worker, task):
 def test_a_worker_that_is_kept_serves_a_plug_ins_arm_alone(worker, task):
     kept, others = worker(reuse=True), [task(norm, name=norm) for norm in ("prints", "xnorm")]
     assert [kept.can_run(one) for one in others] == [True, True]
-    kept.start(task("xnorm"))
+    kept.start([task("xnorm")])
     assert [kept.can_run(one) for one in others] == [False, True]
     assert kept.can_run(replace(others[0], plugins=()))
     config = others[1].config
