@@ -29,13 +29,13 @@ from ablations.planning.plan import Plan, make_plan
 
 Way = Literal["eager", "graph", "stacked", "compiled"]
 
-WAYS: Mapping[Way, Mapping[str, list[Any]]] = {
-    "eager": {},
-    "graph": {"cuda_graph": [True]},
-    "stacked": {"stack": [True]},
-    "compiled": {"compile": [True]},
+WAYS: Mapping[Way, Callable[[int], Mapping[str, list[Any]]]] = {
+    "eager": lambda _: {},
+    "graph": lambda _: {"cuda_graph": [True]},
+    "stacked": lambda num_cells: {"stack": [num_cells]},
+    "compiled": lambda _: {"compile": [True]},
 }
-"""Ways of computing a training step, with their fields; the one that takes longest to start is last."""
+"""Fields of each way of computing a training step, from the number of cells; the slowest to start is last."""
 
 PROFILED: tuple[Way, ...] = ("eager", "graph")
 """Ways whose kernels are timed."""
@@ -44,9 +44,9 @@ PROFILED: tuple[Way, ...] = ("eager", "graph")
 class GridRow(NamedTuple):
     """A measurement of a way with a number of concurrent cells.
 
-    ``cells_per_hour`` includes the start of the workers, and the test; ``epoch_s`` is the median
-    epoch of all cells without each one's first, and ``cells_per_hour_running`` follows from it. ``wall_s`` and
-    ``kernel_s`` are those of a training step of one cell. ``refused`` and ``failed`` have a note and no value.
+    ``cells_per_hour`` includes the start of the workers and the test; ``epoch_s`` is the median epoch of all cells
+    without each one's first, of a stacked cell its share, and ``cells_per_hour_running`` follows from it. ``wall_s``
+    and ``kernel_s`` are those of a training step of one cell. ``refused`` and ``failed`` have a note and no value.
     """
 
     way: str
@@ -85,6 +85,11 @@ class GridBench:
         ends = {"eager": self.cells, "stacked": self.cells[-1:]}.get(way, (self.cells[0], self.cells[-1]))
         return list(dict.fromkeys(ends))
 
+    @staticmethod
+    def workers(way: Way, num_cells: int) -> int:
+        """Return the number of processes that train the cells."""
+        return 1 if way == "stacked" else num_cells
+
     def plan(self, way: Way, num_cells: int, out: Path) -> Plan:
         """Return the plan of a run.
 
@@ -99,9 +104,10 @@ class GridBench:
             "warmup_epochs": [0],
             **({} if self.model is None else {"model": [self.model]}),
             **({} if self.images is None else {"train_limit": [self.images]}),
-            **WAYS[way],
+            **WAYS[way](num_cells),
         }
-        jobs, jobs_per_gpu = (num_cells, None) if self.device.type == "cpu" else (None, num_cells)
+        workers = self.workers(way, num_cells)
+        jobs, jobs_per_gpu = (workers, None) if self.device.type == "cpu" else (None, workers)
         engine = EngineOptions(jobs=jobs, jobs_per_gpu=jobs_per_gpu, checkpoint_every=0, retry="none")
         where = (str(self.device),)
         return make_plan(Request(asked=asked, out=out, devices=where, engine=engine, data_root=self.data_root))
@@ -175,7 +181,7 @@ def _run(bench: GridBench, way: Way, num_cells: int) -> dict[str, float]:
     epoch_s = float((epochs["train_s"] + epochs["val_s"]).median())
     return {
         "cells_per_hour": 3600 * num_cells / seconds,
-        "cells_per_hour_running": 3600 * num_cells / (bench.epochs * epoch_s),
+        "cells_per_hour_running": 3600 * bench.workers(way, num_cells) / (bench.epochs * epoch_s),
         "epoch_s": epoch_s,
     }
 

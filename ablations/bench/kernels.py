@@ -19,6 +19,7 @@ from ablations.data import DataInfo
 from ablations.data.modules import make_data
 from ablations.engine.threads import cpu_threads
 from ablations.tasks.make import make_module
+from ablations.training.cuda_settings import cuda_settings
 from ablations.training.loop import LeanTrainer
 
 
@@ -58,7 +59,8 @@ def time_steps(
     """
     clock = _Clock(device, warm_up=warm_up, timed=timed, profiled=profiled)
     data = make_data(config, info)
-    with tempfile.TemporaryDirectory() as folder, cpu_threads(config.run.threads_per_cell):
+    settings = cuda_settings(config.run, device, mps=False)
+    with tempfile.TemporaryDirectory() as folder, cpu_threads(config.run.threads_per_cell), settings:
         trainer = LeanTrainer(config, device=device, callbacks=[clock], log_dir=Path(folder))
         try:
             trainer.fit(make_module(config, info), data)

@@ -222,7 +222,7 @@ def test_a_step_is_timed_within_a_training(tmp_path, cache):
 @pytest.mark.slow
 @pytest.mark.process
 def test_a_grid_is_measured_and_a_way_that_is_refused_is_named(cache, monkeypatch):
-    monkeypatch.setattr("ablations.bench.grid.WAYS", {"eager": {}, "graph": {"jobs": [True]}})
+    monkeypatch.setattr("ablations.bench.grid.WAYS", {"eager": lambda _: {}, "graph": lambda _: {"jobs": [True]}})
     bench = GridBench(data="digits", model=None, cells=[1, 2], ways=["eager", "graph"], epochs=2, images=64, device=CPU)
     assert bench.numbers("stacked") == [2]
     rows: list[GridRow] = []

@@ -29,6 +29,9 @@ CPU = torch.device("cpu")
 STEPS_RTOL = 1e-4
 """Of the losses of the first three steps in float32: sums in another order, through two steps of AdamW."""
 
+EPOCHS_RTOL = 1e-2
+"""Of three epochs of eight steps, in which such differences grow."""
+
 TF32_RTOL = 1e-2
 """Likewise with products of 10 bits: about ten of their roundings, 2^-11."""
 
@@ -108,11 +111,11 @@ def test_compiled_steps_agree_with_eager_ones(device, digits, tmp_path):
 @pytest.mark.parametrize("fields", [{}, {"drop_path": 0.2, "mixup": 0.8, "ema_decay": 0.9}], ids=["plain", "rich"])
 def test_captured_steps_agree_with_eager_ones(cuda, digits, tmp_path, fields):
     results = [
-        run(make_cell(digits, epochs=5, cuda_graph=captured, **fields), digits, tmp_path / name, cuda)
+        run(make_cell(digits, train_limit=512, cuda_graph=captured, **fields), digits, tmp_path / name, cuda)
         for name, captured in (("eager", False), ("captured", True))
     ]
     assert results[0].fields["epoch_hashes"] == results[1].fields["epoch_hashes"]
-    assert losses(tmp_path / "captured")[:3] == pytest.approx(losses(tmp_path / "eager")[:3], rel=STEPS_RTOL)
+    assert losses(tmp_path / "captured") == pytest.approx(losses(tmp_path / "eager"), rel=EPOCHS_RTOL)
 
 
 def test_products_are_in_tf32_only_where_it_is_asked_for(cuda, digits, tmp_path):
@@ -144,8 +147,14 @@ class Waits(pl.Callback):
             raise Enough
 
 
-@pytest.mark.parametrize("fields", [{}, {"drop_path": 0.2, "mixup": 0.8, "cutmix": 1.0}], ids=["plain", "mixed"])
+@pytest.mark.parametrize(
+    "fields",
+    [{}, {"drop_path": 0.2, "mixup": 0.8, "cutmix": 1.0}, {"cuda_graph": True}],
+    ids=["plain", "mixed", "captured"],
+)
 def test_no_step_waits_for_the_gpu(device, digits, tmp_path, fields):
+    if device.type == "cpu" and "cuda_graph" in fields:
+        pytest.skip("needs CUDA")
     config, waits = make_cell(digits, train_limit=None, **fields), Waits()
     module, data = make_module(config, digits), make_data(config, digits)
     try:

@@ -8,6 +8,7 @@ from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 
@@ -15,10 +16,12 @@ from ablations.config import recipes
 from ablations.config.make import make_config
 from ablations.config.options import CellOptions
 from ablations.data import find_source, prepare
-from ablations.engine.result import Result
 from ablations.engine.worker import Task, Worker
 
 pytestmark = pytest.mark.process
+
+STEPS_RTOL = 1e-4
+"""Of the losses of the first three steps in float32, as in test_cells.py."""
 
 
 def outcomes(out: Path) -> list[dict[str, Any]]:
@@ -37,21 +40,10 @@ def test_a_kept_worker_runs_cell_after_cell_to_the_same_numbers(device, cache, t
     try:
         for name in ("first", "second"):
             (tmp_path / name).mkdir()
-            worker.start(
-                Task(
-                    config=config,
-                    info=info,
-                    folder=tmp_path / name,
-                    device=device,
-                    options=CellOptions(),
-                    numerics="1",
-                    plugins=(),
-                    plugin_hash="",
-                )
-            )
+            chosen = {"config": config, "info": info, "folder": tmp_path / name, "device": device, "numerics": "1"}
+            worker.start([Task(**chosen, options=CellOptions(), plugins=(), plugin_hash="")])
             assert connection.wait(worker.waitables, 90), "nothing came"
-            result = worker.result()
-            assert isinstance(result, Result), result
+            (result,) = worker.result()
             results.append(result.fields)
             assert worker.process.is_alive()
             assert worker.process.pid == pid
@@ -82,6 +74,21 @@ def test_as_many_cells_run_at_once_as_the_first_ones_memory_allows(cuda, cli, tm
     assert first["device"] == f"cuda {torch.cuda.get_device_name(cuda)}"
     starts = [datetime.fromisoformat(other["started"]).timestamp() for other in others]
     assert max(starts) - min(starts) < max(other["seconds"] for other in others), "one after the other"
+
+
+def test_stacked_seeds_agree_with_each_alone(device, cli, tmp_path):
+    short = ("--norm", "l2", "--seeds", 2, "--epochs", 3, "--set", "warmup_epochs=0", "--set", "train_limit=64")
+    for name, stack in (("alone", 1), ("stacked", 2)):
+        code, out, err = cli("run", *short, "--stack", stack, "--device", device, "--out", tmp_path / name)
+        assert code in (0, 1), out + err  # 1: nothing is learned in three steps
+    losses = [
+        [pd.read_csv(file)["train_loss"].tolist() for file in sorted((tmp_path / name).glob("*/cells/*/metrics.csv"))]
+        for name in ("alone", "stacked")
+    ]
+    assert len(losses[0]) == 2
+    by_seed = [sorted(each) for each in losses]  # the folders' names end in hashes
+    for alone, stacked in zip(*by_seed, strict=True):
+        assert stacked == pytest.approx(alone, rel=STEPS_RTOL)
 
 
 def test_a_cell_without_memory_fails_alone(device, cli, tmp_path):
