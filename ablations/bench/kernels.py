@@ -59,6 +59,7 @@ def time_steps(
     """
     clock = _Clock(device, warm_up=warm_up, timed=timed, profiled=profiled)
     data = make_data(config, info)
+    _load_profiler(device)
     settings = cuda_settings(config.run, device, mps=False)
     with tempfile.TemporaryDirectory() as folder, cpu_threads(config.run.threads_per_cell), settings:
         trainer = LeanTrainer(config, device=device, callbacks=[clock], log_dir=Path(folder))
@@ -69,6 +70,13 @@ def time_steps(
         finally:
             data.teardown("fit")
     raise ValueError(f"an epoch has fewer than {warm_up + timed + profiled} steps: take more images")
+
+
+def _load_profiler(device: torch.device) -> None:
+    """Start the profiler once before a step is captured, or it may not see the kernels of the graph."""
+    if device.type == "cuda":
+        with profile(activities=[ProfilerActivity.CUDA]):
+            torch.zeros((), device=device)
 
 
 class _Enough(Exception):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import pytest
 import torch
 from conftest import ROOT
 from studies import make_study
+from test_pages import parsed
 
 from ablations.bench.gpu import archive
 from ablations.bench.gpu.data import data_folder, unpack
@@ -176,6 +178,10 @@ def test_the_parts_name_what_they_lack_and_end_within_the_time(tmp_path):
     assert all(part.least_s <= part.limit_s for part in parts.values())
     given = GpuBench(**{**vars(bench), "data_file": tmp_path / "cifar10.tar.xz", "fields": ("cuda_graph=on",)})
     assert f"no file {tmp_path}" in {part.name: part for part in given.parts()}["data"].missing
+    for each in given.parts():
+        words = [str(word) for word in each.command]
+        if words[2] == "ablations":
+            assert parsed(shlex.join(words[3:]))
     study = [str(word) for word in given.parts()[-1].command]
     assert f"imagefolder:{tmp_path / 'w' / 'data' / 'cifar10'}" in study
     assert study[study.index("--set") + 1] == "cuda_graph=on"

@@ -125,7 +125,7 @@ class GpuBench:
         at_once = ("-n", 4, "--dist", "worksteal") if not self.is_small and find_spec("xdist") else ()
         small = ("-m", "gpu and not slow and not process", "-k", "test_cells or xnorm")
         chosen = small if self.is_small else ("-m", "gpu")
-        where = ("--device", self.device, "--results", self.work / "tests.json")
+        where = ("--device", self.device.type, "--results", self.work / "tests.json")
         options = ("tests/gpu", *chosen, "-q", "-p", "no:cacheprovider", *at_once, *where)
         limit_s = 40 if self.is_small else 120
         return self._part(
@@ -160,7 +160,7 @@ class GpuBench:
             missing = f"no file {self.data_file}"
         command = python("ablations.bench.gpu.data", self.data_file, self.work)
         made = "" if self.data is None else str(self.data.relative_to(self.work))
-        return self._part("data", 20 if self.is_small else 60, command, missing=missing, made=made)
+        return self._part("data", 60, command, missing=missing, made=made)
 
     def _grid(self) -> Part:
         small = ("--data", "digits", "--cells", "1,2", "--ways", "eager,graph", "--epochs", 2, "--images", 128)
