@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from pydantic import Field
@@ -54,7 +54,6 @@ class HarnessOptions(CsvOption, JsonOption):
 @command(bench, HarnessOptions)
 def harness(options: HarnessOptions) -> int:
     """Time this engine against bare loops and one new process for each cell, on 3 arms x 8 seeds of digits."""
-    import pandas as pd
 
     from ablations.bench.harness import bench_harness
     from ablations.bench.summary import describe, ratios, summarise
@@ -65,8 +64,7 @@ def harness(options: HarnessOptions) -> int:
 
     def on_row(row: Row) -> None:
         measured.append(row)
-        if csv is not None:
-            pd.DataFrame(measured).to_csv(csv, index=False)  # after each: it takes long, and may be stopped
+        write_rows(csv, measured)
         cells, where = plural(row.num_cells, "cell"), f"round {row.round}/{options.rounds}"
         print_lines(console, [f"{where}  {row.quantity} {row.contender}: {cells}, {row.seconds:.2f} s"])
 
@@ -175,7 +173,6 @@ class AttentionOptions(DeviceOption, CsvOption, JsonOption):
 @command(bench, AttentionOptions)
 def attention(options: AttentionOptions) -> int:
     """Time only the core of attention at growing numbers of tokens, to see which normaliser is linear in them."""
-    import pandas as pd
     import torch
 
     from ablations.bench.attention import bench_attention, describe_attention, draw_attention, per_token
@@ -187,8 +184,7 @@ def attention(options: AttentionOptions) -> int:
 
     def on_round(number: int, rows: list[AttentionRow]) -> None:
         print_lines(console, [f"round {number}/{options.rounds}"])
-        if csv is not None:
-            pd.DataFrame(rows).to_csv(csv, index=False)  # after each round: it may be stopped
+        write_rows(csv, rows)
 
     rows = bench_attention(
         list(NORMS) if options.norm is None else options.norm,
@@ -272,7 +268,6 @@ class ModelOptions(DeviceOption, CsvOption, JsonOption):
 @command(bench, ModelOptions)
 def model(options: ModelOptions) -> int:
     """Time inference and training steps of models, in turns, and measure their peak memory."""
-    import pandas as pd
 
     from ablations.bench.models import bench_models, describe_models
 
@@ -283,8 +278,7 @@ def model(options: ModelOptions) -> int:
 
     def on_row(row: ModelRow) -> None:
         measured.append(row)
-        if csv is not None:
-            pd.DataFrame(measured).to_csv(csv, index=False)  # after each: it takes long, and may be stopped
+        write_rows(csv, measured)
         if row.quantity.endswith("_s"):
             what = f"{row.px} px  {row.quantity.removesuffix('_s')}  {row.model}: {row.value:.3f} s"
             print_lines(console, [f"round {row.round}/{options.rounds}  {what}"])
@@ -308,3 +302,14 @@ def checked_file(flag: str, file: str | Path | None) -> Path | None:
     if path is not None and not path.absolute().parent.is_dir():
         raise UsageError(f"{flag} {file}: no folder {path.parent}")
     return path
+
+
+def write_rows(csv: Path | None, rows: Sequence[Any]) -> None:
+    """Write the measurements so far, if a file is named: a benchmark takes long, and may be stopped at any moment."""
+    import pandas as pd
+
+    from ablations.store.files import replacing
+
+    if csv is not None:
+        with replacing(csv) as scratch:
+            pd.DataFrame(rows).to_csv(scratch, index=False)

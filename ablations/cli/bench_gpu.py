@@ -13,7 +13,7 @@ import typer
 from pydantic import Field
 
 from ablations.cli.app import OK, SOME_FAILED
-from ablations.cli.bench import CsvOption, Names, bench, checked_file
+from ablations.cli.bench import CsvOption, Names, bench, checked_file, write_rows
 from ablations.cli.command import command
 from ablations.cli.options import DeviceOption, JsonOption
 from ablations.cli.printing import make_console, print_lines
@@ -47,7 +47,6 @@ class GridOptions(DeviceOption, DataRootOption, CsvOption, JsonOption):
 @command(bench, GridOptions)
 def grid(options: GridOptions) -> int:
     """Measure cells an hour on one device, by concurrent cells and way of computing a step; on CUDA also kernels."""
-    import pandas as pd
 
     from ablations.bench.grid import WAYS, GridBench, bench_grid, describe_grid
     from ablations.engine.devices import find_device
@@ -70,8 +69,7 @@ def grid(options: GridOptions) -> int:
 
     def on_row(row: GridRow) -> None:
         measured.append(row)
-        if csv is not None:
-            pd.DataFrame(measured).to_csv(csv, index=False)  # after each: it takes long, and may be stopped
+        write_rows(csv, measured)
         print_lines(console, describe_grid([row]))
 
     rows = bench_grid(settings, on_row=on_row)
