@@ -2,12 +2,15 @@
 PYTHON ?= python3
 BIN := .venv/bin
 # One worker more than cores: a quarter of the tests' time goes by in waiting for the processes that they start.
+OUT ?= gpu
+MINUTES ?= 8
+DATA_FILE ?=
 WORKERS ?= $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 1)')
 # The tests start a hundred processes, each of which would compile the code again if nothing kept it; the workers fill
 # the cores, so that more threads in each would only wait for one another.
 PYTEST = PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 
-.PHONY: help setup run test test-fast test-installed test-lowest dist check format clean
+.PHONY: help setup run gpu test test-fast test-installed test-lowest dist check format clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-14s %s\n", $$1, $$2}' Makefile
@@ -24,6 +27,10 @@ setup: .venv/.ready ## Make the .venv and install what is needed.
 
 run: setup ## Train xnorm, l2 and single_l2 on digits, 8 seeds each, and print the table.
 	$(BIN)/python -m ablations run --norm xnorm,l2,single_l2
+
+# Without a .venv, which needs a network.
+gpu: ## Test and measure all that needs a GPU, in PYTHON itself; OUT, MINUTES, DATA_FILE (docs/gpu.md).
+	$(PYTHON) -m ablations bench gpu --out $(OUT) --minutes $(MINUTES) $(DATA_FILE:%=--data-file %)
 
 test: setup ## Run every test.
 	$(PYTEST)

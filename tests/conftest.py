@@ -21,7 +21,9 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+import torch
 from PIL import Image
+from recorder import Recorder
 
 collect_ignore = [
     "arms.py",
@@ -42,7 +44,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--dist-dir", metavar="DIR", help="wheel and sdist, of which tests/installed looks at what is in them"
     )
+    parser.addoption("--device", choices=["cpu", "cuda"], help="device of tests/gpu; cpu: what has a small form")
+    parser.addoption("--results", metavar="FILE", help="JSON file for the outcome of every test")
     parser.addoption("--coco", metavar="DIR", help="COCO, or a part of it, for the proofs that need photographs")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    is_worker = hasattr(config, "workerinput")  # of pytest-xdist, whose reports go to the main process
+    if (file := config.getoption("--results")) and not is_worker:
+        config.pluginmanager.register(Recorder(Path(file)))
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -66,6 +76,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if item.path.parent.name == "installed":  # these run the commands of a wheel
             item.add_marker("process")
+        if item.path.parent.name == "gpu":
+            item.add_marker("gpu")
     config.stash[COLLECTED] = list(items)
 
 
@@ -99,6 +111,24 @@ def _without_python(init: Callable[..., None]) -> Callable[..., None]:
 def full(request: pytest.FixtureRequest) -> bool:
     """Whether the proofs are to be run at full length."""
     return bool(request.config.getoption("--full"))
+
+
+@pytest.fixture(scope="session")
+def device(request: pytest.FixtureRequest) -> torch.device:
+    """The device of tests/gpu: a GPU if there is one; the CPU if it is asked for."""
+    if request.config.getoption("--device") == "cpu":
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        pytest.skip("torch finds no CUDA device; --device cpu runs the tests that have a small form")
+    return torch.device("cuda", 0)
+
+
+@pytest.fixture(scope="session")
+def cuda(device: torch.device) -> torch.device:
+    """The GPU of tests that have no form on the CPU."""
+    if device.type != "cuda":
+        pytest.skip("needs CUDA")
+    return device
 
 
 def start(

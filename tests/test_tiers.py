@@ -27,7 +27,7 @@ def fast(request: pytest.FixtureRequest) -> list[pytest.Item]:
 
 
 def test_every_room_has_a_folder_of_tests():
-    assert {path.parent.name for path in FILES} == {*ROOMS, "library", "tests"}
+    assert {path.parent.name for path in FILES} == {*ROOMS, "gpu", "library", "tests"}
 
 
 def test_every_room_has_fast_tests(fast):

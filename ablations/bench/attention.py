@@ -16,7 +16,7 @@ import torch
 from ablations.bench.measure import count_multiply_adds, draw_qkv, peak_bytes, time_call
 from ablations.engine.threads import cpu_threads
 from ablations.figures.scaling import cost_against_tokens
-from ufo.norms import NORMS, build_norm
+from ufo.norms import NORMS, AttentionNorm, build_norm
 
 FLAT_FROM = 1024
 """Number of tokens from which a linear arm must have constant cost per token; below, call overhead dominates."""
@@ -26,7 +26,10 @@ FLAT_TIME_PCT, FLAT_BYTES_PCT = 15, 10
 
 
 class AttentionRow(NamedTuple):
-    """A measurement of one call: ``time_s``, ``peak_bytes`` without its inputs, or ``multiply_adds``."""
+    """A measurement of one call: ``time_s``, ``peak_bytes`` without its inputs, or ``multiply_adds``.
+
+    ``training_s`` and ``training_peak_bytes`` are those of forward and backward pass together.
+    """
 
     norm: str
     tokens: int
@@ -45,9 +48,12 @@ def bench_attention(
     rounds: int,
     num_threads: int,
     device: torch.device,
-    on_round: Callable[[int], None],
+    on_round: Callable[[int, list[AttentionRow]], None],
+    dtype: torch.dtype = torch.float32,
+    training: bool = False,
+    images: int = 1,
 ) -> list[AttentionRow]:
-    """Measure inference in float32 for every normaliser and number of tokens, once in each round.
+    """Measure inference for every normaliser and number of tokens, once in each round.
 
     Args:
         norms: registry names of the normalisers.
@@ -57,27 +63,56 @@ def bench_attention(
         rounds: number of time measurements; counts and peaks are measured once.
         num_threads: number of CPU threads.
         device: device to measure on.
-        on_round: callback, called with the number of each finished round, from 1.
+        on_round: callback, called after each round with its number, from 1, and all rows so far.
+        dtype: type of inputs and parameters.
+        training: whether to measure forward and backward pass too.
+        images: number of images at the largest number of tokens; at others as many tokens in all.
 
     Raises:
         UnknownNameError: there is no such normaliser.
     """
     subjects = [(norm, count) for norm in norms for count in tokens]
-    rows = []
-    with cpu_threads(num_threads), torch.no_grad():
+    rows: list[AttentionRow] = []
+    with cpu_threads(num_threads):
         for number in range(1, rounds + 1):
             for norm, count in subjects if number % 2 else reversed(subjects):
-                module = build_norm(norm, num_heads=num_heads, key_dim=head_dim, value_dim=head_dim).to(device)
-                images = max(1, round(max(tokens) / count))
-                q, k, v = draw_qkv(module, images=images, tokens=count, device=device)
-                measured = {"time_s": time_call(lambda: module(q, k, v), device)}  # noqa: B023  # called at once
+                module = build_norm(norm, num_heads=num_heads, key_dim=head_dim, value_dim=head_dim)
+                batch = max(1, round(images * max(tokens) / count))
+                drawn = draw_qkv(module, images=batch, tokens=count, device=device)
+                qkv = [part.to(dtype) for part in drawn]
+                measured = _times(module.to(device, dtype), qkv, training=training)
                 if number == 1:
-                    measured["peak_bytes"] = peak_bytes(lambda: module(q, k, v), device)  # noqa: B023
-                    one = (part[:1].cpu() for part in (q, k, v))
-                    measured["multiply_adds"] = images * count_multiply_adds(module.cpu(), *one)
-                rows += [AttentionRow(norm, count, images, what, number, value) for what, value in measured.items()]
-            on_round(number)
+                    measured |= _sizes(module, qkv, training=training)
+                rows += [AttentionRow(norm, count, batch, what, number, value) for what, value in measured.items()]
+            on_round(number, rows)
     return rows
+
+
+def _times(module: AttentionNorm, qkv: list[torch.Tensor], *, training: bool) -> dict[str, float]:
+    device = qkv[0].device
+    times = {"time_s": time_call(_inference(module, qkv), device)}
+    return times | ({"training_s": time_call(_training(module, qkv), device)} if training else {})
+
+
+def _sizes(module: AttentionNorm, qkv: list[torch.Tensor], *, training: bool) -> dict[str, float]:
+    """Return peak bytes and multiply-adds; the module is left without its values."""
+    device, images = qkv[0].device, len(qkv[0])
+    sizes: dict[str, float] = {"peak_bytes": peak_bytes(_inference(module, qkv), device)}
+    if training:
+        sizes["training_peak_bytes"] = peak_bytes(_training(module, qkv), device)
+    one = [part[:1].to("meta") for part in qkv]  # counted without being computed
+    return sizes | {"multiply_adds": images * count_multiply_adds(module.to("meta"), *one)}
+
+
+def _inference(module: AttentionNorm, qkv: list[torch.Tensor]) -> Callable[[], object]:
+    return torch.no_grad()(lambda: module(*qkv))
+
+
+def _training(module: AttentionNorm, qkv: list[torch.Tensor]) -> Callable[[], object]:
+    """Return a call of forward and backward pass."""
+    inputs = [part.detach().requires_grad_() for part in qkv]
+    gradient = torch.ones_like(qkv[2])  # the output's shape: as many queries as keys
+    return lambda: torch.autograd.grad(module(*inputs), [*inputs, *module.parameters()], gradient)
 
 
 def per_token(rows: list[AttentionRow]) -> pd.DataFrame:

@@ -29,8 +29,8 @@ NUM_CLASSES = 1000
 FPN_DIM = 256
 """Width of a backbone's feature pyramid (XCiT's detectors, arXiv 2106.09681)."""
 
-BASE_PX, BASE_BATCH = 224, 8
-"""The pixels of a default batch, the same at every size: 8 images of 224 px."""
+BASE_PX = 224
+"""Image size of `ModelBench.base_batch`."""
 
 
 class ModelRow(NamedTuple):
@@ -55,7 +55,8 @@ class ModelBench:
         models: names of UFO-ViT's sizes, or of timm's models with their prefix; the first is compared with the others.
         norms: normalisers for each UFO-ViT.
         sizes: image sizes (height, width), px.
-        batch: number of images; None: `BASE_BATCH` images of `BASE_PX` or as many pixels, at least one image.
+        batch: number of images; None: by ``base_batch``.
+        base_batch: number of images of `BASE_PX`; at other sizes a batch has as many pixels, and at least one image.
         rounds: number of time measurements, after one warm-up round.
         compiled: whether to compile the nets with torch.compile.
         precision: ``32-true`` or ``bf16-mixed``.
@@ -75,11 +76,12 @@ class ModelBench:
     num_threads: int
     device: torch.device
     training: bool
+    base_batch: int = 8
     task: Task = "classify"
 
     def images(self, size: tuple[int, int]) -> int:
         """Return the number of images per batch at a size."""
-        return self.batch or max(1, round(BASE_BATCH * BASE_PX**2 / (size[0] * size[1])))
+        return self.batch or max(1, round(self.base_batch * BASE_PX**2 / (size[0] * size[1])))
 
 
 def bench_models(bench: ModelBench, *, on_row: Callable[[ModelRow], None]) -> list[ModelRow]:

@@ -1,4 +1,4 @@
-"""Run and time commands as processes, several at once; no process outlives the call."""
+"""Run and time commands as processes, several at once or one with a time limit; no process outlives the call."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,6 +62,48 @@ def run_all(commands: Sequence[Sequence[str]], *, at_once: int, logs: Path) -> f
         return time.perf_counter() - started
 
 
+@dataclass(frozen=True, kw_only=True)
+class Ended:
+    """How a command with a time limit ended.
+
+    Args:
+        code: exit code; None: it was stopped at its limit.
+        seconds: seconds from its start to its end.
+        tail: last lines of its output and errors.
+    """
+
+    code: int | None
+    seconds: float
+    tail: list[str]
+
+
+def run_limited(
+    command: Sequence[str],
+    *,
+    limit_s: float,
+    log: Path,
+    grace_s: float = GRACE_S,
+    environment: Mapping[str, str] | None = None,
+) -> Ended:
+    """Run a command in the source folder; stop it, with all that it started, at its time limit.
+
+    Args:
+        command: the command.
+        limit_s: seconds after which it gets SIGTERM.
+        log: file for its standard output and error.
+        grace_s: seconds until it is killed then.
+        environment: variables besides those of this process.
+    """
+    started = time.perf_counter()
+    code: int | None = None
+    with contextlib.ExitStack() as stack:
+        one = _start(command, log, stack, grace_s=grace_s, environment=environment)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            code = one.process.wait(limit_s)
+    _kill_group(one.process)  # what it left running
+    return Ended(code=code, seconds=time.perf_counter() - started, tail=_last_lines(log))
+
+
 def python(module: str, *arguments: object) -> list[str]:
     """Return the command that runs a module with this interpreter.
 
@@ -71,13 +113,26 @@ def python(module: str, *arguments: object) -> list[str]:
     return [sys.executable, "-m", module, *map(str, arguments)]
 
 
-def _start(command: Sequence[str], log: Path, stack: contextlib.ExitStack) -> _Running:
+def _start(
+    command: Sequence[str],
+    log: Path,
+    stack: contextlib.ExitStack,
+    *,
+    grace_s: float = GRACE_S,
+    environment: Mapping[str, str] | None = None,
+) -> _Running:
     with log.open("wb") as file, interrupts_blocked():  # until `_stop` is registered
         # A new session is a process group, so that the process can be killed with its children.
         process = subprocess.Popen(
-            command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
+            command,
+            cwd=ROOT,
+            env={**os.environ, **(environment or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
-        stack.callback(_stop, process)
+        stack.callback(_stop, process, grace_s)
     return _Running(command, process, log)
 
 
@@ -88,19 +143,23 @@ def _has_ended(one: _Running) -> bool:
         return False
     if code:
         _kill_group(one.process)
-        last = "\n".join(one.log.read_text(errors="replace").splitlines()[-LAST_LINES:])
+        last = "\n".join(_last_lines(one.log))
         raise CommandFailed(f"exit code {code} of {' '.join(one.command)}\n{last}")
     return True
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
+def _last_lines(log: Path) -> list[str]:
+    return log.read_text(errors="replace").splitlines()[-LAST_LINES:]
+
+
+def _stop(process: subprocess.Popen[bytes], grace_s: float) -> None:
     """Stop a process that is still running, and its children."""
     if process.poll() is not None:
         return
     try:
         process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(GRACE_S)
+            process.wait(grace_s)
     finally:  # also if a second Ctrl-C ends the wait
         _kill_group(process)
         process.wait()

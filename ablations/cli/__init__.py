@@ -8,7 +8,8 @@ from ablations.cli import run
 from ablations.cli import look
 from ablations.cli import clean
 from ablations.cli import bench
+from ablations.cli import bench_gpu
 from ablations.cli.app import main
 # isort: on
 
-__all__ = ["bench", "clean", "look", "main", "run"]
+__all__ = ["bench", "bench_gpu", "clean", "look", "main", "run"]

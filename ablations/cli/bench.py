@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from pydantic import Field
@@ -21,6 +21,7 @@ from ablations.config.declare import Option, Options, reads
 from ablations.config.values import plural
 
 if TYPE_CHECKING:
+    from ablations.bench.attention import AttentionRow
     from ablations.bench.harness import Row
     from ablations.bench.loader import LoaderRow
     from ablations.bench.models import ModelBench, ModelRow
@@ -53,19 +54,17 @@ class HarnessOptions(CsvOption, JsonOption):
 @command(bench, HarnessOptions)
 def harness(options: HarnessOptions) -> int:
     """Time this engine against bare loops and one new process for each cell, on 3 arms x 8 seeds of digits."""
-    import pandas as pd
 
     from ablations.bench.harness import bench_harness
     from ablations.bench.summary import describe, ratios, summarise
 
-    csv = _file("--csv", options.csv)
+    csv = checked_file("--csv", options.csv)
     console = make_console(options.as_json)
     measured: list[Row] = []
 
     def on_row(row: Row) -> None:
         measured.append(row)
-        if csv is not None:
-            pd.DataFrame(measured).to_csv(csv, index=False)  # after each: it takes long, and may be stopped
+        write_rows(csv, measured)
         cells, where = plural(row.num_cells, "cell"), f"round {row.round}/{options.rounds}"
         print_lines(console, [f"{where}  {row.quantity} {row.contender}: {cells}, {row.seconds:.2f} s"])
 
@@ -165,20 +164,28 @@ class AttentionOptions(DeviceOption, CsvOption, JsonOption):
     head_dim: Annotated[AtLeastOne, Option("Width of a head.")] = 16
     rounds: Annotated[AtLeastOne, Option("Rounds; everything is timed once in each.")] = 7
     threads: Annotated[AtLeastOne, Option("CPU threads.")] = 1
+    precision: Annotated[Literal["32-true", "bf16-true"], Option("float32, or all in bfloat16.")] = "32-true"
+    training: Annotated[bool, Option("Measure forward and backward pass too.")] = False
+    images: Annotated[AtLeastOne, Option("Images at the most tokens; with fewer tokens as many tokens in all.")] = 1
     figure: Annotated[Folder | None, Option("File of a figure of them, written as .png and .pdf.")] = None
 
 
 @command(bench, AttentionOptions)
 def attention(options: AttentionOptions) -> int:
     """Time only the core of attention at growing numbers of tokens, to see which normaliser is linear in them."""
-    import pandas as pd
+    import torch
 
     from ablations.bench.attention import bench_attention, describe_attention, draw_attention, per_token
     from ablations.engine.devices import find_device
     from ufo.norms import NORMS
 
-    csv, figure = _file("--csv", options.csv), _file("--figure", options.figure)
+    csv, figure = checked_file("--csv", options.csv), checked_file("--figure", options.figure)
     console = make_console(options.as_json)
+
+    def on_round(number: int, rows: list[AttentionRow]) -> None:
+        print_lines(console, [f"round {number}/{options.rounds}"])
+        write_rows(csv, rows)
+
     rows = bench_attention(
         list(NORMS) if options.norm is None else options.norm,
         tokens=options.tokens,
@@ -187,12 +194,13 @@ def attention(options: AttentionOptions) -> int:
         rounds=options.rounds,
         num_threads=options.threads,
         device=find_device(options.device or "auto"),
-        on_round=lambda number: print_lines(console, [f"round {number}/{options.rounds}"]),
+        on_round=on_round,
+        dtype=torch.float32 if options.precision == "32-true" else torch.bfloat16,
+        training=options.training,
+        images=options.images,
     )
     costs = per_token(rows)
     print_lines(console, describe_attention(costs))
-    if csv is not None:
-        pd.DataFrame(rows).to_csv(csv, index=False)
     if figure is not None:
         print_lines(console, [str(file) for file in draw_attention(costs, figure)])
     if options.as_json:
@@ -225,9 +233,8 @@ class ModelOptions(DeviceOption, CsvOption, JsonOption):
         reads(parsing.sizes),
         Option("Pixels of images, a comma list: sides or HEIGHTxWIDTH.", "224,384,512,1024; of backbones 800x1333"),
     ] = None
-    batch: Annotated[int | None, Field(ge=1), Option("Images of a batch.", "8 of 224 px, fewer if they are larger")] = (
-        None
-    )
+    batch: Annotated[int | None, Field(ge=1), Option("Images of a batch at every size.", "by --base-batch")] = None
+    base_batch: Annotated[AtLeastOne, Option("Images of a batch at 224 px; at other sizes as many pixels.")] = 8
     rounds: Annotated[AtLeastOne, Option("Rounds; everything is timed once in each.")] = 5
     threads: Annotated[int | None, Field(ge=1), Option("CPU threads.", "all cores")] = None
     inference_only: Annotated[bool, Option("Time no training steps.")] = False
@@ -247,6 +254,7 @@ class ModelOptions(DeviceOption, CsvOption, JsonOption):
             norms=self.norm or (("xnorm", "softmax") if detects else ("xnorm",)),
             sizes=self.sizes or parsing.sizes("800x1333" if detects else "224,384,512,1024"),
             batch=self.batch,
+            base_batch=self.base_batch,
             rounds=self.rounds,
             compiled=self.compiled,
             precision=self.precision,
@@ -260,28 +268,29 @@ class ModelOptions(DeviceOption, CsvOption, JsonOption):
 @command(bench, ModelOptions)
 def model(options: ModelOptions) -> int:
     """Time inference and training steps of models, in turns, and measure their peak memory."""
-    import pandas as pd
 
     from ablations.bench.models import bench_models, describe_models
 
-    csv = _file("--csv", options.csv)
+    csv = checked_file("--csv", options.csv)
     console = make_console(options.as_json)
 
+    measured: list[ModelRow] = []
+
     def on_row(row: ModelRow) -> None:
+        measured.append(row)
+        write_rows(csv, measured)
         if row.quantity.endswith("_s"):
             what = f"{row.px} px  {row.quantity.removesuffix('_s')}  {row.model}: {row.value:.3f} s"
             print_lines(console, [f"round {row.round}/{options.rounds}  {what}"])
 
     rows = bench_models(options.bench(), on_row=on_row)
     print_lines(console, describe_models(rows))
-    if csv is not None:
-        pd.DataFrame(rows).to_csv(csv, index=False)
     if options.as_json:
         typer.echo(json.dumps([row._asdict() for row in rows]))
     return OK
 
 
-def _file(flag: str, file: str | Path | None) -> Path | None:
+def checked_file(flag: str, file: str | Path | None) -> Path | None:
     """Return a file to be written; a missing folder is an error before hours of measuring, not after.
 
     Raises:
@@ -293,3 +302,14 @@ def _file(flag: str, file: str | Path | None) -> Path | None:
     if path is not None and not path.absolute().parent.is_dir():
         raise UsageError(f"{flag} {file}: no folder {path.parent}")
     return path
+
+
+def write_rows(csv: Path | None, rows: Sequence[Any]) -> None:
+    """Write the measurements so far, if a file is named: a benchmark takes long, and may be stopped at any moment."""
+    import pandas as pd
+
+    from ablations.store.files import replacing
+
+    if csv is not None:
+        with replacing(csv) as scratch:
+            pd.DataFrame(rows).to_csv(scratch, index=False)
