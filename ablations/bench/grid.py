@@ -2,7 +2,8 @@
 
 Each measurement is a run through the engine, into an empty folder, with as many cells as run at once. ``eager`` is
 measured at every number of cells, ``compiled`` and ``graph`` at the first and the last, ``stacked``, which trains all
-cells of a worker as one net, at the last. A way that the device or the planner refuses gives a row that says so.
+cells as one net, at the last, with a captured step too. A way that the device or the planner refuses gives a row that
+says so.
 """
 
 from __future__ import annotations
@@ -27,15 +28,19 @@ from ablations.engine.server import await_server
 from ablations.planning.execute import execute
 from ablations.planning.plan import Plan, make_plan
 
-Way = Literal["eager", "graph", "stacked", "compiled"]
+Way = Literal["eager", "graph", "stacked", "stacked_graph", "compiled"]
 
 WAYS: Mapping[Way, Callable[[int], Mapping[str, list[Any]]]] = {
     "eager": lambda _: {},
     "graph": lambda _: {"cuda_graph": [True]},
     "stacked": lambda num_cells: {"stack": [num_cells]},
+    "stacked_graph": lambda num_cells: {"stack": [num_cells], "cuda_graph": [True]},
     "compiled": lambda _: {"compile": [True]},
 }
 """Fields of each way of computing a training step, from the number of cells; the slowest to start is last."""
+
+STACKED: tuple[Way, ...] = ("stacked", "stacked_graph")
+"""Ways that train all cells in one worker."""
 
 PROFILED: tuple[Way, ...] = ("eager", "graph")
 """Ways whose kernels are timed."""
@@ -82,13 +87,14 @@ class GridBench:
 
     def numbers(self, way: Way) -> list[int]:
         """Return the numbers of concurrent cells of a way."""
-        ends = {"eager": self.cells, "stacked": self.cells[-1:]}.get(way, (self.cells[0], self.cells[-1]))
+        few = self.cells[-1:] if way in STACKED else (self.cells[0], self.cells[-1])
+        ends = self.cells if way == "eager" else few
         return list(dict.fromkeys(ends))
 
     @staticmethod
     def workers(way: Way, num_cells: int) -> int:
         """Return the number of processes that train the cells."""
-        return 1 if way == "stacked" else num_cells
+        return 1 if way in STACKED else num_cells
 
     def plan(self, way: Way, num_cells: int, out: Path) -> Plan:
         """Return the plan of a run.

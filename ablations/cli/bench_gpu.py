@@ -38,6 +38,7 @@ class GridOptions(DeviceOption, DataRootOption, CsvOption, JsonOption):
         "eager",
         "graph",
         "stacked",
+        "stacked_graph",
         "compiled",
     )
     epochs: Annotated[int, Field(ge=2), Option("Epochs of a cell; the first is not timed.")] = 3
@@ -47,7 +48,6 @@ class GridOptions(DeviceOption, DataRootOption, CsvOption, JsonOption):
 @command(bench, GridOptions)
 def grid(options: GridOptions) -> int:
     """Measure cells an hour on one device, by concurrent cells and way of computing a step; on CUDA also kernels."""
-
     from ablations.bench.grid import WAYS, GridBench, bench_grid, describe_grid
     from ablations.engine.devices import find_device
 
