@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 def build(options: BuildOptions) -> tuple[CellModule, CellDataModule]:
     """Build the LightningModule and LightningDataModule of one cell, as ``python -m ablations run`` trains them.
 
-    ``Trainer(max_epochs=E).fit(module, data)`` gives the numbers of the cell, bit for bit on the same device with the
-    same number of threads; `ablations.data.modules` describes training in several processes. Precision and device are
+    ``Trainer(max_epochs=E).fit(module, data)`` gives the numbers of the cell, bit for bit on a CPU with the same
+    number of threads; `ablations.data.modules` describes training in several processes. Precision and device are
     the trainer's. Each field has one value.
 
     Raises:
