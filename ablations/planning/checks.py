@@ -74,7 +74,6 @@ CONFLICTS: tuple[tuple[str, Callable[[CellConfig, EngineOptions], bool], str], .
     ),
     ("stack", lambda _, engine: "wandb" in engine.loggers, "has several runs in a process; leave out --log wandb"),
     ("stack", lambda cell, _: cell.run.precision == "16-mixed", "does not apply to float16; give bf16-mixed"),
-    ("cuda_graph", lambda cell, _: cell.run.precision == "16-mixed", "does not apply to float16; give bf16-mixed"),
     (
         "deterministic",
         lambda cell, _: cell.task == "detect" and not is_foreign(cell.net.model) and cell.net.pos_embed == "learned",

@@ -12,6 +12,7 @@ import torch
 from ablations.config import CellConfig
 from ablations.data.modules import CellDataModule
 from ablations.store import CHECKPOINT
+from ablations.training.half import TrainerHalf
 from ablations.training.loop import placement
 from ablations.training.module import CellModule
 
@@ -30,7 +31,7 @@ class LightningTrainer(pl.Trainer):
         self, config: CellConfig, *, device: torch.device, callbacks: Sequence[pl.Callback], log_dir: Path
     ) -> None:
         super().__init__(
-            **placement(config, device),
+            **placement(config, device, half=TrainerHalf),
             max_epochs=config.optimisation.epochs,
             callbacks=list(callbacks),
             default_root_dir=log_dir,

@@ -25,6 +25,7 @@ from ablations.data import EpochBatches
 from ablations.data.modules import CellDataModule
 from ablations.training.average import MovingAverage
 from ablations.training.captured import CapturedStep
+from ablations.training.half import FabricHalf, TrainerHalf, precision_of
 from ablations.training.module import CellModule
 from ablations.training.tensor_step import TensorStep, as_tensor_step
 
@@ -315,11 +316,11 @@ def _alone(tensor: Tensor) -> Tensor:
     return tensor if tensor.untyped_storage().nbytes() == tensor.nbytes else tensor.clone()
 
 
-def placement(config: CellConfig, device: torch.device) -> dict[str, Any]:
-    """Return the device and precision arguments of both a Fabric and a Trainer."""
-    return {
-        "accelerator": device.type,
-        "devices": [device.index or 0] if device.type == "cuda" else 1,
-        "precision": "32-true" if config.run.precision == "tf32" else config.run.precision,  # TF32 is float32 to them
-        "plugins": [LightningEnvironment()],  # a cell is always one process, also within a Slurm job
-    }
+def placement(
+    config: CellConfig, device: torch.device, *, half: type[FabricHalf] | type[TrainerHalf] = FabricHalf
+) -> dict[str, Any]:
+    """Return the device and precision arguments of a Fabric or a Trainer, whose plugin for float16 is ``half``."""
+    arguments = precision_of(config.run.precision, device, half)
+    arguments["plugins"].append(LightningEnvironment())  # a cell is always one process, also within a Slurm job
+    place = [device.index or 0] if device.type == "cuda" else 1
+    return {"accelerator": device.type, "devices": place, **arguments}

@@ -23,6 +23,7 @@ from ablations.data.streams import library_state, reseed_library, restore_librar
 from ablations.training.average import MovingAverage
 from ablations.training.callbacks import Diverged, DivergenceGuard, Probes
 from ablations.training.compiled import compiled
+from ablations.training.half import unscales_fused
 from ablations.training.optimizer import build_optimizer, lr_share
 from ufo.scale import UnmatchableError, attention_layers
 
@@ -91,8 +92,9 @@ class CellModule(pl.LightningModule, ABC):
                 f"not {trainer.max_epochs}"
             )
         steps = self._steps_per_epoch()
-        # A fused optimiser would itself unscale the gradients of float16, after they were clipped.
-        fused = trainer.precision != "16-mixed" and trainer.strategy.root_device.type != "mps"
+        strategy: Any = trainer.strategy
+        plugin = getattr(strategy, "precision_plugin", None) or strategy.precision  # of a Trainer, or a Fabric
+        fused = unscales_fused(plugin) and strategy.root_device.type != "mps"
         # A captured step reads its learning rate from the device.
         lr = torch.tensor(optim.lr, device=self.device) if self.config.run.cuda_graph else optim.lr
         optimizer = build_optimizer(self.net, lr=lr, weight_decay=optim.weight_decay, fused=fused)

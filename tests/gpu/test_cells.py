@@ -108,7 +108,11 @@ def test_compiled_steps_agree_with_eager_ones(device, digits, tmp_path):
     assert losses(tmp_path / "compiled") == pytest.approx(losses(tmp_path / "eager"), rel=STEPS_RTOL)
 
 
-@pytest.mark.parametrize("fields", [{}, {"drop_path": 0.2, "mixup": 0.8, "ema_decay": 0.9}], ids=["plain", "rich"])
+@pytest.mark.parametrize(
+    "fields",
+    [{}, {"drop_path": 0.2, "mixup": 0.8, "ema_decay": 0.9}, {"precision": "16-mixed"}],
+    ids=["plain", "rich", "float16"],
+)
 def test_captured_steps_agree_with_eager_ones(cuda, digits, tmp_path, fields):
     results = [
         run(make_cell(digits, train_limit=512, cuda_graph=captured, **fields), digits, tmp_path / name, cuda)
@@ -149,11 +153,17 @@ class Waits(pl.Callback):
 
 @pytest.mark.parametrize(
     "fields",
-    [{}, {"drop_path": 0.2, "mixup": 0.8, "cutmix": 1.0}, {"cuda_graph": True}],
-    ids=["plain", "mixed", "captured"],
+    [
+        {},
+        {"drop_path": 0.2, "mixup": 0.8, "cutmix": 1.0},
+        {"policy": "rand_augment", "erasing": 0.5, "ema_decay": 0.9},
+        {"cuda_graph": True},
+        {"precision": "16-mixed"},
+    ],
+    ids=["plain", "mixed", "augmented", "captured", "float16"],
 )
 def test_no_step_waits_for_the_gpu(device, digits, tmp_path, fields):
-    if device.type == "cpu" and "cuda_graph" in fields:
+    if device.type == "cpu" and not {"cuda_graph", "precision"}.isdisjoint(fields):
         pytest.skip("needs CUDA")
     config, waits = make_cell(digits, train_limit=None, **fields), Waits()
     module, data = make_module(config, digits), make_data(config, digits)

@@ -46,7 +46,6 @@ REFUSED = {
     ),
     "stack, W&B": ({"stack": 8}, EngineOptions(loggers=("wandb",)), "stack=8 has several runs in a process"),
     "stack, float16": ({"stack": 8, "precision": "16-mixed"}, LEAN, "stack=8 does not apply to float16"),
-    "graph, float16": ({"cuda_graph": True, "precision": "16-mixed"}, LEAN, "cuda_graph=on does not apply to float16"),
     "stack, compiled": ({"stack": 8, "compile": True}, LEAN, "stack=8 does not apply to compiled steps"),
     "deterministic positions": (
         {"deterministic": True, "task": "detect"},
