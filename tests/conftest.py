@@ -12,6 +12,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Generator
 from contextlib import redirect_stderr, redirect_stdout
@@ -31,6 +32,8 @@ collect_ignore = [
     "report_speed.py",
     "probe_cost.py",
 ]  # the first registers normalisers that misbehave
+# Compiled code is shared by all tests, which keep the rest of the cache each for themselves.
+os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path(tempfile.gettempdir()) / "ablations-tests-compiled"))
 Cli = Callable[..., tuple[int, str, str]]
 
 

@@ -511,10 +511,10 @@ BAD = {
     "timing of cuDNN": (("--set", "cudnn_benchmark=on", "--device", "cpu"), "cudnn_benchmark=on needs a CUDA GPU"),
     "captured steps": (("--set", "cuda_graph=on", "--device", "cpu"), "cuda_graph=on needs a CUDA GPU; on cpu leave"),
     "stacked seeds of Lightning": (
-        ("--set", "stack=on", "--trainer", "lightning"),
-        "stack=on needs the lean trainer; leave out --trainer lightning",
+        ("--set", "stack=2", "--trainer", "lightning"),
+        "stack=2 needs the lean trainer; leave out --trainer lightning",
     ),
-    "compiled stacks": (("--set", "stack=on", "--set", "compile=on"), "stack=on does not apply to compiled steps"),
+    "compiled stacks": (("--stack", 2, "--set", "compile=on"), "stack=2 does not apply to compiled steps"),
     "option": (("--nrom", "l2"), "--nrom"),
     "plug-in": (("--plugin", "no_such_module"), "--plugin no_such_module: no such module"),
     "experiment": (("--experiment", "none.yaml"), "experiment file none.yaml is not a file; give its path, or one of"),

@@ -192,12 +192,13 @@ def test_a_daemon_that_does_not_end_is_killed(control, monkeypatch):
 class CpuWorker(Worker):
     """A worker whose cells run on the CPU instead of their GPU."""
 
-    def start(self, task: Task) -> None:
-        assert task.options.mps
-        super().start(replace(task, device=torch.device("cpu")))
+    def start(self, tasks: list[Task]) -> None:
+        assert all(task.options.mps for task in tasks)
+        super().start([replace(task, device=torch.device("cpu")) for task in tasks])
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("arms")
 def test_a_run_has_its_workers_share_a_gpu_and_ends_the_daemon_after_them(cli, control, tmp_path, monkeypatch):
     control.write(DAEMON)
     gpu = DeviceInfo("cuda NVIDIA H100", 8000.0)

@@ -21,7 +21,7 @@ import psutil
 import pytest
 from conftest import cells, numbers, run_here, start, wait_for, workers_of
 
-from ablations.engine import local
+from ablations.engine import prepare
 from ablations.store import files
 from ablations.store.leases import LEASE, OPENING, RESUMED, Holder
 
@@ -206,7 +206,7 @@ def test_a_failed_cells_checkpoint_is_gone_on_from_and_half_a_copy_of_it_is_not(
 
         with monkeypatch.context() as patch:
             if number:
-                patch.setattr(local.shutil, "copy", copy_half)
+                patch.setattr(prepare.shutil, "copy", copy_half)
             return cli("run", *arguments, "--out", tmp_path / "runs")
 
     code, out, _ = run(errno.ENOSPC)
