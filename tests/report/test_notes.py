@@ -85,8 +85,8 @@ def test_cells_of_other_machines_are_said(tmp_path):
 
 def test_settings_of_cuda_that_differ_on_request_are_no_warning():
     cells = pd.DataFrame({"device": "cpu", "cuda_settings": ["a", "b"], "torch": "2.15.0"})
-    pairing = pd.DataFrame({f"num_{name}": [1] for name in ("pairs", "same_device", "same_torch", "same_stacked_seeds")})
-    pairing["num_same_cuda_settings"] = 0
+    same = ("same_device", "same_torch", "same_stacked_seeds")
+    pairing = pd.DataFrame({f"num_{name}": [1] for name in ("pairs", *same)}).assign(num_same_cuda_settings=0)
     asked = {"norm": ["xnorm", "l2"], "precision": ["32-true"]}
     for precisions, count in ((["32-true"], 2), (["32-true", "tf32"], 0)):
         study = SimpleNamespace(axes=asked | {"precision": precisions})
