@@ -1,10 +1,10 @@
 # Everything runs in a .venv of this checkout, made on first use; PYTHON is the interpreter that makes it.
 PYTHON ?= python3
 BIN := .venv/bin
-# One worker more than cores: a quarter of the tests' time goes by in waiting for the processes that they start.
 OUT ?= gpu
 MINUTES ?= 8
 DATA_FILE ?=
+# One worker more than cores: a quarter of the tests' time goes by in waiting for the processes that they start.
 WORKERS ?= $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 1)')
 # The tests start a hundred processes, each of which would compile the code again if nothing kept it; the workers fill
 # the cores, so that more threads in each would only wait for one another.

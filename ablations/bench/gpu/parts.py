@@ -163,7 +163,7 @@ class GpuBench:
         return self._part("data", 60, command, missing=missing, made=made)
 
     def _grid(self) -> Part:
-        small = ("--data", "digits", "--cells", "1,2", "--ways", "eager,graph", "--epochs", 2, "--images", 128)
+        small = ("--data", "digits", "--cells", "1,2", "--ways", "eager,graph,stacked", "--epochs", 2, "--images", 128)
         large = ("--cells", "1,2,4,8", "--epochs", 3, "--images", 12_800, "--model", "ufo_vit_micro", *self._spec)
         missing = "" if self.is_small else self._data().missing
         limit_s = 30 if self.is_small else 110
