@@ -25,11 +25,15 @@ class CapturedStep:
     Args:
         step: step that takes the index of its batch as a tensor (1,), and returns the loss.
         device: device of the step.
-        generators: generators that the step draws from.
+        generators: function that returns the generators that the step draws from; called at the capture.
     """
 
     def __init__(
-        self, step: Callable[[Tensor], Tensor], *, device: torch.device, generators: Sequence[torch.Generator] = ()
+        self,
+        step: Callable[[Tensor], Tensor],
+        *,
+        device: torch.device,
+        generators: Callable[[], Sequence[torch.Generator]],
     ) -> None:
         self._step, self._generators = step, generators
         self._index = torch.zeros(1, dtype=torch.int64, device=device)
@@ -71,7 +75,7 @@ class CapturedStep:
     def _capture(self) -> None:
         """Capture the step, which runs nothing."""
         graph = torch.cuda.CUDAGraph()
-        for generator in self._generators:
+        for generator in self._generators():
             graph.register_generator_state(generator)
         with torch.cuda.graph(graph, stream=self._stream):
             self._loss = self._step(self._index)

@@ -27,6 +27,7 @@ from ablations.training.average import MovingAverage
 from ablations.training.captured import CapturedStep
 from ablations.training.half import FabricHalf, TrainerHalf, precision_of
 from ablations.training.module import CellModule
+from ablations.training.optimizer import place_lr
 from ablations.training.tensor_step import TensorStep, as_tensor_step
 
 STEP_HOOKS = ("on_train_batch_start", "on_before_optimizer_step", "on_train_batch_end")
@@ -189,6 +190,7 @@ class LeanTrainer(Fabric):
     def _restore_training(self, checkpoint: dict[str, Any]) -> int:
         """Restore optimiser, schedule and position; return the index of the next batch in its epoch."""
         self.optimizers[0].load_state_dict(checkpoint["optimizer_states"][0])
+        place_lr(self.optimizers[0], self.device)
         self.schedule.load_state_dict(checkpoint["lr_schedulers"][0])
         self.strategy.precision.load_state_dict(checkpoint["precision"])
         self.train_dataloader.load_state_dict(checkpoint["loader"])
@@ -247,7 +249,7 @@ class LeanTrainer(Fabric):
             return
         if self._captured is None:
             self._tensor_step = as_tensor_step(self.module)
-            generators = self._tensor_step.step_generators()
+            generators = self._tensor_step.step_generators
             self._captured = CapturedStep(self._whole_step, device=self.device, generators=generators)
             self._average = next((each for each in self.callbacks if isinstance(each, MovingAverage)), None)
             self._share = torch.zeros((), device=self.device)

@@ -63,6 +63,16 @@ def build_adamw(
     return torch.optim.AdamW(groups, lr=lr, fused=fused, capturable=isinstance(lr, Tensor))
 
 
+def place_lr(optimizer: torch.optim.Optimizer, device: torch.device) -> None:
+    """Move learning rates that are tensors to a device: loaded from a checkpoint they are on the CPU.
+
+    A captured step would keep the value of one on the CPU for ever.
+    """
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"] = group["lr"].to(device)
+
+
 def lr_share(
     step: int,
     *,

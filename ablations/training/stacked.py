@@ -180,7 +180,9 @@ class Stack:
                 average.blend(nets.modules[place], self._share)
             return losses
 
-        generators = [each for step in nets.steps.values() for each in step.step_generators()]
+        def generators() -> list[torch.Generator]:
+            return [each for one in nets.steps.values() for each in one.step_generators()]
+
         return CapturedStep(step, device=self._leader.device, generators=generators)
 
     def _set_share(self) -> None:

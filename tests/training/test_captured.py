@@ -11,6 +11,7 @@ from test_stacked import Cell, digits, near, one_thread, same_weights, single  #
 
 from ablations.data import DataInfo
 from ablations.training.captured import WARM_UP_STEPS, CapturedStep
+from ablations.training.optimizer import build_optimizer, place_lr
 
 CPU = torch.device("cpu")
 
@@ -77,7 +78,9 @@ def test_a_step_is_captured_once_after_a_warm_up_and_left_out_on_demand(monkeypa
         ran.append(int(index))
         return torch.tensor(float(index))
 
-    captured = CapturedStep(step, device=CPU, generators=[torch.Generator()])
+    generators: list[torch.Generator] = []  # as before the draws of a resumed epoch
+    captured = CapturedStep(step, device=CPU, generators=lambda: generators)
+    generators.append(torch.Generator())
     captured._stream = object()  # as on a GPU
     for index in range(WARM_UP_STEPS + 2):
         captured(index)
@@ -85,3 +88,13 @@ def test_a_step_is_captured_once_after_a_warm_up_and_left_out_on_demand(monkeypa
     captured(10)
     assert ran == [*range(WARM_UP_STEPS), WARM_UP_STEPS, 9]  # the capture runs the function once
     assert graph.told == ["generator", "capture", "replay", "replay", "replay"]
+
+
+def test_a_learning_rate_from_a_checkpoint_is_on_the_device_again():
+    net = torch.nn.Linear(2, 2)
+    optimizer = build_optimizer(net, lr=torch.tensor(1e-3), weight_decay=0.1, fused=True)
+    place_lr(optimizer, torch.device("meta"))
+    assert [group["lr"].device.type for group in optimizer.param_groups] == ["meta", "meta"]
+    plain = build_optimizer(net, lr=1e-3, weight_decay=0.1, fused=True)
+    place_lr(plain, torch.device("meta"))
+    assert [group["lr"] for group in plain.param_groups] == [1e-3, 1e-3]
