@@ -122,6 +122,8 @@ def device(request: pytest.FixtureRequest) -> torch.device:
     if request.config.getoption("--device") == "cpu":
         return torch.device("cpu")
     if not torch.cuda.is_available():
+        if request.config.getoption("--device") == "cuda":
+            pytest.fail("torch finds no CUDA device that works")
         pytest.skip("torch finds no CUDA device; --device cpu runs the tests that have a small form")
     return torch.device("cuda", 0)
 

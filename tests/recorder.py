@@ -24,12 +24,27 @@ class Recorder:
         if report.outcome != "passed":
             test |= {"outcome": report.outcome, "detail": reason(report)}
         if report.when == "teardown":
-            write_json(self.file, {"tests": list(self.tests.values())})
+            self.write()
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        if report.failed:
+            self.tests[report.nodeid] = {
+                "name": report.nodeid,
+                "outcome": "failed",
+                "seconds": 0.0,
+                "detail": reason(report),
+            }
+
+    def pytest_sessionfinish(self) -> None:
+        self.write()
+
+    def write(self) -> None:
+        write_json(self.file, {"tests": list(self.tests.values())})
 
 
-def reason(report: pytest.TestReport) -> str:
+def reason(report: pytest.TestReport | pytest.CollectReport) -> str:
     """Return why a test was skipped or failed, in one line."""
     if isinstance(report.longrepr, tuple):
         return report.longrepr[2].removeprefix("Skipped: ")
     crash = getattr(report.longrepr, "reprcrash", None)
-    return (str(report.longrepr) if crash is None else crash.message).strip().splitlines()[0]
+    return (str(report.longrepr) if crash is None else crash.message).strip().partition("\n")[0]

@@ -48,7 +48,7 @@ def bench_attention(
     rounds: int,
     num_threads: int,
     device: torch.device,
-    on_round: Callable[[int, list[AttentionRow]], None],
+    on_rows: Callable[[int, list[AttentionRow]], None],
     dtype: torch.dtype = torch.float32,
     training: bool = False,
     images: int = 1,
@@ -63,7 +63,7 @@ def bench_attention(
         rounds: number of time measurements; counts and peaks are measured once.
         num_threads: number of CPU threads.
         device: device to measure on.
-        on_round: callback, called after each round with its number, from 1, and all rows so far.
+        on_rows: callback, called after each measurement with the number of its round, from 1, and all rows so far.
         dtype: type of inputs and parameters.
         training: whether to measure forward and backward pass too.
         images: number of images at the largest number of tokens; at others as many tokens in all.
@@ -84,7 +84,7 @@ def bench_attention(
                 if number == 1:
                     measured |= _sizes(module, qkv, training=training)
                 rows += [AttentionRow(norm, count, batch, what, number, value) for what, value in measured.items()]
-            on_round(number, rows)
+                on_rows(number, rows)
     return rows
 
 

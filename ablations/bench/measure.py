@@ -21,9 +21,9 @@ MIN_DURATION_S = 0.05
 
 def draw_qkv(norm: AttentionNorm, *, images: int, tokens: int, device: torch.device) -> tuple[torch.Tensor, ...]:
     """Return q, k and v, each (images, h, tokens, d), of normal noise with a fixed seed."""
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator(device).manual_seed(0)
     shapes = [(images, norm.num_heads, tokens, width) for width in (norm.key_dim, norm.key_dim, norm.value_dim)]
-    return tuple(torch.randn(shape, generator=generator).to(device) for shape in shapes)
+    return tuple(torch.randn(shape, generator=generator, device=device) for shape in shapes)
 
 
 def count_multiply_adds(module: nn.Module, *inputs: Any) -> float:
@@ -35,7 +35,7 @@ def count_multiply_adds(module: nn.Module, *inputs: Any) -> float:
 
 def time_call(call: Callable[[], object], device: torch.device) -> float:
     """Return the seconds of a call: the median of three measurements of `MIN_DURATION_S` or more."""
-    call()
+    time_calls(call, 1, device)
     count, elapsed = 1, time_calls(call, 1, device)
     while elapsed < MIN_DURATION_S:
         count *= 2

@@ -29,6 +29,9 @@ NUM_CLASSES = 1000
 FPN_DIM = 256
 """Width of a backbone's feature pyramid (XCiT's detectors, arXiv 2106.09681)."""
 
+QUEUED = 5
+"""Batches of a measurement on a GPU, which would else wait for the first kernel of each."""
+
 BASE_PX = 224
 """Image size of `ModelBench.base_batch`."""
 
@@ -195,6 +198,7 @@ class _Contender:
         """Return the number of parameters, multiply-adds of an image, and peak memory without the weights."""
         num_parameters = sum(parameter.numel() for parameter in self.net.parameters())
         self.net.eval()
+        self._infer()  # compiles, and allocates what libraries keep
         rows = [
             self._row("parameters", 0, num_parameters),
             self._row("multiply_adds", 0, count_multiply_adds(self.net, self.images[:1])),
@@ -210,11 +214,16 @@ class _Contender:
     def times(self, number: int) -> list[ModelRow]:
         """Return the seconds of a batch in inference and training."""
         self.net.eval()
-        rows = [self._row("inference_s", number, time_calls(self._infer, 1, self.bench.device))]
+        rows = [self._row("inference_s", number, self._time(self._infer))]
         if self.bench.training:
             self.net.train()
-            rows.append(self._row("training_s", number, time_calls(self._train, 1, self.bench.device)))
+            rows.append(self._row("training_s", number, self._time(self._train)))
         return rows
+
+    def _time(self, step: Callable[[], None]) -> float:
+        """Return the seconds of a batch: of one on a CPU, on a GPU of several that are queued one after another."""
+        count = QUEUED if self.bench.device.type == "cuda" else 1
+        return time_calls(step, count, self.bench.device) / count
 
     def _infer(self) -> None:
         with torch.no_grad(), self._autocast():

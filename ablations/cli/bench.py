@@ -182,8 +182,9 @@ def attention(options: AttentionOptions) -> int:
     csv, figure = checked_file("--csv", options.csv), checked_file("--figure", options.figure)
     console = make_console(options.as_json)
 
-    def on_round(number: int, rows: list[AttentionRow]) -> None:
-        print_lines(console, [f"round {number}/{options.rounds}"])
+    def on_rows(number: int, rows: list[AttentionRow]) -> None:
+        last = rows[-1]
+        print_lines(console, [f"round {number}/{options.rounds}  {last.norm}, {last.tokens} tokens"])
         write_rows(csv, rows)
 
     rows = bench_attention(
@@ -194,7 +195,7 @@ def attention(options: AttentionOptions) -> int:
         rounds=options.rounds,
         num_threads=options.threads,
         device=find_device(options.device or "auto"),
-        on_round=on_round,
+        on_rows=on_rows,
         dtype=torch.float32 if options.precision == "32-true" else torch.bfloat16,
         training=options.training,
         images=options.images,

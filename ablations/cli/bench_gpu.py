@@ -80,10 +80,16 @@ def grid(options: GridOptions) -> int:
 
 def _limits(value: Any) -> tuple[tuple[str, float], ...]:
     pairs = [str(each).partition("=") for each in value]
-    try:
-        return tuple((name, float(seconds)) for name, _, seconds in pairs)
-    except ValueError:
-        raise UsageError(f"--limit {value[0]}: give PART=SECONDS") from None
+    limits = []
+    for name, sign, seconds in pairs:
+        try:
+            limit_s = float(seconds)
+        except ValueError:
+            limit_s = 0.0
+        if not limit_s > 0:
+            raise UsageError(f"--limit {name}{sign}{seconds}: give PART=SECONDS")
+        limits.append((name, limit_s))
+    return tuple(limits)
 
 
 class GpuOptions(Options):
@@ -93,7 +99,7 @@ class GpuOptions(Options):
     work: Annotated[Folder | None, Option("Folder of data, logs and the study.", "OUT-work")] = None
     minutes: Annotated[float, Field(gt=0), Option("Minutes that it takes at most.")] = 8
     device: Annotated[
-        str, reads(parsing.device), Option("One GPU; cpu: a small form of every part.", metavar="DEVICE")
+        str, reads(parsing.device), Option("A CUDA GPU; cpu: a small form of the parts.", metavar="DEVICE")
     ] = "cuda"
     data_file: Annotated[
         Folder | None, Option("Archive of a folder of images, as cifar10.tar.xz with cifar10/train/ and test/.", "none")
@@ -109,9 +115,7 @@ class GpuOptions(Options):
         reads(list),
         Option("A field of the study's cells, as for run.", flag="--set", metavar="FIELD=VALUE", repeatable=True),
     ] = ()
-    jobs_per_gpu: Annotated[
-        int | str, reads(parsing.count), Option("Concurrent cells of the study on the GPU.", "auto", metavar="N")
-    ] = parsing.AUTO
+    jobs_per_gpu: Annotated[int, Field(ge=1), Option("Concurrent cells of the study on the GPU.", metavar="N")] = 8
 
 
 @command(bench, GpuOptions)
@@ -125,15 +129,18 @@ def gpu(options: GpuOptions) -> int:
     from ablations.engine.devices import find_device
 
     read_fields(options.fields)  # so that a wrong one is found now
+    device = find_device(options.device)
+    if device.type not in ("cpu", "cuda"):
+        raise UsageError(f"--device {options.device}: give cuda, cuda:N, or cpu for the small form")
     out = Path(options.out).absolute()
     settings = GpuBench(
         out=out,
         work=out.with_name(f"{out.name}-work") if options.work is None else Path(options.work).absolute(),
-        device=find_device(options.device),
+        device=device,
         seconds=60 * options.minutes,
         data_file=None if options.data_file is None else Path(options.data_file).absolute(),
         fields=options.fields,
-        jobs=parsing.AUTO if options.jobs_per_gpu is None else options.jobs_per_gpu,
+        jobs=options.jobs_per_gpu,
         limits=dict(options.limits),
         only=options.parts,
     )

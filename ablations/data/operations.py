@@ -14,6 +14,8 @@ the draws, and nothing is read back from the device. Images are float32 with who
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -243,7 +245,22 @@ def _equalize(pixels: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
     Quotients of whole numbers below 2^24 are rounded down correctly in float32.
     """
     counts = torch.zeros((*pixels.shape[:2], 256), dtype=torch.int32, device=pixels.device)
-    counts.scatter_add_(2, pixels, torch.ones_like(counts[..., :1]).expand_as(pixels))
+    with _in_any_order():
+        counts.scatter_add_(2, pixels, torch.ones_like(counts[..., :1]).expand_as(pixels))
     step = (pixels.shape[2] - counts.gather(2, high.long())).div_(255, rounding_mode="floor")
     below = counts.cumsum(2, dtype=torch.int32).sub_(counts)
     return (below.add_(step // 2) / step.clamp(min=1)).floor_().clamp_(max=255), step
+
+
+@contextmanager
+def _in_any_order() -> Iterator[None]:
+    """Let CUDA add whole numbers in any order, with the same sum: its deterministic way copies from the host."""
+    is_asked = torch.are_deterministic_algorithms_enabled()
+    warns = torch.is_deterministic_algorithms_warn_only_enabled()
+    if is_asked:
+        torch.use_deterministic_algorithms(False)
+    try:
+        yield
+    finally:
+        if is_asked:
+            torch.use_deterministic_algorithms(True, warn_only=warns)

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 import numpy as np
 import torch
@@ -18,6 +19,9 @@ from ablations.data.info import DataInfo
 from ablations.data.location import data_folder
 from ablations.data.streams import SPLIT_SEED
 from ufo.init import keyed_generator
+
+_ON_DEVICE: WeakValueDictionary[tuple[str, ...], Tensor] = WeakValueDictionary()
+"""Images of splits on a GPU, for the cells of a stack, which share them while one of them uses them."""
 
 VAL_ROWS = "val_rows.npy"
 """File of the rows of train that are validation, if the data set has no validation split."""
@@ -116,6 +120,9 @@ def _load_split(folder: Path, split: Rows, device: torch.device) -> Split:
         images = torch.from_numpy(np.load(folder / f"{split.part}_images.npy", mmap_mode="r"))
     if device.type == "cpu":
         return Split(images=images, labels=split.labels, rows=split.rows, original_rows=split.rows)
-    moved = images[split.rows].to(device)
+    key = (str(folder), split.part, str(device), hashlib.sha256(split.rows.numpy().tobytes()).hexdigest())
+    moved = _ON_DEVICE.get(key)
+    if moved is None:
+        moved = _ON_DEVICE[key] = images[split.rows].to(device)
     rows = torch.arange(len(split.rows), device=device)
     return Split(images=moved, labels=split.labels.to(device), rows=rows, original_rows=split.rows)

@@ -98,16 +98,17 @@ class Capacity:
         cells = self._slots_per_device * len(self._devices)
         return max(1, min(MAX_AUTO_WORKERS, num_cores() // cells))
 
-    def update(self, fields: Mapping[str, Any]) -> None:
-        """Set the slots of a GPU from the peak memory of the first finished cell.
+    def update(self, fields: Mapping[str, Any], *, fullness: float = 1.0) -> None:
+        """Set the slots of a GPU from the peak memory of the first finished cell or stack.
 
         Args:
             fields: measured fields of the cell.
+            fullness: number of cells in its stack, as a share of the largest number.
         """
         peak_mib = fields["peak_reserved_mib"]
         if self._is_measuring and peak_mib is not None:
             fewest = min(info.free_mib for info in self.measured.values() if info.free_mib is not None)
-            self._slots_per_device = num_cells_on_gpu(peak_mib, free_mib=fewest, limit=self._max_per_device)
+            self._slots_per_device = num_cells_on_gpu(peak_mib / fullness, free_mib=fewest, limit=self._max_per_device)
             self._is_measuring = False
 
     def limit_mib(self, device: torch.device, *, alone: bool, num_cells: int = 1) -> float | None:

@@ -221,7 +221,8 @@ class Runner:
             else:
                 run.worker.close()
             if not has_failed:
-                self._capacity.update(results[0].fields)
+                fullness = len(run.members) / run.members[0].cell.run.stack
+                self._capacity.update(results[0].fields, fullness=fullness)
             elif self._mps is not None:
                 self._kill_idle()  # after a fault MPS serves no new process until all that share the GPU have ended
         self._forget(run)

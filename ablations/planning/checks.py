@@ -43,7 +43,7 @@ def check_engine(device: torch.device, engine: EngineOptions) -> None:
 
 NEED_CUDA: tuple[tuple[str, Any, str], ...] = (
     ("precision", "tf32", "give 32-true"),
-    ("deterministic", True, "leave it out, since a CPU is deterministic anyway"),
+    ("deterministic", True, "leave it out: a CPU is deterministic anyway"),
     ("cudnn_benchmark", True, "leave it out"),
     ("cuda_graph", True, "leave it out"),
 )
@@ -77,9 +77,14 @@ CONFLICTS: tuple[tuple[str, Callable[[CellConfig, EngineOptions], bool], str], .
     (
         "deterministic",
         lambda cell, _: cell.task == "detect" and not is_foreign(cell.net.model) and cell.net.pos_embed == "learned",
-        "has no gradient for learned positions at the sides of a detector's images; give pos_embed=sincos",
+        "has no gradient for the resized learned positions of a detector; give pos_embed=sincos",
     ),
     ("deterministic", lambda cell, _: cell.run.cudnn_benchmark, "excludes cudnn_benchmark=on; leave one of them out"),
+    (
+        "cuda_graph",
+        lambda cell, _: cell.run.deterministic and cell.run.stack > 1,
+        "captures no deterministic stack, whose loss copies from the host; leave one of the three out",
+    ),
     ("stack", lambda cell, _: cell.run.compile, "does not apply to compiled steps; leave it or compile out"),
 )
 """Fields that cannot be on in some cells: the field, whether a cell is one of those, and why with the fix."""

@@ -57,8 +57,9 @@ def _machine_notes(results: Results) -> list[str]:
         del parts["cuda_settings"]  # they differ on request
     cells, pairing = results.cells, results.pairing
     notes = [
-        f"cells were run with different {what}: {'; '.join(sorted(cells[field].unique()))}"
+        f"cells were run {how} different {what}: {'; '.join(sorted(cells[field].unique()))}"
         for field, what in parts.items()
+        for how in ("on" if field == "device" else "with",)
         if cells[field].nunique() > 1
     ]
     if all(study.axes.get("stack", [1]) == [1] for study in results.studies):

@@ -89,15 +89,15 @@ class Classifier(CellModule):
         return self.loss_of(self.train_net(images) if keep is None else self.train_net(images, keep), targets)
 
     def net_inputs(
-        self, batch: Batch, index: int | Tensor, *, others: Sequence[CellModule] = ()
+        self, batch: Batch, index: int | Tensor, *, others: Sequence[CellModule] | None = None
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Return mixed images, labels or class probabilities, and the samples that each branch keeps, (branches, B).
 
-        With S - 1 other modules the batch is those of all S in a row, and so are the first two results; the third is
-        (S, branches, B).
+        In a stack with S - 1 other modules the batch is those of all S in a row, and so are the first two results; the
+        third is (S, branches, B).
         """
         images, targets = batch
-        modules = [self, *(other for other in others if isinstance(other, Classifier))]
+        modules = [self, *(other for other in others or () if isinstance(other, Classifier))]
         if self._mixing_draws is not None:
             drawn = [module._mixing_draws for module in modules]
             images, targets = self._mixing_draws.apply(
@@ -111,7 +111,7 @@ class Classifier(CellModule):
         if self._keep is None:
             return images, targets, None
         keeps = [pick({"keep": module._keep}, index)["keep"] for module in modules if module._keep is not None]
-        keep = torch.stack(keeps) if others else keeps[0]
+        keep = keeps[0] if others is None else torch.stack(keeps)
         return images, targets, keep[..., : len(images) // len(modules)]
 
     def loss_of(self, outputs: Tensor, targets: Tensor) -> Tensor:

@@ -50,9 +50,11 @@ class CapturedStep:
             return
         current = torch.cuda.current_stream(self._stream.device)
         self._stream.wait_stream(current)
-        with torch.cuda.stream(self._stream):
-            yield
-        current.wait_stream(self._stream)
+        try:
+            with torch.cuda.stream(self._stream):
+                yield
+        finally:
+            current.wait_stream(self._stream)
 
     def __call__(self, index: int, *, replay: bool = True) -> Tensor:
         """Run the step of a batch, and return its loss, which the next step overwrites.

@@ -7,7 +7,7 @@ import logging
 import os
 import pickle
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -44,6 +44,7 @@ class Checkpoints(Checkpoint):
 
     Attributes:
         num_sharing: number of cells that share the time; if several, others decide when to save.
+        diverged: kind and detail of the cell's divergence, for a checkpoint of a stack that goes on without it.
         resumed_after: number of finished epochs at each resumption of the cell.
         seconds_before: seconds that earlier attempts took up to the last resumption.
     """
@@ -52,6 +53,7 @@ class Checkpoints(Checkpoint):
         self.folder = folder
         self.made_by = made_by
         self.num_sharing = 1
+        self.diverged: tuple[str, str] | None = None
         self.resumed_after: list[int] = []
         self.seconds_before = 0.0
         self._started = self._saved = time.monotonic()
@@ -91,6 +93,7 @@ class Checkpoints(Checkpoint):
             "seconds": self.seconds_before + (time.monotonic() - self._started) / self.num_sharing,
             "resumed_after": self.resumed_after,
             "epochs": trainer.current_epoch + trainer.is_last_batch,
+            "diverged": self.diverged,
         }
 
     def load(self) -> dict[str, Any] | None:
@@ -159,16 +162,25 @@ def trained_with(*, numerics: str, device: torch.device, trainer: str) -> dict[s
 def load_alike(checkpoints: Sequence[Checkpoints]) -> list[dict[str, Any] | None]:
     """Load the checkpoints of cells that are trained together; none if they are not all of one step.
 
+    That of a cell that has diverged may be of any step.
+
     Raises:
         OSError: read error of the system.
     """
     loaded = [each.load() for each in checkpoints]
-    if len({None if state is None else state["global_step"] for state in loaded}) > 1:
-        LOG.warning("the checkpoints of the stack are not of one step, so its cells start from scratch")
+    steps = {None if state is None else state["global_step"] for state in loaded if divergence_in(state) is None}
+    if len(steps) > 1 or None in steps:
+        if any(state is not None for state in loaded):
+            LOG.warning("the checkpoints of the stack are not of one step, so its cells start from scratch")
         for each in checkpoints:
             each.forget()
         return [None] * len(loaded)
     return loaded
+
+
+def divergence_in(state: Mapping[str, Any] | None) -> tuple[str, str] | None:
+    """Return kind and detail of the divergence in a checkpoint; None: it has none, or there is no checkpoint."""
+    return None if state is None else state[OWN].get("diverged")
 
 
 class DamagedError(Exception):

@@ -186,6 +186,7 @@ class LeanTrainer(Fabric):
             callback.on_load_checkpoint(self, self.module, checkpoint)  # type: ignore[arg-type]
             if state := checkpoint["callbacks"].get(callback.state_key):
                 callback.load_state_dict(state)
+        self.to_device(self.module)  # the states of metrics were replaced by those of the checkpoint, on the CPU
 
     def _restore_training(self, checkpoint: dict[str, Any]) -> int:
         """Restore optimiser, schedule and position; return the index of the next batch in its epoch."""

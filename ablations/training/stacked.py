@@ -22,7 +22,7 @@ from ablations.data.modules import CellDataModule
 from ablations.training.average import MovingAverage
 from ablations.training.callbacks import Diverged, History
 from ablations.training.captured import CapturedStep
-from ablations.training.checkpoint import Checkpoints
+from ablations.training.checkpoint import Checkpoints, divergence_in
 from ablations.training.loop import LeanTrainer
 from ablations.training.module import CellModule
 from ablations.training.stacked_nets import StackedNets
@@ -63,6 +63,9 @@ class Stack:
 
         def begin(place: int, trainer: LeanTrainer) -> None:
             starts[place] = trainer.begin(modules[place], data[place], resumed[place])
+            if divergence := divergence_in(resumed[place]):
+                self.checkpoints[place].diverged = divergence
+                raise Diverged(*divergence)
 
         self._each(begin)
         if not self._live:
@@ -191,4 +194,8 @@ class Stack:
             self._share.fill_(average.share(self._leader.global_step + 1))
 
     def _save(self) -> None:
+        for place, divergence in self.diverged.items():
+            if self.checkpoints[place].diverged is None:  # so that the others can resume without it
+                self.checkpoints[place].diverged = (divergence.kind, str(divergence))
+                self.checkpoints[place].save(self.trainers[place])  # type: ignore[arg-type]
         self._each(lambda place, trainer: self.checkpoints[place].save(trainer))  # type: ignore[arg-type]

@@ -22,14 +22,14 @@ class TensorStep(Protocol):
         """
 
     def net_inputs(
-        self, batch: Any, index: int | Tensor, *, others: Sequence[Any] = ()
+        self, batch: Any, index: int | Tensor, *, others: Sequence[Any] | None = None
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Return images, targets, and which samples keep which branch, if any is dropped.
 
         Args:
             batch: batch of the epoch, or those of several modules in a row.
             index: its index, an integer or a tensor (1,) on the device.
-            others: the modules after this one.
+            others: the other modules of a stack; None: there is no stack.
         """
 
     def loss_of(self, outputs: Tensor, targets: Tensor) -> Tensor:

@@ -60,9 +60,9 @@ def rows() -> list[AttentionRow]:
         rounds=2,
         num_threads=1,
         device=CPU,
-        on_round=lambda number, rows: numbers.append((number, len(rows))),
+        on_rows=lambda number, rows: numbers.append((number, len(rows))),
     )
-    assert numbers == [(1, 2 * 3 * 3), (2, 2 * 3 * 4)]
+    assert numbers == [(1, 3 * call) for call in range(1, 7)] + [(2, 2 * 3 * 3 + call) for call in range(1, 7)]
     return made
 
 

@@ -22,6 +22,7 @@ from studies import make_study
 from test_pages import parsed
 
 from ablations.bench.gpu import archive
+from ablations.bench.gpu.choice import choose_fields
 from ablations.bench.gpu.data import data_folder, unpack
 from ablations.bench.gpu.page import attention_lines, grid_lines, lines_of_tests, model_lines, study_lines
 from ablations.bench.gpu.parts import GpuBench, Part
@@ -104,9 +105,41 @@ def test_another_call_keeps_what_has_passed_and_runs_the_rest(tmp_path):
     mended = part(work, "b", writes(work / "b.csv", "x\n2\n"), result="a.csv")  # two parts share a file
     lines: list[str] = []
     assert run_bench(scripts(tmp_path, first.made[0], mended), on_line=lines.append)
-    assert "a: kept" in lines
+    assert "a: kept" in lines[0]
     assert count.read_text() == "once "
     assert pd.read_csv(first.out / "a.csv").to_dict("list") == {"x": [1, 2], "part": ["a", "b"]}
+
+
+@pytest.mark.process
+def test_rows_of_an_earlier_call_are_kept_if_it_measured_more(tmp_path):
+    work = tmp_path / "work"
+    for text, kept in (("x\n1\n2\n", [1, 2]), ("x\n3\n", [1, 2]), ("x\n4\n5\n6\n", [4, 5, 6])):
+        bench = scripts(tmp_path, part(work, "a", writes(work / "a.csv", text) + "; raise SystemExit(1)"))
+        assert not run_bench(bench, on_line=lambda line: None)
+        assert pd.read_csv(bench.out / "a.csv")["x"].tolist() == kept
+
+
+@pytest.mark.process
+def test_what_has_failed_runs_again_after_all_others(tmp_path):
+    work, lines = tmp_path / "work", list[str]()
+    for fails in ("raise SystemExit(1)", ""):
+        bench = scripts(
+            tmp_path,
+            part(work, "a", fails, result=""),
+            part(work, "b", "raise SystemExit(1)", least_s=999 * bool(fails)),
+        )
+        run_bench(bench, on_line=lines.append)
+    assert [line for line in lines if "at most" in line] == ["a: at most 20 s", "b: at most 20 s", "a: at most 20 s"]
+
+
+def test_the_studys_cells_are_computed_as_it_has_them_or_as_the_grid_found_fastest(tmp_path):
+    study, grid = tmp_path / "study", tmp_path / "grid.csv"
+    assert choose_fields(study, grid) == ()
+    rows = [GridRow("eager", 8, "cells_per_hour", 60.0), GridRow("stacked_graph", 8, "cells_per_hour", 90.0)]
+    rows += [GridRow("graph", 1, "wall_s", 999.0), GridRow("compiled", 8, "cells_per_hour", 99.0)]
+    pd.DataFrame(rows).to_csv(grid, index=False)
+    assert choose_fields(study, grid) == ("stack=8", "cuda_graph=on")
+    assert choose_fields(make_study(tmp_path / "a", seeds=1), grid) == ("stack=1", "cuda_graph=off")
 
 
 @pytest.mark.process
@@ -172,7 +205,7 @@ def test_an_archive_of_images_is_the_data_set_that_its_folder_is(images, tmp_pat
 def test_the_parts_name_what_they_lack_and_end_within_the_time(tmp_path):
     bench = GpuBench(out=tmp_path, work=tmp_path / "w", device=torch.device("cuda", 0), seconds=480)
     parts = {part.name: part for part in bench.parts()}
-    assert list(parts) == ["tests", "model", "attention", "data", "grid", "compiled", "study"]
+    assert list(parts) == ["tests", "data", "grid", "model", "attention", "compiled", "study"]
     assert {name for name, part in parts.items() if part.missing == "no --data-file"} == {"data", "grid", "study"}
     assert len({part.result for part in parts.values()} - {""} | {"gpu.md", "parts.json", "study.tar.xz"}) <= MOST_FILES
     assert all(part.least_s <= part.limit_s for part in parts.values())

@@ -506,7 +506,7 @@ BAD = {
     "TF32": (("--precision", "tf32", "--device", "cpu"), "precision=tf32 needs a CUDA GPU; on cpu give 32-true"),
     "deterministic operations of CUDA": (
         ("--set", "deterministic=on", "--device", "cpu"),
-        "deterministic=on needs a CUDA GPU; on cpu leave it out, since a CPU is deterministic anyway",
+        "deterministic=on needs a CUDA GPU; on cpu leave it out: a CPU is deterministic anyway",
     ),
     "timing of cuDNN": (("--set", "cudnn_benchmark=on", "--device", "cpu"), "cudnn_benchmark=on needs a CUDA GPU"),
     "captured steps": (("--set", "cuda_graph=on", "--device", "cpu"), "cuda_graph=on needs a CUDA GPU; on cpu leave"),

@@ -11,8 +11,19 @@ from launches import Launches
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from ablations.data import Batch, EvalBatches, Rank, Scale, Split, TrainBatches, eval_batch
-from ablations.data.draws import pick, refill
+from ablations.data import (
+    Batch,
+    EvalBatches,
+    Rank,
+    Scale,
+    Split,
+    TrainBatches,
+    eval_batch,
+    find_source,
+    load_splits,
+    prepare,
+)
+from ablations.data.draws import joined, pick, refill
 from ablations.data.mixing import Mixing, MixingDraws
 from ablations.data.transforms import Augmentation
 from ufo.init import keyed_generator
@@ -63,11 +74,6 @@ def make_mixing(mixing: Mixing, *, seed: int = 0, epoch: int = 0, own: Tensor | 
     draws = MixingDraws(mixing, batch_size=8, size=(9, 9), seed=seed)
     draws.draw(epoch, num_batches=3, device=CPU, own=own)
     return draws
-
-
-def joined(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Concatenate the draws of several batches."""
-    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
 def assert_equal(ours: Batch, theirs: Batch) -> None:
@@ -192,3 +198,22 @@ def test_evaluation_batches_fill_a_gpu():
     with FakeTensorMode():
         batches = EvalBatches(make_split(CUDA), scale=Scale([0.4] * 3, [0.2] * 3, device=CUDA))
         assert (len(batches), [len(labels) for _, labels in batches]) == (1, [28])
+
+
+def test_cells_in_a_process_share_the_images_on_a_gpu(cache):
+    info = prepare(find_source("digits", data_root=cache, download=False, image_size=None))
+    one, other = (load_splits(info, train_limit=64, device=torch.device("meta")) for _ in range(2))
+    assert one["train"].images is other["train"].images
+    assert one["train"].images is not one["val"].images
+    more = load_splits(info, train_limit=65, device=torch.device("meta"))
+    assert more["train"].images.shape[0] == 65
+
+
+def test_deterministic_algorithms_stay_asked_for(monkeypatch):
+    batches, modes = make_batches(ALL), []
+    batches.set_epoch(0)
+    plain = batches.batch(0)
+    monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: True)
+    monkeypatch.setattr(torch, "use_deterministic_algorithms", lambda mode, **_: modes.append(mode))
+    assert_equal(batches.batch(0), plain)
+    assert modes == [False, True] * ALL.policy_ops

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,7 @@ def test_half_precision_trains(device, digits, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not (shutil.which("cc") or shutil.which("gcc")), reason="the compiler needs a C compiler")
 def test_compiled_steps_agree_with_eager_ones(device, digits, tmp_path):
     for name, fields in (("eager", {}), ("compiled", {"compile": True})):
         run(make_cell(digits, depth=1, **fields), digits, tmp_path / name, device)

@@ -18,7 +18,7 @@ from ablations.config.options import CellOptions
 from ablations.data import find_source, prepare
 from ablations.engine.worker import Task, Worker
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.xdist_group("runs")]  # they measure memory and time
 
 STEPS_RTOL = 1e-4
 """Of the losses of the first three steps in float32, as in test_cells.py."""
@@ -68,7 +68,7 @@ def test_as_many_cells_run_at_once_as_the_first_ones_memory_allows(cuda, cli, tm
         "--out",
         tmp_path,
     )
-    assert code == 0, out + err
+    assert code in (0, 1), out + err  # 1: nothing is learned
     first, *others = outcomes(tmp_path)
     assert first["peak_reserved_mib"] > 0
     assert first["device"] == f"cuda {torch.cuda.get_device_name(cuda)}"

@@ -44,13 +44,18 @@ REFUSED = {
         LEAN,
         "cuda_graph=on captures no random draws of a net of timm; give drop_path=0",
     ),
+    "graph, deterministic stack": (
+        {"cuda_graph": True, "stack": 8, "deterministic": True},
+        LEAN,
+        "cuda_graph=on captures no deterministic stack",
+    ),
     "stack, W&B": ({"stack": 8}, EngineOptions(loggers=("wandb",)), "stack=8 has several runs in a process"),
     "stack, float16": ({"stack": 8, "precision": "16-mixed"}, LEAN, "stack=8 does not apply to float16"),
     "stack, compiled": ({"stack": 8, "compile": True}, LEAN, "stack=8 does not apply to compiled steps"),
     "deterministic positions": (
         {"deterministic": True, "task": "detect"},
         LEAN,
-        "deterministic=on has no gradient for learned positions at the sides of a detector's images; give pos_embed",
+        "deterministic=on has no gradient for the resized learned positions of a detector; give pos_embed",
     ),
     "deterministic, timed": (
         {"deterministic": True, "cudnn_benchmark": True},

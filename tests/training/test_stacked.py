@@ -17,7 +17,7 @@ from ablations.engine.threads import cpu_threads
 from ablations.store import CHECKPOINT
 from ablations.tasks.make import make_module
 from ablations.training.callbacks import History, Probes
-from ablations.training.checkpoint import Checkpoints
+from ablations.training.checkpoint import Checkpoints, load_alike
 from ablations.training.loop import LeanTrainer
 from ablations.training.module import CellModule
 from ablations.training.stacked import Stack
@@ -81,6 +81,7 @@ CASES = {
     "plain": {"epochs": 2, "train_limit": 320, "warmup_epochs": 0},
     "everything": ALL_ON | {"epochs": 2, "lr": 1e-3},
     "captured": ALL_ON | {"epochs": 2, "lr": 1e-3, "cuda_graph": True},
+    "alone": ALL_ON | {"epochs": 1, "lr": 1e-3},
     "softmax": {"norm": "softmax", "epochs": 1, "train_limit": 320, "warmup_epochs": 0},
     "matched": {"norm": "l2", "scale": "matched", "epochs": 1, "train_limit": 320, "warmup_epochs": 0},
 }
@@ -88,7 +89,8 @@ CASES = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_each_stacked_cell_has_the_numbers_of_a_single_run(case, digits, tmp_path):
-    configs = [classifier(digits, **CASES[case], seed=seed) for seed in (0, 1, 4)]
+    seeds = (0,) if case == "alone" else (0, 1, 4)  # one that is left of a stack
+    configs = [classifier(digits, **CASES[case], seed=seed) for seed in seeds]
     cells, stack = stacked(configs, digits, tmp_path / "stack")
     assert not stack.diverged
     for config, cell in zip(configs, cells, strict=True):
@@ -142,3 +144,43 @@ def test_a_resumed_stack_has_the_numbers_of_an_uninterrupted_one(digits, tmp_pat
     for one, other in zip(resumed, whole, strict=True):
         assert one.rows() == other.rows()
         assert same_weights(one.module, other.module, atol=0)
+
+
+def test_a_stack_resumes_without_the_cell_that_has_diverged(digits, tmp_path):
+    fields = SHORT | {"epochs": 4}
+
+    def cells_of(folder: Path) -> list[Cell]:
+        cells = [Cell(classifier(digits, **fields, seed=seed), digits, folder / str(seed), every=1) for seed in (0, 1)]
+        with torch.no_grad():
+            next(cells[0].module.net.parameters()).fill_(float("nan"))
+        return cells
+
+    def fit(cells: list[Cell], resumed: list[Any]) -> Stack:
+        stack = Stack([cell.trainer for cell in cells], [cell.checkpoints for cell in cells])
+        stack.fit([cell.module for cell in cells], [cell.data for cell in cells], resumed=resumed)
+        return stack
+
+    class Stop(Exception):
+        pass
+
+    def stop(trainer: LeanTrainer, _module: object) -> None:
+        if trainer.current_epoch == 2:
+            raise Stop
+
+    whole = cells_of(tmp_path / "whole")
+    expected = fit(whole, [None, None]).diverged[0]
+    cut = cells_of(tmp_path / "cut")
+    cut[1].history.on_train_epoch_start = stop
+    with pytest.raises(Stop):
+        fit(cut, [None, None])
+    again = cells_of(tmp_path / "cut")
+    resumed = load_alike([cell.checkpoints for cell in again])
+    assert [state["global_step"] for state in resumed] == [3, 6]
+    found = fit(again, resumed).diverged
+    assert {place: (each.kind, str(each)) for place, each in found.items()} == {0: (expected.kind, str(expected))}
+    assert str(again[0].rows()) == str(whole[0].rows())  # as text, since NaN != NaN
+    assert near(again[1].rows(), whole[1].rows(), rtol=1e-5)  # a stack of another size rounds otherwise
+    assert same_weights(again[1].module, whole[1].module, atol=1e-5)
+    other = cells_of(tmp_path / "cut")
+    other[1].checkpoints.path.unlink()
+    assert load_alike([cell.checkpoints for cell in other]) == [None, None]

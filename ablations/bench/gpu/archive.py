@@ -23,7 +23,7 @@ def pack(study: Path, file: Path) -> str:
     if not (study / "study.yaml").is_file():
         return ""
     packed = study.with_name(file.name)
-    with tarfile.open(packed, "w:xz") as archive:
+    with tarfile.open(packed, "w:xz", preset=1) as archive:
         archive.add(study, arcname=study.name, filter=_kept)
     if (size := packed.stat().st_size) > MAX_BYTES:
         return f"{file.name} is not renewed: it would have {size / 2**20:.0f} MiB"
@@ -36,8 +36,13 @@ def unpack(file: Path, study: Path) -> None:
     """Unpack the archive of a study, if there is one and the study has not begun here."""
     if (study / "study.yaml").exists() or not file.is_file():
         return
+    scratch = study.with_name(f".{study.name}")
+    shutil.rmtree(scratch, ignore_errors=True)
     with tarfile.open(file) as archive:
-        archive.extractall(study.parent, filter="data")
+        archive.extractall(scratch, filter="data")
+    shutil.rmtree(study, ignore_errors=True)
+    (scratch / study.name).rename(study)
+    scratch.rmdir()
 
 
 def _kept(member: tarfile.TarInfo) -> tarfile.TarInfo | None:

@@ -13,6 +13,9 @@ from ablations.store.files import write_text
 
 PAGE = "gpu.md"
 
+UNITS = ("images/s", "peak MiB")
+"""Units of the table of nets."""
+
 
 def write_page(out: Path) -> None:
     """Write the page of the files that are in the output folder so far."""
@@ -27,8 +30,13 @@ def write_page(out: Path) -> None:
         "study.csv": ("Study", study_lines),
     }
     for file, (title, describe) in sections.items():
-        if (out / file).is_file():
-            lines += ["", f"## {title}", "", *describe(pd.read_csv(out / file))]
+        if not (out / file).is_file():
+            continue
+        try:
+            described = describe(pd.read_csv(out / file))
+        except (ValueError, KeyError, IndexError) as error:  # the other results must not depend on one damaged file
+            described = [f"{file} cannot be read: {error}"]
+        lines += ["", f"## {title}", "", *described]
     write_text(out / PAGE, "\n".join(lines) + "\n")
 
 
@@ -50,7 +58,7 @@ def number(value: float, digits: int = 3) -> str:
     """
     if pd.isna(value):
         return ""
-    return f"{value:,.0f}" if abs(value) >= 10**digits else f"{value:.{digits}g}"
+    return f"{value:,.0f}" if abs(value) >= 10**digits - 0.5 else f"{value:.{digits}g}"
 
 
 def machine_lines(content: dict[str, Any]) -> list[str]:
@@ -60,7 +68,7 @@ def machine_lines(content: dict[str, Any]) -> list[str]:
     revision = (machine.get("git") or {}).get("revision", "unknown")
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     return [
-        f"- Device: {gpus}; {machine['cores']} cores",
+        f"- Device: {gpus}; {machine['usable_cores']} cores",
         f"- CUDA of torch: {machine['cuda']}; {versions}",
         f"- Revision: {revision}",
     ]
@@ -100,8 +108,8 @@ def model_lines(rows: pd.DataFrame) -> list[str]:
         peaks = [of.get(f"{step}_peak_bytes", float("nan")) / 2**20 for step in ("inference", "training")]
         way = "compiled" if part == "compiled" else "eager"
         lines.append((px, images, str(model).removeprefix("timm:"), way, *map(number, (*rates, *peaks))))
-    head = ["px", "batch", "net", "way", "inference, images/s", "training, images/s", "inference, MiB", "training, MiB"]
-    return table(head, lines)
+    head = ["px", "batch", "net", "way", *(f"{step}, {unit}" for unit in UNITS for step in ("inference", "training"))]
+    return [*table(head, lines), "", "Peak memory is without weights and optimiser state."]
 
 
 def attention_lines(rows: pd.DataFrame) -> list[str]:
@@ -115,7 +123,7 @@ def attention_lines(rows: pd.DataFrame) -> list[str]:
             continue
         cost = own.pivot_table(index="norm", columns="tokens", values="cost", aggfunc="median", sort=False)
         cost = cost[sorted(cost.columns)]
-        lines += [f"{title}, ns a token, by number of tokens:" if not lines else f"\n{title}:", ""]
+        lines += [*[""] * bool(lines), f"{title}, ns a token, by number of tokens:", ""]
         cells = [(norm, *(number(1e9 * value) for value in line)) for norm, line in zip(cost.index, cost.values)]  # noqa: B905
         lines += table(["normaliser", *(f"{tokens:,}" for tokens in cost.columns)], cells)
     return lines
@@ -129,11 +137,13 @@ def grid_lines(rows: pd.DataFrame) -> list[str]:
         runs = values.dropna(subset="epoch_s")
         columns = ["cells_per_hour", "cells_per_hour_running", "epoch_s"]
         cells = [(*key, *map(number, line)) for key, line in zip(runs.index, runs[columns].values, strict=True)]
-        lines += table(["way", "cells at once", "cells an hour", "without start and test", "epoch, s"], cells)
+        head = ["way", "cells at once", "cells an hour", "without start and test", "epoch of a cell, or its share, s"]
+        lines += table(head, cells)
     notes = rows[rows["note"].notna() & (rows["note"] != "")]
     said = [f"- {row.way}, {row.cells} at once: {row.quantity}: {row.note}" for row in notes.itertuples()]
     lines += ["", *said] if said else []
-    if "kernel_s" in values:
+    if "wall_s" in values:
+        values["kernel_s"] = values.get("kernel_s", float("nan"))  # the profiler may be forbidden
         steps = values.dropna(subset="wall_s")
         cells = [
             (way, number(1e3 * wall), number(1e3 * kernel), number(wall / kernel))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from ablations.bench.gpu.choice import choose_fields
 from ablations.bench.gpu.data import data_folder
 from ablations.bench.processes import GRACE_S, ROOT, python
 
@@ -17,8 +19,11 @@ NORMS = "xnorm,l2,single_l2,layernorm,softmax"
 
 OURS, OTHERS = "ufo_vit_s", "timm:xcit_small_12_p16_224,timm:deit_small_patch16_224,timm:vit_small_patch16_224"
 
-STUDY_GRACE_S = 15.0
-"""Seconds in which a stopped study writes the report of the cells that it has finished."""
+ENGINE_GRACE_S, STUDY_GRACE_S = 15.0, 25.0
+"""Seconds in which a stopped runner ends its workers and their MPS, and in which a study also writes its report."""
+
+STUDY_JOBS = 8
+"""Concurrent cells of the study: by default the first would run alone, to measure its memory."""
 
 LEAST_SHARE = 0.2
 """Share of its time limit without which a part is not begun."""
@@ -61,8 +66,8 @@ class GpuBench:
         device: device to measure on.
         seconds: most seconds in all.
         data_file: archive of a folder of images; None: there is no such data.
-        fields: further fields of the study's cells, as ``FIELD=VALUE``.
-        jobs: number of concurrent cells of the study, or ``auto``.
+        fields: fields of the study's cells, as ``FIELD=VALUE``; empty: those of `choose_fields`.
+        jobs: number of concurrent cells of the study.
         limits: time limits in seconds that replace those of the parts, by name.
         only: names of the parts to run; empty: all.
     """
@@ -73,7 +78,7 @@ class GpuBench:
     seconds: float
     data_file: Path | None = None
     fields: Sequence[str] = ()
-    jobs: int | str = "auto"
+    jobs: int | str = STUDY_JOBS
     limits: Mapping[str, float] = field(default_factory=dict)
     only: Sequence[str] = ()
 
@@ -94,12 +99,20 @@ class GpuBench:
 
     def parts(self) -> list[Part]:
         """Return the parts in their order."""
-        made = [self._tests(), self._model(), self._attention(), self._data(), self._grid()]
+        made = [self._tests(), self._data(), self._grid(), self._model(), self._attention()]
         made += [] if self.is_small else [self._compiled()]  # compiling takes longer than all small parts
         return [*made, self._study()]
 
     def _part(
-        self, name: str, limit_s: float, command: Sequence[str], *, missing: str = "", result: str = "", made: str = ""
+        self,
+        name: str,
+        limit_s: float,
+        command: Sequence[str],
+        *,
+        missing: str = "",
+        result: str = "",
+        made: str = "",
+        grace_s: float = GRACE_S,
     ) -> Part:
         limit_s = self.limits.get(name, limit_s)
         return Part(
@@ -110,26 +123,40 @@ class GpuBench:
             made=self.work / (made or f"{name}.csv"),
             result=result,
             missing=missing,
+            grace_s=grace_s,
         )
 
-    def _bench(self, name: str, limit_s: float, *options: object, result: str, missing: str = "") -> Part:
+    def _bench(
+        self,
+        name: str,
+        limit_s: float,
+        *options: object,
+        result: str,
+        missing: str = "",
+        grace_s: float = GRACE_S,
+    ) -> Part:
         kind = "model" if name == "compiled" else name
         where = ("--device", self.device, "--csv", self.work / f"{name}.csv")
         command = python("ablations", "bench", kind, *options, *where)
-        return self._part(name, limit_s, command, result=result, missing=missing)
+        return self._part(name, limit_s, command, result=result, missing=missing, grace_s=grace_s)
 
     def _tests(self) -> Part:
         missing = "" if (ROOT / "tests" / "gpu").is_dir() else "it needs a checkout: no tests/gpu beside the package"
         if find_spec("pytest") is None:
             missing = "pytest is not installed"
-        at_once = ("-n", 4, "--dist", "worksteal") if not self.is_small and find_spec("xdist") else ()
+        at_once = ("-n", 4, "--dist", "loadgroup") if not self.is_small and find_spec("xdist") else ()
         small = ("-m", "gpu and not slow and not process", "-k", "test_cells or xnorm")
         chosen = small if self.is_small else ("-m", "gpu")
         where = ("--device", self.device.type, "--results", self.work / "tests.json")
         options = ("tests/gpu", *chosen, "-q", "-p", "no:cacheprovider", *at_once, *where)
-        limit_s = 40 if self.is_small else 120
         return self._part(
-            "tests", limit_s, python("pytest", *options), missing=missing, result="tests.json", made="tests.json"
+            "tests",
+            40 if self.is_small else 150,
+            python("pytest", *options),
+            missing=missing,
+            result="tests.json",
+            made="tests.json",
+            grace_s=ENGINE_GRACE_S,
         )
 
     def _model(self) -> Part:
@@ -138,19 +165,20 @@ class GpuBench:
             return self._bench("model", 20, *small, result="models.csv")
         nets = f"{OURS},{OTHERS}" if find_spec("timm") else OURS
         options = ("--models", nets, "--sizes", "224,512,1024", "--base-batch", 128, "--precision", "bf16-mixed")
-        return self._bench("model", 80, *options, "--rounds", 5, result="models.csv")
+        return self._bench("model", 70, *options, "--rounds", 5, result="models.csv")
 
     def _compiled(self) -> Part:
         nets = f"{OURS},{OTHERS.partition(',')[0]}" if find_spec("timm") else OURS
         options = ("--models", nets, "--sizes", 224, "--base-batch", 128, "--precision", "bf16-mixed")
-        return self._bench("compiled", 100, *options, "--compile", "--rounds", 5, result="models.csv")
+        missing = "" if shutil.which("cc") or shutil.which("gcc") else "torch.compile needs a C compiler"
+        return self._bench("compiled", 180, *options, "--compile", "--rounds", 5, result="models.csv", missing=missing)
 
     def _attention(self) -> Part:
         if self.is_small:
             small = ("--norm", "xnorm,softmax", "--tokens", "64,256", "--training", "--rounds", 1)
             return self._bench("attention", 20, *small, result="attention.csv")
-        options = ("--norm", NORMS, "--precision", "bf16-true", "--training", "--head-dim", 64, "--images", 16)
-        return self._bench("attention", 50, *options, "--rounds", 3, result="attention.csv")
+        options = ("--norm", NORMS, "--precision", "bf16-true", "--training", "--head-dim", 64, "--images", 4)
+        return self._bench("attention", 60, *options, "--rounds", 3, result="attention.csv")
 
     def _data(self) -> Part:
         missing = ""
@@ -166,8 +194,15 @@ class GpuBench:
         small = ("--data", "digits", "--cells", "1,2", "--ways", "eager,graph,stacked", "--epochs", 2, "--images", 128)
         large = ("--cells", "1,2,4,8", "--epochs", 3, "--images", 12_800, "--model", "ufo_vit_micro", *self._spec)
         missing = "" if self.is_small else self._data().missing
-        limit_s = 30 if self.is_small else 110
-        return self._bench("grid", limit_s, *(small if self.is_small else large), result="grid.csv", missing=missing)
+        options = small if self.is_small else large
+        return self._bench(
+            "grid",
+            30 if self.is_small else 140,
+            *options,
+            result="grid.csv",
+            missing=missing,
+            grace_s=ENGINE_GRACE_S,
+        )
 
     @property
     def _spec(self) -> tuple[str, ...]:
@@ -179,7 +214,8 @@ class GpuBench:
             *(*self._spec, "--norm", NORMS, "--study", "cifar10", "--model", "ufo_vit_micro"),
             *("--seeds", 8, "--epochs", 20, "--jobs-per-gpu", self.jobs, "--checkpoint-every", 1),
         )
-        fields = [part for each in self.fields for part in ("--set", each)]
+        chosen = self.fields or (() if self.is_small else choose_fields(self.study, self.out / "grid.csv"))
+        fields = [part for each in chosen for part in ("--set", each)]
         where = ("--device", self.device, "--out", self.study.parent)
         return Part(
             name="study",

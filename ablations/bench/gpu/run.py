@@ -24,8 +24,11 @@ from ablations.store.provenance import describe
 PARTS = "parts.json"
 ARCHIVE = "study.tar.xz"
 
-RESERVE_S = 2.0
-"""Seconds at the end for the files."""
+RESERVE_S = 10.0
+"""Seconds at the end for the files, of which the archive of the study takes most."""
+
+RERUN = ("failed", "stopped", "interrupted")
+"""States of parts that another call runs again after all others: they may end in the same way."""
 
 
 def run_bench(bench: GpuBench, *, on_line: Callable[[str], None]) -> bool:
@@ -38,11 +41,14 @@ def run_bench(bench: GpuBench, *, on_line: Callable[[str], None]) -> bool:
     deadline = time.monotonic() + bench.seconds
     for folder in (bench.out, bench.work):
         folder.mkdir(parents=True, exist_ok=True)
+    for scratch in bench.out.glob(".*"):  # of a call that was killed
+        scratch.unlink()
     archive.unpack(bench.out / ARCHIVE, bench.study)
-    parts = bench.parts()
+    names = [part.name for part in bench.parts()]
     states = _read_states(bench.out)
     machine = describe_machine()
-    for part in parts:
+    for name in sorted(names, key=lambda name: states.get(name, {}).get("state") in RERUN):
+        part = next(part for part in bench.parts() if part.name == name)  # the study's depends on the grid's results
         if bench.only and part.name not in bench.only:
             continue
         if _is_finished(part, states.get(part.name, {})):
@@ -63,7 +69,7 @@ def run_bench(bench: GpuBench, *, on_line: Callable[[str], None]) -> bool:
                 _write(bench, machine, states)
         state = states[part.name]
         on_line(f"{part.name}: {state['state']}{': ' * bool(state['detail'])}{state['detail']}")
-    return all(states.get(part.name, {}).get("state") == "ok" for part in parts)
+    return all(states.get(name, {}).get("state") == "ok" for name in names)
 
 
 def describe_machine() -> dict[str, Any]:
@@ -74,7 +80,7 @@ def describe_machine() -> dict[str, Any]:
     except (OSError, subprocess.SubprocessError):
         gpus = []
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {"gpus": gpus, "cores": cores, "cuda": torch.version.cuda, **describe()}
+    return {"gpus": gpus, "usable_cores": cores, "cuda": torch.version.cuda, **describe()}
 
 
 def _read_states(out: Path) -> dict[str, dict[str, Any]]:
@@ -125,17 +131,30 @@ def _state_of(part: Part, ended: Ended, limit_s: float) -> tuple[str, str]:
 
 def _collect(bench: GpuBench, part: Part) -> dict[str, str]:
     """Put the results of a part into the output folder, beside those of the parts that share its file."""
-    problem = archive.pack(bench.study, bench.out / ARCHIVE) if part.resumes else ""
-    if part.result and part.made.is_file():
-        target = bench.out / part.result
-        with replacing(target) as scratch:
-            if part.result.endswith(".csv") and not part.resumes:
-                others = pd.read_csv(target).query("part != @part.name") if target.is_file() else pd.DataFrame()
-                rows = pd.read_csv(part.made)
-                pd.concat([others, rows.assign(part=part.name)]).to_csv(scratch, index=False)
-            else:
-                shutil.copy(part.made, scratch)
+    try:
+        if part.result and part.made.is_file():
+            _copy(part, bench.out / part.result)
+        problem = archive.pack(bench.study, bench.out / ARCHIVE) if part.resumes else ""
+    except (OSError, ValueError) as error:  # a full disk, or a file that its part was still writing
+        problem = f"its results are not copied: {error}"
     return {"detail": problem} if problem else {}
+
+
+def _copy(part: Part, target: Path) -> None:
+    """Copy the results of a part; rows of an earlier call are kept if it measured more."""
+    if part.resumes or not part.result.endswith(".csv"):
+        with replacing(target) as scratch:
+            shutil.copy(part.made, scratch)
+        return
+    rows = pd.read_csv(part.made).assign(part=part.name)
+    if target.is_file():
+        before = pd.read_csv(target)
+        is_own = before["part"] == part.name
+        if is_own.sum() > len(rows):
+            return
+        rows = pd.concat([before[~is_own], rows])
+    with replacing(target) as scratch:
+        rows.to_csv(scratch, index=False)
 
 
 def _write(bench: GpuBench, machine: dict[str, Any], states: dict[str, dict[str, Any]]) -> None:
