@@ -112,8 +112,13 @@ def test_compiled_steps_agree_with_eager_ones(device, digits, tmp_path):
 
 @pytest.mark.parametrize(
     "fields",
-    [{}, {"drop_path": 0.2, "mixup": 0.8, "ema_decay": 0.9}, {"precision": "16-mixed"}],
-    ids=["plain", "rich", "float16"],
+    [
+        {},
+        {"drop_path": 0.2, "mixup": 0.8, "ema_decay": 0.9},
+        {"precision": "16-mixed"},
+        {"deterministic": True, "policy": "rand_augment"},
+    ],
+    ids=["plain", "rich", "float16", "deterministic"],
 )
 def test_captured_steps_agree_with_eager_ones(cuda, digits, tmp_path, fields):
     results = [
@@ -161,11 +166,12 @@ class Waits(pl.Callback):
         {"policy": "rand_augment", "erasing": 0.5, "ema_decay": 0.9},
         {"cuda_graph": True},
         {"precision": "16-mixed"},
+        {"deterministic": True, "policy": "rand_augment"},
     ],
-    ids=["plain", "mixed", "augmented", "captured", "float16"],
+    ids=["plain", "mixed", "augmented", "captured", "float16", "deterministic"],
 )
 def test_no_step_waits_for_the_gpu(device, digits, tmp_path, fields):
-    if device.type == "cpu" and not {"cuda_graph", "precision"}.isdisjoint(fields):
+    if device.type == "cpu" and not {"cuda_graph", "precision", "deterministic"}.isdisjoint(fields):
         pytest.skip("needs CUDA")
     config, waits = make_cell(digits, train_limit=None, **fields), Waits()
     module, data = make_module(config, digits), make_data(config, digits)

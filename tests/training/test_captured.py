@@ -42,8 +42,16 @@ def test_a_step_made_of_tensors_resumes_within_an_epoch(digits: DataInfo, tmp_pa
     cut.history.on_train_batch_end = stop
     with pytest.raises(Stop):
         cut.trainer.fit(cut.module, cut.data)
-    again = Cell(config, digits, tmp_path / "cut")
+    again, seen = Cell(config, digits, tmp_path / "cut"), list[float]()
+    to_device = again.trainer.to_device
+
+    def move(module: torch.nn.Module) -> torch.nn.Module:
+        seen.append(float(again.module.train_loss.mean_value))
+        return to_device(module)
+
+    again.trainer.to_device = move
     again.trainer.fit(again.module, again.data, checkpoint=again.checkpoints.load())
+    assert seen[-1] > 0, "a metric's state, which a checkpoint replaces by one on the CPU, is moved too"
     assert again.rows() == whole.rows()
     assert same(weights(again.module), weights(whole.module))
 
