@@ -335,3 +335,27 @@ def test_wrong_names_are_one_line(cli, tmp_path):
         assert (code, err.count("\n")) == (2, 1), err
     assert cli("bench", "grid", "--ways", "fast")[0] == 2
     assert not (tmp_path / "out").exists()
+
+
+def test_no_file_of_others_in_the_output_folder_is_removed(tmp_path):
+    out = tmp_path / "gpu"
+    out.mkdir()
+    for name in (".gitignore", ".parts.json.1a2b"):
+        (out / name).touch()
+    (out / ".git").mkdir()
+    run_bench(scripts(tmp_path), on_line=lambda line: None)
+    assert sorted(path.name for path in out.iterdir()) == [".git", ".gitignore"]
+
+
+def test_what_cannot_be_read_or_written_is_one_line(cli, tmp_path):
+    (tmp_path / "file").touch()
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "parts.json").write_text("{")
+    for folder, part in ((tmp_path / "file" / "out", "Not a directory"), (out, "parts.json cannot be read")):
+        code, _, err = cli("bench", "gpu", "--device", "cpu", "--out", folder)
+        assert (code, err.count("\n")) == (2, 1), err
+        assert part in err
+    (out / "study.tar.xz").write_bytes(b"no archive")
+    code, _, err = cli("bench", "gpu", "--device", "cpu", "--out", out)
+    assert (code, err.count("\n")) == (2, 1), err

@@ -25,6 +25,9 @@ ENGINE_GRACE_S, STUDY_GRACE_S = 15.0, 25.0
 STUDY_JOBS = 8
 """Concurrent cells of the study: by default the first would run alone, to measure its memory."""
 
+RESERVE_S, SMALL_RESERVE_S = 10.0, 2.0
+"""Seconds at the end for the files, of which the archive of the study takes most; in the small form."""
+
 LEAST_SHARE = 0.2
 """Share of its time limit without which a part is not begun."""
 
@@ -86,6 +89,11 @@ class GpuBench:
     def is_small(self) -> bool:
         """Whether the parts have their small form."""
         return self.device.type == "cpu"
+
+    @property
+    def reserve_s(self) -> float:
+        """Seconds that no part may take."""
+        return SMALL_RESERVE_S if self.is_small else RESERVE_S
 
     @property
     def study(self) -> Path:
@@ -201,7 +209,7 @@ class GpuBench:
             *options,
             result="grid.csv",
             missing=missing,
-            grace_s=ENGINE_GRACE_S,
+            grace_s=GRACE_S if self.is_small else ENGINE_GRACE_S,
         )
 
     @property
@@ -222,7 +230,7 @@ class GpuBench:
             command=python("ablations", "run", *(small if self.is_small else large), *fields, *where),
             limit_s=self.limits.get("study", self.seconds),
             least_s=min(10.0, self.limits.get("study", 10.0)),
-            grace_s=STUDY_GRACE_S,
+            grace_s=GRACE_S if self.is_small else STUDY_GRACE_S,
             made=self.study / "results.csv",
             result="study.csv",
             missing="" if self.is_small else self._data().missing,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import lzma
 import os
 import shutil
 import subprocess
+import tarfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,17 +17,15 @@ import pandas as pd
 import torch
 
 from ablations.bench.gpu import archive
-from ablations.bench.gpu.page import write_page
+from ablations.bench.gpu.page import PAGE, write_page
 from ablations.bench.gpu.parts import GpuBench, Part
 from ablations.bench.processes import Ended, run_limited
+from ablations.config import UsageError
 from ablations.store.files import replacing, write_json
 from ablations.store.provenance import describe
 
 PARTS = "parts.json"
 ARCHIVE = "study.tar.xz"
-
-RESERVE_S = 10.0
-"""Seconds at the end for the files, of which the archive of the study takes most."""
 
 RERUN = ("failed", "stopped", "interrupted")
 """States of parts that another call runs again after all others: they may end in the same way."""
@@ -37,13 +37,20 @@ def run_bench(bench: GpuBench, *, on_line: Callable[[str], None]) -> bool:
     Args:
         bench: settings of the command.
         on_line: callback, called with a line when a part begins or ends.
+
+    Raises:
+        UsageError: the output folder cannot be written, or what an earlier call left there cannot be read.
     """
     deadline = time.monotonic() + bench.seconds
-    for folder in (bench.out, bench.work):
-        folder.mkdir(parents=True, exist_ok=True)
-    for scratch in bench.out.glob(".*"):  # of a call that was killed
+    try:
+        for folder in (bench.out, bench.work):
+            folder.mkdir(parents=True, exist_ok=True)
+        archive.unpack(bench.out / ARCHIVE, bench.study)
+    except (OSError, tarfile.TarError, lzma.LZMAError) as error:
+        raise UsageError(f"--out {bench.out}: {error}") from error
+    results = {part.result for part in bench.parts()} - {""} | {PARTS, ARCHIVE, PAGE}
+    for scratch in [file for name in results for file in bench.out.glob(f".{name}.*")]:  # of a call that was killed
         scratch.unlink()
-    archive.unpack(bench.out / ARCHIVE, bench.study)
     names = [part.name for part in bench.parts()]
     states = _read_states(bench.out)
     machine = describe_machine()
@@ -54,7 +61,7 @@ def run_bench(bench: GpuBench, *, on_line: Callable[[str], None]) -> bool:
         if _is_finished(part, states.get(part.name, {})):
             on_line(f"{part.name}: kept")
             continue
-        left_s = deadline - time.monotonic() - RESERVE_S - part.grace_s
+        left_s = deadline - time.monotonic() - bench.reserve_s - part.grace_s
         states[part.name] = _begin(part, left_s)
         _write(bench, machine, states)
         if states[part.name]["state"] == "running":
@@ -85,7 +92,10 @@ def describe_machine() -> dict[str, Any]:
 
 def _read_states(out: Path) -> dict[str, dict[str, Any]]:
     file = out / PARTS
-    return json.loads(file.read_text())["parts"] if file.is_file() else {}
+    try:
+        return json.loads(file.read_text())["parts"] if file.is_file() else {}
+    except (ValueError, KeyError) as error:
+        raise UsageError(f"{file} cannot be read: {error}; remove it, or give another --out") from error
 
 
 def _is_finished(part: Part, state: dict[str, Any]) -> bool:
@@ -136,7 +146,7 @@ def _collect(bench: GpuBench, part: Part) -> dict[str, str]:
             _copy(part, bench.out / part.result)
         problem = archive.pack(bench.study, bench.out / ARCHIVE) if part.resumes else ""
     except (OSError, ValueError) as error:  # a full disk, or a file that its part was still writing
-        problem = f"its results are not copied: {error}"
+        return {"state": "failed", "detail": f"its results are not copied: {error}"}
     return {"detail": problem} if problem else {}
 
 
