@@ -56,7 +56,11 @@ class CellConfig(BaseModel):
 
     @model_serializer(mode="plain")
     def _flatten(self) -> dict[str, Any]:
-        return {name: self[name] for name in FIELDS}
+        own = self.__dict__
+        values = {name: own[name] for name in own if name not in GROUPS}
+        for group in GROUPS:
+            values |= own[group].__dict__
+        return {name: values[name] for name in FIELDS}
 
     def __getitem__(self, field: str) -> Any:
         """Return the value of a field."""
@@ -75,7 +79,8 @@ class CellConfig(BaseModel):
     @property
     def id(self) -> str:
         """Hash of what can change the result; of the data set its kind and fingerprint, not the name of its folder."""
-        identity = {name: self[name] for name, field in FIELDS.items() if not field.is_default(self[name])}
+        values = self._flatten()
+        identity = {name: values[name] for name, field in FIELDS.items() if not field.is_default(values[name])}
         identity["data"] = self.images.data.partition(":")[0]
         text = json.dumps(identity, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:ID_LENGTH]
@@ -119,12 +124,12 @@ class CellField:
         """Return the validator of its values."""
         return TypeAdapter(self.annotation)
 
-    @property
+    @cached_property
     def is_required(self) -> bool:
         """Whether it has no default of its own: the recipe, the data set or the user gives its value."""
         return self.info.is_required()
 
-    @property
+    @cached_property
     def default(self) -> Any:
         """Return its default."""
         return self.info.get_default()

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
-import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,13 +14,16 @@ import numpy.typing as npt
 import pandas as pd
 
 from ablations.config import CellConfig, Study
-from ablations.config.nets import is_foreign
 from ablations.config.numerics import recorded_numerics
 from ablations.config.task import AVERAGE_PRECISIONS, METRICS, score_column
 from ablations.config.types import Task
 from ablations.config.values import value_name
+from ablations.store.digests import altered_files
 from ablations.store.objects import read_examples, read_precision
-from ablations.store.records import CellRecord, Store
+from ablations.store.reading import read_flags, read_text, reason_of
+from ablations.store.record import CellRecord
+from ablations.store.records import Store
+from ablations.store.series import read_curves, read_probes
 from ufo.norms import NORMS
 
 SCORED_AS_CHANCE = ("nan", "exploded")
@@ -85,9 +87,11 @@ def read_frames(store: Store, *, numerics: Mapping[str, str] | None) -> Frames:
     study = store.read_study()
     found, problems = store.read_records()
     records = [record for record in found.values() if study.has(record.config)]
-    others = [record.folder.name for record in found.values() if not study.has(record.config)]
+    known = {record.folder for record in records}
+    others = [record.folder.name for record in found.values() if record.folder not in known]
     problems += [f"{name}: not a cell of this study, left out" for name in others]
-    cells = pd.DataFrame([_cell_row(record, study, numerics) for record in records], columns=_columns(study))
+    columns = _columns(study)
+    cells = pd.DataFrame([_cell_row(record, study, numerics, columns) for record in records], columns=columns)
     place = {name: i for i, name in enumerate(study.condition_names)}
     expected = [record.folder / name for record in records if record.has_result for name in ("log.txt", "timing.csv")]
     problems += [f"{path.parent.name}: {path.name} is missing" for path in expected if not path.is_file()]
@@ -97,11 +101,15 @@ def read_frames(store: Store, *, numerics: Mapping[str, str] | None) -> Frames:
         ignore_index=True,
     )
     ordered = [found[cell] for cell in cells["cell"]]
-    curves = _with_keys(cells, [_curves(record, problems) for record in ordered], ["epoch", "split", "metric", "value"])
-    probes = _with_keys(cells, [_probes(record, problems) for record in ordered], ["epoch", "layer", "probe", "value"])
+    metrics = {f"{split}_{metric}": (split, metric) for split, metric in CURVE_METRICS[study.task]}
+    curves = _with_keys(cells, read_curves(ordered, metrics, problems))
+    probes = _with_keys(cells, read_probes(ordered, problems))
     layers = {layer: i for i, layer in enumerate(probes["layer"].unique())}
     tested = [(record.config.id, _correct(record, problems)) for record in ordered]
     correct = pd.DataFrame([pair for pair in tested if pair[1] is not None], columns=["cell", "correct"])
+    precision, examples = read_precision(cells, ordered, problems), read_examples(cells, ordered, problems)
+    costs = _costs(store.folder / "cost.csv", study, problems)
+    problems += _altered(ordered, problems)
     return Frames(
         study=study,
         configs=tuple(record.config for record in ordered),
@@ -109,9 +117,9 @@ def read_frames(store: Store, *, numerics: Mapping[str, str] | None) -> Frames:
         curves=curves,
         probes=probes.assign(layer_order=probes["layer"].map(layers)),
         correct=cells[[*KEYS, "stale"]].merge(correct, on="cell", validate="one_to_one"),
-        precision=read_precision(cells, ordered, problems),
-        examples=read_examples(cells, ordered, problems),
-        costs=_costs(store.folder / "cost.csv", study, problems),
+        precision=precision,
+        examples=examples,
+        costs=costs,
         missing=_missing(study, cells),
         problems=tuple(problems),
     )
@@ -141,7 +149,9 @@ def _columns(study: Study) -> list[str]:
     return ["cell", *arm, "condition", *study.axes, *study.searched, *result, *paired, *spent, *how, *where]
 
 
-def _cell_row(record: CellRecord, study: Study, numerics: Mapping[str, str] | None) -> dict[str, Any]:
+def _cell_row(
+    record: CellRecord, study: Study, numerics: Mapping[str, str] | None, columns: list[str]
+) -> dict[str, Any]:
     outcome, config = record.outcome, record.config
     measured = outcome.get(score_column(config))
     score = outcome["chance_pct"] if outcome["kind"] in SCORED_AS_CHANCE else measured
@@ -150,7 +160,7 @@ def _cell_row(record: CellRecord, study: Study, numerics: Mapping[str, str] | No
     return {
         **{field: config[field] for field in (*study.axes, *study.searched)},
         **arm_columns(config[study.compare], study),
-        **{key: outcome[key] for key in _columns(study) if key in outcome},
+        **{key: outcome[key] for key in columns if key in outcome},
         "batches": " ".join(outcome["epoch_hashes"]),
         "cell": config.id,
         "condition": study.condition_of(config),
@@ -171,6 +181,13 @@ def _cell_row(record: CellRecord, study: Study, numerics: Mapping[str, str] | No
     }
 
 
+def _altered(records: Sequence[CellRecord], problems: Sequence[str]) -> list[str]:
+    """Say which files are not what the run wrote, except those of which something is said already."""
+    said = {" ".join(problem.split()[:2]).rstrip(":") for problem in problems}
+    altered = ((f"{record.folder.name}: {what}") for record in records for what in altered_files(record))
+    return [problem for problem in altered if " ".join(problem.split()[:2]) not in said]
+
+
 def _settings_text(settings: Mapping[str, Any] | None) -> str:
     """Format the settings of CUDA in a record; ``none`` if it has none, so that records without CUDA compare equal.
 
@@ -180,81 +197,10 @@ def _settings_text(settings: Mapping[str, Any] | None) -> str:
     return ", ".join(f"{name}={value_name(value)}" for name, value in (settings or {}).items()) or "none"
 
 
-def _with_keys(cells: pd.DataFrame, parts: list[pd.DataFrame], columns: list[str]) -> pd.DataFrame:
-    """Concatenate the frames of the cells, and add the keys of its cell to each row."""
-    some = [part for part in parts if len(part)]
-    tidy = pd.concat(some, ignore_index=True) if some else pd.DataFrame(columns=["cell", *columns])
-    return cells[list(KEYS)].merge(tidy[["cell", *columns]], on="cell", validate="one_to_many")
-
-
-def _curves(record: CellRecord, problems: list[str]) -> pd.DataFrame:
-    """Return a cell's curves; a cell that ended in its first epoch has that epoch without values."""
-    hashes, num_epochs = record.outcome["epoch_hashes"], record.outcome["epochs_run"]
-    metrics = {f"{split}_{metric}": (split, metric) for split, metric in CURVE_METRICS[record.config.task]}
-    wide = pd.DataFrame({"epoch": [1], **dict.fromkeys(metrics, "")})
-    if num_epochs:
-        if (read := _read_csv(record, "metrics.csv", ["epoch", *metrics, "batches"], problems)) is None:
-            return pd.DataFrame()
-        trained = pd.Series(hashes, dtype=str).reindex(read.index)
-        is_next = pd.to_numeric(read["epoch"], errors="coerce") == np.arange(len(read)) + 1
-        read = read[((read["batches"].astype(str) == trained) & is_next).cummin()]
-        if len(read) != num_epochs:
-            problems.append(f"{record.folder.name}: metrics.csv: complete epochs: {len(read)} of {num_epochs}")
-        wide = read
-    values = {column: _numbers(wide[column], record, "metrics.csv", problems) for column in metrics}
-    numbers = pd.DataFrame({"epoch": np.arange(len(wide)) + 1, **values})
-    long = numbers.melt("epoch", list(metrics), "column")
-    return long.assign(
-        cell=record.config.id,
-        split=long["column"].map(lambda column: metrics[column][0]),
-        metric=long["column"].map(lambda column: metrics[column][1]),
-    )
-
-
-def _probes(record: CellRecord, problems: list[str]) -> pd.DataFrame:
-    """Return a cell's probes, up to its last complete epoch, which has as many rows as the first."""
-    num_epochs = record.outcome["epochs_run"]
-    if (
-        not num_epochs
-        or (read := _read_csv(record, "probes.csv", ["epoch", "layer", "probe", "value"], problems)) is None
-    ):
-        return pd.DataFrame()
-    if read.empty and is_foreign(record.config.net.model):  # a net without normalisers
-        return pd.DataFrame()
-    epochs = pd.to_numeric(read["epoch"], errors="coerce")
-    counts = epochs[epochs % 1 == 0].value_counts().sort_index()
-    whole = counts[(counts == counts.max()).cummin()].index
-    if len(whole) != num_epochs:
-        problems.append(f"{record.folder.name}: probes.csv: complete epochs: {len(whole)} of {num_epochs}")
-    kept = read[epochs.isin(whole)]
-    value = _numbers(kept["value"], record, "probes.csv", problems)
-    names = {name: kept[name].map(sys.intern) for name in ("layer", "probe")}  # one string object for all rows
-    return kept.assign(cell=record.config.id, epoch=epochs[kept.index].astype(int), value=value, **names)
-
-
-def _numbers(column: pd.Series[Any], record: CellRecord, name: str, problems: list[str]) -> pd.Series[float]:
-    """Convert a column of text to numbers; report values that are neither numbers nor empty."""
-    values = pd.to_numeric(column, errors="coerce")
-    if num_bad := int((values.isna() & ~column.astype(str).str.lower().isin(["nan", ""])).sum()):
-        problems.append(f"{record.folder.name}: {name}: values of {column.name} that are not numbers: {num_bad}")
-    return values
-
-
-def _read_csv(record: CellRecord, name: str, columns: list[str], problems: list[str]) -> pd.DataFrame | None:
-    """Return columns of a cell's file as text, without an incomplete last line; None if it cannot be read."""
-    path = record.folder / name
-    try:
-        text = path.read_text()
-        lines = text[: text.rfind("\n") + 1].splitlines()
-        head = lines[0].split(",") if lines else []
-        if absent := [column for column in columns if column not in head]:
-            problems.append(f"{record.folder.name}: {name} has no column {absent[0]}")
-            return None
-        rows = [line.split(",") for line in lines[1:]]
-        return pd.DataFrame([row for row in rows if len(row) == len(head)], columns=head)[columns]
-    except (OSError, UnicodeDecodeError) as error:
-        problems.append(f"{record.folder.name}: {name} cannot be read: {_reason(error)}")
-        return None
+def _with_keys(cells: pd.DataFrame, read: pd.DataFrame) -> pd.DataFrame:
+    """Add the keys of its cell to each row, whose `place` is the cell's."""
+    keys = cells[list(KEYS)].iloc[read["place"].to_numpy(int)].reset_index(drop=True)
+    return pd.concat([keys, read.drop(columns="place").reset_index(drop=True)], axis="columns")
 
 
 def _correct(record: CellRecord, problems: list[str]) -> npt.NDArray[np.bool_] | None:
@@ -263,11 +209,11 @@ def _correct(record: CellRecord, problems: list[str]) -> npt.NDArray[np.bool_] |
     if accuracy is None:
         return None
     try:
-        correct = np.load(record.folder / "correct.npy", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        problems.append(f"{record.folder.name}: correct.npy cannot be read: {_reason(error)}")
+        correct = read_flags(record.folder / "correct.npy")
+    except (OSError, ValueError) as error:
+        problems.append(f"{record.folder.name}: correct.npy cannot be read: {reason_of(error)}")
         return None
-    if correct.ndim != 1 or correct.dtype != np.bool_ or abs(100 * correct.mean() - accuracy) > 1e-6:
+    if not len(correct) or abs(100 * correct.mean() - accuracy) > 1e-6:
         problems.append(f"{record.folder.name}: correct.npy does not match the accuracy in outcome.json, left out")
         return None
     return correct
@@ -275,13 +221,13 @@ def _correct(record: CellRecord, problems: list[str]) -> npt.NDArray[np.bool_] |
 
 def _costs(path: Path, study: Study, problems: list[str]) -> pd.DataFrame:
     """Return the rows of cost.csv for the study's arms; report rows that are damaged or of other arms."""
-    if not path.exists():
-        return pd.DataFrame(columns=list(COSTS))
     try:
-        text = path.read_text()
+        text = read_text(path)
         read = pd.read_csv(io.StringIO(text[: text.rfind("\n") + 1]), dtype=str, keep_default_na=False)[list(COSTS)]
+    except FileNotFoundError:
+        return pd.DataFrame(columns=list(COSTS))
     except (OSError, ValueError, KeyError) as error:
-        problems.append(f"cost.csv cannot be read: {_reason(error)}; run bench cost again")
+        problems.append(f"cost.csv cannot be read: {reason_of(error)}; run bench cost again")
         return pd.DataFrame(columns=list(COSTS))
     if not text.endswith("\n"):
         problems.append("cost.csv is truncated: its last row is left out; run bench cost again")
@@ -297,11 +243,6 @@ def _costs(path: Path, study: Study, problems: list[str]) -> pd.DataFrame:
     if timed.groupby(["condition", "arm", "quantity", "tokens"])["round"].nunique().nunique() > 1:
         problems.append("cost.csv: timings are missing in some rounds; run bench cost again")
     return kept
-
-
-def _reason(error: Exception) -> str:
-    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return " ".join(str(reason).split())
 
 
 def _missing(study: Study, cells: pd.DataFrame) -> pd.DataFrame:

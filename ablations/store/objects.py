@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from ablations.config.errors import one_line
-from ablations.store.records import CellRecord
+from ablations.store.record import CellRecord
 
 PRECISION = ("kind", "iou", "recall", "precision")
 """Columns of precision.csv; ``kind`` becomes ``kind_of_ap``, since a cell has a kind of outcome too."""

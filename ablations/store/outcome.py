@@ -9,6 +9,9 @@ from pydantic import BaseModel, Field, ValidationInfo, model_validator
 RECORD_FORMAT = 1
 """Version of outcome.json."""
 
+FileName = Annotated[str, Field(pattern=r"^(\w[\w.-]*/)?\w[\w.-]*$", max_length=255)]
+"""Path of a file in a cell's folder or in a folder there; it cannot lead out of it."""
+
 Percent = Annotated[float, Field(ge=0, le=100)]
 
 
@@ -59,6 +62,7 @@ class Outcome(BaseModel, strict=True):
     git: Git | None = None
     machine: dict[str, Any] = {}
     resumed_after_epochs: list[int] = []
+    digests: dict[FileName, str] = {}  # SHA-256 of the cell's files; up to version 0.2 there are none
 
     @model_validator(mode="after")
     def _is_scored(self, info: ValidationInfo) -> Outcome:

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
+import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,38 +18,18 @@ import yaml
 from pydantic import ValidationError
 
 from ablations.config import CellConfig, Study, UsageError
-from ablations.config.cell import GROUPS
 from ablations.config.errors import first_error, one_line
-from ablations.config.task import score_column
+from ablations.store.digests import with_digests, with_own_digest
 from ablations.store.files import sync, write_json, write_text
 from ablations.store.leases import LEASE, OPENING, REPLACED, Lease, LeaseLost, Leases, remove_tree, rename, tidy
-from ablations.store.outcome import RECORD_FORMAT, Outcome
+from ablations.store.reading import check_inside, read_text, reason_of
+from ablations.store.record import CellRecord, read_record, unreadable
 
 TRIALS = "tuning"
 """Folder of a tuning's trials, which are a study, within the study that confirms the winners."""
 
 READ_RETRIES, READ_RETRY_S = 3, 0.1
 """Number of retries for a record that cannot be read, and seconds before each."""
-
-
-@dataclass(frozen=True)
-class CellRecord:
-    """A finished cell.
-
-    Args:
-        folder: folder of the cell.
-        config: configuration of the cell.
-        outcome: content of outcome.json.
-    """
-
-    folder: Path
-    config: CellConfig
-    outcome: dict[str, Any]
-
-    @property
-    def has_result(self) -> bool:
-        """Whether its outcome is a result of the arm: ``ok`` or ``diverged``."""
-        return self.outcome["outcome"] in ("ok", "diverged")
 
 
 class Store:
@@ -87,7 +66,7 @@ class Store:
             hint = f"; the trials of its tuning are in {trials}" if (trials / "study.yaml").is_file() else ""
             raise UsageError(f"no study in {self.folder}: it has no study.yaml{hint}")
         try:
-            return Study.model_validate(yaml.safe_load(path.read_text()))
+            return Study.model_validate(yaml.safe_load(read_text(path)))
         except ValidationError as error:
             raise UsageError(f"{path} is not a valid study: {first_error(error)}") from error
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -160,6 +139,7 @@ class Store:
         folder, old = self.cells / name, self.leases.partials / f"{REPLACED}{name}"
         try:
             write_json(lease.folder / "config.json", json.loads(config.model_dump_json()))
+            outcome = with_digests(outcome, lease.folder)
             write_json(lease.folder / "outcome.json", outcome)
             for path in (*lease.folder.iterdir(), lease.folder):
                 sync(path)
@@ -187,7 +167,7 @@ class Store:
             if name.rpartition("-")[2] not in live and not rename(old, self.cells / name):
                 remove_tree(old)
         for lease in self.cells.glob(f"[!.]*/{LEASE}"):
-            tidy(lease.parent, is_failed=_read_record(lease.parent).outcome["outcome"] == "failed")
+            tidy(lease.parent, is_failed=read_record(lease.parent).outcome["outcome"] == "failed")
 
     def find(self, name: str) -> CellRecord | None:
         """Read the record in a cell's folder, if there is one.
@@ -196,11 +176,20 @@ class Store:
             UsageError: the record cannot be read.
         """
         folder = self.cells / name
-        return _read_with_retries(folder) if (folder / "outcome.json").is_file() else None
+        if not (folder / "outcome.json").is_file():
+            return None
+        check_inside(folder, self.folder)
+        for _ in range(READ_RETRIES):
+            with contextlib.suppress(UsageError):
+                return read_record(folder)
+            time.sleep(READ_RETRY_S)
+        return read_record(folder)
 
     def add_attempt(self, record: CellRecord, attempt: dict[str, Any]) -> CellRecord:
         """Add a failed attempt to the record of a cell, which keeps its result."""
         outcome = {**record.outcome, "attempts": [*record.outcome["attempts"], attempt]}
+        if "digests" in outcome:
+            outcome = with_own_digest(outcome)
         write_json(record.folder / "outcome.json", outcome)
         return CellRecord(record.folder, record.config, outcome)
 
@@ -212,116 +201,57 @@ class Store:
         """
         records, problems = self.read_records()
         if problems:
-            raise UsageError(problems[0])
+            raise UsageError(f"{self.folder}: {problems[0]}")
         return records
 
     def read_records(self) -> tuple[dict[str, CellRecord], list[str]]:
-        """Return the readable records of finished cells, by id, and one message for each unreadable one."""
+        """Return the readable records of finished cells, by id, and one message for each unreadable one.
+
+        Raises:
+            UsageError: the folder of the cells leads outside that of the study.
+        """
+        folders = self.cell_folders()
+        read = {folder: self._read(folder) for folder in folders}
+        for _ in range(READ_RETRIES):  # a runner may be replacing some
+            if not (failed := [folder for folder, record in read.items() if isinstance(record, UsageError)]):
+                break
+            time.sleep(READ_RETRY_S)
+            read |= {folder: self._read(folder) for folder in failed}
         records: dict[str, CellRecord] = {}
         problems = []
-        for folder in sorted(path for path in self.cells.glob("[!.]*") if path.is_dir()):
-            try:
-                record = _read_with_retries(folder)
-                if not folder.name.endswith(f"-{record.config.id}"):  # a copy, or another configuration
-                    raise _unreadable(folder, f"its config.json has the id {record.config.id}")
-                if record.config.id in records:
-                    raise _unreadable(folder, f"it duplicates {records[record.config.id].folder.name}")
+        for folder, record in read.items():
+            if not isinstance(record, UsageError) and (other := records.get(record.config.id)) is not None:
+                record = unreadable(folder, f"it duplicates {other.folder.name}")
+            if isinstance(record, UsageError):
+                problems.append(str(record))
+            else:
                 records[record.config.id] = record
-            except UsageError as error:
-                problems.append(str(error))
         return records, problems
 
+    def cell_folders(self) -> list[Path]:
+        """Return the folders of finished cells, in the order of their names.
 
-def study_folders(out: Path) -> list[Path]:
-    """Return the folders of the studies in a folder, each followed by the folder of its trials."""
-    return sorted(path.parent for pattern in ("*", f"*/{TRIALS}") for path in out.glob(f"{pattern}/study.yaml"))
-
-
-def find_cell(out: Path, name: str) -> CellRecord:
-    """Find a finished cell by its path, or in any study by the start of its id or folder name.
-
-    Raises:
-        UsageError: no cell matches, or several do.
-    """
-    path = Path(name).resolve()
-    if (path / "outcome.json").is_file():
-        return _read_record(path)
-    studies = study_folders(out)
-    folders = [folder for study in studies for folder in sorted(study.glob("cells/[!.]*")) if folder.is_dir()]
-    start = _as_file_name(name)
-    found = [f for f in folders if f.name.startswith(start) or f.name.rpartition("-")[2].startswith(start)]
-    if not found:
-        raise UsageError(f"no cell '{name}' in the studies of {out}; give the start of a cell's id or folder name")
-    if len(found) > 1:
-        names = ", ".join(map(str, found[:5]))
-        raise UsageError(f"'{name}' matches {len(found)} cells: {names}{', ...' if len(found) > 5 else ''}; give one")
-    return _read_record(found[0])
-
-
-NOT_COMPARED = ("format", "cell", "attempts", "started")
-
-
-def compare_cells(one: CellRecord, other: CellRecord) -> list[tuple[str, Any, Any]]:
-    """Return the fields in which two cells' configurations and outcomes differ, with both values."""
-    rows = []
-    for part, a, b in (
-        ("", one.config.model_dump(), other.config.model_dump()),
-        ("outcome.", one.outcome, other.outcome),
-    ):
-        left, right = _flatten(a), _flatten(b)
-        fields = [field for field in {**left, **right} if field.partition(".")[0] not in NOT_COMPARED]
-        rows += [(part + f, left.get(f), right.get(f)) for f in fields if left.get(f) != right.get(f)]
-    return rows
-
-
-def _flatten(values: Mapping[str, Any], path: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat |= _flatten(value, f"{path}{key}.") if isinstance(value, dict) else {f"{path}{key}": value}
-    return flat
-
-
-def _read_with_retries(folder: Path) -> CellRecord:
-    """Read a record, with retries, since a runner may be replacing it."""
-    for _ in range(READ_RETRIES):
+        Raises:
+            UsageError: the folder of the cells leads outside that of the study, or cannot be read.
+        """
+        check_inside(self.cells, self.folder)
         try:
-            return _read_record(folder)
-        except UsageError:
-            time.sleep(READ_RETRY_S)
-    return _read_record(folder)
+            with os.scandir(self.cells) as found:
+                names = sorted(each.name for each in found if not each.name.startswith(".") and each.is_dir())
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise UsageError(f"{self.cells} cannot be read: {reason_of(error)}") from error
+        return [self.cells / name for name in names]
 
-
-def _read_record(folder: Path) -> CellRecord:
-    try:
-        outcome = json.loads((folder / "outcome.json").read_text())
-        config = CellConfig.model_validate_json((folder / "config.json").read_text())
-    except ValidationError as error:
-        raise _unreadable(folder, f"config.json: {first_error(error, groups=tuple(GROUPS))}") from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise _unreadable(folder, one_line(error)) from error
-    if not isinstance(outcome, dict) or outcome.get("format") != RECORD_FORMAT:
-        have = outcome.get("format") if isinstance(outcome, dict) else None
-        raise _unreadable(folder, f"outcome.json has format {have}, not {RECORD_FORMAT}")
-    try:
-        Outcome.model_validate(outcome, context={"score": score_column(config)})
-    except ValidationError as error:
-        raise _unreadable(folder, f"outcome.json: {first_error(error)}") from error
-    return CellRecord(folder, config, outcome)
-
-
-def _unreadable(folder: Path, reason: str) -> UsageError:
-    return UsageError(f"{folder} is not a readable cell: {reason}; move the folder away to run the cell again")
-
-
-def cell_name(arm: str, config: CellConfig) -> str:
-    """Return the name of a cell's folder: its arm, seed and id.
-
-    Args:
-        arm: name of the arm.
-        config: configuration of the cell.
-    """
-    return f"{_as_file_name(arm)}-s{config.seed}-{config.id}"
-
-
-def _as_file_name(name: str) -> str:
-    return re.sub(r"[^\w.+-]", "_", name)
+    def _read(self, folder: Path) -> CellRecord | UsageError:
+        """Read the record of a cell; return the error if it cannot be read."""
+        try:
+            if folder.is_symlink():
+                check_inside(folder, self.folder)
+            record = read_record(folder)
+            if not folder.name.endswith(f"-{record.config.id}"):  # a copy, or another configuration
+                return unreadable(folder, f"its config.json has the id {record.config.id}")
+        except UsageError as error:
+            return error
+        return record

@@ -17,6 +17,7 @@ from ablations.analysis import CHANCE_KINDS
 from ablations.cli.listing import studies
 from ablations.config import CellConfig, UsageError
 from ablations.store import CHECKPOINT, RESUMED, LeaseLost, Store, cell_name, compare_cells, find_cell, write_text
+from ablations.store.digests import with_own_digest
 from ablations.store.frames import SCORED_AS_CHANCE, read_frames
 from ablations.store.leases import LEASE
 
@@ -411,7 +412,8 @@ def test_a_study_that_was_run_partly_without_an_optional_package_is_read_whole(t
     folders = [record.folder for record in records.values()]
     for folder, own in zip(folders, versions, strict=False):
         outcome = json.loads((folder / "outcome.json").read_text())
-        (folder / "outcome.json").write_text(json.dumps(outcome | {"versions": own}))
+        record = with_own_digest(outcome | {"versions": own})
+        (folder / "outcome.json").write_text(json.dumps(record))
     frames = read_frames(store, numerics=None)
     assert not frames.problems
     assert len(frames.cells) == len(cells)

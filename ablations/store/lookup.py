@@ -1,0 +1,60 @@
+"""Find studies and cells by their names, and compare two cells."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ablations.config import UsageError
+from ablations.store.record import CellRecord, as_file_name, read_record
+from ablations.store.records import TRIALS
+
+
+def study_folders(out: Path) -> list[Path]:
+    """Return the folders of the studies in a folder, each followed by the folder of its trials."""
+    return sorted(path.parent for pattern in ("*", f"*/{TRIALS}") for path in out.glob(f"{pattern}/study.yaml"))
+
+
+def find_cell(out: Path, name: str) -> CellRecord:
+    """Find a finished cell by its path, or in any study by the start of its id or folder name.
+
+    Raises:
+        UsageError: no cell matches, or several do.
+    """
+    path = Path(name).resolve()
+    if (path / "outcome.json").is_file():
+        return read_record(path)
+    studies = study_folders(out)
+    folders = [folder for study in studies for folder in sorted(study.glob("cells/[!.]*")) if folder.is_dir()]
+    start = as_file_name(name)
+    found = [f for f in folders if f.name.startswith(start) or f.name.rpartition("-")[2].startswith(start)]
+    if not found:
+        raise UsageError(f"no cell '{name}' in the studies of {out}; give the start of a cell's id or folder name")
+    if len(found) > 1:
+        names = ", ".join(map(str, found[:5]))
+        raise UsageError(f"'{name}' matches {len(found)} cells: {names}{', ...' if len(found) > 5 else ''}; give one")
+    return read_record(found[0])
+
+
+NOT_COMPARED = ("format", "cell", "attempts", "started", "digests")
+
+
+def compare_cells(one: CellRecord, other: CellRecord) -> list[tuple[str, Any, Any]]:
+    """Return the fields in which two cells' configurations and outcomes differ, with both values."""
+    rows = []
+    for part, a, b in (
+        ("", one.config.model_dump(), other.config.model_dump()),
+        ("outcome.", one.outcome, other.outcome),
+    ):
+        left, right = _flatten(a), _flatten(b)
+        fields = [field for field in {**left, **right} if field.partition(".")[0] not in NOT_COMPARED]
+        rows += [(part + f, left.get(f), right.get(f)) for f in fields if left.get(f) != right.get(f)]
+    return rows
+
+
+def _flatten(values: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flatten(value, f"{path}{key}.") if isinstance(value, dict) else {f"{path}{key}": value}
+    return flat

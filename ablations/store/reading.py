@@ -1,0 +1,179 @@
+"""Read files of a study's folder, which may be damaged or made by anyone.
+
+Only regular files of bounded size are read, and none through a symbolic link.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ablations.config import UsageError
+from ablations.config.errors import one_line
+
+MOST_BYTES = 256 * 2**20
+"""Largest file that is read, in bytes; a study's files are far smaller."""
+
+MOST_RECORD_BYTES = 4 * 2**20
+"""Largest config.json or outcome.json."""
+
+MOST_DIGITS = 20
+"""Digits of the largest integers in JSON: those of 64 bits have at most 20."""
+
+TAIL_BYTES = 64 * 2**10
+"""Bytes at the end of a log that are read to show its last lines."""
+
+KINDS = {stat.S_IFIFO: "a named pipe", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device", stat.S_IFSOCK: "a socket"}
+KINDS |= {stat.S_IFDIR: "a folder"}
+
+
+class NotRead(OSError):
+    """Report a file that is not read; ``strerror`` says why, without its name."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(errno.EINVAL, reason)
+
+
+def read_bytes(path: Path, *, most: int = MOST_BYTES) -> bytes:
+    """Read a regular file.
+
+    Args:
+        path: path of the file.
+        most: largest size, in bytes.
+
+    Raises:
+        NotRead: it is a link, a pipe, a device or a folder, or larger.
+        OSError: it does not exist or cannot be read.
+    """
+    with _opened(path) as file:
+        if os.fstat(file.fileno()).st_size > most:
+            raise NotRead(f"it is larger than {most / 2**20:g} MiB")
+        return file.readall()
+
+
+def read_text(path: Path) -> str:
+    """Read a regular file as UTF-8.
+
+    Raises:
+        OSError: as `read_bytes`.
+        UnicodeDecodeError: it is not UTF-8.
+    """
+    return read_bytes(path).decode()
+
+
+def read_lines(path: Path) -> list[str]:
+    """Read the last lines of a log, as far as its last `TAIL_BYTES` go; say why if it cannot be read.
+
+    Args:
+        path: path of the log.
+    """
+    try:
+        with _opened(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            file.seek(max(0, size - TAIL_BYTES))
+            lines = file.read(TAIL_BYTES).decode(errors="replace").splitlines()
+    except FileNotFoundError:
+        return [f"(no {path.name})"]
+    except OSError as error:
+        return [f"({path.name} cannot be read: {reason_of(error)})"]
+    return lines[1:] if size > TAIL_BYTES else lines
+
+
+def read_json(path: Path, *, most: int = MOST_RECORD_BYTES) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        OSError: as `read_bytes`.
+        ValueError: it is not JSON, is nested too deeply, or has an integer of more than `MOST_DIGITS` digits.
+    """
+    return parse_json(read_bytes(path, most=most))
+
+
+def parse_json(content: bytes) -> Any:
+    """Parse JSON.
+
+    Raises:
+        ValueError: as `read_json`.
+
+    >>> parse_json(b"[1, 1e3]")
+    [1, 1000.0]
+    """
+    try:
+        return json.loads(content, parse_int=_integer)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def read_flags(path: Path) -> npt.NDArray[np.bool_]:
+    """Read a one-dimensional array of truth values from an npy file.
+
+    Raises:
+        OSError: as `read_bytes`.
+        ValueError: it is no such array, or has fewer values than its header says.
+    """
+    content = read_bytes(path)
+    file = io.BytesIO(content)
+    version = np.lib.format.read_magic(file)
+    if version not in ((1, 0), (2, 0)):
+        raise ValueError(f"its npy format is {version[0]}.{version[1]}, not 1.0 or 2.0")
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(file)
+    if dtype != np.bool_ or len(shape) != 1:
+        raise ValueError(f"it has values {dtype} in the shape {shape}, not truth values in one dimension")
+    values = np.frombuffer(content, np.uint8, offset=file.tell())
+    if len(values) != shape[0] or (values > 1).any():
+        raise ValueError(f"its header says {shape[0]} truth values, and it has {int((values <= 1).sum())}")
+    return values.astype(np.bool_)
+
+
+def reason_of(error: Exception) -> str:
+    """Say in one line why a file was not read, without its path."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return one_line(error)
+
+
+def check_inside(path: Path, root: Path) -> None:
+    """Check that a path of a study does not lead out of its folder.
+
+    Args:
+        path: path to read or write, which may be missing.
+        root: folder of the study.
+
+    Raises:
+        UsageError: it leads elsewhere.
+    """
+    target = os.path.realpath(path)
+    within = os.path.realpath(root)
+    if target != within and not target.startswith(within.rstrip(os.sep) + os.sep):
+        raise UsageError(f"{path} leads outside {root}, to {target}: remove the link, or put the files in its place")
+
+
+def _opened(path: Path) -> io.FileIO:
+    """Open a regular file; opening a pipe does not wait for its writer."""
+    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
+    try:
+        number = os.open(path, flags)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise NotRead("it is a symbolic link; put the file in its place") from None
+        raise
+    kind = stat.S_IFMT(os.fstat(number).st_mode)
+    if kind != stat.S_IFREG:
+        os.close(number)
+        raise NotRead(f"it is {KINDS.get(kind, 'of another kind')}, not a file")
+    return io.FileIO(number)
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > MOST_DIGITS:
+        raise ValueError(f"it has an integer of {len(digits)} digits")
+    return int(digits)

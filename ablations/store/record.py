@@ -1,0 +1,80 @@
+"""The record of a finished cell: its configuration and its outcome, read and checked."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from ablations.config import CellConfig, UsageError
+from ablations.config.cell import GROUPS
+from ablations.config.errors import first_error
+from ablations.config.task import score_column
+from ablations.store.outcome import RECORD_FORMAT, Outcome
+from ablations.store.reading import MOST_RECORD_BYTES, parse_json, read_bytes, reason_of
+
+
+@dataclass(frozen=True)
+class CellRecord:
+    """A finished cell.
+
+    Args:
+        folder: folder of the cell.
+        config: configuration of the cell.
+        outcome: content of outcome.json.
+    """
+
+    folder: Path
+    config: CellConfig
+    outcome: dict[str, Any]
+
+    @property
+    def has_result(self) -> bool:
+        """Whether its outcome is a result of the arm: ``ok`` or ``diverged``."""
+        return self.outcome["outcome"] in ("ok", "diverged")
+
+
+def read_record(folder: Path) -> CellRecord:
+    """Read the record in a cell's folder.
+
+    Raises:
+        UsageError: it cannot be read, in one line with the folder.
+    """
+    try:
+        outcome = parse_json(read_bytes(folder / "outcome.json", most=MOST_RECORD_BYTES))
+        config = CellConfig.model_validate(parse_json(read_bytes(folder / "config.json", most=MOST_RECORD_BYTES)))
+    except ValidationError as error:
+        raise unreadable(folder, f"config.json: {first_error(error, groups=tuple(GROUPS))}") from error
+    except (OSError, ValueError) as error:
+        raise unreadable(folder, reason_of(error)) from error
+    if not isinstance(outcome, dict) or outcome.get("format") != RECORD_FORMAT:
+        have = outcome.get("format") if isinstance(outcome, dict) else None
+        raise unreadable(folder, f"outcome.json has format {have}, not {RECORD_FORMAT}")
+    try:
+        Outcome.model_validate(outcome, context={"score": score_column(config)})
+    except ValidationError as error:
+        raise unreadable(folder, f"outcome.json: {first_error(error)}") from error
+    return CellRecord(folder, config, outcome)
+
+
+def unreadable(folder: Path, reason: str) -> UsageError:
+    """Return the error for a cell's folder that cannot be read."""
+    return UsageError(f"{folder.name} is not a readable cell: {reason}; move the folder away to run the cell again")
+
+
+def cell_name(arm: str, config: CellConfig) -> str:
+    """Return the name of a cell's folder: its arm, seed and id.
+
+    Args:
+        arm: name of the arm.
+        config: configuration of the cell.
+    """
+    return f"{as_file_name(arm)}-s{config.seed}-{config.id}"
+
+
+def as_file_name(name: str) -> str:
+    """Replace the characters of a name that a file's name should not have."""
+    return re.sub(r"[^\w.+-]", "_", name)

@@ -1,0 +1,164 @@
+"""Curves and probes of all cells of a study, read in columns: a frame for each cell would take most of the time."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ablations.config.nets import is_foreign
+from ablations.store.reading import read_text, reason_of
+from ablations.store.record import CellRecord
+
+CURVES = ["place", "epoch", "split", "metric", "value"]
+PROBES = ["place", "epoch", "layer", "probe", "value"]
+
+CHUNK = 200
+"""Number of cells whose text is in memory at a time."""
+
+Tell = Callable[[int, str], None]
+"""Function that receives the place of a record and what is wrong with its file."""
+
+
+def read_curves(
+    records: Sequence[CellRecord], metrics: Mapping[str, tuple[str, str]], problems: list[str]
+) -> pd.DataFrame:
+    """Read the curves of cells; a cell that ended in its first epoch has that epoch without values.
+
+    Only complete epochs count, whose batches have the hashes in the outcome.
+
+    Args:
+        records: records of the cells.
+        metrics: columns of metrics.csv, to split and metric.
+        problems: list that receives a sentence for each file or part of one that cannot be read.
+
+    Returns:
+        One row per cell, metric and epoch: `place` of the record, `epoch`, `split`, `metric`, `value`.
+    """
+    untrained = [place for place, record in enumerate(records) if not record.outcome["epochs_run"]]
+    parts = [_long(pd.DataFrame({"place": untrained, "epoch": 1, **dict.fromkeys(metrics, np.nan)}), metrics)]
+    for tell, read, readable in _chunks(records, "metrics.csv", ["epoch", *metrics, "batches"], problems):
+        hashes = {place: records[place].outcome["epoch_hashes"] for place in readable}
+        known = [hashes[place][row : row + 1] == [text] for place, row, text in _rows(read, "batches")]
+        is_next = pd.to_numeric(read["epoch"], errors="coerce") == read["row"] + 1
+        is_whole = (is_next & np.array(known, dtype=bool)).groupby(read["place"]).cummin()
+        read = read[is_whole.to_numpy(bool)]
+        _check_epochs(records, readable, read.groupby("place").size(), tell)
+        values = {column: _numbers(read, column, tell) for column in metrics}
+        parts.append(_long(pd.DataFrame({"place": read["place"], "epoch": read["row"] + 1, **values}), metrics))
+    return _joined(parts, CURVES)
+
+
+def read_probes(records: Sequence[CellRecord], problems: list[str]) -> pd.DataFrame:
+    """Read the probes of cells, up to each cell's last complete epoch, which has as many rows as its first.
+
+    Args:
+        records: records of the cells.
+        problems: as in `read_curves`.
+
+    Returns:
+        One row per cell, epoch, layer and probe, as the files have them: `place` of the record, `epoch`, `layer`,
+        `probe`, `value`.
+    """
+    parts = []
+    for tell, read, readable in _chunks(records, "probes.csv", ["epoch", "layer", "probe", "value"], problems):
+        epochs = pd.to_numeric(read["epoch"], errors="coerce")
+        whole = pd.DataFrame({"place": read["place"], "epoch": epochs})[(epochs % 1 == 0).to_numpy()]
+        counts = whole.groupby(["place", "epoch"]).size()
+        is_whole = (counts == counts.groupby("place").transform("max")).groupby("place").cummin()
+        counts = counts[is_whole.to_numpy(bool)]
+        foreign = {place for place in readable if is_foreign(records[place].config.net.model)}
+        without = foreign - set(read["place"])  # no normalisers, no probes
+        known = [place for place in readable if place not in without]
+        _check_epochs(records, known, counts.groupby("place").size(), tell)
+        kept = read[pd.MultiIndex.from_arrays([read["place"], epochs]).isin(counts.index)]
+        values = {"epoch": epochs[kept.index].astype(int), "value": _numbers(kept, "value", tell)}
+        parts.append(kept[["place", "layer", "probe"]].assign(**values))
+    return _joined(parts, PROBES)
+
+
+def _chunks(
+    records: Sequence[CellRecord], name: str, columns: list[str], problems: list[str]
+) -> Iterator[tuple[Tell, pd.DataFrame, list[int]]]:
+    """Read columns of a file of all trained cells as text, some cells at a time, without incomplete lines.
+
+    Yields:
+        What receives a problem; `place` of the record, `row` in its file from 0, and the columns; the places of the
+        cells whose files have these columns.
+    """
+
+    def tell(place: int, what: str) -> None:
+        problems.append(f"{records[place].folder.name}: {name}{what}")
+
+    trained = [place for place, record in enumerate(records) if record.outcome["epochs_run"]]
+    for start in range(0, len(trained), CHUNK):
+        readable, rows = list[int](), list[list[Any]]()
+        for place in trained[start : start + CHUNK]:
+            try:
+                own = _columns(read_text(records[place].folder / name), columns)
+            except (OSError, UnicodeDecodeError) as error:
+                tell(place, f" cannot be read: {reason_of(error)}")
+                continue
+            except KeyError as error:
+                tell(place, f" has no column {error.args[0]}")
+                continue
+            readable.append(place)
+            rows += [[place, row, *texts] for row, texts in enumerate(own)]
+        yield tell, pd.DataFrame(rows, columns=["place", "row", *columns]), readable
+
+
+def _columns(text: str, columns: list[str]) -> Iterator[list[str]]:
+    """Return the texts of columns of a CSV file without quotes, line by line, except incomplete lines.
+
+    Raises:
+        KeyError: the file has no such column.
+    """
+    head, *lines = text[: text.rfind("\n") + 1].splitlines() or [""]
+    names = head.split(",")
+    for column in columns:
+        if column not in names:
+            raise KeyError(column)
+    where = [names.index(column) for column in columns]
+    split = (line.split(",") for line in lines)
+    return ([sys.intern(texts[i]) for i in where] for texts in split if len(texts) == len(names))
+
+
+def _rows(read: pd.DataFrame, column: str) -> Iterator[tuple[int, int, str]]:
+    return zip(read["place"].tolist(), read["row"].tolist(), read[column].tolist(), strict=True)
+
+
+def _check_epochs(records: Sequence[CellRecord], places: Sequence[int], counts: pd.Series[int], tell: Tell) -> None:
+    """Report the cells whose file has fewer complete epochs than the outcome says."""
+    for place in places:
+        have, want = int(counts.get(place, 0)), records[place].outcome["epochs_run"]
+        if have != want:
+            tell(place, f": complete epochs: {have} of {want}")
+
+
+def _numbers(read: pd.DataFrame, column: str, tell: Tell) -> pd.Series[float]:
+    """Convert a column of text to numbers; report values that are neither numbers nor empty."""
+    values = pd.to_numeric(read[column], errors="coerce").astype(np.float64)
+    lost = read[values.isna()]
+    lost = lost[~lost[column].str.lower().isin(["nan", ""])]
+    for place, count in lost.groupby("place").size().items():
+        tell(int(str(place)), f": values of {column} that are not numbers: {count}")
+    return values
+
+
+def _long(wide: pd.DataFrame, metrics: Mapping[str, tuple[str, str]]) -> pd.DataFrame:
+    """Return a row per cell, metric and epoch."""
+    parts = [
+        pd.DataFrame({"place": wide["place"], "epoch": wide["epoch"], "value": wide[column]}).assign(
+            split=split, metric=metric
+        )
+        for column, (split, metric) in metrics.items()
+    ]
+    return pd.concat(parts, ignore_index=True).sort_values("place", kind="stable")
+
+
+def _joined(parts: list[pd.DataFrame], columns: list[str]) -> pd.DataFrame:
+    some = [part[columns] for part in parts if len(part)]
+    return pd.concat(some, ignore_index=True) if some else pd.DataFrame(columns=columns)
