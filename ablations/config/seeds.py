@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,6 +23,10 @@ def parse_seeds(value: Any) -> list[int]:
         if isinstance(value, Sequence) and not isinstance(value, str):
             value = ",".join(map(str, value)) + ","
         text = str(value).strip()
+        if re.fullmatch("[0-9]+(_[0-9]+)*", text):
+            text = text.replace("_", "")
+        if re.search("[.:eE]", text):  # 8.0 would be one seed
+            raise UsageError("a seed is a whole number")
         if text.isdecimal() and int(text) == 0:
             raise ValueError("at least one seed is needed; the seed 0 is 0,")
         if text.isdecimal():

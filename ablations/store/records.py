@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from ablations.config import CellConfig, Study, UsageError
 from ablations.config.cell import GROUPS
 from ablations.config.errors import first_error, one_line
 from ablations.config.task import score_column
+from ablations.config.yaml_file import dump_yaml, read_yaml
 from ablations.store.files import sync, write_json, write_text
 from ablations.store.leases import LEASE, OPENING, REPLACED, Lease, LeaseLost, Leases, remove_tree, rename, tidy
 from ablations.store.outcome import RECORD_FORMAT, Outcome
@@ -87,11 +87,9 @@ class Store:
             hint = f"; the trials of its tuning are in {trials}" if (trials / "study.yaml").is_file() else ""
             raise UsageError(f"no study in {self.folder}: it has no study.yaml{hint}")
         try:
-            return Study.model_validate(yaml.safe_load(path.read_text()))
+            return Study.model_validate(read_yaml(path, dumped=True))
         except ValidationError as error:
             raise UsageError(f"{path} is not a valid study: {first_error(error)}") from error
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise UsageError(f"{path} cannot be read: {one_line(error)}") from error
 
     @property
     def study_text(self) -> str:
@@ -109,7 +107,7 @@ class Store:
         """
         try:
             self.cells.mkdir(parents=True, exist_ok=True)
-            write_text(self.folder / "study.yaml", yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False))
+            write_text(self.folder / "study.yaml", dump_yaml(study.model_dump(mode="json")))
             sync(self.folder)
         except OSError as error:
             raise self._cannot_be_written(error) from error
