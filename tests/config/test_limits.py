@@ -70,10 +70,7 @@ def test_a_request_above_the_limit_is_refused(cli, tmp_path):
     [
         (("--trials", 10**17), "--trials 100000000000000000: must be less than or equal to 10000"),
         (("--trials", 10_000, "--sampler", "tpe"), "30,000 trials are above the limit of 10,000; give fewer"),
-        (
-            ("--trials", 9_000, "--norm", "xnorm", "--set", "depth=1-20"),
-            "a study of 180,000 cells (seed 9,000 x depth 20)",
-        ),
+        (("--trials", 1_000, "--norm", "l2", "--set", "depth=1-200"), "200,000 cells (seed 1,000 x depth 200)"),
         (("--confirm", 10**9), "the range has more than 10,000 values"),
         (("--confirm", "0-1000000000"), "the range has more than 10,000 values"),
     ],
