@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.text import Text
 
 from ablations.analysis.caveats import caveats, substitutions, unshared
 from ablations.config import Interrupted, UsageError
 from ablations.config.commands import RunOptions, TuneOptions
 from ablations.config.declare import keywords_of
+from ablations.config.escape import visible
 from ablations.config.request import make_request, make_tuning
 from ablations.engine.server import start_server
 from ablations.monitor.progress import watching
@@ -84,10 +86,10 @@ def load(*studies: str | Path, ref: str | None = None) -> StudyResults:
 
 def _run_steps(steps: Iterable[Step]) -> StudyResults:
     """Carry out the steps of a run or tuning one after the other, and report the study of the last."""
-    console = Console(file=sys.stdout, force_jupyter=False, highlight=False, width=120)
+    console = Console(file=sys.stdout, force_jupyter=False, highlight=False, markup=False, emoji=False, width=120)
     for step in steps:
         for line in step.lines:
-            console.print(line, markup=False, soft_wrap=True)
+            console.print(Text(visible(line)), soft_wrap=True)
         try:
             with watching(console, step.plan.study, step.plan.store, total=len(step.plan.todo)) as watcher:
                 step.run(watcher)
@@ -105,7 +107,7 @@ def _warn(results: StudyResults, *, stacklevel: int) -> None:
         total = num_missing + len(results.cells)
         messages.insert(0, f"{results.name}: cells without a readable result: {num_missing} of {total}")
     for message in messages:
-        warnings.warn(message, IncompleteStudyWarning, stacklevel=stacklevel)
+        warnings.warn(visible(message), IncompleteStudyWarning, stacklevel=stacklevel)
 
 
 def read_results(folders: Sequence[Path], *, ref: str | None = None) -> StudyResults:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import platform
 import sys
 from typing import Annotated
@@ -9,6 +10,7 @@ from typing import Annotated
 import typer
 
 import ablations
+from ablations.config.escape import visible, visible_lines
 from ablations.config.platforms import UNSUPPORTED, is_supported
 from ablations.engine.signals import remember_interrupts
 
@@ -50,6 +52,8 @@ def main() -> None:
     if len(sys.argv) == 1:
         sys.argv.append("--help")
     remember_interrupts()
+    if logging.lastResort is not None:  # prints the warnings of this process
+        logging.lastResort.setFormatter(_Visible())
     try:
         code = app(standalone_mode=False)
     except Exception as error:
@@ -62,11 +66,18 @@ def main() -> None:
     sys.exit(code or OK)
 
 
+class _Visible(logging.Formatter):
+    """Writes log records with controls as escapes."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return visible_lines(super().format(record))
+
+
 def _usage_line(error: Exception) -> str | None:
     """Return the one line of an error that the user made; None where the error is ours."""
     if hasattr(error, "format_message"):  # the option parser's own errors
-        return " ".join(str(error.format_message()).split())
+        return visible(" ".join(str(error.format_message()).split()))
     from ablations.config import UsageError
     from ufo.registry import UnknownNameError
 
-    return " ".join(str(error).split()) if isinstance(error, (UsageError, UnknownNameError)) else None
+    return visible(" ".join(str(error).split())) if isinstance(error, (UsageError, UnknownNameError)) else None

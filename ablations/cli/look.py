@@ -18,6 +18,7 @@ from ablations.cli.options import JsonOption, StudiesArgument, StudyArgument
 from ablations.cli.printing import make_console, print_lines, print_table
 from ablations.config.commands import Folder, OutOption, PluginOption
 from ablations.config.declare import Option
+from ablations.config.escape import visible
 
 LOG_LINES = 20
 
@@ -120,15 +121,16 @@ def show(options: ShowOptions) -> int:
         typer.echo(json.dumps({"folder": str(record.folder), "config": config, "outcome": record.outcome}, indent=2))
         return OK
     console = make_console(options.as_json)
-    console.print(str(record.folder), markup=False, soft_wrap=True)
+    print_lines(console, [str(record.folder)])
     for title, fields in (("configuration", record.config.model_dump(mode="json")), ("outcome", record.outcome)):
         table = Table(title=title, show_header=False, title_justify="left", box=None)
         for field, value in fields.items():
-            table.add_row(field, Text("\n".join(value) if field == "traceback" else str(value)))
+            lines = value if field == "traceback" else [str(value)]
+            table.add_row(Text(visible(field)), Text("\n".join(map(visible, lines))))
         console.print(table)
     path = record.folder / "log.txt"
     log = path.read_text(errors="replace").splitlines() if path.is_file() else ["(no log)"]
-    console.print("\n".join(["end of log.txt", *log[-LOG_LINES:]]), markup=False, soft_wrap=True)
+    print_lines(console, ["end of log.txt", *log[-LOG_LINES:]])
     return OK
 
 

@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ablations.config.escape import visible
+
 WIDTH_OF_A_LOG = 120
 
 
@@ -18,20 +20,20 @@ def make_console(as_json: bool) -> Console:
     """Return the console: standard error if standard output is for scripts; in a notebook as wide as a log."""
     is_terminal = sys.stdout.isatty() and "JPY_PARENT_PID" not in os.environ
     width = None if is_terminal else WIDTH_OF_A_LOG
-    return Console(stderr=as_json, highlight=False, width=width)
+    return Console(stderr=as_json, highlight=False, markup=False, emoji=False, width=width)
 
 
 def print_lines(console: Console, lines: Sequence[str]) -> None:
-    """Print texts unchanged; a terminal wraps them."""
+    """Print texts, each in one line that a terminal wraps."""
     for line in lines:
-        console.print(line, markup=False, soft_wrap=True)
+        console.print(Text(visible(line)), soft_wrap=True)
 
 
 def print_table(console: Console, title: str, head: list[str], rows: list[list[str]]) -> None:
     """Print a table of texts."""
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(title=Text(visible(title)), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for column in head:
-        table.add_column(column, overflow="fold")
+        table.add_column(Text(visible(column)), overflow="fold")
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
+        table.add_row(*(Text(visible(cell)) for cell in row))
     console.print(table)

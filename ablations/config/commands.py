@@ -14,6 +14,7 @@ from ablations.config import parsing
 from ablations.config.declare import Option, Options, Values, field_default, reads
 from ablations.config.errors import UsageError
 from ablations.config.field_values import read_fields, read_search, read_values
+from ablations.config.limits import MOST_POINTS
 from ablations.config.options import EngineOptions, InMemory, Retry, TrainerName
 from ablations.config.search import EXAMPLE, Sampler, Search
 from ablations.config.seeds import parse_confirmed, parse_seeds
@@ -119,7 +120,9 @@ class SearchOptions(Options):
         reads(read_search),
         Option(f"Searched fields with their ranges, a comma list, as {EXAMPLE}.", metavar="FIELD=LOW..HIGH[:log]"),
     ] = None
-    trials: Annotated[int | None, WHOLE, Field(ge=1), Option("Trials of each arm.", str(DEFAULT_TRIALS))] = None
+    trials: Annotated[
+        int | None, WHOLE, Field(ge=1, le=MOST_POINTS), Option("Trials of each arm.", str(DEFAULT_TRIALS))
+    ] = None
     confirm: Annotated[
         Values,
         reads(parse_confirmed),

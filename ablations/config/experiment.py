@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import BeforeValidator, Field, model_validator
 
 from ablations.config.cell import FIELDS
 from ablations.config.claim import Claim, parse_claims
 from ablations.config.commands import PluginOption, SearchOptions, SeedOptions, StudyOptions
 from ablations.config.declare import Option, read_options
-from ablations.config.errors import UsageError, one_line
+from ablations.config.errors import UsageError
 from ablations.config.field_values import read_values
 from ablations.config.seeds import parse_seeds
+from ablations.config.yaml_file import read_yaml
 from ufo.registry import unknown_name
 
 FOLDER = Path(__file__).resolve().parent.parent / "experiments"
@@ -51,17 +51,6 @@ class Experiment(SearchOptions, SeedOptions, StudyOptions, PluginOption):
         if given and self.seeds is not None:
             raise UsageError("a tuning's trials have seeds of their own; give the winners' as confirm")
         return self
-
-
-class _UniqueKeys(yaml.SafeLoader):
-    """A safe loader that refuses duplicate keys, of which YAML would take the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"'{key}' comes twice", node.start_mark)
-        return super().construct_mapping(node, deep)
 
 
 def named_experiments() -> dict[str, Path]:
@@ -107,17 +96,16 @@ def load_experiment(given: str | Path) -> Experiment:
     """
     try:
         path = find_experiment(given)
-        content = yaml.load(path.read_text(), _UniqueKeys)  # a safe loader
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise UsageError(f"experiment file {given} cannot be read: {error}") from error
-    except yaml.YAMLError as error:
-        raise UsageError(f"experiment file {path} is not YAML: {one_line(error)}") from error
+    content = read_yaml(path)
     if not isinstance(content, dict):
         raise UsageError(f"experiment file {path} has no keys")
     try:
         return read_options(Experiment, _options_of(content))
     except ValueError as error:
-        raise UsageError(f"{path}: {error}") from None
+        fix = "; put it in quotes" if str(error).endswith("must be a valid string") else ""
+        raise UsageError(f"{path}: {error}{fix}") from None
 
 
 def _options_of(content: Mapping[str, Any]) -> dict[str, Any]:

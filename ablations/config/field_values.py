@@ -7,6 +7,7 @@ from typing import Any
 
 from ablations.config.declare import Values
 from ablations.config.errors import UsageError
+from ablations.config.limits import check_num_values
 from ablations.config.parsing import class_names
 from ablations.config.search import EXAMPLE, Search, parse_search
 from ablations.config.values import check_values, parse_values
@@ -20,7 +21,10 @@ def read_values(field: str, value: Values) -> list[Any]:
     """
     if isinstance(value, str):
         return parse_values(field, class_names(value) if field == "classes" else value)
-    return check_values(field, list(value) if isinstance(value, Sequence) else [value])
+    if not isinstance(value, Sequence):
+        return check_values(field, [value])
+    check_num_values(field, len(value))
+    return check_values(field, list(value))
 
 
 def read_fields(given: Mapping[str, Values] | Sequence[str] | None) -> dict[str, list[Any]]:

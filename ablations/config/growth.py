@@ -8,6 +8,7 @@ from typing import Any
 from ablations.config.cell import FIELDS
 from ablations.config.claim import merge_claims
 from ablations.config.errors import UsageError
+from ablations.config.limits import check_num_cells
 from ablations.config.search import Point, Search
 from ablations.config.study import DATA_FIELDS, Study, choose_ref, point_name
 from ablations.config.values import value_name
@@ -40,7 +41,8 @@ def extend(stored: Study, asked: Study, *, named: Collection[str], ref: str | No
     for field, have in axes.items():
         held = asked.data_points.values()
         values = asked.axes.get(field) or list(dict.fromkeys(point[field] for point in held))
-        new = [value for value in values if value not in have]
+        known = set(have)
+        new = [value for value in values if value not in known]
         if new and field not in named:
             raise UsageError(
                 f"study '{stored.name}' has {field}={','.join(map(value_name, have))}, and the default "
@@ -48,6 +50,7 @@ def extend(stored: Study, asked: Study, *, named: Collection[str], ref: str | No
             )
         have += new
         added += [f"{field}={value_name(value)}" for value in new]
+    check_num_cells({field: len(values) for field, values in axes.items()})
     for point in asked.data_points.values():
         name = point_name(point, [field for field in DATA_FIELDS if field in axes])
         own = _check_point(stored, asked, point, name, named)

@@ -174,8 +174,30 @@ class Point(BaseModel, frozen=True, extra="forbid"):
 
 
 def tuned_values(points: Iterable[Point], arm: str, seed: int) -> Mapping[str, int | float] | None:
-    """Return the values of a cell's searched fields; None if no point applies to it."""
+    """Return the values of a cell's searched fields, those of the first point that applies; None if there is none."""
     return next((p.values for p in points if p.arm in (None, arm) and p.seed in (None, seed)), None)
+
+
+class Tuned:
+    """`tuned_values` for many cells.
+
+    Args:
+        points: points.
+
+    >>> Tuned([Point(values={"lr": 0.1}, arm="l2"), Point(values={"lr": 0.2}, seed=3)]).values("l2", 3)
+    {'lr': 0.1}
+    """
+
+    def __init__(self, points: Iterable[Point]) -> None:
+        self._by_key: dict[tuple[str | None, int | None], tuple[int, dict[str, int | float]]] = {}
+        for number, point in enumerate(points):
+            self._by_key.setdefault(point.key, (number, point.values))
+
+    def values(self, arm: str, seed: int) -> Mapping[str, int | float] | None:
+        """Return the values of a cell's searched fields; None if there is no point for it."""
+        keys = (None, None), (arm, None), (None, seed), (arm, seed)
+        found = [self._by_key[key] for key in keys if key in self._by_key]
+        return min(found, key=lambda each: each[0])[1] if found else None
 
 
 def searchable_fields() -> list[str]:

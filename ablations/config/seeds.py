@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
 from ablations.config.errors import UsageError
-from ablations.config.values import parse_values
+from ablations.config.limits import check_num_values
+from ablations.config.values import MOST_DIGITS, parse_values
 
 
 def parse_seeds(value: Any) -> list[int]:
@@ -20,11 +22,16 @@ def parse_seeds(value: Any) -> list[int]:
     """
     try:
         if isinstance(value, Sequence) and not isinstance(value, str):
+            check_num_values("seed", len(value))
             value = ",".join(map(str, value)) + ","
         text = str(value).strip()
-        if text.isdecimal() and int(text) == 0:
+        if re.fullmatch("[0-9]+(_[0-9]+)*", text):
+            text = text.replace("_", "")
+        if re.search("[.:eE]", text):  # 8.0 would be one seed
+            raise UsageError("a seed is a whole number")
+        if text.isdecimal() and not text.strip("0"):
             raise ValueError("at least one seed is needed; the seed 0 is 0,")
-        if text.isdecimal():
+        if text.isdecimal() and len(text) <= MOST_DIGITS:
             text = f"0-{int(text) - 1}"
         return sorted(parse_values("seed", text.removesuffix(",")))
     except UsageError as error:

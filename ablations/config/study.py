@@ -11,8 +11,9 @@ from pydantic import BaseModel, ValidationError, model_validator
 from ablations.config.cell import FIELDS, CellConfig
 from ablations.config.claim import Claim
 from ablations.config.errors import UsageError, first_error
+from ablations.config.limits import MOST_POINTS, check_num_cells
 from ablations.config.make import make_config
-from ablations.config.search import FIRST_TRIAL_SEED, Point, Search, tuned_values
+from ablations.config.search import FIRST_TRIAL_SEED, Point, Search, Tuned, tuned_values
 from ablations.config.types import Task
 from ablations.config.values import check_values, value_name
 
@@ -118,10 +119,10 @@ class Study(BaseModel, frozen=True, extra="forbid"):
         """Fields that affect at least one cell."""
         others = {field: values for field, values in self.axes.items() if field not in (*DATA_FIELDS, "seed")}
         lowest = {} if self.search is None else {each.field: each.low for each in self.search.ranges}
-        seed, cells = self.axes["seed"][0], []
+        seed, tuned, cells = self.axes["seed"][0], Tuned(self.points), []
         for data, values in itertools.product(self.data_points.values(), itertools.product(*others.values())):
             fields = {**lowest, **data, **dict(zip(others, values, strict=True)), "seed": seed}
-            fields |= tuned_values(self.points, value_name(fields[self.compare]), seed) or {}
+            fields |= tuned.values(value_name(fields[self.compare]), seed) or {}
             cells.append(CellConfig(**fields))
         return {name for name, field in FIELDS.items() if any(map(field.has_effect, cells))}
 
@@ -160,14 +161,15 @@ class Study(BaseModel, frozen=True, extra="forbid"):
 
     @model_validator(mode="after")
     def _is_complete(self) -> Study:
+        check_num_cells({field: len(values) for field, values in self.axes.items()})
         for field in (self.compare, *ALWAYS_AXES):
             if not self.axes.get(field):
                 raise ValueError(f"axes has no values of {field}")
         for field, values in self.axes.items():
             if check_values(field, values) != values:
                 raise ValueError(f"axes has values of {field} of a wrong type")
+        points = self.data_points.values()
         for field, known in FIELDS.items():
-            points = self.data_points.values()
             is_given = field in self.axes or field in self.searched or (points and all(field in p for p in points))
             if known.is_required and not is_given:
                 raise ValueError(f"fixed has no {field}")
@@ -178,13 +180,17 @@ class Study(BaseModel, frozen=True, extra="forbid"):
 
     def _check_points(self) -> None:
         """Check that every cell has values of all searched fields, and that trials and replicates share no seed."""
+        each = self.search is not None and self.search.sampler == "tpe" and self.is_tuning
+        num_points = len(self.arms) * len(self.axes["seed"]) if each else len(self.points)
+        if num_points > MOST_POINTS:
+            raise ValueError(f"{num_points:,} trials are above the limit of {MOST_POINTS:,}; give fewer")
         for point in self.points:
             if sorted(point.values) != sorted(self.searched):
                 raise ValueError(f"a point has values of {', '.join(point.values)}, not of {', '.join(self.searched)}")
         if self.search is None:
             return
-        asked = itertools.product(self.arm_names, self.axes["seed"])
-        lacking = [(arm, seed) for arm, seed in asked if tuned_values(self.points, arm, seed) is None]
+        tuned, asked = Tuned(self.points), itertools.product(self.arm_names, self.axes["seed"])
+        lacking = [(arm, seed) for arm, seed in asked if tuned.values(arm, seed) is None]
         if lacking and not (self.is_tuning and self.search.sampler == "tpe"):
             arm, seed = lacking[0]
             which = f" for seed {seed}" if self.is_tuning else ""
@@ -226,13 +232,14 @@ def expand(
     Raises:
         UsageError: values that contradict each other.
     """
+    check_num_cells({field: len(values) for field, values in axes.items()})
     others = {field: values for field, values in axes.items() if field != "seed"}
-    cells = []
+    tuned, cells = None if points is None else Tuned(points), []
     for seed in axes["seed"]:
         for point in itertools.product(*others.values()):
             asked = {**fixed, **dict(zip(others, point, strict=True)), "seed": seed}
-            if points is not None:
-                if (values := tuned_values(points, value_name(asked[compare]), seed)) is None:
+            if tuned is not None:
+                if (values := tuned.values(value_name(asked[compare]), seed)) is None:
                     continue
                 asked |= values
             cells.append(make_config({**defaults(asked), **asked}))

@@ -10,10 +10,14 @@ from pydantic import ValidationError
 
 from ablations.config.cell import FIELDS
 from ablations.config.errors import UsageError, message_of, shown
+from ablations.config.limits import check_num_values
 from ufo.registry import unknown_name
 
 MOST_VALUES = 10_000
 """Largest number of values in a range."""
+
+MOST_DIGITS = 100
+"""Longest number in a range, in digits."""
 
 
 def value_name(value: Any) -> str:
@@ -70,7 +74,11 @@ def parse_values(field: str, text: str) -> list[Any]:
     check_field(field)
     split = FIELDS[field].traits.splits
     parts = text.split(",") if split is None else split(text)
-    return check_values(field, [value for part in parts for value in _parse_part(field, part.strip())])
+    values: list[Any] = []
+    for part in parts:
+        values += _parse_part(field, part.strip())
+        check_num_values(field, len(values))
+    return check_values(field, values)
 
 
 def check_values(field: str, values: list[Any]) -> list[Any]:
@@ -123,6 +131,8 @@ def types_of(field: str) -> set[Any]:
 def _parse_part(field: str, part: str) -> list[Any]:
     first, dash, last = part.partition("-")
     if dash and first.isdecimal() and last.isdecimal() and int in types_of(field):
+        if max(len(first), len(last)) > MOST_DIGITS:
+            raise UsageError(f"{field}={shown(part)}: its numbers have more than {MOST_DIGITS} digits")
         if int(last) < int(first):
             raise UsageError(f"{field}={part}: the range runs backwards")
         if int(last) - int(first) >= MOST_VALUES:

@@ -22,6 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ablations.config import CellConfig, Study
+from ablations.config.escape import visible
 from ablations.config.task import METRICS
 from ablations.config.values import duration
 from ablations.store import Store
@@ -158,7 +159,7 @@ class Board:
         for state in (state for state, count in counts.items() if count):
             ways = [f"{n} {kind.partition(': ')[2]}" for kind, n in self.kinds_seen.items() if kind.startswith(state)]
             parts.append(f"{counts[state]} {state}" + (f" ({', '.join(ways)})" if ways else ""))
-        return head, ", ".join(parts)
+        return visible(head), visible(", ".join(parts))
 
     def as_json(self) -> dict[str, Any]:
         """Return the board as JSON values."""
@@ -213,14 +214,15 @@ class Board:
         for head in ("running", "epoch", "train loss", "val %", "elapsed", *(["host"] if len(hosts) > 1 else [])):
             table.add_column(head, no_wrap=True, justify="left" if head in ("running", "host") else "right")
         for progress in self.running:
-            table.add_row(
+            texts = (
                 f"{_label(progress.arm, progress.condition)} {self.study.unit} {self.study.number_of(progress.seed)}",
                 f"{progress.epoch}/{progress.epochs}",
                 "" if progress.train_loss is None else f"{progress.train_loss:.3f}",
                 "" if progress.val_score_pct is None else f"{progress.val_score_pct:.1f}",
                 duration(progress.seconds),
-                *([progress.host] if len(hosts) > 1 else []),
+                *([visible(progress.host)] if len(hosts) > 1 else []),
             )
+            table.add_row(*map(Text, texts))
         return table
 
 
@@ -238,7 +240,7 @@ def fill_board(board: Board, store: Store) -> Board:
 
 
 def _label(arm: str, condition: str) -> str:
-    return f"{arm} ({condition})" if condition else arm
+    return visible(f"{arm} ({condition})" if condition else arm)
 
 
 def _progress(folder: Path, cell: CellConfig, place: Place) -> Progress:

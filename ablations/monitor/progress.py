@@ -14,8 +14,10 @@ from typing import Any
 
 from rich.console import Console
 from rich.live import Live
+from rich.text import Text
 
 from ablations.config import CellConfig, Study
+from ablations.config.escape import visible
 from ablations.config.task import METRICS, score_column
 from ablations.monitor.board import Board, fill_board
 from ablations.store import Store
@@ -61,7 +63,7 @@ class Lines:
 
     def note(self, line: str) -> None:
         """Print a sentence."""
-        self.console.print(line, markup=False, soft_wrap=True)
+        self.console.print(Text(visible(line)), soft_wrap=True)
 
     def tick(self) -> None:
         """Print nothing."""

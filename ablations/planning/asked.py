@@ -9,6 +9,7 @@ from typing import Any
 from ablations.config import UsageError
 from ablations.config.commands import DEFAULT_NORMS, DEFAULT_SEEDS
 from ablations.config.effects import check_nets
+from ablations.config.limits import check_num_cells
 from ablations.config.nets import is_foreign, is_timm
 from ablations.config.packages import require_package
 from ablations.config.request import Request
@@ -38,6 +39,7 @@ def complete(request: Request) -> dict[str, list[Any]]:
     data = "shapes" if request.asked.get("task") == ["detect"] else "digits"
     asked: dict[str, list[Any]] = {"data": [data], "norm": norms, "seed": list(range(DEFAULT_SEEDS))}
     asked |= request.asked
+    check_num_cells({field: len(values) for field, values in asked.items()})
     own_sizes = {OWN_SIZE.get(str(spec).partition(":")[0]) for spec in asked["data"]}
     if len(own_sizes) == 1 and own_sizes != {None}:
         asked.setdefault("image_size", list(own_sizes))

@@ -36,7 +36,7 @@ def describe_plan(plan: Plan) -> list[str]:
     """Describe a plan in lines: what will be run, and warnings."""
     study, infos = plan.study, plan.infos.values()
     counts = [f"{plan.count(state)} {state}" for state in ("done", "stale", "failed", "missing") if plan.count(state)]
-    lines = [f"study {study.name} in {plan.store.folder}", *filter(None, [study.question])]
+    lines = [f"study {study.name} in {plan.store.folder}", *filter(None, [" ".join(study.question.split())])]
     if study.search is not None and study.is_tuning:
         lines += _search_lines(study)
     what = plural(len(plan.cells), "trial" if study.is_tuning else "cell")

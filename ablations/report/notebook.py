@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ablations.analysis.results import Results
 from ablations.config import UsageError
+from ablations.config.escape import visible
 from ablations.config.values import plural
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ class StudyResults(Results):
     def __repr__(self) -> str:
         """Return the size of the results and their main attributes."""
         cells, missing = plural(len(self.cells), "cell"), len(self.missing)
-        return f"<Results of {self.name}: {cells}, {missing} missing; .summary(), .paired(), .claims, .plot>"
+        return f"<Results of {visible(self.name)}: {cells}, {missing} missing; .summary(), .paired(), .claims, .plot>"
 
     @property
     def plot(self) -> Plot:
@@ -83,13 +84,13 @@ def html_table(table: TextTable, *, title: str) -> str:
     def row(tag: str, cells: list[str], bold: frozenset[int] = frozenset()) -> str:
         written = []
         for column, (cell, is_text) in enumerate(zip(cells, table.is_text, strict=True)):
-            text = f"<b>{escape(cell)}</b>" if column in bold else escape(cell)
+            text = f"<b>{escape(visible(cell))}</b>" if column in bold else escape(visible(cell))
             written.append(f"<{tag}{' class=words' * is_text}>{text}</{tag}>")
         return f"<tr>{''.join(written)}</tr>"
 
     marks = [frozenset(column for i, column in table.bold if i == number) for number in range(len(table.rows))]
     rows = "".join(row("td", cells, bold) for cells, bold in zip(table.rows, marks, strict=True))
     head = row("th", table.head) if table.head else ""
-    notes = "".join(f"<li>{escape(note)}</li>" for note in table.notes)
-    body = f"<caption>{escape(title)}</caption><thead>{head}</thead><tbody>{rows}</tbody>"
+    notes = "".join(f"<li>{escape(visible(note))}</li>" for note in table.notes)
+    body = f"<caption>{escape(visible(title))}</caption><thead>{head}</thead><tbody>{rows}</tbody>"
     return f"<div class=ablations>{STYLE}<table>{body}</table><ul>{notes}</ul></div>"

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import jinja2
 
 from ablations.analysis.results import Results, Stratum
+from ablations.config.escape import visible_lines
 from ablations.report.checklist import command, held_fixed
 from ablations.report.drawing import DrawnFigure
 from ablations.report.gallery import probes_without_figure
-from ablations.report.text import TextTable, printable
+from ablations.report.text import TextTable
 
 LOG_LINES = 15
 """Number of last log lines on the page."""
@@ -26,7 +27,9 @@ ENVIRONMENT = jinja2.Environment(
     undefined=jinja2.StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
+    finalize=lambda value: visible_lines(value) if type(value) is str else value,
 )
+"""Environment of the page's template, which escapes every text: controls, and what HTML would read as its own."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,5 @@ def _unsuccessful(results: Results) -> list[dict[str, str]]:
         title = f"{row['arm']}, seed {row['seed']}{where}: {row['outcome']}, {row['kind']}"
         path = folders[row["condition"]] / "cells" / str(row["folder"]) / "log.txt"
         lines = path.read_text(errors="replace").splitlines() if path.is_file() else ["no log.txt"]
-        log = printable("\n".join(lines[-LOG_LINES:]))
-        found.append({"title": title, "detail": printable(str(row["detail"])), "log": log})
+        found.append({"title": title, "detail": str(row["detail"]), "log": "\n".join(lines[-LOG_LINES:])})
     return found

@@ -17,10 +17,6 @@ PARAGRAPHS = {"claim": 0.17, "evidence": 0.27, "source": 0.2, "why": 0.35}
 """Column that LaTeX breaks into lines to its width, as a share of the page width."""
 
 
-CONTROL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-"""Terminal colours and control characters, which neither LaTeX nor a page can show."""
-
-
 @dataclass(frozen=True)
 class TextTable:
     """A table as text.
@@ -86,15 +82,6 @@ def markdown_table(head: list[str], rows: list[list[str]]) -> str:
     return "".join(
         "| " + " | ".join(" ".join(cell.split()).replace("|", r"\|") for cell in line) + " |\n" for line in lines
     )
-
-
-def printable(text: str) -> str:
-    r"""Remove control characters, which error messages and logs may contain.
-
-    >>> printable("\x1b[31mred\x1b[0m\x00 line\n")
-    'red line\n'
-    """
-    return CONTROL.sub("", text)
 
 
 def latex_text(text: str) -> str:

@@ -14,15 +14,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from ablations.config import CellConfig, Study, UsageError
-from ablations.config.errors import first_error, one_line
+from ablations.config.errors import first_error
+from ablations.config.yaml_file import dump_yaml, parse_yaml
 from ablations.store.digests import with_digests, with_own_digest
 from ablations.store.files import sync, write_json, write_text
 from ablations.store.leases import LEASE, OPENING, REPLACED, Lease, LeaseLost, Leases, remove_tree, rename, tidy
-from ablations.store.reading import check_inside, read_text, reason_of
+from ablations.store.reading import check_inside, read_bytes, reason_of
 from ablations.store.record import CellRecord, read_record, unreadable
 
 TRIALS = "tuning"
@@ -66,18 +66,18 @@ class Store:
             hint = f"; the trials of its tuning are in {trials}" if (trials / "study.yaml").is_file() else ""
             raise UsageError(f"no study in {self.folder}: it has no study.yaml{hint}")
         try:
-            return Study.model_validate(yaml.safe_load(read_text(path)))
+            return Study.model_validate(parse_yaml(read_bytes(path), path, dumped=True))
         except ValidationError as error:
             raise UsageError(f"{path} is not a valid study: {first_error(error)}") from error
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise UsageError(f"{path} cannot be read: {one_line(error)}") from error
+        except OSError as error:
+            raise UsageError(f"{path} cannot be read: {reason_of(error)}") from error
 
     @property
     def study_text(self) -> str:
         """Content of study.yaml; empty if it does not exist."""
         try:
-            return (self.folder / "study.yaml").read_text(errors="replace")
-        except FileNotFoundError:
+            return read_bytes(self.folder / "study.yaml").decode(errors="replace")
+        except OSError:
             return ""
 
     def write_study(self, study: Study) -> None:
@@ -88,7 +88,7 @@ class Store:
         """
         try:
             self.cells.mkdir(parents=True, exist_ok=True)
-            write_text(self.folder / "study.yaml", yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False))
+            write_text(self.folder / "study.yaml", dump_yaml(study.model_dump(mode="json")))
             sync(self.folder)
         except OSError as error:
             raise self._cannot_be_written(error) from error

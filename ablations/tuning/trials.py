@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from ablations.config import UsageError
 from ablations.config.request import Request
-from ablations.config.search import FIRST_TRIAL_SEED, Point, Search, tuned_values
+from ablations.config.search import FIRST_TRIAL_SEED, Point, Search, Tuned
 from ablations.config.study import point_name
 from ablations.planning.plan import Plan, make_plan
 from ablations.store import Store
@@ -92,10 +92,10 @@ def confirmation(request: Request, store: Store, *, seeds: list[int]) -> tuple[R
 def _next_points(search: Search, plan: Plan) -> list[Point]:
     """Return the next point of every arm with trials left, from its results so far."""
     study, records = plan.study, plan.store.records()
-    points = []
+    tuned, points = Tuned(study.points), []
     for arm in dict.fromkeys(study.arm_of(cell) for cell in plan.cells):
         seeds = study.axes["seed"]
-        lacking = [seed for seed in seeds if tuned_values(study.points, arm, seed) is None]
+        lacking = [seed for seed in seeds if tuned.values(arm, seed) is None]
         if lacking:
             own = [r for r in records.values() if study.has(r.config) and study.arm_of(r.config) == arm]
             own.sort(key=lambda record: record.config.seed)

@@ -176,7 +176,7 @@ def test_bad_seeds(text):
         ("cost: 3", "cost=3: must be a valid string"),
         ("lr: 0.1\nlr: 0.2", "'lr' comes twice"),
         ("epochs: true", "epochs=True: must be a number or a name"),
-        ("depth: [on]", "depth=True: "),
+        ("depth: [on]", "depth=on: "),
         ("plugins: mine", "plugins=mine: give a list of module names"),
     ],
 )

@@ -1,0 +1,33 @@
+"""Text that comes from elsewhere, made safe to show: names, paths, messages of libraries, logs."""
+
+from __future__ import annotations
+
+import re
+
+INVISIBLE = "\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff"
+"""Controls, which a terminal obeys, signs that turn the direction of writing, and bytes that are no characters."""
+
+_IN_A_LINE, _IN_LINES = re.compile(rf"[\t\n{INVISIBLE}]"), re.compile(f"[{INVISIBLE}]")
+
+
+def visible(text: str) -> str:
+    r"""Write a text in one line, with controls and line breaks as escapes.
+
+    >>> print(visible("\x1b[31mred\u202e\nline"))
+    \x1b[31mred\u202e\nline
+    """
+    return _IN_A_LINE.sub(_escape, text)
+
+
+def visible_lines(text: str) -> str:
+    r"""Write a text of several lines, with controls as escapes.
+
+    >>> print(visible_lines("\x1b[31mred\u202e\nline"))
+    \x1b[31mred\u202e
+    line
+    """
+    return _IN_LINES.sub(_escape, text)
+
+
+def _escape(found: re.Match[str]) -> str:
+    return found[0].encode("unicode_escape").decode()
