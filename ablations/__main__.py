@@ -1,9 +1,15 @@
 """``python -m ablations``."""
 
-import atexit
-import contextlib
 import os
 import sys
+
+# Python searches the current folder first, which may be somebody else's study: no file there is taken for a module,
+# except a plug-in that is asked for.
+if sys.path[:1] == [os.getcwd()] != [os.path.dirname(os.path.dirname(__file__))]:  # noqa: PTH109, PTH120  # nor pathlib
+    del sys.path[0]
+
+import atexit
+import contextlib
 
 
 def leave(code: int) -> None:

@@ -22,8 +22,9 @@ from ablations.engine.server import start_server
 from ablations.monitor.progress import watching
 from ablations.planning.one_cell import build
 from ablations.store import TRIALS, Store
-from ablations.store.provenance import import_plugin, numerics_now
+from ablations.store.provenance import numerics_now
 from ablations.tuning.steps import Step, run_steps, tuning_steps
+from ufo.norms import NORMS
 
 if TYPE_CHECKING:
     from ablations.report import Report
@@ -133,11 +134,10 @@ def read_results(folders: Sequence[Path], *, ref: str | None = None) -> StudyRes
     for folder in folders:
         store = Store(folder)
         study = store.read_study()
-        for plugin in study.plugins:
-            import_plugin(plugin)
-        numerics = numerics_now(study.axes["norm"], task=study.task)
+        known = [norm for norm in study.axes["norm"] if norm in NORMS]  # reading imports no plug-in
+        numerics = numerics_now(known, task=study.task)
         frames = read_frames(store, numerics=numerics)
-        said = caveats(study) + substitutions(frames.configs) + unshared(study)
+        said = caveats(study) + substitutions(study, frames.configs) + unshared(study)
         trials = frames if study.is_tuning else None
         if study.search is not None and not study.is_tuning:
             of_trials = Store(folder / TRIALS)

@@ -31,7 +31,7 @@ ONE_START = (
 
 def caveats(study: Study) -> list[str]:
     """Return the caveats of a study's normalisers, scale and initial weights."""
-    said = [NORMS[norm].caveat for norm in study.axes["norm"] if NORMS[norm].caveat]
+    said = list(filter(None, (_caveat(norm, study) for norm in study.axes["norm"])))
     if "matched" in study.axes.get("scale", [study.fixed.get("scale")]):
         said.append(MATCHED_CAVEAT)
     if study.fixed.get("init", "none") != "none":
@@ -39,13 +39,24 @@ def caveats(study: Study) -> list[str]:
     return list(dict.fromkeys(said))
 
 
-def substitutions(cells: Iterable[CellConfig]) -> list[str]:
+def _caveat(norm: str, study: Study) -> str:
+    """Return a normaliser's caveat; that of a plug-in, which reading a study does not import, as the study has it."""
+    if norm in NORMS:
+        return NORMS[norm].caveat
+    return study.norms[norm].caveat if norm in study.norms else ""
+
+
+def substitutions(study: Study, cells: Iterable[CellConfig]) -> list[str]:
     """Name the arms whose class attention has another normaliser."""
     lines = []
     classifiers = (cell for cell in cells if cell.task == "classify" and not is_foreign(cell.net.model))
     for cell in map(apply_change, classifiers):
         blocks = SIZES[cell.net.model].class_attention if cell.net.class_attention is None else cell.net.class_attention
-        if blocks and cell.net.class_norm == "same" and (used := ClassAttention.uses(cell.net.norm)) != cell.net.norm:
+        norm = cell.net.norm
+        used = ClassAttention.uses(norm) if norm in NORMS else norm
+        if norm not in NORMS and norm in study.norms and not study.norms[norm].cross:
+            used = "softmax"
+        if blocks and cell.net.class_norm == "same" and used != norm:
             lines.append(f"{cell.net.norm} cannot serve one query against many keys: class attention uses {used} there")
     return list(dict.fromkeys(lines))
 

@@ -94,13 +94,15 @@ def cost(options: CostOptions) -> int:
     from ablations.config.request import request_of
     from ablations.planning.plan import make_plan
     from ablations.store import Store, replacing
+    from ablations.store.provenance import plugin_lines
 
     study = Path(options.study)
     stored = Store(study).read_study()
+    console = make_console(False)
+    print_lines(console, plugin_lines(stored))
     request = request_of(stored, folder=study, data=options.data_sets, data_root=Path(options.data_root))
     devices = (options.device or "auto",)
     plan = make_plan(replace(request, devices=devices, init=parsing.folders(options.init)))
-    console = make_console(False)
     failures: list[str] = []
     costs = measure_costs(
         plan,

@@ -114,6 +114,8 @@ def power(options: PowerOptions) -> int:
 def show(options: ShowOptions) -> int:
     """Print a cell's configuration, outcome and the end of its log."""
     from ablations.store import find_cell
+    from ablations.store.digests import altered_files
+    from ablations.store.reading import read_lines
 
     record = find_cell(Path(options.out), options.cell)
     if options.as_json:
@@ -128,9 +130,8 @@ def show(options: ShowOptions) -> int:
             lines = value if field == "traceback" else [str(value)]
             table.add_row(Text(visible(field)), Text("\n".join(map(visible, lines))))
         console.print(table)
-    path = record.folder / "log.txt"
-    log = path.read_text(errors="replace").splitlines() if path.is_file() else ["(no log)"]
-    print_lines(console, ["end of log.txt", *log[-LOG_LINES:]])
+    print_lines(console, list(altered_files(record)))
+    print_lines(console, ["end of log.txt", *read_lines(record.folder / "log.txt")[-LOG_LINES:]])
     return OK
 
 

@@ -73,10 +73,12 @@ def retry(options: RetryFlags) -> int:
     from ablations.config.parsing import devices, folders
     from ablations.config.request import request_of
     from ablations.store import Store
+    from ablations.store.provenance import plugin_lines
     from ablations.tuning.steps import run_steps
 
     folder = Path(options.study)
     study = Store(folder).read_study()
+    print_lines(make_console(options.as_json), plugin_lines(study))
     request = request_of(study, folder=folder, data=options.data_sets, data_root=Path(options.data_root))
     request = replace(
         request,

@@ -29,6 +29,24 @@ Defaults = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 """Function from the given fields of a cell to the default values of the others."""
 
 
+class NormRecord(BaseModel, frozen=True, extra="forbid"):
+    """A normaliser as it was registered when its study was made, so that reading the study needs no plug-in.
+
+    Args:
+        label: label in figures.
+        group: group of the registry.
+        order: place in the registry.
+        cross: whether class attention can use it.
+        caveat: sentence to show with its results; empty for none.
+    """
+
+    label: str
+    group: str
+    order: int
+    cross: bool
+    caveat: str = ""
+
+
 class Study(BaseModel, frozen=True, extra="forbid"):
     """The complete definition of a study, as study.yaml holds it.
 
@@ -44,6 +62,7 @@ class Study(BaseModel, frozen=True, extra="forbid"):
         search: search of the tuning that this study is or whose winners it trains; None: neither.
         points: values of the searched fields: for each trial of a tuning, or for each arm of its winners' study.
         plugins: modules that were imported to register normalisers.
+        norms: normalisers by name; those of studies of earlier versions are not recorded.
         claims: claims that its results support or contradict.
         history: one line for each extension.
         num_looks: number of extensions of the axes that were requested when cells had results.
@@ -61,6 +80,7 @@ class Study(BaseModel, frozen=True, extra="forbid"):
     search: Search | None = None
     points: tuple[Point, ...] = ()
     plugins: tuple[str, ...] = ()
+    norms: dict[str, NormRecord] = {}
     claims: tuple[Claim, ...] = ()
     history: tuple[str, ...] = ()
     num_looks: int = 0

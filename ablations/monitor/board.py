@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import json
 import statistics
 import time
 from collections import Counter
@@ -16,7 +15,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ValidationError
 from rich.console import Console, ConsoleOptions, Group, RenderResult
 from rich.table import Table
 from rich.text import Text
@@ -27,6 +25,7 @@ from ablations.config.task import METRICS
 from ablations.config.values import duration
 from ablations.store import Store
 from ablations.store.leases import LEASE
+from ablations.store.reading import read_json, read_text
 
 State = Literal["ok", "diverged", "failed", "running", "waiting"]
 
@@ -86,6 +85,7 @@ class Board:
             for seed in study.axes["seed"]
         }
         self.running: list[Progress] = []
+        self.problems: list[str] = []
         self._outcomes: dict[Place, Mapping[str, Any]] = {}
 
     def record(self, cell: CellConfig, outcome: Mapping[str, Any]) -> None:
@@ -111,8 +111,8 @@ class Board:
         self.running = []
         for folder in store.leases.running():
             try:
-                cell = CellConfig.model_validate_json((folder / "config.json").read_text())
-            except (OSError, ValidationError):  # not written yet, or just removed
+                cell = CellConfig.model_validate(read_json(folder / "config.json"))
+            except (OSError, ValueError):  # not written yet, or just removed
                 continue
             place = (self.study.arm_of(cell), self.study.condition_of(cell), cell.seed)
             if place in self.states:
@@ -174,6 +174,7 @@ class Board:
             "kinds": self.kinds_seen,
             "seconds_left": self.seconds_left,
             "running": [asdict(progress) for progress in self.running],
+            "problems": self.problems,
             "cells": cells,
         }
 
@@ -184,6 +185,7 @@ class Board:
         yield self._grid(width=options.max_width, ascii_only=ascii_only)
         symbols = {state: symbol[1 if ascii_only else 0] for state, symbol in SYMBOLS.items()}
         yield Text("  ".join(f"{symbol} {state}" for state, symbol in symbols.items()), style="dim")
+        yield from (Text(visible(problem)) for problem in self.problems)
         if self.running:
             yield Group(Text(), self._running_table())
 
@@ -227,12 +229,13 @@ class Board:
 
 
 def fill_board(board: Board, store: Store) -> Board:
-    """Add the records and running cells of a study's folder to a board, and return the board.
+    """Add the records and running cells of a study's folder to a board, and what cannot be read; return the board.
 
     Raises:
-        UsageError: a record cannot be read.
+        UsageError: the folder of the cells cannot be read.
     """
-    for record in store.records().values():
+    records, board.problems = store.read_records()
+    for record in records.values():
         if board.study.has(record.config):
             board.record(record.config, record.outcome)
     board.update_running(store)
@@ -245,19 +248,21 @@ def _label(arm: str, condition: str) -> str:
 
 def _progress(folder: Path, cell: CellConfig, place: Place) -> Progress:
     rows: list[dict[str, str]] = []
-    begun, host = time.time(), ""
-    with contextlib.suppress(OSError, ValueError):  # the cell may end meanwhile
+    score_column = METRICS[cell.task].columns[1]
+    begun, host, loss, score = time.time(), "", None, None
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # the cell may end meanwhile
         begun = (folder / "config.json").stat().st_mtime
-        host = json.loads((folder / LEASE).read_text())["host"].partition("/")[0]
-        with (folder / "metrics.csv").open(newline="") as file:  # missing until the first epoch has ended
-            rows = list(csv.DictReader(file))
-    last = rows[-1] if rows else None
+        host = str(read_json(folder / LEASE)["host"]).partition("/")[0]
+        text = read_text(folder / "metrics.csv")  # missing until the first epoch has ended
+        rows = list(csv.DictReader(text.splitlines()))
+        last = rows[-1] if rows else {}
+        loss, score = (float(last[column]) if rows else None for column in ("train_loss", score_column))
     return Progress(
         *place,
         epoch=len(rows),
         epochs=cell.optimisation.epochs,
-        train_loss=float(last["train_loss"]) if last else None,
-        val_score_pct=float(last[METRICS[cell.task].columns[1]]) if last else None,
+        train_loss=loss,
+        val_score_pct=score,
         seconds=max(0.0, time.time() - begun),
         host=host,
     )

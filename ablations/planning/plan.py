@@ -25,7 +25,7 @@ from ablations.planning.initial import find_initial
 from ablations.planning.stored import Stored, read_stored
 from ablations.planning.study_data import find_data
 from ablations.store import CellRecord, Store
-from ablations.store.provenance import import_plugin, numerics_now
+from ablations.store.provenance import import_plugin, numerics_now, record_norms
 
 State = Literal["done", "stale", "failed", "missing"]
 
@@ -141,6 +141,7 @@ def make_plan(request: Request) -> Plan:
     checks.check_schedules(cells, infos)
     if stored.study is not None:
         study = extend(stored.study, study, named=request.asked.keys(), ref=ref, num_results=stored.num_results)
+    study = study.model_copy(update={"norms": {**study.norms, **record_norms(study.axes["norm"])}})
     numerics = numerics_now((cell.net.norm for cell in cells), task=task)
     plan = Plan(
         study=study,

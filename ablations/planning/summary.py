@@ -68,7 +68,7 @@ def describe_plan(plan: Plan) -> list[str]:
     recoloured = [c for c in plan.cells if c.augmentation.policy != "none" or c.augmentation.color_jitter]
     if any(cell.images.data_fingerprint in grey for cell in recoloured):
         lines.append("the policy's Color and colour jitter's saturation have no effect on images of one channel")
-    return lines + substitutions(plan.cells) + unshared(study)
+    return lines + substitutions(study, plan.cells) + unshared(study)
 
 
 def _search_lines(study: Study) -> list[str]:
@@ -146,7 +146,7 @@ def _cell_seconds(plan: Plan) -> tuple[list[float], str]:
 
 def _without_plugin(cell: CellConfig) -> CellConfig:
     """Return a cell without its plug-in's normaliser, which must not run in this process."""
-    own = NORMS[cell.net.norm].cls.__module__.startswith("ufo.")
+    own = not NORMS[cell.net.norm].is_plugin
     return cell if own else cell.model_copy(update={"norm": "xnorm"})
 
 

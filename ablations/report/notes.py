@@ -13,6 +13,7 @@ from ablations.analysis.results import Results
 from ablations.config import Study
 from ablations.config.task import METRICS
 from ablations.config.values import plural
+from ufo.norms import NORMS
 
 SETTING_FIELDS = ("precision", "deterministic", "cudnn_benchmark", "cuda_graph")
 """Fields of a cell that determine the recorded settings of CUDA."""
@@ -46,8 +47,16 @@ def main_notes(results: Results) -> list[str]:
         "pairs of a stale cell and a fresh one": int(table["num_pairs_mixed"].sum()),
     }
     notes += [f"{what}: {count}" for what, count in counts.items() if count]
-    notes += _machine_notes(results)
+    notes += _machine_notes(results) + _plugin_notes(results)
     return notes + list(results.problems) + list(results.caveats)
+
+
+def _plugin_notes(results: Results) -> list[str]:
+    """Name the normalisers whose plug-in is not imported."""
+    norms = [norm for study in results.studies for norm in study.axes["norm"] if norm not in NORMS]
+    names = ", ".join(dict.fromkeys(norms))
+    why = "reading a study imports no plug-in"
+    return [f"it is not known whether cells of {names} are stale, since {why}"] if names else []
 
 
 def _machine_notes(results: Results) -> list[str]:

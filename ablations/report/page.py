@@ -14,6 +14,7 @@ from ablations.report.checklist import command, held_fixed
 from ablations.report.drawing import DrawnFigure
 from ablations.report.gallery import probes_without_figure
 from ablations.report.text import TextTable
+from ablations.store.reading import read_lines
 
 LOG_LINES = 15
 """Number of last log lines on the page."""
@@ -59,7 +60,7 @@ def render(page: Page) -> str:
     missing: dict[str, list[int]] = {}
     for condition, arm, seed in results.missing.itertuples(index=False, name=None):
         missing.setdefault(f"{arm}, {condition}" if condition else arm, []).append(seed)
-    unsuccessful = _unsuccessful(results)
+    num_unsuccessful = int((results.cells["outcome"] != "ok").sum())
     return ENVIRONMENT.get_template("page.html.j2").render(
         title=results.name,
         questions=[study.question for study in results.studies if study.question],
@@ -76,8 +77,8 @@ def render(page: Page) -> str:
         problems=results.problems,
         caveats=results.caveats,
         fixed=[(study.name, held_fixed(study), study.history) for study in results.studies],
-        unsuccessful=unsuccessful[:LOGS_SHOWN],
-        num_left_out=max(0, len(unsuccessful) - LOGS_SHOWN),
+        unsuccessful=_unsuccessful(results),
+        num_left_out=max(0, num_unsuccessful - LOGS_SHOWN),
         checklist=page.checklist,
         commands=[(stratum.study.name, _command(stratum)) for stratum in results.strata],
         is_tuning=results.is_tuning,
@@ -99,7 +100,7 @@ def _rebuild(results: Results) -> str:
 
 
 def _unsuccessful(results: Results) -> list[dict[str, str]]:
-    """Return title, detail and end of log of diverged and failed cells; the first of each kind come first."""
+    """Return title, detail and end of log of some diverged and failed cells; the first of each kind come first."""
     cells = results.cells[results.cells["outcome"] != "ok"]
     order = cells.groupby(["condition", "arm", "kind"], sort=False).cumcount()
     folders = {
@@ -108,10 +109,10 @@ def _unsuccessful(results: Results) -> list[dict[str, str]]:
         for condition in results.of_study(cells, stratum.study)["condition"]
     }
     found = []
-    for row in cells.loc[order.sort_values(kind="stable").index].to_dict("records"):
+    for row in cells.loc[order.sort_values(kind="stable").index[:LOGS_SHOWN]].to_dict("records"):
         where = f", {row['condition']}" if row["condition"] else ""
         title = f"{row['arm']}, seed {row['seed']}{where}: {row['outcome']}, {row['kind']}"
         path = folders[row["condition"]] / "cells" / str(row["folder"]) / "log.txt"
-        lines = path.read_text(errors="replace").splitlines() if path.is_file() else ["no log.txt"]
-        found.append({"title": title, "detail": str(row["detail"]), "log": "\n".join(lines[-LOG_LINES:])})
+        log = "\n".join(read_lines(path)[-LOG_LINES:])
+        found.append({"title": title, "detail": str(row["detail"]), "log": log})
     return found

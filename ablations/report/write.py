@@ -16,6 +16,7 @@ from ablations.report.notebook import StudyResults
 from ablations.report.page import Page, render
 from ablations.report.text import TextTable
 from ablations.store import replacing, write_text
+from ablations.store.reading import check_inside
 
 DROPPED = ["batches"]
 """Cell columns omitted from results.csv: the hashes of every epoch are in outcome.json."""
@@ -47,6 +48,7 @@ def write_report(results: StudyResults, folder: Path, *, full: bool) -> Report:
         full: whether to include every figure and the agreement of the arms, or only those that every run draws.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    _check_targets(folder)
     frames = {"results": results.cells.drop(columns=DROPPED), "curves": results.curves, "probes": results.probes}
     files = [_write_csv(frame, folder / f"{name}.csv") for name, frame in frames.items()]
     main = results.main
@@ -69,6 +71,15 @@ def write_report(results: StudyResults, folder: Path, *, full: bool) -> Report:
     files.append(folder / "checklist.md")
     files += [*(file for figure in figures for file in figure.files), folder / "report.html"]
     return Report(results, main, files)
+
+
+def _check_targets(folder: Path) -> None:
+    """Refuse to write a report through a symbolic link to elsewhere."""
+    own = [path for pattern in ("*.csv", "checklist.md", "report.html") for path in folder.glob(pattern)]
+    for path in own + [folder / name for name in ("tables", "figures")]:
+        check_inside(path, folder)
+        for inner in path.iterdir() if path.is_dir() else ():
+            check_inside(inner, folder)
 
 
 def _tables(results: StudyResults) -> list[TextTable]:

@@ -79,7 +79,8 @@ def read_frames(store: Store, *, numerics: Mapping[str, str] | None) -> Frames:
 
     Args:
         store: folder of the study.
-        numerics: current numerics version by normaliser, by which cells are marked stale; None: no cell is stale.
+        numerics: current numerics version by normaliser, by which cells are marked stale; None: no cell is stale. Nor
+            are those of a normaliser that it lacks.
 
     Raises:
         UsageError: there is no study, or its study.yaml cannot be read.
@@ -90,8 +91,9 @@ def read_frames(store: Store, *, numerics: Mapping[str, str] | None) -> Frames:
     known = {record.folder for record in records}
     others = [record.folder.name for record in found.values() if record.folder not in known]
     problems += [f"{name}: not a cell of this study, left out" for name in others]
-    columns = _columns(study)
-    cells = pd.DataFrame([_cell_row(record, study, numerics, columns) for record in records], columns=columns)
+    columns, arms = _columns(study), arm_columns(study)
+    rows = [_cell_row(record, study, numerics, columns) | arms[study.arm_of(record.config)] for record in records]
+    cells = pd.DataFrame(rows, columns=columns)
     place = {name: i for i, name in enumerate(study.condition_names)}
     expected = [record.folder / name for record in records if record.has_result for name in ("log.txt", "timing.csv")]
     problems += [f"{path.parent.name}: {path.name} is missing" for path in expected if not path.is_file()]
@@ -125,14 +127,24 @@ def read_frames(store: Store, *, numerics: Mapping[str, str] | None) -> Frames:
     )
 
 
-def arm_columns(value: Any, study: Study) -> dict[str, Any]:
-    """Return an arm's name, label, group and order, which is its place in the registry or on the compared axis."""
-    name = value_name(value)
-    if study.compare == "norm" and name in NORMS:
-        spec = NORMS[name]
-        return {"arm": name, "arm_label": spec.label, "arm_group": spec.group, "arm_order": list(NORMS).index(name)}
-    place = study.arms.index(value) + (len(NORMS) if study.compare == "norm" else 0)
-    return {"arm": name, "arm_label": name, "arm_group": "", "arm_order": place}
+def arm_columns(study: Study) -> dict[str, dict[str, Any]]:
+    """Return the name, label, group and order of each arm: its place in the registry, or on the compared axis.
+
+    Normalisers of plug-ins, which reading a study does not import, come last, as the study has recorded them.
+    """
+    own = [spec.name for spec in NORMS.values() if not spec.is_plugin] if study.compare == "norm" else []
+    others = [name for name in study.arm_names if name not in own]
+    others.sort(key=lambda name: study.norms[name].order if name in study.norms and own else 0)
+    columns: dict[str, dict[str, Any]] = {}
+    for name in study.arm_names:
+        label, group = name, ""
+        if name in own:
+            label, group = NORMS[name].label, NORMS[name].group
+        elif own and (record := study.norms.get(name)) is not None:
+            label, group = record.label, record.group
+        order = own.index(name) if name in own else len(own) + others.index(name)
+        columns[name] = {"arm": name, "arm_label": label, "arm_group": group, "arm_order": order}
+    return columns
 
 
 def _columns(study: Study) -> list[str]:
@@ -155,11 +167,10 @@ def _cell_row(
     outcome, config = record.outcome, record.config
     measured = outcome.get(score_column(config))
     score = outcome["chance_pct"] if outcome["kind"] in SCORED_AS_CHANCE else measured
-    git = outcome.get("git") or {}
+    git, recorded = outcome.get("git") or {}, recorded_numerics(outcome)
     versions = {name: version for name, version in outcome["versions"].items() if version is not None}
     return {
         **{field: config[field] for field in (*study.axes, *study.searched)},
-        **arm_columns(config[study.compare], study),
         **{key: outcome[key] for key in columns if key in outcome},
         "batches": " ".join(outcome["epoch_hashes"]),
         "cell": config.id,
@@ -167,7 +178,7 @@ def _cell_row(
         "measure": METRICS[config.task].name,
         "val_score_pct": outcome.get(METRICS[config.task].columns[1]),
         "score_pct": None if outcome["outcome"] == "failed" else score,
-        "stale": numerics is not None and recorded_numerics(outcome) != numerics[config.net.norm],
+        "stale": (numerics or {}).get(config.net.norm, recorded) != recorded,
         "num_attempts": 1 + len(outcome["attempts"]),
         "attempts_seconds": sum(attempt["seconds"] for attempt in outcome["attempts"]),
         "is_resumed": bool(outcome.get("resumed_after_epochs")),

@@ -35,8 +35,9 @@ class Outcome(BaseModel, strict=True):
     """
 
     outcome: Literal["ok", "diverged", "failed"]
-    kind: str
+    kind: Literal["", "nan", "exploded", "no_learning", "oom", "error", "killed", "timeout"]
     detail: str
+    traceback: list[str] = []
     attempts: list[Attempt]
     source_hash: str
     numerics: str | None = None  # None: from version 0.1 or earlier, which only hashed the sources
@@ -59,6 +60,7 @@ class Outcome(BaseModel, strict=True):
     epoch_hashes: list[str]
     epochs_run: Annotated[int, Field(ge=0)]
     num_parameters: int | None
+    started: str | None = None
     git: Git | None = None
     machine: dict[str, Any] = {}
     resumed_after_epochs: list[int] = []

@@ -9,14 +9,16 @@ import platform
 import subprocess
 import sys
 from collections.abc import Iterable
+from importlib.machinery import PathFinder
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import ablations
-from ablations.config import UsageError
+from ablations.config import Study, UsageError
 from ablations.config.numerics import numerics_text
 from ablations.config.packages import DISTRIBUTION, package_version
+from ablations.config.study import NormRecord
 from ablations.config.types import Task
 from ufo.norms import NORMS, RegistrationError
 
@@ -62,6 +64,37 @@ def plugin_hash(norm: str) -> str:
     return _hash_files(
         [(f"{top}/{p.relative_to(path.parent).as_posix()}", p) for p in sorted(path.parent.rglob("*.py"))]
     )
+
+
+def record_norms(norms: Iterable[str]) -> dict[str, NormRecord]:
+    """Return what a study records of its normalisers.
+
+    Raises:
+        UnknownNameError: there is no such normaliser; import its plug-in first.
+    """
+    order = {name: place for place, name in enumerate(NORMS)}
+    specs = {name: NORMS[name] for name in norms}
+    return {
+        name: NormRecord(label=s.label, group=s.group, order=order[name], cross=s.cross, caveat=s.caveat)
+        for name, s in specs.items()
+    }
+
+
+def plugin_lines(study: Study) -> list[str]:
+    """Say which plug-ins a command that runs cells of a study is about to import, and from where."""
+    found = {name: _find_plugin(name) or "nowhere" for name in study.plugins}
+    return [f"importing the plug-in {name}, which the study names, from {path}" for name, path in found.items()]
+
+
+def _find_plugin(name: str) -> Path | None:
+    """Return the file or folder that `import_plugin` would import, without importing it; None: there is none."""
+    spec = PathFinder.find_spec(name.partition(".")[0], [str(Path.cwd()), *sys.path])
+    if spec is None:
+        return None
+    if spec.origin is not None:
+        return Path(spec.origin)
+    folders = list(spec.submodule_search_locations or ())
+    return Path(folders[0]) if folders else None
 
 
 def import_plugin(name: str) -> ModuleType:

@@ -61,6 +61,8 @@ class Store:
             UsageError: the file does not exist or cannot be read.
         """
         path = self.folder / "study.yaml"
+        if self.folder.name == TRIALS:
+            check_inside(self.folder, self.folder.parent)
         if not path.is_file():
             trials = self.folder / TRIALS
             hint = f"; the trials of its tuning are in {trials}" if (trials / "study.yaml").is_file() else ""
@@ -80,12 +82,22 @@ class Store:
         except OSError:
             return ""
 
+    def check_layout(self) -> None:
+        """Check that no folder which a run writes to leads outside the study's folder.
+
+        Raises:
+            UsageError: one does, by a symbolic link.
+        """
+        for path in (self.cells, self.leases.partials, self.folder / "study.yaml"):
+            check_inside(path, self.folder)
+
     def write_study(self, study: Study) -> None:
         """Write study.yaml atomically.
 
         Raises:
-            UsageError: the folder cannot be written.
+            UsageError: the folder cannot be written, or leads elsewhere.
         """
+        self.check_layout()
         try:
             self.cells.mkdir(parents=True, exist_ok=True)
             write_text(self.folder / "study.yaml", dump_yaml(study.model_dump(mode="json")))
@@ -159,7 +171,12 @@ class Store:
         return CellRecord(folder, config, outcome)
 
     def repair(self) -> None:
-        """Complete or undo what dead runners left unfinished, without touching the cells of live ones."""
+        """Complete or undo what dead runners left unfinished, without touching the cells of live ones.
+
+        Raises:
+            UsageError: a folder of the study leads elsewhere.
+        """
+        self.check_layout()
         self.leases.sweep()
         live = {folder.stem for folder in self.leases.running()}
         for old in self.leases.partials.glob(f"{REPLACED}*"):

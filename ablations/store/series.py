@@ -75,8 +75,8 @@ def read_probes(records: Sequence[CellRecord], problems: list[str]) -> pd.DataFr
         known = [place for place in readable if place not in without]
         _check_epochs(records, known, counts.groupby("place").size(), tell)
         kept = read[pd.MultiIndex.from_arrays([read["place"], epochs]).isin(counts.index)]
-        values = {"epoch": epochs[kept.index].astype(int), "value": _numbers(kept, "value", tell)}
-        parts.append(kept[["place", "layer", "probe"]].assign(**values))
+        value = _numbers(kept, "value", tell)
+        parts.append(kept[["place", "layer", "probe"]].assign(epoch=epochs[kept.index].astype(int), value=value))
     return _joined(parts, PROBES)
 
 

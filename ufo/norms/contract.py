@@ -79,6 +79,11 @@ class NormSpec:
     caveat: str
     cls: type[AttentionNorm]
 
+    @property
+    def is_plugin(self) -> bool:
+        """Whether a plug-in has registered it, and not this library."""
+        return self.cls.__module__.partition(".")[0] != "ufo"
+
 
 NORMS: Registry[NormSpec] = Registry("normaliser")
 
