@@ -50,7 +50,12 @@ def finish(
     folder, num_figures = made.files[0].parent, sum(file.suffix == ".pdf" for file in made.files)
     names = [file.name for file in made.files if file.parent == folder and file.suffix in (".csv", ".md")]
     beside = f"{', '.join(names)}, tables/, figures/"
-    where = [f"{made.files[-1]}: the report, with {plural(num_figures, 'figure')}", f"beside it in {folder}: {beside}"]
+    kept = ", kept as it is current" if made.is_kept else ""
+    where = [f"{made.files[-1]}: the report, with {plural(num_figures, 'figure')}{kept}"]
+    where.append(f"beside it in {folder}: {beside}")
+    if made.num_removed:
+        gone = f"removed {plural(made.num_removed, 'figure')} of other results"
+        where.append(gone if full else f"{gone}; python -m ablations report {folder} draws all")
     claims = [
         f"{row['verdict']}{' at ' * bool(row['condition'])}{row['condition']}: {row['claim']}"
         for row in results.claims.to_dict("records")

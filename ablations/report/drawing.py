@@ -60,7 +60,7 @@ class DrawnFigure:
     files: list[Path]
 
 
-def write_figures(folder: Path, specs: Iterable[FigureSpec], caveats: Sequence[str]) -> list[DrawnFigure]:
+def write_figures(folder: Path, specs: Iterable[FigureSpec], caveats: Sequence[str]) -> tuple[list[DrawnFigure], int]:
     """Draw figures into files, several at once, and remove the files of figures that no longer exist.
 
     Concurrent calls for the same folder are safe: each file is complete, and the last call's version remains.
@@ -69,6 +69,9 @@ def write_figures(folder: Path, specs: Iterable[FigureSpec], caveats: Sequence[s
         folder: target folder.
         specs: figures to draw; consecutive ones with equal name, part and condition become panels of one figure.
         caveats: sentences below each figure.
+
+    Returns:
+        The figures, and the number of those that were removed.
     """
     folder.mkdir(exist_ok=True)
     stems: list[str] = []
@@ -82,10 +85,10 @@ def write_figures(folder: Path, specs: Iterable[FigureSpec], caveats: Sequence[s
     drawn = _write_all(jobs)
     written = {file for figure in drawn for file in figure.files}
     ours = re.compile(rf"({'|'.join(FIGURES)})(?![a-z_]).*\.({'|'.join(FORMATS)})")
-    for path in set(folder.iterdir()) - written:
-        if ours.fullmatch(path.name):
-            path.unlink(missing_ok=True)
-    return drawn
+    gone = [path for path in set(folder.iterdir()) - written if ours.fullmatch(path.name)]
+    for path in gone:
+        path.unlink(missing_ok=True)
+    return drawn, len({path.stem for path in gone})
 
 
 def _write_all(jobs: Sequence[Job]) -> list[DrawnFigure]:

@@ -10,6 +10,7 @@ import pandas as pd
 from ablations.analysis import MARGIN_PCT
 from ablations.report import tables
 from ablations.report.checklist import checklist
+from ablations.report.current import NAME, hash_results, note_written, read_written
 from ablations.report.drawing import write_figures
 from ablations.report.gallery import all_figures, core_figures
 from ablations.report.notebook import StudyResults
@@ -30,11 +31,15 @@ class Report:
         results: the results.
         main: the main table with its notes.
         files: paths of the written files.
+        is_kept: whether the files were there and current.
+        num_removed: number of figures of an earlier report that were removed, since they showed other results.
     """
 
     results: StudyResults
     main: TextTable
     files: list[Path]
+    is_kept: bool = False
+    num_removed: int = 0
 
 
 def write_report(results: StudyResults, folder: Path, *, full: bool) -> Report:
@@ -45,10 +50,15 @@ def write_report(results: StudyResults, folder: Path, *, full: bool) -> Report:
     Args:
         results: results of one study or of several.
         folder: target folder: the study's own, or another for several studies.
-        full: whether to include every figure and the agreement of the arms, or only those that every run draws.
+        full: whether to write anew, with every figure and the agreement of the arms; otherwise a report that is
+            current is kept, and one that is not has only the figures that every run draws.
     """
     folder.mkdir(parents=True, exist_ok=True)
     _check_targets(folder)
+    made_from, written = hash_results(results), read_written(folder)
+    if not full and written is not None and written.made_from == made_from:
+        return Report(results, results.main, written.files, is_kept=True)
+    (folder / NAME).unlink(missing_ok=True)  # until all files are written
     frames = {"results": results.cells.drop(columns=DROPPED), "curves": results.curves, "probes": results.probes}
     files = [_write_csv(frame, folder / f"{name}.csv") for name, frame in frames.items()]
     main = results.main
@@ -57,7 +67,7 @@ def write_report(results: StudyResults, folder: Path, *, full: bool) -> Report:
     else:
         others = _tables(results)
     files += _write_tables(folder / "tables", [main, *others])
-    written = {table.name: table for table in (main, *others) if table.rows}
+    shown = {table.name: table for table in (main, *others) if table.rows}
     if len(results.trials) and not results.is_tuning:
         files.append(_write_csv(results.trials.drop(columns=DROPPED), folder / "trials.csv"))
     if full and not results.is_tuning:
@@ -65,12 +75,13 @@ def write_report(results: StudyResults, folder: Path, *, full: bool) -> Report:
     items = checklist(results)
     write_text(folder / "checklist.md", "".join(f"- **{item}**: {what}\n" for item, what in items))
     drawn = all_figures(results) if full else core_figures(results)
-    figures = write_figures(folder / "figures", drawn, results.caveats)
-    page = render(Page(results, written, main.notes, items, figures, is_full=full))
+    figures, num_removed = write_figures(folder / "figures", drawn, results.caveats)
+    page = render(Page(results, shown, main.notes, items, figures, is_full=full))
     write_text(folder / "report.html", page)
     files.append(folder / "checklist.md")
     files += [*(file for figure in figures for file in figure.files), folder / "report.html"]
-    return Report(results, main, files)
+    note_written(folder, made_from=made_from, is_full=full, files=files)
+    return Report(results, main, files, num_removed=num_removed)
 
 
 def _check_targets(folder: Path) -> None:

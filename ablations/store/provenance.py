@@ -128,13 +128,18 @@ def describe() -> dict[str, Any]:
     """Return the recorded source hash, revision, versions and machine."""
     ours = {"python": platform.python_version(), DISTRIBUTION: ablations.__version__}
     versions = {name: package_version(name) for name in PACKAGES}
-    files = [path for package in ("ufo", "ablations") for path in sorted((ROOT / package).rglob("*.py"))]
     return {
-        "source_hash": _hash_files([(path.relative_to(ROOT).as_posix(), path) for path in files]),
+        "source_hash": hash_sources(),
         "git": _git(),
         "versions": ours | {name: version for name, version in versions.items() if version is not None},
         "machine": {"system": platform.platform(), "processor": _processor(), "cores": os.cpu_count()},
     }
+
+
+def hash_sources() -> str:
+    """Hash the sources of both packages."""
+    files = [path for package in ("ufo", "ablations") for path in sorted((ROOT / package).rglob("*.py"))]
+    return _hash_files([(path.relative_to(ROOT).as_posix(), path) for path in files])
 
 
 def _hash_files(files: list[tuple[str, Path]]) -> str:
