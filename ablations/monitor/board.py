@@ -22,7 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ablations.config import CellConfig, Study
-from ablations.config.task import METRICS
+from ablations.config.task import metric_of
 from ablations.config.values import duration
 from ablations.store import Store
 from ablations.store.leases import LEASE
@@ -255,7 +255,7 @@ def _progress(folder: Path, cell: CellConfig, place: Place) -> Progress:
         epoch=len(rows),
         epochs=cell.optimisation.epochs,
         train_loss=float(last["train_loss"]) if last else None,
-        val_score_pct=float(last[METRICS[cell.task].columns[1]]) if last else None,
+        val_score_pct=float(last[metric_of(cell).columns[1]]) if last else None,
         seconds=max(0.0, time.time() - begun),
         host=host,
     )

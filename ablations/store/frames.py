@@ -17,8 +17,7 @@ import pandas as pd
 from ablations.config import CellConfig, Study
 from ablations.config.nets import is_foreign
 from ablations.config.numerics import recorded_numerics
-from ablations.config.task import AVERAGE_PRECISIONS, METRICS, score_column
-from ablations.config.types import Task
+from ablations.config.task import ACCURACY, BOX_AP, MASK_AP, Metric, average_precisions, metric_of, score_column
 from ablations.config.values import value_name
 from ablations.store.objects import read_examples, read_precision
 from ablations.store.records import CellRecord, Store
@@ -27,11 +26,12 @@ from ufo.norms import NORMS
 SCORED_AS_CHANCE = ("nan", "exploded")
 """Kinds of divergence that are scored at chance level."""
 
-CURVE_METRICS: Mapping[Task, tuple[tuple[str, str], ...]] = {
-    "classify": (("train", "loss"), ("val", "loss"), ("val", "accuracy_pct")),
-    "detect": (("train", "loss"), ("val", "box_ap_pct"), ("val", "mask_ap_pct")),
+CURVE_METRICS: Mapping[Metric, tuple[tuple[str, str], ...]] = {
+    ACCURACY: (("train", "loss"), ("val", "loss"), ("val", "accuracy_pct")),
+    MASK_AP: (("train", "loss"), ("val", "box_ap_pct"), ("val", "mask_ap_pct")),
+    BOX_AP: (("train", "loss"), ("val", "box_ap_pct")),
 }
-"""Split and metric in curves.csv, by task; together they name a column of metrics.csv."""
+"""Split and metric in curves.csv, by the compared metric; together they name a column of metrics.csv."""
 
 KEYS = ("cell", "arm", "arm_label", "arm_order", "condition", "seed", "outcome", "kind", "measure")
 """Columns of a cell that its curves and probes repeat."""
@@ -131,7 +131,7 @@ def _columns(study: Study) -> list[str]:
     arm = ["arm", "arm_label", "arm_group", "arm_order"]
     scores = ["test_accuracy_pct", "test_loss", "val_accuracy_pct", "val_loss"]
     if study.task == "detect":
-        scores += [f"test_{figure}" for figure in AVERAGE_PRECISIONS]
+        scores += [f"test_{figure}" for figure in average_precisions(study.metric)]
     scores += ["val_score_pct", "score_pct", "chance_pct", "measure"]
     result = ["outcome", "kind", "detail", *scores, "stale"]
     paired = ["init_hash", "split_hash", "batches", "epochs_run"]
@@ -154,8 +154,8 @@ def _cell_row(record: CellRecord, study: Study, numerics: Mapping[str, str] | No
         "batches": " ".join(outcome["epoch_hashes"]),
         "cell": config.id,
         "condition": study.condition_of(config),
-        "measure": METRICS[config.task].name,
-        "val_score_pct": outcome.get(METRICS[config.task].columns[1]),
+        "measure": metric_of(config).name,
+        "val_score_pct": outcome.get(metric_of(config).columns[1]),
         "score_pct": None if outcome["outcome"] == "failed" else score,
         "stale": numerics is not None and recorded_numerics(outcome) != numerics[config.net.norm],
         "num_attempts": 1 + len(outcome["attempts"]),
@@ -190,7 +190,7 @@ def _with_keys(cells: pd.DataFrame, parts: list[pd.DataFrame], columns: list[str
 def _curves(record: CellRecord, problems: list[str]) -> pd.DataFrame:
     """Return a cell's curves; a cell that ended in its first epoch has that epoch without values."""
     hashes, num_epochs = record.outcome["epoch_hashes"], record.outcome["epochs_run"]
-    metrics = {f"{split}_{metric}": (split, metric) for split, metric in CURVE_METRICS[record.config.task]}
+    metrics = {f"{split}_{metric}": (split, metric) for split, metric in CURVE_METRICS[metric_of(record.config)]}
     wide = pd.DataFrame({"epoch": [1], **dict.fromkeys(metrics, "")})
     if num_epochs:
         if (read := _read_csv(record, "metrics.csv", ["epoch", *metrics, "batches"], problems)) is None:
