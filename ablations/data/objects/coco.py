@@ -73,15 +73,15 @@ class Oddities:
             what = f"file_name of {count_text(self.renamed.count, 'image')} is no file of {folder}"
             notes.append(f"{where}: {what} as it is written, but one is found (the first is {self.renamed.first})")
         kinds = (
-            (self.misfits, "do not fit the box around their mask"),
-            (self.outside, f"reach more than {TOLERANCE_PX:g} px beyond their image"),
+            (self.misfits, "boxes that do not fit the box around their mask"),
+            (self.outside, f"boxes that reach more than {TOLERANCE_PX:g} px beyond their image"),
         )
         for odd, what in kinds:
             if odd.count:
-                corners = f"; {odd.as_corners:,} would as left, top, right, bottom" if odd.as_corners else ""
+                corners = f"; as left, top, right, bottom {odd.as_corners:,} would be right" if odd.as_corners else ""
                 notes.append(
-                    f"{where}: {odd.count:,} of {count_text(num_objects, 'box')} {what} (the first is {odd.first})"
-                    f"{corners}; a bbox must be left, top, width, height in pixels"
+                    f"{where}: {what}: {odd.count:,} of {num_objects:,} (the first is {odd.first}){corners}; a bbox "
+                    "must be left, top, width, height in pixels"
                 )
         return notes
 
