@@ -281,6 +281,14 @@ def test_boxes_without_outlines_are_trained_on_with_masks_off(cli, coco, tmp_pat
     assert not [name for name in drawn if name.endswith("-mask")]
     code, _, error = cli(*run)
     assert code == 2, "it is another question"
+    code, out, error = cli("retry", folder, "--data", f"coco:{coco}")
+    assert code == 0, error
+    assert "all 4 cells are done" in out + error
+    words = shlex.split(command(Store(folder).read_study(), folder).replace("\\\n", " "))[3:]
+    assert "masks=off" in words
+    code, out, error = cli(*(word.replace("coco:DIR", f"coco:{coco}") for word in words), "--dry-run")
+    assert code == 0, error
+    assert "4 cells: 4 done" in out
 
 
 def test_what_is_taken_from_odd_files_is_said_by_the_plan(cli, coco, tmp_path):
