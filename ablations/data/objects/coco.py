@@ -259,7 +259,7 @@ def _object(
 
 
 def _compare(obj: ObjectRecord, image: ImageRecord, odd: Oddities) -> None:
-    """Count a box that does not fit its mask or its image."""
+    """Count a box that is not around its mask, or not within its image."""
     left, top, width, height = obj.box
     if min(width, height) < MIN_SIDE_PX:
         return
