@@ -15,7 +15,6 @@ from ablations.analysis.contrasts import contrasts_of
 from ablations.config import Study, UsageError
 from ablations.config.cell import FIELDS
 from ablations.config.claim import TRIAL_KINDS
-from ablations.config.task import METRICS
 from ablations.store.frames import Frames
 
 FRAMES = ("cells", "curves", "probes", "correct", "precision", "examples", "costs", "missing")
@@ -51,8 +50,8 @@ class Results:
         reference: the reference arm; None for the studies' own.
 
     Raises:
-        UsageError: the studies differ in the compared field, the reference or the task, or share a name; the reference
-            is not an arm; or a tuning is combined with another kind of study.
+        UsageError: the studies differ in the compared field, the reference, the task or the metric, or share a name;
+            the reference is not an arm; or a tuning is combined with another kind of study.
     """
 
     def __init__(self, strata: Sequence[Stratum], *, reference: str | None = None) -> None:
@@ -83,8 +82,8 @@ class Results:
 
     @property
     def measure(self) -> str:
-        """Metric that runs are compared by: accuracy, or the average precision of masks."""
-        return METRICS[self.studies[0].task].name
+        """Metric that runs are compared by: accuracy, or the average precision of masks or of boxes."""
+        return self.studies[0].metric.name
 
     @property
     def is_tuning(self) -> bool:
@@ -234,6 +233,8 @@ class Results:
             raise UsageError(f"{same}; change `name` in one study.yaml")
         if len({study.task for study in self.studies}) > 1:
             raise UsageError("classification and detection have different metrics; report these studies one by one")
+        if len(metrics := dict.fromkeys(study.metric.name for study in self.studies)) > 1:
+            raise UsageError(f"{' and '.join(metrics)} are different metrics; report these studies one by one")
         if len({study.is_tuning for study in self.studies}) > 1:
             raise UsageError("a tuning is reported by itself; the report of its winners includes its trials")
         arms = list(dict.fromkeys(arm for study in self.studies for arm in study.arm_names))

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ablations.config.traits import COSINE_SCHEDULE, MIXING, RAND_AUGMENT, STREAMED, WARMUP, Traits
+from ablations.config.traits import COSINE_SCHEDULE, MASKS, MIXING, RAND_AUGMENT, STREAMED, WARMUP, Traits
 from ablations.config.types import (
     COSINE,
     Classes,
@@ -144,6 +144,8 @@ class Net(Group):
 class Detection(Group):
     """Images and heads of a detector."""
 
+    masks: Annotated[bool, DETECTORS] = True
+    """Whether objects are found with their masks (Mask R-CNN), or only with their boxes (Faster R-CNN)."""
     train_sides: Annotated[Numbers, DETECTORS] = "800"
     """Shorter side of a training image in pixels; if several are given, one is drawn per image and epoch."""
     eval_side: Annotated[Count, DETECTORS] = 800
@@ -156,7 +158,7 @@ class Detection(Group):
     """Width of the feature pyramid."""
     box_dim: Annotated[Count, DETECTORS] = 1024
     """Width of the box head."""
-    mask_dim: Annotated[Count, DETECTORS] = 256
+    mask_dim: Annotated[Count, Traits(tasks=("detect",), effect=MASKS)] = 256
     """Width of the mask head."""
     anchor_scale: Annotated[Positive, DETECTORS] = 8.0
     """Side of an anchor as a multiple of its feature map's stride."""

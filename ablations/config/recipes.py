@@ -123,6 +123,7 @@ def defaults(
     streamed: bool = False,
     batch_size: int | None = None,
     from_weights: bool = False,
+    masks: bool = True,
 ) -> dict[str, Any]:
     """Return a value for every field of a cell that depends on the data set.
 
@@ -134,6 +135,7 @@ def defaults(
         streamed: whether images are decoded on demand.
         batch_size: batch size that the user gave; None: the default.
         from_weights: whether a detector's backbone starts from trained weights, whose BatchNorm statistics are kept.
+        masks: whether a detector finds masks; without, the width of the mask head is none of its fields.
 
     Raises:
         UsageError: an unknown recipe, or one that does not apply to the task.
@@ -146,10 +148,11 @@ def defaults(
     middle: dict[str, Any] = {"model": "ufo_vit_nano", "epochs": 20, "batch_size": 128, "lr": 3e-3}
     large: dict[str, Any] = {"model": "ufo_vit_s", "epochs": 20, "batch_size": 128, "lr": 1e-3}
     if task == "detect":
-        return _detection(image_side, recipe, batch_norm="frozen" if from_weights else "sync")
+        own = _detection(image_side, recipe, batch_norm="frozen" if from_weights else "sync")
+        return own if masks else {name: value for name, value in own.items() if name != "mask_dim"}
     sized = small if image_side <= 16 else middle if image_side <= 96 else large
     augment = "crop_flip" if flips else "shift"
-    own: dict[str, Any] = {"repeats": REPEATS} if recipe != "quick" and streamed else {}
+    own = {"repeats": REPEATS} if recipe != "quick" and streamed else {}
     if recipe == "deit":
         augment = "resized_crop_flip" if flips else "shift"
         own["lr"] = DEIT_LR * (batch_size or sized["batch_size"]) / DEIT_LR_BATCH

@@ -14,6 +14,7 @@ from ablations.config.errors import UsageError, first_error
 from ablations.config.limits import MOST_POINTS, check_num_cells
 from ablations.config.make import make_config
 from ablations.config.search import FIRST_TRIAL_SEED, Point, Search, Tuned, tuned_values
+from ablations.config.task import METRIC_FIELDS, Metric, metric_of
 from ablations.config.types import Task
 from ablations.config.values import check_values, value_name
 
@@ -111,6 +112,11 @@ class Study(BaseModel, frozen=True, extra="forbid"):
         return self.fixed.get("task", "classify")
 
     @property
+    def metric(self) -> Metric:
+        """Metric by which its cells are compared."""
+        return metric_of({field: self.fixed.get(field, FIELDS[field].default) for field in METRIC_FIELDS})
+
+    @property
     def conditions(self) -> dict[str, list[Any]]:
         """Other axes with several values; tables and tests are per combination of these."""
         several = {field: values for field, values in self.axes.items() if len(values) > 1}
@@ -186,6 +192,8 @@ class Study(BaseModel, frozen=True, extra="forbid"):
             if not self.axes.get(field):
                 raise ValueError(f"axes has no values of {field}")
         for field, values in self.axes.items():
+            if field in METRIC_FIELDS:
+                raise ValueError(f"axes has {field}, whose values have different metrics")
             if check_values(field, values) != values:
                 raise ValueError(f"axes has values of {field} of a wrong type")
         points = self.data_points.values()

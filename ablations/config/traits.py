@@ -33,6 +33,7 @@ RAND_AUGMENT = Effect("policy=rand_augment", lambda cell: cell["policy"] == "ran
 MIXING = Effect("mixup or cutmix above 0", lambda cell: cell["mixup"] > 0 or cell["cutmix"] > 0)
 STREAMED = Effect("streamed images", lambda cell: cell["streamed"])
 COSINE_SCHEDULE = Effect("schedule=cosine", lambda cell: cell["schedule"] == COSINE)
+MASKS = Effect("masks=on", lambda cell: cell["masks"])
 WARMUP = Effect("a warm-up", lambda cell: cell["warmup_epochs"] > 0 or cell["warmup_steps"] > 0)
 
 

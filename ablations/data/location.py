@@ -15,6 +15,9 @@ VERSION = 2
 """Version of decoding and of the validation cut; another one decodes again. It is not part of a cell's id, since a
 change makes every finished cell stale. 2: the EXIF orientation is applied."""
 
+ANNOTATIONS_VERSION = {"coco": 2}
+"""Version of the reader of annotations, for the kinds that have them in files; another one reads them again."""
+
 
 def cache_root() -> Path:
     """Return the cache folder: ``ABLATIONS_CACHE``, or ``ablations`` in the user's cache folder."""
@@ -36,7 +39,9 @@ def data_folder(name: str, fingerprint: str, *, streamed: bool) -> Path:
         fingerprint: hash of the files.
         streamed: whether it holds file lists instead of images.
     """
-    return cache_root() / f"{name.partition(':')[0]}-{fingerprint}-v{VERSION}{'-streamed' * streamed}"
+    kind = name.partition(":")[0]
+    version = f"{VERSION}.{ANNOTATIONS_VERSION[kind]}" if kind in ANNOTATIONS_VERSION else str(VERSION)
+    return cache_root() / f"{kind}-{fingerprint}-v{version}{'-streamed' * streamed}"
 
 
 @contextmanager

@@ -27,7 +27,7 @@ def is_drawable(frame: pd.DataFrame, axes: Axes) -> bool:
     return not frame.empty
 
 
-METRICS = {"accuracy": "accuracy_pct", "mask AP": "mask_ap_pct"}
+METRICS = {"accuracy": "accuracy_pct", "mask AP": "mask_ap_pct", "box AP": "box_ap_pct"}
 """Name of the compared metric to its `metric` in frames of curves."""
 
 

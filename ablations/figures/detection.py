@@ -33,15 +33,15 @@ SIZES = {"small": "small\nup to 32 x 32 px", "medium": "medium\nup to 96 x 96 px
 
 
 def found_objects(objects: pd.DataFrame, axes: Axes) -> Axes:
-    """Draw an image with the boxes, masks and categories of its objects.
+    """Draw an image with the boxes, categories and, if they have outlines, masks of its objects.
 
     Detections with a score below 0.5 are left out.
 
     Args:
         objects: detections of one arm, or annotations, in one image, at least one row: `condition`, `path` of the
             image, `height` and `width` of the image that boxes refer to (pixels), `category`, `category_order`, `score`
-            (NaN for an annotation), `left`, `top`, `box_width`, `box_height`, `outline` (COCO format). A row without a
-            category represents an image without objects.
+            (NaN for an annotation), `left`, `top`, `box_width`, `box_height`, `outline` (COCO format, or
+            empty). A row without a category represents an image without objects.
         axes: axes to draw into.
 
     Returns:
@@ -59,8 +59,9 @@ def found_objects(objects: pd.DataFrame, axes: Axes) -> Axes:
     shown = objects[objects["category"].notna() & ~(objects["score"] < LEAST_SCORE)]
     for row in shown.to_dict("records"):
         colour = CATEGORY_COLOURS[int(row["category_order"]) % len(CATEGORY_COLOURS)]
-        mask = _bits(row["outline"], height, width)
-        pixels[mask] = (1 - MASK_OPACITY) * pixels[mask] + MASK_OPACITY * np.array(to_rgb(colour))
+        if row["outline"]:
+            mask = _bits(row["outline"], height, width)
+            pixels[mask] = (1 - MASK_OPACITY) * pixels[mask] + MASK_OPACITY * np.array(to_rgb(colour))
         corner = row["left"], row["top"]
         axes.add_patch(Rectangle(corner, row["box_width"], row["box_height"], fill=False, edgecolor=colour))
         text = row["category"] if np.isnan(row["score"]) else f"{row['category']} {row['score']:.2f}"

@@ -21,7 +21,7 @@ from rich.text import Text
 
 from ablations.config import CellConfig, Study
 from ablations.config.escape import visible
-from ablations.config.task import METRICS
+from ablations.config.task import metric_of
 from ablations.config.values import duration
 from ablations.store import Store
 from ablations.store.leases import LEASE
@@ -248,7 +248,7 @@ def _label(arm: str, condition: str) -> str:
 
 def _progress(folder: Path, cell: CellConfig, place: Place) -> Progress:
     rows: list[dict[str, str]] = []
-    score_column = METRICS[cell.task].columns[1]
+    score_column = metric_of(cell).columns[1]
     begun, host, loss, score = time.time(), "", None, None
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # the cell may end meanwhile
         begun = (folder / "config.json").stat().st_mtime

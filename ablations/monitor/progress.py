@@ -18,7 +18,7 @@ from rich.text import Text
 
 from ablations.config import CellConfig, Study
 from ablations.config.escape import visible
-from ablations.config.task import METRICS, score_column
+from ablations.config.task import metric_of, score_column
 from ablations.monitor.board import Board, fill_board
 from ablations.store import Store
 
@@ -52,7 +52,7 @@ class Lines:
         """Print the cell's line."""
         self._note_end(cell, outcome, ours=ours)
         score = outcome.get(score_column(cell))
-        what = "" if score is None else f"{SPLITS[cell.run.scored_on]} {METRICS[cell.task].name} {score:.2f} %"
+        what = "" if score is None else f"{SPLITS[cell.run.scored_on]} {metric_of(cell).name} {score:.2f} %"
         kind = f"{outcome['outcome']} {outcome['kind']}".strip()
         line = (
             f"[{len(self.ended)}/{self.total}] {self.study.title_of(cell)}: {kind}  {what}  {outcome['seconds']:.1f} s"

@@ -13,7 +13,7 @@ from ablations.config.limits import check_num_cells
 from ablations.config.nets import is_foreign, is_timm
 from ablations.config.packages import require_package
 from ablations.config.request import Request
-from ablations.config.task import task_of
+from ablations.config.task import METRIC_FIELDS, task_of
 from ablations.config.types import Task
 from ablations.config.values import check_field, check_values, parse_values, value_name
 from ablations.data import OWN_SIZE
@@ -34,6 +34,8 @@ def complete(request: Request) -> dict[str, list[Any]]:
         raise UsageError("--compare data: arms see the same batches; give several to --data for a table of each")
     if request.compare == "seed":
         raise UsageError(f"--compare {request.compare}: seeds are replicates and cannot be arms; choose another field")
+    if request.compare in METRIC_FIELDS:
+        raise UsageError(f"--compare {request.compare}: its values have different metrics; choose another field")
     check_field(request.compare)
     norms = list(DEFAULT_NORMS) if request.compare == "norm" else ["xnorm"]
     data = "shapes" if request.asked.get("task") == ["detect"] else "digits"

@@ -72,6 +72,7 @@ def _defaults(
         streamed=info.streamed,
         batch_size=fields.get("batch_size"),
         from_weights=from_weights,
+        masks=fields.get("masks", True),
     )
     return {**values, "data_fingerprint": info.fingerprint, "streamed": info.streamed}
 

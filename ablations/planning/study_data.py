@@ -11,7 +11,7 @@ from typing import Any
 
 from ablations.config import Study, UsageError
 from ablations.config.request import Request
-from ablations.config.task import task_of
+from ablations.config.task import masks_of, task_of
 from ablations.data import DataInfo, find_objects, find_source, prepare, prepare_objects
 
 
@@ -86,14 +86,14 @@ def find_data(request: Request, asked: Mapping[str, list[Any]]) -> StudyData:
     Raises:
         UsageError: a data set that is unknown, missing, unreadable, or has only one class.
     """
-    sources, task = [], task_of(asked)
+    sources, task, masks = [], task_of(asked), masks_of(asked)
     fields = asked["data"], asked.get("image_size", [None]), asked.get("classes", [None])
     for spec, size, chosen in itertools.product(*fields):
         with _reading(spec):
             if task == "detect":
                 if request.in_memory == "on":
                     raise UsageError(f"--in-memory on: images of {spec} are decoded or drawn on demand; leave it out")
-                to_prepare = partial(prepare_objects, find_objects(spec, image_size=size))
+                to_prepare = partial(prepare_objects, find_objects(spec, image_size=size), masks=masks)
             else:
                 source = find_source(
                     spec, data_root=request.data_root, download=request.download, image_size=size, classes=chosen

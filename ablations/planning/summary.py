@@ -31,6 +31,9 @@ DETECTION_BYTES = 170
 """Bytes of an object found in a photograph of COCO, with its mask: 650 (8 images, 106 objects), compressed to 26 % as
 the 38,777 objects of results/shapes are; half for small images."""
 
+BOX_BYTES = 34
+"""Bytes of an object found without its mask: those of a cell of results/shapes, compressed without their masks."""
+
 
 def describe_plan(plan: Plan) -> list[str]:
     """Describe a plan in lines: what will be run, and warnings."""
@@ -171,7 +174,8 @@ def _disk_bytes(cell: CellConfig, info: DataInfo) -> int:
     It has a byte for each test image, or its detections; rows of each epoch; records; half a block lost by each file.
     """
     depth = 0 if is_foreign(cell.net.model) else apply_change(cell).net.depth or SIZES[cell.net.model].depth
-    tested = info.num_test * (cell.detection.most_found * DETECTION_BYTES if cell.task == "detect" else 1)
+    found = cell.detection.most_found * (DETECTION_BYTES if cell.detection.masks else BOX_BYTES)
+    tested = info.num_test * (found if cell.task == "detect" else 1)
     return tested + cell.optimisation.epochs * (150 + 200 * depth) + 8192 + NUM_FILES * DISK_BLOCK // 2
 
 

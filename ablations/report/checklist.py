@@ -11,14 +11,16 @@ import pandas as pd
 from ablations.analysis.results import Results
 from ablations.config import Study
 from ablations.config.cell import FIELDS
+from ablations.config.task import ACCURACY, BOX_AP, MASK_AP
 from ablations.config.values import plural, value_name
 from ablations.report.notes import pairing_text, tuned_notes
 
 MEASURED = {
-    "classify": "top-1 accuracy on the test images",
-    "detect": "average precision of masks on the test images, as COCO computes it",
+    ACCURACY: "top-1 accuracy on the test images",
+    MASK_AP: "average precision of masks on the test images, as COCO computes it",
+    BOX_AP: "average precision of boxes on the test images, as COCO computes it",
 }
-"""Task to the metric that its runs are compared by."""
+"""Metric that runs are compared by to its description."""
 
 
 def checklist(results: Results) -> list[tuple[str, str]]:
@@ -55,7 +57,7 @@ def checklist(results: Results) -> list[tuple[str, str]]:
         ),
         *([("Test images", _distinct(results.correct["correct"].map(len)))] if len(results.correct) else []),
         ("Parameters", _parameters(cells)),
-        ("Measure", f"{MEASURED[results.studies[0].task]}; mean, sd and 95 % intervals are over seeds"),
+        ("Measure", f"{MEASURED[results.studies[0].metric]}; mean, sd and 95 % intervals are over seeds"),
         ("Initial weights and batches", f"by the hashes in each outcome.json: {pairing_text(results)}"),
         ("Hours", _hours(cells)),
         ("Hardware", _distinct(cells["processor"].fillna("unknown") + ", " + cells["device"])),

@@ -55,8 +55,8 @@ FIGURES: dict[str, Kind] = {
     "contrasts": Kind(contrasts, "Contrasts: differences between arms that differ in one thing."),
     "training_loss": Kind(loss_curves, "Training loss over the epochs.", after_run=True),
     "validation_accuracy": Kind(accuracy_curves, "Validation accuracy over the epochs.", after_run=True),
-    "test_ap": Kind(accuracy_per_arm, "Mask AP of every seed on the test images.", after_run=True),
-    "validation_ap": Kind(accuracy_curves, "Mask AP on validation over the epochs.", after_run=True),
+    "test_ap": Kind(accuracy_per_arm, "Mask AP, or box AP with masks=off, of every seed.", after_run=True),
+    "validation_ap": Kind(accuracy_curves, "Mask AP, or box AP with masks=off, on validation.", after_run=True),
     "found_objects": Kind(
         found_objects,
         "A test image with its annotations, or with what the first seed of an arm found.",
@@ -73,7 +73,9 @@ FIGURES: dict[str, Kind] = {
     "failures": Kind(failures_by_kind, "Outcomes of the cells.", after_run=True),
     "agreement": Kind(agreement, "Share of test images on which two cells differ."),
     "accuracy_against_cost": Kind(accuracy_against_cost, f"Test accuracy against {' or '.join(COSTS)}.", COST),
-    "ap_against_cost": Kind(accuracy_against_cost, f"Mask AP on the test images against {' or '.join(COSTS)}.", COST),
+    "ap_against_cost": Kind(
+        accuracy_against_cost, f"Mask AP, or box AP with masks=off, against {' or '.join(COSTS)}.", COST
+    ),
     "probes_over_depth": Kind(probes_over_depth, "A probe over the layers at the last epoch.", PROBE),
     "probes_over_time": Kind(probes_over_time, "A probe of one layer over the epochs.", PROBE, ("layer", None)),
     "lr_sensitivity": Kind(

@@ -11,7 +11,6 @@ import pandas as pd
 from ablations.analysis import ALPHA, CHANCE_KINDS, MOST_EXACT, coverage
 from ablations.analysis.results import Results
 from ablations.config import Study
-from ablations.config.task import METRICS
 from ablations.config.values import plural
 from ufo.norms import NORMS
 
@@ -122,7 +121,7 @@ def points_text(study: Study, tuned: pd.DataFrame) -> str:
         )
     return (
         f"tuning: {budget} of every arm {how} of {study.search}; each winner is the trial of the highest validation "
-        f"{METRICS[study.task].name} at the last epoch, and no trial has read the test split"
+        f"{study.metric.name} at the last epoch, and no trial has read the test split"
     )
 
 

@@ -28,8 +28,17 @@ class Plot:
         """Name the figures if there is none of this name."""
         raise AttributeError(f"no figure '{name}'; there are {', '.join(FIGURES)}")
 
-    def _draw(self, name: str, part: str, condition: str | None, axes: Axes | None, *, panel: str = "") -> Axes:
-        """Draw one figure.
+    def _draw(
+        self,
+        name: str,
+        part: str,
+        condition: str | None,
+        axes: Axes | None,
+        *,
+        panel: str = "",
+        is_part_named: bool = True,
+    ) -> Axes:
+        """Draw one figure; a part that is not named is the default, or the only one that there is.
 
         Raises:
             UsageError: the figure, part, panel or condition is unknown, or several conditions leave it ambiguous.
@@ -37,7 +46,10 @@ class Plot:
         ours = [figure for figure in all_figures(self._results) if figure.name == name]
         if not ours:
             raise UsageError(f"these results have no data for {name}")
-        if part not in (parts := list(dict.fromkeys(figure.part for figure in ours))):
+        parts = list(dict.fromkeys(figure.part for figure in ours))
+        if len(parts) == 1 and not is_part_named:
+            (part,) = parts
+        if part not in parts:
             raise UsageError(f"{name}: unknown '{part}'. Valid: {', '.join(parts)}")
         ours = [figure for figure in ours if figure.part == part]
         if panel not in (panels := list(dict.fromkeys(figure.panel for figure in ours))):
@@ -65,9 +77,11 @@ def _method(name: str, kind: Kind) -> Callable[..., Axes]:
 
     def draw(self: Plot, *args: object, **kwargs: object) -> Axes:
         given = signature.bind(self, *args, **kwargs)
+        is_part_named = kind.part is not None and kind.part[0] in given.arguments
         given.apply_defaults()
         part, panel = (given.arguments[each[0]] if each else "" for each in (kind.part, kind.panel))
-        return self._draw(name, part, given.arguments["condition"], given.arguments["axes"], panel=panel)
+        condition, axes = (given.arguments[each] for each in ("condition", "axes"))
+        return self._draw(name, part, condition, axes, panel=panel, is_part_named=is_part_named)
 
     draw.__name__, draw.__qualname__, draw.__doc__ = name, f"Plot.{name}", kind.help
     draw.__signature__ = signature  # type: ignore[attr-defined]

@@ -11,7 +11,7 @@ from ablations.analysis import LINEAR, STABLE_OVER
 from ablations.analysis.results import Results
 from ablations.config.claim import TRIAL_KINDS
 from ablations.config.escape import visible
-from ablations.config.task import AVERAGE_PRECISIONS
+from ablations.config.task import average_precisions
 from ablations.config.values import plural
 from ablations.report.notes import detectable_text, looks, sign_flip_text, tuned_notes
 from ablations.report.text import TextTable, interval, number, p_text
@@ -51,7 +51,8 @@ def _test_column(results: Results) -> str:
 def precisions_table(results: Results) -> TextTable:
     """Return the average precisions of detectors, as means over seeds."""
     cells = results.cells[results.cells["outcome"] != "failed"]
-    names = {figure: figure.removesuffix("_pct").replace("_", " ").replace("ap", "AP") for figure in AVERAGE_PRECISIONS}
+    figures = average_precisions(results.studies[0].metric)
+    names = {figure: figure.removesuffix("_pct").replace("_", " ").replace("ap", "AP") for figure in figures}
     columns = {f"test_{figure}": name for figure, name in names.items()}
     means = cells.groupby(["condition", "arm"], sort=False)[list(columns)].mean(numeric_only=False).reset_index()
 

@@ -15,8 +15,7 @@ import pandas as pd
 
 from ablations.config import CellConfig, Study
 from ablations.config.numerics import recorded_numerics
-from ablations.config.task import AVERAGE_PRECISIONS, METRICS, score_column
-from ablations.config.types import Task
+from ablations.config.task import ACCURACY, BOX_AP, MASK_AP, Metric, average_precisions, metric_of, score_column
 from ablations.config.values import value_name
 from ablations.store.digests import altered_files
 from ablations.store.objects import read_examples, read_precision
@@ -29,11 +28,12 @@ from ufo.norms import NORMS
 SCORED_AS_CHANCE = ("nan", "exploded")
 """Kinds of divergence that are scored at chance level."""
 
-CURVE_METRICS: Mapping[Task, tuple[tuple[str, str], ...]] = {
-    "classify": (("train", "loss"), ("val", "loss"), ("val", "accuracy_pct")),
-    "detect": (("train", "loss"), ("val", "box_ap_pct"), ("val", "mask_ap_pct")),
+CURVE_METRICS: Mapping[Metric, tuple[tuple[str, str], ...]] = {
+    ACCURACY: (("train", "loss"), ("val", "loss"), ("val", "accuracy_pct")),
+    MASK_AP: (("train", "loss"), ("val", "box_ap_pct"), ("val", "mask_ap_pct")),
+    BOX_AP: (("train", "loss"), ("val", "box_ap_pct")),
 }
-"""Split and metric in curves.csv, by task; together they name a column of metrics.csv."""
+"""Split and metric in curves.csv, by the compared metric; together they name a column of metrics.csv."""
 
 KEYS = ("cell", "arm", "arm_label", "arm_order", "condition", "seed", "outcome", "kind", "measure")
 """Columns of a cell that its curves and probes repeat."""
@@ -103,7 +103,7 @@ def read_frames(store: Store, *, numerics: Mapping[str, str] | None) -> Frames:
         ignore_index=True,
     )
     ordered = [found[cell] for cell in cells["cell"]]
-    metrics = {f"{split}_{metric}": (split, metric) for split, metric in CURVE_METRICS[study.task]}
+    metrics = {f"{split}_{metric}": (split, metric) for split, metric in CURVE_METRICS[study.metric]}
     curves = _with_keys(cells, read_curves(ordered, metrics, problems))
     probes = _with_keys(cells, read_probes(ordered, problems))
     layers = {layer: i for i, layer in enumerate(probes["layer"].unique())}
@@ -151,7 +151,7 @@ def _columns(study: Study) -> list[str]:
     arm = ["arm", "arm_label", "arm_group", "arm_order"]
     scores = ["test_accuracy_pct", "test_loss", "val_accuracy_pct", "val_loss"]
     if study.task == "detect":
-        scores += [f"test_{figure}" for figure in AVERAGE_PRECISIONS]
+        scores += [f"test_{figure}" for figure in average_precisions(study.metric)]
     scores += ["val_score_pct", "score_pct", "chance_pct", "measure"]
     result = ["outcome", "kind", "detail", *scores, "stale"]
     paired = ["init_hash", "split_hash", "batches", "epochs_run"]
@@ -175,8 +175,8 @@ def _cell_row(
         "batches": " ".join(outcome["epoch_hashes"]),
         "cell": config.id,
         "condition": study.condition_of(config),
-        "measure": METRICS[config.task].name,
-        "val_score_pct": outcome.get(METRICS[config.task].columns[1]),
+        "measure": metric_of(config).name,
+        "val_score_pct": outcome.get(metric_of(config).columns[1]),
         "score_pct": None if outcome["outcome"] == "failed" else score,
         "stale": (numerics or {}).get(config.net.norm, recorded) != recorded,
         "num_attempts": 1 + len(outcome["attempts"]),

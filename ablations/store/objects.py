@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from ablations.config.errors import one_line
+from ablations.config.task import metric_of
 from ablations.store.record import CellRecord
 
 PRECISION = ("kind", "iou", "recall", "precision")
@@ -102,7 +103,7 @@ def _objects(record: CellRecord, truth: dict[str, Any], found: list[dict[str, An
                     "category_order": orders[each["category_id"]],
                     "score": each.get("score"),
                     **dict(zip(("left", "top", "box_width", "box_height"), each["bbox"], strict=True)),
-                    "outline": each["segmentation"],
+                    "outline": each.get("segmentation") or [],
                 }
                 for each in own
             ]
@@ -113,4 +114,5 @@ def _objects(record: CellRecord, truth: dict[str, Any], found: list[dict[str, An
 
 def _tested(records: Sequence[CellRecord]) -> list[CellRecord]:
     """Return the detectors that have been tested."""
-    return [record for record in records if record.outcome.get("test_mask_ap_pct") is not None]
+    detectors = [record for record in records if record.config.task == "detect"]
+    return [each for each in detectors if each.outcome.get(metric_of(each.config).columns[0]) is not None]

@@ -52,6 +52,8 @@ class Outcome(BaseModel, strict=True):
     test_loss: float | None
     val_accuracy_pct: Percent | None = None
     val_loss: float | None = None
+    test_box_ap_pct: Percent | None = None
+    val_box_ap_pct: Percent | None = None
     test_mask_ap_pct: Percent | None = None
     val_mask_ap_pct: Percent | None = None
     chance_pct: Percent

@@ -18,7 +18,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from ablations.config import CellConfig, Study, UsageError
-from ablations.config.task import METRICS
+from ablations.config.task import metric_of
 from ablations.engine.watcher import Watcher
 from ablations.store import Store
 from ablations.tuning.propose import DIVERGED, Ended, distributions
@@ -147,7 +147,7 @@ class OptunaStudies:
             study, trials = self._load(arm), []
         if not trials:
             study.set_user_attr("searched", str(self._search))
-            measure = METRICS[cells[0].task].name
+            measure = metric_of(cells[0]).name
             study.set_user_attr("value", f"validation {measure} of the last epoch, %; chance where it diverged before")
         for cell in cells[len(trials) :]:
             study.enqueue_trial(self._values(cell), user_attrs={"cell": cell.id, "seed": cell.seed})
@@ -163,7 +163,7 @@ class OptunaStudies:
         trial = study.ask(distributions(self._search))
         for key in ("outcome", "kind", "val_loss", "seconds"):
             trial.set_user_attr(key, outcome[key])
-        ended = Ended.of(outcome, trial.params, task=cell.task)
+        ended = Ended.of(outcome, trial.params, metric=metric_of(cell))
         if ended.outcome == "failed":
             study.tell(trial, state=TrialState.FAIL)
             return
@@ -179,7 +179,7 @@ class OptunaStudies:
             return True
         if outcome is None or trial.state != STATES[outcome["outcome"]] or trial.params != self._values(cell):
             return False
-        ended = Ended.of(outcome, trial.params, task=cell.task)
+        ended = Ended.of(outcome, trial.params, metric=metric_of(cell))
         return trial.user_attrs.get("outcome") == ended.outcome and trial.value == ended.score_pct
 
     def _values(self, cell: CellConfig) -> dict[str, Any]:

@@ -12,8 +12,7 @@ from optuna.distributions import BaseDistribution, FloatDistribution, IntDistrib
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from ablations.config.search import Search
-from ablations.config.task import METRICS
-from ablations.config.types import Task
+from ablations.config.task import Metric
 
 DIVERGED = "diverged"
 """Name of the constraint that a diverged trial violates: Optuna counts it as infeasible, and TPE avoids it."""
@@ -34,9 +33,9 @@ class Ended:
     score_pct: float | None
 
     @classmethod
-    def of(cls, outcome: Mapping[str, Any], values: Mapping[str, Any], *, task: Task) -> Ended:
+    def of(cls, outcome: Mapping[str, Any], values: Mapping[str, Any], *, metric: Metric) -> Ended:
         """Make it from the content of outcome.json."""
-        score = outcome.get(METRICS[task].columns[1])
+        score = outcome.get(metric.columns[1])
         if outcome["outcome"] == "diverged" and score is None:
             score = outcome["chance_pct"]
         return cls(values=values, outcome=outcome["outcome"], score_pct=score)

@@ -100,7 +100,7 @@ def _next_points(search: Search, plan: Plan) -> list[Point]:
             own = [r for r in records.values() if study.has(r.config) and study.arm_of(r.config) == arm]
             own.sort(key=lambda record: record.config.seed)
             drawn = [{field: record.config[field] for field in search.fields} for record in own]
-            ended = [Ended.of(r.outcome, values, task=study.task) for r, values in zip(own, drawn, strict=True)]
+            ended = [Ended.of(r.outcome, values, metric=study.metric) for r, values in zip(own, drawn, strict=True)]
             number = lacking[0] - FIRST_TRIAL_SEED
             points.append(Point(values=propose(search, ended, number=number), arm=arm, seed=lacking[0]))
     return points

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from objects import coco_folder, write
+from objects import coco_folder, without_outlines, write
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -74,6 +74,20 @@ def coco(tmp_path: Path, cache: Path) -> Path:
         (["--task", "detect", "--set", "warmup_steps=100000"], "but training ends after 1000: shorten the warm-up"),
         (["--task", "detect", "--set", "train_sides=4 8"], "train_sides=4 8: must"),
         (["--task", "detect", "--init", ""], "--init '': give one or several, each once, with commas between them"),
+        (
+            ["--task", "detect", "--set", "masks=on,off"],
+            "masks=on,off: give one value, since mask AP and box AP cannot",
+        ),
+        (
+            ["--task", "detect", "--compare", "masks", "--set", "masks=off"],
+            "--compare masks: its values have different metrics; choose another field",
+        ),
+        (["--task", "detect", "--compare", "task"], "--compare task: its values have different metrics"),
+        (["--set", "masks=off"], "masks=off does not apply to --task classify: leave it out"),
+        (
+            ["--task", "detect", "--set", "masks=off", "--set", "mask_dim=32"],
+            "mask_dim=32 has no effect without masks=on",
+        ),
         (["--task", "detect", "--init", ".", "--scale", "matched"], "--init and --scale matched: trained weights have"),
     ],
 )
@@ -247,3 +261,44 @@ def test_every_file_of_a_data_set_counts_for_its_fingerprint(coco):
     data["annotations"].pop()
     write(file, data)
     assert fingerprint() != before
+
+
+@pytest.mark.slow
+def test_boxes_without_outlines_are_trained_on_with_masks_off(cli, coco, tmp_path):
+    without_outlines(coco)
+    run = ("run", "--task", "detect", "--data", f"coco:{coco}", "--smoke", "--norm", "xnorm,softmax", "--seeds", 2)
+    run = (*run, "--out", tmp_path / "runs", "--set", "train_limit=8")
+    code, _, error = cli(*run)
+    assert code == 2
+    assert "give --set masks=off to train a detector of boxes alone" in error
+    code, out, error = cli(*run, "--set", "masks=off")
+    assert code == 0, error
+    assert "test box AP" in out
+    folder = tmp_path / "runs" / "norm-little-smoke"
+    assert "mask AP" not in (folder / "report.html").read_text()
+    drawn = {path.stem for path in (folder / "figures").glob("*.png")}
+    assert {"test_ap", "validation_ap", "precision_recall-box", "ap_by_size-box", "found_objects-1"} <= drawn
+    assert not [name for name in drawn if name.endswith("-mask")]
+    code, _, error = cli(*run)
+    assert code == 2, "it is another question"
+    code, out, error = cli("retry", folder, "--data", f"coco:{coco}")
+    assert code == 0, error
+    assert "all 4 cells are done" in out + error
+    words = shlex.split(command(Store(folder).read_study(), folder).replace("\\\n", " "))[3:]
+    assert "masks=off" in words
+    code, out, error = cli(*(word.replace("coco:DIR", f"coco:{coco}") for word in words), "--dry-run")
+    assert code == 0, error
+    assert "4 cells: 4 done" in out
+
+
+def test_what_is_taken_from_odd_files_is_said_by_the_plan(cli, coco, tmp_path):
+    path = coco / "annotations" / "instances_val2017.json"
+    data = json.loads(path.read_text())
+    for image in data["images"]:
+        image["file_name"] = f"val2017\\{image['file_name']}"
+    write(path, data)
+    run = ("run", "--task", "detect", "--data", f"coco:{coco}", "--out", tmp_path / "runs", "--dry-run")
+    code, out, error = cli(*run, "--smoke", "--set", "masks=off", "--set", "train_limit=8")
+    assert code == 0, error
+    assert "coco:little: instances_val2017.json: file_name of 2 images is no file of val2017 as it is written" in out
+    assert "coco:little: masks=off: the outlines of " in out

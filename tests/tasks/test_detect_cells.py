@@ -216,4 +216,4 @@ def test_any_number_of_decoding_processes_gives_the_same_numbers(coco, tmp_path)
 
 
 def test_figures_know_the_metric_of_every_measure():
-    assert {metric.name: metric.column for metric in TASK_METRICS.values()} == METRICS
+    assert {metric.name: metric.column for metric in TASK_METRICS} == METRICS

@@ -1,12 +1,16 @@
-"""Mask R-CNN (arXiv 1703.06870) from torchvision over a pyramid's maps, with seeded initial weights."""
+"""R-CNNs from torchvision over a pyramid's maps, with seeded initial weights.
+
+Mask R-CNN (arXiv 1703.06870), and Faster R-CNN (arXiv 1506.01497), which is the same without the mask head.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
-from torchvision.models.detection import MaskRCNN
+from torchvision.models.detection import FasterRCNN, MaskRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
@@ -74,6 +78,43 @@ def build_mask_rcnn(
     >>> [sorted(found) for found in net.eval()([torch.zeros(3, 50, 70)])]
     [['boxes', 'labels', 'masks', 'scores']]
     """
+    common = _common_parts(backbone, num_classes=num_classes, seed=seed, heads=heads)
+    with drawn_for(seed, "mask"):
+        mask_head = MaskRCNNHeads(backbone.out_channels, (heads.mask_dim,) * 4, dilation=1)
+        mask_predictor = MaskRCNNPredictor(heads.mask_dim, heads.mask_dim, num_classes + 1)
+    net = MaskRCNN(backbone, **common, mask_head=mask_head, mask_predictor=mask_predictor)
+    net.transform = ScaledTransform(sides[0], sides[1], list(mean), list(std))
+    return net
+
+
+def build_faster_rcnn(
+    backbone: PyramidBackbone,
+    *,
+    num_classes: int,
+    sides: tuple[int, int],
+    mean: Sequence[float],
+    std: Sequence[float],
+    seed: int,
+    heads: Heads = Heads(),
+) -> FasterRCNN:
+    """Build a Faster R-CNN: the Mask R-CNN of the same arguments, with equal weights, without its mask head.
+
+    Args:
+        backbone: initialised backbone.
+        num_classes: as in `build_mask_rcnn`.
+        sides: as in `build_mask_rcnn`.
+        mean: as in `build_mask_rcnn`.
+        std: as in `build_mask_rcnn`.
+        seed: as in `build_mask_rcnn`.
+        heads: sizes of the heads; ``mask_dim`` is not used.
+    """
+    net = FasterRCNN(backbone, **_common_parts(backbone, num_classes=num_classes, seed=seed, heads=heads))
+    net.transform = ScaledTransform(sides[0], sides[1], list(mean), list(std))
+    return net
+
+
+def _common_parts(backbone: PyramidBackbone, *, num_classes: int, seed: int, heads: Heads) -> dict[str, Any]:
+    """Return the arguments that torchvision's Faster R-CNN and Mask R-CNN share."""
     width = backbone.out_channels
     strides = (*STRIDES, 2 * STRIDES[-1])
     sizes = tuple((heads.anchor_scale * stride,) for stride in strides)
@@ -83,26 +124,18 @@ def build_mask_rcnn(
     with drawn_for(seed, "box"):
         box_head = TwoMLPHead(width * BOX_CROP**2, heads.box_dim)
         box_predictor = FastRCNNPredictor(heads.box_dim, num_classes + 1)
-    with drawn_for(seed, "mask"):
-        mask_head = MaskRCNNHeads(width, (heads.mask_dim,) * 4, dilation=1)
-        mask_predictor = MaskRCNNPredictor(heads.mask_dim, heads.mask_dim, num_classes + 1)
-    net = MaskRCNN(
-        backbone,
-        rpn_anchor_generator=anchors,
-        rpn_head=rpn_head,
-        box_head=box_head,
-        box_predictor=box_predictor,
-        rpn_pre_nms_top_n_train=2 * heads.proposals,
-        rpn_pre_nms_top_n_test=heads.proposals,
-        rpn_post_nms_top_n_train=2 * heads.proposals,
-        rpn_post_nms_top_n_test=heads.proposals,
-        box_batch_size_per_image=heads.rois,
-        box_detections_per_img=heads.detections,
-        mask_head=mask_head,
-        mask_predictor=mask_predictor,
-    )
-    net.transform = ScaledTransform(sides[0], sides[1], list(mean), list(std))
-    return net
+    return {
+        "rpn_anchor_generator": anchors,
+        "rpn_head": rpn_head,
+        "box_head": box_head,
+        "box_predictor": box_predictor,
+        "rpn_pre_nms_top_n_train": 2 * heads.proposals,
+        "rpn_pre_nms_top_n_test": heads.proposals,
+        "rpn_post_nms_top_n_train": 2 * heads.proposals,
+        "rpn_post_nms_top_n_test": heads.proposals,
+        "box_batch_size_per_image": heads.rois,
+        "box_detections_per_img": heads.detections,
+    }
 
 
 class ScaledTransform(GeneralizedRCNNTransform):  # type: ignore[misc]  # torchvision has no types

@@ -33,7 +33,8 @@ class ObjectRecord:
         box: left, top, width and height, in pixels.
         area: area of its outline in square pixels, as in the file.
         is_crowd: whether it stands for many objects that are not annotated one by one.
-        outline: polygons, each x, y, x, y, ...; or the run lengths of a mask, column by column, background first.
+        outline: polygons, each x, y, x, y, ...; or the run lengths of a mask, column by column, background first; or
+            empty: only its box is annotated.
         is_mask: whether the outline is run lengths.
     """
 
@@ -103,17 +104,27 @@ class Annotations:
         high = (self.boxes[:, :2] + self.boxes[:, 2:]).clip(0, ends)
         return ((high - low) < MIN_SIDE_PX).any(axis=1)
 
+    @cached_property
+    def is_outlined(self) -> Bools:
+        """(m,) whether an object has an outline."""
+        return np.diff(self.first_outline) > 0
+
     def objects(self, image: int) -> range:
         """Return the rows of an image's objects."""
         return range(int(self.first_object[image]), int(self.first_object[image + 1]))
 
     def outlines(self, obj: int) -> list[Floats]:
-        """Return an object's polygons, or its single list of run lengths, as views."""
+        """Return an object's polygons, or its single list of run lengths, as views; empty without an outline."""
         rows = range(int(self.first_outline[obj]), int(self.first_outline[obj + 1]))
         return [self.numbers[self.first_number[row] : self.first_number[row + 1]] for row in rows]
 
-    def as_coco(self, images: Iterable[int]) -> dict[str, Any]:
-        """Return some images and their objects in COCO's file format."""
+    def as_coco(self, images: Iterable[int], *, outlines: bool = True) -> dict[str, Any]:
+        """Return some images and their objects in COCO's file format.
+
+        Args:
+            images: rows of the images.
+            outlines: whether the objects have their outlines, or empty lists in their place.
+        """
         kept = list(images)
         return {
             "images": [
@@ -133,7 +144,7 @@ class Annotations:
                     "bbox": self.boxes[row].tolist(),
                     "area": float(self.areas[row]),
                     "iscrowd": int(self.is_crowd[row]),
-                    "segmentation": self._segmentation(i, row),
+                    "segmentation": self._segmentation(i, row) if outlines else [],
                 }
                 for i in kept
                 for row in self.objects(i)

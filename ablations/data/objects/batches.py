@@ -41,6 +41,7 @@ class ObjectTrainBatches(EpochBatches[ObjectBatch]):
         workers: number of decoding processes; the batches do not depend on it.
         device: device of the batches.
         rank: process whose share of each batch is yielded.
+        masks: whether the targets have masks.
 
     Raises:
         ValueError: batch size that the processes cannot share.
@@ -60,6 +61,7 @@ class ObjectTrainBatches(EpochBatches[ObjectBatch]):
         workers: int,
         device: torch.device,
         rank: Rank = Rank(),  # noqa: B008  # frozen
+        masks: bool = True,
     ) -> None:
         super().__init__(batch_size=batch_size, rank=rank)
         if batch_size % rank.world_size:
@@ -69,7 +71,7 @@ class ObjectTrainBatches(EpochBatches[ObjectBatch]):
         self._is_upright = annotations.heights[rows] > annotations.widths[rows]
         self._views: list[list[View]] = []
         self._drawn = Current[list[View]]()
-        read = partial(load_view, read_image=read_image, annotations=annotations, longest=longest)
+        read = partial(load_view, read_image=read_image, annotations=annotations, longest=longest, masks=masks)
         self._loader = _load(read, self._drawn, collate, workers=workers)
 
     def __len__(self) -> int:

@@ -1,35 +1,98 @@
 """Reader of COCO's instance files, which checks every record before the first step.
 
 The content is interpreted as in COCO: crowds are no examples, and detections inside them do not count; images without
-objects are background; boxes without width or height are no examples. An invalid record stops the command.
+objects are background; boxes without width or height are no examples. An invalid record stops the command. What tools
+write otherwise than COCO, without another meaning, is taken, and a note says so.
 """
 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ablations.config import UsageError
-from ablations.data.objects.annotations import Annotations, ImageRecord, ObjectRecord, pack
+from ablations.data.objects.annotations import MIN_SIDE_PX, Annotations, ImageRecord, ObjectRecord, pack
+from ablations.data.objects.image_files import find_image, is_within
+from ablations.data.objects.outlines import TOLERANCE_PX, Corners, extent, fits, read_outline
+from ablations.data.objects.values import Values, count_text, is_number
 
-LARGEST = 2**63
-"""Bound on the absolute value of a number that has to fit into 64 bits."""
-
-MIN_POLYGON = 6
-"""Smallest number of coordinates in a polygon: three points."""
+MOST_SHOWN = 8
+"""Largest number of ids that a message lists."""
 
 
-def read_coco(path: Path, *, folder: Path) -> Annotations:
+@dataclass
+class Odd:
+    """Entries of an annotation file that are odd but valid.
+
+    Args:
+        first: the first of them, in words.
+        count: number of them.
+        as_corners: number of them whose boxes would be right as left, top, right and bottom.
+    """
+
+    first: str = ""
+    count: int = 0
+    as_corners: int = 0
+
+    def add(self, words: str, *, as_corners: bool = False) -> None:
+        """Count an entry."""
+        self.first = self.first or words
+        self.count += 1
+        self.as_corners += as_corners
+
+
+@dataclass
+class Oddities:
+    """Odd entries by kind.
+
+    Args:
+        renamed: images whose file is found under another name.
+        misfits: boxes that do not fit their masks.
+        outside: boxes that reach beyond their images.
+    """
+
+    renamed: Odd = field(default_factory=Odd)
+    misfits: Odd = field(default_factory=Odd)
+    outside: Odd = field(default_factory=Odd)
+
+    def notes(self, where: str, *, folder: str, num_objects: int) -> list[str]:
+        """Return a line for each kind of which there are any.
+
+        Args:
+            where: name of the annotation file.
+            folder: name of the images' folder.
+            num_objects: number of annotations.
+        """
+        notes = []
+        if self.renamed.count:
+            what = f"file_name of {count_text(self.renamed.count, 'image')} is no file of {folder}"
+            notes.append(f"{where}: {what} as it is written, but one is found (the first is {self.renamed.first})")
+        kinds = (
+            (self.misfits, "boxes that do not fit the box around their mask"),
+            (self.outside, f"boxes that reach more than {TOLERANCE_PX:g} px beyond their image"),
+        )
+        for odd, what in kinds:
+            if odd.count:
+                corners = f"; as left, top, right, bottom {odd.as_corners:,} would be right" if odd.as_corners else ""
+                notes.append(
+                    f"{where}: {what}: {odd.count:,} of {num_objects:,} (the first is {odd.first}){corners}; a bbox "
+                    "must be left, top, width, height in pixels"
+                )
+        return notes
+
+
+def read_coco(path: Path, *, folder: Path, notes: list[str] | None = None) -> Annotations:
     """Read and check one of COCO's instance files.
 
     Args:
         path: path of the JSON file.
         folder: folder of its images, all of which must exist.
+        notes: list that receives a line for each kind of value that is odd but taken; None: they are not wanted.
 
     Raises:
         UsageError: missing file, invalid JSON, or invalid record; the message names it.
@@ -38,24 +101,24 @@ def read_coco(path: Path, *, folder: Path) -> Annotations:
         Images sorted by id, each with its objects in the file's order.
     """
     data = _read(path)
-    where = path.name
-    categories = _categories(data, where)
+    values, odd = Values(path.name), Oddities()
+    categories = _categories(data, values)
     labels = {number: label for label, number in enumerate(categories, start=1)}
-    images = _images(data, where, folder)
+    images = _images(data, values, folder, odd)
     objects: dict[int, list[ObjectRecord]] = {number: [] for number in images}
     seen: set[int] = set()
-    for record in data["annotations"]:
-        obj, image = _object(record, where, images, labels)
+    for index, record in enumerate(data["annotations"]):
+        obj, image = _object(record, index, values, images, labels, odd)
         if obj.id in seen:
-            raise UsageError(f"{where}: annotation {obj.id} is listed twice; remove one")
+            raise UsageError(f"{path.name}: annotation {obj.id} is listed twice; remove one")
         seen.add(obj.id)
         objects[image].append(obj)
     rows = [
-        ImageRecord(
-            id=number, name=image["file_name"], height=image["height"], width=image["width"], objects=objects[number]
-        )
+        ImageRecord(id=number, name=image.name, height=image.height, width=image.width, objects=objects[number])
         for number, image in sorted(images.items())
     ]
+    if notes is not None:
+        notes += [*values.notes(), *odd.notes(path.name, folder=folder.name, num_objects=len(seen))]
     return pack(rows, categories=categories)
 
 
@@ -71,168 +134,153 @@ def notes_on(annotations: Annotations, part: str) -> list[str]:
     if num := int((counts == 0).sum()):
         name = annotations.image_ids[np.argmin(counts)]
         what = "used as background in training" if part == "train" else "in which every detection is wrong"
-        notes.append(f"{part}: {_count(num, 'image')} without objects (the first is {name}), {what}")
+        notes.append(f"{part}: {count_text(num, 'image')} without objects (the first is {name}), {what}")
     if num := int(annotations.is_crowd.sum()):
         first = annotations.ids[np.argmax(annotations.is_crowd)]
-        notes.append(f"{part}: {_count(num, 'crowd')} (the first is annotation {first}), no examples, as in COCO")
+        notes.append(f"{part}: {count_text(num, 'crowd')} (the first is annotation {first}), no examples, as in COCO")
     flat = annotations.is_flat & ~annotations.is_crowd
     if num := int(flat.sum()):
         first = annotations.ids[np.argmax(flat)]
         what = f"without width or height in the image (the first is annotation {first})"
-        notes.append(f"{part}: {_count(num, 'box')} {what}, no examples")
+        notes.append(f"{part}: {count_text(num, 'box')} {what}, no examples")
     return notes
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise UsageError(f"no annotations at {path}") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} cannot be read: {error}; must be UTF-8") from error
+    except OSError as error:
         raise UsageError(f"{path} cannot be read: {error}") from error
     try:
         data = json.loads(text)
     except json.JSONDecodeError as error:
         raise UsageError(f"{path} is not JSON: {error.msg} in line {error.lineno}, column {error.colno}") from None
+    except (ValueError, RecursionError) as error:  # a number of too many digits, too many brackets
+        raise UsageError(f"{path} is not JSON that can be read: {error}") from None
     for key in ("images", "annotations", "categories"):
         if not isinstance(data, dict) or not isinstance(data.get(key), list):
-            raise UsageError(f"{path} is not one of COCO's instance files: it has no list of {key}")
+            raise UsageError(
+                f"{path} is not one of COCO's instance files: it has no list of {key}; it must have images, "
+                "annotations and categories"
+            )
     return data
 
 
-def _categories(data: Mapping[str, Any], where: str) -> dict[int, str]:
+def _categories(data: Mapping[str, Any], values: Values) -> dict[int, str]:
     """Return the names of the categories by id, sorted by id, which is the order of the labels."""
     found: dict[int, str] = {}
+    ids: dict[str, int] = {}
     for index, record in enumerate(data["categories"]):
-        name = f"{where}: category number {index + 1} of the list"
-        _check(record, {"id": int, "name": str}, name)
-        if record["id"] in found:
-            raise UsageError(f"{where}: category {record['id']} is listed twice; remove one")
-        found[record["id"]] = record["name"]
+        entry = f"category number {index + 1} of the list"
+        number, name = values.whole(record, "id", entry), values.text(record, "name", entry)
+        if number in found:
+            raise UsageError(f"{values.file}: category {number} is listed twice; remove one")
+        if name in ids:
+            raise UsageError(
+                f"{values.file}: categories {ids[name]} and {number} have the same name, '{name}'; rename one, or give "
+                "the annotations of both one id"
+            )
+        found[number], ids[name] = name, number
     if not found:
-        raise UsageError(f"{where} has no categories")
+        raise UsageError(f"{values.file} has no categories; must have at least one")
     return dict(sorted(found.items()))
 
 
-def _images(data: Mapping[str, Any], where: str, folder: Path) -> dict[int, dict[str, Any]]:
-    found: dict[int, dict[str, Any]] = {}
+def _images(data: Mapping[str, Any], values: Values, folder: Path, odd: Oddities) -> dict[int, ImageRecord]:
+    """Return the images by id, without their objects, each with the name of its file within the folder."""
+    found: dict[int, ImageRecord] = {}
+    missing: list[str] = []
     for index, record in enumerate(data["images"]):
-        _check(record, {"id": int}, f"{where}: image number {index + 1} of the list")
-        name = f"{where}: image {record['id']}"
-        _check(record, {"file_name": str, "height": int, "width": int}, name)
-        if record["id"] in found:
-            raise UsageError(f"{name} is listed twice; remove one")
-        if min(record["height"], record["width"]) < 1:
-            raise UsageError(f"{name} has no pixels: {record['height']} x {record['width']}")
-        found[record["id"]] = record
+        number = values.whole(record, "id", f"image number {index + 1} of the list")
+        entry = f"image {number}"
+        name = values.text(record, "file_name", entry)
+        height, width = (values.whole(record, side, entry) for side in ("height", "width"))
+        if number in found:
+            raise UsageError(f"{values.file}: {entry} is listed twice; remove one")
+        if min(height, width) < 1:
+            raise UsageError(f"{values.file}: {entry} has no pixels: {height} x {width}; must be at least 1 x 1")
+        if not is_within(name):
+            raise values.invalid(entry, "file_name", name, f"a path within {folder.name}, without .. or a root")
+        path = find_image(name, folder)
+        if path is None:
+            missing.append(f"{entry} not found: no file {folder / name}")
+        elif path != name:
+            odd.renamed.add(f"{entry}, {name!r:.60}: {path}")
+        found[number] = ImageRecord(id=number, name=path or name, height=height, width=width, objects=())
     if not found:
-        raise UsageError(f"{where} has no images")
-    missing = [record for record in found.values() if not (folder / record["file_name"]).is_file()]
+        raise UsageError(f"{values.file} has no images; must have at least one")
     if missing:
         more = f", and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise UsageError(
-            f"{where}: image {missing[0]['id']} not found: no file {folder / missing[0]['file_name']}{more}"
-        )
+        raise UsageError(f"{values.file}: {missing[0]}{more}; file_name must be a path within {folder.name}")
     return found
 
 
 def _object(
-    record: Any, where: str, images: Mapping[int, Mapping[str, Any]], labels: Mapping[int, int]
+    record: Any,
+    index: int,
+    values: Values,
+    images: Mapping[int, ImageRecord],
+    labels: Mapping[int, int],
+    odd: Oddities,
 ) -> tuple[ObjectRecord, int]:
     """Check one annotation, and return it with the id of its image."""
-    _check(record, {"id": int}, f"{where}: an annotation")
-    name = f"{where}: annotation {record['id']}"
-    _check(record, {"image_id": int, "category_id": int, "bbox": list, "segmentation": (list, dict)}, name)
-    if record["image_id"] not in images:
-        raise UsageError(f"{name}: unknown image_id {record['image_id']}: not in the list of images")
-    if record["category_id"] not in labels:
-        raise UsageError(f"{name}: unknown category_id {record['category_id']}: not in the list of categories")
-    box = record["bbox"]
-    if len(box) != 4 or not all(_is_number(side) for side in box) or min(box[2:]) < 0:
-        raise UsageError(f"{name}: bbox {box} must be left, top, width and height")
+    number = values.whole(record, "id", f"annotation number {index + 1} of the list")
+    entry = f"annotation {number}"
+    name = f"{values.file}: {entry}"
+    image_id, category = (values.whole(record, key, entry) for key in ("image_id", "category_id"))
+    if image_id not in images:
+        raise UsageError(f"{name}: unknown image_id {image_id}: not in the list of images; must be the id of one")
+    if category not in labels:
+        ids = ", ".join(map(str, [*labels][:MOST_SHOWN])) + ", ..." * (len(labels) > MOST_SHOWN)
+        raise UsageError(f"{name}: unknown category_id {category}: not in the list of categories; must be {ids}")
+    box = values.value(record, "bbox", entry, "left, top, width and height")
+    if not isinstance(box, list) or len(box) != 4 or not all(map(is_number, box)) or min(box[2:]) < 0:
+        raise UsageError(f"{name}: bbox {box!r:.60} must be left, top, width and height, in pixels, sides from 0")
     area = record.get("area", box[2] * box[3])
-    if not _is_number(area):
-        raise UsageError(f"{name}: area {area} must be a number")
-    outline, is_mask = _outline(record["segmentation"], name, images[record["image_id"]])
+    if not is_number(area) or area < 0:
+        raise UsageError(f"{name}: area {area!s:.60} must be a number from 0; leave it out for that of the box")
+    image = images[image_id]
+    outline, is_mask = read_outline(record.get("segmentation"), name, (image.height, image.width))
     obj = ObjectRecord(
-        id=record["id"],
-        label=labels[record["category_id"]],
+        id=number,
+        label=labels[category],
         box=box,
         area=area,
-        is_crowd=bool(record.get("iscrowd", 0)),
+        is_crowd=values.flag(record, "iscrowd", entry),
         outline=outline,
         is_mask=is_mask,
     )
-    return obj, record["image_id"]
+    _compare(obj, image, odd)
+    return obj, image_id
 
 
-def _outline(segmentation: Any, name: str, image: Mapping[str, Any]) -> tuple[list[list[float]], bool]:
-    """Return polygons or one list of run lengths, and whether it is run lengths."""
-    if isinstance(segmentation, dict):
-        return [_run_lengths(segmentation, name, image)], True
-    if not segmentation:
-        raise UsageError(f"{name} has no outline: its segmentation is empty")
-    for polygon in segmentation:
-        if not isinstance(polygon, list) or not all(_is_number(number) for number in polygon):
-            raise UsageError(f"{name}: a polygon is not a list of numbers")
-        if len(polygon) < MIN_POLYGON or len(polygon) % 2:
-            raise UsageError(
-                f"{name}: a polygon has {len(polygon) / 2:g} points; it needs at least three, each x and y"
-            )
-    return segmentation, False
+def _compare(obj: ObjectRecord, image: ImageRecord, odd: Oddities) -> None:
+    """Count a box that is not around its mask, or not within its image."""
+    left, top, width, height = obj.box
+    if min(width, height) < MIN_SIDE_PX:
+        return
+    box, corners = (left, top, left + width, top + height), (left, top, width, height)
+    whole = (0.0, 0.0, float(image.width), float(image.height))
+    words = f"annotation {obj.id}: bbox {_written(obj.box)}"
+    if not _is_inside(box, whole):
+        odd.outside.add(f"{words} in {image.width} x {image.height} px", as_corners=_is_inside(corners, whole))
+    if not obj.outline:
+        return
+    around = extent(obj.outline, is_mask=obj.is_mask, height=image.height)
+    if not fits(box, around):
+        mask = "an empty mask" if around is None else f"a mask from {_written(around[:2])} to {_written(around[2:])}"
+        odd.misfits.add(f"{words}, {mask}", as_corners=fits(corners, around))
 
 
-def _run_lengths(segmentation: Mapping[str, Any], name: str, image: Mapping[str, Any]) -> list[float]:
-    """Return the uncompressed run lengths of a mask."""
-    size = [image["height"], image["width"]]
-    counts = segmentation.get("counts")
-    if segmentation.get("size") != size:
-        raise UsageError(f"{name}: the size of its mask is {segmentation.get('size')}, that of its image {size}")
-    if isinstance(counts, str):
-        from faster_coco_eval.core import mask
-
-        try:
-            return run_lengths(mask.decode({"size": size, "counts": counts.encode()}))
-        except ValueError as error:
-            raise UsageError(f"{name}: the counts of its mask cannot be read: {error}") from error
-    if not isinstance(counts, list) or not all(type(count) is int and count >= 0 for count in counts):
-        raise UsageError(f"{name}: its mask has no counts")
-    if sum(counts) != math.prod(size):
-        raise UsageError(f"{name}: its mask has {sum(counts)} pixels, its image {math.prod(size)}")
-    return counts
+def _is_inside(box: Corners, whole: Corners) -> bool:
+    low = all(one >= least - TOLERANCE_PX for one, least in zip(box[:2], whole[:2], strict=True))
+    high = all(one <= most + TOLERANCE_PX for one, most in zip(box[2:], whole[2:], strict=True))
+    return low and high and box[0] < box[2] and box[1] < box[3]
 
 
-def run_lengths(bits: Any) -> list[float]:
-    """Return a mask's run lengths, column by column, starting with background.
-
-    >>> run_lengths(np.array([[0, 1], [1, 1]]))
-    [1, 3]
-    >>> run_lengths(np.array([[1, 0], [1, 0]]))
-    [0, 2, 2]
-    """
-    flat = np.asarray(bits).astype(bool).flatten(order="F")
-    edges = np.flatnonzero(np.diff(flat)) + 1
-    lengths = np.diff(np.concatenate([[0], edges, [len(flat)]])).tolist()
-    return [0, *lengths] if flat[0] else lengths
-
-
-def _check(record: Any, wanted: Mapping[str, Any], name: str) -> None:
-    """Check that a record has the wanted keys, with values of the wanted types."""
-    if not isinstance(record, dict):
-        raise UsageError(f"{name} is not a record: {record!r:.60}")
-    for key, kind in wanted.items():
-        value = record.get(key)
-        if key not in record:
-            raise UsageError(f"{name} has no {key}")
-        is_large = isinstance(value, int) and abs(value) >= LARGEST
-        if isinstance(value, bool) or not isinstance(value, kind) or is_large:
-            raise UsageError(f"{name}: invalid {key}: {value!r:.60}")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _count(count: int, noun: str) -> str:
-    plural = "boxes" if noun == "box" else f"{noun}s"
-    return f"{count:,} {noun if count == 1 else plural}"
+def _written(numbers: Any) -> str:
+    return ", ".join(f"{number:g}" for number in numbers)

@@ -43,6 +43,7 @@ def load_objects(config: CellConfig, info: DataInfo, *, workers: int, device: to
         workers=workers,
         device=device,
         rank=rank,
+        masks=config.detection.masks,
     )
     evaluation = {
         split: ObjectEvalBatches(annotations=held, read_image=own, rows=rows, workers=workers, device=device, rank=rank)

@@ -19,7 +19,7 @@ from ablations.data.objects.annotations import Annotations
 
 Target = dict[str, Tensor]
 """Input of torchvision's detectors for an image with m objects: ``boxes`` (m, 4) left, top, right and bottom, in
-pixels; ``labels`` (m,); ``masks`` (m, H, W) uint8."""
+pixels; ``labels`` (m,); ``masks`` (m, H, W) uint8, unless only boxes are trained."""
 
 ImageReader = Callable[[int], npt.NDArray[np.uint8]]
 """Reader of a part's images: row to image (H, W, 3)."""
@@ -81,7 +81,9 @@ def scaled_size(height: int, width: int, *, side: int, longest: int) -> tuple[in
     return max(1, round(height * factor)), max(1, round(width * factor))
 
 
-def load_view(view: View, read_image: ImageReader, annotations: Annotations, *, longest: int) -> tuple[Tensor, Target]:
+def load_view(
+    view: View, read_image: ImageReader, annotations: Annotations, *, longest: int, masks: bool = True
+) -> tuple[Tensor, Target]:
     """Load an image and its objects, scaled and mirrored as in a view.
 
     Interpolation is bilinear, as in torchvision's detectors at evaluation. Crowds, and boxes without width or height in
@@ -92,6 +94,7 @@ def load_view(view: View, read_image: ImageReader, annotations: Annotations, *, 
         read_image: reader of the part's images.
         annotations: annotations of the part.
         longest: limit of the longer side, in pixels.
+        masks: whether the objects have masks; each then needs an outline.
 
     Returns:
         Image (3, H, W) float32 from 0 to 1, and its objects.
@@ -110,12 +113,10 @@ def load_view(view: View, read_image: ImageReader, annotations: Annotations, *, 
     boxes = torch.from_numpy(annotations.boxes[rows]).reshape(-1, 4)  # (m, 4) float64
     boxes = torch.cat((boxes[:, :2], boxes[:, :2] + boxes[:, 2:]), dim=1) * torch.tensor(factors * 2)
     boxes = torch.minimum(boxes.clamp(min=0), torch.tensor((width, height) * 2)).float()
-    masks = [_mask(annotations, row, (old_height, old_width), (height, width)) for row in rows]
-    target = {
-        "boxes": boxes,
-        "labels": torch.from_numpy(annotations.labels[rows]),
-        "masks": torch.from_numpy(np.stack(masks) if masks else np.zeros((0, height, width), dtype=np.uint8)),
-    }
+    target = {"boxes": boxes, "labels": torch.from_numpy(annotations.labels[rows])}
+    if masks:
+        bits = [_mask(annotations, row, (old_height, old_width), (height, width)) for row in rows]
+        target["masks"] = torch.from_numpy(np.stack(bits) if bits else np.zeros((0, height, width), dtype=np.uint8))
     return _mirror(image, target) if view.mirrored else (image, target)
 
 
@@ -139,7 +140,8 @@ def _mirror(image: Tensor, target: Target) -> tuple[Tensor, Target]:
     width = image.shape[2]
     left, top, right, bottom = target["boxes"].unbind(1)
     boxes = torch.stack((width - right, top, width - left, bottom), dim=1)
-    return image.flip(2), {**target, "boxes": boxes, "masks": target["masks"].flip(2)}
+    masks = {"masks": target["masks"].flip(2)} if "masks" in target else {}
+    return image.flip(2), {**target, "boxes": boxes, **masks}
 
 
 def collate(samples: Sequence[tuple[Tensor, Target]]) -> tuple[list[Tensor], list[Target]]:

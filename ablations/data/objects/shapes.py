@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw
 
 from ablations.config import UsageError
 from ablations.data.objects.annotations import Annotations, ImageRecord, ObjectRecord, pack
-from ablations.data.objects.coco import run_lengths
+from ablations.data.objects.outlines import run_lengths
 from ufo.init import keyed_generator
 
 CATEGORIES = {1: "circle", 2: "rectangle", 3: "triangle"}
@@ -69,9 +69,13 @@ class Shapes:
         """Identifier of the images."""
         return f"shapes-v{VERSION}-{self.side}"
 
-    def read(self) -> dict[str, Annotations]:
+    def read(self, notes: list[str]) -> dict[str, Annotations]:
         """Draw every image and return the annotations of each part."""
         return {part: self.annotations(part) for part in PARTS}
+
+    def file_of(self, part: str) -> str:
+        """Return the name of a part, which has no file."""
+        return f"{self.name}, {part}"
 
     def image(self, part: str, row: int) -> npt.NDArray[np.uint8]:
         """Draw an image: (side, side, 3)."""

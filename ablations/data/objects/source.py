@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -16,10 +17,11 @@ from ablations.config import UsageError
 from ablations.data.cache import IMAGENET_MEAN, IMAGENET_STD, VAL_SHARE
 from ablations.data.info import DataInfo
 from ablations.data.location import data_folder, filled
-from ablations.data.objects.annotations import Annotations, Ints
+from ablations.data.objects.annotations import Annotations, Bools, Ints
 from ablations.data.objects.coco import notes_on, read_coco
 from ablations.data.objects.sample import Files, ImageReader
 from ablations.data.objects.shapes import Shapes
+from ablations.data.objects.values import count_text
 from ablations.data.splits import VAL_ROWS, split_rows
 from ablations.data.streams import SPLIT_SEED
 from ufo.init import keyed_generator
@@ -46,8 +48,14 @@ class ObjectSource(Protocol):
     def root(self) -> str:
         """Folder of the images; empty if they are drawn."""
 
-    def read(self) -> dict[str, Annotations]:
+    def file_of(self, part: str) -> str:
+        """Return the name of the file that has a part's annotations."""
+
+    def read(self, notes: list[str]) -> dict[str, Annotations]:
         """Return ``train``, ``test`` and, if the data set has one, ``val``.
+
+        Args:
+            notes: list that receives a line for each kind of value that is odd but taken.
 
         Raises:
             UsageError: invalid record; the message has its name.
@@ -82,12 +90,15 @@ class Coco:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of the annotation files, and of the names and sizes of the images."""
+        """Hash of the annotation files, and of the names and sizes of the images.
+
+        A folder within that of the images counts by its files only if it has the same name (`find_image`).
+        """
         digest = hashlib.sha256()
         for path in self.files.values():
             try:
                 digest.update(path.read_bytes())
-                images = sorted((entry.name, entry.stat().st_size) for entry in os.scandir(self.images_of(path)))
+                images = sorted(_sizes(self.images_of(path)))
             except OSError as error:
                 raise UsageError(f"{path} cannot be read: {error}") from error
             digest.update(repr(images).encode())
@@ -97,13 +108,22 @@ class Coco:
         """Return the folder of an annotation file's images."""
         return self.folder / path.stem.removeprefix(PREFIX)
 
-    def read(self) -> dict[str, Annotations]:
+    def read(self, notes: list[str]) -> dict[str, Annotations]:
         """Read both annotation files."""
-        parts = {part: read_coco(path, folder=self.images_of(path)) for part, path in self.files.items()}
-        train, test = (parts[part].category_ids.tolist() for part in ("train", "test"))
-        if train != test:
-            raise UsageError(f"{self.files['test'].name} and {self.files['train'].name} have different categories")
+        parts = {part: read_coco(path, folder=self.images_of(path), notes=notes) for part, path in self.files.items()}
+        train, test = (_categories(parts[part]) for part in ("train", "test"))
+        if differing := sorted(train.items() ^ test.items()):
+            number = differing[0][0]
+            names = [f"{number} {own[number]!r}" if number in own else f"no {number}" for own in (train, test)]
+            raise UsageError(
+                f"{self.file_of('test')} and {self.file_of('train')} have different categories, {names[1]} and "
+                f"{names[0]}; must be the same ids and names"
+            )
         return parts
+
+    def file_of(self, part: str) -> str:
+        """Return the name of a part's annotation file."""
+        return self.files[part].name
 
     def _find(self, name: str) -> Path:
         folder = self.folder / "annotations"
@@ -116,20 +136,62 @@ class Coco:
         return found[0]
 
 
-def prepare_objects(source: ObjectSource) -> DataInfo:
+def _sizes(folder: Path) -> Iterator[tuple[str, int]]:
+    """Yield the names and sizes of the files in a folder of images, and in a folder of the same name within it."""
+    for entry in os.scandir(folder):
+        if entry.name == folder.name and entry.is_dir():
+            yield from ((f"{entry.name}/{inner.name}", inner.stat().st_size) for inner in os.scandir(entry))
+        else:
+            yield entry.name, entry.stat().st_size
+
+
+def prepare_objects(source: ObjectSource, *, masks: bool = True) -> DataInfo:
     """Read a data set's annotations into the cache, unless they are cached, and return its description.
 
+    Args:
+        source: data set.
+        masks: whether its objects need outlines.
+
     Raises:
-        UsageError: invalid record, or unwritable cache; nothing is left behind.
+        UsageError: invalid record, object without the outline that it needs, or unwritable cache; nothing is left
+            behind.
     """
     folder = data_folder(source.name, source.fingerprint, streamed=True)
     if not (folder / "info.json").exists():
         _write(folder, source)
-    return replace(DataInfo.load(folder), name=source.name, root=source.root)
+    info = replace(DataInfo.load(folder), name=source.name, root=source.root)
+    if masks:
+        _check_outlines(folder, source)
+        return info
+    num_outlined = sum(int(is_outlined.sum()) for _, is_outlined in _outlined(folder).values())
+    ignored = [f"masks=off: the outlines of {count_text(num_outlined, 'object')} are not used"] if num_outlined else []
+    return replace(info, notes=[*info.notes, *ignored])
+
+
+def _outlined(folder: Path) -> dict[str, tuple[Ints, Bools]]:
+    """Return the ids of each part's objects in the cache, and whether they have outlines."""
+    found = {}
+    for part in ("train", "val", "test"):
+        if (path := folder / f"{part}.npz").exists():
+            with np.load(path) as arrays:
+                found[part] = arrays["ids"], np.diff(arrays["first_outline"]) > 0
+    return found
+
+
+def _check_outlines(folder: Path, source: ObjectSource) -> None:
+    """Reject objects without outlines."""
+    for part, (ids, is_outlined) in _outlined(folder).items():
+        if num := int((~is_outlined).sum()):
+            more = f", and {num - 1:,} of the other {len(ids) - 1:,} have none" if num > 1 else ""
+            raise UsageError(
+                f"{source.file_of(part)}: annotation {ids[np.argmin(is_outlined)]} has no outline: its segmentation is "
+                f"empty{more}; give polygons or run lengths, or give --set masks=off to train a detector of boxes alone"
+            )
 
 
 def _write(folder: Path, source: ObjectSource) -> None:
-    parts = source.read()
+    notes: list[str] = []
+    parts = source.read(notes)
     with filled(folder) as scratch:
         for part, annotations in parts.items():
             annotations.save(scratch / f"{part}.npz")
@@ -154,10 +216,14 @@ def _write(folder: Path, source: ObjectSource) -> None:
             mean=[0.5] * 3 if is_drawn else IMAGENET_MEAN,
             std=[0.25] * 3 if is_drawn else IMAGENET_STD,
             flips=True,
-            notes=[note for part, annotations in parts.items() for note in notes_on(annotations, part)],
+            notes=[*notes, *(note for part, annotations in parts.items() for note in notes_on(annotations, part))],
             streamed=True,
             task="detect",
         ).save(scratch)
+
+
+def _categories(annotations: Annotations) -> dict[int, str]:
+    return dict(zip(annotations.category_ids.tolist(), annotations.classes, strict=True))
 
 
 def _check_objects(annotations: Annotations, rows: Ints, where: str) -> None:

@@ -1,4 +1,4 @@
-"""Detection and instance segmentation: the losses of a batch, and the metrics of an evaluation.
+"""Detection, with masks or without: the losses of a batch, and the metrics of an evaluation.
 
 A cell's detections are ``detections.json.bz2``: COCO's results format, compressed by bzip2, which stores no timestamp.
 """
@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
-from torchvision.models.detection import MaskRCNN
+from torchvision.models.detection import FasterRCNN
 
 from ablations.config import CellConfig
 from ablations.data.objects.batches import ObjectBatch, ObjectEvalBatches
@@ -30,7 +30,7 @@ NO_LEARNING_PCT = 0.5
 """Validation box AP50, in per cent, that a cell must exceed in some epoch after its warm-up to count as learning."""
 
 PER_EPOCH = ("box_ap_pct", "box_ap50_pct", "mask_ap_pct", "mask_ap50_pct")
-"""Validation metrics recorded after each epoch."""
+"""Validation metrics recorded after each epoch, of masks only if there are any."""
 
 DETECTIONS = "detections.json.bz2"
 """Detections in the test images, in COCO's format, compressed."""
@@ -41,15 +41,17 @@ PRECISION = "precision.csv"
 EXAMPLES = "examples"
 """Folder of the first few test images with objects, as JPEG, and of their annotations."""
 
-LOSSES = ("loss_classifier", "loss_box_reg", "loss_mask", "loss_objectness", "loss_rpn_box_reg")
-"""Losses of torchvision's Mask R-CNN, in its order."""
+MASK_LOSS = "loss_mask"
+
+LOSSES = ("loss_classifier", "loss_box_reg", MASK_LOSS, "loss_objectness", "loss_rpn_box_reg")
+"""Losses of torchvision's Mask R-CNN, in its order; Faster R-CNN has all but that of masks."""
 
 NUM_EXAMPLES, EXAMPLE_SIDE = 3, 480
 """Number of examples, and the longer side in pixels above which they are shrunk."""
 
 
 class Detector(CellModule):
-    """Losses of Mask R-CNN, and detections scored against annotations; a step does not log.
+    """Losses of Mask R-CNN or Faster R-CNN, and detections scored against annotations; a step does not log.
 
     Library draws in a step, for proposals and drop path, come from a generator keyed by (seed, epoch, step): two arms
     draw alike while they draw from equally many, and again from the next step on.
@@ -63,7 +65,7 @@ class Detector(CellModule):
         mean: mean of each channel, for pixels from 0 to 1.
         std: standard deviation of each channel, for pixels from 0 to 1.
         weights: file of classifier weights that the backbone starts from; empty: initialise from the seed.
-        net: Mask R-CNN with torchvision's interface; None: the cell's own.
+        net: Mask R-CNN, or Faster R-CNN if the cell finds no masks, with torchvision's interface; None: the cell's own.
 
     Raises:
         ValueError: inconsistent sizes, or weights of another net.
@@ -84,21 +86,25 @@ class Detector(CellModule):
         config, means, stds = as_config(config), list(mean), list(std)
         if net is None:
             net = build_detector(config, num_classes=num_classes, mean=means, std=stds, weights=weights)
+        masks = config.detection.masks
         # Guesses among classes and background, and 1/2 for each anchor and mask pixel; boxes are not counted.
-        super().__init__(config, net, chance_loss=math.log(num_classes + 1) + 2 * math.log(2))
+        super().__init__(config, net, chance_loss=math.log(num_classes + 1) + (1 + masks) * math.log(2))
         # A checkpoint has the trained weights, so that loading it needs no classifier.
         held = config.model_copy(update={"init": "none"})
         self.save_hyperparameters(
             {"config": held.model_dump(mode="json"), "num_classes": num_classes, "mean": means, "std": stds}
         )
         self.num_classes, self._mean, self._std = num_classes, means, stds
-        self.train_losses = nn.ModuleDict({name: MeanMetric(nan_strategy="disable") for name in LOSSES})
+        self.train_losses = nn.ModuleDict(
+            {name: MeanMetric(nan_strategy="disable") for name in LOSSES if masks or name != MASK_LOSS}
+        )
         for metric in self._means.values():
             metric.persistent(mode=True)  # part of checkpoints within an epoch
-        self.val_precision, self.test_precision = AveragePrecision(), AveragePrecision()
+        self.val_precision, self.test_precision = AveragePrecision(masks=masks), AveragePrecision(masks=masks)
+        self._per_epoch = tuple(name for name in PER_EPOCH if masks or name.startswith("box"))
 
     def training_step(self, batch: ObjectBatch, batch_idx: int) -> Tensor:
-        """Return the sum of a batch's losses: proposals, boxes, classes and masks."""
+        """Return the sum of a batch's losses: proposals, boxes, classes and, if there are any, masks."""
         reseed_library(self.config.seed, self.trainer.current_epoch, batch_idx)
         losses: dict[str, Tensor] = self.train_net(*batch)
         means = self._means
@@ -115,7 +121,7 @@ class Detector(CellModule):
         self.test_precision.update(self.predict_step(batch, batch_idx), batch[0])
 
     def predict_step(self, batch: tuple[int, Tensor], batch_idx: int) -> dict[str, Tensor]:
-        """Return the detections in an image: boxes, labels, scores and masks, as torchvision's detectors do."""
+        """Return the detections in an image: boxes, labels, scores and any masks, as torchvision's detectors do."""
         return self.net([batch[1]])[0]
 
     def train_metrics(self) -> dict[str, float]:
@@ -126,7 +132,7 @@ class Detector(CellModule):
     def val_metrics(self) -> dict[str, float]:
         """Return validation's average precisions in per cent; NaN if there are no objects."""
         metrics = self.val_precision.compute()
-        return {f"val_{name}": math.nan if (value := metrics[name]) is None else value for name in PER_EPOCH}
+        return {f"val_{name}": math.nan if (value := metrics[name]) is None else value for name in self._per_epoch}
 
     def test_metrics(self) -> dict[str, float]:
         """Return the test's average precisions in per cent, except those without objects."""
@@ -149,7 +155,7 @@ class Detector(CellModule):
     def write_test(self, folder: Path) -> None:
         """Write the detections, the precision at each recall, and a few images."""
         (folder / DETECTIONS).write_bytes(bz2.compress(json.dumps(self.test_precision.found).encode()))
-        write_examples(folder / EXAMPLES, _objects(self.trainer.test_dataloaders))
+        write_examples(folder / EXAMPLES, _objects(self.trainer.test_dataloaders), masks=self.config.detection.masks)
         write_precision(folder / PRECISION, self.test_precision.scores())
 
     def no_learning(self, rows: list[dict[str, Any]]) -> str:
@@ -161,7 +167,7 @@ class Detector(CellModule):
 
     def validated(self, last: dict[str, Any]) -> dict[str, float]:
         """Return the average precisions of the last epoch, except those without objects."""
-        metrics = {f"val_{name}": last[f"val_{name}"] for name in PER_EPOCH}
+        metrics = {f"val_{name}": last[f"val_{name}"] for name in self._per_epoch}
         return {name: value for name, value in metrics.items() if not math.isnan(value)}
 
     @property
@@ -176,7 +182,7 @@ class Detector(CellModule):
             std=self._std,
         )
         net = self.net
-        assert isinstance(net, MaskRCNN), "nets of other libraries have no scale to match"
+        assert isinstance(net, FasterRCNN), "nets of other libraries have no scale to match"
         twin.load_state_dict(net.state_dict(), strict=False)  # including a classifier's weights
         images = net.transform(batch[0][:1])[0].tensors
         return match_scale(own_net(net), own_net(twin.to(images.device)), images)
@@ -189,8 +195,8 @@ def _objects(batches: Any) -> ObjectEvalBatches:
     return batches
 
 
-def write_examples(folder: Path, batches: ObjectEvalBatches) -> None:
-    """Write a few evaluated images with objects, and their annotations as ``truth.json``."""
+def write_examples(folder: Path, batches: ObjectEvalBatches, *, masks: bool = True) -> None:
+    """Write a few evaluated images with objects, and their annotations as ``truth.json``, with or without outlines."""
     annotations = batches.annotations
     rows = [int(row) for row in batches.rows if len(annotations.objects(int(row)))][:NUM_EXAMPLES]
     folder.mkdir(exist_ok=True)
@@ -198,7 +204,7 @@ def write_examples(folder: Path, batches: ObjectEvalBatches) -> None:
         image = Image.fromarray(batches.read_image(row))
         image.thumbnail((EXAMPLE_SIDE, EXAMPLE_SIDE))
         image.save(folder / f"{annotations.image_ids[row]}.jpg", quality=90)
-    (folder / "truth.json").write_text(json.dumps(annotations.as_coco(rows)))
+    (folder / "truth.json").write_text(json.dumps(annotations.as_coco(rows, outlines=masks)))
 
 
 def write_precision(path: Path, scores: Scores) -> None:

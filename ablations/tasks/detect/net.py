@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from torchvision.models.detection import MaskRCNN
+from torchvision.models.detection import FasterRCNN
 
 from ablations.config import CellConfig
 from ablations.tasks.detect.bodies import build_body
 from ablations.tasks.detect.start import start_body
-from ufo.detection import Heads, PyramidBackbone, UFOBody, build_mask_rcnn
+from ufo.detection import Heads, PyramidBackbone, UFOBody, build_faster_rcnn, build_mask_rcnn
 from ufo.model import UFOViT
 
 
 def build_detector(
     config: CellConfig, *, num_classes: int, mean: list[float], std: list[float], weights: str = ""
-) -> MaskRCNN:
-    """Build a cell's Mask R-CNN from its seed.
+) -> FasterRCNN:
+    """Build a cell's Mask R-CNN, or its Faster R-CNN if it finds no masks, from its seed.
 
     Args:
         config: configuration of the cell.
@@ -41,7 +41,8 @@ def build_detector(
         rois=detection.rois,
         detections=detection.most_found,
     )
-    return build_mask_rcnn(
+    build = build_mask_rcnn if detection.masks else build_faster_rcnn
+    return build(
         backbone,
         num_classes=num_classes,
         sides=(detection.eval_side, detection.longest_side),
@@ -52,7 +53,7 @@ def build_detector(
     )
 
 
-def own_net(detector: MaskRCNN) -> UFOViT:
+def own_net(detector: FasterRCNN) -> UFOViT:
     """Return the UFO-ViT within a detector."""
     body = detector.backbone.body
     assert isinstance(body, UFOBody), "nets of other libraries have no scale to match"

@@ -25,7 +25,7 @@ from ablations.data.objects.batches import ObjectEvalBatches
 Kind = Literal["bbox", "segm"]
 
 KINDS: dict[Kind, str] = {"bbox": "box", "segm": "mask"}
-"""COCO's name of the matched outline to its name in columns."""
+"""COCO's name of the matched outline to its name in columns; detectors without masks have only the first."""
 
 MASK_LEVEL = 0.5
 """Smallest probability of a pixel inside an object (torchvision's reference, ``coco_eval.py``)."""
@@ -40,8 +40,8 @@ class Scores:
 
     Args:
         metrics: values in per cent, by name: ``box_ap_pct``, ``mask_ap50_pct``, ...; None if there are no objects.
-        precision: precision of ``box`` and ``mask``, (len(IOUS), 101): mean over categories at recalls 0, 0.01, ..., 1;
-            NaN if there are no objects.
+        precision: precision of ``box`` and, if masks are scored, ``mask``, (len(IOUS), 101): mean over categories at
+            recalls 0, 0.01, ..., 1; NaN if there are no objects.
     """
 
     metrics: dict[str, float | None]
@@ -51,14 +51,18 @@ class Scores:
 class AveragePrecision(Metric):
     """COCO's average precision, updated image by image; the detections of all processes are combined.
 
+    Args:
+        masks: whether masks are scored too, or only boxes.
+
     Attributes:
         found: detections of this process since `begin`, in COCO's format.
     """
 
     full_state_update = False
 
-    def __init__(self) -> None:
+    def __init__(self, *, masks: bool = True) -> None:
         super().__init__()
+        self.masks = masks
         self.found: list[dict[str, Any]] = []
         self._batches: ObjectEvalBatches | None = None
         self._scores: Scores | None = None
@@ -92,7 +96,7 @@ class AveragePrecision(Metric):
                 gathered = [[] for _ in range(torch.distributed.get_world_size())]
                 torch.distributed.all_gather_object(gathered, self.found)
             detections = [detection for found in gathered for detection in found]
-            self._scores = score(detections, self._truth.annotations, self._truth.rows.tolist())
+            self._scores = score(detections, self._truth.annotations, self._truth.rows.tolist(), masks=self.masks)
         return self._scores
 
     def reset(self) -> None:
@@ -110,8 +114,8 @@ def detections_of(found: dict[str, Tensor], *, image_id: int, category_ids: Sequ
     """Convert the output of torchvision's detector for an image to COCO's format.
 
     Args:
-        found: ``boxes`` (m, 4) left, top, right and bottom; ``labels`` (m,) from 1; ``scores`` (m,); ``masks``
-            (m, 1, H, W) probabilities.
+        found: ``boxes`` (m, 4) left, top, right and bottom; ``labels`` (m,) from 1; ``scores`` (m,); of a detector
+            with masks, ``masks`` (m, 1, H, W) probabilities.
         image_id: id of the image, as in the annotation file.
         category_ids: ids of labels 1, 2, ....
     """
@@ -121,28 +125,30 @@ def detections_of(found: dict[str, Tensor], *, image_id: int, category_ids: Sequ
         return []
     boxes = found["boxes"].double().cpu().numpy()
     boxes[:, 2:] -= boxes[:, :2]
-    bits = (found["masks"][:, 0] >= MASK_LEVEL).byte().cpu().numpy()  # (m, H, W)
-    runs = mask.encode(np.asfortranarray(bits.transpose(1, 2, 0)))
-    rows = zip(found["labels"].tolist(), found["scores"].tolist(), boxes.tolist(), runs, strict=True)
-    return [
-        {
-            "image_id": image_id,
-            "category_id": int(category_ids[label - 1]),
-            "bbox": box,
-            "score": score,
-            "segmentation": {"size": [int(side) for side in run["size"]], "counts": _text(run["counts"])},
-        }
-        for label, score, box, run in rows
+    rows = zip(found["labels"].tolist(), found["scores"].tolist(), boxes.tolist(), strict=True)
+    detections: list[dict[str, Any]] = [
+        {"image_id": image_id, "category_id": int(category_ids[label - 1]), "bbox": box, "score": score}
+        for label, score, box in rows
     ]
+    if "masks" not in found:
+        return detections
+    bits = (found["masks"][:, 0] >= MASK_LEVEL).byte().cpu().numpy()  # (m, H, W)
+    for detection, run in zip(detections, mask.encode(np.asfortranarray(bits.transpose(1, 2, 0))), strict=True):
+        size = [int(side) for side in run["size"]]
+        detection["segmentation"] = {"size": size, "counts": _text(run["counts"])}
+    return detections
 
 
-def score(detections: list[dict[str, Any]], annotations: Annotations, images: Iterable[int]) -> Scores:
+def score(
+    detections: list[dict[str, Any]], annotations: Annotations, images: Iterable[int], *, masks: bool = True
+) -> Scores:
     """Compute the average precision of detections.
 
     Args:
         detections: detections in COCO's format.
         annotations: annotations of the part.
         images: rows of the part that were evaluated.
+        masks: whether masks are scored too, or only boxes.
     """
     from faster_coco_eval import COCO, COCOeval_faster
 
@@ -152,6 +158,8 @@ def score(detections: list[dict[str, Any]], annotations: Annotations, images: It
     with _quiet():
         truth = COCO(held)
         for kind, name in KINDS.items():
+            if kind == "segm" and not masks:
+                continue
             found = truth.loadRes(_copied(detections, kind)) if detections else COCO({**held, "annotations": []})
             evaluation = COCOeval_faster(truth, found, kind)
             evaluation.evaluate()

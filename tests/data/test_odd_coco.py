@@ -1,0 +1,273 @@
+"""COCO's files as other tools write them: what is taken with a line, and what is refused with the way to mend it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+
+import numpy as np
+import pytest
+from objects import coco_folder, without_outlines, write
+from PIL import Image
+
+from ablations.config import UsageError
+from ablations.data import find_objects, prepare_objects
+from ablations.data.objects.annotations import Annotations
+from ablations.data.objects.coco import read_coco
+from ablations.data.objects.outlines import extent
+from ablations.data.objects.sample import Files
+
+SIZE = (60, 80)
+"""Height and width of the image."""
+
+
+def around(left, top, right, bottom):
+    """A polygon of the four corners of a box."""
+    return [[left, top, right, top, right, bottom, left, bottom]]
+
+
+def obj(number=5, **changes):
+    """An annotation with changes; ``...`` takes a key away."""
+    record = {"id": number, "image_id": 1, "category_id": 4, "bbox": [30, 20, 20, 15], "area": 300, "iscrowd": 0}
+    record |= {"segmentation": around(30, 20, 50, 35), **changes}
+    return {key: value for key, value in record.items() if value is not ...}
+
+
+def read(folder, *objects, image=(), categories=()):
+    """Read an image with some objects: the annotations and the notes."""
+    path = folder / "train" / "a.png"
+    path.parent.mkdir(exist_ok=True)
+    Image.new("RGB", SIZE[::-1]).save(path)
+    data = {
+        "images": [{"id": 1, "file_name": "a.png", "height": SIZE[0], "width": SIZE[1], **dict(image)}],
+        "annotations": list(objects),
+        "categories": [{"id": 4, "name": "dog", **dict(categories)}],
+    }
+    notes: list[str] = []
+    return read_coco(write(folder / "a.json", data), folder=path.parent, notes=notes), notes
+
+
+def runs(mask):
+    flat = mask.flatten(order="F").tolist()
+    counts, value = [0], 0
+    for bit in flat:
+        if bit != value:
+            counts.append(0)
+            value = bit
+        counts[-1] += 1
+    return {"size": list(SIZE), "counts": counts}
+
+
+class TestWholeNumbers:
+    def test_floats_and_digits_are_taken_and_said(self, tmp_path):
+        odd = obj(5.0, image_id="1", category_id=4.0, iscrowd=True), obj("6", image_id=1.0, iscrowd=0.0)
+        plain, none = read(tmp_path, obj(5, iscrowd=1), obj(6))
+        found, notes = read(
+            tmp_path, *odd, image={"id": "1", "height": 60.0, "width": " 80"}.items(), categories={"id": 4.0}.items()
+        )
+        assert not none
+        assert found.as_coco([0]) == plain.as_coco([0])
+        assert found.is_crowd.tolist() == [True, False]
+        assert notes == [
+            "a.json: taken as whole numbers: id of 1 category (the first is 4.0 in category number 1 of the list), "
+            'id of 1 image (the first is "1" in image number 1 of the list), height of 1 image (the first is 60.0 in '
+            'image 1), width of 1 image (the first is " 80" in image 1), id of 2 annotations (the first is 5.0 in '
+            'annotation number 1 of the list), image_id of 2 annotations (the first is "1" in annotation 5), '
+            "category_id of 1 annotation (the first is 4.0 in annotation 5), iscrowd of 2 annotations (the first is "
+            "true in annotation 5)"
+        ]
+
+    @pytest.mark.parametrize(("value", "is_crowd"), [("0", False), ("1", True), (1.0, True), (None, False)])
+    def test_a_crowd_is_0_or_1_however_it_is_written(self, tmp_path, value, is_crowd):
+        found, notes = read(tmp_path, obj(iscrowd=value))
+        assert found.is_crowd.tolist() == [is_crowd]
+        assert len(notes) == 1
+        assert "iscrowd of 1 annotation" in notes[0]
+
+    def test_two_spellings_of_one_id_are_one_id(self, tmp_path):
+        with pytest.raises(UsageError, match=r"a.json: annotation 5 is listed twice; remove one"):
+            read(tmp_path, obj(5), obj("5"))
+
+
+class TestOutlines:
+    @pytest.mark.parametrize("empty", [[], [[]], {}, None, ...])
+    def test_an_object_may_have_none(self, tmp_path, empty):
+        found, notes = read(tmp_path, obj(segmentation=empty))
+        assert not notes
+        assert not found.is_outlined.any()
+        found.save(tmp_path / "part.npz")
+        assert Annotations.load(tmp_path / "part.npz").as_coco([0])["annotations"][0]["segmentation"] == []
+
+    def test_masks_need_them_and_the_line_says_what_to_do(self, tmp_path, cache):
+        root = without_outlines(coco_folder(tmp_path / "boxes", train=12, test=2))
+        source = find_objects(f"coco:{root}", image_size=None)
+        for _ in range(2):  # read, and from the cache
+            with pytest.raises(UsageError) as caught:
+                prepare_objects(source)
+            assert str(caught.value).startswith(
+                "instances_train2017.json: annotation 1 has no outline: its segmentation is empty, and"
+            )
+            assert str(caught.value).endswith("or give --set masks=off to train a detector of boxes alone")
+            assert not prepare_objects(source, masks=False).notes
+
+    def test_a_single_one_is_found_in_the_test_part_too(self, tmp_path, cache):
+        root = coco_folder(tmp_path / "boxes", train=12, test=2)
+        path = root / "annotations" / "instances_val2017.json"
+        data = json.loads(path.read_text())
+        data["annotations"][1]["segmentation"] = []
+        write(path, data)
+        source = find_objects(f"coco:{root}", image_size=None)
+        with pytest.raises(UsageError, match=r"instances_val2017.json: annotation 2 has no .* is empty; give polygons"):
+            prepare_objects(source)
+        (note,) = prepare_objects(source, masks=False).notes
+        number = sum(len(json.loads(p.read_text())["annotations"]) for p in (root / "annotations").iterdir()) - 1
+        assert note == f"masks=off: the outlines of {number} objects are not used"
+
+
+class TestFit:
+    """A box and the mask of its object."""
+
+    def test_corners_in_place_of_sides_are_counted(self, tmp_path):
+        wrong = [obj(6, bbox=[30, 20, 50, 35]), obj(7, bbox=[40, 30, 70, 50], segmentation=around(40, 30, 70, 50))]
+        _, notes = read(tmp_path, obj(5), *wrong)
+        assert notes == [
+            "a.json: boxes that do not fit the box around their mask: 2 of 3 (the first is annotation 6: bbox 30, 20, "
+            "50, 35, a mask from 30, 20 to 50, 35); as left, top, right, bottom 2 would be right; a bbox must be left, "
+            "top, width, height in pixels",
+            "a.json: boxes that reach more than 2 px beyond their image: 1 of 3 (the first is annotation 7: bbox 40, "
+            "30, 70, 50 in 80 x 60 px); as left, top, right, bottom 1 would be right; a bbox must be left, top, width, "
+            "height in pixels",
+        ]
+
+    @pytest.mark.parametrize("segmentation", [around(0, 0, 80, 60), runs(np.ones(SIZE, dtype=int))])
+    def test_a_mask_of_the_whole_image_is_counted(self, tmp_path, segmentation):
+        _, (note,) = read(tmp_path, obj(segmentation=segmentation))
+        assert "boxes that do not fit the box around their mask: 1 of 1 (" in note
+        assert "a mask from 0, 0 to 80, 60); a bbox must be" in note
+
+    def test_an_empty_mask_is_counted(self, tmp_path):
+        _, (note,) = read(tmp_path, obj(segmentation=runs(np.zeros(SIZE, dtype=int))))
+        assert "(the first is annotation 5: bbox 30, 20, 20, 15, an empty mask)" in note
+
+    def test_boxes_alone_that_reach_beyond_the_image_are_counted(self, tmp_path):
+        wrong, right = obj(bbox=[40, 30, 70, 50], segmentation=[]), obj(6, bbox=[-1, -1, 82, 62], segmentation=[])
+        _, (note,) = read(tmp_path, wrong, right)
+        assert note.startswith("a.json: boxes that reach more than 2 px beyond their image: 1 of 2 (the first is annot")
+
+    @pytest.mark.parametrize(
+        "fine",
+        [
+            {"bbox": [30.4, 20.4, 0.3, 0.3], "segmentation": around(30, 20, 32, 22)},  # of pixels, and of a point
+            {"bbox": [30, 20, 20, 30]},  # with a hidden lower half
+            {"bbox": [28, 18, 24, 19]},
+            {"bbox": [30, 20, 0, 15]},  # flat, of which there is a note of its own
+            {"segmentation": [[30, 20, 33, 20, 33, 35], [47, 20, 50, 20, 50, 35]]},  # two parts
+        ],
+    )
+    def test_what_coco_has_too_is_not_counted(self, tmp_path, fine):
+        assert read(tmp_path, obj(**fine))[1] == []
+
+    def test_a_crowd_of_run_lengths_fits(self, tmp_path):
+        mask = np.zeros(SIZE, dtype=int)
+        mask[22:35, 30], mask[20:25, 49] = 1, 1
+        assert read(tmp_path, obj(iscrowd=1, segmentation=runs(mask)))[1] == []
+
+    def test_the_box_around_run_lengths_is_that_of_the_pixels(self):
+        draw = np.random.default_rng(0)
+        for _ in range(50):
+            mask = (draw.random((5, 7)) < draw.choice([0.03, 0.1, 0.5, 0.95])).astype(int)
+            ys, xs = mask.nonzero()
+            wanted = (xs.min(), ys.min(), xs.max() + 1, ys.max() + 1) if len(xs) else None
+            assert extent([runs(mask)["counts"]], is_mask=True, height=5) == wanted
+
+
+class TestFiles:
+    """Where the images lie, and what they are called."""
+
+    @pytest.mark.parametrize(
+        ("name", "place"),
+        [("train/a.png", "a.png"), ("train\\a.png", "a.png"), ("b\\a.png", "b/a.png"), ("a.png", "train/a.png")],
+    )
+    def test_a_file_is_found_under_another_name_and_it_is_said(self, tmp_path, name, place):
+        path, _ = tmp_path / "train" / place, read(tmp_path)
+        path.parent.mkdir(exist_ok=True)
+        (tmp_path / "train" / "a.png").rename(path)
+        pixels = np.full((*SIZE, 3), 7, dtype=np.uint8)
+        Image.fromarray(pixels).save(path)
+        if path != tmp_path / "train" / "a.png":
+            data = json.loads((tmp_path / "a.json").read_text())
+            data["images"][0]["file_name"] = name
+            notes: list[str] = []
+            found = read_coco(write(tmp_path / "a.json", data), folder=tmp_path / "train", notes=notes)
+        else:
+            found, notes = read(tmp_path, image={"file_name": name}.items())
+            Image.fromarray(pixels).save(path)
+        assert found.names.tolist() == [place]
+        assert (Files(tmp_path / "train", found)(0) == 7).all()
+        assert notes == [
+            f"a.json: file_name of 1 image is no file of train as it is written, but one is found (the first is image "
+            f"1, {name!r}: {place})"
+        ]
+
+    @pytest.mark.parametrize("name", ["../secret.png", "b/../../secret.png", "..\\secret.png", "C:\\secret.png", "/{}"])
+    def test_a_file_outside_of_the_folder_is_refused(self, tmp_path, name):
+        Image.new("RGB", SIZE[::-1]).save(tmp_path / "secret.png")
+        name = name.format(f"{tmp_path}/secret.png")
+        with pytest.raises(UsageError) as caught:
+            read(tmp_path, image={"file_name": name}.items())
+        assert str(caught.value).startswith("a.json: image 1: invalid file_name: '")
+        assert str(caught.value).endswith("; must be a path within train, without .. or a root")
+
+    def test_images_in_a_folder_of_the_same_name_count_for_the_fingerprint(self, tmp_path):
+        root = coco_folder(tmp_path / "little", train=2, test=1)
+        digest = hashlib.sha256()
+        for part in ("train2017", "val2017"):
+            digest.update((root / "annotations" / f"instances_{part}.json").read_bytes())
+            entries = sorted((entry.name, entry.stat().st_size) for entry in os.scandir(root / part))
+            digest.update(repr(entries).encode())
+        assert find_objects(f"coco:{root}", image_size=None).fingerprint == digest.hexdigest()[:16]
+        (root / "train2017").rename(root / "inner")
+        (root / "train2017").mkdir()
+        (root / "inner").rename(root / "train2017" / "train2017")
+        nested = find_objects(f"coco:{root}", image_size=None)
+        assert nested.read([])["train"].names.tolist() == [f"train2017/{number:012}.png" for number in (1, 2)]
+        before = nested.fingerprint
+        assert before == find_objects(f"coco:{root}", image_size=None).fingerprint != digest.hexdigest()[:16]
+        with (root / "train2017" / "train2017" / f"{1:012}.png").open("ab") as file:
+            file.write(b"\0")
+        assert find_objects(f"coco:{root}", image_size=None).fingerprint != before
+
+
+class TestFile:
+    def test_a_byte_order_mark_is_no_content(self, tmp_path):
+        read(tmp_path, obj())
+        path = tmp_path / "a.json"
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+        assert len(read_coco(path, folder=tmp_path / "train")) == 1
+
+    @pytest.mark.parametrize(
+        ("content", "message"),
+        [
+            (b'{"images": [' + b"1" * 5000 + b"]}", "is not JSON that can be read: Exceeds the limit"),
+            (b'{"images": ' + b"[" * 100_000, "is not JSON that can be read: maximum recursion"),
+            ('{"images": "ä"}'.encode("latin-1"), "cannot be read: 'utf-8' codec .*; must be UTF-8"),
+            (b"[]", "is not one of COCO's instance files: it has no list of images; it must have images, annotations"),
+        ],
+    )
+    def test_what_cannot_be_read_is_one_line(self, tmp_path, content, message):
+        (tmp_path / "a.json").write_bytes(content)
+        with pytest.raises(UsageError, match=f"a.json {message}") as caught:
+            read_coco(tmp_path / "a.json", folder=tmp_path)
+        assert "\n" not in str(caught.value)
+
+    def test_both_files_have_the_same_categories(self, tmp_path, cache):
+        root = coco_folder(tmp_path / "little", train=12, test=2)
+        path = root / "annotations" / "instances_val2017.json"
+        data = json.loads(path.read_text())
+        data["categories"][1]["name"] = "square"
+        write(path, data)
+        with pytest.raises(UsageError) as caught:
+            prepare_objects(find_objects(f"coco:{root}", image_size=None))
+        assert "instances_val2017.json and instances_train2017.json have different categories, " in str(caught.value)
+        assert "9 'square' and 9 'rectangle'; must be the same ids and names" in str(caught.value)
