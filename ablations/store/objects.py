@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import bz2
-import json
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from PIL import Image
+from pydantic import TypeAdapter, ValidationError
 
-from ablations.config.errors import one_line
+from ablations.config.errors import first_error, one_line
 from ablations.config.task import metric_of
+from ablations.store.examples import MOST_PIXELS, Found, Truth, check_outline
+from ablations.store.reading import MOST_BYTES, check_inside, parse_json, read_bytes, read_text, reason_of
 from ablations.store.record import CellRecord
+
+FOUND = TypeAdapter(list[Found])
+"""Content of detections.json."""
+
+KINDS_OF_AP = ("box", "mask")
 
 PRECISION = ("kind", "iou", "recall", "precision")
 """Columns of precision.csv; ``kind`` becomes ``kind_of_ap``, since a cell has a kind of outcome too."""
@@ -35,13 +44,16 @@ def read_precision(cells: pd.DataFrame, records: Sequence[CellRecord], problems:
     """
     parts = []
     for record in _tested(records):
-        path = record.folder / "precision.csv"
         try:
-            part = pd.read_csv(path)[list(PRECISION)].rename(columns={"kind": "kind_of_ap"})
+            text = io.StringIO(read_text(record.folder / "precision.csv"))
+            part = pd.read_csv(text)[list(PRECISION)].rename(columns={"kind": "kind_of_ap"})
+            numbers = part[list(PRECISION[1:])].apply(pd.to_numeric)
+            if not part["kind_of_ap"].isin(KINDS_OF_AP).all() or not numbers.stack().between(-1, 1).all():
+                raise ValueError("a value is out of its range")
         except (OSError, ValueError, KeyError) as error:
-            problems.append(f"{record.folder.name}: precision.csv cannot be read: {one_line(error)}")
+            problems.append(f"{record.folder.name}: precision.csv cannot be read: {reason_of(error)}")
             continue
-        parts.append(part.assign(cell=record.config.id))
+        parts.append(part.assign(**numbers, cell=record.config.id))
     columns = ["cell", "kind_of_ap", *PRECISION[1:]]
     read = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
     return cells[list(KEYS)].merge(read, on="cell", validate="one_to_many")
@@ -60,13 +72,19 @@ def read_examples(cells: pd.DataFrame, records: Sequence[CellRecord], problems: 
     for record in _tested(records):
         if record.config.id not in first:
             continue
+        folder = record.folder / "examples"
         try:
-            truth = _read_json(record.folder / "examples" / "truth.json")
+            check_inside(folder, record.folder)
+            truth = Truth.model_validate(_read_json(folder / "truth.json"))
             plain = record.folder / "detections.json"  # of earlier versions
             packed = plain.with_suffix(".json.bz2")
-            found = _read_json(plain if plain.exists() and not packed.exists() else packed)
-            rows += [{"cell": record.config.id, **row} for row in _objects(record, truth, found)]
-        except (ValueError, KeyError, TypeError) as error:
+            found = FOUND.validate_python(_read_json(plain if plain.exists() and not packed.exists() else packed))
+            for image in truth.images:
+                _check_image(folder / f"{image.id}.jpg")
+            rows += [{"cell": record.config.id, **row} for row in _objects(folder, truth, found)]
+        except ValidationError as error:
+            problems.append(f"{record.folder.name}: its examples cannot be read: {first_error(error)}")
+        except (ValueError, KeyError) as error:
             problems.append(f"{record.folder.name}: its examples cannot be read: {one_line(error)}")
     read = pd.DataFrame(rows, columns=list(EXAMPLES))
     return cells[list(KEYS)].merge(read, on="cell", validate="one_to_many")
@@ -76,37 +94,58 @@ def _read_json(path: Path) -> Any:
     """Return the value in a JSON file, which bzip2 may have compressed.
 
     Raises:
-        ValueError: the file is missing or damaged, in one line with its name.
+        ValueError: the file is missing, damaged or too large, in one line with its name.
     """
     try:
-        content = path.read_bytes()
-        return json.loads(bz2.decompress(content) if path.suffix == ".bz2" else content)
+        content = read_bytes(path)
+        if path.suffix == ".bz2":
+            unpacked = bz2.BZ2Decompressor()
+            content = unpacked.decompress(content, MOST_BYTES)
+            if not unpacked.eof:
+                ended = "Compressed data ended before the end-of-stream marker was reached"
+                raise ValueError(ended if unpacked.needs_input else f"it unpacks to more than {MOST_BYTES >> 20} MiB")
+        return parse_json(content)
     except (OSError, ValueError) as error:
-        raise ValueError(f"{path.name}: {getattr(error, 'strerror', None) or error}") from error
+        raise ValueError(f"{path.name}: {reason_of(error)}") from error
 
 
-def _objects(record: CellRecord, truth: dict[str, Any], found: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the objects of each example image, annotated ones and found ones."""
-    names = {category["id"]: category["name"] for category in truth["categories"]}
+def _check_image(path: Path) -> None:
+    """Check that an image can be drawn.
+
+    Raises:
+        ValueError: the file is missing, damaged or too large, in one line with its name.
+    """
+    try:
+        with Image.open(io.BytesIO(read_bytes(path)), formats=["JPEG"]) as image:
+            if image.width * image.height > MOST_PIXELS:
+                raise ValueError(f"it has {image.width} x {image.height} pixels")
+            image.load()
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path.name}: {reason_of(error)}") from error
+
+
+def _objects(folder: Path, truth: Truth, found: Sequence[Found]) -> list[dict[str, Any]]:
+    """Return the objects of each example image, annotated ones and found ones.
+
+    Raises:
+        KeyError: an object of an unknown category.
+        ValueError: an outline that does not belong to its image.
+    """
+    names = {category.id: category.name for category in truth.categories}
     orders = {number: place for place, number in enumerate(names)}
     rows: list[dict[str, Any]] = []
-    for image in truth["images"]:
-        common = {"path": str(record.folder / "examples" / f"{image['id']}.jpg"), "image_id": image["id"]}
-        common |= {side: image[side] for side in ("height", "width")}
-        for is_truth, objects in ((True, truth["annotations"]), (False, found)):
-            own = [each for each in objects if each["image_id"] == image["id"]]
-            rows += [
-                {
-                    **common,
-                    "is_truth": is_truth,
-                    "category": names[each["category_id"]],
-                    "category_order": orders[each["category_id"]],
-                    "score": each.get("score"),
-                    **dict(zip(("left", "top", "box_width", "box_height"), each["bbox"], strict=True)),
-                    "outline": each.get("segmentation") or [],
-                }
-                for each in own
-            ]
+    for image in truth.images:
+        common = {"path": str(folder / f"{image.id}.jpg"), "image_id": image.id}
+        common |= {"height": image.height, "width": image.width}
+        for is_truth, objects in ((True, truth.annotations), (False, found)):
+            own = [each for each in objects if each.image_id == image.id]
+            for each in own:
+                outline = [] if each.segmentation is None else each.model_dump()["segmentation"]
+                check_outline(outline, height=image.height, width=image.width)
+                described = {"category": names[each.category_id], "category_order": orders[each.category_id]}
+                box = dict(zip(("left", "top", "box_width", "box_height"), each.bbox, strict=True))
+                shown = {"score": each.score, **box, "outline": outline}
+                rows.append({**common, "is_truth": is_truth, **described, **shown})
             if not own:
                 rows.append({**common, "is_truth": is_truth})
     return rows
