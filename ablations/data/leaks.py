@@ -8,16 +8,13 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from ablations.config import UsageError
 from ablations.data.files import shown
-
-if TYPE_CHECKING:
-    from _typeshed import ReadableBuffer
 
 SAMPLE_BYTES = 4096
 """Number of bytes, from the middle of a file, that are compared before the whole file."""
@@ -101,7 +98,7 @@ def equal_files(root: Path, files: Mapping[str, Files], splits: Splits) -> list[
     return _lines(keys, splits, "equal files", lambda part, row: shown(files[part].path(row)))
 
 
-def _keys(contents: Iterable[ReadableBuffer], count: int) -> Ints:
+def _keys(contents: Iterable[bytes | memoryview], count: int) -> Ints:
     """Hash contents to 64 bits each: among ten million, any two different ones agree with probability 3e-6."""
     digests = b"".join(hashlib.sha256(content).digest()[:8] for content in contents)
     return np.frombuffer(digests, dtype=np.int64, count=count)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import json
@@ -9,6 +10,7 @@ import os
 import shutil
 import zlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -161,9 +163,25 @@ def test_another_run_keeps_what_it_has_mapped_and_finds_the_rest_at_every_moment
 
     cut_short(cut)
     monkeypatch.setattr(Path, "replace", replace_and_look)
-    assert prepare_folder(images, "on").notes[0].startswith(DAMAGED)
+    with contextlib.ExitStack() as stack:
+        held = [stack.enter_context(path.open("rb")).fileno() for path in the_entry().iterdir()]
+        sizes = [os.fstat(file).st_size for file in held]
+        assert prepare_folder(images, "on").notes[0].startswith(DAMAGED)
+        assert {os.fstat(file).st_nlink for file in held} == {0}  # none was written to
+        assert [os.fstat(file).st_size for file in held] == sizes
     assert torch.equal(other["train"].images, before)
     assert len(load_splits(info, train_limit=None, device=CPU)["test"].images) == 20
+
+
+def test_two_runs_may_replace_a_damaged_entry_at_once(images):
+    first = prepare_folder(images, "on")
+    whole = contents(the_entry())
+    cut_short(the_entry() / "train_images.npy")
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(lambda _: prepare_folder(images, "on"), range(3)))
+    assert any(info.notes[0].startswith(DAMAGED) for info in found if info.notes)
+    assert contents(the_entry()) == whole
+    assert prepare_folder(images, "on") == first
 
 
 def test_files_are_read_once_in_a_process(prepared, monkeypatch):
