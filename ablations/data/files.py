@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ablations.config import UsageError
+from ablations.data.cached_files import load_array
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,11 @@ class FileList:
         """Yield the path of each file below the root."""
         return (self.path(row) for row in range(len(self)))
 
+    def difference(self, other: FileList) -> str | None:
+        """Return the name of the first array in which another list differs, or None if it is equal."""
+        names = [field.name for field in fields(self)]
+        return next((n for n in names if not np.array_equal(getattr(self, n), getattr(other, n))), None)
+
     def save(self, folder: Path, part: str) -> None:
         """Save the list as ``<part>_{names,ends,labels,sizes}.npy``."""
         for field in fields(self):
@@ -50,8 +56,12 @@ class FileList:
 
     @classmethod
     def load(cls, folder: Path, part: str) -> FileList:
-        """Memory-map a list that `save` wrote; processes share the memory."""
-        return cls(*(np.load(folder / f"{part}_{field.name}.npy", mmap_mode="r") for field in fields(cls)))
+        """Memory-map a list that `save` wrote; processes share the memory.
+
+        Raises:
+            DamagedFile: it cannot be read.
+        """
+        return cls(*(load_array(folder / f"{part}_{field.name}.npy", mapped=True) for field in fields(cls)))
 
 
 class FileListBuilder:

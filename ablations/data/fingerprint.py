@@ -7,7 +7,6 @@ import logging
 import os
 import tempfile
 import time
-import zipfile
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from ablations.config import UsageError
+from ablations.data.cached_files import DamagedFile, reading
 from ablations.data.files import FileList
 from ablations.data.location import cache_root
 
@@ -96,15 +96,18 @@ class _Digests:
             return
 
     def _load(self) -> dict[Stamp, bytes]:
-        if not self._place.is_file():
+        if not os.path.lexists(self._place):
             return {}
         try:
-            with np.load(self._place) as kept:
-                stamps, digests = kept["stamps"].tolist(), kept["digests"]
-        except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-            LOG.warning("%s cannot be read, so every image is read again: %s", self._place, error)
+            with reading(self._place), np.load(self._place) as kept:
+                stamps, digests = kept["stamps"], kept["digests"]
+                if stamps.shape != (len(digests), 5) or digests.shape[1:] != (DIGEST_BYTES,):
+                    raise ValueError("its arrays have other shapes")
+                stamps = stamps.tolist()
+                return {tuple(stamp): digest.tobytes() for stamp, digest in zip(stamps, digests, strict=True)}
+        except DamagedFile as damage:
+            LOG.warning("%s cannot be read, so every image is read again: %s", self._place, damage.problem)
             return {}
-        return {tuple(stamp): digest.tobytes() for stamp, digest in zip(stamps, digests, strict=True)}
 
 
 def _begin(image_size: int | None) -> hashlib._Hash:

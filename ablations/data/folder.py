@@ -9,11 +9,12 @@ from ablations.config import UsageError
 from ablations.data.classes import choose_classes
 from ablations.data.files import FileList, FileListBuilder, file_size, shown, walk
 from ablations.data.image import EXTENSIONS
+from ablations.data.part_folders import find_parts
 from ablations.data.tree import ImageTree
 
 
 def image_folder(root: Path, *, kind: str, image_size: int | None, classes: str | None, by_contents: bool) -> ImageTree:
-    """Find ``DIR/{train,val,test}/<class>/**/*.jpg``.
+    """Find ``DIR/{train,val,test}/<class>/**/*.jpg``, or other spellings of the three (see `find_parts`).
 
     ``test/`` is the test split. Without it, ``val/`` is the test split and validation is cut from train.
 
@@ -28,24 +29,21 @@ def image_folder(root: Path, *, kind: str, image_size: int | None, classes: str 
         UsageError: missing or empty folder, classes that differ between parts, or invalid selection of classes.
     """
     check_root(root)
-    parts = [part for part in ("train", "val", "test") if (root / part).is_dir()]
-    notes: list[str] = []
-    if kind == "imagenet" and "test" in parts and not _class_folders(root / "test"):
-        parts.remove("test")
-        notes.append("test/ has no class folders, hence no labels, and is ignored")
-    if "train" not in parts or len(parts) < 2:
-        raise UsageError(f"{root} needs the folders train/ and val/ or test/; it has {', '.join(parts) or 'neither'}")
-    names = _class_names(root / "train")
-    for part in parts:
-        _check_classes(root, part, names)
+    folders, notes = find_parts(root)
+    if kind == "imagenet" and "val" in folders and "test" in folders and not _class_folders(root / folders["test"]):
+        notes.append(f"{folders.pop('test')}/ has no class folders, hence no labels, and is ignored")
+    names = _class_names(root / folders["train"])
+    for folder in folders.values():
+        _check_classes(root, folder, train=folders["train"], classes=names)
     chosen = choose_classes(names, classes)
     files: dict[str, FileList] = {}
-    for part in parts:
-        files[part] = list_files(root, part, [root / part / name for name in chosen], notes)
-        _note_left_out(root / part, notes)
+    for part, folder in folders.items():
+        files[part] = list_files(root, folder, [root / folder / name for name in chosen], notes)
+        _note_left_out(root / folder, notes)
     if "test" not in files:
         files["test"] = files.pop("val")
-        notes.append("no test/: val/ is the test split, and validation is cut from train/")
+        cut = f"{folders['val']}/ is the test split, and validation is cut from {folders['train']}/"
+        notes.append(f"no test/: {cut}")
     if classes is not None:
         notes.append(note_classes(chosen, of=len(names)))
     return ImageTree(
@@ -89,6 +87,12 @@ def is_image(name: str) -> bool:
 def list_files(root: Path, part: str, folders: list[Path], notes: list[str]) -> FileList:
     """List the images of a part, with a folder for each label; add a note on other files.
 
+    Args:
+        root: folder of the data set.
+        part: name of the part's folder.
+        folders: folder of each label.
+        notes: notes to add to.
+
     Raises:
         UsageError: folder without images, or unreadable file.
     """
@@ -96,24 +100,35 @@ def list_files(root: Path, part: str, folders: list[Path], notes: list[str]) -> 
     others: list[str] = []
     above = len(os.fspath(root)) + 1
     for label, folder in enumerate(folders):
-        before = len(builder)
+        before, others_before = len(builder), len(others)
         for entry in walk(os.fspath(folder)):
             if is_image(entry.name):
                 builder.add(entry.path[above:], label=label, size=file_size(entry))
             else:
                 others.append(entry.path)
         if len(builder) == before:
-            raise UsageError(f"no images in {folder}")
+            raise _empty_error(root, folder, others[others_before:])
     note_no_images(part, others, notes)
     return builder.build()
 
 
-def _check_classes(root: Path, part: str, classes: list[str]) -> None:
+def _check_classes(root: Path, part: str, *, train: str, classes: list[str]) -> None:
     names = _class_names(root / part)
-    if missing := sorted(set(classes) - set(names)):
-        raise UsageError(f"class '{missing[0]}' is in {root / 'train'} but not in {root / part}")
-    if extra := sorted(set(names) - set(classes)):
-        raise UsageError(f"class '{extra[0]}' is in {root / part} but not in {root / 'train'}")
+    for one, other, lone in (
+        (train, part, sorted(set(classes) - set(names))),
+        (part, train, sorted(set(names) - set(classes))),
+    ):
+        if lone:
+            files = [entry.path for entry in walk(os.fspath(root / one / lone[0]))]
+            if not any(map(is_image, files)):
+                raise _empty_error(root, root / one / lone[0], files)
+            raise UsageError(f"class '{lone[0]}' is in {root / one} but not in {root / other}")
+
+
+def _empty_error(root: Path, folder: Path, others: list[str]) -> UsageError:
+    what = f", only other files, {len(others)}, first {shown(others[0])}" if others else ""
+    found = f"class folder {shown(folder.relative_to(root))} is empty: no images in {shown(folder)}{what}"
+    return UsageError(f"{found}; add images, or remove the class from every part")
 
 
 def _note_left_out(folder: Path, notes: list[str]) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Self
 
 from ablations.config.types import Task
+from ablations.data.cached_files import reading
 
 
 @dataclass(frozen=True)
@@ -54,9 +55,15 @@ class DataInfo:
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Read a description that `save` wrote."""
-        fields = json.loads((folder / "info.json").read_text())
-        return cls(**{**fields, "image_shape": tuple(fields["image_shape"])})
+        """Read a description that `save` wrote.
+
+        Raises:
+            DamagedFile: it cannot be read.
+        """
+        path = folder / "info.json"
+        with reading(path):
+            fields = json.loads(path.read_text())
+            return cls(**{**fields, "image_shape": tuple(fields["image_shape"])})
 
     @property
     def chance_pct(self) -> float:

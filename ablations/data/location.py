@@ -45,8 +45,13 @@ def data_folder(name: str, fingerprint: str, *, streamed: bool) -> Path:
 
 
 @contextmanager
-def filled(folder: Path) -> Iterator[Path]:
+def filled(folder: Path, *, is_replaced: bool = False) -> Iterator[Path]:
     """Yield an empty folder to fill, then rename it to ``folder``; remove it if that fails.
+
+    Args:
+        folder: folder in the cache.
+        is_replaced: whether there is such a folder, whose files are then replaced one by one. Each is renamed, so that
+            other runs find it at every moment, and keep what they have mapped.
 
     Raises:
         UsageError: unwritable cache.
@@ -58,9 +63,24 @@ def filled(folder: Path) -> Iterator[Path]:
         raise UsageError(f"the cache {folder.parent} cannot be written: {error}; set ABLATIONS_CACHE") from error
     try:
         yield scratch
-        scratch.rename(folder)
+        if is_replaced:
+            _replace(scratch, folder)
+        else:
+            scratch.rename(folder)
     except OSError as error:
-        if not (folder / "info.json").exists():  # else another process wrote the same data first
+        if is_replaced or not (folder / "info.json").exists():  # else another process wrote the same data first
             raise UsageError(f"the cache {folder} cannot be written: {error}; set ABLATIONS_CACHE") from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _replace(scratch: Path, folder: Path) -> None:
+    if not folder.is_dir():
+        folder.unlink(missing_ok=True)
+        scratch.rename(folder)
+        return
+    for number, path in enumerate(sorted(scratch.iterdir())):
+        old = folder / path.name
+        if old.is_dir() and not old.is_symlink():
+            old.rename(scratch / f".{number}")
+        path.replace(old)

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from weakref import WeakValueDictionary
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ablations.config import UsageError
 from ablations.data.batches import Split
+from ablations.data.cached_files import load_array
 from ablations.data.info import DataInfo
 from ablations.data.location import data_folder
 from ablations.data.streams import SPLIT_SEED
@@ -56,7 +56,7 @@ def find_rows(info: DataInfo, *, train_limit: int | None, with_test: bool = True
     folder = data_folder(info.name, info.fingerprint, streamed=info.streamed)
     rows = split_rows(info, train_limit=train_limit, with_test=with_test)
     parts = {part for part, _ in rows.values()}
-    labels = {part: torch.from_numpy(np.load(folder / f"{part}_labels.npy")) for part in parts}
+    labels = {part: torch.from_numpy(load_array(folder / f"{part}_labels.npy")) for part in parts}
     return {name: Rows(part, own, labels[part][own]) for name, (part, own) in rows.items()}
 
 
@@ -67,7 +67,7 @@ def split_rows(info: DataInfo, *, train_limit: int | None, with_test: bool) -> d
     if with_test:
         rows["test"], parts["test"] = torch.arange(info.num_test), "test"
     if (folder / VAL_ROWS).exists():
-        rows["val"] = torch.from_numpy(np.load(folder / VAL_ROWS))
+        rows["val"] = torch.from_numpy(load_array(folder / VAL_ROWS))
         is_train = torch.ones(info.num_train + info.num_val, dtype=torch.bool)
         is_train[rows["val"]] = False
         rows["train"] = is_train.nonzero().flatten()
@@ -117,7 +117,7 @@ def split_hash(splits: Mapping[str, Tensor]) -> str:
 
 def _load_split(folder: Path, split: Rows, device: torch.device) -> Split:
     with warnings.catch_warnings(action="ignore", category=UserWarning):  # the read-only map is never written
-        images = torch.from_numpy(np.load(folder / f"{split.part}_images.npy", mmap_mode="r"))
+        images = torch.from_numpy(load_array(folder / f"{split.part}_images.npy", mapped=True))
     if device.type == "cpu":
         return Split(images=images, labels=split.labels, rows=split.rows, original_rows=split.rows)
     key = (str(folder), split.part, str(device), hashlib.sha256(split.rows.numpy().tobytes()).hexdigest())

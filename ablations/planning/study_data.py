@@ -87,18 +87,20 @@ def find_data(request: Request, asked: Mapping[str, list[Any]]) -> StudyData:
         UsageError: a data set that is unknown, missing, unreadable, or has only one class.
     """
     sources, task, masks = [], task_of(asked), masks_of(asked)
+    with_test = not request.trials  # which are scored on validation, and open no file of the test split
     fields = asked["data"], asked.get("image_size", [None]), asked.get("classes", [None])
     for spec, size, chosen in itertools.product(*fields):
         with _reading(spec):
             if task == "detect":
                 if request.in_memory == "on":
                     raise UsageError(f"--in-memory on: images of {spec} are decoded or drawn on demand; leave it out")
-                to_prepare = partial(prepare_objects, find_objects(spec, image_size=size), masks=masks)
+                found = find_objects(spec, image_size=size)
+                to_prepare = partial(prepare_objects, found, masks=masks, with_test=with_test)
             else:
                 source = find_source(
                     spec, data_root=request.data_root, download=request.download, image_size=size, classes=chosen
                 )
-                to_prepare = partial(prepare, source, in_memory=request.in_memory)
+                to_prepare = partial(prepare, source, in_memory=request.in_memory, with_test=with_test)
             sources.append((to_prepare, spec, size, chosen))
     points = []
     for to_prepare, spec, size, chosen in sources:

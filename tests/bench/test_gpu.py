@@ -29,6 +29,7 @@ from ablations.bench.gpu.parts import GpuBench, Part
 from ablations.bench.gpu.run import run_bench
 from ablations.bench.grid import GridBench, GridRow, bench_grid
 from ablations.bench.kernels import time_steps
+from ablations.config import UsageError
 from ablations.data import find_source
 
 CPU = torch.device("cpu")
@@ -200,6 +201,23 @@ def test_an_archive_of_images_is_the_data_set_that_its_folder_is(images, tmp_pat
             opened.add(images, arcname=name)
     with pytest.raises(ValueError, match="one folder"):
         unpack(tmp_path / "two.tar", work / "two")
+
+
+@pytest.mark.parametrize("damage", ["cut short", "empty", "a byte changed", "missing"])
+def test_a_damaged_archive_of_images_is_one_line_and_nothing_is_left(damage, images, tmp_path):
+    file, folder = tmp_path / "images.tar.xz", tmp_path / "work" / "images"
+    with tarfile.open(file, "w:xz") as opened:
+        opened.add(images, arcname="any")
+    data = file.read_bytes()
+    middle = len(data) // 2
+    changed = data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
+    file.write_bytes({"cut short": data[:middle], "empty": b"", "a byte changed": changed, "missing": b""}[damage])
+    if damage == "missing":
+        file.unlink()
+    folder.parent.mkdir()
+    with pytest.raises(UsageError, match=rf"^{file} cannot be unpacked: [^\n]+; copy or download it again$"):
+        unpack(file, folder)
+    assert list(folder.parent.iterdir()) == []
 
 
 def test_the_parts_name_what_they_lack_and_end_within_the_time(tmp_path):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import lzma
 import shutil
 import tarfile
+import zlib
 from pathlib import Path
 
+from ablations.config import UsageError
 from ablations.store.files import replacing
 
 MAX_BYTES = 16 * 2**20
@@ -33,16 +36,36 @@ def pack(study: Path, file: Path) -> str:
 
 
 def unpack(file: Path, study: Path) -> None:
-    """Unpack the archive of a study, if there is one and the study has not begun here."""
+    """Unpack the archive of a study, if there is one and the study has not begun here.
+
+    Raises:
+        UsageError: damaged archive.
+    """
     if (study / "study.yaml").exists() or not file.is_file():
         return
     scratch = study.with_name(f".{study.name}")
-    shutil.rmtree(scratch, ignore_errors=True)
-    with tarfile.open(file) as archive:
-        archive.extractall(scratch, filter="data")
+    extract(file, scratch)
     shutil.rmtree(study, ignore_errors=True)
     (scratch / study.name).rename(study)
     scratch.rmdir()
+
+
+def extract(file: Path, folder: Path) -> None:
+    """Extract an archive into a folder, which is emptied before; nothing is left of a damaged one.
+
+    Raises:
+        UsageError: damaged archive.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        with tarfile.open(file) as archive:
+            archive.extractall(folder, filter="data")
+            while archive.fileobj is not None and archive.fileobj.read(2**20):
+                pass  # up to the checksum at its end: tarfile takes a damaged header for the end
+    except (tarfile.TarError, OSError, EOFError, lzma.LZMAError, zlib.error) as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        problem = str(error).splitlines()[0]
+        raise UsageError(f"{file} cannot be unpacked: {problem}; copy or download it again") from error
 
 
 def _kept(member: tarfile.TarInfo) -> tarfile.TarInfo | None:

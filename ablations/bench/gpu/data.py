@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import shutil
 import sys
-import tarfile
 from pathlib import Path
 
+from ablations.bench.gpu.archive import extract
+from ablations.config import UsageError
 from ablations.data import find_source, prepare
 
 
@@ -29,17 +30,15 @@ def unpack(file: Path, folder: Path) -> None:
     """Unpack an archive of one folder, unless it is unpacked already.
 
     Raises:
-        ValueError: the archive has not one folder.
+        UsageError: the archive cannot be read, or has not one folder.
     """
     if folder.is_dir():
         return
     scratch = folder.with_name(f".{folder.name}")
-    shutil.rmtree(scratch, ignore_errors=True)
-    with tarfile.open(file) as archive:
-        archive.extractall(scratch, filter="data")
+    extract(file, scratch)
     inner = [path for path in scratch.iterdir() if path.is_dir()]
     if len(inner) != 1:
-        raise ValueError(f"{file} must have one folder, with train/ and test/ in it, not {len(inner)}")
+        raise UsageError(f"{file} must have one folder, with train/ and test/ in it, not {len(inner)}")
     inner[0].rename(folder)
     shutil.rmtree(scratch)
 
@@ -48,9 +47,12 @@ def main() -> None:
     """Unpack and decode; print the name, the fingerprint and the numbers of images."""
     file, work = Path(sys.argv[1]), Path(sys.argv[2])
     folder = data_folder(file, work)
-    unpack(file, folder)
-    source = find_source(f"imagefolder:{folder}", data_root=work, download=False, image_size=None)
-    info = prepare(source, in_memory="on")
+    try:
+        unpack(file, folder)
+        source = find_source(f"imagefolder:{folder}", data_root=work, download=False, image_size=None)
+        info = prepare(source, in_memory="on")
+    except UsageError as error:
+        sys.exit(f"error: {error}")
     counts = f"{info.num_train:,} + {info.num_val:,} + {info.num_test:,} images"
     print(f"{info.name}, fingerprint {info.fingerprint}, {counts} (train, validation, test)")
 

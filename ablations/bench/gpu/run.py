@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import lzma
 import os
 import shutil
 import subprocess
-import tarfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -46,7 +44,7 @@ def run_bench(bench: GpuBench, *, on_line: Callable[[str], None]) -> bool:
         for folder in (bench.out, bench.work):
             folder.mkdir(parents=True, exist_ok=True)
         archive.unpack(bench.out / ARCHIVE, bench.study)
-    except (OSError, tarfile.TarError, lzma.LZMAError) as error:
+    except OSError as error:
         raise UsageError(f"--out {bench.out}: {error}") from error
     results = {part.result for part in bench.parts()} - {""} | {PARTS, ARCHIVE, PAGE}
     for scratch in [file for name in results for file in bench.out.glob(f".{name}.*")]:  # of a call that was killed

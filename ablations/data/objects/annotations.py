@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ablations.data.cached_files import reading
+
 MIN_SIDE_PX = 0.01
 """Smallest side of a box within its image: a smaller one is no example, since in float32 its side might be zero."""
 
@@ -161,8 +163,12 @@ class Annotations:
 
     @classmethod
     def load(cls, path: Path) -> Annotations:
-        """Load a file that `save` wrote."""
-        with np.load(path) as arrays:
+        """Load a file that `save` wrote.
+
+        Raises:
+            DamagedFile: it cannot be read.
+        """
+        with reading(path), np.load(path) as arrays:
             return cls(**{field.name: arrays[field.name] for field in fields(cls)})
 
     def _segmentation(self, image: int, obj: int) -> Any:

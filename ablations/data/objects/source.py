@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Protocol
@@ -15,8 +15,11 @@ import torch
 
 from ablations.config import UsageError
 from ablations.data.cache import IMAGENET_MEAN, IMAGENET_STD, VAL_SHARE
+from ablations.data.cached_files import DamagedFile, load_array
+from ablations.data.entry import INFO, open_entry
 from ablations.data.info import DataInfo
-from ablations.data.location import data_folder, filled
+from ablations.data.leaks import Splits, assign, equal_files
+from ablations.data.location import data_folder
 from ablations.data.objects.annotations import Annotations, Bools, Ints
 from ablations.data.objects.coco import notes_on, read_coco
 from ablations.data.objects.sample import Files, ImageReader
@@ -145,8 +148,8 @@ def _sizes(folder: Path) -> Iterator[tuple[str, int]]:
             yield entry.name, entry.stat().st_size
 
 
-def prepare_objects(source: ObjectSource, *, masks: bool = True) -> DataInfo:
-    """Read a data set's annotations into the cache, unless they are cached, and return its description.
+def prepare_objects(source: ObjectSource, *, masks: bool = True, with_test: bool = True) -> DataInfo:
+    """Read a data set's annotations into the cache, unless they are there and whole, and return its description.
 
     Args:
         source: data set.
@@ -157,30 +160,32 @@ def prepare_objects(source: ObjectSource, *, masks: bool = True) -> DataInfo:
             behind.
     """
     folder = data_folder(source.name, source.fingerprint, streamed=True)
-    if not (folder / "info.json").exists():
-        _write(folder, source)
-    info = replace(DataInfo.load(folder), name=source.name, root=source.root)
+    info = open_entry(
+        folder, fill=partial(_fill, source=source), examine=partial(_examine, source=source), with_test=with_test
+    )
+    info = replace(info, name=source.name, root=source.root)
+    outlined = _outlined(folder, with_test=with_test)
     if masks:
-        _check_outlines(folder, source)
+        _check_outlines(outlined, source)
         return info
-    num_outlined = sum(int(is_outlined.sum()) for _, is_outlined in _outlined(folder).values())
+    num_outlined = sum(int(is_outlined.sum()) for _, is_outlined in outlined.values())
     ignored = [f"masks=off: the outlines of {count_text(num_outlined, 'object')} are not used"] if num_outlined else []
     return replace(info, notes=[*info.notes, *ignored])
 
 
-def _outlined(folder: Path) -> dict[str, tuple[Ints, Bools]]:
+def _outlined(folder: Path, *, with_test: bool) -> dict[str, tuple[Ints, Bools]]:
     """Return the ids of each part's objects in the cache, and whether they have outlines."""
     found = {}
-    for part in ("train", "val", "test"):
+    for part in ("train", "val", *(["test"] if with_test else [])):
         if (path := folder / f"{part}.npz").exists():
             with np.load(path) as arrays:
                 found[part] = arrays["ids"], np.diff(arrays["first_outline"]) > 0
     return found
 
 
-def _check_outlines(folder: Path, source: ObjectSource) -> None:
+def _check_outlines(outlined: dict[str, tuple[Ints, Bools]], source: ObjectSource) -> None:
     """Reject objects without outlines."""
-    for part, (ids, is_outlined) in _outlined(folder).items():
+    for part, (ids, is_outlined) in outlined.items():
         if num := int((~is_outlined).sum()):
             more = f", and {num - 1:,} of the other {len(ids) - 1:,} have none" if num > 1 else ""
             raise UsageError(
@@ -189,37 +194,82 @@ def _check_outlines(folder: Path, source: ObjectSource) -> None:
             )
 
 
-def _write(folder: Path, source: ObjectSource) -> None:
+def _fill(scratch: Path, *, source: ObjectSource) -> None:
+    """Write the files of a data set."""
     notes: list[str] = []
     parts = source.read(notes)
-    with filled(folder) as scratch:
-        for part, annotations in parts.items():
-            annotations.save(scratch / f"{part}.npz")
-        counts = {part: len(annotations) for part, annotations in parts.items()}
-        for part, annotations in parts.items():
-            _check_objects(annotations, np.arange(counts[part]), f"{source.name}: {part}")
-        if "val" not in counts:
-            rows = _cut(counts["train"])
-            _check_objects(parts["train"], rows, f"{source.name}: validation, cut from train,")
-            np.save(scratch / VAL_ROWS, rows)
-            counts |= {"val": len(rows), "train": counts["train"] - len(rows)}
-        train = parts["train"]
-        is_drawn = not source.root
-        DataInfo(
-            name=source.name,
-            fingerprint=source.fingerprint,
-            classes=train.classes,
-            image_shape=(int(np.median(train.heights)), int(np.median(train.widths)), 3),
-            num_train=counts["train"],
-            num_val=counts["val"],
-            num_test=counts["test"],
-            mean=[0.5] * 3 if is_drawn else IMAGENET_MEAN,
-            std=[0.25] * 3 if is_drawn else IMAGENET_STD,
-            flips=True,
-            notes=[*notes, *(note for part, annotations in parts.items() for note in notes_on(annotations, part))],
-            streamed=True,
-            task="detect",
-        ).save(scratch)
+    for part, own in parts.items():
+        own.save(scratch / f"{part}.npz")
+    for part, own in parts.items():
+        _check_objects(own, np.arange(len(own)), f"{source.name}: {part}")
+    train, val_rows = parts["train"], None
+    if "val" not in parts:
+        val_rows = _cut(len(train))
+        _check_objects(train, val_rows, f"{source.name}: validation, cut from train,")
+        np.save(scratch / VAL_ROWS, val_rows)
+    splits = assign({part: len(own) for part, own in parts.items()}, val_rows)
+    counts = {split: len(rows) for split, (_, rows) in splits.items()}
+    is_drawn = not source.root
+    DataInfo(
+        name=source.name,
+        fingerprint=source.fingerprint,
+        classes=train.classes,
+        image_shape=(int(np.median(train.heights)), int(np.median(train.widths)), 3),
+        num_train=counts["train"],
+        num_val=counts["val"],
+        num_test=counts["test"],
+        mean=[0.5] * 3 if is_drawn else IMAGENET_MEAN,
+        std=[0.25] * 3 if is_drawn else IMAGENET_STD,
+        flips=True,
+        notes=[
+            *notes,
+            *(note for part, own in parts.items() for note in notes_on(own, part)),
+            *_leaks(source, parts, splits),
+        ],
+        streamed=True,
+        task="detect",
+    ).save(scratch)
+
+
+def _examine(folder: Path, info: DataInfo, *, source: ObjectSource) -> list[str]:
+    """Check the files of an entry without checksums against its description; return notes on leaks.
+
+    Raises:
+        DamagedFile: another number of images, or other rows of validation.
+    """
+    val_rows = load_array(folder / VAL_ROWS) if (folder / VAL_ROWS).exists() else None
+    names = ["train", "test"] if val_rows is not None else ["train", "val", "test"]
+    parts = {part: Annotations.load(folder / f"{part}.npz") for part in names}
+    if val_rows is not None and not np.array_equal(val_rows, _cut(len(parts["train"]))):
+        raise DamagedFile(folder / VAL_ROWS, "it does not hold the rows that validation has")
+    splits = assign({part: len(own) for part, own in parts.items()}, val_rows)
+    if [len(rows) for _, rows in splits.values()] != [info.num_train, info.num_val, info.num_test]:
+        raise DamagedFile(folder / INFO, "its numbers of images are not those of the annotations")
+    return _leaks(source, parts, splits)
+
+
+@dataclass(frozen=True)
+class _Photographs:
+    """Image files of a part, as `Files` of `ablations.data.leaks`."""
+
+    folder: Path
+    annotations: Annotations
+
+    @cached_property
+    def sizes(self) -> Ints:
+        paths = (os.path.join(self.folder.parent, self.path(row)) for row in range(len(self.annotations)))  # noqa: PTH118
+        return np.array([os.stat(path).st_size for path in paths])  # noqa: PTH116  # Path objects are slow
+
+    def path(self, row: int) -> str:
+        return f"{self.folder.name}/{self.annotations.names[row]}"
+
+
+def _leaks(source: ObjectSource, parts: dict[str, Annotations], splits: Splits) -> list[str]:
+    """Return notes on photographs that splits share."""
+    if not isinstance(source, Coco):
+        return []  # drawn, each from its own noise
+    files = {part: _Photographs(source.images_of(source.files[part]), own) for part, own in parts.items()}
+    return equal_files(source.folder, files, splits)
 
 
 def _categories(annotations: Annotations) -> dict[int, str]:

@@ -1,0 +1,165 @@
+"""Entries of the cache with checksums: a damaged one is made again before a run uses it.
+
+``checksums.json`` names every other file of an entry, with its size and a CRC-32 of each `PIECE_BYTES`. CRC-32 finds
+every flip of up to 32 bits in a row, and misses any other damage with probability 2^-32. Of what Python has, it is the
+fastest: 4.2 GB a second and core, where SHA-256 has 1.8; with reading from the page cache, 2.7 (AMD EPYC, zlib 1.2.13).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import zlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import TypedDict
+
+from ablations.config import UsageError
+from ablations.data.cached_files import DamagedFile, reading
+from ablations.data.info import DataInfo
+from ablations.data.location import filled
+
+CHECKSUMS, INFO = "checksums.json", "info.json"
+
+PIECE_BYTES, CHUNK_BYTES = 2**26, 2**18
+"""Length of file of one CRC, so that the pieces can be read at once; size of a read."""
+
+Stamp = tuple[str, int, int, int, int]
+"""Name, inode, size, times of content and status change (ns) of a file."""
+
+_SEEN: dict[Path, set[Stamp]] = {}
+"""Files whose checksums this process has compared: of a tuning's many plans, the first reads them."""
+
+
+class Checksum(TypedDict):
+    """Size of a file, and the CRC-32 of each of its pieces as hexadecimal numbers."""
+
+    bytes: int
+    crc32: list[str]
+
+
+def open_entry(
+    folder: Path,
+    *,
+    fill: Callable[[Path], None],
+    examine: Callable[[Path, DataInfo], list[str]],
+    with_test: bool = True,
+) -> DataInfo:
+    """Return the description of an entry that is there and whole; make it if it is missing or damaged.
+
+    Damaged files are replaced by renaming: other runs keep the files that they have mapped.
+
+    Args:
+        folder: folder of the entry.
+        fill: function that writes the files of the entry to an empty folder.
+        examine: function that checks the shapes of an entry without checksums, which an earlier version has made, and
+            returns notes that its description lacks.
+        with_test: whether the files of ``test`` are checked too; otherwise none of them is opened.
+
+    Returns:
+        Description; its notes say whether the entry was damaged, or had no checksums.
+
+    Raises:
+        UsageError: an entry that cannot be made, or cannot be written.
+    """
+    if not os.path.lexists(folder):
+        with filled(folder) as scratch:
+            _fill(scratch, fill)
+        return DataInfo.load(folder)
+    try:
+        if not os.path.lexists(folder / CHECKSUMS):
+            return _adopt(folder, examine)
+        _check(folder, with_test=with_test)
+        return DataInfo.load(folder)
+    except DamagedFile as damage:
+        what = f"{damage.path.name}: {damage.problem}"
+    try:
+        with filled(folder, is_replaced=True) as scratch:
+            _fill(scratch, fill)
+    except UsageError as error:
+        raise UsageError(f"the data in the cache are damaged ({what}) and cannot be made again: {error}") from error
+    info = DataInfo.load(folder)
+    return replace(info, notes=[f"the data in the cache were damaged ({what}) and have been made again", *info.notes])
+
+
+def _fill(scratch: Path, fill: Callable[[Path], None]) -> None:
+    fill(scratch)
+    (scratch / CHECKSUMS).write_text(json.dumps(_checksums(scratch), indent=1))
+
+
+def _checksums(folder: Path) -> dict[str, Checksum]:
+    paths = sorted(path for path in folder.iterdir() if path.name != CHECKSUMS)
+    return {path.name: _checksum(path, path.stat().st_size) for path in paths}
+
+
+def _checksum(path: Path, size: int) -> Checksum:
+    with path.open("rb") as file, ThreadPoolExecutor(os.cpu_count()) as pool:
+        pieces = pool.map(lambda start: _crc(file.fileno(), start), range(0, size, PIECE_BYTES))
+        return {"bytes": size, "crc32": [f"{piece:08x}" for piece in pieces]}
+
+
+def _crc(file: int, start: int) -> int:
+    crc, buffer = 0, memoryview(bytearray(CHUNK_BYTES))
+    for place in range(start, start + PIECE_BYTES, CHUNK_BYTES):
+        count = os.preadv(file, [buffer], place)
+        crc = zlib.crc32(buffer[:count], crc)
+        if count < CHUNK_BYTES:
+            break
+    return crc
+
+
+def _check(folder: Path, *, with_test: bool) -> None:
+    """Compare the files of an entry with their checksums.
+
+    Raises:
+        DamagedFile: a file that is missing, differs, or cannot be read.
+    """
+    own = folder / CHECKSUMS
+    with reading(own):
+        recorded: dict[str, Checksum] = json.loads(own.read_text())
+        names = sorted(name for name in recorded if with_test or not name.startswith("test"))
+        if INFO not in names:
+            raise DamagedFile(own, f"it does not name {INFO}")
+    seen = _SEEN.setdefault(folder, set())
+    for name in names:
+        path = folder / name
+        with reading(path):
+            status = path.stat()
+            stamp = (name, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+            if stamp in seen:
+                continue
+            wanted = recorded[name]["bytes"]
+            if status.st_size != wanted:
+                raise DamagedFile(path, f"{status.st_size:,} bytes instead of {wanted:,}")
+            if _checksum(path, wanted) != recorded[name]:
+                raise DamagedFile(path, "its checksum differs")
+            seen.add(stamp)
+
+
+def _adopt(folder: Path, examine: Callable[[Path, DataInfo], list[str]]) -> DataInfo:
+    """Add checksums and missing notes to an entry of an earlier version.
+
+    Raises:
+        DamagedFile: a file with another shape than the description says.
+    """
+    info = DataInfo.load(folder)
+    try:
+        lacking = examine(folder, info)
+    except DamagedFile:
+        raise
+    except UsageError as error:  # of labels that cannot be split, or of an image that is gone
+        raise DamagedFile(folder / INFO, str(error)) from error
+    info = replace(info, notes=[*info.notes, *(note for note in lacking if note not in info.notes)])
+    said = "the data in the cache had no checksums; their shapes are right, and checksums have been added"
+    try:
+        with tempfile.TemporaryDirectory(prefix=".partial-", dir=folder.parent) as scratch:
+            info.save(Path(scratch))
+            (Path(scratch) / INFO).replace(folder / INFO)
+            (Path(scratch) / CHECKSUMS).write_text(json.dumps(_checksums(folder), indent=1))
+            (Path(scratch) / CHECKSUMS).replace(folder / CHECKSUMS)
+    except OSError as error:
+        said = f"the data in the cache have no checksums, and none can be written ({error}); their shapes are right"
+    return replace(info, notes=[said, *info.notes])
