@@ -322,5 +322,5 @@ def _table(
     places = {(i, head.index(str(bold))) for i, is_supported in enumerate(marked) if is_supported}
     rows = [[visible(cell) for cell in row.values()] for row in written]
     is_text = [column in TEXT_COLUMNS or place <= several for place, column in enumerate(head)]  # the arms come first
-    names = [column.strip() for column in head]
+    names = [visible(column.strip()) for column in head]
     return TextTable(name, title, names, rows, is_text, frame, frozenset(places), list(map(visible, notes or [])))

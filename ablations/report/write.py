@@ -14,8 +14,9 @@ from ablations.report.drawing import write_figures
 from ablations.report.gallery import all_figures, core_figures
 from ablations.report.notebook import StudyResults
 from ablations.report.page import Page, render
-from ablations.report.text import TextTable
-from ablations.store import replacing, write_text
+from ablations.report.text import TextTable, markdown_text
+from ablations.store import write_text
+from ablations.store.tidy_csv import write_csv
 
 DROPPED = ["batches"]
 """Cell columns omitted from results.csv: the hashes of every epoch are in outcome.json."""
@@ -61,7 +62,10 @@ def write_report(results: StudyResults, folder: Path, *, full: bool) -> Report:
     if full and not results.is_tuning:
         files.append(_write_csv(results.agreement, folder / "tables" / "agreement.csv"))
     items = checklist(results)
-    write_text(folder / "checklist.md", "".join(f"- **{item}**: {what}\n" for item, what in items))
+    write_text(
+        folder / "checklist.md",
+        "".join(f"- **{markdown_text(item)}**: {markdown_text(what)}\n" for item, what in items),
+    )
     drawn = all_figures(results) if full else core_figures(results)
     figures = write_figures(folder / "figures", drawn, results.caveats)
     page = render(Page(results, written, main.notes, items, figures, is_full=full))
@@ -98,6 +102,5 @@ def _write_tables(folder: Path, some: list[TextTable]) -> list[Path]:
 
 
 def _write_csv(frame: pd.DataFrame, path: Path) -> Path:
-    with replacing(path) as scratch:
-        frame.to_csv(scratch, index=False)
+    write_csv(frame, path)
     return path

@@ -22,6 +22,7 @@ from ablations.config.types import Task
 from ablations.config.values import value_name
 from ablations.store.objects import read_examples, read_precision
 from ablations.store.records import CellRecord, Store
+from ablations.store.tidy_csv import unguarded
 from ufo.norms import NORMS
 
 SCORED_AS_CHANCE = ("nan", "exploded")
@@ -278,8 +279,9 @@ def _costs(path: Path, study: Study, problems: list[str]) -> pd.DataFrame:
     if not path.exists():
         return pd.DataFrame(columns=list(COSTS))
     try:
-        text = path.read_text()
+        text = path.read_bytes().decode()
         read = pd.read_csv(io.StringIO(text[: text.rfind("\n") + 1]), dtype=str, keep_default_na=False)[list(COSTS)]
+        read = unguarded(read)
     except (OSError, ValueError, KeyError) as error:
         problems.append(f"cost.csv cannot be read: {_reason(error)}; run bench cost again")
         return pd.DataFrame(columns=list(COSTS))
