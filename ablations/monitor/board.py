@@ -26,7 +26,7 @@ from ablations.config.escape import visible
 from ablations.config.task import METRICS
 from ablations.config.values import duration
 from ablations.store import Store
-from ablations.store.leases import LEASE
+from ablations.store.leases import LEASE, host_name
 
 State = Literal["ok", "diverged", "failed", "running", "waiting"]
 
@@ -56,7 +56,7 @@ class Progress:
         train_loss: training loss of the last epoch, in nats; None before the first has ended.
         val_score_pct: validation score of the last epoch, per cent; None before the first has ended.
         seconds: seconds since its start.
-        host: name of the machine that runs it.
+        host: name of the machine that runs it; of another machine a part of its hash.
     """
 
     arm: str
@@ -248,7 +248,7 @@ def _progress(folder: Path, cell: CellConfig, place: Place) -> Progress:
     begun, host = time.time(), ""
     with contextlib.suppress(OSError, ValueError):  # the cell may end meanwhile
         begun = (folder / "config.json").stat().st_mtime
-        host = json.loads((folder / LEASE).read_text())["host"].partition("/")[0]
+        host = host_name(json.loads((folder / LEASE).read_text())["host"])
         with (folder / "metrics.csv").open(newline="") as file:  # missing until the first epoch has ended
             rows = list(csv.DictReader(file))
     last = rows[-1] if rows else None

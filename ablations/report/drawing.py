@@ -18,6 +18,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from ablations.config.privacy import private
 from ablations.report.gallery import FIGURES, FigureSpec
 from ablations.report.text import figure_text
 from ablations.store import replacing
@@ -173,7 +174,7 @@ def draw_panels(panels: list[FigureSpec], caveats: tuple[str, ...]) -> Figure:
     if above:
         figure.suptitle("\n".join(above), fontsize="medium" if not captions else "small")
     if caveats:
-        texts, columns = map(figure_text, caveats), int(CAVEAT_COLUMNS * width)
+        texts, columns = (figure_text(private(caveat)) for caveat in caveats), int(CAVEAT_COLUMNS * width)
         lines = [line for text in texts for line in textwrap.wrap(text, columns)]
         figure.supxlabel("\n".join(lines), fontsize="x-small", color="0.35")
     return figure

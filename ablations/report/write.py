@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from ablations.analysis import MARGIN_PCT
+from ablations.config.privacy import private
 from ablations.report import tables
 from ablations.report.checklist import checklist
 from ablations.report.drawing import write_figures
@@ -62,10 +63,8 @@ def write_report(results: StudyResults, folder: Path, *, full: bool) -> Report:
     if full and not results.is_tuning:
         files.append(_write_csv(results.agreement, folder / "tables" / "agreement.csv"))
     items = checklist(results)
-    write_text(
-        folder / "checklist.md",
-        "".join(f"- **{markdown_text(item)}**: {markdown_text(what)}\n" for item, what in items),
-    )
+    lines = [f"- **{markdown_text(private(item))}**: {markdown_text(private(what))}\n" for item, what in items]
+    write_text(folder / "checklist.md", "".join(lines))
     drawn = all_figures(results) if full else core_figures(results)
     figures = write_figures(folder / "figures", drawn, results.caveats)
     page = render(Page(results, written, main.notes, items, figures, is_full=full))

@@ -22,8 +22,8 @@ from ablations.config.cell import GROUPS
 from ablations.config.errors import first_error, one_line
 from ablations.config.task import score_column
 from ablations.config.yaml_file import dump_yaml, read_yaml
-from ablations.store.files import sync, write_json, write_text
-from ablations.store.leases import LEASE, OPENING, REPLACED, Lease, LeaseLost, Leases, remove_tree, rename, tidy
+from ablations.store.files import clean_log, sync, write_json, write_text
+from ablations.store.leases import LEASE, LOG, OPENING, REPLACED, Lease, LeaseLost, Leases, remove_tree, rename, tidy
 from ablations.store.outcome import RECORD_FORMAT, Outcome
 
 TRIALS = "tuning"
@@ -159,6 +159,7 @@ class Store:
         try:
             write_json(lease.folder / "config.json", json.loads(config.model_dump_json()))
             write_json(lease.folder / "outcome.json", outcome)
+            clean_log(lease.folder / LOG)
             for path in (*lease.folder.iterdir(), lease.folder):
                 sync(path)
         except FileNotFoundError as error:

@@ -10,6 +10,7 @@ from typing import Literal
 
 import pandas as pd
 
+from ablations.config.privacy import private
 from ablations.store.files import replacing
 
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
@@ -20,13 +21,13 @@ _HARMLESS = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?( poin
 
 
 def write_csv(frame: pd.DataFrame, path: Path) -> None:
-    """Write a frame atomically, with an apostrophe before texts that a spreadsheet would run.
+    """Write a frame atomically, with an apostrophe before texts that a spreadsheet would run, and without private ones.
 
     Args:
         frame: frame; its numbers, and texts that are numbers, are written unchanged.
         path: path of the file.
     """
-    guarded = _changed(frame, guard)
+    guarded = _changed(frame, lambda text: guard(private(text)))
     returns = any("\r" in text for name in guarded for text in guarded[name] if isinstance(text, str))
     quoting: Literal[0, 2] = csv.QUOTE_NONNUMERIC if returns else csv.QUOTE_MINIMAL  # it leaves carriage returns bare
     with replacing(path) as scratch:

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from studies import make_study
 
-import ablations
+from ablations.api import make_report
 from ablations.config.escape import visible
 from ablations.report import drawing, gallery, write
 from ablations.report.gallery import all_figures
@@ -77,7 +77,7 @@ def study(tmp_path_factory):
 @pytest.fixture(scope="module")
 def report(study, few_figures):
     few_figures()
-    return ablations.api.make_report([study], full=True)
+    return make_report([study], full=True)
 
 
 @pytest.mark.parametrize("command", ["report", "status", "power", "show", "diff", "list", "clean", "bench", "run"])
