@@ -93,8 +93,9 @@ def cost(options: CostOptions) -> int:
     from ablations.bench.cost import Cost, measure_costs
     from ablations.config.request import request_of
     from ablations.planning.plan import make_plan
-    from ablations.store import Store, replacing
+    from ablations.store import Store
     from ablations.store.provenance import plugin_lines
+    from ablations.store.tidy_csv import write_csv
 
     study = Path(options.study)
     stored = Store(study).read_study()
@@ -111,8 +112,7 @@ def cost(options: CostOptions) -> int:
         on_failure=failures.append,
     )
     path = study / "cost.csv"
-    with replacing(path) as scratch:
-        pd.DataFrame(costs, columns=list(Cost._fields)).astype({"tokens": "Int64"}).to_csv(scratch, index=False)
+    write_csv(pd.DataFrame(costs, columns=list(Cost._fields)).astype({"tokens": "Int64"}), path)
     print_lines(console, [f"not measured, since it raises: {failure}" for failure in failures])
     print_lines(console, [f"{path}: {len(costs)} measurements; python -m ablations report {study} draws them"])
     return SOME_FAILED if failures else OK

@@ -13,13 +13,15 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+from ablations.config.privacy import private
+
 
 @contextlib.contextmanager
 def logged(*paths: Path) -> Iterator[None]:
     """Write log records and warnings only to files; of Lightning's, warnings and above."""
     handlers: list[logging.Handler] = [logging.FileHandler(path) for path in paths]
     for handler in handlers:
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        handler.setFormatter(_Private("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     root, *lightning = (logging.getLogger(name) for name in ("", "lightning_fabric", "pytorch_lightning"))
     before = [(logger, logger.level, logger.handlers, logger.propagate) for logger in (root, *lightning)]
     format_before = warnings.formatwarning
@@ -42,6 +44,13 @@ def logged(*paths: Path) -> Iterator[None]:
             logger.handlers, logger.propagate = handlers, propagate
         for handler in handlers:
             handler.close()
+
+
+class _Private(logging.Formatter):
+    """Writes log records without the folders and names of user and machine."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return private(super().format(record))
 
 
 def redirect_output(path: Path) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ablations.config import CellConfig
+from ablations.config.privacy import private
 from ablations.data import DataInfo
 from ablations.store import RECORD_FORMAT, RESUMED
 from ablations.training.limits import is_oom_message
@@ -103,8 +104,8 @@ def make_outcome(
         "cell": cell.id,
         "outcome": result.outcome,
         "kind": result.kind,
-        "detail": detail,
-        "traceback": result.traceback,
+        "detail": private(detail),
+        "traceback": list(map(private, result.traceback)),
         "attempts": [] if before is None else [*before["attempts"], attempt_of(before)],
         **result.fields,
         **origin,

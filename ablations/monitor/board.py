@@ -24,7 +24,7 @@ from ablations.config.escape import visible
 from ablations.config.task import metric_of
 from ablations.config.values import duration
 from ablations.store import Store
-from ablations.store.leases import LEASE
+from ablations.store.leases import LEASE, host_name
 from ablations.store.reading import read_json, read_text
 
 State = Literal["ok", "diverged", "failed", "running", "waiting"]
@@ -55,7 +55,7 @@ class Progress:
         train_loss: training loss of the last epoch, in nats; None before the first has ended.
         val_score_pct: validation score of the last epoch, per cent; None before the first has ended.
         seconds: seconds since its start.
-        host: name of the machine that runs it.
+        host: name of the machine that runs it; of another machine a part of its hash.
     """
 
     arm: str
@@ -252,7 +252,7 @@ def _progress(folder: Path, cell: CellConfig, place: Place) -> Progress:
     begun, host, loss, score = time.time(), "", None, None
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # the cell may end meanwhile
         begun = (folder / "config.json").stat().st_mtime
-        host = str(read_json(folder / LEASE)["host"]).partition("/")[0]
+        host = host_name(str(read_json(folder / LEASE)["host"]))
         text = read_text(folder / "metrics.csv")  # missing until the first epoch has ended
         rows = list(csv.DictReader(text.splitlines()))
         last = rows[-1] if rows else {}

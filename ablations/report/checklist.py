@@ -11,6 +11,7 @@ import pandas as pd
 from ablations.analysis.results import Results
 from ablations.config import Study
 from ablations.config.cell import FIELDS
+from ablations.config.privacy import placeless
 from ablations.config.task import ACCURACY, BOX_AP, MASK_AP
 from ablations.config.values import plural, value_name
 from ablations.report.notes import pairing_text, tuned_notes
@@ -105,7 +106,7 @@ def command(study: Study, folder: Path, *, num_trials: int = 0) -> str:
         name = name.removesuffix("-smoke")  # which --smoke adds
     parts = [f"python -m ablations {verb}", f"--study {shlex.quote(name)}"]
     if own.parent != Path("runs"):
-        parts.append(f"--out {shlex.quote(str(own.parent))}")
+        parts.append(f"--out {shlex.quote(placeless(own.parent, 'OUT'))}")
     effective = study.effective_fields
     asked = {name: [value] for name, value in study.fixed.items() if name in effective}
     asked |= {name: values for name, values in study.axes.items() if name != "seed" and name in effective}

@@ -18,7 +18,9 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from ablations.config.privacy import private
 from ablations.report.gallery import FIGURES, FigureSpec
+from ablations.report.text import figure_text
 from ablations.store import replacing
 
 FORMATS: dict[str, dict[str, None]] = {"png": {}, "pdf": {"CreationDate": None}}
@@ -162,7 +164,7 @@ def draw_panels(panels: list[FigureSpec], caveats: tuple[str, ...]) -> Figure:
             caption, *rest = own.get_title(loc="left").split("\n")  # the common caption goes above all panels, once
             captions.append(caption)
             own.set_title("", loc="left")
-            own.set_title("\n".join([panel.panel, *rest]), fontsize="small")
+            own.set_title("\n".join([figure_text(panel.panel), *rest]), fontsize="small")
             if i:
                 own.set_ylabel("")
                 own.tick_params(which="both", labelleft=False)
@@ -171,10 +173,11 @@ def draw_panels(panels: list[FigureSpec], caveats: tuple[str, ...]) -> Figure:
     limits = [own.get_ylim() for own in axes]  # shared axes would take the limits of the last panel
     for own in axes:
         own.set_ylim(min(low for low, _ in limits), max(high for _, high in limits))
-    above = list(dict.fromkeys(filter(None, [panels[0].condition, *captions])))
+    above = list(dict.fromkeys(filter(None, [figure_text(panels[0].condition), *captions])))
     if above:
         figure.suptitle("\n".join(above), fontsize="medium" if not captions else "small")
     if caveats:
-        lines = [line for caveat in caveats for line in textwrap.wrap(caveat, int(CAVEAT_COLUMNS * width))]
+        texts, columns = (figure_text(private(caveat)) for caveat in caveats), int(CAVEAT_COLUMNS * width)
+        lines = [line for text in texts for line in textwrap.wrap(text, columns)]
         figure.supxlabel("\n".join(lines), fontsize="x-small", color="0.35")
     return figure

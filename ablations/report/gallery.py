@@ -24,6 +24,7 @@ from ablations.figures.failures import failures_by_kind
 from ablations.figures.probes import probe_name, probes_over_depth, probes_over_time
 from ablations.figures.sensitivity import lr_sensitivity
 from ablations.figures.trials import best_of_k, isolation, trials_over_range
+from ablations.report.text import figure_text
 
 
 @dataclass(frozen=True)
@@ -145,7 +146,17 @@ class FigureSpec:
 
     def draw(self, axes: Axes) -> Axes:
         """Draw the figure into axes."""
-        return FIGURES[self.name].draw(self.frame, axes)
+        return FIGURES[self.name].draw(_with_plain_texts(self.frame), axes)
+
+
+def _with_plain_texts(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return a frame whose names matplotlib draws as they are; paths and outlines are not drawn."""
+    escaped = {}
+    for name in frame.select_dtypes(exclude=["number", "bool"]).columns.difference(["path", "outline"]):
+        texts = {text for text in frame[name] if isinstance(text, str)}
+        if any(figure_text(text) != text for text in texts):
+            escaped[str(name)] = frame[name].map(lambda value: figure_text(value) if isinstance(value, str) else value)
+    return frame.assign(**escaped) if escaped else frame
 
 
 def core_figures(results: Results) -> list[FigureSpec]:

@@ -10,6 +10,7 @@ import jinja2
 
 from ablations.analysis.results import Results, Stratum
 from ablations.config.escape import visible_lines
+from ablations.config.privacy import placeless, private
 from ablations.report.checklist import command, held_fixed
 from ablations.report.drawing import DrawnFigure
 from ablations.report.gallery import probes_without_figure
@@ -28,9 +29,14 @@ ENVIRONMENT = jinja2.Environment(
     undefined=jinja2.StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
-    finalize=lambda value: visible_lines(value) if type(value) is str else value,
+    finalize=lambda value: _shown(value) if type(value) is str else value,
 )
 """Environment of the page's template, which escapes every text: controls, and what HTML would read as its own."""
+
+
+def _shown(text: str) -> str:
+    """Write controls as escapes, and leave out what is the user's and the machine's; an image is neither."""
+    return text if text.startswith("data:image/") else visible_lines(private(text))
 
 
 @dataclass(frozen=True)
@@ -93,7 +99,10 @@ def _command(stratum: Stratum) -> str:
 
 def _rebuild(results: Results) -> str:
     """Return the command that rebuilds the report."""
-    parts = ["python -m ablations report", *(shlex.quote(str(stratum.folder)) for stratum in results.strata)]
+    parts = [
+        "python -m ablations report",
+        *(shlex.quote(placeless(stratum.folder, "STUDY")) for stratum in results.strata),
+    ]
     if any(study.ref != results.reference for study in results.studies):
         parts.append(f"--ref {shlex.quote(str(results.reference))}")
     return " ".join([*parts, *(["--to FOLDER"] if len(results.strata) > 1 else [])])

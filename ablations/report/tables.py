@@ -11,6 +11,7 @@ from ablations.analysis import LINEAR, STABLE_OVER
 from ablations.analysis.results import Results
 from ablations.config.claim import TRIAL_KINDS
 from ablations.config.escape import visible
+from ablations.config.privacy import private
 from ablations.config.task import average_precisions
 from ablations.config.values import plural
 from ablations.report.notes import detectable_text, looks, sign_flip_text, tuned_notes
@@ -321,7 +322,9 @@ def _table(
     head = list(written[0]) if written else []
     marked = frame["supported"].tolist() if bold in head else []
     places = {(i, head.index(str(bold))) for i, is_supported in enumerate(marked) if is_supported}
-    rows = [[visible(cell) for cell in row.values()] for row in written]
+    rows = [[visible(private(cell)) for cell in row.values()] for row in written]
     is_text = [column in TEXT_COLUMNS or place <= several for place, column in enumerate(head)]  # the arms come first
-    names = [column.strip() for column in head]
-    return TextTable(name, title, names, rows, is_text, frame, frozenset(places), list(map(visible, notes or [])))
+    names = [visible(column.strip()) for column in head]
+    return TextTable(
+        name, title, names, rows, is_text, frame, frozenset(places), [visible(private(note)) for note in notes or []]
+    )

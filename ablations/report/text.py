@@ -9,9 +9,16 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
+from ablations.config.escape import visible, visible_lines
+
 LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-LATEX |= {sign: "\\" + sign for sign in "&%$#_{}"} | {"<": r"$<$", ">": r"$>$"}
+LATEX |= {sign: "\\" + sign for sign in "&%$#_{}"} | {"<": r"$<$", ">": r"$>$", "|": r"\textbar{}"}
 """Character with a meaning in LaTeX to its escape."""
+
+MARKDOWN = re.compile(
+    r"""\[[-+0-9., ]+\](?![(\[:])|[\\`*|\[\]]|(?<![^\W_])_|_(?![^\W_])|~(?=~)|<(?=[A-Za-z/!?])|&(?=\#?\w+;)|^[#>]"""
+)
+"""Intervals; and signs with a meaning in Markdown."""
 
 PARAGRAPHS = {"claim": 0.17, "evidence": 0.27, "source": 0.2, "why": 0.35}
 """Column that LaTeX breaks into lines to its width, as a share of the page width."""
@@ -51,8 +58,11 @@ class TextTable:
 
     def markdown(self) -> str:
         """Format the table and its notes as Markdown."""
-        notes = "".join(f"- {note}\n" for note in self.notes)
-        return markdown_table(self.head, self.marked_rows) + (f"\n{notes}" if notes else "")
+        notes = "".join(f"- {markdown_text(note)}\n" for note in self.notes)
+        cells = [[markdown_text(cell) for cell in row] for row in self.rows]
+        for i, j in self.bold:
+            cells[i][j] = f"**{cells[i][j]}**"
+        return markdown_table(list(map(markdown_text, self.head)), cells) + (f"\n{notes}" if notes else "")
 
     def latex(self) -> str:
         """Format the table as LaTeX with booktabs rules, and its notes as comments below."""
@@ -69,7 +79,7 @@ class TextTable:
             hrules=True, column_format=columns, caption=caption, label=label, position_float="centering"
         )
         text = text.replace("\\centering\n", "\\centering\n\\footnotesize\\setlength{\\tabcolsep}{3pt}\n", 1)
-        return "% \\usepackage{booktabs}\n" + text + "".join(f"% {note}\n" for note in self.notes)
+        return "% \\usepackage{booktabs}\n" + text + "".join(f"% {visible(note)}\n" for note in self.notes)
 
 
 def markdown_table(head: list[str], rows: list[list[str]]) -> str:
@@ -79,9 +89,29 @@ def markdown_table(head: list[str], rows: list[list[str]]) -> str:
     ['| a | b |', '| --- | --- |', '| 1 | x\\\\|y |']
     """
     lines = [head, ["---"] * len(head), *rows]
-    return "".join(
-        "| " + " | ".join(" ".join(cell.split()).replace("|", r"\|") for cell in line) + " |\n" for line in lines
-    )
+    return "".join("| " + " | ".join(map(_markdown_cell, line)) + " |\n" for line in lines)
+
+
+def _markdown_cell(text: str) -> str:
+    return re.sub(r"(?<!\\)\|", r"\\|", visible(" ".join(text.split())))
+
+
+def markdown_text(text: str) -> str:
+    r"""Escape a text for Markdown; intervals, and signs that have no meaning where they are, stay as they are.
+
+    >>> print(markdown_text("single_l2 [-0.25, +1.00] p <0.001"), markdown_text("<b>[a](b)`|*"))
+    single_l2 [-0.25, +1.00] p <0.001 \<b>\[a\](b)\`\|\*
+    """
+    return MARKDOWN.sub(lambda found: found[0] if len(found[0]) > 1 else f"\\{found[0]}", visible(text))
+
+
+def figure_text(text: str) -> str:
+    r"""Escape a text for matplotlib, which would set what stands between two dollars as a formula.
+
+    >>> print(figure_text("a $x$ b"))
+    a \$x\$ b
+    """
+    return visible_lines(text).replace("$", r"\$")
 
 
 def latex_text(text: str) -> str:
@@ -90,9 +120,10 @@ def latex_text(text: str) -> str:
     >>> latex_text("single_l2 50 %"), latex_text("-0.25"), latex_text("[-0.25, +1.00]")
     ('single\\\\_l2 50 \\\\%', '$-$0.25', '{[}$-$0.25, +1.00]')
     """
-    escaped = "".join(LATEX.get(sign, sign) for sign in " ".join(text.split()))
+    escaped = "".join(LATEX.get(sign, sign) for sign in visible(" ".join(text.split())))
     escaped = re.sub(r"(?<![\w.])-(?=\d)", "$-$", escaped)
-    return "{[}" + escaped[1:] if escaped.startswith("[") else escaped  # after a line break, [ starts an argument
+    # after a line break, [ starts an argument, and a star belongs to the break
+    return f"{{{escaped[0]}}}{escaped[1:]}" if escaped.startswith(("[", "*")) else escaped
 
 
 def unique(names: Iterable[str]) -> list[str]:

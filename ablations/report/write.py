@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from ablations.analysis import MARGIN_PCT
+from ablations.config.privacy import private
 from ablations.report import tables
 from ablations.report.checklist import checklist
 from ablations.report.current import NAME, hash_results, note_written, read_written
@@ -15,9 +16,10 @@ from ablations.report.drawing import write_figures
 from ablations.report.gallery import all_figures, core_figures
 from ablations.report.notebook import StudyResults
 from ablations.report.page import Page, render
-from ablations.report.text import TextTable
-from ablations.store import replacing, write_text
+from ablations.report.text import TextTable, markdown_text
+from ablations.store import write_text
 from ablations.store.reading import check_inside
+from ablations.store.tidy_csv import write_csv
 
 DROPPED = ["batches"]
 """Cell columns omitted from results.csv: the hashes of every epoch are in outcome.json."""
@@ -73,7 +75,8 @@ def write_report(results: StudyResults, folder: Path, *, full: bool) -> Report:
     if full and not results.is_tuning:
         files.append(_write_csv(results.agreement, folder / "tables" / "agreement.csv"))
     items = checklist(results)
-    write_text(folder / "checklist.md", "".join(f"- **{item}**: {what}\n" for item, what in items))
+    lines = [f"- **{markdown_text(private(item))}**: {markdown_text(private(what))}\n" for item, what in items]
+    write_text(folder / "checklist.md", "".join(lines))
     drawn = all_figures(results) if full else core_figures(results)
     figures, num_removed = write_figures(folder / "figures", drawn, results.caveats)
     page = render(Page(results, shown, main.notes, items, figures, is_full=full))
@@ -120,6 +123,5 @@ def _write_tables(folder: Path, some: list[TextTable]) -> list[Path]:
 
 
 def _write_csv(frame: pd.DataFrame, path: Path) -> Path:
-    with replacing(path) as scratch:
-        frame.to_csv(scratch, index=False)
+    write_csv(frame, path)
     return path

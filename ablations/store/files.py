@@ -8,7 +8,9 @@ import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TextIO
+
+from ablations.config.privacy import private
 
 
 @contextlib.contextmanager
@@ -36,6 +38,22 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: dict[str, Any]) -> None:
     """Write indented JSON atomically."""
     write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def clean_log(path: Path) -> None:
+    """Remove the folders and names of user and machine from a log, to which libraries write as they like."""
+    if not path.is_file():
+        return
+    with _bytes(path, "r") as file:
+        is_clean = all(private(line) == line for line in file)
+    if not is_clean:
+        with replacing(path) as scratch, _bytes(path, "r") as file, _bytes(scratch, "w") as cleaned:
+            cleaned.writelines(map(private, file))
+
+
+def _bytes(path: Path, mode: Literal["r", "w"]) -> TextIO:
+    """Open a file whose bytes stay what they are, also those that are no text."""
+    return path.open(mode, encoding="utf-8", errors="surrogateescape", newline="")
 
 
 def sync(path: Path) -> None:

@@ -23,6 +23,7 @@ from ablations.store.reading import read_flags, read_text, reason_of
 from ablations.store.record import CellRecord
 from ablations.store.records import Store
 from ablations.store.series import read_curves, read_probes
+from ablations.store.tidy_csv import unguarded
 from ufo.norms import NORMS
 
 SCORED_AS_CHANCE = ("nan", "exploded")
@@ -235,6 +236,7 @@ def _costs(path: Path, study: Study, problems: list[str]) -> pd.DataFrame:
     try:
         text = read_text(path)
         read = pd.read_csv(io.StringIO(text[: text.rfind("\n") + 1]), dtype=str, keep_default_na=False)[list(COSTS)]
+        read = unguarded(read)
     except FileNotFoundError:
         return pd.DataFrame(columns=list(COSTS))
     except (OSError, ValueError, KeyError) as error:

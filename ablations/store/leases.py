@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -25,6 +26,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import psutil
+
+from ablations.store.files import clean_log
 
 HEARTBEAT_S = 5.0
 """Seconds between two heartbeats."""
@@ -46,7 +49,9 @@ LEASE = "lease.json"
 RESUMED = "resumed.json"
 """State that an attempt resumed from; read if its process dies."""
 
-KEPT_FILES = (LEASE, CHECKPOINT, "config.json", "log.txt")
+LOG = "log.txt"
+
+KEPT_FILES = (LEASE, CHECKPOINT, "config.json", LOG)
 """Files of an interrupted attempt that the next attempt keeps."""
 
 
@@ -60,7 +65,7 @@ class Holder:
 
     Args:
         runner: unique name.
-        host: machine, its boot and its process namespace.
+        host: hashes of the machine with its boot, and of its process namespace, which name neither.
         pid: id of its process.
         process_started: start time of the process on the system's count, since ids are reused.
     """
@@ -119,6 +124,7 @@ class Lease:
         with contextlib.suppress(LeaseLost, FileNotFoundError):
             self.check()
             if keep_checkpoint and (self.folder / CHECKPOINT).exists():
+                clean_log(self.folder / LOG)
                 (self.folder / LEASE).unlink()
             else:
                 remove_tree(self.folder)
@@ -286,8 +292,15 @@ def _read_holder(folder: Path) -> Holder | None:
 
 
 def _host() -> str:
-    """Return a name of this machine, boot and process namespace, so that containers differ."""
-    boot, namespace = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")
+    """Identify this machine, its boot and its process namespace, so that containers differ."""
+    boot, pids = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")
     since = boot.read_text().strip() if boot.exists() else ""
-    processes = str(namespace.stat().st_ino) if namespace.exists() else ""
-    return "/".join([socket.gethostname(), since, processes])
+    processes = str(pids.stat().st_ino) if pids.exists() else ""
+    machine, namespace = f"{socket.gethostname()}/{since}", f"{socket.gethostname()}/{since}/{processes}"
+    return "/".join(hashlib.sha256(part.encode()).hexdigest()[:12] for part in (machine, namespace))
+
+
+def host_name(host: str) -> str:
+    """Return the name of a holder's machine if it is this one, otherwise the beginning of its hash."""
+    machine, here = host.partition("/")[0], _host().partition("/")[0]
+    return socket.gethostname() if machine == here else machine[:8]

@@ -14,7 +14,7 @@ from ablations.config.cell import GROUPS
 from ablations.config.errors import first_error
 from ablations.config.task import score_column
 from ablations.store.outcome import RECORD_FORMAT, Outcome
-from ablations.store.reading import MOST_RECORD_BYTES, parse_json, read_bytes, reason_of
+from ablations.store.reading import read_json, reason_of
 
 
 @dataclass(frozen=True)
@@ -43,13 +43,11 @@ def read_record(folder: Path) -> CellRecord:
     Raises:
         UsageError: it cannot be read, in one line with the folder.
     """
+    outcome = _read_json(folder, "outcome.json")
     try:
-        outcome = parse_json(read_bytes(folder / "outcome.json", most=MOST_RECORD_BYTES))
-        config = CellConfig.model_validate(parse_json(read_bytes(folder / "config.json", most=MOST_RECORD_BYTES)))
+        config = CellConfig.model_validate(_read_json(folder, "config.json"))
     except ValidationError as error:
         raise unreadable(folder, f"config.json: {first_error(error, groups=tuple(GROUPS))}") from error
-    except (OSError, ValueError) as error:
-        raise unreadable(folder, reason_of(error)) from error
     if not isinstance(outcome, dict) or outcome.get("format") != RECORD_FORMAT:
         have = outcome.get("format") if isinstance(outcome, dict) else None
         raise unreadable(folder, f"outcome.json has format {have}, not {RECORD_FORMAT}")
@@ -58,6 +56,13 @@ def read_record(folder: Path) -> CellRecord:
     except ValidationError as error:
         raise unreadable(folder, f"outcome.json: {first_error(error)}") from error
     return CellRecord(folder, config, outcome)
+
+
+def _read_json(folder: Path, name: str) -> Any:
+    try:
+        return read_json(folder / name)
+    except (OSError, ValueError) as error:
+        raise unreadable(folder, f"{name}: {reason_of(error)}") from error
 
 
 def unreadable(folder: Path, reason: str) -> UsageError:

@@ -20,8 +20,8 @@ from ablations.config import CellConfig, Study, UsageError
 from ablations.config.errors import first_error
 from ablations.config.yaml_file import dump_yaml, parse_yaml
 from ablations.store.digests import with_digests, with_own_digest
-from ablations.store.files import sync, write_json, write_text
-from ablations.store.leases import LEASE, OPENING, REPLACED, Lease, LeaseLost, Leases, remove_tree, rename, tidy
+from ablations.store.files import clean_log, sync, write_json, write_text
+from ablations.store.leases import LEASE, LOG, OPENING, REPLACED, Lease, LeaseLost, Leases, remove_tree, rename, tidy
 from ablations.store.reading import check_inside, read_bytes, reason_of
 from ablations.store.record import CellRecord, read_record, unreadable
 
@@ -151,6 +151,7 @@ class Store:
         folder, old = self.cells / name, self.leases.partials / f"{REPLACED}{name}"
         try:
             write_json(lease.folder / "config.json", json.loads(config.model_dump_json()))
+            clean_log(lease.folder / LOG)
             outcome = with_digests(outcome, lease.folder)
             write_json(lease.folder / "outcome.json", outcome)
             for path in (*lease.folder.iterdir(), lease.folder):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import socket
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -72,6 +74,10 @@ class Loggers(pl.Callback):
         from pytorch_lightning import loggers
 
         self.folder.mkdir(parents=True, exist_ok=True)
+        with _nameless():
+            self._loggers[name] = self._made(name, num_epochs, loggers)
+
+    def _made(self, name: str, num_epochs: int, loggers: Any) -> Any:
         run = self.folder.name
         logger: Any
         if name == "tensorboard":
@@ -81,8 +87,9 @@ class Loggers(pl.Callback):
         else:
             project = self.folder.parent.parent.name
             logger = loggers.WandbLogger(name=run, save_dir=self.folder, project=project, id=self._run_id)
+        _ = logger.experiment  # opens its file
         logger.log_hyperparams(self.config.model_dump(mode="json"))
-        self._loggers[name] = logger
+        return logger
 
     def _guarded(self, name: str, call: Callable[[], object]) -> None:
         try:
@@ -90,6 +97,17 @@ class Loggers(pl.Callback):
         except Exception as error:
             LOG.warning("the logger %s is dropped: %s: %s", name, type(error).__name__, error)
             self._loggers.pop(name, None)
+
+
+@contextlib.contextmanager
+def _nameless() -> Iterator[None]:
+    """Hide the machine's name, which TensorBoard writes into the name of its file."""
+    before = socket.gethostname
+    socket.gethostname = lambda: "host"
+    try:
+        yield
+    finally:
+        socket.gethostname = before
 
 
 def _close(logger: Any, *, failed: bool) -> None:

@@ -18,6 +18,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from ablations.config import CellConfig, Study, UsageError
+from ablations.config.privacy import without_password
 from ablations.config.task import metric_of
 from ablations.engine.watcher import Watcher
 from ablations.store import Store
@@ -58,6 +59,7 @@ class OptunaStudies:
             self._cells.setdefault(study.arm_of(cell), []).append(cell)
         self._outcomes = {id_: record.outcome for id_, record in records.items()}
         self._notes: list[str] = []
+        self.url = url or ""
         self._storage: BaseStorage | None = None  # a journal is opened when its folder is there
         if url is not None:
             self._storage = _open_database(url)
@@ -116,7 +118,7 @@ class OptunaStudies:
                 ours = {cell.id for cell in cells}
                 if trials and not any(trial.user_attrs.get("cell") in ours for trial in trials):
                     raise UsageError(
-                        f"--storage {url} has a study '{self.name_of(arm)}' of other trials: "
+                        f"--storage {without_password(url, url)} has a study '{self.name_of(arm)}' of other trials: "
                         "choose another name with --study"
                     )
 
@@ -205,9 +207,8 @@ class Telling:
             self._studies.tell(cell, outcome)
         except Exception as error:  # whatever a database's driver raises: the cells are the truth
             if not self._is_noted:
-                self._watcher.note(
-                    f"Optuna's storage cannot be written: {_line(error)}; trials continue, the next run completes it"
-                )
+                line = f"Optuna's storage cannot be written: {_line(error)}; trials continue, the next run completes it"
+                self._watcher.note(without_password(line, self._studies.url))
             self._is_noted = True
 
     def note(self, line: str) -> None:
@@ -225,11 +226,16 @@ def _open_database(url: str) -> BaseStorage:
     except ImportError as error:
         module = error.__cause__.name if isinstance(error.__cause__, ModuleNotFoundError) else None
         if module is None:
-            raise UsageError(f"--storage {url} cannot be opened: {_line(error)}") from error
+            raise _cannot_be_opened(url, error) from None
         package = DRIVERS.get(module, module)
-        raise UsageError(f"--storage {url} needs {module}, which is not installed: pip install '{package}'") from error
+        shown = without_password(url, url)
+        raise UsageError(f"--storage {shown} needs {module}, which is not installed: pip install '{package}'") from None
     except Exception as error:  # whatever the database's driver raises
-        raise UsageError(f"--storage {url} cannot be opened: {_line(error)}") from error
+        raise _cannot_be_opened(url, error) from None
+
+
+def _cannot_be_opened(url: str, error: Exception) -> UsageError:
+    return UsageError(without_password(f"--storage {url} cannot be opened: {_line(error)}", url))
 
 
 def _line(error: Exception) -> str:

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import logging
 import re
 from pathlib import Path
 
+import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from matplotlib.cbook import is_math_text
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 from studies import make_study
 
-import ablations
+from ablations.api import make_report
 from ablations.config.escape import visible
-from ablations.report import drawing, write
+from ablations.report import drawing, gallery, write
 from ablations.report.gallery import all_figures
+from ablations.report.text import figure_text, markdown_text
+from ablations.store.tidy_csv import unguarded, write_csv
 
 CONTROLS = "\x1b]0;t\x07\x9b31m\u202e\u2066\x7f"
 SIGNS = "& % $ # _ { } ~ ^ \\ $x_$ [red]a[/red] :bug: | ` <b>i</b> *s* \"q\" 'q' =1+1"
@@ -49,10 +58,10 @@ def hostile(out: Path) -> Path:
 
 @pytest.fixture(scope="module", autouse=True)
 def few_figures():
-    """Draw one figure of each kind, in this process."""
+    """Draw few figures, in this process."""
 
     def first_of_each(results):
-        return {spec.name: spec for spec in all_figures(results)}.values()
+        return list({spec.name: spec for spec in all_figures(results)}.values())[:4]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(drawing, "MOST_PROCESSES", 1)
@@ -68,7 +77,7 @@ def study(tmp_path_factory):
 @pytest.fixture(scope="module")
 def report(study, few_figures):
     few_figures()
-    return ablations.api.make_report([study], full=True)
+    return make_report([study], full=True)
 
 
 @pytest.mark.parametrize("command", ["report", "status", "power", "show", "diff", "list", "clean", "bench", "run"])
@@ -122,3 +131,93 @@ def test_results_in_a_notebook_are_escaped(report):
 def test_every_control_becomes_visible(sign):
     assert visible(f"a{sign}b").isprintable()
     assert len(visible(f"a{sign}b")) > 3
+
+
+def test_a_table_in_latex_is_text_and_comments(study, report):
+    files = sorted((study / "tables").glob("*.tex"))
+    assert len(files) > 5
+    for path in files:
+        lines = path.read_text().splitlines()
+        assert not RAW.search(path.read_text().replace("\n", ""))
+        before, after = lines.index(r"\end{table}"), len(lines)
+        assert all(line.startswith("% ") for line in lines[before + 1 : after])
+        for line in lines[lines.index(r"\toprule") : lines.index(r"\bottomrule")]:
+            text = re.sub(
+                r"\\(textbackslash|textasciitilde|textasciicircum|textbar)\{\}|\\[&%$#_{}]|\$[-<>]\$", "", line
+            )
+            assert not re.search(r"[%#$_^~|]|\\(input|x1b)", text), line
+            assert not line.startswith(("[", "*"))
+    assert any(r"\x1b" in line for path in files for line in path.read_text().splitlines() if line[:1] == "%")
+
+
+@pytest.mark.parametrize(
+    ("text", "escaped"),
+    [
+        ("[a](b)", r"\[a\](b)"),
+        ("[1, 2](b)", r"\[1, 2\](b)"),
+        ("x <img src=y> 0 < 1 <0.001", r"x \<img src=y> 0 < 1 <0.001"),
+        ("`a` a|b", r"\`a\` a\|b"),
+        (r"a\|b", r"a\\\|b"),
+        ("*a* _a_ a_b ~~a~~ &lt; & # x", r"\*a\* \_a\_ a_b \~~a\~~ \&lt; & # x"),
+        ("# x\n- y", r"\# x\\n- y"),
+        ("[-0.25, +1.00]", "[-0.25, +1.00]"),
+    ],
+)
+def test_signs_of_markdown_are_escaped(text, escaped):
+    assert markdown_text(text) == escaped
+
+
+def test_a_table_in_markdown_has_as_many_cells_as_columns(study, report):
+    for path in (study / "tables").glob("*.md"):
+        text = path.read_text()
+        assert not RAW.search(text.replace("\n", ""))
+        assert not re.search(r"(?<!\\)<[a-z]", text)
+        rows = [line for line in text.splitlines() if line.startswith("|")]
+        assert len({len(re.findall(r"(?<!\\)(?:\\\\)*\|", row)) for row in rows}) == 1, path
+    lines = (study / "checklist.md").read_text().splitlines()
+    assert all(line.startswith("- **") for line in lines)
+    assert "<b>" not in (study / "checklist.md").read_text().replace(r"\<b>", "")
+
+
+def test_the_page_has_no_markup_of_others(study, report):
+    page = (study / "report.html").read_text()
+    assert not RAW.search(page.replace("\n", "").replace("\t", ""))
+    assert "<b>i</b>" not in page
+    assert "&lt;b&gt;i&lt;/b&gt;" in page
+
+
+def test_no_cell_of_a_csv_is_a_formula_and_numbers_stay(study, report):
+    for path in study.glob("**/*.csv"):
+        with path.open(newline="") as file:
+            texts = [cell for row in csv.reader(file) for cell in row]
+        risky = [text for text in texts if text[:1] in tuple("=+-@\t\r") and not re.fullmatch(r"[-+][\d.e-]+.*", text)]
+        assert not risky, path
+
+
+TEXTS = st.text("=+-@\t\r'0.5eax \n,\"", max_size=6)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(TEXTS, st.floats(allow_nan=False), st.integers(-99, 99)), min_size=1, max_size=4))
+def test_a_guarded_csv_is_read_back_as_it_was_written(tmp_path_factory, rows):
+    path = tmp_path_factory.getbasetemp() / "guarded.csv"
+    frame = pd.DataFrame(rows, columns=["text", "real", "whole"])
+    write_csv(frame, path)
+    read = pd.read_csv(path, keep_default_na=False, dtype={"text": str})
+    assert unguarded(read)["text"].tolist() == frame["text"].tolist()
+    assert read["real"].tolist() == pytest.approx(frame["real"].tolist(), rel=1e-14)
+    assert read["whole"].tolist() == frame["whole"].tolist()
+    assert not [text for text in read["text"] if text[:1] in tuple("=@\t\r") and text]
+
+
+def test_dollars_in_a_figure_are_no_formula(report):
+    axes = report.results.plot.test_accuracy(condition=report.results.conditions[0])
+    drawn = [text for text in axes.figure.findobj(Text) if "$x" in text.get_text().replace("\\", "")]
+    assert not any(is_math_text(text.get_text()) for text in drawn)
+    names = pd.DataFrame({"arm": ["a $x$ b"], "path": ["/a$x$"], "n": [1]})
+    plain = gallery._with_plain_texts(names)
+    assert plain["arm"].tolist() == [r"a \$x\$ b"]
+    assert plain["path"].tolist() == ["/a$x$"]
+    figure = Figure()
+    figure.text(0, 0, figure_text("broken $x_{$ and $y$"))
+    figure.canvas.draw()

@@ -51,7 +51,7 @@ def test_the_standard_library_reads_compressed_detections(tmp_path):
     [
         (lambda whole: whole[:-9], "Compressed data ended before the end-of-stream marker was reached"),
         (lambda whole: whole[:60] + b"\0\0" + whole[62:], "Invalid data stream"),
-        (lambda whole: b"", "Expecting value: line 1 column 1 (char 0)"),
+        (lambda whole: b"", "Compressed data ended"),
         (lambda whole: bz2.compress(b"[{"), "Expecting property name"),
         (lambda whole: bz2.compress(b"\xff"), "'utf-8' codec can't decode"),
         (None, "No such file or directory"),

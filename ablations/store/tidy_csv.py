@@ -1,0 +1,57 @@
+"""CSV files that a spreadsheet opens as text and numbers, and runs nothing of."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+
+from ablations.config.privacy import private
+from ablations.store.files import replacing
+
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")
+"""Beginning of a cell that a spreadsheet takes for a formula (OWASP, "CSV injection"), or that has been guarded."""
+
+_HARMLESS = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?( points[\w .,;:-]*)?")
+"""A number, or a difference in words that a formula does not have."""
+
+
+def write_csv(frame: pd.DataFrame, path: Path) -> None:
+    """Write a frame atomically, with an apostrophe before texts that a spreadsheet would run, and without private ones.
+
+    Args:
+        frame: frame; its numbers, and texts that are numbers, are written unchanged.
+        path: path of the file.
+    """
+    guarded = _changed(frame, lambda text: guard(private(text)))
+    returns = any("\r" in text for name in guarded for text in guarded[name] if isinstance(text, str))
+    quoting: Literal[0, 2] = csv.QUOTE_NONNUMERIC if returns else csv.QUOTE_MINIMAL  # it leaves carriage returns bare
+    with replacing(path) as scratch:
+        guarded.to_csv(scratch, index=False, quoting=quoting)
+
+
+def unguarded(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return a frame that `write_csv` has written with its own texts."""
+    return _changed(frame, lambda text: text[1:] if text[:1] == "'" and guard(text[1:]) == text else text)
+
+
+def guard(text: str) -> str:
+    """Guard a text that a spreadsheet would take for a formula.
+
+    >>> guard("=1+1"), guard("-0.5"), guard("-x"), guard("l2")
+    ("'=1+1", '-0.5', "'-x", 'l2')
+    """
+    return f"'{text}" if _FORMULA.match(text) and not _HARMLESS.fullmatch(text) else text
+
+
+def _changed(frame: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFrame:
+    texts = frame.select_dtypes(exclude=["number", "bool", "datetime"])
+    found = {}
+    for name in texts.columns:  # most texts come many times
+        known = {text: change(text) for text in set(texts[name]) if isinstance(text, str)}
+        found[name] = texts[name].map(lambda value, known=known: known.get(value, value))
+    return frame.assign(**{str(name): column for name, column in found.items() if not column.equals(texts[name])})
