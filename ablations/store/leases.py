@@ -28,6 +28,7 @@ from pathlib import Path
 import psutil
 
 from ablations.store.files import clean_log
+from ablations.store.reading import NotRead, read_json
 
 HEARTBEAT_S = 5.0
 """Seconds between two heartbeats."""
@@ -286,8 +287,8 @@ def _number(folder: Path) -> int:
 
 def _read_holder(folder: Path) -> Holder | None:
     try:
-        return Holder(**json.loads((folder / LEASE).read_text()))
-    except (FileNotFoundError, ValueError, TypeError):  # released, or lost in a power failure
+        return Holder(**read_json(folder / LEASE))
+    except (FileNotFoundError, NotRead, ValueError, TypeError):  # released, or lost in a power failure
         return None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -48,10 +49,14 @@ def guard(text: str) -> str:
     return f"'{text}" if _FORMULA.match(text) and not _HARMLESS.fullmatch(text) else text
 
 
+def _looked_up(known: dict[str, str], value: object) -> object:
+    return known[value] if isinstance(value, str) else value
+
+
 def _changed(frame: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFrame:
     texts = frame.select_dtypes(exclude=["number", "bool", "datetime"])
     found = {}
     for name in texts.columns:  # most texts come many times
-        known = {text: change(text) for text in set(texts[name]) if isinstance(text, str)}
-        found[name] = texts[name].map(lambda value, known=known: known.get(value, value))
+        known = {text: change(text) for text in {text for text in texts[name] if isinstance(text, str)}}
+        found[name] = texts[name].map(partial(_looked_up, known))
     return frame.assign(**{str(name): column for name, column in found.items() if not column.equals(texts[name])})
