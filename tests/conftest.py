@@ -29,6 +29,7 @@ from recorder import Recorder
 collect_ignore = [
     "arms.py",
     "studies.py",
+    "mutations.py",
     "report_speed.py",
     "probe_cost.py",
 ]  # the first registers normalisers that misbehave

@@ -1,0 +1,140 @@
+"""A study's folder is data: whatever is in it, reading it ends in lines, and neither leaves it nor runs it."""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+import os
+import random
+import shutil
+import sys
+import time
+import traceback
+from pathlib import Path
+
+import pytest
+from conftest import run_here
+from mutations import mutate
+from studies import make_study
+
+import ablations
+
+SHORT, FULL = 12, 500
+"""Number of damaged studies; the full number takes an hour and a half on two cores."""
+
+LIMIT_S = 60.0
+"""Seconds after which a command counts as hanging; on an idle machine each takes less than 10, which is measured."""
+
+COMMANDS = (
+    ("status",),
+    ("status", "--json"),
+    ("power",),
+    ("report",),
+)
+"""Commands that read a study."""
+
+
+def commands(study: Path) -> list[tuple[str, ...]]:
+    out = str(study.parent)
+    cell = next(iter(sorted(path.name for path in (study / "cells").glob("l2-s1-*"))), "l2-s1")
+    own = [(name, str(study), *options) for name, *options in COMMANDS]
+    named = [("show", cell, "--out", out), ("diff", cell, "xnorm-s0", "--out", out), ("list", "studies", "--out", out)]
+    return [*own, *named]
+
+
+def seal(folder: Path) -> str:
+    """Hash the names and contents of all files of a folder, and what its links point to."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        digest.update(str(path.relative_to(folder)).encode())
+        if path.is_symlink():
+            digest.update(os.readlink(path).encode())
+        elif path.is_file():
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def read_all(study: Path, pipe) -> None:
+    """Run every command on a study; send what went wrong, and how long the slowest took."""
+    os.chdir(study)
+    before, wrong, slowest = set(sys.modules), [], (0.0, "")
+    for command in commands(study):
+        started = time.monotonic()
+        try:
+            code, out, err = run_here(*command)
+        except BaseException:
+            wrong.append(f"{command[0]}: {traceback.format_exc()}")
+            continue
+        slowest = max(slowest, (time.monotonic() - started, command[0]))
+        if code not in (0, 1, 2, 3) or "Traceback" in out + err or (code == 2 and err.count("\n") != 1):
+            wrong.append(f"{command[0]} exits with {code}: {err[-2_000:]}")
+        if code == 1 and command[0] != "report":
+            wrong.append(f"{command[0]} exits with 1")
+        if "\x1b" in out + err:
+            wrong.append(f"{command[0]} prints an escape sequence")
+    try:
+        ablations.load(study)
+    except ablations.config.UsageError:
+        pass
+    except BaseException:
+        wrong.append(f"load: {traceback.format_exc()}")
+    files = [getattr(sys.modules[name], "__file__", None) or "" for name in set(sys.modules) - before]
+    wrong += [f"imports {file}" for file in files if file.startswith(str(study.parent))]
+    pipe.send((wrong, slowest))
+
+
+def read_damaged(seed: int, whole: Path, folder: Path) -> tuple[str, list[str], tuple[float, str]]:
+    """Damage a copy of a study, and read it in a process of its own; return what was done and what went wrong."""
+    rng = random.Random(seed)
+    study, outside = folder / "runs" / "made_up", folder / "outside"
+    shutil.copytree(whole, study)
+    outside.mkdir()
+    (outside / "file.json").write_text('{"secret": 1}')
+    for name in ("yaml", "my_norms", "torch", "matplotlib"):
+        (study / f"{name}.py").write_text(f"open({str(outside / 'run')!r}, 'w').close()")
+    done = "; ".join(mutate(study, rng, outside) for _ in range(rng.choice([1, 1, 1, 3])))
+    before = seal(outside)
+    ours, theirs = multiprocessing.Pipe()
+    process = multiprocessing.get_context("fork").Process(target=read_all, args=(study, theirs))
+    process.start()
+    try:
+        limit = LIMIT_S * (len(COMMANDS) + 4)
+        if not ours.poll(limit):
+            return done, [f"no end after {limit:.0f} s"], (limit, "")
+        try:
+            wrong, slowest = ours.recv()
+        except EOFError:
+            process.join()
+            return done, [f"the process ended with {process.exitcode}"], (0.0, "")
+    finally:
+        process.kill()
+        process.join()
+    if seal(outside) != before:
+        wrong.append("wrote outside the study")
+    return done, wrong, slowest
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Python 3.12 warns of threads at a fork
+def test_a_damaged_study_is_read_in_lines(tmp_path, full, capsys):
+    number = FULL if full else SHORT
+    import ablations.report  # noqa: F401, PLC0415  # loaded once, before the forks
+
+    whole = make_study(
+        tmp_path / "whole",
+        norms=["xnorm", "l2"],
+        seeds=2,
+        stories={("xnorm", 1): "nan"},
+        claims=[{"kind": "greater_than", "arm": "xnorm", "than": "l2"}],
+    )
+    failures, slowest = [], (0.0, "")
+    for seed in range(number):
+        folder = tmp_path / str(seed)
+        done, wrong, took = read_damaged(seed, whole, folder)
+        slowest = max(slowest, took)
+        failures += [f"seed {seed}: {done}: {each}" for each in wrong]
+        shutil.rmtree(folder)
+    with capsys.disabled():
+        if full:
+            print(f"\n{number} damaged studies, {len(failures)} failures; slowest command: {slowest[1]}, {slowest[0]:.1f} s")
+    assert not failures, "\n\n".join(failures[:10])
