@@ -36,6 +36,7 @@ def finish(
         to: folder to write to; None: the study's own.
     """
     from ablations.api import make_report
+    from ablations.report.verdicts import verdict_lines
 
     made = make_report(folders, full=full, ref=ref, to=to)
     results, main = made.results, made.main
@@ -51,11 +52,8 @@ def finish(
     names = [file.name for file in made.files if file.parent == folder and file.suffix in (".csv", ".md")]
     beside = f"{', '.join(names)}, tables/, figures/"
     where = [f"{made.files[-1]}: the report, with {plural(num_figures, 'figure')}", f"beside it in {folder}: {beside}"]
-    claims = [
-        f"{row['verdict']}{' at ' * bool(row['condition'])}{row['condition']}: {row['claim']}"
-        for row in results.claims.to_dict("records")
-    ]
-    print_lines(console, [*main.notes, *([""] if claims else []), *claims, "", *where])
+    verdicts = verdict_lines(results.claims)
+    print_lines(console, [*main.notes, *([""] if verdicts else []), *verdicts, "", *where])
     if as_json:
         cells, table, claims = (
             json.loads(frame.to_json(orient="records")) for frame in (results.cells, results.table, results.claims)
