@@ -172,7 +172,7 @@ def claims_table(results: Results) -> TextTable:
             "source": str(row["source"]),
         }
 
-    notes = [family_text(results.claims), TESTS, SEEDS]
+    notes = [family_text(results.claims), TESTS, SEEDS] if len(results.claims) else []
     known = results.claims["detectable_pct"].dropna()
     notes += [detectable_text(known)] if len(known) else []
     notes += looks(results, None)
