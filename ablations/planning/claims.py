@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 
 from ablations.analysis.family import Shortage, shortages
 from ablations.config import Study
@@ -18,11 +19,11 @@ def claim_lines(study: Study) -> list[str]:
     if unasked:
         lines.append(f"claims about arms that are not in this study stay undecided: {', '.join(unasked)}")
     num_seeds = None if study.is_tuning else len(study.axes["seed"])
-    lines += [
-        _shortage_line(study, short)
-        for short in _shortages(study, num_seeds, _num_trials(study))
-        if (short.kind in TRIAL_KINDS) == study.is_tuning
-    ]
+    either: dict[Shortage, list[str]] = {}
+    for short in _shortages(study, num_seeds, _num_trials(study)):
+        if (short.kind in TRIAL_KINDS) == study.is_tuning:
+            either.setdefault(replace(short, verdict="undecided"), []).append(short.verdict)
+    lines += [_shortage_line(study, short, verdicts) for short, verdicts in either.items()]
     known: dict[str, list[str]] = {}
     for claim in study.claims:
         for source in claim.known_from:
@@ -51,18 +52,17 @@ def _shortages(study: Study, num_seeds: int | None, num_trials: float | None) ->
     )
 
 
-def _shortage_line(study: Study, short: Shortage) -> str:
-    """Say what a kind of claim lacks, and how many cells it takes."""
+def _shortage_line(study: Study, short: Shortage, verdicts: list[str]) -> str:
+    """Say which verdicts on a kind of claim are out of reach, and how many cells they take."""
     have = len(study.axes["seed"])
-    verb = "support" if short.verdict == "supported" else "contradict"
+    verbs = " or ".join({"supported": "support", "contradicted": "contradict"}[verdict] for verdict in verdicts)
     what, tests = f"claim of the kind {short.kind}", plural(short.num_tests, "test")
     why = f"the smallest p is {short.least_p:.2g}, and the {tests} of the claims are one family"
     if short.num_needed is not None:
-        others = f"{plural(short.num_needed, 'other claim')} {'is' if short.num_needed == 1 else 'are'} {short.verdict}"
-        return f"{plural(have, study.unit)} can {verb} a {what} only if {others} too: {why}"
+        return f"{plural(have, study.unit)} can {verbs} a {what} only after {plural(short.num_needed, 'other')}: {why}"
     enough = next(n for n in itertools.count(have + 1) if not _is_short(study, short, n))
     return (
-        f"{plural(have, study.unit)} can {verb} no {what}, whatever the results: {why}: give at least "
+        f"{plural(have, study.unit)} can {verbs} no {what}, whatever the results: {why}: give at least "
         f"{plural(enough, study.unit)}"
     )
 
@@ -71,4 +71,4 @@ def _is_short(study: Study, short: Shortage, number: int) -> bool:
     """Tell whether the kind stays out of reach with another number of seeds, or of trials in a tuning."""
     seeds, trials = (None, number) if study.is_tuning else (number, _num_trials(study))
     found = _shortages(study, seeds, trials)
-    return any((s.kind, s.verdict, s.num_needed) == (short.kind, short.verdict, None) for s in found)
+    return any((other.kind, other.num_needed) == (short.kind, None) for other in found)

@@ -1,7 +1,12 @@
 """False verdicts on claims in simulated studies; tests/claim_rates.py measures the rates in full."""
 
+from pathlib import Path
+
 import claim_rates
+import numpy as np
 import pytest
+
+STATISTICS = Path(__file__).resolve().parents[2] / "docs" / "statistics.md"
 
 
 @pytest.mark.parametrize("name", ["4 worse by 1, at the margin", "every kind: 1 true, 5 at the margin, 1 false"])
@@ -14,7 +19,12 @@ def test_few_studies_have_a_false_verdict_though_many_would_if_each_claim_were_a
 
 def test_a_false_verdict_is_one_against_the_truth():
     setting = claim_rates.Setting([(claim_rates.WORSE[0], ("contradicted",))], [-4, 0, 0, 0])
-    rates = [claim_rates.is_false(setting, claim_rates.np.random.default_rng(seed)) for seed in range(5)]
+    rates = [claim_rates.is_false(setting, np.random.default_rng(seed)) for seed in range(5)]
     assert not any(any(one.values()) for one in rates)
     wrong = claim_rates.Setting([(claim_rates.WORSE[0], ("supported",))], [-4, 0, 0, 0])
-    assert claim_rates.is_false(wrong, claim_rates.np.random.default_rng(0))["verdict supported"]
+    assert claim_rates.is_false(wrong, np.random.default_rng(0))["verdict supported"]
+
+
+def test_the_documented_rates_are_of_these_settings():
+    rows = [line.split(" | ") for line in STATISTICS.read_text().splitlines() if " ± " in line]
+    assert [row[0].removeprefix("| ") for row in rows] == list(claim_rates.SETTINGS)
