@@ -7,7 +7,10 @@ import subprocess
 from collections import Counter
 from pathlib import Path
 
+import pandas as pd
 import pytest
+
+from ablations.api import read_results
 
 ROOT = Path(__file__).resolve().parent.parent
 MOST_BYTES = 12_000_000
@@ -46,3 +49,24 @@ def test_every_image_of_the_documents_is_committed(committed):
     shown = set(re.findall(r"\]\((?:\.\./)*(results/[^)]+\.\w+)\)", documents))
     assert len(shown) > 5
     assert shown <= {str(path.relative_to(ROOT)) for path in committed}
+
+
+@pytest.mark.slow
+def test_committed_verdicts_are_those_of_the_cells_and_of_the_document():
+    folder = ROOT / "results" / "norm_digits"
+    columns = ["claim", "condition", "verdict", "alone", "evidence", "known_from"]
+    written = pd.read_csv(folder / "tables" / "claims.csv", keep_default_na=False).astype({"seeds_for_margin": str})
+    judged = read_results([folder]).claims
+    assert written[columns].to_numpy().tolist() == judged[columns].to_numpy().tolist()
+    said = " ".join((ROOT / "docs" / "results.md").read_text().split())
+    rows = written.set_index("claim")
+    other = rows.loc["single_l2_kv is worse than xnorm by at least 1 point"]
+    same = rows.loc["xnorm_fixed and xnorm are equivalent within 0.5 points"]
+    best = rows.loc["xnorm is better than every other arm"]
+    for row, p, text in (
+        (other, "p_contradicted_holm", "(adjusted p {:.3f}; alone: contradicted), and would take {} seeds"),
+        (same, "p_supported_holm", "(adjusted p {:.2f}; alone: supported), and would take {} seeds"),
+        (best, "p_supported_holm", "undecided. Half a point would take {1} seeds"),
+    ):
+        assert row["verdict"] == "undecided"
+        assert text.format(float(row[p]), row["seeds_for_margin"]) in said

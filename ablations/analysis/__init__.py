@@ -6,6 +6,7 @@ from ablations.analysis.coverage import coverage
 from ablations.analysis.inference import (
     ALPHA,
     MOST_EXACT,
+    binomial_p,
     correlation_interval,
     equivalence_p,
     holm,
@@ -24,6 +25,7 @@ from ablations.analysis.power import (
     power_table,
     seeds_for,
     seeds_needed,
+    smallest_one_sided_p,
     smallest_p,
     t_detectable_difference,
 )

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 NUM_RESAMPLES = 1000
-CHUNK = 100  # resamples per step: the weights of all their images are in memory at once
+CHUNK = 100  # resamples per step
+ROWS = 1000  # pairs of cells per matrix product, whose images are in memory as float32
 
 Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
 
 
 def agreement(correct: pd.DataFrame, *, seed: int = 0, level: float = 0.95) -> pd.DataFrame:
@@ -55,65 +56,109 @@ def agreement(correct: pd.DataFrame, *, seed: int = 0, level: float = 0.95) -> p
     return pd.DataFrame(rows, columns=["condition", *names, *numbers])
 
 
+@dataclass(frozen=True)
+class _Draws:
+    """What is compared, in its first row as it is, and in each further row resampled.
+
+    Args:
+        images: times that each image counts, (1 + resamples, images).
+        seeds: times that each seed counts, (1 + resamples, seeds).
+    """
+
+    images: npt.NDArray[np.float32]
+    seeds: Floats
+
+
 def _of_condition(cells: pd.DataFrame, rng: np.random.Generator, tail: float) -> list[dict[str, object]]:
     keys = cells.sort_values("arm_order")[["condition", "arm", "arm_label", "arm_order"]].drop_duplicates("arm")
-    own = {str(arm): group.set_index("seed")["correct"] for arm, group in cells.groupby("arm")}
-    stale = {str(arm): group.set_index("seed")["stale"] for arm, group in cells.groupby("arm")}
     records = [{str(name): value for name, value in arm.items()} for arm in keys.to_dict("records")]
-    arms = list(itertools.combinations_with_replacement(records, 2))
-    found = [_cell_pairs(own[one["arm"]], own[other["arm"]], churn=one is other) for one, other in arms]
-    places = {seed: i for i, seed in enumerate(sorted(cells["seed"].unique()))}
-    draws = _resample([differs for _, differs in found], [pairs for pairs, _ in found], places, rng)
-    rows = []
-    for (one, other), (pairs, differs), drawn in zip(arms, found, draws, strict=True):
-        has_interval = len({seed for pair in pairs for seed in pair}) > 1
-        low, high = np.nanquantile(drawn, [tail, 1 - tail]) if has_interval else (np.nan, np.nan)
+    seeds = sorted(cells["seed"].unique())
+    places = [record["arm"] for record in records], seeds
+    rows, columns = (cells[name].map(place.index) for name, place in zip(("arm", "seed"), places, strict=True))
+    shape = len(records), len(seeds)
+    right = np.zeros((*shape, len(cells["correct"].iloc[0])), dtype=bool)
+    has, stale = np.zeros(shape, dtype=bool), np.zeros(shape, dtype=bool)
+    right[rows, columns] = np.stack(cells["correct"].to_list())
+    has[rows, columns], stale[rows, columns] = True, cells["stale"]
+
+    draws = _draw(right.shape[2], len(seeds), rng)
+    between, within = _between_arms(right, has, draws), _within_arms(right, has, draws)
+    found = []
+    for i, j in itertools.combinations_with_replacement(range(len(records)), 2):
+        drawn = 100 * (within[i] if i == j else between[i, j])
+        num_seeds, num_stale = int((has[i] & has[j]).sum()), int((has[i] & stale[i]).sum())
+        num_mixed = num_stale * (num_seeds - num_stale) if i == j else (has[i] & has[j] & (stale[i] != stale[j])).sum()
+        low, high = np.nanquantile(drawn[1:], [tail, 1 - tail]) if num_seeds > 1 else (np.nan, np.nan)
         numbers = {
-            "num_pairs": len(pairs),
-            "num_pairs_mixed": sum(stale[one["arm"]][a] != stale[other["arm"]][b] for a, b in pairs),
-            "disagreement_pct": 100 * float(differs.mean()) if len(pairs) else np.nan,
-            "low_pct": 100 * float(low),
-            "high_pct": 100 * float(high),
+            "num_pairs": num_seeds * (num_seeds - 1) // 2 if i == j else num_seeds,
+            "num_pairs_mixed": int(num_mixed),
+            "disagreement_pct": float(drawn[0]),
+            "low_pct": float(low),
+            "high_pct": float(high),
         }
-        for first, second in ((one, other),) if one is other else ((one, other), (other, one)):
-            named = {"other": second["arm"], "other_label": second["arm_label"], "other_order": second["arm_order"]}
-            rows.append({**first, **named, **numbers})
-    return sorted(rows, key=lambda row: (row["arm_order"], row["other_order"]))
+        for first, second in dict.fromkeys([(i, j), (j, i)]):
+            other = {name.replace("arm", "other", 1): value for name, value in records[second].items()}
+            named = {name: other[name] for name in ("other", "other_label", "other_order")}
+            found.append({**records[first], **named, **numbers})
+    return sorted(found, key=lambda row: (row["arm_order"], row["other_order"]))
 
 
-def _cell_pairs(
-    one: pd.Series[Any], other: pd.Series[Any], *, churn: bool
-) -> tuple[list[tuple[int, int]], npt.NDArray[np.float32]]:
-    """Return the compared pairs of seeds, and the images on which the two cells differ, (pairs, images)."""
-    if churn:
-        pairs = list(itertools.combinations(sorted(one.index), 2))
-    else:
-        pairs = [(seed, seed) for seed in sorted(set(one.index) & set(other.index))]
-    num_images = len(np.asarray(one.iloc[0]))
-    differs = np.empty((len(pairs), num_images), dtype=np.float32)
-    for i, (ours, theirs) in enumerate(pairs):
-        differs[i] = np.asarray(one[ours]) != np.asarray(other[theirs])
-    return pairs, differs
+def _draw(num_images: int, num_seeds: int, rng: np.random.Generator) -> _Draws:
+    """Draw images and seeds with replacement, as the times that each of them counts."""
+    images = np.ones((1 + NUM_RESAMPLES, num_images), dtype=np.float32)
+    seeds = np.ones((1 + NUM_RESAMPLES, num_seeds))
+    for start in range(1, 1 + NUM_RESAMPLES, CHUNK):
+        part = slice(start, start + CHUNK)
+        images[part] = rng.multinomial(num_images, np.full(num_images, 1 / num_images), CHUNK)
+        seeds[part] = rng.multinomial(num_seeds, np.full(num_seeds, 1 / num_seeds), CHUNK)
+    return _Draws(images, seeds)
 
 
-def _resample(
-    differs: Sequence[npt.NDArray[np.float32]],
-    pairs: Sequence[list[tuple[int, int]]],
-    places: dict[int, int],
-    rng: np.random.Generator,
-) -> list[Floats]:
-    """Return the resampled shares of each pair of arms, (resamples,); NaN if a resample has no pair of seeds."""
-    num_images, num_seeds = differs[0].shape[1], len(places)
-    drawn: list[list[Floats]] = [[] for _ in differs]
-    for _ in range(NUM_RESAMPLES // CHUNK):
-        images = rng.multinomial(num_images, np.full(num_images, 1 / num_images), CHUNK)  # (chunk, images)
-        seeds = rng.multinomial(num_seeds, np.full(num_seeds, 1 / num_seeds), CHUNK)  # (chunk, seeds)
-        weights = images.astype(np.float32).T / np.float32(num_images)
-        for i, (compared, own) in enumerate(zip(pairs, differs, strict=True)):
-            shares = (own @ weights).T  # (chunk, pairs)
-            ours, theirs = (seeds[:, [places[pair[side]] for pair in compared]] for side in (0, 1))
-            times = np.where([a == b for a, b in compared], ours, ours * theirs).astype(np.float64)  # (chunk, pairs)
-            total = times.sum(axis=1)
-            with np.errstate(invalid="ignore"):
-                drawn[i].append(np.where(total > 0, (times * shares).sum(axis=1) / total, np.nan))
-    return [np.concatenate(parts) for parts in drawn]
+def _between_arms(right: Bools, has: Bools, draws: _Draws) -> dict[tuple[int, int], Floats]:
+    """Return the share of images on which two arms differ at their common seeds, (1 + resamples,) by pair of arms.
+
+    The products count images, so that they are exact in float32 up to 2^24 images.
+
+    Args:
+        right: whether a cell is right, (arms, seeds, images).
+        has: whether there is such a cell, (arms, seeds).
+        draws: times that images and seeds count.
+    """
+    arms = list(itertools.combinations(range(len(has)), 2))
+    one, other = np.array(arms, dtype=int).reshape(-1, 2).T
+    common = has[one] & has[other]  # (pairs of arms, seeds)
+    pair, seed = np.nonzero(common)  # one entry per pair of cells, sorted by pair of arms
+    sums = np.zeros((len(arms), len(draws.images)))
+    for start in range(0, len(pair), ROWS):
+        of, at = pair[start : start + ROWS], seed[start : start + ROWS]
+        differs = right[one[of], at] != right[other[of], at]  # (rows, images)
+        counts = differs.astype(np.float32) @ draws.images.T  # (rows, 1 + resamples)
+        first = np.flatnonzero(np.diff(of, prepend=-1))
+        sums[of[first]] += np.add.reduceat(counts * draws.seeds[:, at].T, first, axis=0)
+    shares = _divided(sums, common @ draws.seeds.T * right.shape[2])
+    return dict(zip(arms, shares, strict=True))
+
+
+def _within_arms(right: Bools, has: Bools, draws: _Draws) -> list[Floats]:
+    """Return the share of images on which two seeds of an arm differ, (1 + resamples,) for each arm.
+
+    Where n of an arm's N drawn cells are right, n (N - n) of their pairs differ; a seed never differs from itself.
+    """
+    shares = []
+    for own, there in zip(right, has, strict=True):
+        times, cells = draws.seeds[:, there], own[there].astype(np.float32)
+        total = times.sum(axis=1)
+        num_pairs = (total**2 - (times**2).sum(axis=1)) / 2
+        sums = np.zeros(len(times))
+        for start in range(0, len(times), CHUNK):
+            part = slice(start, start + CHUNK)
+            num_right = times[part].astype(np.float32) @ cells  # (chunk, images)
+            differ = num_right * (total[part, None].astype(np.float32) - num_right)
+            sums[part] = (differ * draws.images[part]).sum(axis=1, dtype=np.float64)
+        shares.append(_divided(sums, num_pairs * right.shape[2]))
+    return shares
+
+
+def _divided(sums: Floats, total: Floats) -> Floats:
+    """Divide sums over pairs by the pairs' number; NaN without a pair."""
+    return np.divide(sums, total, out=np.full_like(sums, np.nan), where=total > 0)

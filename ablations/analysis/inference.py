@@ -56,6 +56,24 @@ def wilson_interval(successes: int, n: int, level: float = 0.95) -> tuple[float,
     return float(interval.low), float(interval.high)
 
 
+def binomial_p(successes: int, n: int, share: float, *, above: bool) -> float:
+    """Return the p of a one-sided exact binomial test of a share.
+
+    Args:
+        successes: number of successes, 0 to n.
+        n: number of attempts, at least 1.
+        share: share to test against, in (0, 1).
+        above: direction of the claim: True for a share above it, False for one below.
+
+    Returns:
+        p in (0, 1].
+
+    >>> binomial_p(8, 8, 0.5, above=True), round(binomial_p(0, 14, 0.2, above=False), 4)
+    (0.00390625, 0.044)
+    """
+    return float(stats.binomtest(successes, n, share, alternative="greater" if above else "less").pvalue)
+
+
 def sign_flip_p(differences: npt.ArrayLike, seed: int = 0) -> float:
     """Return the two-sided sign-flip permutation p of a mean difference.
 

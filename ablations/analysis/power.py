@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import optimize, stats
 
-from ablations.analysis.inference import ALPHA, MOST_EXACT
+from ablations.analysis.inference import ALPHA, MOST_EXACT, NUM_FLIPS
 
 FEW = 50
 """Number of rejecting sign patterns below which the power of the sign-flip test is simulated."""
@@ -35,6 +35,15 @@ def smallest_p(n: int) -> float:
     0.0078125
     """
     return 2 * 0.5**n
+
+
+def smallest_one_sided_p(n: int) -> float:
+    """Return the smallest one-sided p of a sign-flip test on n >= 1 pairs, exact or drawn.
+
+    >>> smallest_one_sided_p(8)
+    0.00390625
+    """
+    return max(0.5**n, 1 / (NUM_FLIPS + 1))
 
 
 def can_decide(n: int, num_comparisons: int, alpha: float = ALPHA) -> bool:

@@ -10,11 +10,12 @@ from pathlib import Path
 import pandas as pd
 
 from ablations import analysis
-from ablations.analysis.claims import Case, judge
+from ablations.analysis.claim_tests import Case
+from ablations.analysis.claims import judge
 from ablations.analysis.contrasts import contrasts_of
 from ablations.config import Study, UsageError
 from ablations.config.cell import FIELDS
-from ablations.config.claim import TRIAL_KINDS
+from ablations.config.claim import TRIAL_KINDS, Claim
 from ablations.store.frames import Frames
 
 FRAMES = ("cells", "curves", "probes", "correct", "precision", "examples", "costs", "missing")
@@ -145,18 +146,23 @@ class Results:
         return judge(
             [
                 Case(
-                    # a tuning's trials decide only some claims: the others need the winners
-                    claims=[claim for claim in study.claims if not study.is_tuning or claim.kind in TRIAL_KINDS],
+                    claims=self._decidable(study),
                     arms=study.arm_names,
                     conditions=self._conditions_of(study),
                     cells=self.of_study(self.cells, study),
                     costs=self.of_study(self.costs, study),
                     trials=self.of_study(self.trials, study),
                     sampler=None if study.search is None else study.search.sampler,
+                    num_waiting=len(study.claims) - len(self._decidable(study)),
                 )
                 for study in self.studies
             ]
         )
+
+    @staticmethod
+    def _decidable(study: Study) -> list[Claim]:
+        """Return the claims that a study decides: of a tuning only those about its trials, others need the winners."""
+        return [claim for claim in study.claims if not study.is_tuning or claim.kind in TRIAL_KINDS]
 
     @cached_property
     def pairing(self) -> pd.DataFrame:

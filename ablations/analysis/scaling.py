@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from ablations.analysis.inference import t_interval
+from ablations.analysis.inference import one_sided_p, t_interval
 
 LINEAR = 1.2
 """Largest exponent in the number of tokens that counts as linear; a quadratic cost has 2."""
@@ -23,8 +23,9 @@ def cost_exponents(costs: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:
         level: confidence level of the interval over rounds, in (0, 1).
 
     Returns:
-        One row per quantity with at least two numbers of tokens: `quantity`, `exponent`, `low`, `high`, `rounds`. Both
-        bounds are the exponent if there is one round or all rounds agree.
+        One row per quantity with at least two numbers of tokens: `quantity`, `exponent`, `low`, `high`, `rounds`, and
+        `p_below` and `p_above`, one-sided t tests over rounds that the exponent is below or above `LINEAR`. Both bounds
+        are the exponent if there is one round or all rounds agree; one round has no p.
 
     >>> costs = pd.DataFrame({"quantity": "multiply_adds", "tokens": [64, 128, 256], "round": 0})
     >>> cost_exponents(costs.assign(value=[64.0**2, 128.0**2, 256.0**2]))["exponent"].round(6).tolist()
@@ -46,5 +47,6 @@ def cost_exponents(costs: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:
         mean = float(np.mean(slopes))
         low, high = t_interval(slopes, level)
         bounds = {"low": mean, "high": mean} if np.isnan(low) else {"low": low, "high": high}
-        rows.append({"quantity": quantity, "exponent": mean, **bounds, "rounds": len(slopes)})
-    return pd.DataFrame(rows, columns=["quantity", "exponent", "low", "high", "rounds"])
+        tests = {f"p_{side}": one_sided_p(slopes, LINEAR, below=side == "below") for side in ("below", "above")}
+        rows.append({"quantity": quantity, "exponent": mean, **bounds, "rounds": len(slopes), **tests})
+    return pd.DataFrame(rows, columns=["quantity", "exponent", "low", "high", "rounds", "p_below", "p_above"])

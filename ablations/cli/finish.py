@@ -36,6 +36,7 @@ def finish(
         to: folder to write to; None: the study's own.
     """
     from ablations.api import make_report
+    from ablations.report.verdicts import verdict_lines
 
     made = make_report(folders, full=full, ref=ref, to=to)
     results, main = made.results, made.main
@@ -56,11 +57,8 @@ def finish(
     if made.num_removed:
         gone = f"removed {plural(made.num_removed, 'figure')} of other results"
         where.append(gone if full else f"{gone}; python -m ablations report {folder} draws all")
-    claims = [
-        f"{row['verdict']}{' at ' * bool(row['condition'])}{row['condition']}: {row['claim']}"
-        for row in results.claims.to_dict("records")
-    ]
-    print_lines(console, [*main.notes, *([""] if claims else []), *claims, "", *where])
+    verdicts = verdict_lines(results.claims)
+    print_lines(console, [*main.notes, *([""] if verdicts else []), *verdicts, "", *where])
     if as_json:
         cells, table, claims = (
             json.loads(frame.to_json(orient="records")) for frame in (results.cells, results.table, results.claims)

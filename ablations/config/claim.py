@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
@@ -23,6 +22,9 @@ PAIR_KINDS = ("greater_than", "worse_by", "equivalent_within")
 TRIAL_KINDS = ("fails_at_any_lr",)
 """Kinds that the trials of a tuning decide; its winners decide the others."""
 
+MARKS = ("post_hoc", "known_from")
+"""Fields that say what was known when a claim came; a study's plan sets them."""
+
 MARGIN_KINDS = ("worse_by", "equivalent_within")
 
 
@@ -36,6 +38,7 @@ class Claim(BaseModel, frozen=True, extra="forbid"):
         margin_pct: margin in points of accuracy, in (0, 100], for ``worse_by`` and ``equivalent_within``.
         source: place of the claim in the literature, or reason to test it.
         post_hoc: whether it was added or changed after cells of the study had been run.
+        known_from: other studies that had results of the cells that judge it before it was in this study.
     """
 
     kind: Kind
@@ -44,6 +47,7 @@ class Claim(BaseModel, frozen=True, extra="forbid"):
     margin_pct: Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)] | None = None
     source: str = ""
     post_hoc: bool = False
+    known_from: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _is_complete(self) -> Claim:
@@ -93,35 +97,12 @@ def parse_claims(values: Any) -> tuple[Claim, ...]:
             claim = Claim.model_validate(value)
         except ValidationError as error:
             raise UsageError(f"claim {value}: {first_error(error)}") from None
-        if claim.post_hoc:
-            raise UsageError(f"claim {value}: post_hoc is set automatically; leave it out")
+        if given := [field for field in MARKS if field in value]:
+            raise UsageError(f"claim {value}: {given[0]} is set automatically; leave it out")
         if claim.statement in [known.statement for known in claims]:
             raise UsageError(f"claim '{claim.statement}' is given twice; leave one out")
         claims.append(claim)
     return tuple(claims)
-
-
-def ordered_pairs(claims: Iterable[Claim], arms: Iterable[str]) -> list[tuple[str, str]]:
-    """Return each pair of arms whose order is claimed, once and in the direction of its first claim.
-
-    Args:
-        claims: claims of a study.
-        arms: names of the study's arms.
-
-    >>> ordered_pairs([Claim(kind="better_than_every_other", arm="b")], ["a", "b", "c"])
-    [('b', 'a'), ('b', 'c')]
-    """
-    pairs: dict[frozenset[str], tuple[str, str]] = {}
-    for claim in claims:
-        if claim.kind == "greater_than":
-            others = [claim.than]
-        elif claim.kind == "better_than_every_other":
-            others = [arm for arm in arms if arm != claim.arm]
-        else:
-            continue
-        for other in filter(None, others):
-            pairs.setdefault(frozenset((claim.arm, other)), (claim.arm, other))
-    return list(pairs.values())
 
 
 def merge_claims(stored: tuple[Claim, ...], asked: tuple[Claim, ...], *, has_new_arms: bool) -> tuple[Claim, ...]:

@@ -22,6 +22,7 @@ from ablations.planning import checks
 from ablations.planning.asked import complete, parse_ref, searched_fields, study_folder
 from ablations.planning.design import design_study
 from ablations.planning.initial import find_initial
+from ablations.planning.known import mark_known
 from ablations.planning.stored import Stored, read_stored
 from ablations.planning.study_data import find_data
 from ablations.store import CellRecord, Store
@@ -142,6 +143,7 @@ def make_plan(request: Request) -> Plan:
     if stored.study is not None:
         study = extend(stored.study, study, named=request.asked.keys(), ref=ref, num_results=stored.num_results)
     study = study.model_copy(update={"norms": {**study.norms, **record_norms(study.axes["norm"])}})
+    study = mark_known(study, cells, stored=stored, out=request.out)
     numerics = numerics_now((cell.net.norm for cell in cells), task=task)
     plan = Plan(
         study=study,

@@ -13,10 +13,10 @@ from ablations.analysis.contrasts import contrasts_of
 from ablations.config import CellConfig, Study
 from ablations.config.cell import FIELDS
 from ablations.config.change import apply_change
-from ablations.config.claim import ordered_pairs
 from ablations.config.nets import is_foreign
 from ablations.config.values import duration, plural, value_name
 from ablations.data import DataInfo
+from ablations.planning.claims import claim_lines
 from ablations.planning.plan import Plan
 from ufo.norms import NORMS
 from ufo.sizes import SIZES
@@ -64,9 +64,7 @@ def describe_plan(plan: Plan) -> list[str]:
                 f"{plural(num_seeds, 'seed')} cannot reach significance in {plural(number, what)}, "
                 f"whatever the results: give at least {plural(seeds_needed(number), 'seed')}"
             )
-    unasked = {arm: None for claim in study.claims for arm in claim.arms if arm not in study.arm_names}
-    if unasked:
-        lines.append(f"claims about arms that are not in this study stay undecided: {', '.join(unasked)}")
+    lines += claim_lines(study)
     grey = {info.fingerprint for info in infos if info.image_shape[2] == 1}
     recoloured = [c for c in plan.cells if c.augmentation.policy != "none" or c.augmentation.color_jitter]
     if any(cell.images.data_fingerprint in grey for cell in recoloured):
@@ -192,8 +190,7 @@ def _axes_text(axes: dict[str, list[Any]]) -> str:
 
 
 def _num_comparisons(study: Study) -> dict[str, int]:
-    """Count the comparisons of each family: contrasts; and comparisons of the main table, or of the claims if more."""
-    num_claimed = len(ordered_pairs(study.claims, study.arm_names))
+    """Count the comparisons of each family of the tables: those of the main table, and contrasts."""
     num_contrasts = len(contrasts_of(study.compare, study.arm_names))
-    families = {"comparison": max(len(study.arms) - 1, num_claimed), "contrast": num_contrasts}
+    families = {"comparison": len(study.arms) - 1, "contrast": num_contrasts}
     return {what: number * len(study.condition_names) for what, number in families.items()}

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pandas as pd
 
-from ablations.analysis import LINEAR, STABLE_OVER
+from ablations.analysis import STABLE_OVER
 from ablations.analysis.results import Results
 from ablations.config.claim import TRIAL_KINDS
 from ablations.config.escape import visible
@@ -16,10 +16,22 @@ from ablations.config.task import average_precisions
 from ablations.config.values import plural
 from ablations.report.notes import detectable_text, looks, sign_flip_text, tuned_notes
 from ablations.report.text import TextTable, interval, number, p_text
+from ablations.report.verdicts import SEEDS, TESTS, claim_text, family_text
 
 Row = dict[str, str]
 
-TEXT_COLUMNS = ("condition", "claim", "verdict", "evidence", "source", "isolates", "difference", "outcome", "why")
+TEXT_COLUMNS = (
+    "condition",
+    "claim",
+    "verdict",
+    "alone",
+    "evidence",
+    "source",
+    "isolates",
+    "difference",
+    "outcome",
+    "why",
+)
 """Columns with words, in addition to that of the arms."""
 
 
@@ -153,27 +165,24 @@ def claims_table(results: Results) -> TextTable:
     def write(row: pd.Series) -> Row:
         seeds = row["seeds_for_margin"]
         return {
-            "claim": str(row["claim"]) + (" (post hoc)" if row["post_hoc"] else ""),
+            "claim": claim_text(row),
             "verdict": str(row["verdict"]),
+            "alone": str(row["alone"]),
+            "p for": p_text(row["p_supported_holm"]),
+            "p against": p_text(row["p_contradicted_holm"]),
             "evidence": str(row["evidence"]),
             "seeds needed": "" if pd.isna(seeds) else str(seeds),
             "source": str(row["source"]),
         }
 
-    notes = [
-        "better: sign-flip p below 0.05, Holm over every pair of arms whose order these claims are about, and the "
-        "sign; worse by a margin: one-sided test against it at 0.05; equivalent: TOST at 0.05; fails to train: 95 % "
-        "Wilson interval of the diverged share above one half; fails at any learning rate: no trial of a tuning "
-        "trains, and they are enough to bound what trains below one fifth of the range; linear cost: 95 % intervals of "
-        "the exponents in N of "
-        f"multiply-adds and of time below {LINEAR} (a quadratic cost has 2); seeds needed: for the claim's margin (0.5 "
-        "points where it has none) with 80 % power at the spread seen, never for the difference seen",
-    ]
+    notes = [family_text(results.claims), TESTS, SEEDS] if len(results.claims) else []
     known = results.claims["detectable_pct"].dropna()
     notes += [detectable_text(known)] if len(known) else []
     notes += looks(results, None)
     if results.claims["post_hoc"].any():
         notes.append("post hoc: added or changed when cells had been run, so suggested by what they showed")
+    if (results.claims["known_from"] != "").any():
+        notes.append("numbers known from a study: it had results of these very cells before the claim was made here")
     return _table("claims", "Claims", results.claims, write, notes=notes)
 
 

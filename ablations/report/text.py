@@ -20,7 +20,7 @@ MARKDOWN = re.compile(
 )
 """Intervals; and signs with a meaning in Markdown."""
 
-PARAGRAPHS = {"claim": 0.17, "evidence": 0.27, "source": 0.2, "why": 0.35}
+PARAGRAPHS = {"claim": 0.14, "evidence": 0.24, "source": 0.14, "why": 0.35}
 """Column that LaTeX breaks into lines to its width, as a share of the page width."""
 
 

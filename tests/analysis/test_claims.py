@@ -2,6 +2,7 @@
 
 import math
 import re
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -9,7 +10,8 @@ import pytest
 import yaml
 
 from ablations import analysis
-from ablations.analysis.claims import Case, judge
+from ablations.analysis.claim_tests import Case
+from ablations.analysis.claims import judge
 from ablations.config import UsageError
 from ablations.config.claim import Claim, merge_claims, parse_claims
 from ablations.config.experiment import load_experiment
@@ -52,35 +54,110 @@ def test_greater_than(points, expected):
     assert verdict(claim, cells(xnorm=BASE, l2=shifted(points)))["verdict"] == expected
 
 
-def test_greater_than_is_adjusted_for_every_comparison_that_the_claims_need():
-    frame = cells(xnorm=BASE, l2=shifted(2), sima=shifted(2), none=shifted(2), elu=shifted(2))
-    seven = pd.concat([frame, cells(a=shifted(2), b=shifted(2), c=shifted(2)).assign(arm_order=9)])
-    claims = [Claim(kind="greater_than", arm=arm, than="xnorm") for arm in seven["arm"].unique() if arm != "xnorm"]
-    assert set(judged(claims[:6], seven)["verdict"]) == {"supported"}  # 6 x 2 / 2^8 < 0.05
-    assert set(judged(claims, seven)["verdict"]) == {"undecided"}  # 7 x 2 / 2^8 > 0.05
+def test_every_claim_and_condition_counts_in_either_direction():
+    """Eight pairs have 1 / 2^8 at least: Holm's method over twelve tests leaves that below 0.05, over thirteen not."""
+    arms = {f"a{k}": shifted(2) for k in range(12)}
+    frame = cells(xnorm=BASE, **arms)
+    claims = [Claim(kind="greater_than", arm=arm, than="xnorm") for arm in arms]
+    reverse = [Claim(kind="greater_than", arm="xnorm", than=arm) for arm in arms]
+    late = Claim(kind="equivalent_within", arm="a0", than="xnorm", margin_pct=2)  # as far away as its margin
+    for twelve, decided in ((claims, "supported"), (reverse, "contradicted")):
+        assert set(judged(twelve, frame)["verdict"]) == {decided}
+        table = judged([*twelve, late], frame)
+        assert set(table["verdict"]) == {"undecided"}
+        assert set(table["alone"].iloc[:12]) == {decided}
+        assert table[["num_tests_supported", "num_tests_contradicted"]].to_numpy().tolist() == [[13, 13]] * 13
+    again = pd.concat([cells(name, xnorm=BASE, **arms) for name in ("lr=1", "lr=2")])
+    assert set(judged(claims[:6], again)["verdict"]) == {"supported"}
+    assert set(judged(claims[:7], again)["verdict"]) == {"undecided"}
 
 
-def test_only_claims_about_an_order_share_the_correction():
-    """Six seeds decide one comparison, and a claim of another kind costs it nothing."""
-    frame = cells(xnorm=BASE[:6], l2=shifted(-2)[:6])
-    better = Claim(kind="greater_than", arm="xnorm", than="l2")
-    others = [
+def test_the_adjusted_p_are_those_of_holm_over_all_kinds_of_claims():
+    frame = cells(xnorm=BASE, l2=shifted(-1.3), none=["nan"] * 7 + [90.0], elu=shifted(0.1))
+    claims = [
         Claim(kind="worse_by", arm="l2", than="xnorm", margin_pct=1),
-        Claim(kind="equivalent_within", arm="l2", than="xnorm", margin_pct=0.5),
-        Claim(kind="greater_than", arm="l2", than="xnorm"),  # the same pair, seen from the other side
+        Claim(kind="equivalent_within", arm="elu", than="xnorm", margin_pct=0.5),
+        Claim(kind="greater_than", arm="l2", than="elu"),
+        Claim(kind="better_than_every_other", arm="xnorm"),
+        Claim(kind="fails_to_train", arm="none"),
+        Claim(kind="cost_linear_in_tokens", arm="xnorm"),  # not measured: tested neither way, and counted in both
     ]
-    table = judged([better, *others], frame).set_index("claim")
-    assert table["verdict"].tolist() == ["supported", "supported", "contradicted", "contradicted"]
-    assert "p 0.031" in table.loc[better.statement, "evidence"]
-    assert "-2.0" in table.loc[others[2].statement, "evidence"]
+    table = judged(claims, frame)
+    for verdict_, other in (("supported", "contradicted"), ("contradicted", "supported")):
+        raw = table[f"p_{verdict_}"]
+        assert raw.isna().tolist() == [False] * 5 + [True]
+        adjusted = analysis.holm(raw.fillna(1.0))
+        np.testing.assert_allclose(table[f"p_{verdict_}_holm"].iloc[:5], adjusted[:5])
+        assert ((table["verdict"] == verdict_) == (adjusted < 0.05)).all(), other
+        assert ((table["alone"] == verdict_) == (raw < 0.05)).all()
+    values = np.array(shifted(-1.3)) - BASE
+    assert table["p_supported"].iloc[0] == pytest.approx(analysis.one_sided_p(values, -1, below=True))
+    assert table["p_supported"].iloc[4] == 9 / 256  # 7 or 8 heads of 8
+    assert table["p_contradicted"].iloc[4] == 255 / 256
+
+
+def test_a_verdict_that_only_the_single_claim_has_is_named():
+    frame = cells(xnorm=BASE, l2=shifted(-1.2))
+    claim = Claim(kind="worse_by", arm="l2", than="xnorm", margin_pct=1)
+    alone = verdict(claim, frame)
+    assert (alone["verdict"], alone["alone"]) == ("supported", "supported")
+    others = [
+        Claim(kind="equivalent_within", arm="l2", than="xnorm", margin_pct=m) for m in np.linspace(1.15, 1.25, 40)
+    ]
+    row = judged([claim, *others], frame).iloc[0]
+    assert (row["verdict"], row["alone"]) == ("undecided", "supported")
+    assert row["p_supported"] == alone["p_supported"] == alone["p_supported_holm"]
+
+
+def test_power_uses_the_level_of_the_family():
+    claims = [Claim(kind="worse_by", arm=arm, than="xnorm", margin_pct=1) for arm in ("l2", "none", "elu")]
+    wide = {arm: list(np.array(BASE) - 1 + 4 * WOBBLE) for arm in ("l2", "none", "elu")}
+    row = judged(claims, cells(xnorm=BASE, **wide)).iloc[0]
+    sd, of_t = (4 * WOBBLE).std(ddof=1), {"detectable": analysis.t_detectable_difference}
+    assert row["detectable_pct"] == pytest.approx(analysis.t_detectable_difference(sd, 8, alpha=2 * 0.05 / 3))
+    assert row["seeds_for_margin"] == analysis.seeds_for(1, sd, alpha=2 * 0.05 / 3, **of_t)
+    assert row["seeds_for_margin"] > analysis.seeds_for(1, sd, alpha=2 * 0.05, **of_t)
+
+
+def test_what_too_few_cells_can_never_say_is_said():
+    frame = cells(xnorm=BASE[:4], l2=shifted(2)[:4], none=["nan"] * 4)
+    claims = [Claim(kind="greater_than", arm="l2", than="xnorm"), Claim(kind="fails_to_train", arm="none")]
+    table = judged(claims, frame)
+    assert table["verdict"].tolist() == ["undecided"] * 2
+    assert (
+        table["evidence"]
+        .str.endswith("; too few cells to be supported or contradicted among these claims, whatever the scores")
+        .all()
+    )
+    assert "too few cells" not in judged(claims, cells(xnorm=BASE, l2=shifted(0), none=BASE))["evidence"].str.cat()
 
 
 def test_several_studies_share_one_correction():
-    frame = cells(xnorm=BASE[:6], l2=shifted(-2)[:6])
+    frame = cells(xnorm=BASE[:5], l2=shifted(-2)[:5])
     claim, arms = Claim(kind="greater_than", arm="xnorm", than="l2"), ["xnorm", "l2"]
     case = Case(claims=[claim], arms=arms, conditions=[""], cells=frame, costs=NO_COSTS)
     assert judge([case])["verdict"].tolist() == ["supported"]
-    assert judge([case, case])["verdict"].tolist() == ["undecided"] * 2  # 2 x 2 / 2^6 > 0.05
+    assert judge([case, case])["verdict"].tolist() == ["undecided"] * 2  # 2 / 2^5 > 0.05
+
+
+def test_claims_that_wait_for_the_winners_of_a_tuning_count():
+    claims, many = [Claim(kind="fails_at_any_lr", arm="l2")], {"trials": trials("x" * 16), "sampler": "sobol"}
+    case = Case(claims=claims, arms=["l2"], conditions=[""], cells=cells(l2=BASE), costs=NO_COSTS, **many)
+    assert judge([case])["verdict"].tolist() == ["supported"]  # 0.8^16 = 0.028
+    (row,) = judge([replace(case, num_waiting=1)]).to_dict("records")
+    assert (row["verdict"], row["alone"], row["num_tests_supported"]) == ("undecided", "supported", 2)
+    assert row["num_tests_contradicted"] == 1  # a trial that trains contradicts without error
+
+
+def test_what_has_no_error_is_outside_the_family():
+    claims = [Claim(kind="cost_linear_in_tokens", arm="xnorm"), Claim(kind="fails_to_train", arm="xnorm")]
+    table = judged(claims, cells(xnorm=BASE), costs(2, 2))
+    assert table[["num_tests_supported", "num_tests_contradicted"]].to_numpy().tolist() == [[1, 1]] * 2
+    assert table["verdict"].tolist() == table["alone"].tolist() == ["contradicted"] * 2
+    assert table["p_contradicted_holm"].isna().tolist() == [True, False]
+    assert judged(claims, cells(xnorm=BASE), costs(2, 1))["num_tests_contradicted"].tolist() == [2, 2]
+    absent = Claim(kind="fails_to_train", arm="l2")  # no arm of the study
+    assert judged([absent, claims[1]], cells(xnorm=BASE))["num_tests_contradicted"].tolist() == [1, 1]
 
 
 def test_better_than_every_other_needs_every_other_arm_of_the_study():
@@ -141,11 +218,12 @@ def test_equivalence_is_contradicted_where_the_interval_lies_outside():
 @pytest.mark.parametrize(
     ("stories", "expected"),
     [
-        (["nan"] * 8, "supported"),  # Wilson's lower bound of 8 of 8 is 0.676
-        (["stuck"] * 7 + [90.0], "supported"),  # of 7 of 8: 0.529
-        (["nan"] * 6 + [90.0] * 2, "undecided"),  # of 6 of 8: 0.409
+        (["nan"] * 8, "supported"),  # p of 8 of 8: 1 / 2^8
+        (["stuck"] * 7 + [90.0], "supported"),  # of 7 of 8: 9 / 2^8
+        (["nan"] * 6 + [90.0] * 2, "undecided"),  # of 6 of 8: 37 / 2^8
         ([90.0] * 8, "contradicted"),
-        (["nan"] * 4 + ["oom"] * 4, "supported"),  # 4 of 4: 0.510; what failed says nothing
+        (["nan"] * 5 + ["oom"] * 3, "supported"),  # of 5 of 5: 1 / 2^5; what failed says nothing
+        (["nan"] * 4 + ["oom"] * 4, "undecided"),  # of 4 of 4: 1 / 2^4
         (["oom"] * 8, "undecided"),
     ],
 )

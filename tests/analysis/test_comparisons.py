@@ -202,6 +202,28 @@ def test_agreement_counts_pairs_of_a_stale_and_a_fresh_cell():
     assert mixed == {("a", "a"): 2, ("a", "b"): 2, ("b", "a"): 2, ("b", "b"): 0}
 
 
+def test_the_intervals_of_agreement_stay_what_they_were():
+    """Values of the loop over every pair of cells, in float32, that the sums over arms have replaced."""
+    rng, rows = np.random.default_rng(7), []
+    for order, (arm, seeds) in enumerate({"a": [0, 1, 2, 5], "b": [0, 2, 5], "c": [1]}.items()):
+        for seed in seeds:
+            keys = {"condition": "", "arm": arm, "arm_label": arm, "arm_order": order, "seed": seed, "stale": seed == 2}
+            rows.append({**keys, "correct": rng.random(60) < 0.7})
+    table = analysis.agreement(pd.DataFrame(rows), seed=3).set_index(["arm", "other"])
+    numbers = table[["num_pairs", "num_pairs_mixed", "disagreement_pct", "low_pct", "high_pct"]]
+    expected = {
+        ("a", "a"): [6, 3, 44.999998807907104, 31.666666269302368, 56.66666677594184],
+        ("a", "b"): [3, 0, 42.77777671813965, 31.666669249534607, 53.33333611488342],
+        ("a", "c"): [1, 0, 51.66666507720947, math.nan, math.nan],
+        ("b", "b"): [3, 2, 50.0, 31.666669324040413, 71.66666984558105],
+        ("b", "c"): [0, 0, math.nan, math.nan, math.nan],
+        ("c", "c"): [0, 0, math.nan, math.nan, math.nan],
+    }
+    for pair, values in expected.items():
+        assert numbers.loc[pair].tolist() == pytest.approx(values, rel=2e-7, nan_ok=True)
+        assert numbers.loc[pair[::-1]].tolist() == pytest.approx(values, rel=2e-7, nan_ok=True)
+
+
 def test_agreement_of_other_test_sets_is_refused():
     with pytest.raises(ValueError, match="2 and 3 images"):
         analysis.agreement(correct(a=[[1, 0]], b=[[1, 0, 1]]))

@@ -12,10 +12,12 @@ import pytest
 import yaml
 from studies import make_study
 
+from ablations.analysis import detectable_difference, t_detectable_difference
 from ablations.api import make_report, read_results
 from ablations.report import notes as report_notes
 from ablations.report.checklist import checklist
 from ablations.report.notes import main_notes
+from ablations.store import Store
 
 
 def notes_of(folder: Path, table: str) -> str:
@@ -166,7 +168,10 @@ def test_claims_say_what_they_could_have_detected(tmp_path):
     folder = make_study(tmp_path, norms=("xnorm", "l2"), seeds=8, claims=claims)
     results = make_report([folder], full=False).results
     greater, worse, fails = results.claims["detectable_pct"]
-    assert greater == results.table["detectable_pct"].iloc[1] > worse > 0
+    sd = float(results.paired("l2")["difference_pct"].std())
+    assert greater == pytest.approx(detectable_difference(sd, 8, alpha=2 * 0.05 / 3))
+    assert worse == pytest.approx(t_detectable_difference(sd, 8, alpha=2 * 0.05 / 3))
+    assert greater > worse > 0
     assert fails != fails
     assert f"at these spreads: {worse:.2f} to {greater:.2f} points" in notes_of(folder, "claims")
 
@@ -181,3 +186,42 @@ def test_failed_shares_have_an_interval_too(tmp_path):
         [0.0715, 0.5907], abs=1e-4
     )
     assert "| 2 of 8 | [0.07, 0.59] |" in (folder / "tables" / "details.md").read_text()
+
+
+@pytest.mark.process
+def test_verdicts_say_what_they_hold_for_what_each_claim_says_alone_and_what_was_known(tmp_path, cli):
+    claims = [{"kind": "fails_to_train", "arm": arm} for arm in ("l2", "xnorm", "none")]
+    stories = {("l2", seed): "nan" for seed in range(5)}
+    folder = make_study(tmp_path, norms=("xnorm", "l2"), seeds=5, claims=claims, stories=stories)
+    store = Store(folder)
+    first, *others = (study := store.read_study()).claims
+    known = first.model_copy(update={"known_from": ("elsewhere",)})
+    store.write_study(study.model_copy(update={"claims": (known, *others)}))
+    _, out, _ = cli("report", folder)
+    family = (
+        "verdicts: p below 0.05 by Holm's method over all claims and conditions, 2 tests for and 2 against, each "
+        "direction by itself: a false verdict in at most 5 % of studies; alone: the verdict if the claim were the only "
+        "one"
+    )
+    printed = [
+        family,
+        "undecided (alone: supported): l2 fails to train (numbers known from elsewhere)",
+        "undecided (alone: contradicted): xnorm fails to train",
+        "undecided: none fails to train",
+    ]
+    assert "\n".join(printed) in out
+    table = (folder / "tables" / "claims.md").read_text()
+    assert (
+        "| l2 fails to train (numbers known from elsewhere) | undecided | supported | 0.062 | 1.000 | 5 of 5" in table
+    )
+    assert f"- {family}\n" in table
+    page = (folder / "report.html").read_text()
+    assert "l2 fails to train (numbers known from elsewhere)" in page
+    assert "it had results of these very cells before the claim was made here" in page
+    summary = json.loads(cli("report", folder, "--json")[1])
+    assert [(row["verdict"], row["alone"], row["known_from"]) for row in summary["claims"]] == [
+        ("undecided", "supported", "elsewhere"),
+        ("undecided", "contradicted", ""),
+        ("undecided", "undecided", ""),
+    ]
+    assert [row["p_supported_holm"] for row in summary["claims"]] == [2 / 32, 1.0, None]

@@ -1,0 +1,74 @@
+"""What a plan says of a study's claims: what cannot be decided, and what was known."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import replace
+
+from ablations.analysis.family import Shortage, shortages
+from ablations.config import Study
+from ablations.config.claim import TRIAL_KINDS
+from ablations.config.values import plural
+
+
+def claim_lines(study: Study) -> list[str]:
+    """Describe in lines what a study cannot say of its claims, and which numbers were known before them."""
+    lines = []
+    unasked = {arm: None for claim in study.claims for arm in claim.arms if arm not in study.arm_names}
+    if unasked:
+        lines.append(f"claims about arms that are not in this study stay undecided: {', '.join(unasked)}")
+    num_seeds = None if study.is_tuning else len(study.axes["seed"])
+    either: dict[Shortage, list[str]] = {}
+    for short in _shortages(study, num_seeds, _num_trials(study)):
+        if (short.kind in TRIAL_KINDS) == study.is_tuning:
+            either.setdefault(replace(short, verdict="undecided"), []).append(short.verdict)
+    lines += [_shortage_line(study, short, verdicts) for short, verdicts in either.items()]
+    known: dict[str, list[str]] = {}
+    for claim in study.claims:
+        for source in claim.known_from:
+            known.setdefault(source, []).append(f"'{claim.statement}'")
+    return lines + [
+        f"numbers known from {source} before {'this claim was' if len(claims) == 1 else 'these claims were'} in this "
+        f"study: {', '.join(claims)}"
+        for source, claims in known.items()
+    ]
+
+
+def _num_trials(study: Study) -> float | None:
+    """Return the trials of each arm that bound a share of the range; None without such trials."""
+    if study.search is None or study.search.sampler != "sobol":
+        return None
+    return len(study.axes["seed"]) if study.is_tuning else math.inf  # they were counted when they were planned
+
+
+def _shortages(study: Study, num_seeds: int | None, num_trials: float | None) -> list[Shortage]:
+    return shortages(
+        study.claims,
+        arms=study.arm_names,
+        num_conditions=len(study.condition_names),
+        num_seeds=num_seeds,
+        num_trials=num_trials,
+    )
+
+
+def _shortage_line(study: Study, short: Shortage, verdicts: list[str]) -> str:
+    """Say which verdicts on a kind of claim are out of reach, and how many cells they take."""
+    have = len(study.axes["seed"])
+    verbs = " or ".join({"supported": "support", "contradicted": "contradict"}[verdict] for verdict in verdicts)
+    what, tests = f"claim of the kind {short.kind}", plural(short.num_tests, "test")
+    why = f"the smallest p is {short.least_p:.2g}, and the {tests} of the claims are one family"
+    if short.num_needed is not None:
+        return f"{plural(have, study.unit)} can {verbs} a {what} only after {plural(short.num_needed, 'other')}: {why}"
+    enough = next(n for n in itertools.count(have + 1) if not _is_short(study, short, n))
+    return (
+        f"{plural(have, study.unit)} can {verbs} no {what}, whatever the results: {why}: give at least "
+        f"{plural(enough, study.unit)}"
+    )
+
+
+def _is_short(study: Study, short: Shortage, number: int) -> bool:
+    """Tell whether the kind stays out of reach with another number of seeds, or of trials in a tuning."""
+    seeds, trials = (None, number) if study.is_tuning else (number, _num_trials(study))
+    found = _shortages(study, seeds, trials)
+    return any((other.kind, other.num_needed) == (short.kind, None) for other in found)

@@ -1,0 +1,96 @@
+"""Results that other studies already have of the cells of a plan: claims judged by them were not fixed before."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from ablations.config import CellConfig, Study
+from ablations.config.claim import TRIAL_KINDS, Claim
+from ablations.planning.stored import Stored
+from ablations.store import study_folders
+
+PUBLISHED = Path("results")
+"""Folder of studies beside the current directory, searched in addition to that of the plan."""
+
+COST = "cost_linear_in_tokens"
+
+
+def mark_known(study: Study, cells: Sequence[CellConfig], *, stored: Stored, out: Path) -> Study:
+    """Mark the claims of a study that are judged by cells with a result in another study.
+
+    Only cells count that this plan adds to the study, so that a study whose claims came first stays as it is when
+    another one repeats it. Claims that are post hoc in this study have their mark.
+
+    Args:
+        study: study of the plan.
+        cells: cells of the plan.
+        stored: contents of the study's folder.
+        out: folder that holds the studies.
+    """
+    if not study.claims or (stored.study is not None and _have_same_cells(stored.study, study)):
+        return study
+    new = [cell for cell in cells if stored.study is None or not stored.study.has(cell)]
+    arms = {cell.id: study.arm_of(cell) for cell in new}
+    claims = study.claims
+    for name, folder in _other_studies(stored.store.folder, out):
+        if known := _known_arms(folder, arms):
+            has_costs = (folder / "cost.csv").is_file()
+            claims = tuple(_marked(claim, study, name, known, has_costs=has_costs) for claim in claims)
+    return study.model_copy(update={"claims": claims})
+
+
+def _have_same_cells(one: Study, other: Study) -> bool:
+    return (one.axes, one.points) == (other.axes, other.points)
+
+
+def _other_studies(own: Path, out: Path) -> Iterator[tuple[str, Path]]:
+    """Yield the name and the folder of every other study, each once, however many links lead to it."""
+    seen = {_cells_of(own)}
+    for root, prefix in ((out, ""), (PUBLISHED, f"{PUBLISHED}/")):
+        for folder in study_folders(root):
+            if (place := _cells_of(folder)) not in seen:
+                seen.add(place)
+                yield prefix + folder.relative_to(root).as_posix(), folder
+
+
+def _cells_of(folder: Path) -> Path:
+    return (folder / "cells").resolve()
+
+
+def _known_arms(folder: Path, arms: dict[str, str]) -> set[str]:
+    """Return the arms of which a study has the result of one of the cells; it lists names and reads few records.
+
+    Args:
+        folder: folder of the study.
+        arms: arm of each cell by its id.
+    """
+    known: set[str] = set()
+    cells = folder / "cells"
+    for cell in cells.iterdir() if cells.is_dir() else ():
+        arm = None if cell.name.startswith(".") else arms.get(cell.name.rpartition("-")[2])
+        if arm is not None and arm not in known and _has_result(cell):
+            known.add(arm)
+    return known
+
+
+def _has_result(cell: Path) -> bool:
+    try:
+        outcome = json.loads((cell / "outcome.json").read_text())
+    except (OSError, ValueError):
+        return False  # a cell that cannot be read has shown nothing
+    return isinstance(outcome, dict) and outcome.get("outcome") in ("ok", "diverged")
+
+
+def _marked(claim: Claim, study: Study, name: str, known: set[str], *, has_costs: bool) -> Claim:
+    """Mark a claim that cells of the known arms judge."""
+    is_judged_here = (claim.kind in TRIAL_KINDS) == study.is_tuning
+    if claim.post_hoc or not is_judged_here or (claim.kind == COST and not has_costs):
+        return claim
+    judged = study.arm_names if claim.kind == "better_than_every_other" else claim.arms
+    own = [arm for arm in judged if arm in known]
+    source = name if len(own) == len(judged) else f"{name} (only {', '.join(own)})"
+    if not own or source in claim.known_from:
+        return claim
+    return claim.model_copy(update={"known_from": (*claim.known_from, source)})

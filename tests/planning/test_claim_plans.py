@@ -1,0 +1,179 @@
+"""What a plan says of claims: numbers that other studies have shown, and verdicts that too few cells cannot give."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from studies import SEARCH, make_study, make_tuned
+
+from ablations.config import Study
+from ablations.config.claim import parse_claims
+from ablations.config.search import parse_search
+from ablations.planning import known
+from ablations.planning.claims import claim_lines
+from ablations.planning.known import mark_known
+from ablations.planning.stored import read_stored
+from ablations.store import Store
+
+WORSE = {"kind": "worse_by", "arm": "l2", "than": "xnorm", "margin_pct": 1}
+BEST = {"kind": "better_than_every_other", "arm": "l2"}
+FAILS = {"kind": "fails_to_train", "arm": "l2"}
+LINEAR = {"kind": "cost_linear_in_tokens", "arm": "l2"}
+ANY_LR = {"kind": "fails_at_any_lr", "arm": "l2"}
+
+
+def planned(out: Path, *claims: dict[str, object], name: str = "again", **options: object) -> Study:
+    """Plan a study with the cells that `make_study` makes of these options, in a fresh folder of ``out``."""
+    folder = make_study(out / "elsewhere", name=name, claims=claims, **options)
+    store = Store(folder)
+    study, cells = store.read_study(), [record.config for record in store.records().values()]
+    shutil.rmtree(out / "elsewhere")
+    return mark_known(study, cells, stored=read_stored(Store(out / name)), out=out)
+
+
+def sources(study: Study) -> list[tuple[str, ...]]:
+    return [claim.known_from for claim in study.claims]
+
+
+@pytest.fixture
+def out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a folder of studies, and enter the folder above it."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "runs"
+
+
+def test_a_study_repeated_in_a_fresh_folder_is_marked_where_its_numbers_were_known(out):
+    make_study(out, name="first")
+    study = planned(out, WORSE, BEST, FAILS, LINEAR)
+    assert sources(study) == [("first",), ("first",), ("first",), ()]  # no cell judges a cost
+    (line,) = (line for line in claim_lines(study) if "numbers known" in line)
+    assert line.startswith(
+        "numbers known from first before these claims were in this study: 'l2 is worse than xnorm by"
+    )
+    (out / "first" / "cost.csv").touch()
+    assert sources(planned(out, LINEAR)) == [("first",)]
+
+
+def test_results_beside_the_current_directory_count_too_and_links_count_once(out, tmp_path):
+    make_study(tmp_path / "results", name="again")
+    (tmp_path / "results" / "link").symlink_to(tmp_path / "results" / "again")
+    assert sources(planned(out, FAILS)) == [("results/again",)]
+    (out / "again").symlink_to(tmp_path / "results" / "again")  # the same folder is no other study
+    assert sources(planned(out, FAILS)) == [()]
+
+
+def test_arms_of_which_nothing_was_known_are_told_apart(out):
+    make_study(out, name="first", norms=("xnorm", "none"))
+    study = planned(out, WORSE, BEST, FAILS)
+    assert sources(study) == [("first (only xnorm)",), ("first (only xnorm)",), ()]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"epochs": 4},  # other cells
+        {"stories": {(arm, seed): "oom" for arm in ("xnorm", "l2", "single_l2") for seed in range(4)}},  # no result
+        {"missing": [(arm, seed) for arm in ("xnorm", "l2", "single_l2") for seed in range(4)]},
+    ],
+)
+def test_other_cells_and_those_without_a_result_mark_nothing(out, options):
+    make_study(out, name="first", **options)
+    assert sources(planned(out, WORSE, FAILS)) == [(), ()]
+
+
+def test_a_study_whose_claims_came_first_stays_as_it_is_when_another_repeats_it(out):
+    make_study(out, name="again", claims=[FAILS], missing=[("l2", 3)])
+    make_study(out, name="later")
+    assert sources(planned(out, FAILS)) == [()]  # it resumes
+
+
+def test_seeds_that_another_study_has_shown_mark_the_claims_that_they_extend(out):
+    make_study(out, name="again", claims=[FAILS], seeds=4)
+    make_study(out, name="other", seeds=6)
+    assert sources(planned(out, FAILS, seeds=4)) == [()]
+    assert sources(planned(out, FAILS, seeds=6)) == [("other",)]
+
+
+def test_a_copy_of_a_folder_keeps_what_its_claims_had(out):
+    make_study(out, name="first", claims=[FAILS])
+    shutil.copytree(out / "first", out / "again")
+    assert sources(planned(out, FAILS)) == [()]
+
+
+def test_a_claim_that_is_post_hoc_here_keeps_that_mark(out):
+    make_study(out, name="first")
+    late = parse_claims([FAILS])[0].model_copy(update={"post_hoc": True})
+    folder = make_study(out, name="again", seeds=4)
+    study = Store(folder).read_study()
+    more = study.model_copy(update={"claims": (late,), "axes": {**study.axes, "seed": [0, 1, 2, 3, 4]}})
+    assert mark_known(more, [], stored=read_stored(Store(folder)), out=out).claims == (late,)
+
+
+def test_trials_judge_only_the_claims_about_trials(out):
+    tuning = make_tuned(out, name="first", confirmed=False)
+    study = Store(tuning).read_study().model_copy(update={"claims": parse_claims([ANY_LR, FAILS])})
+    cells = [record.config for record in Store(tuning).records().values()]
+    stored = read_stored(Store(out / "again" / "tuning"))
+    assert sources(mark_known(study, cells, stored=stored, out=out)) == [("first/tuning",), ()]
+    folder = make_tuned(out / "more", name="again")
+    winners = Store(folder).read_study().model_copy(update={"claims": parse_claims([ANY_LR, FAILS])})
+    cells = [record.config for record in Store(folder).records().values()]
+    shutil.move(folder, out / "second")
+    assert sources(mark_known(winners, cells, stored=stored, out=out)) == [(), ("second",)]
+
+
+def test_marks_survive_in_study_yaml(out):
+    make_study(out, name="first")
+    store = Store(out / "again")
+    store.write_study(planned(out, FAILS))
+    assert sources(store.read_study()) == [("first",)]
+
+
+def test_records_are_read_only_until_an_arm_is_known(out, monkeypatch):
+    folder, read = make_study(out, name="first", seeds=8), []
+    has_result = known._has_result
+    monkeypatch.setattr(known, "_has_result", lambda cell: read.append(cell.name) or has_result(cell))
+    for number in range(100):
+        (folder / "cells" / f"xnorm-s{number}-{number:010x}").mkdir()
+    assert sources(planned(out, FAILS, seeds=8)) == [("first",)]
+    assert sorted(name.partition("-")[0] for name in read) == ["l2", "single_l2", "xnorm"]
+
+
+def test_a_plan_says_which_verdicts_too_few_seeds_cannot_give(out):
+    assert claim_lines(planned(out, FAILS, WORSE, seeds=4)) == [
+        "4 seeds can support or contradict no claim of the kind fails_to_train, whatever the results: the smallest p "
+        "is 0.062, and the 2 tests of the claims are one family: give at least 5 seeds"
+    ]
+    assert claim_lines(planned(out, FAILS, WORSE, seeds=5)) == [
+        "5 seeds can support or contradict a claim of the kind fails_to_train only after 1 other: the smallest p is "
+        "0.031, and the 2 tests of the claims are one family"
+    ]
+    assert claim_lines(planned(out, FAILS, WORSE, seeds=6)) == []
+
+
+def test_every_condition_counts_and_so_does_every_other_arm(out):
+    order = [{"kind": "greater_than", "arm": "l2", "than": "xnorm"}, BEST]
+    (line,) = claim_lines(planned(out, *order, seeds=7, lr=[1e-3, 2e-3, 3e-3]))
+    assert line == (
+        "7 seeds can contradict a claim of the kind better_than_every_other only after 3 others: "
+        "the smallest p is 0.016, and the 6 tests of the claims are one family"
+    )
+
+
+def test_a_tuning_says_how_many_trials_its_claims_take(out):
+    claims = [ANY_LR, {**ANY_LR, "arm": "single_l2"}, FAILS]
+    tuning = make_tuned(out, trials=16, confirmed=False, claims=claims)
+    (line,) = claim_lines(Store(tuning).read_study())
+    assert line == (
+        "16 trials can support no claim of the kind fails_at_any_lr, whatever the results: the smallest p is 0.028, "
+        "and the 3 tests of the claims are one family: give at least 17 trials"
+    )
+    tpe = parse_search(SEARCH).model_copy(update={"sampler": "tpe"})
+    assert claim_lines(Store(tuning).read_study().model_copy(update={"search": tpe})) == []
+
+
+def test_claims_about_other_arms_are_named_and_not_counted(out):
+    study = planned(out, FAILS, {**FAILS, "arm": "none"}, {**FAILS, "arm": "elu"}, seeds=5)
+    assert claim_lines(study) == ["claims about arms that are not in this study stay undecided: none, elu"]
