@@ -38,6 +38,8 @@ def mutate(folder: Path, rng: random.Random, outside: Path) -> str:
         outside: folder that is none of the study's, to which links lead.
     """
     files = sorted(path for path in folder.rglob("*") if path.is_file())
+    if not files:
+        return "nothing left"
     path = rng.choice(files)
     change = rng.choice([_bytes, _bytes, _field, _field, _field, _file, _file, _line])
     what = change(path, rng, outside)
@@ -120,8 +122,8 @@ def _line(path: Path, rng: random.Random, outside: Path) -> str:
 
 def _file(path: Path, rng: random.Random, outside: Path) -> str:
     """Put something else in the place of a file or of its folder."""
-    target = rng.choice([path, path, path, path.parent, *(path.parents[i] for i in range(1, 2))])
-    if (target / "study.yaml").exists():
+    target = rng.choice([path, path, path, path.parent, path.parent.parent])
+    if target.name in ("made_up", "runs"):  # the study itself
         target = path
     kinds: dict[str, Callable[[], object]] = {
         "nothing": lambda: None,
