@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -29,7 +29,7 @@ def write_csv(frame: pd.DataFrame, path: Path) -> None:
         path: path of the file.
     """
     guarded = _changed(frame, lambda text: guard(private(text)))
-    returns = any("\r" in text for name in guarded for text in guarded[name] if isinstance(text, str))
+    returns = any("\r" in text for name in guarded for text in _texts(guarded[name]))
     quoting: Literal[0, 2] = csv.QUOTE_NONNUMERIC if returns else csv.QUOTE_MINIMAL  # it leaves carriage returns bare
     with replacing(path) as scratch:
         guarded.to_csv(scratch, index=False, quoting=quoting)
@@ -49,14 +49,25 @@ def guard(text: str) -> str:
     return f"'{text}" if _FORMULA.match(text) and not _HARMLESS.fullmatch(text) else text
 
 
+def _changed(frame: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFrame:
+    """Change the texts of a frame, each distinct text of a column once."""
+    found = {}
+    for name in frame.columns:
+        known = {text: change(text) for text in _texts(frame[name])}
+        if any(text != changed for text, changed in known.items()):
+            found[name] = frame[name].map(partial(_looked_up, known))
+    return frame.assign(**found)
+
+
+def _texts(column: pd.Series[Any]) -> set[str]:
+    """Return the distinct texts of a column."""
+    if column.dtype.kind in "iufbM":
+        return set()
+    try:
+        return {value for value in column.unique() if isinstance(value, str)}
+    except TypeError:  # of lists and other values without a hash
+        return {value for value in column if isinstance(value, str)}
+
+
 def _looked_up(known: dict[str, str], value: object) -> object:
     return known[value] if isinstance(value, str) else value
-
-
-def _changed(frame: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFrame:
-    texts = frame.select_dtypes(exclude=["number", "bool", "datetime"])
-    found = {}
-    for name in texts.columns:  # most texts come many times
-        known = {text: change(text) for text in {text for text in texts[name] if isinstance(text, str)}}
-        found[name] = texts[name].map(partial(_looked_up, known))
-    return frame.assign(**{str(name): column for name, column in found.items() if not column.equals(texts[name])})
