@@ -14,7 +14,7 @@ from ablations.config.privacy import placeless, private
 from ablations.report.checklist import command, held_fixed
 from ablations.report.drawing import DrawnFigure
 from ablations.report.gallery import probes_without_figure
-from ablations.report.text import TextTable
+from ablations.report.text import TextTable, printable
 
 LOG_LINES = 15
 """Number of last log lines on the page."""
@@ -122,5 +122,6 @@ def _unsuccessful(results: Results) -> list[dict[str, str]]:
         title = f"{row['arm']}, seed {row['seed']}{where}: {row['outcome']}, {row['kind']}"
         path = folders[row["condition"]] / "cells" / str(row["folder"]) / "log.txt"
         lines = path.read_text(errors="replace").splitlines() if path.is_file() else ["no log.txt"]
-        found.append({"title": title, "detail": str(row["detail"]), "log": "\n".join(lines[-LOG_LINES:])})
+        log = printable("\n".join(lines[-LOG_LINES:]))
+        found.append({"title": title, "detail": printable(str(row["detail"])), "log": log})
     return found

@@ -15,7 +15,7 @@ from ablations.config.privacy import private
 from ablations.config.task import AVERAGE_PRECISIONS
 from ablations.config.values import plural
 from ablations.report.notes import detectable_text, looks, sign_flip_text, tuned_notes
-from ablations.report.text import TextTable, interval, number, p_text
+from ablations.report.text import TextTable, interval, number, p_text, printable
 
 Row = dict[str, str]
 
@@ -321,7 +321,7 @@ def _table(
     head = list(written[0]) if written else []
     marked = frame["supported"].tolist() if bold in head else []
     places = {(i, head.index(str(bold))) for i, is_supported in enumerate(marked) if is_supported}
-    rows = [[visible(private(cell)) for cell in row.values()] for row in written]
+    rows = [[visible(private(printable(cell))) for cell in row.values()] for row in written]
     is_text = [column in TEXT_COLUMNS or place <= several for place, column in enumerate(head)]  # the arms come first
     names = [visible(column.strip()) for column in head]
     return TextTable(

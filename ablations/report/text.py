@@ -15,6 +15,9 @@ LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textascii
 LATEX |= {sign: "\\" + sign for sign in "&%$#_{}"} | {"<": r"$<$", ">": r"$>$", "|": r"\textbar{}"}
 """Character with a meaning in LaTeX to its escape."""
 
+CONTROL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+"""Terminal colours and control characters, which neither LaTeX nor a page can show."""
+
 MARKDOWN = re.compile(
     r"""\[[-+0-9., ]+\](?![(\[:])|[\\`*|\[\]]|(?<![^\W_])_|_(?![^\W_])|~(?=~)|<(?=[A-Za-z/!?])|&(?=\#?\w+;)|^[#>]"""
 )
@@ -112,6 +115,15 @@ def figure_text(text: str) -> str:
     a \$x\$ b
     """
     return visible_lines(text).replace("$", r"\$")
+
+
+def printable(text: str) -> str:
+    r"""Remove control characters, which error messages and logs may contain.
+
+    >>> printable("\x1b[31mred\x1b[0m\x00 line\n")
+    'red line\n'
+    """
+    return CONTROL.sub("", text)
 
 
 def latex_text(text: str) -> str:
