@@ -74,9 +74,11 @@ class CellConfig(BaseModel):
             group = FIELDS[name].group
             (nested.setdefault(group, {}) if group else nested)[name] = value
         copies = {g: getattr(self, g).model_copy(update=values) for g, values in nested.items() if g in GROUPS}
-        return super().model_copy(update={**nested, **copies}, deep=deep)
+        copied = super().model_copy(update={**nested, **copies}, deep=deep)
+        copied.__dict__.pop("id", None)
+        return copied
 
-    @property
+    @cached_property
     def id(self) -> str:
         """Hash of what can change the result; of the data set its kind and fingerprint, not the name of its folder."""
         values = self._flatten()

@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ValidationError, model_validator
 
-from ablations.config.cell import FIELDS, CellConfig
+from ablations.config.cell import FIELDS, GROUPS, CellConfig
 from ablations.config.claim import Claim
-from ablations.config.errors import UsageError, first_error
+from ablations.config.errors import UsageError, first_error, message_of, shown
 from ablations.config.limits import MOST_POINTS, check_num_cells
 from ablations.config.make import make_config
 from ablations.config.search import FIRST_TRIAL_SEED, Point, Search, Tuned, tuned_values
@@ -149,7 +149,10 @@ class Study(BaseModel, frozen=True, extra="forbid"):
         for data, values in itertools.product(self.data_points.values(), itertools.product(*others.values())):
             fields = {**lowest, **data, **dict(zip(others, values, strict=True)), "seed": seed}
             fields |= tuned.values(value_name(fields[self.compare]), seed) or {}
-            cells.append(CellConfig(**fields))
+            try:
+                cells.append(CellConfig(**fields))
+            except ValidationError as error:
+                raise UsageError(f"study {self.name}: {first_error(error, groups=tuple(GROUPS))}") from error
         return {name for name, field in FIELDS.items() if any(map(field.has_effect, cells))}
 
     def has(self, cell: CellConfig) -> bool:
@@ -196,6 +199,8 @@ class Study(BaseModel, frozen=True, extra="forbid"):
                 raise ValueError(f"axes has {field}, whose values have different metrics")
             if check_values(field, values) != values:
                 raise ValueError(f"axes has values of {field} of a wrong type")
+        for held in (self.fixed, *self.per_data.values()):
+            _check_held(held)
         points = self.data_points.values()
         for field, known in FIELDS.items():
             is_given = field in self.axes or field in self.searched or (points and all(field in p for p in points))
@@ -227,6 +232,17 @@ class Study(BaseModel, frozen=True, extra="forbid"):
             if (seed >= FIRST_TRIAL_SEED) != self.is_tuning:
                 what = "trials have seeds from" if self.is_tuning else "replicates have seeds below"
                 raise ValueError(f"seed {seed}: {what} {FIRST_TRIAL_SEED:,}, so that no seed is both; give others")
+
+
+def _check_held(held: Mapping[str, Any]) -> None:
+    """Check values that a study holds fixed."""
+    for field, value in held.items():
+        if field not in FIELDS:
+            raise ValueError(f"fixed has a field that this version does not know: {shown(field)}")
+        try:
+            FIELDS[field].adapter.validate_python(value)
+        except ValidationError as error:
+            raise ValueError(f"fixed has {field}={shown(value)}: {message_of(error.errors())}") from None
 
 
 def point_name(values: Mapping[str, Any], fields: Iterable[str]) -> str:
