@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import platform
 import sys
@@ -15,6 +16,9 @@ from ablations.config.platforms import UNSUPPORTED, is_supported
 from ablations.engine.signals import remember_interrupts
 
 OK, SOME_FAILED, USAGE, NO_OUTCOME, INTERRUPTED = 0, 1, 2, 3, 130
+
+GC_THRESHOLDS = (50_000, 20, 100)
+"""Thresholds of the collector of cycles, which would look through ten thousand records every few moments."""
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -52,6 +56,7 @@ def main() -> None:
     if len(sys.argv) == 1:
         sys.argv.append("--help")
     remember_interrupts()
+    gc.set_threshold(*GC_THRESHOLDS)
     if logging.lastResort is not None:  # prints the warnings of this process
         logging.lastResort.setFormatter(_Visible())
     try:

@@ -29,7 +29,12 @@ def private(text: str) -> str:
     >>> private("File /opt/lib/python3.12/site-packages/torch/nn.py")
     'File <site-packages>/torch/nn.py'
     """
-    return _replacer(str(Path.home()), _user(), socket.gethostname())(text)
+    return hider()(text)
+
+
+def hider() -> Callable[[str], str]:
+    """Return `private` for many texts."""
+    return _replacer(str(Path.home()), _user(), socket.gethostname())
 
 
 def placeless(folder: Path, placeholder: str) -> str:

@@ -62,13 +62,15 @@ def draw_arms(
 
 def _draw_runs(values: pd.DataFrame, axes: Axes, *, colour: str, opacity: float) -> None:
     """Draw each column as a thin line, many of them as one artist, which takes a tenth of the time."""
-    runs = [column.dropna() for _, column in values.items()]
-    single = [run for run in runs if len(run) == 1]
-    lines = [run for run in runs if len(run) != 1]
-    for run in single if len(lines) > MANY_RUNS else runs:
-        axes.plot(run.index, run, color=colour, linewidth=0.6, marker="." if len(run) == 1 else "", alpha=opacity)
-    if len(lines) > MANY_RUNS:
-        paths = [np.column_stack([run.index, run]) for run in lines]
+    place, known = values.index.to_numpy(), values.notna().to_numpy()
+    is_line = known.sum(axis=0) != 1
+    has_many = int(is_line.sum()) > MANY_RUNS
+    for i in np.flatnonzero(~is_line) if has_many else range(values.shape[1]):
+        run = values.to_numpy()[known[:, i], i]
+        axes.plot(place[known[:, i]], run, color=colour, linewidth=0.6, marker="" if is_line[i] else ".", alpha=opacity)
+    if has_many:
+        drawn = values.to_numpy()
+        paths = [np.column_stack([place[known[:, i]], drawn[known[:, i], i]]) for i in np.flatnonzero(is_line)]
         axes.add_collection(LineCollection(paths, colors=colour, linewidths=0.6, alpha=opacity, capstyle="projecting"))
 
 

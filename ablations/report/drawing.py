@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import io
 import itertools
@@ -11,10 +12,11 @@ import re
 import signal
 import sys
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from matplotlib.figure import Figure
 
@@ -62,8 +64,21 @@ class DrawnFigure:
     files: list[Path]
 
 
-def write_figures(folder: Path, specs: Iterable[FigureSpec], caveats: Sequence[str]) -> tuple[list[DrawnFigure], int]:
-    """Draw figures into files, several at once, and remove the files of figures that no longer exist.
+class Drawn(NamedTuple):
+    """Figures of a report.
+
+    Args:
+        figures: written figures.
+        num_removed: number of figures that were removed.
+    """
+
+    figures: list[DrawnFigure]
+    num_removed: int
+
+
+@contextlib.contextmanager
+def drawing(folder: Path, specs: Iterable[FigureSpec], caveats: Sequence[str]) -> Iterator[Callable[[], Drawn]]:
+    """Draw figures into files, several at once, while the block runs.
 
     Concurrent calls for the same folder are safe: each file is complete, and the last call's version remains.
 
@@ -72,8 +87,8 @@ def write_figures(folder: Path, specs: Iterable[FigureSpec], caveats: Sequence[s
         specs: figures to draw; consecutive ones with equal name, part and condition become panels of one figure.
         caveats: sentences below each figure.
 
-    Returns:
-        The figures, and the number of those that were removed.
+    Yields:
+        Function that waits for the figures, removes the files of figures that no longer exist, and returns both.
     """
     folder.mkdir(exist_ok=True)
     stems: list[str] = []
@@ -84,26 +99,40 @@ def write_figures(folder: Path, specs: Iterable[FigureSpec], caveats: Sequence[s
             stem += "_"
         stems.append(stem)
         jobs.append((folder / stem, list(group), tuple(caveats)))
-    drawn = _write_all(jobs)
-    written = {file for figure in drawn for file in figure.files}
+    with _writing(jobs) as written:
+        yield lambda: _finished(folder, written())
+
+
+def write_figures(folder: Path, specs: Iterable[FigureSpec], caveats: Sequence[str]) -> Drawn:
+    """Draw figures into files, as `drawing` does, and wait for them."""
+    with drawing(folder, specs, caveats) as finish:
+        return finish()
+
+
+def _finished(folder: Path, figures: list[DrawnFigure]) -> Drawn:
+    """Remove the files of figures that no longer exist."""
+    written = {file for figure in figures for file in figure.files}
     ours = re.compile(rf"({'|'.join(FIGURES)})(?![a-z_]).*\.({'|'.join(FORMATS)})")
     gone = [path for path in set(folder.iterdir()) - written if ours.fullmatch(path.name)]
     for path in gone:
         path.unlink(missing_ok=True)
-    return drawn, len({path.stem for path in gone})
+    return Drawn(figures, len({path.stem for path in gone}))
 
 
-def _write_all(jobs: Sequence[Job]) -> list[DrawnFigure]:
+@contextlib.contextmanager
+def _writing(jobs: Sequence[Job]) -> Iterator[Callable[[], list[DrawnFigure]]]:
+    """Start to draw, and yield a function that waits for the figures."""
     num_processes = min(os.cpu_count() or 1, MOST_PROCESSES, len(jobs))
     if sys.platform != "linux" or len(jobs) < LEAST_PARALLEL or num_processes < 2:
-        return [_write(*job) for job in jobs]
+        yield lambda: [_write(*job) for job in jobs]
+        return
     # Forked, because a figure takes half a second and the imports of a new process take four. Forked processes also
     # inherit the jobs, which are then not pickled.
     fork = multiprocessing.get_context("fork")
     with ProcessPoolExecutor(num_processes, mp_context=fork, initializer=_begin, initargs=(jobs, os.getpid())) as pool:
         drawn = [pool.submit(_write_job, place) for place in range(len(jobs))]
         try:
-            return [one.result() for one in drawn]
+            yield lambda: [one.result() for one in drawn]
         except BaseException:  # also on an interrupt: finish the figures in progress and cancel the others
             pool.shutdown(cancel_futures=True)
             raise

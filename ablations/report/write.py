@@ -12,7 +12,7 @@ from ablations.config.privacy import private
 from ablations.report import tables
 from ablations.report.checklist import checklist
 from ablations.report.current import NAME, hash_results, note_written, read_written
-from ablations.report.drawing import write_figures
+from ablations.report.drawing import drawing
 from ablations.report.gallery import all_figures, core_figures
 from ablations.report.notebook import StudyResults
 from ablations.report.page import Page, render
@@ -61,30 +61,38 @@ def write_report(results: StudyResults, folder: Path, *, full: bool) -> Report:
     if not full and written is not None and written.made_from == made_from:
         return Report(results, results.main, written.files, is_kept=True)
     (folder / NAME).unlink(missing_ok=True)  # until all files are written
-    frames = {"results": results.cells.drop(columns=DROPPED), "curves": results.curves, "probes": results.probes}
-    files = [_write_csv(frame, folder / f"{name}.csv") for name, frame in frames.items()]
-    main = results.main
-    if results.is_tuning:
-        others = [tables.stability_table(results), tables.claims_table(results), tables.failures_table(results)]
-    else:
-        others = _tables(results)
-    files += _write_tables(folder / "tables", [main, *others])
-    shown = {table.name: table for table in (main, *others) if table.rows}
-    if len(results.trials) and not results.is_tuning:
-        files.append(_write_csv(results.trials.drop(columns=DROPPED), folder / "trials.csv"))
-    if full and not results.is_tuning:
-        files.append(_write_csv(results.agreement, folder / "tables" / "agreement.csv"))
-    items = checklist(results)
-    lines = [f"- **{markdown_text(private(item))}**: {markdown_text(private(what))}\n" for item, what in items]
-    write_text(folder / "checklist.md", "".join(lines))
-    drawn = all_figures(results) if full else core_figures(results)
-    figures, num_removed = write_figures(folder / "figures", drawn, results.caveats)
+    specs = all_figures(results) if full else core_figures(results)
+    with drawing(folder / "figures", specs, results.caveats) as finish:
+        main = results.main
+        files, shown = _write_numbers(results, main, folder, full=full)
+        items = checklist(results)
+        lines = [f"- **{markdown_text(private(item))}**: {markdown_text(private(what))}\n" for item, what in items]
+        write_text(folder / "checklist.md", "".join(lines))
+        figures, num_removed = finish()
     page = render(Page(results, shown, main.notes, items, figures, is_full=full))
     write_text(folder / "report.html", page)
     files.append(folder / "checklist.md")
     files += [*(file for figure in figures for file in figure.files), folder / "report.html"]
     note_written(folder, made_from=made_from, is_full=full, files=files)
     return Report(results, main, files, num_removed=num_removed)
+
+
+def _write_numbers(
+    results: StudyResults, main: TextTable, folder: Path, *, full: bool
+) -> tuple[list[Path], dict[str, TextTable]]:
+    """Write DataFrames and tables; return the files, and the tables with rows by name."""
+    frames = {"results": results.cells.drop(columns=DROPPED), "curves": results.curves, "probes": results.probes}
+    files = [_write_csv(frame, folder / f"{name}.csv") for name, frame in frames.items()]
+    if results.is_tuning:
+        others = [tables.stability_table(results), tables.claims_table(results), tables.failures_table(results)]
+    else:
+        others = _tables(results)
+    files += _write_tables(folder / "tables", [main, *others])
+    if len(results.trials) and not results.is_tuning:
+        files.append(_write_csv(results.trials.drop(columns=DROPPED), folder / "trials.csv"))
+    if full and not results.is_tuning:
+        files.append(_write_csv(results.agreement, folder / "tables" / "agreement.csv"))
+    return files, {table.name: table for table in (main, *others) if table.rows}
 
 
 def _check_targets(folder: Path) -> None:

@@ -28,8 +28,15 @@ from ablations.store.record import CellRecord, read_record, unreadable
 TRIALS = "tuning"
 """Folder of a tuning's trials, which are a study, within the study that confirms the winners."""
 
+Stamp = tuple[int, ...] | None
+"""Inode, size and time of change (ns) of a file; None: there is none."""
+
 READ_RETRIES, READ_RETRY_S = 3, 0.1
 """Number of retries for a record that cannot be read, and seconds before each."""
+
+
+_READ: dict[Path, tuple[tuple[Stamp, ...], CellRecord]] = {}
+"""Records that this process has read, with the stamps of their files: a run reads them for its plan and its report."""
 
 
 class Store:
@@ -263,13 +270,25 @@ class Store:
         return [self.cells / name for name in names]
 
     def _read(self, folder: Path) -> CellRecord | UsageError:
-        """Read the record of a cell; return the error if it cannot be read."""
+        """Read the record of a cell, unless this process has read it; return the error if it cannot be read."""
         try:
             if folder.is_symlink():
                 check_inside(folder, self.folder)
-            record = read_record(folder)
+            stamps = tuple(_stamp(f"{folder}/{name}") for name in ("outcome.json", "config.json"))
+            known, record = _READ.get(folder, (None, None))
+            if record is None or known != stamps:
+                record = read_record(folder)
+                _READ[folder] = stamps, record
             if not folder.name.endswith(f"-{record.config.id}"):  # a copy, or another configuration
                 return unreadable(folder, f"its config.json has the id {record.config.id}")
         except UsageError as error:
             return error
         return record
+
+
+def _stamp(path: str) -> Stamp:
+    try:
+        found = os.lstat(path)  # a Path takes as long to make as the call
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from ablations.config.privacy import private
+from ablations.config.privacy import hider
 from ablations.store.files import replacing
 
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
@@ -28,7 +28,8 @@ def write_csv(frame: pd.DataFrame, path: Path) -> None:
         frame: frame; its numbers, and texts that are numbers, are written unchanged.
         path: path of the file.
     """
-    guarded = _changed(frame, lambda text: guard(private(text)))
+    hide = hider()
+    guarded = _changed(frame, lambda text: guard(hide(text)))
     returns = any("\r" in text for name in guarded for text in _texts(guarded[name]))
     quoting: Literal[0, 2] = csv.QUOTE_NONNUMERIC if returns else csv.QUOTE_MINIMAL  # it leaves carriage returns bare
     with replacing(path) as scratch:

@@ -584,7 +584,8 @@ import time
 from pathlib import Path
 from ablations.report import drawing
 drawing._write = lambda *_: time.sleep(600)
-drawing._write_all([(Path("x"), [], ())] * 8)
+with drawing._writing([(Path("x"), [], ())] * 8) as written:
+    written()
 """
 
 
