@@ -2,7 +2,7 @@
 
 The study is made and not trained: one cell of each arm is run, and the others are its copies with other seeds, learning
 rates, losses, scores and correctly classified images. The rest of their records is as the engine writes it, so that
-``run`` finds nothing to do. Before each command the report is removed, so that ``run`` writes one.
+``run`` finds nothing to do. ``first_run`` finds no report and writes a short one, which ``run`` keeps.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ EPOCHS, NAME, BASE_CELLS = 3, "scale", 24
 GLANCE_S = 0.2
 """Seconds between two readings of the memory."""
 
-COMMANDS = ("status", "dry-run", "run", "report")
-"""Measured commands in the order of a round; ``dry-run`` is ``run --dry-run``."""
+COMMANDS = ("status", "dry_run", "first_run", "run", "report")
+"""Measured commands in the order of a round; ``dry_run`` is ``run --dry-run``."""
 
 
 class ScaleRow(NamedTuple):
@@ -209,7 +209,7 @@ def describe_scale(rows: Sequence[ScaleRow]) -> list[str]:
 def _command(name: str, study: Scale, folder: Path) -> list[str]:
     if name in ("status", "report"):
         return python("ablations", name, folder)
-    return python("ablations", "run", *study.arguments(folder.parent), *(["--dry-run"] if name == "dry-run" else []))
+    return python("ablations", "run", *study.arguments(folder.parent), *(["--dry-run"] if name == "dry_run" else []))
 
 
 def _remove_report(folder: Path) -> None:

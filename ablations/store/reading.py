@@ -11,6 +11,7 @@ import json
 import os
 import re
 import stat
+import tokenize
 from pathlib import Path
 from typing import Any
 
@@ -129,12 +130,17 @@ def read_flags(path: Path) -> npt.NDArray[np.bool_]:
     if version not in ((1, 0), (2, 0)):
         raise ValueError(f"its npy format is {version[0]}.{version[1]}, not 1.0 or 2.0")
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, dtype = read(file)
+    try:
+        shape, _, dtype = read(file)
+    except (ValueError, SyntaxError, tokenize.TokenError, TypeError, RecursionError, MemoryError) as error:
+        raise ValueError("its header cannot be parsed") from error
     if dtype != np.bool_ or len(shape) != 1:
         raise ValueError(f"it has values {dtype} in the shape {shape}, not truth values in one dimension")
     values = np.frombuffer(content, np.uint8, offset=file.tell())
-    if len(values) != shape[0] or (values > 1).any():
-        raise ValueError(f"its header says {shape[0]} truth values, and it has {int((values <= 1).sum())}")
+    if len(values) != shape[0]:
+        raise ValueError(f"its header says {shape[0]} values, and it has {len(values)}")
+    if num_other := int((values > 1).sum()):
+        raise ValueError(f"it has values that are neither true nor false: {num_other}")
     return values.astype(np.bool_)
 
 
@@ -178,6 +184,6 @@ def _opened(path: Path) -> io.FileIO:
 
 
 def _integer(digits: str) -> int:
-    if len(digits) > MOST_DIGITS:
-        raise ValueError(f"it has an integer of {len(digits)} digits")
+    if (length := len(digits.lstrip("-"))) > MOST_DIGITS:
+        raise ValueError(f"it has an integer of {length} digits")
     return int(digits)

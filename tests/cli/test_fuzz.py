@@ -48,7 +48,7 @@ def seal(folder: Path) -> str:
     for path in sorted(folder.rglob("*")):
         digest.update(str(path.relative_to(folder)).encode())
         if path.is_symlink():
-            digest.update(os.readlink(path).encode())
+            digest.update(str(path.readlink()).encode())
         elif path.is_file():
             digest.update(path.read_bytes())
     return digest.hexdigest()
@@ -118,7 +118,7 @@ def read_damaged(seed: int, whole: Path, folder: Path) -> tuple[str, list[str], 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Python 3.12 warns of threads at a fork
 def test_a_damaged_study_is_read_in_lines(tmp_path, full, capsys):
     number = FULL if full else SHORT
-    import ablations.report  # noqa: F401, PLC0415  # loaded once, before the forks
+    import ablations.report  # noqa: F401  # loaded once, before the forks
 
     whole = make_study(
         tmp_path / "whole",
@@ -136,5 +136,5 @@ def test_a_damaged_study_is_read_in_lines(tmp_path, full, capsys):
         shutil.rmtree(folder)
     with capsys.disabled():
         if full:
-            print(f"\n{number} damaged studies, {len(failures)} failures; slowest command: {slowest[1]}, {slowest[0]:.1f} s")
+            print(f"\n{number} damaged studies, {len(failures)} failures; slowest: {slowest[1]}, {slowest[0]:.1f} s")
     assert not failures, "\n\n".join(failures[:10])

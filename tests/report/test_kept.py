@@ -1,0 +1,101 @@
+"""A report that is current is kept by a run; another replaces it, and says what goes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from studies import make_study
+
+from ablations.api import make_report, read_results
+from ablations.cli.finish import finish
+from ablations.cli.printing import make_console
+from ablations.report.current import hash_results, read_written
+
+pytestmark = pytest.mark.process  # figures are drawn by several
+
+
+def stamps(folder):
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_full_report_that_is_current_is_kept_by_a_run_with_nothing_to_do(tmp_path, capsys):
+    study = make_study(tmp_path, norms=["xnorm", "l2"], seeds=2)
+    full = make_report([study], full=True)
+    before = stamps(study)
+    kept = make_report([study], full=False)
+    assert kept.is_kept
+    assert kept.files == full.files
+    assert stamps(study) == before
+    finish([study], make_console(False), as_json=False, code=0, full=False)
+    assert "figures, kept as it is current" in capsys.readouterr().out
+    assert not make_report([study], full=True).is_kept  # asked for, it is written again
+
+
+@pytest.mark.parametrize("change", ["score", "figure", "damage"])
+def test_a_report_that_is_not_current_is_replaced_and_its_figures_counted(tmp_path, capsys, change):
+    study = make_study(tmp_path, norms=["xnorm", "l2"], seeds=2)
+    make_report([study], full=True)
+    if change == "score":
+        (path,) = study.glob("cells/l2-s1-*/outcome.json")
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"detail": "another"}))
+    elif change == "figure":
+        next((study / "figures").glob("*.pdf")).unlink()
+    else:
+        (study / "report.json").write_text("{")
+    finish([study], make_console(False), as_json=False, code=0, full=False)
+    said = capsys.readouterr().out
+    assert "kept as it is current" not in said
+    assert "figures of other results; python -m ablations report" in said.replace("\n", " ")
+
+
+CHANGES = {
+    "a detail": lambda cell: edit(cell / "outcome.json", {"detail": "another"}),
+    "a loss": lambda cell: replace(cell / "metrics.csv", ",2.", ",3."),
+    "a probe": lambda cell: replace(cell / "probes.csv", "output_rms,", "output_rms,9"),
+    "an image": lambda cell: flip(cell),
+    "no log": lambda cell: (cell / "log.txt").unlink(),
+    "no cell": lambda cell: shutil.rmtree(cell),
+    "costs": lambda cell: (cell.parent.parent / "cost.csv").write_text(COST),
+    "the question": lambda cell: replace(cell.parent.parent / "study.yaml", "Which one", "Who"),
+}
+COST = "condition,arm,quantity,tokens,round,value\n,l2,step_s,,1,0.5\n"
+
+
+def edit(path, fields):
+    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+
+
+def replace(path, old, new):
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+
+
+def flip(cell):
+    correct = np.load(cell / "correct.npy")
+    first, second = np.flatnonzero(correct)[0], np.flatnonzero(~correct)[0]
+    correct[[first, second]] = correct[[second, first]]  # the same accuracy
+    np.save(cell / "correct.npy", correct)
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_whatever_a_report_shows_is_in_its_hash(tmp_path, change):
+    study = make_study(tmp_path, norms=["xnorm", "l2"], seeds=2)
+    before = hash_results(read_results([study]))
+    assert hash_results(read_results([study])) == before
+    CHANGES[change](next(study.glob("cells/l2-s1-*")))
+    assert hash_results(read_results([study])) != before
+
+
+def test_what_a_report_was_made_from_names_only_files_of_its_folder(tmp_path):
+    study = make_study(tmp_path, norms=["xnorm", "l2"], seeds=2)
+    results = make_report([study], full=False).results
+    whole = json.loads((study / "report.json").read_text())
+    assert whole["made_from"] == hash_results(results)
+    assert read_written(study) is not None
+    for name in ("../x", "/etc/passwd", "figures/../../x", "missing.csv"):
+        (study / "report.json").write_text(json.dumps(whole | {"files": [name]}))
+        assert read_written(study) is None
