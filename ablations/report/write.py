@@ -52,7 +52,7 @@ def write_report(results: StudyResults, folder: Path, *, full: bool) -> Report:
     Args:
         results: results of one study or of several.
         folder: target folder: the study's own, or another for several studies.
-        full: whether to write anew, with every figure and the agreement of the arms; otherwise a report that is
+        full: whether to write it in any case, with every figure and the agreement of the arms; otherwise one that is
             current is kept, and one that is not has only the figures that every run draws.
     """
     folder.mkdir(parents=True, exist_ok=True)
