@@ -232,8 +232,9 @@ def fill_board(board: Board, store: Store) -> Board:
     """Add the records and running cells of a study's folder to a board, and what cannot be read; return the board.
 
     Raises:
-        UsageError: the folder of the cells cannot be read.
+        UsageError: the folder of the cells cannot be read, or leads elsewhere.
     """
+    store.check_layout()
     records, board.problems = store.read_records()
     for record in records.values():
         if board.study.has(record.config):
@@ -250,7 +251,7 @@ def _progress(folder: Path, cell: CellConfig, place: Place) -> Progress:
     rows: list[dict[str, str]] = []
     score_column = metric_of(cell).columns[1]
     begun, host, loss, score = time.time(), "", None, None
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # the cell may end meanwhile
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, csv.Error):  # the cell may end meanwhile
         begun = (folder / "config.json").stat().st_mtime
         host = host_name(str(read_json(folder / LEASE)["host"]))
         text = read_text(folder / "metrics.csv")  # missing until the first epoch has ended

@@ -4,10 +4,22 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, Field, FiniteFloat, StrictStr, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    FailFast,
+    Field,
+    FiniteFloat,
+    StrictStr,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
-MOST_PIXELS = 2**26
+MOST_PIXELS = 2**24
 """Largest image that is drawn, in pixels."""
+
+MOST_IMAGES = 100
+"""Largest number of example images."""
 
 Side = Annotated[int, Field(ge=1, le=2**16)]
 Number = Annotated[int, Field(ge=0, lt=2**63)]
@@ -20,6 +32,12 @@ class ExampleImage(BaseModel):
     id: Number
     height: Side
     width: Side
+
+    @model_validator(mode="after")
+    def _is_drawable(self) -> ExampleImage:
+        if self.height * self.width > MOST_PIXELS:
+            raise ValueError(f"an image of {self.height} x {self.width} pixels is too large")
+        return self
 
 
 class Category(BaseModel):
@@ -59,9 +77,16 @@ class Found(BaseModel):
 class Truth(BaseModel):
     """Content of truth.json."""
 
-    images: list[ExampleImage]
-    annotations: list[Found]
-    categories: list[Category]
+    images: Annotated[list[ExampleImage], Field(max_length=MOST_IMAGES), FailFast()]
+    annotations: Annotated[list[Found], FailFast()]
+    categories: Annotated[list[Category], FailFast()]
+
+    @field_validator("images")
+    @classmethod
+    def _are_distinct(cls, images: list[ExampleImage]) -> list[ExampleImage]:
+        if len({image.id for image in images}) < len(images):
+            raise ValueError("two images have one id")
+        return images
 
 
 def check_outline(outline: list[list[float]] | dict[str, Any], *, height: int, width: int) -> None:

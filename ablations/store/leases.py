@@ -177,8 +177,10 @@ class Leases:
 
     def _held(self) -> Iterator[Path]:
         for folder in sorted(self.partials.glob("*.*")):
-            lease, holder = folder / LEASE, _read_holder(folder)
-            with contextlib.suppress(FileNotFoundError):
+            if folder.is_symlink():
+                continue
+            with contextlib.suppress(OSError):
+                lease, holder = folder / LEASE, _read_holder(folder)
                 if holder is not None and not holder.is_gone() and time.time() - lease.stat().st_mtime < LEASE_S:
                     yield folder
 
@@ -288,7 +290,13 @@ def _number(folder: Path) -> int:
 def _read_holder(folder: Path) -> Holder | None:
     try:
         return Holder(**read_json(folder / LEASE))
-    except (FileNotFoundError, NotRead, ValueError, TypeError):  # released, or lost in a power failure
+    except (
+        FileNotFoundError,
+        NotADirectoryError,
+        NotRead,
+        ValueError,
+        TypeError,
+    ):  # released, or lost in a power failure
         return None
 
 

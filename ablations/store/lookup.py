@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ablations.config import UsageError
+from ablations.store.reading import check_inside
 from ablations.store.record import CellRecord, as_file_name, read_record
 from ablations.store.records import TRIALS
 
@@ -20,13 +21,13 @@ def find_cell(out: Path, name: str) -> CellRecord:
     """Find a finished cell by its path, or in any study by the start of its id or folder name.
 
     Raises:
-        UsageError: no cell matches, or several do.
+        UsageError: no cell matches, or several do, or it leads out of its study.
     """
     path = Path(name).resolve()
     if (path / "outcome.json").is_file():
         return read_record(path)
     studies = study_folders(out)
-    folders = [folder for study in studies for folder in sorted(study.glob("cells/[!.]*")) if folder.is_dir()]
+    folders = {folder: study for study in studies for folder in sorted(study.glob("cells/[!.]*")) if folder.is_dir()}
     start = as_file_name(name)
     found = [f for f in folders if f.name.startswith(start) or f.name.rpartition("-")[2].startswith(start)]
     if not found:
@@ -34,6 +35,7 @@ def find_cell(out: Path, name: str) -> CellRecord:
     if len(found) > 1:
         names = ", ".join(map(str, found[:5]))
         raise UsageError(f"'{name}' matches {len(found)} cells: {names}{', ...' if len(found) > 5 else ''}; give one")
+    check_inside(found[0], folders[found[0]])
     return read_record(found[0])
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import bz2
 import io
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pandas as pd
 from PIL import Image
-from pydantic import TypeAdapter, ValidationError
+from pydantic import FailFast, TypeAdapter, ValidationError
 
 from ablations.config.errors import first_error, one_line
 from ablations.config.task import metric_of
@@ -18,7 +19,7 @@ from ablations.store.examples import MOST_PIXELS, Found, Truth, check_outline
 from ablations.store.reading import MOST_BYTES, check_inside, parse_json, read_bytes, read_text, reason_of
 from ablations.store.record import CellRecord
 
-FOUND = TypeAdapter(list[Found])
+FOUND = TypeAdapter(Annotated[list[Found], FailFast()])
 """Content of detections.json."""
 
 KINDS_OF_AP = ("box", "mask")
@@ -116,11 +117,12 @@ def _check_image(path: Path) -> None:
         ValueError: the file is missing, damaged or too large, in one line with its name.
     """
     try:
-        with Image.open(io.BytesIO(read_bytes(path)), formats=["JPEG"]) as image:
+        with warnings.catch_warnings(), Image.open(io.BytesIO(read_bytes(path)), formats=["JPEG"]) as image:
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # it has a line of its own
             if image.width * image.height > MOST_PIXELS:
                 raise ValueError(f"it has {image.width} x {image.height} pixels")
             image.load()
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path.name}: {reason_of(error)}") from error
 
 
@@ -134,11 +136,12 @@ def _objects(folder: Path, truth: Truth, found: Sequence[Found]) -> list[dict[st
     names = {category.id: category.name for category in truth.categories}
     orders = {number: place for place, number in enumerate(names)}
     rows: list[dict[str, Any]] = []
+    parts = [(is_truth, _by_image(objects)) for is_truth, objects in ((True, truth.annotations), (False, found))]
     for image in truth.images:
         common = {"path": str(folder / f"{image.id}.jpg"), "image_id": image.id}
         common |= {"height": image.height, "width": image.width}
-        for is_truth, objects in ((True, truth.annotations), (False, found)):
-            own = [each for each in objects if each.image_id == image.id]
+        for is_truth, objects in parts:
+            own = objects.get(image.id, [])
             for each in own:
                 outline = [] if each.segmentation is None else each.model_dump()["segmentation"]
                 check_outline(outline, height=image.height, width=image.width)
@@ -149,6 +152,13 @@ def _objects(folder: Path, truth: Truth, found: Sequence[Found]) -> list[dict[st
             if not own:
                 rows.append({**common, "is_truth": is_truth})
     return rows
+
+
+def _by_image(objects: Sequence[Found]) -> dict[int, list[Found]]:
+    found: dict[int, list[Found]] = {}
+    for each in objects:
+        found.setdefault(each.image_id, []).append(each)
+    return found
 
 
 def _tested(records: Sequence[CellRecord]) -> list[CellRecord]:

@@ -19,6 +19,9 @@ PROBES = ["place", "epoch", "layer", "probe", "value"]
 CHUNK = 200
 """Number of cells whose text is in memory at a time."""
 
+MOST_LINES, LONGEST_LINE = 2_000_000, 10_000
+"""Lines of a file, and characters of a line; a thousand epochs of a hundred layers have a third of these lines."""
+
 Tell = Callable[[int, str], None]
 """Function that receives the place of a record and what is wrong with its file."""
 
@@ -99,7 +102,7 @@ def _chunks(
         for place in trained[start : start + CHUNK]:
             try:
                 own = _columns(read_text(records[place].folder / name), columns)
-            except (OSError, UnicodeDecodeError) as error:
+            except (OSError, ValueError) as error:
                 tell(place, f" cannot be read: {reason_of(error)}")
                 continue
             except KeyError as error:
@@ -115,14 +118,17 @@ def _columns(text: str, columns: list[str]) -> Iterator[list[str]]:
 
     Raises:
         KeyError: the file has no such column.
+        ValueError: it has too many lines.
     """
+    if text.count("\n") > MOST_LINES:
+        raise ValueError(f"it has more than {MOST_LINES:,} lines")
     head, *lines = text[: text.rfind("\n") + 1].splitlines() or [""]
     names = head.split(",")
     for column in columns:
         if column not in names:
             raise KeyError(column)
     where = [names.index(column) for column in columns]
-    split = (line.split(",") for line in lines)
+    split = (line.split(",") for line in lines if len(line) < LONGEST_LINE)
     return ([sys.intern(texts[i]) for i in where] for texts in split if len(texts) == len(names))
 
 
