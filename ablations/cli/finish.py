@@ -55,7 +55,7 @@ def finish(
     where = [f"{made.files[-1]}: the report, with {plural(num_figures, 'figure')}{kept}"]
     where.append(f"beside it in {folder}: {beside}")
     if made.num_removed:
-        gone = f"removed {plural(made.num_removed, 'figure')} of other results"
+        gone = f"removed {plural(made.num_removed, 'figure')} of an earlier report"
         where.append(gone if full else f"{gone}; python -m ablations report {folder} draws all")
     verdicts = verdict_lines(results.claims)
     print_lines(console, [*main.notes, *([""] if verdicts else []), *verdicts, "", *where])

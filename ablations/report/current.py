@@ -7,31 +7,51 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel, Field
+import scipy
+from pydantic import BaseModel, field_validator
 
 from ablations.analysis.results import FRAMES, Results
+from ablations.report.page import unsuccessful
 from ablations.store import write_json
 from ablations.store.provenance import hash_sources
-from ablations.store.reading import read_json
+from ablations.store.reading import read_bytes, read_json
+from ufo.norms import NORMS
 
 NAME = "report.json"
 """File that says what a report was made from."""
 
-FilePath = Annotated[str, Field(pattern=r"^((tables|figures)/)?\w[\w.=+-]*$", max_length=255)]
+FOLDERS = ("", "tables", "figures")
+"""Folders of a report's files."""
+
+ALWAYS = {"results.csv", "report.html"}
+"""Files that every report has."""
+
+LIBRARIES = (mpl, np, pd, scipy)
 
 
 class _Made(BaseModel, strict=True):
-    """Content of the file."""
+    """Content of the file: the files have their SHA-256."""
 
     format: Literal[1]
     made_from: str
     full: bool
-    files: list[FilePath]
+    files: dict[str, str]
+
+    @field_validator("files")
+    @classmethod
+    def _are_of_a_report(cls, files: dict[str, str]) -> dict[str, str]:
+        for name in files:
+            folder, _, own = name.rpartition("/")
+            if folder not in FOLDERS or not own or own.startswith(".") or "\\" in own:
+                raise ValueError(f"{name} is no file of a report")
+        if not files.keys() >= ALWAYS:
+            raise ValueError("it names no report")
+        return files
 
 
 @dataclass(frozen=True)
@@ -57,14 +77,12 @@ def hash_results(results: Results) -> str:
     """
     digest = hashlib.sha256(hash_sources().encode())
     studies = [study.model_dump(mode="json") for study in results.studies]
-    said = [
-        mpl.__version__,
-        results.reference,
-        results.problems,
-        results.caveats,
-        [str(s.folder) for s in results.strata],
-    ]
-    digest.update(json.dumps([studies, said]).encode())
+    unknown = [norm for study in results.studies for norm in study.axes["norm"] if norm not in NORMS]
+    how = [[library.__version__ for library in LIBRARIES], [str(stratum.folder) for stratum in results.strata]]
+    said = [results.reference, results.problems, results.caveats, unknown, unsuccessful(results)]
+    digest.update(json.dumps([studies, how, said]).encode())
+    for path in results.examples["path"].dropna().unique():
+        digest.update(read_bytes(Path(str(path))))
     for frame in (*(getattr(results, name) for name in FRAMES), results.trials):
         digest.update(",".join(frame.columns).encode())
         for name in frame:
@@ -73,7 +91,7 @@ def hash_results(results: Results) -> str:
 
 
 def read_written(folder: Path) -> Written | None:
-    """Return the report in a folder; None if there is none, or one of its files is missing.
+    """Return the report in a folder; None if there is none, or one of its files is missing or another.
 
     Args:
         folder: folder of the report.
@@ -82,15 +100,23 @@ def read_written(folder: Path) -> Written | None:
         made = _Made.model_validate(read_json(folder / NAME))
     except (OSError, ValueError):
         return None
-    files = [folder / name for name in made.files]
-    is_whole = all(path.is_file() and not path.is_symlink() for path in files)
-    return Written(made.made_from, made.full, files) if is_whole else None
+    is_whole = all(_digest_of(folder / name) == digest for name, digest in made.files.items())
+    return Written(made.made_from, made.full, [folder / name for name in made.files]) if is_whole else None
 
 
 def note_written(folder: Path, *, made_from: str, is_full: bool, files: Iterable[Path]) -> None:
     """Write down what a report shows, once all its files are written."""
-    names = [path.relative_to(folder).as_posix() for path in files]
-    write_json(folder / NAME, _Made(format=1, made_from=made_from, full=is_full, files=names).model_dump())
+    digests = {path.relative_to(folder).as_posix(): _digest_of(path) or "" for path in files}
+    made = {"format": 1, "made_from": made_from, "full": is_full, "files": digests}
+    write_json(folder / NAME, made)
+
+
+def _digest_of(path: Path) -> str | None:
+    """Return the SHA-256 of a file; None if it is missing or no regular file."""
+    try:
+        return hashlib.sha256(read_bytes(path)).hexdigest()
+    except OSError:
+        return None
 
 
 def _hashable(column: pd.Series[Any]) -> pd.Series[Any]:

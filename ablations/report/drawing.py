@@ -103,12 +103,6 @@ def drawing(folder: Path, specs: Iterable[FigureSpec], caveats: Sequence[str]) -
         yield lambda: _finished(folder, written())
 
 
-def write_figures(folder: Path, specs: Iterable[FigureSpec], caveats: Sequence[str]) -> Drawn:
-    """Draw figures into files, as `drawing` does, and wait for them."""
-    with drawing(folder, specs, caveats) as finish:
-        return finish()
-
-
 def _finished(folder: Path, figures: list[DrawnFigure]) -> Drawn:
     """Remove the files of figures that no longer exist."""
     written = {file for figure in figures for file in figure.files}

@@ -83,7 +83,7 @@ def render(page: Page) -> str:
         problems=results.problems,
         caveats=results.caveats,
         fixed=[(study.name, held_fixed(study), study.history) for study in results.studies],
-        unsuccessful=_unsuccessful(results),
+        unsuccessful=unsuccessful(results),
         num_left_out=max(0, num_unsuccessful - LOGS_SHOWN),
         checklist=page.checklist,
         commands=[(stratum.study.name, _command(stratum)) for stratum in results.strata],
@@ -108,7 +108,7 @@ def _rebuild(results: Results) -> str:
     return " ".join([*parts, *(["--to FOLDER"] if len(results.strata) > 1 else [])])
 
 
-def _unsuccessful(results: Results) -> list[dict[str, str]]:
+def unsuccessful(results: Results) -> list[dict[str, str]]:
     """Return title, detail and end of log of some diverged and failed cells; the first of each kind come first."""
     cells = results.cells[results.cells["outcome"] != "ok"]
     order = cells.groupby(["condition", "arm", "kind"], sort=False).cumcount()

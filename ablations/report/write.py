@@ -34,7 +34,7 @@ class Report:
         main: the main table with its notes.
         files: paths of the written files.
         is_kept: whether the files were there and current.
-        num_removed: number of figures of an earlier report that were removed, since they showed other results.
+        num_removed: number of figures of an earlier report that were removed.
     """
 
     results: StudyResults
@@ -90,8 +90,11 @@ def _write_numbers(
     files += _write_tables(folder / "tables", [main, *others])
     if len(results.trials) and not results.is_tuning:
         files.append(_write_csv(results.trials.drop(columns=DROPPED), folder / "trials.csv"))
+    agreement = folder / "tables" / "agreement.csv"
     if full and not results.is_tuning:
-        files.append(_write_csv(results.agreement, folder / "tables" / "agreement.csv"))
+        files.append(_write_csv(results.agreement, agreement))
+    else:
+        agreement.unlink(missing_ok=True)  # of an earlier report
     return files, {table.name: table for table in (main, *others) if table.rows}
 
 

@@ -5,15 +5,18 @@ They find damage and later edits. They are no signature: who changes a file can 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from ablations.config import UsageError
 from ablations.store.leases import CHECKPOINT, LEASE, RESUMED
-from ablations.store.reading import check_inside, read_bytes, reason_of
+from ablations.store.outcome import FILE_NAME
+from ablations.store.reading import check_inside, read_bytes, read_json, reason_of
 from ablations.store.record import CellRecord
 
 OUTCOME = "outcome.json"
@@ -33,7 +36,7 @@ def with_digests(outcome: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         folder: folder of the cell, with all other files.
     """
     found = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
-    kept = {name: path for name, path in found.items() if name not in (OUTCOME, *CHANGING) and _is_kept(path)}
+    kept = {name: path for name, path in found.items() if name not in (OUTCOME, *CHANGING) and _is_kept(name)}
     digests = {}
     for name, path in kept.items():
         with path.open("rb") as file:
@@ -54,6 +57,14 @@ def altered_files(record: CellRecord) -> Iterator[str]:
     Args:
         record: record of the cell.
     """
+    found = list(_altered(record))
+    with contextlib.suppress(OSError, ValueError):
+        if found and read_json(record.folder / OUTCOME) != record.outcome:
+            return  # a runner has just replaced the cell
+    yield from found
+
+
+def _altered(record: CellRecord) -> Iterator[str]:
     folder, outcome = record.folder, record.outcome
     for name, digest in outcome.get("digests", {}).items():
         path = folder / name
@@ -74,8 +85,9 @@ def altered_files(record: CellRecord) -> Iterator[str]:
                 yield f"{name} is not what the run wrote: its SHA-256 is another than in the record"
 
 
-def _is_kept(path: Path) -> bool:
-    return path.suffix != ".partial" and not path.name.startswith(".")
+def _is_kept(name: str) -> bool:
+    """Tell whether a file is a cell's own and stays; other names could not be read back."""
+    return re.fullmatch(FILE_NAME, name) is not None and not name.endswith(".partial")
 
 
 def _digest_of_outcome(outcome: Mapping[str, Any]) -> str:

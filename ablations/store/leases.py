@@ -296,7 +296,7 @@ def _read_holder(folder: Path) -> Holder | None:
         NotRead,
         ValueError,
         TypeError,
-    ):  # released, or lost in a power failure
+    ):  # released or lost
         return None
 
 

@@ -9,8 +9,10 @@ from pydantic import BaseModel, Field, ValidationInfo, model_validator
 RECORD_FORMAT = 1
 """Version of outcome.json."""
 
-FileName = Annotated[str, Field(pattern=r"^(\w[\w.-]*/)?\w[\w.-]*$", max_length=255)]
-"""Path of a file in a cell's folder or in a folder there; it cannot lead out of it."""
+FILE_NAME = r"^([A-Za-z0-9_][A-Za-z0-9_.-]*/)?[A-Za-z0-9_][A-Za-z0-9_.-]*$"
+"""Pattern of the path of a file in a cell's folder or in a folder there; it cannot lead out of it."""
+
+FileName = Annotated[str, Field(pattern=FILE_NAME, max_length=255)]
 
 Percent = Annotated[float, Field(ge=0, le=100)]
 

@@ -28,7 +28,7 @@ from ablations.figures.differences import contrasts, paired_differences
 from ablations.figures.failures import failures_by_kind
 from ablations.figures.palette import arm_style
 from ablations.figures.probes import probes_over_depth, probes_over_time
-from ablations.report.drawing import draw_panels, write_figures
+from ablations.report.drawing import draw_panels, drawing
 from ablations.report.gallery import FIGURES, FigureSpec, all_figures, core_figures
 from ablations.report.notebook import StudyResults
 from ablations.report.plot import Plot
@@ -421,8 +421,8 @@ def test_a_report_that_stops_waits_for_no_figure_that_has_not_begun(tmp_path):
     names = [("broken", "none"), *(("", str(tmp_path / f"drawn-{i}")) for i in range(40))]
     frame = pd.DataFrame()
     specs = [Marked("test_accuracy", part, str(i), title, frame) for i, (part, title) in enumerate(names)]
-    with pytest.raises(ValueError, match="broken"):
-        write_figures(tmp_path / "figures", specs, ())
+    with pytest.raises(ValueError, match="broken"), drawing(tmp_path / "figures", specs, ()) as finish:
+        finish()
     assert len(list(tmp_path.glob("drawn-*"))) < 20
 
 

@@ -12,7 +12,7 @@ from studies import make_study
 from ablations.api import make_report, read_results
 from ablations.cli.finish import finish
 from ablations.cli.printing import make_console
-from ablations.report.current import hash_results, read_written
+from ablations.report.current import hash_results, note_written, read_written
 
 pytestmark = pytest.mark.process  # figures are drawn by several
 
@@ -48,7 +48,7 @@ def test_a_report_that_is_not_current_is_replaced_and_its_figures_counted(tmp_pa
     finish([study], make_console(False), as_json=False, code=0, full=False)
     said = capsys.readouterr().out
     assert "kept as it is current" not in said
-    assert "figures of other results; python -m ablations report" in said.replace("\n", " ")
+    assert "figures of an earlier report; python -m ablations report" in said.replace("\n", " ")
 
 
 CHANGES = {
@@ -57,6 +57,7 @@ CHANGES = {
     "a probe": lambda cell: replace(cell / "probes.csv", "output_rms,", "output_rms,9"),
     "an image": lambda cell: flip(cell),
     "no log": lambda cell: (cell / "log.txt").unlink(),
+    "a log that is shown": lambda cell: replace(cell / "log.txt", "epoch", "Epoch"),
     "no cell": lambda cell: shutil.rmtree(cell),
     "costs": lambda cell: (cell.parent.parent / "cost.csv").write_text(COST),
     "the question": lambda cell: replace(cell.parent.parent / "study.yaml", "Which one", "Who"),
@@ -83,7 +84,7 @@ def flip(cell):
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_whatever_a_report_shows_is_in_its_hash(tmp_path, change):
-    study = make_study(tmp_path, norms=["xnorm", "l2"], seeds=2)
+    study = make_study(tmp_path, norms=["xnorm", "l2"], seeds=2, stories={("l2", 1): "stuck"})
     before = hash_results(read_results([study]))
     assert hash_results(read_results([study])) == before
     CHANGES[change](next(study.glob("cells/l2-s1-*")))
@@ -96,6 +97,32 @@ def test_what_a_report_was_made_from_names_only_files_of_its_folder(tmp_path):
     whole = json.loads((study / "report.json").read_text())
     assert whole["made_from"] == hash_results(results)
     assert read_written(study) is not None
-    for name in ("../x", "/etc/passwd", "figures/../../x", "missing.csv"):
-        (study / "report.json").write_text(json.dumps(whole | {"files": [name]}))
+    for name in ("../x", "/etc/passwd", "figures/../../x", "missing.csv", ".hidden", "tables/"):
+        (study / "report.json").write_text(json.dumps(whole | {"files": whole["files"] | {name: "0"}}))
+        assert read_written(study) is None, name
+    for files in ({}, {name: digest for name, digest in whole["files"].items() if name != "report.html"}):
+        (study / "report.json").write_text(json.dumps(whole | {"files": files}))
         assert read_written(study) is None
+    (study / "report.json").write_text(json.dumps(whole))
+    (study / "report.html").write_text("another")
+    assert read_written(study) is None
+
+
+def test_files_of_conditions_of_any_letters_are_a_reports(tmp_path):
+    names = ["results.csv", "report.html", "figures/test_accuracy-data=folder_m\u00b2_\u00bd.png"]
+    (tmp_path / "figures").mkdir()
+    for name in names:
+        (tmp_path / name).touch()
+    note_written(tmp_path, made_from="x", is_full=True, files=[tmp_path / name for name in names])
+    written = read_written(tmp_path)
+    assert written is not None
+    assert [path.relative_to(tmp_path).as_posix() for path in written.files] == names
+
+
+def test_a_short_report_leaves_no_agreement_of_an_earlier_one(tmp_path):
+    study = make_study(tmp_path, norms=["xnorm", "l2"], seeds=3)
+    make_report([study], full=True)
+    assert (study / "tables" / "agreement.csv").exists()
+    shutil.rmtree(next(study.glob("cells/l2-s2-*")))
+    make_report([study], full=False)
+    assert not (study / "tables" / "agreement.csv").exists()
