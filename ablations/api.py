@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from ablations.analysis.caveats import caveats, substitutions, unshared
-from ablations.config import Interrupted, UsageError
+from ablations.config import Interrupted, Study, UsageError
 from ablations.config.commands import RunOptions, TuneOptions
 from ablations.config.declare import keywords_of
 from ablations.config.escape import visible
@@ -140,14 +140,30 @@ def read_results(folders: Sequence[Path], *, ref: str | None = None) -> StudyRes
         said = caveats(study) + substitutions(study, frames.configs) + unshared(study)
         trials = frames if study.is_tuning else None
         if study.search is not None and not study.is_tuning:
-            of_trials = Store(folder / TRIALS)
-            if of_trials.exists:
-                trials = read_frames(of_trials, numerics=numerics)
-            else:
-                lost = f"there is no {of_trials.folder}, so the trials are not reported"
-                frames = replace(frames, problems=(*frames.problems, lost))
+            try:
+                trials = read_frames(_trials_of(study, folder), numerics=numerics)
+            except UsageError as error:
+                frames = replace(frames, problems=(*frames.problems, f"{error}, so the trials are not reported"))
         strata.append(Stratum(folder=folder, frames=frames, caveats=tuple(said), trials=trials))
     return StudyResults(strata, reference=ref)
+
+
+def _trials_of(study: Study, folder: Path) -> Store:
+    """Return the folder of the trials that chose the values of a study's arms.
+
+    Raises:
+        UsageError: there is none, it cannot be read, or it holds another study than those trials.
+    """
+    store = Store(folder / TRIALS)
+    if not store.exists:
+        raise UsageError(f"there is no {store.folder}")
+    trials = store.read_study()
+    if not trials.is_tuning:
+        raise UsageError(f"{store.folder} is not a tuning")
+    for what in ("compare", "search", "task", "metric"):
+        if getattr(trials, what) != getattr(study, what):
+            raise UsageError(f"{store.folder} has another {what} than {folder}")
+    return store
 
 
 def make_report(folders: Sequence[Path], *, full: bool, ref: str | None = None, to: Path | None = None) -> Report:

@@ -175,8 +175,10 @@ def list_(options: ListOptions) -> int:
         typer.echo(json.dumps([dict(zip(head, row, strict=True)) for row in rows], indent=2))
         return OK
     if options.as_markdown:
-        from ablations.report import markdown_table
+        from ablations.report.text import markdown_table, markdown_text
 
+        if options.what == "studies":  # of elsewhere; the other tables are written in this code
+            rows = [list(map(markdown_text, row)) for row in rows]
         typer.echo(markdown_table(head, rows), nl=False)
         return OK
     print_table(make_console(options.as_json), title, head, rows)

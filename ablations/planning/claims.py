@@ -11,6 +11,9 @@ from ablations.config import Study
 from ablations.config.claim import TRIAL_KINDS
 from ablations.config.values import plural
 
+ENDLESS = 2_000
+"""A number of seeds or trials at which every smallest p has reached its limit: 0, or that of drawn sign flips."""
+
 
 def claim_lines(study: Study) -> list[str]:
     """Describe in lines what a study cannot say of its claims, and which numbers were known before them."""
@@ -60,11 +63,11 @@ def _shortage_line(study: Study, short: Shortage, verdicts: list[str]) -> str:
     why = f"the smallest p is {short.least_p:.2g}, and the {tests} of the claims are one family"
     if short.num_needed is not None:
         return f"{plural(have, study.unit)} can {verbs} a {what} only after {plural(short.num_needed, 'other')}: {why}"
+    unable = f"{plural(have, study.unit)} can {verbs} no {what}, whatever the results: {why}"
+    if _is_short(study, short, ENDLESS):
+        return f"{unable}: no number of {study.unit}s suffices for so many claims"
     enough = next(n for n in itertools.count(have + 1) if not _is_short(study, short, n))
-    return (
-        f"{plural(have, study.unit)} can {verbs} no {what}, whatever the results: {why}: give at least "
-        f"{plural(enough, study.unit)}"
-    )
+    return f"{unable}: give at least {plural(enough, study.unit)}"
 
 
 def _is_short(study: Study, short: Shortage, number: int) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from ablations.config import CellConfig, Study
 from ablations.config.claim import TRIAL_KINDS, Claim
 from ablations.planning.stored import Stored
 from ablations.store import study_folders
+from ablations.store.reading import read_json
 
 PUBLISHED = Path("results")
 """Folder of studies beside the current directory, searched in addition to that of the plan."""
@@ -68,16 +69,25 @@ def _known_arms(folder: Path, arms: dict[str, str]) -> set[str]:
     """
     known: set[str] = set()
     cells = folder / "cells"
-    for cell in cells.iterdir() if cells.is_dir() else ():
+    for cell in _folders_in(cells):
         arm = None if cell.name.startswith(".") else arms.get(cell.name.rpartition("-")[2])
         if arm is not None and arm not in known and _has_result(cell):
             known.add(arm)
     return known
 
 
+def _folders_in(cells: Path) -> list[Path]:
+    """Return the folders of cells, without links; none if they cannot be listed."""
+    try:
+        with os.scandir(cells) as found:
+            return [Path(entry.path) for entry in found if entry.is_dir(follow_symlinks=False)]
+    except OSError:
+        return []
+
+
 def _has_result(cell: Path) -> bool:
     try:
-        outcome = json.loads((cell / "outcome.json").read_text())
+        outcome = read_json(cell / "outcome.json")
     except (OSError, ValueError):
         return False  # a cell that cannot be read has shown nothing
     return isinstance(outcome, dict) and outcome.get("outcome") in ("ok", "diverged")
@@ -89,8 +99,13 @@ def _marked(claim: Claim, study: Study, name: str, known: set[str], *, has_costs
     if claim.post_hoc or not is_judged_here or (claim.kind == COST and not has_costs):
         return claim
     judged = study.arm_names if claim.kind == "better_than_every_other" else claim.arms
-    own = [arm for arm in judged if arm in known]
-    source = name if len(own) == len(judged) else f"{name} (only {', '.join(own)})"
-    if not own or source in claim.known_from:
+    before = next((each for each in claim.known_from if each == name or each.startswith(f"{name} (only ")), None)
+    if before == name:
         return claim
-    return claim.model_copy(update={"known_from": (*claim.known_from, source)})
+    earlier = [] if before is None else before.removeprefix(f"{name} (only ").removesuffix(")").split(", ")
+    own = [arm for arm in judged if arm in known or arm in earlier]
+    source = name if len(own) == len(judged) else f"{name} (only {', '.join(own)})"
+    if not own or source == before:
+        return claim
+    others = [each for each in claim.known_from if each != before]
+    return claim.model_copy(update={"known_from": (*others, source)})

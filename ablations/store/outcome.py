@@ -16,11 +16,18 @@ FileName = Annotated[str, Field(pattern=FILE_NAME, max_length=255)]
 
 Percent = Annotated[float, Field(ge=0, le=100)]
 
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+"""A number that a table of integers holds."""
+
+Seconds = Annotated[float, Field(ge=0, le=1e12)]
+
+Mebibytes = Annotated[float, Field(ge=0, le=1e12)]
+
 
 class Attempt(BaseModel, strict=True):
     """The required fields of an earlier attempt."""
 
-    seconds: Annotated[float, Field(ge=0)]
+    seconds: Seconds
 
 
 class Git(BaseModel, strict=True):
@@ -28,6 +35,14 @@ class Git(BaseModel, strict=True):
 
     revision: str
     dirty: bool
+
+
+class Machine(BaseModel, strict=True):
+    """The machine, as far as it was recorded."""
+
+    system: str | None = None
+    processor: str | None = None
+    cores: Count | None = None
 
 
 class Outcome(BaseModel, strict=True):
@@ -47,27 +62,48 @@ class Outcome(BaseModel, strict=True):
     versions: dict[str, str | None]  # None: a missing optional package, up to version 0.1
     device: str
     cuda_settings: dict[str, Any] | None = None  # None: no CUDA, or before they were recorded
-    stacked_seeds: list[int] = []  # of the cells that were trained with this one as a stack
-    seconds: Annotated[float, Field(ge=0)]
-    peak_memory_mib: float | None
+    stacked_seeds: list[Count] = []  # of the cells that were trained with this one as a stack
+    seconds: Seconds
+    peak_memory_mib: Mebibytes | None
+    peak_reserved_mib: Mebibytes | None = None
     test_accuracy_pct: Percent | None
     test_loss: float | None
     val_accuracy_pct: Percent | None = None
     val_loss: float | None = None
     test_box_ap_pct: Percent | None = None
+    test_box_ap50_pct: Percent | None = None
+    test_box_ap75_pct: Percent | None = None
+    test_box_ap_small_pct: Percent | None = None
+    test_box_ap_medium_pct: Percent | None = None
+    test_box_ap_large_pct: Percent | None = None
     val_box_ap_pct: Percent | None = None
+    val_box_ap50_pct: Percent | None = None
+    val_box_ap75_pct: Percent | None = None
+    val_box_ap_small_pct: Percent | None = None
+    val_box_ap_medium_pct: Percent | None = None
+    val_box_ap_large_pct: Percent | None = None
     test_mask_ap_pct: Percent | None = None
+    test_mask_ap50_pct: Percent | None = None
+    test_mask_ap75_pct: Percent | None = None
+    test_mask_ap_small_pct: Percent | None = None
+    test_mask_ap_medium_pct: Percent | None = None
+    test_mask_ap_large_pct: Percent | None = None
     val_mask_ap_pct: Percent | None = None
+    val_mask_ap50_pct: Percent | None = None
+    val_mask_ap75_pct: Percent | None = None
+    val_mask_ap_small_pct: Percent | None = None
+    val_mask_ap_medium_pct: Percent | None = None
+    val_mask_ap_large_pct: Percent | None = None
     chance_pct: Percent
     init_hash: str | None
     split_hash: str | None
     epoch_hashes: list[str]
-    epochs_run: Annotated[int, Field(ge=0)]
-    num_parameters: int | None
+    epochs_run: Count
+    num_parameters: Count | None
     started: str | None = None
     git: Git | None = None
-    machine: dict[str, Any] = {}
-    resumed_after_epochs: list[int] = []
+    machine: Machine = Machine()
+    resumed_after_epochs: list[Count] = []
     digests: dict[FileName, str] = {}  # SHA-256 of the cell's files; up to version 0.2 there are none
 
     @model_validator(mode="after")

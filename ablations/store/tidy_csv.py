@@ -14,8 +14,9 @@ import pandas as pd
 from ablations.config.privacy import hider
 from ablations.store.files import replacing
 
-_FORMULA = re.compile(r"'*[=+\-@\t\r]")
-"""Beginning of a cell that a spreadsheet takes for a formula (OWASP, "CSV injection"), or that has been guarded."""
+_FORMULA = re.compile(r"'*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
+"""Beginning of a cell that a spreadsheet takes for a formula (OWASP, "CSV injection"), or that has been guarded;
+the last four are the signs in full width."""
 
 _HARMLESS = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?( points[\w .,;:-]*)?")
 """A number, or a difference in words that a formula does not have."""

@@ -164,7 +164,7 @@ class OptunaStudies:
         outcome = self._outcomes[cell.id]
         trial = study.ask(distributions(self._search))
         for key in ("outcome", "kind", "val_loss", "seconds"):
-            trial.set_user_attr(key, outcome[key])
+            trial.set_user_attr(key, outcome.get(key))
         ended = Ended.of(outcome, trial.params, metric=metric_of(cell))
         if ended.outcome == "failed":
             study.tell(trial, state=TrialState.FAIL)

@@ -6,6 +6,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import shutil
 import signal
 import time
@@ -641,6 +642,15 @@ def test_every_field_is_explained():
     assert all(what for *_, what in rows.values())
     for field in rows:
         check_field(field)
+
+
+def test_a_markdown_list_of_studies_has_their_names_as_text(cli, tmp_path):
+    (tmp_path / "[a](b)<img src=x>").mkdir()
+    (tmp_path / "[a](b)<img src=x>" / "study.yaml").write_text("'<script>': 1")
+    code, out, _ = cli("list", "studies", "--markdown", "--out", tmp_path)
+    assert code == 0
+    assert "[a](b)" not in out
+    assert not re.findall(r"(?<!\\)<[a-z]", out)
 
 
 def test_list_refuses_what_it_would_ignore(cli, tmp_path):

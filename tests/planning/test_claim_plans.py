@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -83,6 +84,51 @@ def test_other_cells_and_those_without_a_result_mark_nothing(out, options):
     assert sources(planned(out, WORSE, FAILS)) == [(), ()]
 
 
+@pytest.mark.parametrize("kind", ["pipe", "deep", "link", "closed"])
+def test_records_of_another_study_that_are_not_to_be_read_mark_nothing(out, kind):
+    folder = make_study(out, name="first")
+    for cell in list((folder / "cells").iterdir()):
+        record = cell / "outcome.json"
+        if kind == "link":
+            cell.rename(out.parent / cell.name)
+            cell.symlink_to(out.parent / cell.name)
+        elif kind == "deep":
+            record.write_text("[" * 100_000)
+        elif kind == "pipe":
+            record.unlink()
+            os.mkfifo(record)
+    if kind == "closed":
+        shutil.rmtree(folder / "cells")
+        (folder / "cells").touch()
+    assert sources(planned(out, WORSE, FAILS)) == [(), ()]
+
+
+def test_cells_that_cannot_be_listed_mark_nothing(out, monkeypatch):
+    def refuse(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    make_study(out, name="first")
+    monkeypatch.setattr(known.os, "scandir", refuse)
+    assert known._known_arms(out / "first", {"0": "l2"}) == set()
+
+
+@pytest.mark.parametrize(
+    ("before", "arms", "after"),
+    [
+        ("smoke", {"xnorm"}, "smoke"),
+        ("smoke (only xnorm)", {"xnorm", "l2"}, "smoke"),
+        ("smoke (only xnorm)", {"l2"}, "smoke"),
+        ("smoke (only xnorm)", {"xnorm"}, "smoke (only xnorm)"),
+    ],
+)
+def test_a_study_marks_a_claim_once(out, before, arms, after):
+    (claim,) = parse_claims([WORSE])
+    study = Store(make_study(out, name="again")).read_study()
+    claim = claim.model_copy(update={"known_from": (before, "other")})
+    marked = known._marked(claim, study, "smoke", arms, has_costs=False)
+    assert sorted(marked.known_from) == sorted((after, "other"))
+
+
 def test_a_study_whose_claims_came_first_stays_as_it_is_when_another_repeats_it(out):
     make_study(out, name="again", claims=[FAILS], missing=[("l2", 3)])
     make_study(out, name="later")
@@ -160,6 +206,13 @@ def test_every_condition_counts_and_so_does_every_other_arm(out):
         "7 seeds can contradict a claim of the kind better_than_every_other only after 3 others: "
         "the smallest p is 0.016, and the 6 tests of the claims are one family"
     )
+
+
+def test_claims_that_no_number_of_seeds_can_decide_are_said(out):
+    study = planned(out, BEST, seeds=2, norms=("l2", "xnorm"), lr=[1e-3, 2e-3])
+    lines = claim_lines(study.model_copy(update={"claims": study.claims * 3_000}))
+    assert [line.rpartition(": ")[2] for line in lines] == ["no number of seeds suffices for so many claims"]
+    assert "no claim of the kind better_than_every_other, whatever the results: the smallest p is" in lines[0]
 
 
 def test_a_tuning_says_how_many_trials_its_claims_take(out):

@@ -22,7 +22,7 @@ from ablations.config.escape import visible
 from ablations.report import drawing, gallery, write
 from ablations.report.gallery import all_figures
 from ablations.report.text import figure_text, markdown_text
-from ablations.store.tidy_csv import unguarded, write_csv
+from ablations.store.tidy_csv import guard, unguarded, write_csv
 
 CONTROLS = "\x1b]0;t\x07\x9b31m\u202e\u2066\x7f"
 SIGNS = "& % $ # _ { } ~ ^ \\ $x_$ [red]a[/red] :bug: | ` <b>i</b> *s* \"q\" 'q' =1+1"
@@ -192,6 +192,11 @@ def test_no_cell_of_a_csv_is_a_formula_and_numbers_stay(study, report):
             texts = [cell for row in csv.reader(file) for cell in row]
         risky = [text for text in texts if text[:1] in tuple("=+-@\t\r") and not re.fullmatch(r"[-+][\d.e-]+.*", text)]
         assert not risky, path
+
+
+@pytest.mark.parametrize("sign", ["=", "+", "-", "@", "\t", "\r", "\n", *map(chr, (0xFF1D, 0xFF0B, 0xFF0D, 0xFF20))])
+def test_a_sign_that_starts_a_formula_is_guarded(sign):
+    assert guard(f"{sign}1+1") == f"'{sign}1+1"
 
 
 TEXTS = st.text("=+-@\t\r'0.5eax \n,\"", max_size=6)

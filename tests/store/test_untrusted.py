@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -20,10 +21,12 @@ import ablations
 from ablations.api import make_report, read_results
 from ablations.config import UsageError
 from ablations.config.study import NormRecord
+from ablations.config.task import MASK_AP, average_precisions
 from ablations.config.yaml_file import dump_yaml
 from ablations.store import Store
 from ablations.store.examples import _runs_of
 from ablations.store.frames import arm_columns, read_frames
+from ablations.store.outcome import Outcome
 from ablations.store.reading import NotRead, parse_json, read_bytes, read_flags, read_lines
 
 ROOT = Path(ablations.__file__).parent.parent
@@ -146,6 +149,50 @@ def test_a_kind_of_a_later_version_costs_its_cell_alone(tmp_path):
     (said,) = report.results.problems
     assert "outcome.json: kind=melted: must be" in said
     assert len(report.results.cells) == 3
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"machine": {"processor": ["a"]}},
+        {"machine": {"processor": {}}},
+        {"machine": {"processor": 1}},
+        {"num_parameters": 10**20 - 1},
+        {"num_parameters": 2**63},
+        {"epochs_run": 2**63},
+        {"stacked_seeds": [2**63]},
+        {"resumed_after_epochs": [-1]},
+        {"seconds": math.inf},
+        {"seconds": math.nan},
+        {"attempts": [{"seconds": math.inf}]},
+        {"peak_memory_mib": math.inf},
+        {"git": {"revision": ["a"], "dirty": False}},
+        {"test_box_ap50_pct": "50"},
+        {"test_box_ap_small_pct": [50.0]},
+        {"val_mask_ap75_pct": 101.0},
+    ],
+)
+def test_a_field_that_no_run_writes_so_costs_its_cell_alone(tmp_path, change):
+    store, _ = fake(tmp_path, ALL_OK)
+    (path,) = store.cells.glob("l2-s1-*/outcome.json")
+    path.write_text(json.dumps(json.loads(path.read_bytes()) | change))
+    frames = read_frames(store, numerics=None)
+    (said,) = frames.problems
+    assert said.startswith(f"{path.parent.name} is not a readable cell: outcome.json: {next(iter(change))}")
+    assert len(frames.cells) == 3
+
+
+def test_what_runs_write_of_a_divergence_is_read(tmp_path):
+    store, _ = fake(tmp_path, ALL_OK)
+    (path,) = store.cells.glob("l2-s1-*/outcome.json")
+    diverged = {"outcome": "diverged", "kind": "nan", "val_loss": math.nan, "test_loss": math.inf}
+    path.write_text(json.dumps(json.loads(path.read_bytes()) | diverged | {"digests": {}}))
+    assert len(read_frames(store, numerics=None).cells) == 4
+
+
+def test_every_figure_of_a_detector_is_in_the_schema():
+    figures = {f"{split}_{figure}" for split in ("test", "val") for figure in average_precisions(MASK_AP)}
+    assert figures <= set(Outcome.model_fields)
 
 
 def outside_of(tmp_path: Path) -> Path:

@@ -18,6 +18,7 @@ from optuna.trial import TrialState
 from studies import make_study, make_tuned
 
 import ablations
+from ablations.api import read_results
 from ablations.config import UsageError
 from ablations.config.experiment import load_experiment
 from ablations.config.growth import extend
@@ -530,6 +531,38 @@ def test_a_study_whose_trials_are_gone_or_unfinished_says_so(tmp_path, cli):
     code, out, _ = cli("report", study)
     assert (code, f"there is no {study / 'tuning'}" in out) == (1, True)
     assert "tuning_" not in (study / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("other", "reason"),
+    [
+        ("plain", "is not a tuning"),
+        ("search", "has another search than"),
+        ("compare", "has another compare than"),
+        ("broken", "study.yaml"),
+    ],
+)
+def test_trials_that_are_not_of_the_study_cost_themselves_alone(tmp_path, other, reason):
+    study = make_tuned(tmp_path, trials=2, seeds=2)
+    shutil.rmtree(study / "tuning")
+    if other == "plain":
+        shutil.move(make_study(tmp_path, name="plain", seeds=2), study / "tuning")
+    elif other == "broken":
+        (study / "tuning").mkdir()
+        (study / "tuning" / "study.yaml").write_text("name: [")
+    else:
+        search = parse_search("weight_decay=0.01..0.2:log" if other == "search" else SEARCH)
+        options = {"compare": "depth", "norms": ["l2"], "depth": [1, 2]} if other == "compare" else {}
+        shutil.move(
+            make_tuned(tmp_path, name="b", trials=2, confirmed=False, search=search, **options), study / "tuning"
+        )
+    results = read_results([study])
+    (said,) = results.problems
+    assert str(study / "tuning") in said
+    assert reason in said
+    assert said.endswith(", so the trials are not reported")
+    assert results.tuned.empty
+    assert len(results.cells) == 6
 
 
 @pytest.mark.parametrize("ref", [None, "l2"])
