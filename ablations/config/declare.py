@@ -18,6 +18,7 @@ from pydantic.fields import FieldInfo
 
 from ablations.config.cell import FIELDS
 from ablations.config.errors import UsageError, message_of, shown
+from ablations.config.escape import visible
 from ablations.config.values import value_name
 from ufo.registry import UnknownNameError, unknown_name
 
@@ -200,6 +201,8 @@ def read_options(model: Callable[..., Model], given: Mapping[str, Any], *, from_
         return model(**given)
     except ValidationError as error:
         raise _one_line(error, cast("type[Options]", model), from_flags=from_flags) from None
+    except UnicodeEncodeError as error:  # pydantic cannot hold a message with bytes that are no characters
+        raise UsageError(visible(error.object)) from None
 
 
 def _one_line(error: ValidationError, model: type[Options], *, from_flags: bool) -> ValueError:

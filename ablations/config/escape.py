@@ -8,6 +8,7 @@ INVISIBLE = "\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u
 """Controls, which a terminal obeys, signs that turn the direction of writing, and bytes that are no characters."""
 
 _IN_A_LINE, _IN_LINES = re.compile(rf"[\t\n{INVISIBLE}]"), re.compile(f"[{INVISIBLE}]")
+_HALF = re.compile("[\ud800-\udfff]")
 
 
 def visible(text: str) -> str:
@@ -27,6 +28,15 @@ def visible_lines(text: str) -> str:
     line
     """
     return _IN_LINES.sub(_escape, text)
+
+
+def is_readable(text: str) -> bool:
+    r"""Tell whether a text has characters only, and so can be written: no half of one, no byte that is none.
+
+    >>> is_readable("é"), is_readable("\udcff")
+    (True, False)
+    """
+    return _HALF.search(text) is None
 
 
 def _escape(found: re.Match[str]) -> str:

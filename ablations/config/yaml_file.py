@@ -15,6 +15,7 @@ import yaml
 from yaml.constructor import BaseConstructor
 
 from ablations.config.errors import UsageError, one_line, shown
+from ablations.config.escape import is_readable, visible
 
 MOST_BYTES = 10_000_000
 """Largest file, in bytes."""
@@ -26,7 +27,7 @@ MOST_DEPTH = 50
 """Largest number of lists and mappings around a value."""
 
 MOST_DIGITS = 100
-"""Longest number, in characters."""
+"""Longest whole number, in characters."""
 
 _INT = r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+"
 _FLOAT = r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?"
@@ -148,8 +149,24 @@ class _Core(yaml.SafeLoader):
         self._depth -= 1
         return node
 
+    def scan_flow_scalar_non_spaces(self, double: bool, start_mark: Any) -> list[str]:
+        """Scan a part of a text in quotes, refusing a number of a character that there is not."""
+        try:
+            return super().scan_flow_scalar_non_spaces(double, start_mark)
+        except (OverflowError, ValueError) as error:
+            raise _refused("a text has an escape of a character that does not exist", start_mark) from error
+
+    def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> Any:
+        """Construct a text, refusing halves of characters, which cannot be written."""
+        text = super().construct_scalar(node)
+        if not is_readable(str(text)):
+            raise _refused(f"{visible(shown(text))} has an escape of half a character", node.start_mark)
+        return text
+
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         """Construct a mapping, refusing duplicate keys, of which YAML 1.1 would take the last."""
+        if not isinstance(node, yaml.MappingNode):
+            raise _refused("what is of the type !!map must have keys and values", node.start_mark)
         found: set[Hashable] = set()
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode):

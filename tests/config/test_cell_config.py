@@ -110,6 +110,8 @@ def test_text_becomes_typed_values(field, text, values):
         ("classes", "0", "classes=0: must be a number of classes, or two"),
         ("classes", "cat", "classes=cat: must be a number"),
         ("classes", "cat,", "classes=cat"),
+        ("lr", "\udcff", r"lr=\\udcff: it has bytes that are no characters; write it in UTF-8"),
+        ("norm", "l2,x\ud800", r"norm=x\\ud800: it has bytes that are no characters"),
     ],
 )
 def test_a_bad_value_is_named_in_one_line(field, text, message):

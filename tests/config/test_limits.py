@@ -83,6 +83,23 @@ def test_a_tuning_above_the_limit_is_refused(cli, tmp_path, options, message):
 
 
 @pytest.mark.parametrize(
+    "options",
+    [
+        ("--set", "lr=\udcff"),
+        ("--set", "\udcff=1"),
+        ("--data", "\udcff"),
+        ("--seeds", "\udcff"),
+        ("--precision", "\udcff"),
+    ],
+)
+def test_bytes_that_are_no_characters_are_refused_in_one_line(cli, tmp_path, options):
+    code, _, err = cli("run", *options, "--out", tmp_path, "--dry-run")
+    assert code == 2
+    assert r"\udcff" in err
+    assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
     ("read", "message"),
     [
         (lambda: parse_seeds(10**9), "the range has more than 10,000 values"),

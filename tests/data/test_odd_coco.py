@@ -85,6 +85,18 @@ class TestWholeNumbers:
         assert len(notes) == 1
         assert "iscrowd of 1 annotation" in notes[0]
 
+    @pytest.mark.parametrize("write_one", [str, float])
+    def test_run_lengths_are_taken_and_said(self, tmp_path, write_one):
+        mask = np.zeros(SIZE, dtype=int)
+        mask[20:35, 30:50] = 1
+        plain, none = read(tmp_path, obj(segmentation=runs(mask)))
+        odd = {key: [write_one(number) for number in numbers] for key, numbers in runs(mask).items()}
+        found, (note,) = read(tmp_path, obj(segmentation=odd))
+        assert not none
+        assert found.as_coco([0]) == plain.as_coco([0])
+        assert note.startswith("a.json: taken as whole numbers: size of 1 annotation (the first is ")
+        assert "counts of 1 annotation (the first is " in note
+
     def test_two_spellings_of_one_id_are_one_id(self, tmp_path):
         with pytest.raises(UsageError, match=r"a.json: annotation 5 is listed twice; remove one"):
             read(tmp_path, obj(5), obj("5"))

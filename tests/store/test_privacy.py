@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import json
 import socket
+import time
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,34 @@ def test_a_user_without_a_home_or_name_breaks_nothing(monkeypatch, variable, fol
     assert private("/data/x and localhost") == "/data/x and localhost"
 
 
+@pytest.mark.parametrize(
+    ("host", "text", "shown"),
+    [
+        ("node17", "lost node17.cluster.edu, not node170", "lost <host>, not node170"),
+        ("node17.cluster.edu", "node17 and NODE17.cluster.edu.", "<host> and <host>."),
+        ("Zaphod.local", "Zaphod, Zaphod.local and zaphods", "<host>, <host> and zaphods"),
+        ("test", "the test split of test.png, test: 1, test:10", "the test split of test.png, test: 1, test:10"),
+        ("test", "me@test:/x, tcp://test.a.edu:5432, host=test", "me@<host>:/x, tcp://<host>:5432, host=<host>"),
+        ("test", "[test]:29500, {'host': 'test'}", "[<host>]:29500, {'host': '<host>'}"),
+        ("train.lan", "train on train.lan", "train on <host>"),
+        ("2024", "2024 seeds, //2024/x", "2024 seeds, //<host>/x"),
+        ("10.0.0.5", "10 of 10.0.0.5", "10 of <host>"),
+    ],
+)
+def test_a_machine_is_replaced_with_its_domain_and_words_stay(home, monkeypatch, host, text, shown):
+    monkeypatch.setattr(socket, "gethostname", lambda: host)
+    assert private(text) == shown
+    assert private(shown) == shown
+
+
+@pytest.mark.parametrize("text", ["/a" * 50_000, "/" * 50_000, "/a" * 50_000 + "/site-packages"])
+def test_a_long_text_of_slashes_takes_no_time(home, text):
+    start = time.perf_counter()
+    assert private(text) == text
+    assert private(f"{text}/dist-packages/x") == f"{text if text[1] == '/' else ''}<site-packages>/x"
+    assert time.perf_counter() - start < 2
+
+
 def test_a_lease_tells_machines_apart_without_their_names(home, monkeypatch):
     here = Holder.here()
     assert HOST not in here.host
@@ -108,6 +137,29 @@ def test_a_password_is_masked(url):
     for form in ("s%C3%A9cret", "sécret"):
         assert without_password(f"{url}: {form} refused", url).count("***") == 2
     assert without_password("sqlite:///a.db: no", "sqlite:///a.db") == "sqlite:///a.db: no"
+
+
+@pytest.mark.parametrize(
+    ("url", "forms"),
+    [
+        ("postgresql://me:ge#heim@h/db", ["ge#heim", "ge%23heim"]),
+        ("postgresql://me:ge/heim@h/db", ["ge/heim", "ge%2Fheim"]),
+        ("postgresql://me:ge?heim@h/db", ["ge?heim", "ge%3Fheim"]),
+        ("postgresql://me:ge@heim@h/db", ["ge@heim", "ge%40heim"]),
+        ("postgresql://me:a@b/c#d?e@h/db", ["a@b/c#d?e"]),
+        ("redis://h/0?password=ge%2fheim", ["ge%2fheim", "ge%2Fheim", "ge/heim"]),
+        ("redis://h/0?password=ge%20heim", ["ge%20heim", "ge+heim", "ge heim"]),
+        ("redis://h/0?password=ge;heim&x=1", ["ge;heim", "ge%3Bheim"]),
+        ("redis://h/0?password=ge#heim", ["ge#heim", "ge%23heim"]),
+        ("redis://h/0?pass%77ord=geheim", ["geheim"]),
+        *((f"redis://h/0?x=1&{key}=geheim", ["geheim"]) for key in ("api_key", "key", "auth", "cred", "PW")),
+        ("x://me:geheim@[?token=heimlich", ["geheim", "heimlich"]),
+    ],
+)
+def test_no_form_of_a_password_stays(url, forms):
+    for form in forms:
+        assert without_password(f"<{form}> refused", url) == "<***> refused"
+    assert not any(form in without_password(url, url) for form in forms)
 
 
 @pytest.mark.parametrize(

@@ -239,12 +239,16 @@ def _object(
         raise UsageError(f"{name}: unknown category_id {category}: not in the list of categories; must be {ids}")
     box = values.value(record, "bbox", entry, "left, top, width and height")
     if not isinstance(box, list) or len(box) != 4 or not all(map(is_number, box)) or min(box[2:]) < 0:
-        raise UsageError(f"{name}: bbox {box!r:.60} must be left, top, width and height, in pixels, sides from 0")
+        raise UsageError(
+            f"{name}: bbox {box!r:.60} must be left, top, width and height, in pixels below 2**63, sides from 0"
+        )
     area = record.get("area", box[2] * box[3])
     if not is_number(area) or area < 0:
-        raise UsageError(f"{name}: area {area!s:.60} must be a number from 0; leave it out for that of the box")
+        raise UsageError(
+            f"{name}: area {area!s:.60} must be a number from 0 and below 2**63; leave it out for that of the box"
+        )
     image = images[image_id]
-    outline, is_mask = read_outline(record.get("segmentation"), name, (image.height, image.width))
+    outline, is_mask = read_outline(record.get("segmentation"), values, entry, (image.height, image.width))
     obj = ObjectRecord(
         id=number,
         label=labels[category],

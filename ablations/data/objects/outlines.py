@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ablations.config import UsageError
-from ablations.data.objects.values import as_whole, is_number
+from ablations.data.objects.values import Values, is_number
 
 MIN_POLYGON = 6
 """Smallest number of coordinates in a polygon: three points."""
@@ -28,26 +28,32 @@ Corners = tuple[float, float, float, float]
 SEGMENTATION = "a list of polygons, or run lengths with size and counts"
 
 
-def read_outline(segmentation: Any, name: str, size: tuple[int, int]) -> tuple[list[list[float]], bool]:
+def read_outline(
+    segmentation: Any, values: Values, entry: str, size: tuple[int, int]
+) -> tuple[list[list[float]], bool]:
     """Return polygons or one list of run lengths, and whether it is run lengths; no polygon if it is empty.
 
     Args:
         segmentation: value of an annotation.
-        name: file and name of the annotation, for messages.
+        values: values of the file, which count run lengths that are floats or text.
+        entry: name of the annotation, such as ``annotation 7``.
         size: height and width of the image, in pixels.
 
     Raises:
         UsageError: invalid value.
     """
+    name = f"{values.file}: {entry}"
     if segmentation in (None, [], [[]], {}):
         return [], False
     if isinstance(segmentation, dict):
-        return [_read_runs(segmentation, name, size)], True
+        return [_read_runs(segmentation, values, entry, size)], True
     if not isinstance(segmentation, list):
         raise UsageError(f"{name}: invalid segmentation: {segmentation!r:.60}; must be {SEGMENTATION}")
     for polygon in segmentation:
         if not isinstance(polygon, list) or not all(map(is_number, polygon)):
-            raise UsageError(f"{name}: a polygon is not a list of numbers: {polygon!r:.60}; must be x, y, x, y, ...")
+            raise UsageError(
+                f"{name}: a polygon is not a list of numbers: {polygon!r:.60}; must be x, y, x, y, ... below 2**63"
+            )
         if len(polygon) < MIN_POLYGON or len(polygon) % 2:
             raise UsageError(
                 f"{name}: a polygon has {len(polygon) / 2:g} points; it needs at least three, each x and y"
@@ -55,11 +61,11 @@ def read_outline(segmentation: Any, name: str, size: tuple[int, int]) -> tuple[l
     return segmentation, False
 
 
-def _read_runs(segmentation: Mapping[str, Any], name: str, size: tuple[int, int]) -> list[float]:
+def _read_runs(segmentation: Mapping[str, Any], values: Values, entry: str, size: tuple[int, int]) -> list[float]:
     """Return the uncompressed run lengths of a mask."""
-    counts = segmentation.get("counts")
-    if segmentation.get("size") != list(size):
-        found = f"{segmentation.get('size')!r:.60}"
+    name, counts, given = f"{values.file}: {entry}", segmentation.get("counts"), segmentation.get("size")
+    if not isinstance(given, list) or values.integers(given, "size", entry) != list(size):
+        found = f"{given!r:.60}"
         raise UsageError(f"{name}: the size of its mask is {found}, that of its image {list(size)}; must be equal")
     if isinstance(counts, str):
         from faster_coco_eval.core import mask
@@ -71,7 +77,7 @@ def _read_runs(segmentation: Mapping[str, Any], name: str, size: tuple[int, int]
             raise UsageError(f"{problem}; must be COCO's compressed text, or a list of run lengths") from error
     if counts is None:
         raise UsageError(f"{name}: its mask has no counts; must be a list of run lengths, or COCO's compressed text")
-    lengths = [as_whole(count) for count in counts] if isinstance(counts, list) else [None]
+    lengths = values.integers(counts, "counts", entry) if isinstance(counts, list) else [None]
     runs = [float(length) for length in lengths if length is not None and length >= 0]
     if len(runs) < len(lengths):
         raise UsageError(f"{name}: the counts of its mask are {counts!r:.60}; must be whole numbers from 0")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import Any
 from ablations.config import UsageError
 
 LARGEST = 2**63
-"""Bound on the absolute value of an integer."""
+"""Bound on the absolute value of a number."""
 
 LARGEST_EXACT = 2**53
 """Bound on the absolute value of a float that stands for one integer only."""
@@ -82,6 +81,14 @@ class Values:
             raise self.invalid(entry, key, value, "0 or 1")
         return self._count(number, key, entry, value) == 1
 
+    def integers(self, numbers: list[Any], key: str, entry: str) -> list[int | None]:
+        """Return the integers that numbers stand for, None for one that stands for none; counted as one value."""
+        found = [as_whole(number) for number in numbers]
+        odd = [number for number in numbers if type(number) is not int]
+        if odd and None not in found:
+            self._count(0, key, entry, odd[0])
+        return found
+
     def text(self, record: Any, key: str, entry: str) -> str:
         """Return the text of a record.
 
@@ -140,12 +147,12 @@ def as_whole(value: Any) -> int | None:
 
 
 def is_number(value: Any) -> bool:
-    """Tell whether a value is a finite number.
+    """Tell whether a value is a number within 64 bits.
 
-    >>> is_number(1), is_number(0.5), is_number(True), is_number(float("nan")), is_number("1")
-    (True, True, False, False, False)
+    >>> is_number(1), is_number(0.5), is_number(True), is_number(float("nan")), is_number("1"), is_number(10**400)
+    (True, True, False, False, False, False)
     """
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST
 
 
 def count_text(count: int, noun: str) -> str:
