@@ -91,7 +91,9 @@ def _fill(scratch: Path, fill: Callable[[Path], None]) -> None:
 
 
 def _checksums(folder: Path) -> dict[str, Checksum]:
-    paths = sorted(path for path in folder.iterdir() if path.name != CHECKSUMS)
+    """Sum the files of an entry, without those that a system leaves there: their names start with a dot."""
+    found = (path for path in folder.iterdir() if path.name != CHECKSUMS and not path.name.startswith("."))
+    paths = sorted(path for path in found if path.is_file())
     return {path.name: _checksum(path, path.stat().st_size) for path in paths}
 
 
@@ -103,11 +105,10 @@ def _checksum(path: Path, size: int) -> Checksum:
 
 def _crc(file: int, start: int) -> int:
     crc, buffer = 0, memoryview(bytearray(CHUNK_BYTES))
-    for place in range(start, start + PIECE_BYTES, CHUNK_BYTES):
-        count = os.preadv(file, [buffer], place)
+    place, end = start, start + PIECE_BYTES
+    while count := os.preadv(file, [buffer[: end - place]], place):  # which may be fewer than asked for
         crc = zlib.crc32(buffer[:count], crc)
-        if count < CHUNK_BYTES:
-            break
+        place += count
     return crc
 
 
