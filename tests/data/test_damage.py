@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tracemalloc
 import zlib
@@ -9,10 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from objects import coco_folder
 
-from ablations.data import entry, leaks
+from ablations.config import UsageError
+from ablations.data import entry, find_objects, leaks, prepare_objects
 from ablations.data.cached_files import DamagedFile, load_array
 from ablations.data.leaks import assign, equal_files
+from ablations.data.location import filled
+from ablations.data.objects.source import ObjectSource
 
 
 @pytest.fixture(autouse=True)
@@ -79,3 +84,48 @@ def test_contents_of_files_do_not_pile_up(tmp_path, monkeypatch):
         tracemalloc.stop()
     assert len(lines) == 3
     assert most < 2**24  # 16 threads with a block each; the files are 240 MiB
+
+
+@pytest.fixture
+def coco(tmp_path) -> Path:
+    return coco_folder(tmp_path / "coco", train=12, test=3)
+
+
+def find_coco(root: Path) -> ObjectSource:
+    return find_objects(f"coco:{root}", image_size=None)
+
+
+def test_a_file_name_that_is_too_long_is_not_the_fault_of_the_cache(coco):
+    path = coco / "annotations" / "instances_val2017.json"
+    data = json.loads(path.read_text())
+    data["images"][0]["file_name"] = "x" * 300
+    path.write_text(json.dumps(data))
+    with pytest.raises(UsageError, match=r"val2017/x{300} cannot be read: File name too long; repair or rename it$"):
+        prepare_objects(find_coco(coco))
+
+
+def test_an_image_that_is_gone_meanwhile_is_named(coco, monkeypatch):
+    source = find_coco(coco)
+    read, gone = source.read, coco / "train2017" / "000000000004.png"
+
+    def read_and_remove(notes: list[str]):
+        parts = read(notes)
+        gone.unlink()
+        return parts
+
+    monkeypatch.setattr(source, "read", read_and_remove)
+    with pytest.raises(UsageError, match=rf"^{gone} cannot be read: No such file or directory; repair or remove it$"):
+        prepare_objects(source)
+
+
+def test_errors_of_files_elsewhere_are_not_those_of_the_cache(tmp_path):
+    folder = tmp_path / "cache" / "a"
+    with (
+        pytest.raises(UsageError, match=rf"^{tmp_path}/gone cannot be read: No such file or directory$"),
+        filled(folder),
+    ):
+        (tmp_path / "gone").read_bytes()
+    with pytest.raises(UsageError, match=r"a cannot be written: .* set ABLATIONS_CACHE$"), filled(folder) as scratch:
+        (scratch / "gone" / "x").write_text("x")
+    with pytest.raises(UsageError, match=r"a cannot be written: .* set ABLATIONS_CACHE$"), filled(folder):
+        raise OSError(28, "No space left on device")

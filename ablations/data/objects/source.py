@@ -258,7 +258,10 @@ class _Photographs:
     @cached_property
     def sizes(self) -> Ints:
         paths = (os.path.join(self.folder.parent, self.path(row)) for row in range(len(self.annotations)))  # noqa: PTH118
-        return np.array([os.stat(path).st_size for path in paths])  # noqa: PTH116  # Path objects are slow
+        try:
+            return np.array([os.stat(path).st_size for path in paths])  # noqa: PTH116  # Path objects are slow
+        except OSError as error:
+            raise UsageError(f"{error.filename} cannot be read: {error.strerror}; repair or remove it") from error
 
     def path(self, row: int) -> str:
         return f"{self.folder.name}/{self.annotations.names[row]}"
