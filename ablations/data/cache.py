@@ -33,6 +33,9 @@ from ablations.data.tree import SAMPLE_IMAGES, ImageTree
 VAL_SHARE = 0.1
 """Share of train that is cut off for validation if the data set has no validation split."""
 
+BLOCK_IMAGES = 1024
+"""Number of images whose pixels are counted at once, which takes 8 bytes a pixel."""
+
 IMAGENET_MEAN, IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 """Statistics of ImageNet-1k's training images, as in torchvision 0.29 (``transforms/_presets.py``)."""
 
@@ -45,7 +48,8 @@ def prepare(source: Source, *, in_memory: InMemory = "auto", with_test: bool = T
     Args:
         source: data set.
         in_memory: ``on``: decode; ``off``: stream; ``auto``: decode if the images take at most `IN_MEMORY_BYTES`.
-        with_test: whether the checksums of the test split are checked; otherwise none of its files is opened.
+        with_test: whether the checksums of the test split are checked. Its files are opened anyway if the data are
+            decoded or listed now, and once if an earlier version has done so without checksums.
 
     Raises:
         UsageError: unreadable file, unwritable cache folder, or data that cannot be streamed; nothing is left behind.
@@ -57,7 +61,7 @@ def prepare(source: Source, *, in_memory: InMemory = "auto", with_test: bool = T
     info = open_entry(
         folder,
         fill=partial(_fill, source=source, streamed=streamed),
-        examine=partial(_examine, source=source),
+        examine=partial(_examine, source=source, streamed=streamed),
         with_test=with_test,
     )
     # The entry may be that of another folder with the same images; name and notes are of this one.
@@ -118,12 +122,17 @@ def _leaks(source: Source, images: Mapping[str, npt.NDArray[np.uint8]] | None, s
     return equal_pixels(images, splits, name=name)
 
 
-def _examine(folder: Path, info: DataInfo, *, source: Source) -> list[str]:
+def _examine(folder: Path, info: DataInfo, *, source: Source, streamed: bool) -> list[str]:
     """Check the files of an entry without checksums against its description and its source; return notes on leaks.
 
     Raises:
-        DamagedFile: an array of another shape, or with other values as far as they are known.
+        DamagedFile: a description of other data, an array of another shape, or with other values as far as they are
+            known.
     """
+    known = {"fingerprint": source.fingerprint, "task": "classify", "streamed": streamed, "flips": source.flips}
+    if isinstance(source, ImageTree):
+        known["classes"] = source.classes
+    _compare(folder, info, known)
     val_rows = load_array(folder / VAL_ROWS) if (folder / VAL_ROWS).exists() else None
     parts = ["train", "test"] if val_rows is not None else ["train", "val", "test"]
     labels = {part: load_array(folder / f"{part}_labels.npy") for part in parts}
@@ -135,17 +144,27 @@ def _examine(folder: Path, info: DataInfo, *, source: Source) -> list[str]:
     splits = assign({part: len(own) for part, own in labels.items()}, val_rows)
     if [len(rows) for _, rows in splits.values()] != [info.num_train, info.num_val, info.num_test]:
         raise DamagedFile(folder / INFO, "its numbers of images are not those of the labels")
-    if not info.streamed:
+    if (num := len(np.unique(labels["train"]))) != len(info.classes):
+        raise DamagedFile(folder / INFO, f"it has {len(info.classes)} classes, and train has images of {num}")
+    if not streamed:
         images = {part: load_array(folder / f"{part}_images.npy", mapped=True) for part in parts}
         for part, array in images.items():
             if array.dtype != np.uint8 or array.shape != (len(labels[part]), *info.image_shape):
                 raise DamagedFile(folder / f"{part}_images.npy", f"it holds {array.dtype} {array.shape}")
+        _compare(folder, info, dict(zip(("mean", "std"), _statistics(images["train"]), strict=True)))
         return _leaks(source, images, splits)
     assert isinstance(source, ImageTree)
     for part, files in source.parts.items():
         if column := files.difference(FileList.load(folder, part)):
             raise DamagedFile(folder / f"{part}_{column}.npy", "it is not that of the folder's files")
+    mean, std, _ = _estimate_statistics(source)
+    _compare(folder, info, {"image_shape": (*source.image_side, 3), "mean": mean, "std": std})
     return _leaks(source, None, splits)
+
+
+def _compare(folder: Path, info: DataInfo, known: Mapping[str, object]) -> None:
+    if differing := info.difference(known):
+        raise DamagedFile(folder / INFO, differing)
 
 
 def _estimate_statistics(tree: ImageTree) -> tuple[list[float], list[float], list[str]]:
@@ -171,7 +190,10 @@ def _cut_validation(labels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
 
 def _statistics(images: npt.NDArray[np.uint8]) -> tuple[list[float], list[float]]:
     """Compute the mean and standard deviation of each channel of images (n, height, width, channels), of 0 to 1."""
-    counts = np.stack([np.bincount(images[..., c].ravel(), minlength=256) for c in range(images.shape[3])])
+    counts = np.zeros((images.shape[3], 256), dtype=np.int64)
+    for start in range(0, len(images), BLOCK_IMAGES):
+        for c, own in enumerate(counts):
+            own += np.bincount(images[start : start + BLOCK_IMAGES, ..., c].ravel(), minlength=256)
     levels, weights = np.arange(256) / 255, counts / counts.sum(axis=1, keepdims=True)
     mean = weights @ levels
     std = np.sqrt((weights * (levels - mean[:, None]) ** 2).sum(axis=1))

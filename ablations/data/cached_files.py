@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import struct
-import zipfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,22 +11,6 @@ import numpy as np
 import numpy.typing as npt
 
 from ablations.config import UsageError
-
-UNREADABLE = (
-    OSError,
-    ValueError,  # also of JSON, and of text that cannot be decoded
-    TypeError,
-    KeyError,
-    EOFError,
-    MemoryError,  # of a header that claims more than there is
-    OverflowError,
-    NotImplementedError,  # of a damaged header in a zip file, as the next three
-    RuntimeError,
-    struct.error,
-    zlib.error,
-    zipfile.BadZipFile,
-)
-"""Errors of numpy, json and zipfile at a damaged file."""
 
 
 class DamagedFile(UsageError):
@@ -52,6 +33,8 @@ class DamagedFile(UsageError):
 def reading(path: Path) -> Iterator[None]:
     """Turn errors of reading a file of the cache into one line.
 
+    Parsers raise nearly anything at a damaged file, as numpy does ``TokenError`` and ``SyntaxError`` at a header.
+
     Args:
         path: path of the file.
 
@@ -64,7 +47,7 @@ def reading(path: Path) -> Iterator[None]:
         yield
     except DamagedFile:
         raise
-    except UNREADABLE as error:
+    except Exception as error:
         said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise DamagedFile(path, (said or type(error).__name__).splitlines()[0]) from error
 

@@ -34,6 +34,10 @@ _SEEN: dict[Path, set[Stamp]] = {}
 """Files whose checksums this process has compared: of a tuning's many plans, the first reads them."""
 
 
+_EXAMINED: dict[Path, tuple[set[Stamp], DataInfo]] = {}
+"""Files and description of entries that this process has examined, but could not give checksums."""
+
+
 class Checksum(TypedDict):
     """Size of a file, and the CRC-32 of each of its pieces as hexadecimal numbers."""
 
@@ -55,9 +59,10 @@ def open_entry(
     Args:
         folder: folder of the entry.
         fill: function that writes the files of the entry to an empty folder.
-        examine: function that checks the shapes of an entry without checksums, which an earlier version has made, and
-            returns notes that its description lacks.
-        with_test: whether the files of ``test`` are checked too; otherwise none of them is opened.
+        examine: function that checks the description and the shapes of an entry without checksums, which an earlier
+            version has made, and returns notes that its description lacks.
+        with_test: whether the checksums of the files of ``test`` are compared too. These files are opened anyway to
+            make an entry, and to examine one without checksums.
 
     Returns:
         Description; its notes say whether the entry was damaged, or had no checksums.
@@ -91,8 +96,18 @@ def _fill(scratch: Path, fill: Callable[[Path], None]) -> None:
 
 
 def _checksums(folder: Path) -> dict[str, Checksum]:
-    paths = sorted(path for path in folder.iterdir() if path.name != CHECKSUMS)
-    return {path.name: _checksum(path, path.stat().st_size) for path in paths}
+    """Sum the files of an entry, without those that a system leaves there: their names start with a dot."""
+    return {path.name: _checksum(path, path.stat().st_size) for path in _files(folder)}
+
+
+def _files(folder: Path) -> list[Path]:
+    found = (path for path in folder.iterdir() if path.name != CHECKSUMS and not path.name.startswith("."))
+    return sorted(path for path in found if path.is_file())
+
+
+def _stamp(path: Path) -> Stamp:
+    status = path.stat()
+    return path.name, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def _checksum(path: Path, size: int) -> Checksum:
@@ -103,11 +118,10 @@ def _checksum(path: Path, size: int) -> Checksum:
 
 def _crc(file: int, start: int) -> int:
     crc, buffer = 0, memoryview(bytearray(CHUNK_BYTES))
-    for place in range(start, start + PIECE_BYTES, CHUNK_BYTES):
-        count = os.preadv(file, [buffer], place)
+    place, end = start, start + PIECE_BYTES
+    while count := os.preadv(file, [buffer[: end - place]], place):  # which may be fewer than asked for
         crc = zlib.crc32(buffer[:count], crc)
-        if count < CHUNK_BYTES:
-            break
+        place += count
     return crc
 
 
@@ -119,7 +133,7 @@ def _check(folder: Path, *, with_test: bool) -> None:
     """
     own = folder / CHECKSUMS
     with reading(own):
-        recorded: dict[str, Checksum] = json.loads(own.read_text())
+        recorded = _read_checksums(own)
         names = sorted(name for name in recorded if with_test or not name.startswith("test"))
         if INFO not in names:
             raise DamagedFile(own, f"it does not name {INFO}")
@@ -127,31 +141,46 @@ def _check(folder: Path, *, with_test: bool) -> None:
     for name in names:
         path = folder / name
         with reading(path):
-            status = path.stat()
-            stamp = (name, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+            stamp = _stamp(path)
             if stamp in seen:
                 continue
-            wanted = recorded[name]["bytes"]
-            if status.st_size != wanted:
-                raise DamagedFile(path, f"{status.st_size:,} bytes instead of {wanted:,}")
+            size, wanted = path.stat().st_size, recorded[name]["bytes"]
+            if size != wanted:
+                raise DamagedFile(path, f"{size:,} bytes instead of {wanted:,}")
             if _checksum(path, wanted) != recorded[name]:
                 raise DamagedFile(path, "its checksum differs")
             seen.add(stamp)
+
+
+def _read_checksums(path: Path) -> dict[str, Checksum]:
+    recorded = json.loads(path.read_text())
+    if not isinstance(recorded, dict):
+        raise DamagedFile(path, "it does not hold the checksums of files")
+    for name, own in recorded.items():
+        if not isinstance(own, dict) or type(own.get("bytes")) is not int or not isinstance(own.get("crc32"), list):
+            raise DamagedFile(path, f"it does not hold the size and the checksums of {name!r:.60}")
+        if name != Path(name).name:
+            raise DamagedFile(path, f"it names {name!r:.60}, which is no file of its folder")
+    return recorded
 
 
 def _adopt(folder: Path, examine: Callable[[Path, DataInfo], list[str]]) -> DataInfo:
     """Add checksums and missing notes to an entry of an earlier version.
 
     Raises:
-        DamagedFile: a file with another shape than the description says.
+        DamagedFile: a file with another shape than the description says, or a description of other data.
     """
     info = DataInfo.load(folder)
+    stamps = {_stamp(path) for path in _files(folder)}
+    if folder in _EXAMINED and _EXAMINED[folder][0] == stamps:
+        return _EXAMINED[folder][1]
     try:
         lacking = examine(folder, info)
     except DamagedFile:
         raise
-    except UsageError as error:  # of labels that cannot be split, or of an image that is gone
-        raise DamagedFile(folder / INFO, str(error)) from error
+    except Exception as error:  # of labels that cannot be split, an image that is gone, arrays that do not fit
+        problem = f"{type(error).__name__ * (not isinstance(error, UsageError))} {error}".strip().splitlines()[0]
+        raise DamagedFile(folder / INFO, problem) from error
     info = replace(info, notes=[*info.notes, *(note for note in lacking if note not in info.notes)])
     said = "the data in the cache had no checksums; their shapes are right, and checksums have been added"
     try:
@@ -162,4 +191,7 @@ def _adopt(folder: Path, examine: Callable[[Path, DataInfo], list[str]]) -> Data
             (Path(scratch) / CHECKSUMS).replace(folder / CHECKSUMS)
     except OSError as error:
         said = f"the data in the cache have no checksums, and none can be written ({error}); their shapes are right"
+        info = replace(info, notes=[said, *info.notes])
+        _EXAMINED[folder] = (stamps, info)
+        return info
     return replace(info, notes=[said, *info.notes])

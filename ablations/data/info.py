@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
+
+import numpy as np
+from pydantic import TypeAdapter, ValidationError
 
 from ablations.config.types import Task
-from ablations.data.cached_files import reading
+from ablations.data.cached_files import DamagedFile, reading
 
 
 @dataclass(frozen=True)
@@ -62,10 +67,35 @@ class DataInfo:
         """
         path = folder / "info.json"
         with reading(path):
-            fields = json.loads(path.read_text())
-            return cls(**{**fields, "image_shape": tuple(fields["image_shape"])})
+            text = path.read_text()
+            fields = json.loads(text)
+            info = cls(**{**fields, "image_shape": tuple(fields["image_shape"])})
+            try:
+                _types().validate_json(text, strict=True)
+            except ValidationError as error:
+                wrong = error.errors()[0]
+                raise DamagedFile(path, f"its {wrong['loc'][0]} has another type: {wrong['msg']}") from error
+            return info
+
+    def difference(self, known: Mapping[str, Any]) -> str | None:
+        """Return in words the first field that differs from what is known, or None if all are equal.
+
+        Args:
+            known: values by field; mean and standard deviation count as equal if they are close.
+        """
+        for name, value in known.items():
+            own = getattr(self, name)
+            close = name in ("mean", "std") and len(own) == len(value) and np.allclose(own, value, rtol=1e-6, atol=0)
+            if own != value and not close:
+                return f"its {name} is {own!s:.60}, not {value!s:.60}"
+        return None
 
     @property
     def chance_pct(self) -> float:
         """Chance level in per cent: the accuracy of guessing, or the average precision without detections."""
         return 100 / len(self.classes) if self.task == "classify" else 0.0
+
+
+@functools.cache
+def _types() -> TypeAdapter[DataInfo]:
+    return TypeAdapter(DataInfo)

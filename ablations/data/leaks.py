@@ -19,8 +19,11 @@ from ablations.data.files import shown
 SAMPLE_BYTES = 4096
 """Number of bytes, from the middle of a file, that are compared before the whole file."""
 
-READERS = 16
-"""Number of threads that read files: they wait for the disk."""
+READERS, BATCH = 16, 4096
+"""Number of threads that read files: they wait for the disk; number of files that are given to them at once."""
+
+BLOCK_BYTES = 2**18
+"""Size of a read of a whole file: a thread holds no more of it."""
 
 Ints = npt.NDArray[np.int64]
 
@@ -70,7 +73,10 @@ def equal_pixels(
     >>> equal_pixels(images, splits, name=lambda part, row: f"{part}/{row}.png")
     ['leak from train to test: 1 of 1 images with equal pixels, first test/0.png and train/0.png']
     """
-    keys = {part: _keys((np.ascontiguousarray(image).data for image in own), len(own)) for part, own in images.items()}
+    keys = {
+        part: _numbers(hashlib.sha256(np.ascontiguousarray(image).data).digest() for image in own)
+        for part, own in images.items()
+    }
     return _lines(keys, splits, "equal pixels", name)
 
 
@@ -93,25 +99,31 @@ def equal_files(root: Path, files: Mapping[str, Files], splits: Splits) -> list[
             shared = _in_two_splits(keys, splits)
             for part, own in files.items():
                 rows = np.flatnonzero(np.isin(keys[part], shared))
-                paths = (os.path.join(root, own.path(row)) for row in rows.tolist())  # noqa: PTH118  # a million paths
-                keys[part][rows] = _keys(pool.map(lambda path, whole=is_whole: _read(path, whole), paths), len(rows))
+                for start in range(0, len(rows), BATCH):
+                    batch = rows[start : start + BATCH]
+                    paths = [os.path.join(root, own.path(row)) for row in batch.tolist()]  # noqa: PTH118  # a million
+                    keys[part][batch] = _numbers(pool.map(lambda path, whole=is_whole: _read(path, whole), paths))
     return _lines(keys, splits, "equal files", lambda part, row: shown(files[part].path(row)))
 
 
-def _keys(contents: Iterable[bytes | memoryview], count: int) -> Ints:
-    """Hash contents to 64 bits each: among ten million, any two different ones agree with probability 3e-6."""
-    digests = b"".join(hashlib.sha256(content).digest()[:8] for content in contents)
-    return np.frombuffer(digests, dtype=np.int64, count=count)
+def _numbers(digests: Iterable[bytes]) -> Ints:
+    """Keep 64 bits of each digest: among ten million, any two different ones agree with probability 3e-6."""
+    return np.frombuffer(b"".join(digest[:8] for digest in digests), dtype=np.int64)
 
 
 def _read(path: str, is_whole: bool) -> bytes:
-    """Return the size of a file and a sample, or its whole content."""
+    """Return the digest of the size of a file and a sample, or of its whole content."""
     try:
         with open(path, "rb", buffering=0) as file:  # noqa: PTH123  # Path objects are slow for a million paths
+            digest = hashlib.sha256()
             if is_whole:
-                return file.readall()
+                while block := file.read(BLOCK_BYTES):
+                    digest.update(block)
+                return digest.digest()
             size = os.fstat(file.fileno()).st_size
-            return str(size).encode() + os.pread(file.fileno(), SAMPLE_BYTES, max(0, size - SAMPLE_BYTES) // 2)
+            digest.update(str(size).encode())
+            digest.update(os.pread(file.fileno(), SAMPLE_BYTES, max(0, size - SAMPLE_BYTES) // 2))
+            return digest.digest()
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}; repair or remove it") from error
 

@@ -54,7 +54,7 @@ def filled(folder: Path, *, is_replaced: bool = False) -> Iterator[Path]:
             other runs find it at every moment, and keep what they have mapped.
 
     Raises:
-        UsageError: unwritable cache.
+        UsageError: unwritable cache, or a file elsewhere that cannot be read while the folder is filled.
     """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -68,10 +68,17 @@ def filled(folder: Path, *, is_replaced: bool = False) -> Iterator[Path]:
         else:
             scratch.rename(folder)
     except OSError as error:
+        if error.filename is not None and not _is_within(error.filename, folder.parent):
+            raise UsageError(f"{os.fsdecode(error.filename)} cannot be read: {error.strerror}") from error
         if is_replaced or not (folder / "info.json").exists():  # else another process wrote the same data first
             raise UsageError(f"the cache {folder} cannot be written: {error}; set ABLATIONS_CACHE") from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _is_within(path: str | bytes | int, folder: Path) -> bool:
+    """Tell whether an error's file is in a folder; a descriptor is of a file that is open, which might be anywhere."""
+    return isinstance(path, int) or Path(os.fsdecode(path)).is_relative_to(folder)
 
 
 def _replace(scratch: Path, folder: Path) -> None:

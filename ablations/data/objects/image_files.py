@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from ablations.config import UsageError
+
 ABSOLUTE = re.compile(r"/|[A-Za-z]:[/\\]")
 """Start of an absolute path; of Windows' too."""
 
@@ -31,8 +33,14 @@ def find_image(name: str, folder: Path) -> str | None:
     Args:
         name: ``file_name`` of the image, within the folder (`is_within`).
         folder: folder of the part.
+
+    Raises:
+        UsageError: the system refuses to look for it, as for a name that is too long.
     """
-    return next((path for path in _spellings(name, folder.name) if (folder / path).is_file()), None)
+    try:
+        return next((path for path in _spellings(name, folder.name) if (folder / path).is_file()), None)
+    except OSError as error:
+        raise UsageError(f"{folder / name} cannot be read: {error.strerror}; repair or rename it") from error
 
 
 def _spellings(name: str, folder: str) -> Iterator[str]:

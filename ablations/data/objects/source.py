@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, TypedDict
 
 import numpy as np
 import torch
 
 from ablations.config import UsageError
 from ablations.data.cache import IMAGENET_MEAN, IMAGENET_STD, VAL_SHARE
-from ablations.data.cached_files import DamagedFile, load_array
+from ablations.data.cached_files import DamagedFile, load_array, reading
 from ablations.data.entry import INFO, open_entry
 from ablations.data.info import DataInfo
 from ablations.data.leaks import Splits, assign, equal_files
 from ablations.data.location import data_folder
-from ablations.data.objects.annotations import Annotations, Bools, Ints
+from ablations.data.objects.annotations import Annotations, Ints
 from ablations.data.objects.coco import notes_on, read_coco
 from ablations.data.objects.sample import Files, ImageReader
 from ablations.data.objects.shapes import Shapes
@@ -31,6 +32,9 @@ from ufo.init import keyed_generator
 
 MAX_VAL = 5000
 """Largest number of validation images cut from train: that of COCO's own validation split, which is the test split."""
+
+OUTLINED = "outlines.json"
+"""File of the number of objects without outlines in each part, so that trials need not open the test split."""
 
 PREFIX = "instances_"
 """Prefix of the names of COCO's instance files."""
@@ -164,33 +168,50 @@ def prepare_objects(source: ObjectSource, *, masks: bool = True, with_test: bool
         folder, fill=partial(_fill, source=source), examine=partial(_examine, source=source), with_test=with_test
     )
     info = replace(info, name=source.name, root=source.root)
-    outlined = _outlined(folder, with_test=with_test)
+    found = _load_outlined(folder)
     if masks:
-        _check_outlines(outlined, source)
+        _check_outlines(found, source)
         return info
-    num_outlined = sum(int(is_outlined.sum()) for _, is_outlined in outlined.values())
+    num_outlined = sum(own["objects"] - own["without"] for own in found.values())
     ignored = [f"masks=off: the outlines of {count_text(num_outlined, 'object')} are not used"] if num_outlined else []
     return replace(info, notes=[*info.notes, *ignored])
 
 
-def _outlined(folder: Path, *, with_test: bool) -> dict[str, tuple[Ints, Bools]]:
-    """Return the ids of each part's objects in the cache, and whether they have outlines."""
-    found = {}
-    for part in ("train", "val", *(["test"] if with_test else [])):
-        if (path := folder / f"{part}.npz").exists():
-            with np.load(path) as arrays:
-                found[part] = arrays["ids"], np.diff(arrays["first_outline"]) > 0
+class Outlined(TypedDict):
+    """Number of a part's objects, number of those without an outline, and the id of the first of these."""
+
+    objects: int
+    without: int
+    first: int | None
+
+
+def _outlined(parts: Mapping[str, Annotations]) -> dict[str, Outlined]:
+    """Count the objects without outlines in each part."""
+    found: dict[str, Outlined] = {}
+    for part, own in parts.items():
+        without = own.ids[~own.is_outlined].tolist()
+        found[part] = {"objects": len(own.ids), "without": len(without), "first": without[0] if without else None}
     return found
 
 
-def _check_outlines(outlined: dict[str, tuple[Ints, Bools]], source: ObjectSource) -> None:
+def _load_outlined(folder: Path) -> dict[str, Outlined]:
+    """Return what `_outlined` found in all parts; in an entry of an earlier version, it looks for it now."""
+    path = folder / OUTLINED
+    if path.exists():
+        with reading(path):
+            return json.loads(path.read_text())
+    parts = ("train", "val", "test")
+    return _outlined({part: Annotations.load(own) for part in parts if (own := folder / f"{part}.npz").exists()})
+
+
+def _check_outlines(found: Mapping[str, Outlined], source: ObjectSource) -> None:
     """Reject objects without outlines."""
-    for part, (ids, is_outlined) in outlined.items():
-        if num := int((~is_outlined).sum()):
-            more = f", and {num - 1:,} of the other {len(ids) - 1:,} have none" if num > 1 else ""
+    for part, own in found.items():
+        if num := own["without"]:
+            more = f", and {num - 1:,} of the other {own['objects'] - 1:,} have none" if num > 1 else ""
             raise UsageError(
-                f"{source.file_of(part)}: annotation {ids[np.argmin(is_outlined)]} has no outline: its segmentation is "
-                f"empty{more}; give polygons or run lengths, or give --set masks=off to train a detector of boxes alone"
+                f"{source.file_of(part)}: annotation {own['first']} has no outline: its segmentation is empty{more}; "
+                f"give polygons or run lengths, or give --set masks=off to train a detector of boxes alone"
             )
 
 
@@ -208,34 +229,40 @@ def _fill(scratch: Path, *, source: ObjectSource) -> None:
         _check_objects(train, val_rows, f"{source.name}: validation, cut from train,")
         np.save(scratch / VAL_ROWS, val_rows)
     splits = assign({part: len(own) for part, own in parts.items()}, val_rows)
-    counts = {split: len(rows) for split, (_, rows) in splits.items()}
-    is_drawn = not source.root
     DataInfo(
+        **_describe(source, parts, splits),
         name=source.name,
-        fingerprint=source.fingerprint,
-        classes=train.classes,
-        image_shape=(int(np.median(train.heights)), int(np.median(train.widths)), 3),
-        num_train=counts["train"],
-        num_val=counts["val"],
-        num_test=counts["test"],
-        mean=[0.5] * 3 if is_drawn else IMAGENET_MEAN,
-        std=[0.25] * 3 if is_drawn else IMAGENET_STD,
-        flips=True,
         notes=[
             *notes,
             *(note for part, own in parts.items() for note in notes_on(own, part)),
             *_leaks(source, parts, splits),
         ],
-        streamed=True,
-        task="detect",
     ).save(scratch)
+    (scratch / OUTLINED).write_text(json.dumps(_outlined(parts), indent=1))
+
+
+def _describe(source: ObjectSource, parts: Mapping[str, Annotations], splits: Splits) -> dict[str, Any]:
+    """Return the description of a data set by field, without its name and notes."""
+    train, is_drawn = parts["train"], not source.root
+    counts = {f"num_{split}": len(rows) for split, (_, rows) in splits.items()}
+    return {
+        "fingerprint": source.fingerprint,
+        "classes": train.classes,
+        "image_shape": (int(np.median(train.heights)), int(np.median(train.widths)), 3),
+        "mean": [0.5] * 3 if is_drawn else IMAGENET_MEAN,
+        "std": [0.25] * 3 if is_drawn else IMAGENET_STD,
+        "flips": True,
+        "streamed": True,
+        "task": "detect",
+        **counts,
+    }
 
 
 def _examine(folder: Path, info: DataInfo, *, source: ObjectSource) -> list[str]:
-    """Check the files of an entry without checksums against its description; return notes on leaks.
+    """Check the files of an entry without checksums against its description and its source; return notes on leaks.
 
     Raises:
-        DamagedFile: another number of images, or other rows of validation.
+        DamagedFile: a description of other data, other rows of validation, or other numbers of outlines.
     """
     val_rows = load_array(folder / VAL_ROWS) if (folder / VAL_ROWS).exists() else None
     names = ["train", "test"] if val_rows is not None else ["train", "val", "test"]
@@ -243,8 +270,10 @@ def _examine(folder: Path, info: DataInfo, *, source: ObjectSource) -> list[str]
     if val_rows is not None and not np.array_equal(val_rows, _cut(len(parts["train"]))):
         raise DamagedFile(folder / VAL_ROWS, "it does not hold the rows that validation has")
     splits = assign({part: len(own) for part, own in parts.items()}, val_rows)
-    if [len(rows) for _, rows in splits.values()] != [info.num_train, info.num_val, info.num_test]:
-        raise DamagedFile(folder / INFO, "its numbers of images are not those of the annotations")
+    if differing := info.difference(_describe(source, parts, splits)):
+        raise DamagedFile(folder / INFO, differing)
+    if _load_outlined(folder) != _outlined(parts):
+        raise DamagedFile(folder / OUTLINED, "it does not hold the numbers of outlines that the annotations have")
     return _leaks(source, parts, splits)
 
 
@@ -258,7 +287,10 @@ class _Photographs:
     @cached_property
     def sizes(self) -> Ints:
         paths = (os.path.join(self.folder.parent, self.path(row)) for row in range(len(self.annotations)))  # noqa: PTH118
-        return np.array([os.stat(path).st_size for path in paths])  # noqa: PTH116  # Path objects are slow
+        try:
+            return np.array([os.stat(path).st_size for path in paths])  # noqa: PTH116  # Path objects are slow
+        except OSError as error:
+            raise UsageError(f"{error.filename} cannot be read: {error.strerror}; repair or remove it") from error
 
     def path(self, row: int) -> str:
         return f"{self.folder.name}/{self.annotations.names[row]}"
