@@ -20,7 +20,7 @@ from ablations.config.escape import is_readable, visible
 MOST_BYTES = 10_000_000
 """Largest file, in bytes."""
 
-MOST_NODES = 1_000_000
+MOST_NODES = 250_000
 """Largest number of values in a file, where an alias counts as all that it stands for."""
 
 MOST_DEPTH = 50

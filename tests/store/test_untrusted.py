@@ -136,7 +136,7 @@ def test_nested_aliases_and_long_axes_are_refused_at_once(tmp_path):
     path = store.folder / "study.yaml"
     whole = path.read_text()
     path.write_text(whole.replace("fixed:", f"bomb:\n{BOMB}fixed:", 1))
-    with pytest.raises(UsageError, match=r"study\.yaml cannot be read: it has more than 1,000,000 values"):
+    with pytest.raises(UsageError, match=r"study\.yaml cannot be read: it has more than 250,000 values"):
         store.read_study()
 
 
