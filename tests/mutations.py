@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import json
 import os
 import random
@@ -68,13 +69,18 @@ def _bytes(path: Path, rng: random.Random, outside: Path) -> str:
 
 def _field(path: Path, rng: random.Random, outside: Path) -> str:
     """Change a value in a file of fields; of others, a piece of text between commas."""
-    if path.suffix == ".json":
-        content, write = json.loads(path.read_bytes()), json.dumps
-    elif path.suffix == ".yaml":
-        content, write = yaml.safe_load(path.read_text()), yaml.safe_dump
-    elif path.suffix in (".csv", ".txt"):
+    if path.suffix in (".csv", ".txt"):
         return _cell(path, rng)
-    else:
+    try:
+        if path.suffix == ".json":
+            content, write = json.loads(path.read_bytes()), json.dumps
+        elif path.name.endswith(".json.bz2"):
+            content, write = json.loads(bz2.decompress(path.read_bytes())), json.dumps
+        elif path.suffix == ".yaml":
+            content, write = yaml.safe_load(path.read_text()), yaml.safe_dump
+        else:
+            return _bytes(path, rng, outside)
+    except (ValueError, OSError, EOFError, RecursionError, yaml.YAMLError):  # damaged before
         return _bytes(path, rng, outside)
     places = list(_places(content))
     owner, key = rng.choice(places) if places else (content, None)
@@ -90,9 +96,10 @@ def _field(path: Path, rng: random.Random, outside: Path) -> str:
     else:
         owner[key] = value
     try:
-        path.write_bytes(write(content).encode(errors="surrogatepass"))
+        text = write(content).encode(errors="surrogatepass")
     except (yaml.YAMLError, ValueError, TypeError):
-        path.write_text(str(content))
+        text = str(content).encode(errors="surrogatepass")
+    path.write_bytes(bz2.compress(text) if path.suffix == ".bz2" else text)
     return f"{key} = {str(value)[:40]!r}"
 
 
