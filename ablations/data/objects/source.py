@@ -9,20 +9,21 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Protocol, TypedDict
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
 from ablations.config import UsageError
 from ablations.data.cache import IMAGENET_MEAN, IMAGENET_STD, VAL_SHARE
-from ablations.data.cached_files import DamagedFile, load_array, reading
+from ablations.data.cached_files import DamagedFile, load_array
 from ablations.data.entry import INFO, open_entry
 from ablations.data.info import DataInfo
 from ablations.data.leaks import Splits, assign, equal_files
 from ablations.data.location import data_folder
 from ablations.data.objects.annotations import Annotations, Ints
 from ablations.data.objects.coco import notes_on, read_coco
+from ablations.data.objects.outlined import OUTLINED, check_outlines, count_outlined, load_outlined
 from ablations.data.objects.sample import Files, ImageReader
 from ablations.data.objects.shapes import Shapes
 from ablations.data.objects.values import count_text
@@ -32,9 +33,6 @@ from ufo.init import keyed_generator
 
 MAX_VAL = 5000
 """Largest number of validation images cut from train: that of COCO's own validation split, which is the test split."""
-
-OUTLINED = "outlines.json"
-"""File of the number of objects without outlines in each part, so that trials need not open the test split."""
 
 PREFIX = "instances_"
 """Prefix of the names of COCO's instance files."""
@@ -168,51 +166,13 @@ def prepare_objects(source: ObjectSource, *, masks: bool = True, with_test: bool
         folder, fill=partial(_fill, source=source), examine=partial(_examine, source=source), with_test=with_test
     )
     info = replace(info, name=source.name, root=source.root)
-    found = _load_outlined(folder)
+    found = load_outlined(folder)
     if masks:
-        _check_outlines(found, source)
+        check_outlines(found, source.file_of)
         return info
     num_outlined = sum(own["objects"] - own["without"] for own in found.values())
     ignored = [f"masks=off: the outlines of {count_text(num_outlined, 'object')} are not used"] if num_outlined else []
     return replace(info, notes=[*info.notes, *ignored])
-
-
-class Outlined(TypedDict):
-    """Number of a part's objects, number of those without an outline, and the id of the first of these."""
-
-    objects: int
-    without: int
-    first: int | None
-
-
-def _outlined(parts: Mapping[str, Annotations]) -> dict[str, Outlined]:
-    """Count the objects without outlines in each part."""
-    found: dict[str, Outlined] = {}
-    for part, own in parts.items():
-        without = own.ids[~own.is_outlined].tolist()
-        found[part] = {"objects": len(own.ids), "without": len(without), "first": without[0] if without else None}
-    return found
-
-
-def _load_outlined(folder: Path) -> dict[str, Outlined]:
-    """Return what `_outlined` found in all parts; in an entry of an earlier version, it looks for it now."""
-    path = folder / OUTLINED
-    if path.exists():
-        with reading(path):
-            return json.loads(path.read_text())
-    parts = ("train", "val", "test")
-    return _outlined({part: Annotations.load(own) for part in parts if (own := folder / f"{part}.npz").exists()})
-
-
-def _check_outlines(found: Mapping[str, Outlined], source: ObjectSource) -> None:
-    """Reject objects without outlines."""
-    for part, own in found.items():
-        if num := own["without"]:
-            more = f", and {num - 1:,} of the other {own['objects'] - 1:,} have none" if num > 1 else ""
-            raise UsageError(
-                f"{source.file_of(part)}: annotation {own['first']} has no outline: its segmentation is empty{more}; "
-                f"give polygons or run lengths, or give --set masks=off to train a detector of boxes alone"
-            )
 
 
 def _fill(scratch: Path, *, source: ObjectSource) -> None:
@@ -238,7 +198,7 @@ def _fill(scratch: Path, *, source: ObjectSource) -> None:
             *_leaks(source, parts, splits),
         ],
     ).save(scratch)
-    (scratch / OUTLINED).write_text(json.dumps(_outlined(parts), indent=1))
+    (scratch / OUTLINED).write_text(json.dumps(count_outlined(parts), indent=1))
 
 
 def _describe(source: ObjectSource, parts: Mapping[str, Annotations], splits: Splits) -> dict[str, Any]:
@@ -272,7 +232,7 @@ def _examine(folder: Path, info: DataInfo, *, source: ObjectSource) -> list[str]
     splits = assign({part: len(own) for part, own in parts.items()}, val_rows)
     if differing := info.difference(_describe(source, parts, splits)):
         raise DamagedFile(folder / INFO, differing)
-    if _load_outlined(folder) != _outlined(parts):
+    if load_outlined(folder) != count_outlined(parts):
         raise DamagedFile(folder / OUTLINED, "it does not hold the numbers of outlines that the annotations have")
     return _leaks(source, parts, splits)
 
