@@ -245,7 +245,7 @@ def _object(
     area = record.get("area", box[2] * box[3])
     if not is_number(area) or area < 0:
         raise UsageError(
-            f"{name}: area {area!s:.60} must be a number from 0 and below 2**63; leave it out for that of the box"
+            f"{name}: area {area!s:.60} must be a number from 0; leave it out for that of the box (below 2**63)"
         )
     image = images[image_id]
     outline, is_mask = read_outline(record.get("segmentation"), values, entry, (image.height, image.width))
