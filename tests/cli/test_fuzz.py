@@ -20,6 +20,7 @@ from mutations import mutate
 from studies import make_study, make_tuned
 
 import ablations
+from ablations.report import drawing
 from ablations.store import write_json
 from ablations.store.digests import with_digests
 from ablations.store.leases import Holder
@@ -88,6 +89,7 @@ def seal(folder: Path) -> str:
 def read_all(study: Path, pipe) -> None:
     """Run every command on a study; send what went wrong, and how long the slowest took."""
     os.chdir(study)
+    drawing.DPI = 40  # reading is tested, and not the pixels
     before, wrong, slowest = set(sys.modules), [], (0.0, "")
     for command in commands(study):
         started = time.monotonic()
@@ -149,7 +151,6 @@ def read_damaged(seed: int, whole: Path, folder: Path) -> tuple[str, list[str], 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Python 3.12 warns of threads at a fork
 def test_a_damaged_study_is_read_in_lines(tmp_path, full, capsys):
     number = FULL if full else SHORT
-    import ablations.report  # noqa: F401  # loaded once, before the forks
 
     whole = make_whole(tmp_path / "whole")
     failures, slowest = [], (0.0, "")
