@@ -151,7 +151,6 @@ def read_damaged(seed: int, whole: Path, folder: Path) -> tuple[str, list[str], 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Python 3.12 warns of threads at a fork
 def test_a_damaged_study_is_read_in_lines(tmp_path, full, capsys):
     number = FULL if full else SHORT
-
     whole = make_whole(tmp_path / "whole")
     failures, slowest = [], (0.0, "")
     for seed in range(number):
