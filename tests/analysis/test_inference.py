@@ -209,3 +209,15 @@ def test_scores_by_chance_tell_nothing_of_the_pairing():
     (row,) = analysis.pairing_gain(frame, "a").to_dict("records")
     assert row["num_pairs"] == 4
     assert row["correlation"] > 0.9
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 8, 9, 16, 17, 33])
+def test_a_sign_flip_p_counts_every_pattern_one_by_one(n):
+    rng = np.random.default_rng(n)
+    for values in (rng.normal(0.3, 1, n), np.round(rng.normal(0.3, 1, n) * 3) / 3.6):
+        flips = np.arange(2**n)[:, None] >> np.arange(n) & 1 if n <= 16 else None
+        if flips is None:
+            flips = np.random.default_rng(0).integers(0, 2, (100_000, n), dtype=np.int8)
+        sums = (1.0 - 2.0 * flips) @ values
+        count = int((np.abs(sums) >= abs(values.sum()) - 1e-9 * np.abs(values).sum()).sum())
+        assert analysis.sign_flip_p(values) == (count / 2**n if n <= 16 else (count + 1) / 100_001)
