@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ablations.config import CellConfig, Study, recipes
-from ablations.config.study import design
+from ablations.config.expand import design
 from ablations.store import Store, cell_name, write_text
 
 OUTCOME = {

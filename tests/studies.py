@@ -15,8 +15,8 @@ from PIL import Image
 from ablations.analysis import winners
 from ablations.config import CellConfig, recipes
 from ablations.config.claim import parse_claims
+from ablations.config.expand import design
 from ablations.config.search import FIRST_TRIAL_SEED, Point, Search, parse_search
-from ablations.config.study import design
 from ablations.store import Store, cell_name
 from ablations.store.frames import read_frames
 from ablations.store.provenance import numerics_now

@@ -45,7 +45,7 @@ def reading(path: Path) -> Iterator[None]:
         if path.exists() and not path.is_file():
             raise DamagedFile(path, "it is not a regular file")
         yield
-    except DamagedFile:
+    except (DamagedFile, MemoryError):
         raise
     except Exception as error:
         said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)

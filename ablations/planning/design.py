@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ablations.config import CellConfig, Study, UsageError, recipes
+from ablations.config.expand import design
 from ablations.config.request import SMOKE_IMAGES, SMOKE_OBJECTS, Request
-from ablations.config.study import design
 from ablations.config.task import task_of
 from ablations.config.types import Task
 from ablations.planning.asked import searched_fields

@@ -12,6 +12,7 @@ from ablations.config import Study, UsageError
 from ablations.config.nets import is_foreign
 from ablations.config.request import Request
 from ablations.config.task import task_of
+from ablations.store.digests import check_weights
 
 WEIGHTS = "weights.safetensors"
 
@@ -84,6 +85,7 @@ def _norm_of(folder: Path) -> str:
         raise UsageError(f"--init {folder}: no {WEIGHTS} there; run the cell with --save-weights last")
     from ablations.tasks.detect.start import read_classifier
 
+    check_weights(folder, WEIGHTS)
     try:
         return read_classifier(folder / WEIGHTS).net.norm
     except (OSError, ValueError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from ablations.config import CellConfig, Study
 from ablations.config.claim import TRIAL_KINDS, Claim
 from ablations.planning.stored import Stored
 from ablations.store import study_folders
-from ablations.store.reading import read_json
+from ablations.store.reading import read_json, reason_of
 
 PUBLISHED = Path("results")
 """Folder of studies beside the current directory, searched in addition to that of the plan."""
@@ -77,19 +78,23 @@ def _known_arms(folder: Path, arms: dict[str, str]) -> set[str]:
 
 
 def _folders_in(cells: Path) -> list[Path]:
-    """Return the folders of cells, without links; none if they cannot be listed."""
+    """Return the folders of cells, without links; none, and a warning, if they cannot be listed."""
     try:
         with os.scandir(cells) as found:
             return [Path(entry.path) for entry in found if entry.is_dir(follow_symlinks=False)]
-    except OSError:
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        logging.warning("%s: %s; whether it has results of these cells is not known", cells, reason_of(error))
         return []
 
 
 def _has_result(cell: Path) -> bool:
     try:
         outcome = read_json(cell / "outcome.json")
-    except (OSError, ValueError):
-        return False  # a cell that cannot be read has shown nothing
+    except (OSError, ValueError) as error:
+        logging.warning("%s cannot be read: %s; it counts as no result", cell, reason_of(error))
+        return False
     return isinstance(outcome, dict) and outcome.get("outcome") in ("ok", "diverged")
 
 

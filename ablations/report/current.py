@@ -78,12 +78,17 @@ def hash_results(results: Results) -> str:
     digest = hashlib.sha256(hash_sources().encode())
     studies = [study.model_dump(mode="json") for study in results.studies]
     unknown = [norm for study in results.studies for norm in study.axes["norm"] if norm not in NORMS]
-    how = [[library.__version__ for library in LIBRARIES], [str(stratum.folder) for stratum in results.strata]]
+    how = [
+        [library.__version__ for library in LIBRARIES],
+        [str(stratum.folder.resolve()) for stratum in results.strata],
+    ]
     said = [results.reference, results.problems, results.caveats, unknown, unsuccessful(results)]
     digest.update(json.dumps([studies, how, said]).encode())
     for path in results.examples["path"].dropna().unique():
         digest.update(read_bytes(Path(str(path))))
-    for frame in (*(getattr(results, name) for name in FRAMES), results.trials):
+    frames = {name: getattr(results, name) for name in FRAMES} | {"trials": results.trials}
+    frames["examples"] = results.examples.drop(columns="path")  # the images are in it
+    for frame in frames.values():
         digest.update(",".join(frame.columns).encode())
         for name in frame:
             digest.update(pd.util.hash_pandas_object(_hashable(frame[name]), index=False).to_numpy().tobytes())

@@ -61,9 +61,10 @@ class StudyResults(Results):
             cell: its name, as ``xnorm-s0``, or the name of its folder if several cells have that name.
 
         Raises:
-            UsageError: there is no such cell or more than one, or it has no weights.
+            UsageError: there is no such cell or more than one, or it has no weights, or others than the run wrote.
         """
-        from ablations.tasks.trained import load_module
+        from ablations.store.digests import check_weights
+        from ablations.tasks.trained import WEIGHTS, load_module
 
         found = [
             stratum.folder / "cells" / folder
@@ -75,6 +76,8 @@ class StudyResults(Results):
             names = self.cells["folder"].tolist() if not found else [folder.name for folder in found]
             said = "there is no cell" if not found else "several cells are named"
             raise UsageError(f"{said} {cell}; there are {', '.join(names)}")
+        if (found[0] / WEIGHTS).is_file():
+            check_weights(found[0], WEIGHTS)
         return load_module(found[0])
 
 

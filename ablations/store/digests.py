@@ -17,7 +17,7 @@ from ablations.config import UsageError
 from ablations.store.leases import CHECKPOINT, LEASE, RESUMED
 from ablations.store.outcome import FILE_NAME
 from ablations.store.reading import check_inside, read_bytes, read_json, reason_of
-from ablations.store.record import CellRecord
+from ablations.store.record import CellRecord, read_record
 
 OUTCOME = "outcome.json"
 
@@ -62,6 +62,25 @@ def altered_files(record: CellRecord) -> Iterator[str]:
         if found and read_json(record.folder / OUTCOME) != record.outcome:
             return  # a runner has just replaced the cell
     yield from found
+
+
+def check_weights(folder: Path, name: str) -> None:
+    """Check weights that are about to be loaded against the record of their cell, if it has their digest.
+
+    Args:
+        folder: folder of a finished cell, or of a copy of its weights alone.
+        name: name of the file.
+
+    Raises:
+        UsageError: they are not what the run wrote, or the record cannot be read.
+    """
+    if not (folder / OUTCOME).exists():
+        return
+    if (digest := read_record(folder).outcome.get("digests", {}).get(name)) is None:
+        return
+    with (folder / name).open("rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != digest:
+            raise UsageError(f"{folder / name} is not what the run wrote: its SHA-256 is another than in the record")
 
 
 def _altered(record: CellRecord) -> Iterator[str]:

@@ -7,8 +7,8 @@ import pytest
 from ablations.config import Study, UsageError, recipes
 from ablations.config.cell import FIELDS
 from ablations.config.claim import parse_claims
+from ablations.config.expand import design
 from ablations.config.growth import extend
-from ablations.config.study import design
 
 NAMED = {"data", "norm", "seed"}
 

@@ -15,7 +15,7 @@ from ufo.detection import (
     Heads,
     PyramidBackbone,
     UFOBody,
-    build_mask_rcnn,
+    build_rcnn,
     load_classifier,
     replace_batch_norms,
     tap_blocks,
@@ -37,7 +37,7 @@ def make_backbone(*, batch_norm="frozen", seed: int = 0, **body) -> PyramidBackb
 
 
 def make_net(*, heads: Heads = HEADS, num_classes: int = 2, **backbone):
-    return build_mask_rcnn(
+    return build_rcnn(
         make_backbone(**backbone), num_classes=num_classes, sides=(64, 96), mean=GREY, std=GREY, seed=0, heads=heads
     )
 

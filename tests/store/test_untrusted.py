@@ -23,7 +23,9 @@ from ablations.config import UsageError
 from ablations.config.study import NormRecord
 from ablations.config.task import MASK_AP, average_precisions
 from ablations.config.yaml_file import dump_yaml
+from ablations.planning.initial import find_weights
 from ablations.store import Store
+from ablations.store.digests import check_weights
 from ablations.store.examples import _runs_of
 from ablations.store.frames import arm_columns, read_frames
 from ablations.store.outcome import Outcome
@@ -255,6 +257,23 @@ def test_bits_that_changed_are_told_by_the_file(tmp_path):
     assert read_frames(store, numerics=None).problems == ()
 
 
+def test_weights_are_compared_when_they_are_loaded(tmp_path):
+    store, cells = fake(tmp_path, {})
+    lease = store.leases.claim(cells[0].id)
+    (lease.folder / "weights.safetensors").write_bytes(b"12345678")
+    outcome = OUTCOME | {"test_accuracy_pct": 90.0}
+    folder = store.publish(lease, cells[0], outcome, name=f"xnorm-s0-{cells[0].id}", replaces=None).folder
+    check_weights(folder, "weights.safetensors")
+    (folder / "weights.safetensors").write_bytes(b"12345679")
+    assert not any("weights" in said for said in read_frames(store, numerics=None).problems)
+    with pytest.raises(UsageError, match=r"weights\.safetensors is not what the run wrote"):
+        check_weights(folder, "weights.safetensors")
+    with pytest.raises(UsageError, match="is not what the run wrote"):
+        find_weights([folder], norms=["xnorm"])
+    (folder / "outcome.json").unlink()  # a copy of the weights alone
+    check_weights(folder, "weights.safetensors")
+
+
 def test_an_attempt_that_is_added_keeps_the_digests_right(tmp_path):
     store, _ = fake(tmp_path, ALL_OK)
     record = next(iter(store.records().values()))
@@ -385,7 +404,7 @@ def test_hostile_detections_cost_themselves_alone(tmp_path, change, reason):
 def test_a_bomb_of_detections_is_not_unpacked(tmp_path, monkeypatch):
     study = make_study(tmp_path, norms=["xnorm", "l2"], seeds=2, task=["detect"], model=["ufo_vit_nano"])
     (path,) = study.glob("cells/xnorm-s0-*/detections.json.bz2")
-    monkeypatch.setattr("ablations.store.objects.MOST_BYTES", 10_000)
+    monkeypatch.setattr("ablations.store.objects.MOST_UNPACKED", 10_000)
     path.write_bytes(bz2.compress(b"[" + b" " * 10**6 + b"]"))
     (said,) = read_results([study]).problems
     assert "it unpacks to more than" in said

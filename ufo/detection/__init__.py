@@ -9,7 +9,7 @@ from ufo.detection.backbone import (
     replace_batch_norms,
     tap_blocks,
 )
-from ufo.detection.mask_rcnn import Heads, build_faster_rcnn, build_mask_rcnn
+from ufo.detection.mask_rcnn import Heads, build_rcnn
 from ufo.detection.weights import Loaded, load_classifier
 
 __all__ = [
@@ -20,8 +20,7 @@ __all__ = [
     "Loaded",
     "PyramidBackbone",
     "UFOBody",
-    "build_faster_rcnn",
-    "build_mask_rcnn",
+    "build_rcnn",
     "load_classifier",
     "replace_batch_norms",
     "tap_blocks",

@@ -32,7 +32,7 @@ class Heads:
 
     Args:
         box_dim: width of the box head's two layers.
-        mask_dim: width of the mask head's four convolutions.
+        mask_dim: width of the mask head's four convolutions; None: no masks.
         anchor_scale: side of an anchor as a multiple of its map's stride.
         proposals: number of proposals per image in evaluation; twice that number in training.
         rois: number of proposals per image that train the heads.
@@ -40,14 +40,14 @@ class Heads:
     """
 
     box_dim: int = 1024
-    mask_dim: int = 256
+    mask_dim: int | None = 256
     anchor_scale: float = 8.0
     proposals: int = 1000
     rois: int = 512
     detections: int = 100
 
 
-def build_mask_rcnn(
+def build_rcnn(
     backbone: PyramidBackbone,
     *,
     num_classes: int,
@@ -56,8 +56,10 @@ def build_mask_rcnn(
     std: Sequence[float],
     seed: int,
     heads: Heads = Heads(),
-) -> MaskRCNN:
-    """Build a Mask R-CNN that rescales images in evaluation and takes them at their given scale in training.
+) -> FasterRCNN:
+    """Build a Mask R-CNN, or a Faster R-CNN with equal weights if the heads have no masks.
+
+    It rescales images in evaluation, and takes them at their given scale in training.
 
     Args:
         backbone: initialised backbone.
@@ -74,41 +76,18 @@ def build_mask_rcnn(
     >>> backbone = PyramidBackbone(body, fpn_dim=16, batch_norm="frozen", seed=0)
     >>> heads = Heads(box_dim=32, mask_dim=16)
     >>> rgb = [0.5] * 3
-    >>> net = build_mask_rcnn(backbone, num_classes=3, sides=(64, 96), mean=rgb, std=rgb, seed=0, heads=heads)
+    >>> net = build_rcnn(backbone, num_classes=3, sides=(64, 96), mean=rgb, std=rgb, seed=0, heads=heads)
     >>> [sorted(found) for found in net.eval()([torch.zeros(3, 50, 70)])]
     [['boxes', 'labels', 'masks', 'scores']]
     """
     common = _common_parts(backbone, num_classes=num_classes, seed=seed, heads=heads)
-    with drawn_for(seed, "mask"):
-        mask_head = MaskRCNNHeads(backbone.out_channels, (heads.mask_dim,) * 4, dilation=1)
-        mask_predictor = MaskRCNNPredictor(heads.mask_dim, heads.mask_dim, num_classes + 1)
-    net = MaskRCNN(backbone, **common, mask_head=mask_head, mask_predictor=mask_predictor)
-    net.transform = ScaledTransform(sides[0], sides[1], list(mean), list(std))
-    return net
-
-
-def build_faster_rcnn(
-    backbone: PyramidBackbone,
-    *,
-    num_classes: int,
-    sides: tuple[int, int],
-    mean: Sequence[float],
-    std: Sequence[float],
-    seed: int,
-    heads: Heads = Heads(),
-) -> FasterRCNN:
-    """Build a Faster R-CNN: the Mask R-CNN of the same arguments, with equal weights, without its mask head.
-
-    Args:
-        backbone: initialised backbone.
-        num_classes: as in `build_mask_rcnn`.
-        sides: as in `build_mask_rcnn`.
-        mean: as in `build_mask_rcnn`.
-        std: as in `build_mask_rcnn`.
-        seed: as in `build_mask_rcnn`.
-        heads: sizes of the heads; ``mask_dim`` is not used.
-    """
-    net = FasterRCNN(backbone, **_common_parts(backbone, num_classes=num_classes, seed=seed, heads=heads))
+    if heads.mask_dim is None:
+        net = FasterRCNN(backbone, **common)
+    else:
+        with drawn_for(seed, "mask"):
+            mask_head = MaskRCNNHeads(backbone.out_channels, (heads.mask_dim,) * 4, dilation=1)
+            mask_predictor = MaskRCNNPredictor(heads.mask_dim, heads.mask_dim, num_classes + 1)
+        net = MaskRCNN(backbone, **common, mask_head=mask_head, mask_predictor=mask_predictor)
     net.transform = ScaledTransform(sides[0], sides[1], list(mean), list(std))
     return net
 

@@ -9,7 +9,7 @@ from torchvision.models.detection import FasterRCNN
 from ablations.config import CellConfig
 from ablations.tasks.detect.bodies import build_body
 from ablations.tasks.detect.start import start_body
-from ufo.detection import Heads, PyramidBackbone, UFOBody, build_faster_rcnn, build_mask_rcnn
+from ufo.detection import Heads, PyramidBackbone, UFOBody, build_rcnn
 from ufo.model import UFOViT
 
 
@@ -35,14 +35,13 @@ def build_detector(
     backbone = PyramidBackbone(body, fpn_dim=detection.fpn_dim, batch_norm=detection.batch_norm, seed=config.seed)
     heads = Heads(
         box_dim=detection.box_dim,
-        mask_dim=detection.mask_dim,
+        mask_dim=detection.mask_dim if detection.masks else None,
         anchor_scale=detection.anchor_scale,
         proposals=detection.proposals,
         rois=detection.rois,
         detections=detection.most_found,
     )
-    build = build_mask_rcnn if detection.masks else build_faster_rcnn
-    return build(
+    return build_rcnn(
         backbone,
         num_classes=num_classes,
         sides=(detection.eval_side, detection.longest_side),
