@@ -33,7 +33,7 @@ class DamagedFile(UsageError):
 def reading(path: Path) -> Iterator[None]:
     """Turn errors of reading a file of the cache into one line.
 
-    Parsers raise nearly anything at a damaged file, as numpy does ``TokenError`` and ``SyntaxError`` at a header.
+    Parsers raise nearly anything at a damaged file, as numpy does ``TokenError`` and ``MemoryError`` at a header.
 
     Args:
         path: path of the file.
@@ -45,7 +45,7 @@ def reading(path: Path) -> Iterator[None]:
         if path.exists() and not path.is_file():
             raise DamagedFile(path, "it is not a regular file")
         yield
-    except (DamagedFile, MemoryError):
+    except DamagedFile:
         raise
     except Exception as error:
         said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
