@@ -16,6 +16,7 @@ import contextlib
 import errno
 import hashlib
 import json
+import logging
 import os
 import shutil
 import socket
@@ -24,11 +25,13 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated
 
 import psutil
+from pydantic import Field, TypeAdapter
 
 from ablations.store.files import clean_log
-from ablations.store.reading import NotRead, read_json
+from ablations.store.reading import NotRead, read_json, reason_of
 
 HEARTBEAT_S = 5.0
 """Seconds between two heartbeats."""
@@ -60,6 +63,9 @@ class LeaseLost(Exception):
     """Another runner has taken a cell over, or has recorded it."""
 
 
+Text = Annotated[str, Field(strict=True, max_length=100)]
+
+
 @dataclass(frozen=True)
 class Holder:
     """A runner that holds cells.
@@ -71,10 +77,10 @@ class Holder:
         process_started: start time of the process on the system's count, since ids are reused.
     """
 
-    runner: str
-    host: str
-    pid: int
-    process_started: str
+    runner: Text
+    host: Text
+    pid: Annotated[int, Field(strict=True, ge=1, lt=2**31)]
+    process_started: Text
 
     @staticmethod
     def here() -> Holder:
@@ -84,6 +90,9 @@ class Holder:
     def is_gone(self) -> bool:
         """Return whether its process has ended; False if it is on another machine, where this is unknown."""
         return self.host == _host() and _started(self.pid) != self.process_started
+
+
+HOLDER = TypeAdapter(Holder)
 
 
 @dataclass(frozen=True)
@@ -190,7 +199,11 @@ class Leases:
         return [path for path in found if not self._may_live(path)]
 
     def _may_live(self, folder: Path) -> bool:
-        holder = _read_holder(folder)
+        try:
+            holder = _read_holder(folder)
+        except OSError as error:
+            logging.warning("%s cannot be read: %s; its holder may be running", folder, reason_of(error))
+            return True
         if holder is None or holder.is_gone():
             return False
         with contextlib.suppress(FileNotFoundError):
@@ -279,7 +292,7 @@ def _started(pid: int) -> str | None:
         if stat.parent.parent.exists():
             return stat.read_text().rpartition(")")[2].split()[19]  # ticks since boot
         return str(round(psutil.Process(pid).create_time()))
-    except (OSError, psutil.Error):
+    except (OSError, psutil.Error, IndexError):
         return None
 
 
@@ -289,14 +302,8 @@ def _number(folder: Path) -> int:
 
 def _read_holder(folder: Path) -> Holder | None:
     try:
-        return Holder(**read_json(folder / LEASE))
-    except (
-        FileNotFoundError,
-        NotADirectoryError,
-        NotRead,
-        ValueError,
-        TypeError,
-    ):  # released or lost
+        return HOLDER.validate_python(read_json(folder / LEASE))
+    except (FileNotFoundError, NotADirectoryError, NotRead, ValueError):  # released or lost
         return None
 
 

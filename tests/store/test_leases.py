@@ -61,6 +61,32 @@ def test_a_number_that_was_given_out_again_is_another_process(partials):
     assert Leases(partials).claim("a") is not None
 
 
+@pytest.mark.parametrize(
+    "holder",
+    [
+        {"pid": "a\x00b"},
+        {"pid": True},
+        {"pid": 0},
+        {"pid": -1},
+        {"pid": 2**40},
+        {"pid": 1.5},
+        {"host": "h" * 1000},
+        {"process_started": ["1"]},
+    ],
+)
+def test_a_holder_that_no_runner_is_holds_nothing(partials, holder):
+    folder = Leases(partials).claim("a").folder
+    sign(folder, **holder)
+    assert list(Leases(partials).running()) == []
+    assert Leases(partials).abandoned() == [folder]
+    assert Leases(partials).claim("a") is not None
+
+
+def test_a_field_of_a_later_version_leaves_the_holder_alive(partials):
+    sign(Leases(partials).claim("a").folder, later=1)
+    assert Leases(partials).claim("a") is None
+
+
 def test_a_holder_on_another_machine_is_dead_when_it_gives_no_sign(partials, monkeypatch):
     monkeypatch.setattr(leases, "LEASE_S", 0.3)
     folder = Leases(partials).claim("a").folder
