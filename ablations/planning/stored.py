@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 from typing import Any
 
 from ablations.config import Study
+from ablations.config.escape import visible
 from ablations.config.request import Request
 from ablations.config.study import DATA_FIELDS
 from ablations.planning.asked import complete
 from ablations.store import CellRecord, Store
-from ablations.store.provenance import import_plugin
+from ablations.store.provenance import import_plugin, plugin_lines
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class Stored:
 
 
 def read_stored(store: Store) -> Stored:
-    """Read a study's folder, repair what a killed runner left behind, and import the study's plug-ins.
+    """Read a study's folder, repair what a killed runner left behind, and import the study's plug-ins, with a warning.
 
     Raises:
         UsageError: a record or study.yaml cannot be read, or a plug-in cannot be imported.
@@ -67,6 +69,8 @@ def read_stored(store: Store) -> Stored:
     records = store.records()
     is_begun = bool(records) or any(store.leases.running()) or (store.exists and store.leases.is_opening)
     study = store.read_study() if is_begun else None
+    for line in () if study is None else plugin_lines(study):
+        logging.warning("%s", visible(line))
     for plugin in () if study is None else study.plugins:
         import_plugin(plugin)
     return Stored(store, study_text, records, is_begun, study)

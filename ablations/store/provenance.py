@@ -81,8 +81,11 @@ def record_norms(norms: Iterable[str]) -> dict[str, NormRecord]:
 
 
 def plugin_lines(study: Study) -> list[str]:
-    """Say which plug-ins a command that runs cells of a study is about to import, and from where."""
-    found = {name: _find_plugin(name) or "nowhere" for name in study.plugins}
+    """Say which plug-ins a command that runs cells of a study is about to import, and from where.
+
+    Those that are imported already are left out: the command line named them, or they were said before.
+    """
+    found = {name: _find_plugin(name) or "nowhere" for name in study.plugins if name not in sys.modules}
     return [f"importing the plug-in {name}, which the study names, from {path}" for name, path in found.items()]
 
 
