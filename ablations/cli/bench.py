@@ -14,7 +14,7 @@ from pydantic import Field
 from ablations.cli.app import OK, SOME_FAILED, app
 from ablations.cli.command import command
 from ablations.cli.options import DeviceOption, JsonOption, StudyArgument, StudyDataOption
-from ablations.cli.printing import make_console, print_lines
+from ablations.cli.printing import make_console, print_json, print_lines
 from ablations.config import parsing
 from ablations.config.commands import DataRootOption, Folder, InitOption
 from ablations.config.declare import Option, Options, reads
@@ -72,7 +72,7 @@ def harness(options: HarnessOptions) -> int:
     print_lines(console, describe(rows))
     if options.as_json:
         frames = {"rows": rows, "medians": summarise(rows), "ratios": ratios(rows)}
-        typer.echo(json.dumps({name: json.loads(frame.to_json(orient="records")) for name, frame in frames.items()}))
+        print_json({name: json.loads(frame.to_json(orient="records")) for name, frame in frames.items()}, indent=None)
     return OK
 
 
@@ -151,7 +151,7 @@ def loader(options: LoaderOptions) -> int:
     )
     print_lines(console, describe_loader(rows))
     if options.as_json:
-        typer.echo(json.dumps([row._asdict() for row in rows]))
+        print_json([row._asdict() for row in rows], indent=None)
     return OK
 
 
@@ -289,7 +289,7 @@ def model(options: ModelOptions) -> int:
     rows = bench_models(options.bench(), on_row=on_row)
     print_lines(console, describe_models(rows))
     if options.as_json:
-        typer.echo(json.dumps([row._asdict() for row in rows]))
+        print_json([row._asdict() for row in rows], indent=None)
     return OK
 
 

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
 from pydantic import Field
 
 from ablations.cli.app import OK, SOME_FAILED
 from ablations.cli.bench import CsvOption, Names, bench, checked_file, write_rows
 from ablations.cli.command import command
 from ablations.cli.options import DeviceOption, JsonOption
-from ablations.cli.printing import make_console, print_lines
+from ablations.cli.printing import make_console, print_json, print_lines
 from ablations.config import UsageError, parsing
 from ablations.config.commands import DataRootOption, Folder
 from ablations.config.declare import Option, Options, reads
@@ -74,7 +72,7 @@ def grid(options: GridOptions) -> int:
 
     rows = bench_grid(settings, on_row=on_row)
     if options.as_json:
-        typer.echo(json.dumps([row._asdict() for row in rows]))
+        print_json([row._asdict() for row in rows], indent=None)
     return SOME_FAILED if any(row.quantity == "failed" for row in rows) else OK
 
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
-import typer
 from pydantic import Field
 
 from ablations.cli.app import OK
 from ablations.cli.bench import AtLeastOne, CsvOption, bench, checked_file, write_rows
 from ablations.cli.command import command
 from ablations.cli.options import JsonOption
-from ablations.cli.printing import make_console, print_lines
+from ablations.cli.printing import make_console, print_json, print_lines
 from ablations.config import parsing
 from ablations.config.declare import Option, reads
 
@@ -49,5 +47,5 @@ def scale(options: ScaleOptions) -> int:
     rows = bench_scale(options.cells, conditions=options.conditions, rounds=options.rounds, on_row=on_row)
     print_lines(console, describe_scale(rows))
     if options.as_json:
-        typer.echo(json.dumps([row._asdict() for row in rows]))
+        print_json([row._asdict() for row in rows], indent=None)
     return OK

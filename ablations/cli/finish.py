@@ -6,11 +6,10 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-import typer
 from rich.console import Console
 
 from ablations.cli.app import INTERRUPTED, NO_OUTCOME, SOME_FAILED
-from ablations.cli.printing import print_lines, print_table
+from ablations.cli.printing import print_json, print_lines, print_table
 from ablations.config.values import plural
 
 
@@ -65,5 +64,5 @@ def finish(
         )
         files = [str(file) for file in made.files]
         summary = {"study": results.name, "exit_code": code, "notes": main.notes, "files": files}
-        typer.echo(json.dumps({**summary, "table": table, "claims": claims, "cells": cells}, indent=2))
+        print_json({**summary, "table": table, "claims": claims, "cells": cells})
     return code

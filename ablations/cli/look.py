@@ -15,7 +15,7 @@ from ablations.cli.app import OK, app
 from ablations.cli.command import command
 from ablations.cli.finish import finish
 from ablations.cli.options import JsonOption, StudiesArgument, StudyArgument
-from ablations.cli.printing import make_console, print_lines, print_table
+from ablations.cli.printing import make_console, print_json, print_lines, print_table
 from ablations.config.commands import Folder, OutOption, PluginOption
 from ablations.config.declare import Option
 from ablations.config.escape import visible
@@ -71,7 +71,7 @@ def status(options: StatusOptions) -> int:
     store = Store(Path(options.study))
     board = fill_board(Board(store.read_study()), store)
     if options.as_json:
-        typer.echo(json.dumps(board.as_json(), indent=2))
+        print_json(board.as_json())
     else:
         make_console(options.as_json).print(board)
     return OK
@@ -100,7 +100,7 @@ def power(options: PowerOptions) -> int:
     table = power_table(results, options.delta)
     if options.as_json:
         comparisons = json.loads(table.frame.to_json(orient="records"))
-        typer.echo(json.dumps({"delta_pct": options.delta, "comparisons": comparisons}, indent=2))
+        print_json({"delta_pct": options.delta, "comparisons": comparisons})
         return OK
     if not table.rows:
         raise UsageError("there is nothing to compare: two arms with a finished cell each are needed")
@@ -120,7 +120,7 @@ def show(options: ShowOptions) -> int:
     record = find_cell(Path(options.out), options.cell)
     if options.as_json:
         config = record.config.model_dump(mode="json")
-        typer.echo(json.dumps({"folder": str(record.folder), "config": config, "outcome": record.outcome}, indent=2))
+        print_json({"folder": str(record.folder), "config": config, "outcome": record.outcome})
         return OK
     console = make_console(options.as_json)
     print_lines(console, [str(record.folder)])
@@ -143,7 +143,7 @@ def diff(options: DiffOptions) -> int:
     out = Path(options.out)
     rows = compare_cells(find_cell(out, options.one), find_cell(out, options.other))
     if options.as_json:
-        typer.echo(json.dumps([dict(zip(("field", "one", "other"), row, strict=True)) for row in rows], indent=2))
+        print_json([dict(zip(("field", "one", "other"), row, strict=True)) for row in rows])
         return OK
     if not rows:
         make_console(options.as_json).print("they do not differ in any recorded value")
@@ -172,7 +172,7 @@ def list_(options: ListOptions) -> int:
 
     title, head, rows = listing.listing(options.what, out=Path(options.out))
     if options.as_json:
-        typer.echo(json.dumps([dict(zip(head, row, strict=True)) for row in rows], indent=2))
+        print_json([dict(zip(head, row, strict=True)) for row in rows])
         return OK
     if options.as_markdown:
         from ablations.report.text import markdown_table, markdown_text

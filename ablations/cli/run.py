@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Literal
 
-import typer
 from rich.console import Console
 
 from ablations.cli.app import INTERRUPTED, OK, SOME_FAILED, app
@@ -22,7 +20,7 @@ from ablations.cli.options import (
     StudyArgument,
     StudyDataOption,
 )
-from ablations.cli.printing import make_console, print_lines
+from ablations.cli.printing import make_console, print_json, print_lines
 from ablations.config.commands import DataRootOption, EngineFlags, InitOption, RunOptions, TuneOptions
 from ablations.config.declare import Option
 
@@ -135,7 +133,7 @@ def _run_steps(steps: Iterator[Step], options: Actions, *, last: tuple[str, ...]
 
 def _end_dry_run(plan: Plan, *, as_json: bool) -> int:
     if as_json:
-        typer.echo(json.dumps({"study": plan.study.model_dump(mode="json"), "states": plan.states}, indent=2))
+        print_json({"study": plan.study.model_dump(mode="json"), "states": plan.states})
     return OK
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import re
@@ -651,6 +652,19 @@ def test_a_markdown_list_of_studies_has_their_names_as_text(cli, tmp_path):
     assert code == 0
     assert "[a](b)" not in out
     assert not re.findall(r"(?<!\\)<[a-z]", out)
+
+
+@pytest.mark.parametrize("command", [("show", "l2-s1"), ("diff", "l2-s1", "xnorm-s0")], ids=lambda command: command[0])
+def test_numbers_that_json_lacks_are_null(cli, tmp_path, command):
+    study = make_study(tmp_path, norms=["xnorm", "l2"], seeds=2)
+    (path,) = study.glob("cells/l2-s1-*/outcome.json")
+    losses = {"val_loss": math.nan, "test_loss": math.inf}
+    path.write_text(json.dumps(json.loads(path.read_text()) | losses))
+    code, out, _ = cli(*command, "--json", "--out", tmp_path)
+    assert code == 0
+    shown = json.loads(out, parse_constant=pytest.fail)
+    one = shown["outcome"] if command[0] == "show" else {row["field"].partition(".")[2]: row["one"] for row in shown}
+    assert (one["val_loss"], one["test_loss"]) == (None, None)
 
 
 def test_list_refuses_what_it_would_ignore(cli, tmp_path):
