@@ -18,7 +18,7 @@ from matplotlib.text import Text
 from studies import make_study
 
 from ablations.api import make_report
-from ablations.config.escape import visible
+from ablations.config.escape import visible, visible_lines
 from ablations.report import drawing, gallery, write
 from ablations.report.gallery import all_figures
 from ablations.report.text import figure_text, markdown_text
@@ -54,6 +54,12 @@ def hostile(out: Path) -> Path:
         record["machine"]["processor"] = EVIL
         path.write_text(json.dumps(record))
     return folder
+
+
+@pytest.mark.parametrize("sign", "\u00ad\u034f\u115f\u180e\u200b\u200d\u2060\u2064\u3164\ufe0f\ufeff\U000e0041")
+def test_names_that_look_alike_are_shown_as_different(sign):
+    shown = f"xnorm{sign.encode('unicode_escape').decode()}"
+    assert (visible(f"xnorm{sign}"), visible_lines(f"xnorm{sign}")) == (shown, shown)
 
 
 @pytest.fixture(scope="module", autouse=True)
