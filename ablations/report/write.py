@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from ablations.analysis import MARGIN_PCT
+from ablations.config import UsageError
 from ablations.config.privacy import private
 from ablations.report import tables
 from ablations.report.checklist import checklist
@@ -99,10 +100,13 @@ def _write_numbers(
 
 
 def _check_targets(folder: Path) -> None:
-    """Refuse to write a report through a symbolic link to elsewhere."""
+    """Refuse to write a report through a symbolic link to elsewhere, or into a folder of the study by another name."""
+    folders = [folder / name for name in ("tables", "figures")]
     own = [path for pattern in ("*.csv", "checklist.md", "report.html") for path in folder.glob(pattern)]
-    for path in own + [folder / name for name in ("tables", "figures")]:
+    for path in own + folders:
         check_inside(path, folder)
+        if path in folders and path.is_symlink():
+            raise UsageError(f"{path} is a symbolic link; a report writes to a folder of its own: remove the link")
         for inner in path.iterdir() if path.is_dir() else ():
             check_inside(inner, folder)
 

@@ -24,6 +24,7 @@ from ablations.config.study import NormRecord
 from ablations.config.task import MASK_AP, average_precisions
 from ablations.config.yaml_file import dump_yaml
 from ablations.planning.initial import find_weights
+from ablations.planning.stored import read_stored
 from ablations.store import Store
 from ablations.store.digests import check_weights
 from ablations.store.examples import _runs_of
@@ -217,6 +218,18 @@ def test_a_report_writes_nothing_outside_the_folder(tmp_path, cli, name):
     assert (outside / "precious").read_text() == "mine"
 
 
+@pytest.mark.parametrize("name", ["tables", "figures"])
+def test_a_report_writes_into_no_other_folder_of_the_study(tmp_path, cli, name):
+    study = make_study(tmp_path / "runs", norms=["xnorm", "l2"], seeds=2)
+    (cell,) = study.glob("cells/l2-s1-*")
+    (study / name).symlink_to(cell)
+    before = sorted(cell.iterdir())
+    code, _, err = cli("report", study)
+    assert code == 2
+    assert f"{study / name} is a symbolic link" in err
+    assert sorted(cell.iterdir()) == before
+
+
 @pytest.mark.parametrize("name", ["cells", "cells/.partial", "cells/l2-s1", "tuning"])
 def test_nothing_is_read_through_a_link_out_of_the_folder(tmp_path, cli, name):
     study, outside = make_study(tmp_path / "runs", norms=["xnorm", "l2"], seeds=2), outside_of(tmp_path)
@@ -339,6 +352,21 @@ def test_a_retry_says_first_which_module_it_imports_from_where(tmp_path, cli, mo
     assert out.startswith(f"importing the plug-in my_norms, which the study names, from {study / 'my_norms.py'}\n")
     assert (code, err) == (2, "error: --plugin my_norms: it registers no normaliser\n")
     assert (study / "was_run").exists()
+    sys.modules.pop("my_norms")
+
+
+def test_a_run_says_which_stored_module_it_imports_before_it_does(tmp_path, cli, monkeypatch, caplog):
+    study = with_plugin(tmp_path)
+    monkeypatch.chdir(study)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    code, _, err = cli("run", "--norm", "xnorm,l2", "--study", study.name, "--out", study.parent, "--dry-run")
+    said = f"importing the plug-in my_norms, which the study names, from {study / 'my_norms.py'}"
+    assert caplog.messages == [said]
+    assert (code, err) == (2, "error: --plugin my_norms: it registers no normaliser\n")  # the line came first
+    caplog.clear()
+    with pytest.raises(UsageError, match="it registers no normaliser"):
+        read_stored(Store(study))
+    assert caplog.messages == []  # it is said once
     sys.modules.pop("my_norms")
 
 
