@@ -180,4 +180,5 @@ def _least_p(kind: str, num_differences: int, num_seeds: int | None, num_trials:
         return 0.0
     if kind == "fails_to_train":
         return float(0.5**num_seeds)
-    return smallest_one_sided_p(num_seeds) * (num_differences if kind == "better_than_every_other" else 1)
+    least = smallest_one_sided_p(num_seeds) * (num_differences if kind == "better_than_every_other" else 1)
+    return min(1.0, least)

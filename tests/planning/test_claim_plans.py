@@ -208,6 +208,11 @@ def test_every_condition_counts_and_so_does_every_other_arm(out):
     )
 
 
+def test_no_smallest_p_is_above_one(out):
+    lines = claim_lines(planned(out, BEST, seeds=2, norms=("l2", "xnorm", "none", "elu", "sima", "softmax")))
+    assert ["the smallest p is 1, and" in line for line in lines if "contradict" in line] == [True]
+
+
 def test_claims_that_no_number_of_seeds_can_decide_are_said(out):
     study = planned(out, BEST, seeds=2, norms=("l2", "xnorm"), lr=[1e-3, 2e-3])
     lines = claim_lines(study.model_copy(update={"claims": study.claims * 3_000}))
