@@ -17,12 +17,14 @@ from ablations.config import Interrupted, Study, UsageError
 from ablations.config.commands import RunOptions, TuneOptions
 from ablations.config.declare import keywords_of
 from ablations.config.escape import visible
+from ablations.config.paths import real_path
 from ablations.config.request import make_request, make_tuning
 from ablations.engine.server import start_server
 from ablations.monitor.progress import watching
 from ablations.planning.one_cell import build
 from ablations.store import TRIALS, Store
 from ablations.store.provenance import numerics_now
+from ablations.store.reading import exists, reason_of
 from ablations.tuning.steps import Step, run_steps, tuning_steps
 from ufo.norms import NORMS
 
@@ -128,7 +130,7 @@ def read_results(folders: Sequence[Path], *, ref: str | None = None) -> StudyRes
     if not folders:
         raise UsageError("name at least one study's folder")
     for i, folder in enumerate(folders):
-        if folder.resolve() in [other.resolve() for other in folders[:i]]:
+        if real_path(folder) in [real_path(other) for other in folders[:i]]:
             raise UsageError(f"{folder} is given twice")
     strata = []
     for folder in folders:
@@ -193,9 +195,14 @@ def make_report(folders: Sequence[Path], *, full: bool, ref: str | None = None, 
 
 def _check_target(folder: Path, studies: Sequence[Path]) -> None:
     """Refuse to write a report over another study, its cells, or a folder of other files."""
-    target = folder.resolve()
-    inside = [path for path in (target, *target.parents) if (path / "study.yaml").is_file()]
-    if inside and [target] != [study.resolve() for study in studies]:
+    target = real_path(folder)
+    inside = [path for path in (target, *target.parents) if exists(path / "study.yaml")]
+    if inside and [target] != [real_path(study) for study in studies]:
         raise UsageError(f"--to {folder}: {inside[0]} is a study; give a folder of its own")
-    if not inside and target.is_dir() and any(target.iterdir()) and not (target / "report.html").is_file():
-        raise UsageError(f"--to {folder}: it has other files and no report; give a folder of its own")
+    if not inside and target.is_dir() and not exists(target / "report.html"):
+        try:
+            is_empty = not any(target.iterdir())
+        except OSError as error:
+            raise UsageError(f"--to {folder}: it cannot be read: {reason_of(error)}") from error
+        if not is_empty:
+            raise UsageError(f"--to {folder}: it has other files and no report; give a folder of its own")

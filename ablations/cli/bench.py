@@ -297,12 +297,13 @@ def checked_file(flag: str, file: str | Path | None) -> Path | None:
     """Return a file to be written; a missing folder is an error before hours of measuring, not after.
 
     Raises:
-        UsageError: flag and folder.
+        UsageError: flag and folder, or a folder that cannot be read.
     """
     from ablations.config import UsageError
+    from ablations.store.reading import exists
 
     path = None if file is None else Path(file)
-    if path is not None and not path.absolute().parent.is_dir():
+    if path is not None and not (exists(path) or path.absolute().parent.is_dir()):
         raise UsageError(f"{flag} {file}: no folder {path.parent}")
     return path
 

@@ -11,11 +11,13 @@ import ufo
 from ablations.config import UsageError
 from ablations.config.cell import FIELDS, CellField
 from ablations.config.experiment import load_experiment, named_experiments
+from ablations.config.paths import real_path
 from ablations.config.recipes import RECIPES, defaults
 from ablations.config.types import TASKS
 from ablations.config.values import value_name
 from ablations.data import DATA_SETS
 from ablations.store import Store, study_folders
+from ablations.store.reading import exists
 from ufo.norms import CONTRASTS, NORMS
 from ufo.sizes import SIZES
 
@@ -130,9 +132,9 @@ def studies(out: Path) -> TextTable:
     """List the studies in a folder, with the number of cells that have a result.
 
     Raises:
-        UsageError: a folder that does not exist.
+        UsageError: a folder that does not exist or cannot be read.
     """
-    if not out.is_dir():
+    if not exists(real_path(out)) or not out.is_dir():
         raise UsageError(f"no folder {out}; give the folder of the studies with --out")
     rows = []
     for folder in study_folders(out):

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import quote, quote_plus, unquote, unquote_plus
 
+from ablations.config.paths import real_path
+
 ROOT = Path(__file__).resolve().parents[2]
 
 LEAST_HOST = 4
@@ -87,7 +89,7 @@ def _replacer(home: str, user: str, host: str) -> Callable[[str], str]:
     """Return a function that replaces names and folders in a text."""
     folders = {str(ROOT): "<code>"}
     if len(Path(home).parts) > 1:
-        folders |= {home: "<home>", str(Path(home).resolve()): "<home>"}
+        folders |= {home: "<home>", str(real_path(Path(home))): "<home>"}
     rules = [
         (re.compile(rf"(?<![\w.-]){re.escape(folder)}(?![\w.-])"), name)
         for folder, name in sorted(folders.items(), key=lambda pair: -len(pair[0]))

@@ -16,6 +16,7 @@ from ablations.config.experiment import Experiment, load_experiment
 from ablations.config.field_values import read_search
 from ablations.config.options import EngineOptions, InMemory
 from ablations.config.parsing import devices, folders, shard
+from ablations.config.paths import real_path
 from ablations.config.search import EXAMPLE, FIRST_TRIAL_SEED, Point, Search
 from ablations.config.seeds import parse_confirmed, parse_seeds
 from ablations.config.types import COSINE
@@ -226,7 +227,7 @@ def request_of(study: Study, *, folder: Path, data: list[str] | None, data_root:
     elif placeless := [name for name in asked["data"] if ":" in name]:
         kind = placeless[0].partition(":")[0]
         raise UsageError(f"a study does not store the path of {placeless[0]}: give it as --data {kind}:DIR")
-    own = folder if folder.name not in ("", "..") else folder.resolve()
+    own = folder if folder.name not in ("", "..") else real_path(folder)
     own = own.parent if study.is_tuning else own
     return Request(
         asked=asked,
@@ -236,7 +237,7 @@ def request_of(study: Study, *, folder: Path, data: list[str] | None, data_root:
         search=study.search,
         points=study.points,
         trials=study.is_tuning,
-        name=own.resolve().name,
+        name=real_path(own).name,
         out=own.parent,
         data_root=data_root,
         in_memory=_in_memory_of(study),

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from ablations.config import UsageError
 from ablations.config.options import InMemory
+from ablations.config.paths import real_path
 from ablations.data.cached_files import DamagedFile, load_array
 from ablations.data.entry import INFO, open_entry
 from ablations.data.files import FileList, shown
@@ -65,7 +66,7 @@ def prepare(source: Source, *, in_memory: InMemory = "auto", with_test: bool = T
         with_test=with_test,
     )
     # The entry may be that of another folder with the same images; name and notes are of this one.
-    root = str(source.root.resolve()) if isinstance(source, ImageTree) and streamed else ""
+    root = str(real_path(source.root)) if isinstance(source, ImageTree) and streamed else ""
     return replace(info, name=source.name, notes=[*source.notes, *info.notes], placement=why, root=root)
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from ablations.config import UsageError
+from ablations.config.paths import real_path
 from ablations.data.cached_files import DamagedFile, reading
 from ablations.data.files import FileList
 from ablations.data.location import cache_root
@@ -62,7 +63,7 @@ class _Digests:
 
     def __init__(self, root: Path) -> None:
         self._root = os.fspath(root)
-        name = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:16]
+        name = hashlib.sha256(os.fsencode(real_path(root))).hexdigest()[:16]
         self._place = cache_root() / "digests" / f"{name}.npz"
         self._known = self._load()
         self._used: dict[Stamp, bytes] = {}

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from ablations.config import UsageError
+from ablations.config.paths import real_path
 from ablations.data.classes import choose_classes
 from ablations.data.files import FileList, FileListBuilder, file_size, shown, walk
 from ablations.data.image import EXTENSIONS
@@ -59,7 +60,7 @@ def check_root(root: Path) -> None:
     """
     if not root.is_dir():
         raise UsageError(f"no folder {root}")
-    if shown(root.resolve()) != str(root.resolve()):
+    if shown(real_path(root)) != str(real_path(root)):
         raise UsageError(f"the folder name {shown(root)} cannot be decoded as text; rename it")
 
 

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 
 from ablations.config import UsageError
+from ablations.config.paths import real_path
 from ablations.data import fingerprint
 from ablations.data.files import FileList
 from ablations.data.image import GREY_MODES, allow_large_images, fit, read_image
@@ -53,7 +54,7 @@ class ImageTree:
     @property
     def name(self) -> str:
         """Name in configurations and tables, without a path."""
-        return f"{self.kind}:{self.root.resolve().name}"
+        return f"{self.kind}:{real_path(self.root).name}"
 
     @functools.cached_property
     def fingerprint(self) -> str:

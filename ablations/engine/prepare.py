@@ -10,6 +10,7 @@ import torch
 
 from ablations.config import CellConfig, Study
 from ablations.config.options import CellOptions, EngineOptions
+from ablations.config.paths import real_path
 from ablations.data import DataInfo
 from ablations.engine.watcher import Watcher
 from ablations.engine.worker import Task
@@ -73,7 +74,7 @@ class Preparation:
             trainer=self.options.trainer,
             save_weights=self.options.save_weights,
             loggers=self.options.loggers,
-            log_folder=str(self.store.folder.resolve() / "logs" / cell_name(self.study.arm_of(cell), cell)),
+            log_folder=str(real_path(self.store.folder) / "logs" / cell_name(self.study.arm_of(cell), cell)),
             memory_mib=memory_mib,
             workers=workers,
             weights=dict(self.options.weights).get(cell.net.norm, ""),
@@ -82,7 +83,7 @@ class Preparation:
         return Task(
             config=cell,
             info=self.infos[cell.images.data_fingerprint],
-            folder=lease.folder.resolve(),
+            folder=real_path(lease.folder),
             device=device,
             options=options,
             numerics=self.numerics[cell.net.norm],

@@ -108,7 +108,7 @@ def check_workers(workers: int | None, infos: Mapping[str, DataInfo]) -> None:
 
 
 def check_access(store: Store) -> None:
-    """Reject a study's folder that cannot be read or written."""
+    """Reject a study's folder that cannot be read or written, or whose cells cannot be listed."""
     try:
         (store.folder / "study.yaml").exists()
     except OSError as error:
@@ -117,6 +117,7 @@ def check_access(store: Store) -> None:
     if not above.is_dir() or not os.access(above, os.W_OK):
         reason = "is not a folder" if not above.is_dir() else "is not writable"
         raise UsageError(f"{store.folder} cannot be written: {above} {reason}; give another --out")
+    store.cell_folders()
 
 
 def check_claims(request: Request, asked: Mapping[str, list[Any]]) -> None:

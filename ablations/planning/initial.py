@@ -13,6 +13,7 @@ from ablations.config.nets import is_foreign
 from ablations.config.request import Request
 from ablations.config.task import task_of
 from ablations.store.digests import check_weights
+from ablations.store.reading import exists
 
 WEIGHTS = "weights.safetensors"
 
@@ -81,7 +82,7 @@ def find_initial(request: Request, asked: Mapping[str, list[Any]], stored: Study
 
 def _norm_of(folder: Path) -> str:
     """Return the normaliser of a cell with saved weights."""
-    if not (folder / WEIGHTS).is_file():
+    if not exists(folder / WEIGHTS):
         raise UsageError(f"--init {folder}: no {WEIGHTS} there; run the cell with --save-weights last")
     from ablations.tasks.detect.start import read_classifier
 

@@ -7,11 +7,12 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ablations.config import CellConfig, Study
+from ablations.config import CellConfig, Study, UsageError
 from ablations.config.claim import TRIAL_KINDS, Claim
+from ablations.config.paths import real_path
 from ablations.planning.stored import Stored
 from ablations.store import study_folders
-from ablations.store.reading import read_json, reason_of
+from ablations.store.reading import exists, read_json, reason_of
 
 PUBLISHED = Path("results")
 """Folder of studies beside the current directory, searched in addition to that of the plan."""
@@ -38,7 +39,7 @@ def mark_known(study: Study, cells: Sequence[CellConfig], *, stored: Stored, out
     claims = study.claims
     for name, folder in _other_studies(stored.store.folder, out):
         if known := _known_arms(folder, arms):
-            has_costs = (folder / "cost.csv").is_file()
+            has_costs = exists(folder / "cost.csv")
             claims = tuple(_marked(claim, study, name, known, has_costs=has_costs) for claim in claims)
     return study.model_copy(update={"claims": claims})
 
@@ -51,14 +52,23 @@ def _other_studies(own: Path, out: Path) -> Iterator[tuple[str, Path]]:
     """Yield the name and the folder of every other study, each once, however many links lead to it."""
     seen = {_cells_of(own)}
     for root, prefix in ((out, ""), (PUBLISHED, f"{PUBLISHED}/")):
-        for folder in study_folders(root):
+        for folder in _studies_in(root):
             if (place := _cells_of(folder)) not in seen:
                 seen.add(place)
                 yield prefix + folder.relative_to(root).as_posix(), folder
 
 
+def _studies_in(root: Path) -> list[Path]:
+    """Return the folders of studies; none, and a warning, if they cannot be listed."""
+    try:
+        return study_folders(root)
+    except UsageError as error:
+        logging.warning("%s; whether its studies have results of these cells is not known", error)
+        return []
+
+
 def _cells_of(folder: Path) -> Path:
-    return (folder / "cells").resolve()
+    return real_path(folder / "cells")
 
 
 def _known_arms(folder: Path, arms: dict[str, str]) -> set[str]:

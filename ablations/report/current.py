@@ -16,6 +16,7 @@ import scipy
 from pydantic import BaseModel, field_validator
 
 from ablations.analysis.results import FRAMES, Results
+from ablations.config.paths import real_path
 from ablations.report.page import unsuccessful
 from ablations.store import write_json
 from ablations.store.provenance import hash_sources
@@ -80,7 +81,7 @@ def hash_results(results: Results) -> str:
     unknown = [norm for study in results.studies for norm in study.axes["norm"] if norm not in NORMS]
     how = [
         [library.__version__ for library in LIBRARIES],
-        [str(stratum.folder.resolve()) for stratum in results.strata],
+        [str(real_path(stratum.folder)) for stratum in results.strata],
     ]
     said = [results.reference, results.problems, results.caveats, unknown, unsuccessful(results)]
     digest.update(json.dumps([studies, how, said]).encode())

@@ -64,6 +64,7 @@ class StudyResults(Results):
             UsageError: there is no such cell or more than one, or it has no weights, or others than the run wrote.
         """
         from ablations.store.digests import check_weights
+        from ablations.store.reading import exists
         from ablations.tasks.trained import WEIGHTS, load_module
 
         found = [
@@ -76,7 +77,7 @@ class StudyResults(Results):
             names = self.cells["folder"].tolist() if not found else [folder.name for folder in found]
             said = "there is no cell" if not found else "several cells are named"
             raise UsageError(f"{said} {cell}; there are {', '.join(names)}")
-        if (found[0] / WEIGHTS).is_file():
+        if exists(found[0] / WEIGHTS):
             check_weights(found[0], WEIGHTS)
         return load_module(found[0])
 

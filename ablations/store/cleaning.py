@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ablations.config import UsageError
+from ablations.config.paths import real_path
 from ablations.store import CHECKPOINT, TRIALS, Store, study_folders
 from ablations.store.leases import remove_tree
 
@@ -53,10 +56,30 @@ def find_leftovers(store: Store, *, cached: Callable[[str], Iterable[Path]]) -> 
     checkpoints = [Leftover(p, "checkpoint of a failed cell; a retry will restart") for p in kept if p.exists()]
     fingerprints = {record.config.images.data_fingerprint for record in records}
     fingerprints |= {point["data_fingerprint"] for point in study.data_points.values()}
-    own = store.folder.resolve()
-    beside = [Store(folder) for folder in study_folders(own.parent.parent if own.name == TRIALS else own.parent)]
-    if any(any(other.leases.running()) for other in beside):  # it uses the decoded data
+    if _is_any_running(real_path(store.folder)):  # it uses the decoded data
         return unfinished + checkpoints
     files = [path for fingerprint in sorted(fingerprints) for path in cached(fingerprint)]
     decoded = [Leftover(path, "decoded data; other studies may use it, and will decode it again") for path in files]
     return unfinished + checkpoints + decoded
+
+
+def _is_any_running(own: Path) -> bool:
+    """Tell whether cells of a study, or of one beside it, are running; warn of each that cannot be read.
+
+    Args:
+        own: folder of the study.
+    """
+    try:
+        beside = study_folders(own.parent.parent if own.name == TRIALS else own.parent)
+    except UsageError as error:
+        logging.warning("%s; whether its studies are running is not known", error)
+        beside = [own]
+    for other in map(Store, beside):
+        try:
+            other.cell_folders()
+        except UsageError as error:
+            logging.warning("%s; whether its cells are running is not known", error)
+            continue
+        if any(other.leases.running()):
+            return True
+    return False

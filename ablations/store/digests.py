@@ -16,7 +16,7 @@ from typing import Any
 from ablations.config import UsageError
 from ablations.store.leases import CHECKPOINT, LEASE, RESUMED
 from ablations.store.outcome import FILE_NAME
-from ablations.store.reading import check_inside, read_bytes, read_json, reason_of
+from ablations.store.reading import check_inside, exists, read_bytes, read_json, reason_of
 from ablations.store.record import CellRecord, read_record
 
 OUTCOME = "outcome.json"
@@ -72,15 +72,19 @@ def check_weights(folder: Path, name: str) -> None:
         name: name of the file.
 
     Raises:
-        UsageError: they are not what the run wrote, or the record cannot be read.
+        UsageError: they are not what the run wrote, or they or the record cannot be read.
     """
-    if not (folder / OUTCOME).exists():
+    if not exists(folder / OUTCOME):
         return
     if (digest := read_record(folder).outcome.get("digests", {}).get(name)) is None:
         return
-    with (folder / name).open("rb") as file:
-        if hashlib.file_digest(file, "sha256").hexdigest() != digest:
-            raise UsageError(f"{folder / name} is not what the run wrote: its SHA-256 is another than in the record")
+    try:
+        with (folder / name).open("rb") as file:
+            have = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UsageError(f"{folder / name} cannot be read: {reason_of(error)}") from error
+    if have != digest:
+        raise UsageError(f"{folder / name} is not what the run wrote: its SHA-256 is another than in the record")
 
 
 def _altered(record: CellRecord) -> Iterator[str]:

@@ -2,32 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from ablations.config import UsageError
-from ablations.store.reading import check_inside
+from ablations.config.paths import real_path
+from ablations.store.reading import check_inside, exists, reason_of
 from ablations.store.record import CellRecord, as_file_name, read_record
-from ablations.store.records import TRIALS
+from ablations.store.records import TRIALS, Store
 
 
 def study_folders(out: Path) -> list[Path]:
-    """Return the folders of the studies in a folder, each followed by the folder of its trials."""
-    return sorted(path.parent for pattern in ("*", f"*/{TRIALS}") for path in out.glob(f"{pattern}/study.yaml"))
+    """Return the folders of the studies in a folder, each followed by the folder of its trials.
+
+    A folder that cannot be searched counts as a study, so that reading it says why.
+
+    Raises:
+        UsageError: the folder cannot be listed.
+    """
+    try:
+        folders = sorted(out.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise UsageError(f"{out} cannot be read: {reason_of(error)}") from error
+    return [study for folder in folders for study in _studies_at(folder)]
 
 
 def find_cell(out: Path, name: str) -> CellRecord:
     """Find a finished cell by its path, or in any study by the start of its id or folder name.
 
     Raises:
-        UsageError: no cell matches, or several do, or it leads out of its study.
+        UsageError: no cell matches, or several do, or it leads out of its study or cannot be read.
     """
-    path = Path(name).resolve()
-    if (path / "outcome.json").is_file():
+    path = real_path(Path(name))
+    if exists(path / "outcome.json"):
         return read_record(path)
-    studies = study_folders(out)
-    folders = {folder: study for study in studies for folder in sorted(study.glob("cells/[!.]*")) if folder.is_dir()}
+    folders = {folder: study for study in study_folders(out) for folder in _cells_of(study)}
     start = as_file_name(name)
     found = [f for f in folders if f.name.startswith(start) or f.name.rpartition("-")[2].startswith(start)]
     if not found:
@@ -37,6 +50,27 @@ def find_cell(out: Path, name: str) -> CellRecord:
         raise UsageError(f"'{name}' matches {len(found)} cells: {names}{', ...' if len(found) > 5 else ''}; give one")
     check_inside(found[0], folders[found[0]])
     return read_record(found[0])
+
+
+def _studies_at(folder: Path) -> Iterator[Path]:
+    """Yield a folder and that of its trials, as far as they hold a study or cannot be searched for one."""
+    for study in (folder, folder / TRIALS):
+        try:
+            is_study = exists(study / "study.yaml")
+        except UsageError:
+            yield study
+            return
+        if is_study:
+            yield study
+
+
+def _cells_of(study: Path) -> list[Path]:
+    """Return the folders of a study's cells; none, and a warning, if they cannot be listed."""
+    try:
+        return Store(study).cell_folders()
+    except UsageError as error:
+        logging.warning("%s; its cells are not searched", error)
+        return []
 
 
 NOT_COMPARED = ("format", "cell", "attempts", "started", "digests")

@@ -54,6 +54,21 @@ class NotRead(OSError):
         super().__init__(errno.EINVAL, reason)
 
 
+def exists(path: Path) -> bool:
+    """Tell whether a path names anything, be it a link that leads nowhere.
+
+    Raises:
+        UsageError: this cannot be known, since one of its folders cannot be read.
+    """
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {reason_of(error)}") from error
+    return True
+
+
 def read_bytes(path: Path, *, most: int = MOST_BYTES) -> bytes:
     """Read a regular file.
 

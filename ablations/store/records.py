@@ -22,7 +22,7 @@ from ablations.config.yaml_file import dump_yaml, parse_yaml
 from ablations.store.digests import with_digests, with_own_digest
 from ablations.store.files import clean_log, sync, write_json, write_text
 from ablations.store.leases import LEASE, LOG, OPENING, REPLACED, Lease, LeaseLost, Leases, remove_tree, rename, tidy
-from ablations.store.reading import check_inside, read_bytes, reason_of
+from ablations.store.reading import check_inside, exists, read_bytes, reason_of
 from ablations.store.record import CellRecord, read_record, unreadable
 
 TRIALS = "tuning"
@@ -58,8 +58,12 @@ class Store:
 
     @property
     def exists(self) -> bool:
-        """Whether the folder holds a study."""
-        return (self.folder / "study.yaml").is_file()
+        """Whether the folder holds a study.
+
+        Raises:
+            UsageError: the folder cannot be read.
+        """
+        return exists(self.folder / "study.yaml")
 
     def read_study(self) -> Study:
         """Read study.yaml.
@@ -70,9 +74,9 @@ class Store:
         path = self.folder / "study.yaml"
         if self.folder.name == TRIALS:
             check_inside(self.folder, self.folder.parent)
-        if not path.is_file():
+        if not exists(path):
             trials = self.folder / TRIALS
-            hint = f"; the trials of its tuning are in {trials}" if (trials / "study.yaml").is_file() else ""
+            hint = f"; the trials of its tuning are in {trials}" if exists(trials / "study.yaml") else ""
             raise UsageError(f"no study in {self.folder}: it has no study.yaml{hint}")
         try:
             return Study.model_validate(parse_yaml(read_bytes(path), path, dumped=True))
@@ -201,7 +205,7 @@ class Store:
             UsageError: the record cannot be read.
         """
         folder = self.cells / name
-        if not (folder / "outcome.json").is_file():
+        if not exists(folder / "outcome.json"):
             return None
         check_inside(folder, self.folder)
         for _ in range(READ_RETRIES):
@@ -262,11 +266,12 @@ class Store:
         check_inside(self.cells, self.folder)
         try:
             with os.scandir(self.cells) as found:
-                names = sorted(each.name for each in found if not each.name.startswith(".") and each.is_dir())
+                names = sorted(each.name for each in found if not each.name.startswith(".") and _may_be_folder(each))
         except FileNotFoundError:
             return []
         except OSError as error:
             raise UsageError(f"{self.cells} cannot be read: {reason_of(error)}") from error
+        exists(self.leases.partials)  # it raises if names can be listed and nothing be read
         return [self.cells / name for name in names]
 
     def _read(self, folder: Path) -> CellRecord | UsageError:
@@ -284,6 +289,14 @@ class Store:
         except UsageError as error:
             return error
         return record
+
+
+def _may_be_folder(entry: os.DirEntry[str]) -> bool:
+    """Tell whether an entry is a folder, or a link of which this cannot be known; reading it says why."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return True
 
 
 def _stamp(path: str) -> Stamp:

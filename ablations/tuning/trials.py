@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from ablations.config import UsageError
+from ablations.config.paths import real_path
 from ablations.config.request import Request
 from ablations.config.search import FIRST_TRIAL_SEED, Point, Search, Tuned
 from ablations.config.study import point_name
@@ -86,7 +87,7 @@ def confirmation(request: Request, store: Store, *, seeds: list[int]) -> tuple[R
         lines.append(f"failed trials: {num_failed}; so the arms did not have the same budget")
     asked = {**request.asked, study.compare: study.arms, "seed": seeds}
     confirmed = replace(request, asked=asked, points=tuple(points), trials=False, claims=study.claims)
-    return replace(confirmed, name=store.folder.resolve().parent.name, ref=request.ref or study.ref), lines
+    return replace(confirmed, name=real_path(store.folder).parent.name, ref=request.ref or study.ref), lines
 
 
 def _next_points(search: Search, plan: Plan) -> list[Point]:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from ablations.config import UsageError
+from ablations.config.paths import real_path
 from ablations.data.cache import IMAGENET_MEAN, IMAGENET_STD, VAL_SHARE
 from ablations.data.cached_files import DamagedFile, load_array
 from ablations.data.entry import INFO, open_entry
@@ -86,12 +87,12 @@ class Coco:
     @property
     def name(self) -> str:
         """Kind and name of the folder."""
-        return f"coco:{self.folder.resolve().name}"
+        return f"coco:{real_path(self.folder).name}"
 
     @property
     def root(self) -> str:
         """Absolute path of the folder."""
-        return str(self.folder.resolve())
+        return str(real_path(self.folder))
 
     @cached_property
     def fingerprint(self) -> str:
