@@ -198,4 +198,6 @@ def _object(
         is_mask=is_mask,
     )
     count_odd_box(obj, image, odd)
+    if number < 1:
+        odd.below_1.add(entry)
     return obj, image_id

@@ -39,11 +39,13 @@ class Oddities:
         renamed: images whose file is found under another name.
         misfits: boxes that do not fit their masks.
         outside: boxes that reach beyond their images.
+        below_1: annotation ids of 0 and below.
     """
 
     renamed: Odd = field(default_factory=Odd)
     misfits: Odd = field(default_factory=Odd)
     outside: Odd = field(default_factory=Odd)
+    below_1: Odd = field(default_factory=Odd)
 
     def notes(self, where: str, *, folder: str, num_objects: int) -> list[str]:
         """Return a line for each kind of which there are any.
@@ -57,6 +59,13 @@ class Oddities:
         if self.renamed.count:
             what = f"file_name of {count_text(self.renamed.count, 'image')} is no file of {folder}"
             notes.append(f"{where}: {what} as it is written, but one is found (the first is {self.renamed.first})")
+        if self.below_1.count:
+            what = (
+                f"annotation ids below 1: {self.below_1.count:,} of {num_objects:,} (the first is {self.below_1.first})"
+            )
+            notes.append(
+                f"{where}: {what}; the scores number objects from 1, pycocotools takes an object of id 0 as not found"
+            )
         kinds = (
             (self.misfits, "boxes that do not fit the box around their mask"),
             (self.outside, f"boxes that reach more than {TOLERANCE_PX:g} px beyond their image"),
