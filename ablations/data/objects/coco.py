@@ -16,8 +16,8 @@ import numpy as np
 
 from ablations.config import UsageError
 from ablations.data.objects.annotations import Annotations, ImageRecord, ObjectRecord, pack
-from ablations.data.objects.image_files import find_image, is_within
-from ablations.data.objects.oddities import Oddities, count_odd_box
+from ablations.data.objects.image_files import check_headers, find_image, is_within
+from ablations.data.objects.oddities import Oddities, count_odd_box, count_repeated
 from ablations.data.objects.outlines import read_outline
 from ablations.data.objects.values import Values, count_text, is_number
 
@@ -52,6 +52,8 @@ def read_coco(path: Path, *, folder: Path, notes: list[str] | None = None) -> An
             raise UsageError(f"{path.name}: annotation {obj.id} is listed twice; remove one")
         seen.add(obj.id)
         objects[image].append(obj)
+    for own in objects.values():
+        count_repeated(own, odd)
     rows = [
         ImageRecord(id=number, name=image.name, height=image.height, width=image.width, objects=objects[number])
         for number, image in sorted(images.items())
@@ -132,6 +134,7 @@ def _categories(data: Mapping[str, Any], values: Values) -> dict[int, str]:
 def _images(data: Mapping[str, Any], values: Values, folder: Path, odd: Oddities) -> dict[int, ImageRecord]:
     """Return the images by id, without their objects, each with the name of its file within the folder."""
     found: dict[int, ImageRecord] = {}
+    of_file: dict[str, int] = {}
     missing: list[str] = []
     for index, record in enumerate(data["images"]):
         number = values.whole(record, "id", f"image number {index + 1} of the list")
@@ -149,12 +152,16 @@ def _images(data: Mapping[str, Any], values: Values, folder: Path, odd: Oddities
             missing.append(f"{entry} not found: no file {folder / name}")
         elif path != name:
             odd.renamed.add(f"{entry}, {name!r:.60}: {path}")
+        before = of_file.setdefault(path or name, number)
+        if before != number:
+            odd.same_file.add(f"{entry}, {name!r:.60}, as image {before}")
         found[number] = ImageRecord(id=number, name=path or name, height=height, width=width, objects=())
     if not found:
         raise UsageError(f"{values.file} has no images; must have at least one")
     if missing:
         more = f", and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise UsageError(f"{values.file}: {missing[0]}{more}; file_name must be a path within {folder.name}")
+    check_headers(found.values(), folder, values.file)
     return found
 
 
