@@ -16,7 +16,7 @@ VERSION = 2
 """Version of decoding and of the validation cut; another one decodes again. It is not part of a cell's id, since a
 change makes every finished cell stale. 2: the EXIF orientation is applied."""
 
-ANNOTATIONS_VERSION = {"coco": 2}
+ANNOTATIONS_VERSION = {"coco": 3}
 """Version of the reader of annotations, for the kinds that have them in files; another one reads them again."""
 
 
