@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import struct
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,31 +19,44 @@ GREY_MODES = ("1", "L")
 COLOUR_MODES = ("RGB", "RGBA", "P", "CMYK", "YCbCr", "LA")
 
 
-def read_image(path: Path) -> tuple[Image, str]:
-    """Read an image file as 8-bit RGB, rotated by its EXIF orientation.
+@contextmanager
+def opened(path: Path) -> Iterator[Image]:
+    """Open an image file, of which only the header is read.
 
     Sixteen-bit greyscale and floating-point images have no exact 8-bit form and are rejected.
+
+    Raises:
+        UsageError: unreadable file, now or while it is open, or no exact 8-bit form; the message names the file.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            if image.mode not in (*GREY_MODES, *COLOUR_MODES):
+                raise UsageError(f"{path} is in mode {image.mode}, which has no exact 8-bit form; convert it first")
+            yield image
+    except UsageError:
+        raise
+    except (OSError, EOFError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError) as error:
+        raise UsageError(f"{path} cannot be read: {error}; repair or remove it") from error
+
+
+def read_image(path: Path) -> tuple[Image, str]:
+    """Read an image file as 8-bit RGB, rotated by its EXIF orientation.
 
     Returns:
         Image, and its mode in the file.
 
     Raises:
-        UsageError: unreadable file, or no exact 8-bit form; the message names the file.
+        UsageError: as in `opened`.
     """
-    from PIL import Image, ImageOps
+    from PIL import ImageOps
 
-    try:
-        with Image.open(path) as image:
-            mode = image.mode
-            if mode not in (*GREY_MODES, *COLOUR_MODES):
-                raise UsageError(f"{path} is in mode {mode}, which has no exact 8-bit form; convert it first")
-            image.load()
-            ImageOps.exif_transpose(image, in_place=True)
-            return (image if mode == "RGB" else image.convert("RGB")), mode
-    except UsageError:
-        raise
-    except (OSError, EOFError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError) as error:
-        raise UsageError(f"{path} cannot be read: {error}; repair or remove it") from error
+    with opened(path) as image:
+        mode = image.mode
+        image.load()
+        ImageOps.exif_transpose(image, in_place=True)
+        return (image if mode == "RGB" else image.convert("RGB")), mode
 
 
 def fit(image: Image, side: int, *, crop: float = 1.0) -> Image:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ VERSION = 2
 """Version of decoding and of the validation cut; another one decodes again. It is not part of a cell's id, since a
 change makes every finished cell stale. 2: the EXIF orientation is applied."""
 
-ANNOTATIONS_VERSION = {"coco": 2}
+ANNOTATIONS_VERSION = {"coco": 3}
 """Version of the reader of annotations, for the kinds that have them in files; another one reads them again."""
 
 
@@ -28,7 +29,8 @@ def cache_root() -> Path:
 
 def cached(fingerprint: str) -> list[Path]:
     """Return the cache folders of a data set: decoded images and, if it is streamed, file lists."""
-    return sorted(cache_root().glob(f"*-{fingerprint}-v*"))
+    own = re.compile(rf".+-{re.escape(fingerprint)}-v[0-9.]+(-streamed)?")  # a study's text: no pattern, no path
+    return sorted(path for path in cache_root().glob("*") if own.fullmatch(path.name))
 
 
 def data_folder(name: str, fingerprint: str, *, streamed: bool) -> Path:

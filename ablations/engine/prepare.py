@@ -14,7 +14,7 @@ from ablations.config.paths import real_path
 from ablations.data import DataInfo
 from ablations.engine.watcher import Watcher
 from ablations.engine.worker import Task
-from ablations.store import CHECKPOINT, CellRecord, Lease, Store, cell_name, write_json
+from ablations.store import CHECKPOINT, LOGS, CellRecord, Lease, Store, cell_name, write_json
 from ablations.store.provenance import plugin_hash
 from ablations.training.limits import NO_ROOM
 
@@ -74,7 +74,7 @@ class Preparation:
             trainer=self.options.trainer,
             save_weights=self.options.save_weights,
             loggers=self.options.loggers,
-            log_folder=str(real_path(self.store.folder) / "logs" / cell_name(self.study.arm_of(cell), cell)),
+            log_folder=str(real_path(self.store.folder) / LOGS / cell_name(self.study.arm_of(cell), cell)),
             memory_mib=memory_mib,
             workers=workers,
             weights=dict(self.options.weights).get(cell.net.norm, ""),

@@ -11,6 +11,7 @@ import pandas as pd
 from ablations.analysis.results import Results
 from ablations.config import Study
 from ablations.config.cell import FIELDS
+from ablations.config.escape import visible
 from ablations.config.privacy import placeless
 from ablations.config.task import ACCURACY, BOX_AP, MASK_AP
 from ablations.config.values import plural, value_name
@@ -104,9 +105,9 @@ def command(study: Study, folder: Path, *, num_trials: int = 0) -> str:
     name = own.name or study.name
     if study.fixed.get("smoke"):
         name = name.removesuffix("-smoke")  # which --smoke adds
-    parts = [f"python -m ablations {verb}", f"--study {shlex.quote(name)}"]
+    parts = [f"python -m ablations {verb}", f"--study {_quoted(name)}"]
     if own.parent != Path("runs"):
-        parts.append(f"--out {shlex.quote(placeless(own.parent, 'OUT'))}")
+        parts.append(f"--out {_quoted(placeless(own.parent, 'OUT'))}")
     effective = study.effective_fields
     asked = {name: [value] for name, value in study.fixed.items() if name in effective}
     asked |= {name: values for name, values in study.axes.items() if name != "seed" and name in effective}
@@ -114,25 +115,30 @@ def command(study: Study, folder: Path, *, num_trials: int = 0) -> str:
         if field.name in asked and not field.traits.is_derived:
             values = ",".join(map(_placeless if field.name == "data" else value_name, asked[field.name]))
             flag = f"--{field.name.replace('_', '-')} " if field.traits.has_flag else f"--set {field.name}="
-            parts.append(flag + shlex.quote(values))
+            parts.append(flag + _quoted(values))
     if study.fixed.get("init", "none") != "none":
         parts.append("--init CELL,...")
     if study.search is not None:
-        parts += [f"--search {study.search}", f"--sampler {study.search.sampler}"]
+        parts += [f"--search {_quoted(study.search)}", f"--sampler {study.search.sampler}"]
         parts += [f"--sampler-seed {study.search.seed}"]
         parts += [f"--trials {num_trials}"] if num_trials else []
     if not study.is_tuning:
         option = "--seeds" if study.search is None else "--confirm"
         parts.append(f"{option} {_ranges(pd.Series(study.axes['seed']))}" + "," * (len(study.axes["seed"]) == 1))
     if study.compare != "norm":
-        parts.append(f"--compare {study.compare}")
+        parts.append(f"--compare {_quoted(study.compare)}")
     if study.ref is not None:
-        parts.append(f"--ref {shlex.quote(study.ref)}")
+        parts.append(f"--ref {_quoted(study.ref)}")
     if study.recipe is not None:
-        parts.append(f"--recipe {study.recipe}")
-    parts += [f"--plugin {plugin}" for plugin in study.plugins]
+        parts.append(f"--recipe {_quoted(study.recipe)}")
+    parts += [f"--plugin {_quoted(plugin)}" for plugin in study.plugins]
     parts += ["--in-memory off"] if study.fixed.get("streamed") else []
     return " \\\n    ".join([*parts, *(["--smoke"] if study.fixed.get("smoke") else [])])
+
+
+def _quoted(value: object) -> str:
+    """Write a value for the shell: a study's text is no command, and a control in it is shown as its escape."""
+    return shlex.quote(visible(str(value)))
 
 
 def _placeless(value: str) -> str:

@@ -5,4 +5,4 @@ from ablations.store.leases import CHECKPOINT, RESUMED, Lease, LeaseLost
 from ablations.store.lookup import compare_cells, find_cell, study_folders
 from ablations.store.outcome import RECORD_FORMAT
 from ablations.store.record import CellRecord, cell_name
-from ablations.store.records import TRIALS, Store
+from ablations.store.records import LOGS, TRIALS, Store

@@ -49,7 +49,7 @@ def find_leftovers(store: Store, *, cached: Callable[[str], Iterable[Path]]) -> 
     Raises:
         UsageError: there is no study, or a record cannot be read.
     """
-    store.check_layout()
+    store.check_writable()
     study, records = store.read_study(), store.records().values()
     unfinished = [Leftover(path, "unfinished cell; it will restart") for path in store.leases.abandoned()]
     kept = [record.folder / CHECKPOINT for record in records]

@@ -22,14 +22,18 @@ MOST_IMAGES = 100
 """Largest number of example images."""
 
 Side = Annotated[int, Field(ge=1, le=2**16)]
-Number = Annotated[int, Field(ge=0, lt=2**63)]
+FARTHEST_SIDES = 10
+"""Largest coordinate of a polygon, in longer sides of its image, as in the annotation files that are read."""
+
+Id = Annotated[int, Field(gt=-(2**63), lt=2**63)]
+Run = Annotated[int, Field(ge=0, lt=2**63)]
 Polygon = Annotated[list[FiniteFloat], Field(min_length=6)]
 
 
 class ExampleImage(BaseModel):
     """An image, whose file is named by its id."""
 
-    id: Number
+    id: Id
     height: Side
     width: Side
 
@@ -43,7 +47,7 @@ class ExampleImage(BaseModel):
 class Category(BaseModel):
     """A category."""
 
-    id: Number
+    id: Id
     name: StrictStr
 
 
@@ -51,7 +55,7 @@ class Runs(BaseModel):
     """A mask as run lengths, column by column, in numbers or in COCO's text."""
 
     size: tuple[Side, Side]
-    counts: list[Number] | StrictStr
+    counts: list[Run] | StrictStr
 
     @field_validator("counts")
     @classmethod
@@ -67,8 +71,8 @@ class Runs(BaseModel):
 class Found(BaseModel):
     """An object that was annotated, or found with a score."""
 
-    image_id: Number
-    category_id: Number
+    image_id: Id
+    category_id: Id
     bbox: Annotated[tuple[FiniteFloat, ...], Field(min_length=4, max_length=4)]
     score: Annotated[float, Field(ge=0, le=1)] | None = None
     segmentation: list[Polygon] | Runs | None = None
@@ -103,7 +107,7 @@ def check_outline(outline: list[list[float]] | dict[str, Any], *, height: int, w
     if isinstance(outline, dict):
         if tuple(outline["size"]) != (height, width):
             raise ValueError(f"a mask of {outline['size']} in an image of {height} x {width}")
-    elif any(abs(value) > 2 * max(height, width) for polygon in outline for value in polygon):
+    elif any(abs(value) > FARTHEST_SIDES * max(height, width) for polygon in outline for value in polygon):
         raise ValueError("a polygon lies far from its image")
 
 

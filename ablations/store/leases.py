@@ -169,8 +169,8 @@ class Leases:
         try:
             self._sign(taken)
             for path in taken.iterdir():
-                if path.name not in KEPT_FILES:
-                    path.unlink()
+                if path.name not in KEPT_FILES or not is_own_file(path):
+                    remove(path)
         except FileNotFoundError:  # another runner has taken it over from us
             return None
         return Lease(cell, taken, self.holder)
@@ -276,13 +276,26 @@ def remove_tree(folder: Path) -> None:
         shutil.rmtree(gone, ignore_errors=True)
 
 
+def remove(path: Path) -> None:
+    """Remove a file, a link or a folder, if there is one; what a link leads to is kept."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def is_own_file(path: Path) -> bool:
+    """Tell whether a path is a regular file, and no link to one."""
+    return path.is_file() and not path.is_symlink()
+
+
 def tidy(folder: Path, *, is_failed: bool) -> None:
     """Remove the temporary files of a finished cell; a failed one keeps its checkpoint for a retry."""
     for path in (*folder.glob("*.partial"), *folder.glob(f".{RESUMED}.*"), folder / RESUMED):
-        path.unlink(missing_ok=True)
+        remove(path)
     if not is_failed:
-        (folder / CHECKPOINT).unlink(missing_ok=True)
-    (folder / LEASE).unlink(missing_ok=True)  # last, since `Store.repair` finds untidy cells by it
+        remove(folder / CHECKPOINT)
+    remove(folder / LEASE)  # last, since `Store.repair` finds untidy cells by it
 
 
 def _started(pid: int) -> str | None:

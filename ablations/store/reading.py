@@ -195,6 +195,21 @@ def check_inside(path: Path, root: Path) -> None:
         raise UsageError(f"{path} leads outside {root}, to {target}: remove the link, or put the files in its place")
 
 
+def links(folder: Path, *, folders_only: bool = False) -> list[Path]:
+    """Return the symbolic links in a folder and in its folders.
+
+    Args:
+        folder: folder, which may be missing.
+        folders_only: whether links to files are left out.
+    """
+    found = (
+        f"{inner}/{name}"
+        for inner, folders, files in os.walk(folder)
+        for name in (folders if folders_only else [*folders, *files])
+    )
+    return [Path(path) for path in found if os.path.islink(path)]  # noqa: PTH114  # a Path takes longer to make
+
+
 def _opened(path: Path) -> io.FileIO:
     """Open a regular file; opening a pipe does not wait for its writer."""
     flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)

@@ -22,11 +22,14 @@ from ablations.config.yaml_file import dump_yaml, parse_yaml
 from ablations.store.digests import with_digests, with_own_digest
 from ablations.store.files import clean_log, sync, write_json, write_text
 from ablations.store.leases import LEASE, LOG, OPENING, REPLACED, Lease, LeaseLost, Leases, remove_tree, rename, tidy
-from ablations.store.reading import check_inside, exists, read_bytes, reason_of
+from ablations.store.reading import check_inside, exists, links, read_bytes, reason_of
 from ablations.store.record import CellRecord, read_record, unreadable
 
 TRIALS = "tuning"
 """Folder of a tuning's trials, which are a study, within the study that confirms the winners."""
+
+LOGS = "logs"
+"""Folder of the files of Lightning's loggers, with a folder for each cell."""
 
 Stamp = tuple[int, ...] | None
 """Inode, size and time of change (ns) of a file; None: there is none."""
@@ -94,12 +97,29 @@ class Store:
             return ""
 
     def check_layout(self) -> None:
-        """Check that no folder which a run writes to leads outside the study's folder.
+        """Check that the study's folders do not lead outside it.
 
         Raises:
             UsageError: one does, by a symbolic link.
         """
         for path in (self.cells, self.leases.partials, self.folder / "study.yaml"):
+            check_inside(path, self.folder)
+
+    def check_writable(self) -> None:
+        """Check that nothing which a run writes to or removes leads outside the study's folder.
+
+        Links to files among the logs are left alone: W&B makes some, and no logger writes to a file that is there.
+
+        Raises:
+            UsageError: something does, by a symbolic link.
+        """
+        self.check_layout()
+        if self.folder.name == TRIALS:
+            check_inside(self.folder, self.folder.parent)
+        logs = self.folder / LOGS
+        for path in (self.folder / TRIALS, logs):
+            check_inside(path, self.folder)
+        for path in (*links(self.leases.partials), *links(logs, folders_only=True)):
             check_inside(path, self.folder)
 
     def write_study(self, study: Study) -> None:
@@ -108,7 +128,7 @@ class Store:
         Raises:
             UsageError: the folder cannot be written, or leads elsewhere.
         """
-        self.check_layout()
+        self.check_writable()
         try:
             self.cells.mkdir(parents=True, exist_ok=True)
             write_text(self.folder / "study.yaml", dump_yaml(study.model_dump(mode="json")))
@@ -188,7 +208,7 @@ class Store:
         Raises:
             UsageError: a folder of the study leads elsewhere.
         """
-        self.check_layout()
+        self.check_writable()
         self.leases.sweep()
         live = {folder.stem for folder in self.leases.running()}
         for old in self.leases.partials.glob(f"{REPLACED}*"):
@@ -196,6 +216,7 @@ class Store:
             if name.rpartition("-")[2] not in live and not rename(old, self.cells / name):
                 remove_tree(old)
         for lease in self.cells.glob(f"[!.]*/{LEASE}"):
+            check_inside(lease.parent, self.folder)
             tidy(lease.parent, is_failed=read_record(lease.parent).outcome["outcome"] == "failed")
 
     def find(self, name: str) -> CellRecord | None:

@@ -22,6 +22,7 @@ from ablations.config.privacy import without_password
 from ablations.config.task import metric_of
 from ablations.engine.watcher import Watcher
 from ablations.store import Store
+from ablations.store.reading import check_inside
 from ablations.tuning.propose import DIVERGED, Ended, distributions
 
 JOURNAL = "optuna_journal.log"
@@ -100,7 +101,12 @@ class OptunaStudies:
         return f"{self._study.name}: {arm}"
 
     def _open_journal(self) -> BaseStorage:
-        """Open the journal file; replace one that is truncated or damaged."""
+        """Open the journal file; replace one that is truncated or damaged.
+
+        Raises:
+            UsageError: it leads out of the folder of the trials.
+        """
+        check_inside(self._journal, self._journal.parent)
         content = self._journal.read_bytes() if self._journal.exists() else b""
         if not content or content.endswith(b"\n"):
             with contextlib.suppress(ValueError, KeyError, TypeError):  # Optuna's errors for damaged lines

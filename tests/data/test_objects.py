@@ -103,6 +103,22 @@ class TestReading:
                 {"segmentation": {"size": [6, 8], "counts": "zzz"}},
                 "annotation 5: the counts of its mask cannot be read",
             ),
+            (
+                {"segmentation": {"size": [6, 8], "counts": "ab"}},
+                "annotation 5: the counts of its mask cannot be read: RLE string is malformed",
+            ),
+            (
+                {"segmentation": {"size": [6, 8], "counts": "o" * 3000}},
+                "annotation 5: the counts of its mask cannot be read: RLE string is malformed",
+            ),
+            (
+                {"segmentation": [[1, 2, 5, 2, 5, 5], [0, 0, 1e8, 0, 0, 5]]},
+                r"annotation 5: a polygon reaches to 1e\+08 px in an image of 6 x 8; must be within 10 times its",
+            ),
+            (
+                {"segmentation": [[1, 2, 5, 2, 5, -81]]},
+                "annotation 5: a polygon reaches to -81 px in an image of 6 x 8",
+            ),
             ({"id": 2**70}, f"annotation number 2 of the list: invalid id: {2**70}; must be a whole number within 64"),
             ({"segmentation": "drawn"}, "annotation 5: invalid segmentation: 'drawn'; must be a list of polygons"),
             ({"bbox": [1, 2, -4, 3]}, r"annotation 5: bbox \[1, 2, -4, 3\] must be left, top, width and height"),
@@ -223,14 +239,18 @@ class TestSeeing:
         assert empty["masks"].shape == (0, 6, 8)
         assert empty["labels"].dtype == torch.int64
 
-    def test_an_image_of_another_size_than_said_is_named(self, tmp_path):
-        path, data = one_image(tmp_path, square())
-        data["images"][0]["height"] = 7
-        annotations = read_coco(write(path, data), folder=tmp_path)
-        with pytest.raises(UsageError, match=r"a.png has 6 x 8 pixels, but its annotations say 7 x 8"):
-            Files(tmp_path, annotations)(0)
-        (tmp_path / "a.png").write_bytes(b"no image")
-        with pytest.raises(UsageError, match=r"a.png cannot be read"):
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            (lambda path: Image.new("RGB", (8, 7)).save(path), "has 7 x 8 pixels, but its annotations say 6 x 8"),
+            (lambda path: Image.new("I;16", (8, 6)).save(path), "is in mode I;16, which has no exact 8-bit form"),
+            (lambda path: path.write_bytes(b"no image"), "cannot be read"),
+        ],
+    )
+    def test_an_image_that_has_changed_since_it_was_listed_is_named(self, tmp_path, change, message):
+        annotations = read_coco(one_image(tmp_path, square())[0], folder=tmp_path)
+        change(tmp_path / "a.png")
+        with pytest.raises(UsageError, match=f"a.png {message}"):
             Files(tmp_path, annotations)(0)
 
     def test_the_longer_side_has_its_limit(self):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 
@@ -34,15 +35,15 @@ def obj(number=5, **changes):
     return {key: value for key, value in record.items() if value is not ...}
 
 
-def read(folder, *objects, image=(), categories=()):
+def read(folder, *objects, image=(), categories=(), more_images=(), more_categories=()):
     """Read an image with some objects: the annotations and the notes."""
     path = folder / "train" / "a.png"
     path.parent.mkdir(exist_ok=True)
     Image.new("RGB", SIZE[::-1]).save(path)
     data = {
-        "images": [{"id": 1, "file_name": "a.png", "height": SIZE[0], "width": SIZE[1], **dict(image)}],
+        "images": [{"id": 1, "file_name": "a.png", "height": SIZE[0], "width": SIZE[1], **dict(image)}, *more_images],
         "annotations": list(objects),
-        "categories": [{"id": 4, "name": "dog", **dict(categories)}],
+        "categories": [{"id": 4, "name": "dog", **dict(categories)}, *more_categories],
     }
     notes: list[str] = []
     return read_coco(write(folder / "a.json", data), folder=path.parent, notes=notes), notes
@@ -57,6 +58,13 @@ def runs(mask):
             value = bit
         counts[-1] += 1
     return {"size": list(SIZE), "counts": counts}
+
+
+def as_tiff(mode, size):
+    """The bytes of a TIFF file, which knows every mode."""
+    buffer = io.BytesIO()
+    Image.new(mode, size).save(buffer, "TIFF")
+    return buffer.getvalue()
 
 
 class TestWholeNumbers:
@@ -193,6 +201,36 @@ class TestFit:
             wanted = (xs.min(), ys.min(), xs.max() + 1, ys.max() + 1) if len(xs) else None
             assert extent([runs(mask)["counts"]], is_mask=True, height=5) == wanted
 
+    def test_shares_of_the_image_are_counted(self, tmp_path):
+        shares = obj(6, bbox=[0.4, 0.3, 0.6, 0.7], segmentation=around(0.4, 0.3, 1, 1))
+        _, (note,) = read(tmp_path, obj(5), shares, obj(7, bbox=[0.1, 0.1, 0, 0.5], segmentation=[]))
+        assert note == (
+            "a.json: boxes of numbers from 0 to 1, like shares of the image: 1 of 3 (the first is annotation 6: bbox "
+            "0.4, 0.3, 0.6, 0.7 in 80 x 60 px); a bbox must be left, top, width, height in pixels"
+        )
+
+
+class TestRepeated:
+    """Objects and images that are listed again under another id."""
+
+    def test_an_object_with_the_place_and_category_of_another_is_counted(self, tmp_path):
+        crowd, category = obj(7, iscrowd=1), {"id": 9, "name": "cat"}
+        _, (note,) = read(tmp_path, obj(5), crowd, obj(8, bbox=[30.0, 20, 20, 15]), obj(9), more_categories=[category])
+        assert note == (
+            "a.json: objects with image, category and box of one before: 2 of 4 (the first is annotation 8, as "
+            "annotation 5); each counts as one of its own"
+        )
+        assert not read(tmp_path, obj(5), obj(6, category_id=9), more_categories=[category])[1]
+
+    @pytest.mark.parametrize("name", ["a.png", "train/a.png"])
+    def test_an_image_with_the_file_of_another_is_counted(self, tmp_path, name):
+        again = [{"id": number, "file_name": name, "height": 60, "width": 80} for number in (2, 3)]
+        *_, note = read(tmp_path, obj(5), obj(6, image_id=3), more_images=again)[1]
+        assert note == (
+            f"a.json: the file of 2 images is that of an image before (the first is image 2, {name!r}, as image 1); "
+            "each counts as an image of its own"
+        )
+
 
 class TestFiles:
     """Where the images lie, and what they are called."""
@@ -230,6 +268,32 @@ class TestFiles:
             read(tmp_path, image={"file_name": name}.items())
         assert str(caught.value).startswith("a.json: image 1: invalid file_name: '")
         assert str(caught.value).endswith("; must be a path within train, without .. or a root")
+
+    @pytest.mark.parametrize(
+        ("content", "said"),
+        [
+            (
+                as_tiff("RGB", (60, 80)),
+                "a.json: image 1: 'a.png' has 80 x 60 pixels, but its record says 60 x 80, and 1 more; height and "
+                "width must be those of the pixels as they are stored (in 2 the sides are swapped: an EXIF orientation "
+                "is not applied)",
+            ),
+            (as_tiff("RGB", (79, 60)), "a.json: image 1: 'a.png' has 60 x 79 pixels, but its record says 60 x 80, "),
+            (as_tiff("I;16", (80, 60)), "{}a.png is in mode I;16, which has no exact 8-bit form; convert it first"),
+            (as_tiff("F", (80, 60)), "{}a.png is in mode F, which has no exact 8-bit form; convert it first"),
+            (b"no image", "{}a.png cannot be read: "),
+        ],
+    )
+    def test_images_are_compared_with_the_headers_of_their_files(self, tmp_path, content, said):
+        read(tmp_path)
+        folder = tmp_path / "train"
+        for name in ("a", "b"):
+            (folder / f"{name}.png").write_bytes(content)
+        data = json.loads((tmp_path / "a.json").read_text())
+        data["images"].append({**data["images"][0], "id": 2, "file_name": "b.png"})
+        with pytest.raises(UsageError) as caught:
+            read_coco(write(tmp_path / "a.json", data), folder=folder)
+        assert str(caught.value).startswith(said.format(f"{folder}/"))
 
     def test_images_in_a_folder_of_the_same_name_count_for_the_fingerprint(self, tmp_path):
         root = coco_folder(tmp_path / "little", train=2, test=1)

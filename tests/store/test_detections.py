@@ -11,6 +11,7 @@ import pytest
 from studies import make_study
 
 from ablations.api import make_report, read_results
+from ablations.data.objects import outlines
 
 DETECTORS = {"norms": ("xnorm", "l2"), "task": ["detect"], "seeds": 2}
 
@@ -44,6 +45,32 @@ def test_the_standard_library_reads_compressed_detections(tmp_path):
     for path in packed_files(make_study(tmp_path, **DETECTORS)):
         with bz2.open(path) as file:
             assert [item["score"] for item in json.load(file)] == [0.9, 0.3]
+
+
+def test_ids_below_0_and_objects_that_reach_far_beyond_their_image_are_shown(tmp_path):
+    folder = make_study(tmp_path, **DETECTORS)
+    for path in packed_files(folder):
+        examples = path.parent / "examples"
+        truth = json.loads((examples / "truth.json").read_text())
+        found = json.loads(bz2.decompress(path.read_bytes()))
+        for image in truth["images"]:
+            (path.parent / "examples" / f"{image['id']}.jpg").rename(
+                path.parent / "examples" / f"{image['id'] - 9}.jpg"
+            )
+            image["id"] -= 9
+        for category in truth["categories"]:
+            category["id"] -= 9
+        for each in (*truth["annotations"], *found):
+            each["image_id"], each["category_id"] = each["image_id"] - 9, each["category_id"] - 9
+        image = truth["images"][0]
+        far = outlines.FARTHEST_SIDES * max(image["height"], image["width"])
+        outline = [[-far, 0, far, 0, 0, far]]
+        truth["annotations"].append({**truth["annotations"][0], "image_id": image["id"], "segmentation": outline})
+        (examples / "truth.json").write_text(json.dumps(truth))
+        path.write_bytes(bz2.compress(json.dumps(found).encode()))
+    results = read_results([folder])
+    assert not results.problems
+    assert (results.examples["image_id"] < 0).any()
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import bz2
 import json
 import math
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 from mutations import BOMB
 from published import ALL_OK, OUTCOME, fake, publish
-from studies import make_study
+from studies import make_study, make_tuned
 
 import ablations
 from ablations.api import make_report, read_results
@@ -23,14 +24,17 @@ from ablations.config import UsageError
 from ablations.config.study import NormRecord
 from ablations.config.task import MASK_AP, average_precisions
 from ablations.config.yaml_file import dump_yaml
+from ablations.data.location import cached
 from ablations.planning.initial import find_weights
 from ablations.planning.stored import read_stored
+from ablations.report.checklist import command as shell_command
 from ablations.store import Store
 from ablations.store.digests import check_weights
 from ablations.store.examples import _runs_of
 from ablations.store.frames import arm_columns, read_frames
 from ablations.store.outcome import Outcome
 from ablations.store.reading import NotRead, parse_json, read_bytes, read_flags, read_lines
+from ablations.tuning.mirror import JOURNAL, OptunaStudies
 
 ROOT = Path(ablations.__file__).parent.parent
 READING = (("status", "{study}"), ("report", "{study}"), ("power", "{study}"), ("show", "l2-s1", "--out", "{out}"))
@@ -246,6 +250,87 @@ def test_nothing_is_read_through_a_link_out_of_the_folder(tmp_path, cli, name):
         store = Store(path if name == "tuning" else study)
         with pytest.raises(UsageError, match="leads outside"):
             store.read_study() if name == "tuning" else store.check_layout()
+
+
+WRITTEN = ["logs", "logs/l2-s1", "tuning", "cells/.partial/study.1", "cells/.partial/CELL.1", "cells/.partial/CELL.1/a"]
+
+
+@pytest.mark.parametrize("command", ["run", "retry", "clean"])
+@pytest.mark.parametrize("name", WRITTEN)
+def test_nothing_is_written_or_removed_through_a_link_out_of_the_folder(tmp_path, cli, name, command):
+    store, cells = fake(tmp_path, ALL_OK)
+    outside = outside_of(tmp_path)
+    path = store.folder / name.replace("CELL", cells[0].id)
+    path.parent.mkdir(exist_ok=True, parents=True)
+    path.symlink_to(outside)
+    if command == "run":
+        with pytest.raises(UsageError, match="leads outside"):
+            store.write_study(store.read_study())
+    else:
+        code, _, err = cli(command, store.folder, *["--yes"] * (command == "clean"))
+        assert (code, err.count("\n")) == (2, 1), err
+        assert "leads outside" in err
+    assert (outside / "precious").read_text() == "mine"
+    assert len(list(outside.iterdir())) == 1
+
+
+def test_a_finished_cell_elsewhere_is_not_tidied(tmp_path):
+    store, _ = fake(tmp_path, ALL_OK)
+    (folder,) = store.cells.glob("l2-s1-*")
+    (folder / "lease.json").write_text("{}")
+    (folder / "checkpoint.ckpt").write_text("mine")
+    folder.rename(tmp_path / "moved")
+    folder.symlink_to(tmp_path / "moved")
+    with pytest.raises(UsageError, match="leads outside"):
+        store.repair()
+    assert (tmp_path / "moved" / "checkpoint.ckpt").read_text() == "mine"
+
+
+def test_an_attempt_keeps_files_of_its_own_alone(tmp_path):
+    store, cells = fake(tmp_path, {})
+    (precious := store.cells / "precious").write_text("mine")
+    attempt = store.leases.partials / f"{cells[0].id}.1"
+    (attempt / "folder" / "inner").mkdir(parents=True)
+    (attempt / "checkpoint.ckpt").write_text("weights")
+    (attempt / "log.txt").symlink_to(precious)
+    lease = store.leases.claim(cells[0].id)
+    assert lease is not None
+    assert sorted(path.name for path in lease.folder.iterdir()) == ["checkpoint.ckpt", "lease.json"]
+    assert precious.read_text() == "mine"
+
+
+def test_a_journal_elsewhere_is_not_written(tmp_path):
+    study = make_tuned(tmp_path / "runs", trials=2, seeds=2, norms=["xnorm", "l2"])
+    store, outside = Store(study / "tuning"), outside_of(tmp_path)
+    (store.folder / JOURNAL).symlink_to(outside / "precious")
+    studies = OptunaStudies(store.read_study(), [], store=store, url=None)
+    with pytest.raises(UsageError, match="leads outside"):
+        studies.sync()
+    assert (outside / "precious").read_text() == "mine"
+
+
+@pytest.mark.parametrize("fingerprint", ["*", "*/../../precious", "f*", "[f]"])
+def test_a_fingerprint_is_no_pattern(tmp_path, monkeypatch, fingerprint):
+    cache = tmp_path / "cache"
+    own, other = cache / "imagefolder-f-v2", cache / "x-v2"
+    for folder in (own, other, tmp_path / "precious-v1"):
+        folder.mkdir(parents=True)
+    monkeypatch.setenv("ABLATIONS_CACHE", str(cache))
+    assert cached("f") == [own]
+    assert cached(fingerprint) == []
+
+
+def test_no_text_of_a_study_is_a_command(tmp_path):
+    study = make_study(tmp_path / "runs", norms=["xnorm", "l2"], seeds=2)
+    evil = "quick; touch owned #\n"
+    file = study / "study.yaml"
+    stored = Store(study).read_study().model_copy(update={"recipe": evil, "plugins": (evil,)})
+    file.write_text(dump_yaml(stored.model_dump(mode="json")))
+    (line,) = [
+        part for part in shlex.split(shell_command(Store(study).read_study(), study)) if part.startswith("quick")
+    ][:1]
+    assert line == evil.replace("\n", "\\n")
+    assert "touch" not in shlex.split(shell_command(Store(study).read_study(), study))
 
 
 def test_bits_that_changed_are_told_by_the_file(tmp_path):

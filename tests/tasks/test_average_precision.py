@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
 import numpy as np
@@ -64,6 +65,23 @@ def test_scores_are_those_of_pycocotools_against_the_file(truth, blur):
             ours = figures[f"{name}_{figure}"]
             assert ours == (wanted if wanted is None else pytest.approx(wanted, abs=1e-6))
     assert 0 < figures["box_ap_pct"] <= 100
+
+
+@pytest.mark.parametrize(("of_objects", "of_images"), [(0, 1), (-(10**6), 1), (1, 0), (1, -(2**40)), (0, -3)])
+def test_scores_do_not_depend_on_ids(truth, tmp_path, of_objects, of_images):
+    path, annotations, folder = truth
+    data, detections = json.loads(path.read_text()), detect(truth, blur=1.0)
+    wanted = score(detections, annotations, range(IMAGES))
+    for obj, number in zip(data["annotations"], itertools.count(of_objects)):
+        obj["id"], obj["image_id"] = number, obj["image_id"] - 1 + of_images
+    for image in data["images"]:
+        image["id"] += of_images - 1
+    moved = [{**found, "image_id": found["image_id"] - 1 + of_images} for found in detections]
+    notes: list[str] = []
+    scores = score(moved, read_coco(write(tmp_path / "a.json", data), folder=folder, notes=notes), range(IMAGES))
+    assert scores.metrics == wanted.metrics
+    assert all((scores.precision[kind] == wanted.precision[kind]).all() for kind in ("box", "mask"))
+    assert any("annotation ids below 1" in note for note in notes) == (of_objects < 1)
 
 
 def test_everything_found_in_its_place_is_a_hundred(truth):

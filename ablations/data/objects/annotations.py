@@ -7,7 +7,7 @@ those of the annotation file, in float64, so that scores against them equal scor
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -156,6 +156,10 @@ class Annotations:
                 for number, name in zip(self.category_ids, self.category_names, strict=True)
             ],
         }
+
+    def numbered(self) -> Annotations:
+        """Return the annotations with images and objects numbered from 1, in their order."""
+        return replace(self, image_ids=np.arange(1, len(self) + 1), ids=np.arange(1, len(self.ids) + 1))
 
     def save(self, path: Path) -> None:
         """Write all arrays to one file."""

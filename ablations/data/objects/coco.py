@@ -9,81 +9,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ablations.config import UsageError
-from ablations.data.objects.annotations import MIN_SIDE_PX, Annotations, ImageRecord, ObjectRecord, pack
-from ablations.data.objects.image_files import find_image, is_within
-from ablations.data.objects.outlines import TOLERANCE_PX, Corners, extent, fits, read_outline
+from ablations.data.objects.annotations import Annotations, ImageRecord, ObjectRecord, pack
+from ablations.data.objects.image_files import check_headers, find_image, is_within
+from ablations.data.objects.oddities import Oddities, count_odd_box, count_repeated
+from ablations.data.objects.outlines import read_outline
 from ablations.data.objects.values import Values, count_text, is_number
 
 MOST_SHOWN = 8
 """Largest number of ids that a message lists."""
-
-
-@dataclass
-class Odd:
-    """Entries of an annotation file that are odd but valid.
-
-    Args:
-        first: the first of them, in words.
-        count: number of them.
-        as_corners: number of them whose boxes would be right as left, top, right and bottom.
-    """
-
-    first: str = ""
-    count: int = 0
-    as_corners: int = 0
-
-    def add(self, words: str, *, as_corners: bool = False) -> None:
-        """Count an entry."""
-        self.first = self.first or words
-        self.count += 1
-        self.as_corners += as_corners
-
-
-@dataclass
-class Oddities:
-    """Odd entries by kind.
-
-    Args:
-        renamed: images whose file is found under another name.
-        misfits: boxes that do not fit their masks.
-        outside: boxes that reach beyond their images.
-    """
-
-    renamed: Odd = field(default_factory=Odd)
-    misfits: Odd = field(default_factory=Odd)
-    outside: Odd = field(default_factory=Odd)
-
-    def notes(self, where: str, *, folder: str, num_objects: int) -> list[str]:
-        """Return a line for each kind of which there are any.
-
-        Args:
-            where: name of the annotation file.
-            folder: name of the images' folder.
-            num_objects: number of annotations.
-        """
-        notes = []
-        if self.renamed.count:
-            what = f"file_name of {count_text(self.renamed.count, 'image')} is no file of {folder}"
-            notes.append(f"{where}: {what} as it is written, but one is found (the first is {self.renamed.first})")
-        kinds = (
-            (self.misfits, "boxes that do not fit the box around their mask"),
-            (self.outside, f"boxes that reach more than {TOLERANCE_PX:g} px beyond their image"),
-        )
-        for odd, what in kinds:
-            if odd.count:
-                corners = f"; as left, top, right, bottom {odd.as_corners:,} would be right" if odd.as_corners else ""
-                notes.append(
-                    f"{where}: {what}: {odd.count:,} of {num_objects:,} (the first is {odd.first}){corners}; a bbox "
-                    "must be left, top, width, height in pixels"
-                )
-        return notes
 
 
 def read_coco(path: Path, *, folder: Path, notes: list[str] | None = None) -> Annotations:
@@ -113,6 +52,8 @@ def read_coco(path: Path, *, folder: Path, notes: list[str] | None = None) -> An
             raise UsageError(f"{path.name}: annotation {obj.id} is listed twice; remove one")
         seen.add(obj.id)
         objects[image].append(obj)
+    for own in objects.values():
+        count_repeated(own, odd)
     rows = [
         ImageRecord(id=number, name=image.name, height=image.height, width=image.width, objects=objects[number])
         for number, image in sorted(images.items())
@@ -193,6 +134,7 @@ def _categories(data: Mapping[str, Any], values: Values) -> dict[int, str]:
 def _images(data: Mapping[str, Any], values: Values, folder: Path, odd: Oddities) -> dict[int, ImageRecord]:
     """Return the images by id, without their objects, each with the name of its file within the folder."""
     found: dict[int, ImageRecord] = {}
+    of_file: dict[str, int] = {}
     missing: list[str] = []
     for index, record in enumerate(data["images"]):
         number = values.whole(record, "id", f"image number {index + 1} of the list")
@@ -210,12 +152,16 @@ def _images(data: Mapping[str, Any], values: Values, folder: Path, odd: Oddities
             missing.append(f"{entry} not found: no file {folder / name}")
         elif path != name:
             odd.renamed.add(f"{entry}, {name!r:.60}: {path}")
+        before = of_file.setdefault(path or name, number)
+        if before != number:
+            odd.same_file.add(f"{entry}, {name!r:.60}, as image {before}")
         found[number] = ImageRecord(id=number, name=path or name, height=height, width=width, objects=())
     if not found:
         raise UsageError(f"{values.file} has no images; must have at least one")
     if missing:
         more = f", and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise UsageError(f"{values.file}: {missing[0]}{more}; file_name must be a path within {folder.name}")
+    check_headers(found.values(), folder, values.file)
     return found
 
 
@@ -258,33 +204,7 @@ def _object(
         outline=outline,
         is_mask=is_mask,
     )
-    _compare(obj, image, odd)
+    count_odd_box(obj, image, odd)
+    if number < 1:
+        odd.below_1.add(entry)
     return obj, image_id
-
-
-def _compare(obj: ObjectRecord, image: ImageRecord, odd: Oddities) -> None:
-    """Count a box that is not around its mask, or not within its image."""
-    left, top, width, height = obj.box
-    if min(width, height) < MIN_SIDE_PX:
-        return
-    box, corners = (left, top, left + width, top + height), (left, top, width, height)
-    whole = (0.0, 0.0, float(image.width), float(image.height))
-    words = f"annotation {obj.id}: bbox {_written(obj.box)}"
-    if not _is_inside(box, whole):
-        odd.outside.add(f"{words} in {image.width} x {image.height} px", as_corners=_is_inside(corners, whole))
-    if not obj.outline:
-        return
-    around = extent(obj.outline, is_mask=obj.is_mask, height=image.height)
-    if not fits(box, around):
-        mask = "an empty mask" if around is None else f"a mask from {_written(around[:2])} to {_written(around[2:])}"
-        odd.misfits.add(f"{words}, {mask}", as_corners=fits(corners, around))
-
-
-def _is_inside(box: Corners, whole: Corners) -> bool:
-    low = all(one >= least - TOLERANCE_PX for one, least in zip(box[:2], whole[:2], strict=True))
-    high = all(one <= most + TOLERANCE_PX for one, most in zip(box[2:], whole[2:], strict=True))
-    return low and high and box[0] < box[2] and box[1] < box[3]
-
-
-def _written(numbers: Any) -> str:
-    return ", ".join(f"{number:g}" for number in numbers)

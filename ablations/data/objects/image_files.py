@@ -1,12 +1,19 @@
-"""Files of a part's images, found by what an annotation file calls them."""
+"""Files of a part's images: found by what an annotation file calls them, and compared with the sizes that it gives."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from ablations.config import UsageError
+from ablations.data.image import allow_large_images, opened
+from ablations.data.objects.annotations import ImageRecord
+
+READERS, BATCH = 16, 256
+"""Number of threads that read headers: they wait for the disk; number of files that are given to a thread at once."""
 
 ABSOLUTE = re.compile(r"/|[A-Za-z]:[/\\]")
 """Start of an absolute path; of Windows' too."""
@@ -41,6 +48,47 @@ def find_image(name: str, folder: Path) -> str | None:
         return next((path for path in _spellings(name, folder.name) if (folder / path).is_file()), None)
     except OSError as error:
         raise UsageError(f"{folder / name} cannot be read: {error.strerror}; repair or rename it") from error
+
+
+def check_headers(images: Iterable[ImageRecord], folder: Path, file: str) -> None:
+    """Compare the sizes of images with the headers of their files.
+
+    Args:
+        images: images of the part, whose files exist.
+        folder: folder of the part.
+        file: name of the annotation file.
+
+    Raises:
+        UsageError: another size, an unreadable file, or one in a mode without an exact 8-bit form.
+    """
+    from PIL import Image
+
+    rows = list(images)
+    Image.init()  # now, since a thread that comes while another does it has only a part of the formats
+    allow_large_images()
+    with ThreadPoolExecutor(READERS) as pool:
+        batches = pool.map(partial(_sizes, folder=folder), (rows[at : at + BATCH] for at in range(0, len(rows), BATCH)))
+        sizes = [size for batch in batches for size in batch]
+    differing = [(row, size) for row, size in zip(rows, sizes, strict=True) if size != (row.height, row.width)]
+    if not differing:
+        return
+    row, (height, width) = differing[0]
+    more = f", and {len(differing) - 1:,} more" if len(differing) > 1 else ""
+    swapped = sum(size == (row.width, row.height) for row, size in differing)
+    exif = f" (in {swapped:,} the sides are swapped: an EXIF orientation is not applied)" if swapped else ""
+    raise UsageError(
+        f"{file}: image {row.id}: {row.name!r:.60} has {height} x {width} pixels, but its record says {row.height} x "
+        f"{row.width}{more}; height and width must be those of the pixels as they are stored{exif}"
+    )
+
+
+def _sizes(rows: Sequence[ImageRecord], folder: Path) -> list[tuple[int, int]]:
+    """Return height and width of image files."""
+    sizes = []
+    for row in rows:
+        with opened(folder / row.name) as image:
+            sizes.append((image.height, image.width))
+    return sizes
 
 
 def _spellings(name: str, folder: str) -> Iterator[str]:

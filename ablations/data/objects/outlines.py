@@ -25,6 +25,9 @@ TOLERANCE_PX = 2.0
 Corners = tuple[float, float, float, float]
 """Left, top, right and bottom in pixels."""
 
+FARTHEST_SIDES = 10
+"""Largest coordinate of a polygon, in longer sides of its image: filling takes memory for all of its outline."""
+
 SEGMENTATION = "a list of polygons, or run lengths with size and counts"
 
 
@@ -58,6 +61,11 @@ def read_outline(
             raise UsageError(
                 f"{name}: a polygon has {len(polygon) / 2:g} points; it needs at least three, each x and y"
             )
+        if abs(farthest := max(polygon, key=abs)) > FARTHEST_SIDES * max(size):
+            raise UsageError(
+                f"{name}: a polygon reaches to {farthest:g} px in an image of {size[0]} x {size[1]}; must be within "
+                f"{FARTHEST_SIDES} times its longer side: cut it off at the image"
+            )
     return segmentation, False
 
 
@@ -72,7 +80,7 @@ def _read_runs(segmentation: Mapping[str, Any], values: Values, entry: str, size
 
         try:
             return run_lengths(mask.decode({"size": list(size), "counts": counts.encode()}))
-        except ValueError as error:
+        except (ValueError, RuntimeError) as error:
             problem = f"{name}: the counts of its mask cannot be read: {error}"
             raise UsageError(f"{problem}; must be COCO's compressed text, or a list of run lengths") from error
     if counts is None:

@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 
 from ablations.config import UsageError
+from ablations.data.image import opened
 from ablations.data.objects.annotations import Annotations
 
 Target = dict[str, Tensor]
@@ -41,14 +41,11 @@ class Files:
         """Decode an image without applying its EXIF orientation, since boxes refer to the pixels as stored.
 
         Raises:
-            UsageError: unreadable image, or a size other than in its annotations.
+            UsageError: unreadable image, no exact 8-bit form, or a size other than in its annotations.
         """
         path = self.folder / str(self.annotations.names[row])
-        try:
-            with Image.open(path) as file:
-                pixels = np.asarray(file.convert("RGB"))
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise UsageError(f"{path} cannot be read: {error}") from error
+        with opened(path) as image:
+            pixels = np.asarray(image.convert("RGB"))
         wanted = int(self.annotations.heights[row]), int(self.annotations.widths[row])
         if pixels.shape[:2] != wanted:
             got = " x ".join(str(side) for side in pixels.shape[:2])

@@ -144,6 +144,9 @@ def score(
 ) -> Scores:
     """Compute the average precision of detections.
 
+    The evaluation takes an object of id 0 or below for one that is not found, and refuses images of negative ids.
+    Images and objects are therefore numbered from 1.
+
     Args:
         detections: detections in COCO's format.
         annotations: annotations of the part.
@@ -154,7 +157,10 @@ def score(
 
     metrics: dict[str, float | None] = {}
     precision: dict[str, npt.NDArray[np.float64]] = {}
-    held = annotations.as_coco(images)
+    numbered = annotations.numbered()
+    held = numbered.as_coco(images)
+    number_of = dict(zip(annotations.image_ids.tolist(), numbered.image_ids.tolist(), strict=True))
+    detections = [{**found, "image_id": number_of[found["image_id"]]} for found in detections]
     with _quiet():
         truth = COCO(held)
         for kind, name in KINDS.items():
