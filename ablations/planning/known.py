@@ -14,6 +14,8 @@ from ablations.planning.stored import Stored
 from ablations.store import study_folders
 from ablations.store.reading import exists, read_json, reason_of
 
+LOG = logging.getLogger(__name__)
+
 PUBLISHED = Path("results")
 """Folder of studies beside the current directory, searched in addition to that of the plan."""
 
@@ -63,7 +65,7 @@ def _studies_in(root: Path) -> list[Path]:
     try:
         return study_folders(root)
     except UsageError as error:
-        logging.warning("%s; whether its studies have results of these cells is not known", error)
+        LOG.warning("%s; whether its studies have results of these cells is not known", error)
         return []
 
 
@@ -95,7 +97,7 @@ def _folders_in(cells: Path) -> list[Path]:
     except FileNotFoundError:
         return []
     except OSError as error:
-        logging.warning("%s: %s; whether it has results of these cells is not known", cells, reason_of(error))
+        LOG.warning("%s: %s; whether it has results of these cells is not known", cells, reason_of(error))
         return []
 
 
@@ -103,7 +105,7 @@ def _has_result(cell: Path) -> bool:
     try:
         outcome = read_json(cell / "outcome.json")
     except (OSError, ValueError) as error:
-        logging.warning("%s cannot be read: %s; it counts as no result", cell, reason_of(error))
+        LOG.warning("%s cannot be read: %s; it counts as no result", cell, reason_of(error))
         return False
     return isinstance(outcome, dict) and outcome.get("outcome") in ("ok", "diverged")
 

@@ -14,6 +14,8 @@ from ablations.planning.asked import complete
 from ablations.store import CellRecord, Store
 from ablations.store.provenance import import_plugin, plugin_lines
 
+LOG = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Stored:
@@ -70,7 +72,7 @@ def read_stored(store: Store) -> Stored:
     is_begun = bool(records) or any(store.leases.running()) or (store.exists and store.leases.is_opening)
     study = store.read_study() if is_begun else None
     for line in () if study is None else plugin_lines(study):
-        logging.warning("%s", visible(line))
+        LOG.warning("%s", visible(line))
     for plugin in () if study is None else study.plugins:
         import_plugin(plugin)
     return Stored(store, study_text, records, is_begun, study)

@@ -12,6 +12,8 @@ from ablations.config.paths import real_path
 from ablations.store import CHECKPOINT, TRIALS, Store, study_folders
 from ablations.store.leases import remove_tree
 
+LOG = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Leftover:
@@ -72,13 +74,13 @@ def _is_any_running(own: Path) -> bool:
     try:
         beside = study_folders(own.parent.parent if own.name == TRIALS else own.parent)
     except UsageError as error:
-        logging.warning("%s; whether its studies are running is not known", error)
+        LOG.warning("%s; whether its studies are running is not known", error)
         beside = [own]
     for other in map(Store, beside):
         try:
             other.cell_folders()
         except UsageError as error:
-            logging.warning("%s; whether its cells are running is not known", error)
+            LOG.warning("%s; whether its cells are running is not known", error)
             continue
         if any(other.leases.running()):
             return True

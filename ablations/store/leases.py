@@ -202,7 +202,9 @@ class Leases:
         try:
             holder = _read_holder(folder)
         except OSError as error:
-            logging.warning("%s cannot be read: %s; its holder may be running", folder, reason_of(error))
+            logging.getLogger(__name__).warning(
+                "%s cannot be read: %s; its holder may be running", folder, reason_of(error)
+            )
             return True
         if holder is None or holder.is_gone():
             return False

@@ -13,6 +13,8 @@ from ablations.store.reading import check_inside, exists, reason_of
 from ablations.store.record import CellRecord, as_file_name, read_record
 from ablations.store.records import TRIALS, Store
 
+LOG = logging.getLogger(__name__)
+
 
 def study_folders(out: Path) -> list[Path]:
     """Return the folders of the studies in a folder, each followed by the folder of its trials.
@@ -69,7 +71,7 @@ def _cells_of(study: Path) -> list[Path]:
     try:
         return Store(study).cell_folders()
     except UsageError as error:
-        logging.warning("%s; its cells are not searched", error)
+        LOG.warning("%s; its cells are not searched", error)
         return []
 
 

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from studies import make_study
 
+import ablations
 from ablations.api import make_report
 from ablations.config.escape import visible, visible_lines
 from ablations.report import drawing, gallery, write
@@ -24,6 +25,7 @@ from ablations.report.gallery import all_figures
 from ablations.report.text import figure_text, markdown_text
 from ablations.store.tidy_csv import guard, unguarded, write_csv
 
+PACKAGE = Path(ablations.__file__).parent
 CONTROLS = "\x1b]0;t\x07\x9b31m\u202e\u2066\x7f"
 SIGNS = "& % $ # _ { } ~ ^ \\ $x_$ [red]a[/red] :bug: | ` <b>i</b> *s* \"q\" 'q' =1+1"
 EVIL = f"{SIGNS}{CONTROLS}\n@x\r\\input{{y}}"
@@ -60,6 +62,12 @@ def hostile(out: Path) -> Path:
 def test_names_that_look_alike_are_shown_as_different(sign):
     shown = f"xnorm{sign.encode('unicode_escape').decode()}"
     assert (visible(f"xnorm{sign}"), visible_lines(f"xnorm{sign}")) == (shown, shown)
+
+
+def test_warnings_go_to_the_handler_that_escapes_them():
+    """The functions of `logging` itself install another handler; only a worker, which has its own, may call them."""
+    found = [path for path in PACKAGE.rglob("*.py") if re.search(r"\blogging\.(warning|error)\(", path.read_text())]
+    assert found == [PACKAGE / "engine" / "cell.py"]
 
 
 @pytest.fixture(scope="module", autouse=True)
