@@ -10,7 +10,7 @@ from ablations.config.errors import UsageError
 from ablations.config.limits import check_num_values
 from ablations.config.parsing import class_names
 from ablations.config.search import EXAMPLE, Search, parse_search
-from ablations.config.values import check_values, parse_values
+from ablations.config.values import check_values, parse_list, parse_values
 
 
 def read_values(field: str, value: Values) -> list[Any]:
@@ -20,11 +20,12 @@ def read_values(field: str, value: Values) -> list[Any]:
         UsageError: an unknown field, or a value that it cannot have.
     """
     if isinstance(value, str):
-        return parse_values(field, class_names(value) if field == "classes" else value)
+        is_file = field == "classes" and value.startswith("@")
+        return parse_list(field, [class_names(value)]) if is_file else parse_values(field, value)
     if not isinstance(value, Sequence):
         return check_values(field, [value])
     check_num_values(field, len(value))
-    return check_values(field, list(value))
+    return parse_list(field, value)
 
 
 def read_fields(given: Mapping[str, Values] | Sequence[str] | None) -> dict[str, list[Any]]:

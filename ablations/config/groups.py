@@ -26,8 +26,8 @@ from ablations.config.types import (
     Probability,
     Schedule,
     Share,
+    join_classes,
     matching,
-    split_classes,
 )
 
 CLASSIFIERS = Traits(tasks=("classify",))
@@ -56,7 +56,7 @@ class Images(Group):
     image_size: Annotated[Count | None, Traits(selects_data=True, searchable=False)] = None
     """Side in pixels to which images are resized and cropped, or at which shapes are drawn; None: their own size."""
     classes: Annotated[
-        Classes | None, Traits(tasks=("classify",), selects_data=True, has_flag=True, splits=split_classes)
+        Classes | None, Traits(tasks=("classify",), selects_data=True, has_flag=True, joins=join_classes)
     ] = None
     """Number of classes, drawn with the seed of the split, or their names; None: all."""
     streamed: Annotated[bool, DERIVED] = False

@@ -187,19 +187,19 @@ def sizes(value: Any) -> tuple[tuple[int, int], ...]:
 
 
 def class_names(text: str) -> str:
-    """Read which classes are taken: the value of the field, or ``@FILE`` with a name on each line.
+    """Read which classes are taken, from ``@FILE`` with a name on each line.
 
     Raises:
-        UsageError: the file cannot be read, or has fewer than two names.
+        UsageError: the file cannot be read, has fewer than two names, or a name that cannot be joined.
     """
-    if not text.startswith("@"):
-        return text
     try:
         lines = [line.strip() for line in Path(text[1:]).read_text(encoding="utf-8").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"--classes {text}: the file cannot be read: {error}") from error
     if len(lines) < 2:
         raise UsageError(f"--classes {text}: give a file with two names or more, one on each line")
+    if odd := next((line for line in lines if JOINT in line), None):
+        raise UsageError(f"--classes {text}: '{odd}' has a {JOINT}, which joins names; rename the class")
     return JOINT.join(lines)
 
 

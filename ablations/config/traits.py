@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -52,7 +52,7 @@ class Traits:
         selects_data: whether another value is another data set, with defaults of its own.
         has_flag: whether the command line has an option of its own for it.
         choices: values that each task allows, if that is fewer than the type allows.
-        splits: how a text with several values is split; None: at commas.
+        joins: function that joins the parts of a comma list, or of a list, that are one value; None: each part is one.
     """
 
     tasks: tuple[Task, ...] = TASKS
@@ -65,4 +65,4 @@ class Traits:
     selects_data: bool = False
     has_flag: bool = False
     choices: Mapping[Task, tuple[str, ...]] | None = None
-    splits: Callable[[str], list[str]] | None = None
+    joins: Callable[[Sequence[str]], list[str]] | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
@@ -73,18 +74,18 @@ Classes = Annotated[
     str,
     BeforeValidator(_as_classes),
     StringConstraints(max_length=10**6),
-    matching(r"0*[1-9][0-9]*|[^+]+(\+[^+]+)+", "a number of classes, or two or more names"),
+    matching(r"0*[1-9][0-9]*|[^+]+(\+[^+]+)+", "a number of classes, or two or more names without a +"),
 ]
 """A number of classes, or their names in alphabetical order, joined by plus signs."""
 
 
-def split_classes(text: str) -> list[str]:
-    """Split the values of ``classes``: a comma list of names is one value; of numbers or joined names, several.
+def join_classes(parts: Sequence[str]) -> list[str]:
+    """Join the values of ``classes``: a list of names is one value; of numbers or joined names, several.
 
-    >>> split_classes("10,20"), split_classes("cat,dog"), split_classes("cat+dog,cat+cow")
+    >>> join_classes(["10", "20"]), join_classes(["cat", "dog"]), join_classes(["cat+dog", "cat+cow"])
     (['10', '20'], ['cat+dog'], ['cat+dog', 'cat+cow'])
     """
-    parts = [part.strip() for part in text.split(",")]
+    parts = [part.strip() for part in parts]
     if all(part.isdecimal() or JOINT in part or part.lower() == "none" for part in parts):
         return parts
     return [JOINT.join(parts)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import types
 import typing
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic import ValidationError
@@ -72,12 +73,25 @@ def parse_values(field: str, text: str) -> list[Any]:
     >>> parse_values("lr", "1e-3,0.003"), parse_values("depth", "2-4,8"), parse_values("lpi", "on,off")
     ([0.001, 0.003], [2, 3, 4, 8], [True, False])
     """
+    return parse_list(field, text.split(","))
+
+
+def parse_list(field: str, entries: Sequence[Any]) -> list[Any]:
+    """Read the entries of a list: each text as a part of a comma list is read.
+
+    Raises:
+        UsageError: as in `parse_values`.
+
+    >>> parse_list("depth", ["2-4", 8]), parse_list("train_limit", ["none", 100]), parse_list("classes", ["cat", "dog"])
+    ([2, 3, 4, 8], [None, 100], ['cat+dog'])
+    """
     check_field(field)
-    split = FIELDS[field].traits.splits
-    parts = text.split(",") if split is None else split(text)
+    joins = FIELDS[field].traits.joins
+    if joins is not None and all(isinstance(entry, str) for entry in entries):
+        entries = joins(entries)
     values: list[Any] = []
-    for part in parts:
-        values += _parse_part(field, part.strip())
+    for entry in entries:
+        values += _parse_part(field, entry.strip()) if isinstance(entry, str) else [entry]
         check_num_values(field, len(values))
     return check_values(field, values)
 

@@ -103,7 +103,7 @@ def _reason(error: yaml.MarkedYAMLError) -> str:
     where = "" if mark is None else f" (line {mark.line + 1}, column {mark.column + 1})"
     reason = ", ".join(filter(None, (error.context, error.problem)))
     if "\\t" in reason:
-        reason += "; indent with spaces"
+        reason += "; write spaces in place of the tab"
     if "found another document" in reason:
         reason = "it has several documents, and must have one"
     return " ".join(f"{reason}{where}".split())
@@ -148,6 +148,13 @@ class _Core(yaml.SafeLoader):
             raise _refused(f"it has more than {MOST_NODES:,} values", event.start_mark)
         self._depth -= 1
         return node
+
+    def scan_to_next_token(self) -> None:
+        """Skip what separates tokens: tabs too, which YAML 1.2 allows unless they indent."""
+        super().scan_to_next_token()
+        while self.peek() == "\t" and (self.flow_level or not self.allow_simple_key):
+            self.forward()
+            super().scan_to_next_token()
 
     def scan_flow_scalar_non_spaces(self, double: bool, start_mark: Any) -> list[str]:
         """Scan a part of a text in quotes, refusing a number of a character that there is not."""

@@ -90,7 +90,7 @@ def _fill(scratch: Path, *, source: Source, streamed: bool) -> None:
         classes, image_shape = decoded.classes, decoded.parts["train"][0].shape[1:]
         mean, std = _statistics(decoded.parts["train"][0])
         notes = decoded.notes
-    val_rows = None if "val" in labels else _cut_validation(labels["train"])
+    val_rows = None if "val" in labels else _cut_validation(labels["train"], classes)
     if val_rows is not None:
         np.save(scratch / VAL_ROWS, val_rows)
     splits = assign({part: len(own) for part, own in labels.items()}, val_rows)
@@ -140,7 +140,7 @@ def _examine(folder: Path, info: DataInfo, *, source: Source, streamed: bool) ->
     for part, own in labels.items():
         if own.ndim != 1 or own.dtype != np.int64 or not ((own >= 0) & (own < len(info.classes))).all():
             raise DamagedFile(folder / f"{part}_labels.npy", f"it does not hold labels of {len(info.classes)} classes")
-    if val_rows is not None and not np.array_equal(val_rows, _cut_validation(labels["train"])):
+    if val_rows is not None and not np.array_equal(val_rows, _cut_validation(labels["train"], info.classes)):
         raise DamagedFile(folder / VAL_ROWS, "it does not hold the rows that validation has")
     splits = assign({part: len(own) for part, own in labels.items()}, val_rows)
     if [len(rows) for _, rows in splits.values()] != [info.num_train, info.num_val, info.num_test]:
@@ -170,22 +170,29 @@ def _compare(folder: Path, info: DataInfo, known: Mapping[str, object]) -> None:
 
 def _estimate_statistics(tree: ImageTree) -> tuple[list[float], list[float], list[str]]:
     """Return mean and standard deviation of each channel without reading every image, and a note on their origin."""
+    warned: list[str] = []
     if tree.kind == "imagenet":
         mean, std, origin = IMAGENET_MEAN, IMAGENET_STD, "ImageNet's published values"
     else:
-        sample = tree.sample()
+        sample = tree.sample(warned)
         mean, std = _statistics(sample)
         origin = f"from {len(sample):,} training images, drawn once" if len(sample) == SAMPLE_IMAGES else "from train"
-    return mean, std, [f"mean and standard deviation: {origin}"]
+    return mean, std, [f"mean and standard deviation: {origin}", *warned]
 
 
-def _cut_validation(labels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def _cut_validation(labels: npt.NDArray[np.int64], classes: list[str]) -> npt.NDArray[np.int64]:
     from sklearn.model_selection import train_test_split
 
     try:
         _, val = train_test_split(np.arange(len(labels)), test_size=VAL_SHARE, random_state=SPLIT_SEED, stratify=labels)
     except ValueError as error:
-        raise UsageError(f"train is too small to cut off {VAL_SHARE:.0%} for validation: {error}") from error
+        counts = np.bincount(labels, minlength=len(classes))
+        fewest = int(counts.argmin())
+        raise UsageError(
+            f"train is too small to cut off {VAL_SHARE:.0%} for validation: it has {len(labels):,} images of "
+            f"{len(classes):,} classes, {counts[fewest]} of '{classes[fewest]}'; it needs at least two images of each "
+            f"class, and {round(1 / VAL_SHARE)} times as many images as classes; or give both val/ and test/"
+        ) from error
     return np.sort(val)
 
 

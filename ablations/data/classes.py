@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import torch
 
 from ablations.config import UsageError
@@ -41,5 +43,16 @@ def choose_classes(names: list[str], wanted: str | None) -> list[str]:
     for name in sorted(chosen - set(names)):
         listed = str(unknown_name("class", name, names))
         more = f"{', '.join(names[:MAX_NAMED])} and {len(names) - MAX_NAMED:,} more"
-        raise UsageError(listed if len(names) <= MAX_NAMED else f"{listed.partition(' Valid: ')[0]} Valid: {more}")
+        message = listed if len(names) <= MAX_NAMED else f"{listed.partition(' Valid: ')[0]} Valid: {more}"
+        raise UsageError(message + _hint(name, names))
     return [name for name in names if name in chosen]
+
+
+def _hint(part: str, names: list[str]) -> str:
+    """Say how to select a class of whose name an unknown name is a part; empty if there is none."""
+    whole = next((name for name in names if part in map(str.strip, re.split(rf"[,{JOINT}]", name))), None)
+    if whole is None:
+        return ""
+    if JOINT in whole:
+        return f"; '{whole}' cannot be selected, since {JOINT} joins names: rename the class"
+    return f"; for '{whole}', give --classes @FILE with one name on each line, since a comma separates names"

@@ -20,7 +20,7 @@ from typing import TypedDict
 from ablations.config import UsageError
 from ablations.data.cached_files import DamagedFile, reading
 from ablations.data.info import DataInfo
-from ablations.data.location import filled
+from ablations.data.location import SCRATCH, filled
 
 CHECKSUMS, INFO = "checksums.json", "info.json"
 
@@ -68,7 +68,7 @@ def open_entry(
         Description; its notes say whether the entry was damaged, or had no checksums.
 
     Raises:
-        UsageError: an entry that cannot be made, or cannot be written.
+        UsageError: an entry that cannot be made or written, or that the user may neither read nor replace.
     """
     if not os.path.lexists(folder):
         with filled(folder) as scratch:
@@ -80,6 +80,9 @@ def open_entry(
         _check(folder, with_test=with_test)
         return DataInfo.load(folder)
     except DamagedFile as damage:
+        if isinstance(damage.__cause__, PermissionError) and not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+            fix = "ask its owner for permission, or set ABLATIONS_CACHE to a folder of your own"
+            raise UsageError(f"{damage.path} in the cache cannot be read: {damage.problem}; {fix}") from damage
         what = f"{damage.path.name}: {damage.problem}"
     try:
         with filled(folder, is_replaced=True) as scratch:
@@ -184,7 +187,7 @@ def _adopt(folder: Path, examine: Callable[[Path, DataInfo], list[str]]) -> Data
     info = replace(info, notes=[*info.notes, *(note for note in lacking if note not in info.notes)])
     said = "the data in the cache had no checksums; their shapes are right, and checksums have been added"
     try:
-        with tempfile.TemporaryDirectory(prefix=".partial-", dir=folder.parent) as scratch:
+        with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=folder.parent) as scratch:
             info.save(Path(scratch))
             (Path(scratch) / INFO).replace(folder / INFO)
             (Path(scratch) / CHECKSUMS).write_text(json.dumps(_checksums(folder), indent=1))

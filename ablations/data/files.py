@@ -15,6 +15,9 @@ import numpy.typing as npt
 from ablations.config import UsageError
 from ablations.data.cached_files import load_array
 
+CLUTTER = ("__MACOSX", "@eaDir")
+"""Folders that macOS adds to archives and Synology's systems to folders; a leading dot marks all others."""
+
 
 @dataclass(frozen=True)
 class FileList:
@@ -93,13 +96,41 @@ class FileListBuilder:
         return FileList(np.frombuffer(bytes(self._names), dtype=np.uint8), ends, labels, sizes)
 
 
-def walk(folder: str) -> Iterator[os.DirEntry[str]]:
-    """Yield every file below a folder, sorted by name within each folder."""
+def is_clutter(name: str) -> bool:
+    """Tell whether a file or folder is left by a system or an editor, and holds no data.
+
+    >>> [is_clutter(name) for name in ("._0.png", ".ipynb_checkpoints", "__MACOSX", "@eaDir", "0.png")]
+    [True, True, True, True, False]
+    """
+    return name.startswith(".") or name in CLUTTER
+
+
+def walk(
+    folder: str, clutter: list[str] | None = None, *, above: frozenset[tuple[int, int]] = frozenset()
+) -> Iterator[os.DirEntry[str]]:
+    """Yield every file below a folder, sorted by name within each folder.
+
+    Args:
+        folder: path of the folder.
+        clutter: list that receives the path of each file and folder that is left out (`is_clutter`); None: they are
+            not wanted.
+        above: device and inode of each folder that the walk is in.
+
+    Raises:
+        UsageError: folder that links lead back to.
+    """
+    status = os.stat(folder)  # noqa: PTH116  # as entries are
+    own = status.st_dev, status.st_ino
+    if own in above:
+        raise UsageError(f"{folder} is within itself: links lead in a circle; remove the link")
     with os.scandir(folder) as entries:
         ordered = sorted(entries, key=lambda entry: entry.name)
     for entry in ordered:
-        if entry.is_dir():
-            yield from walk(entry.path)
+        if is_clutter(entry.name):
+            if clutter is not None:
+                clutter.append(entry.path)
+        elif entry.is_dir():
+            yield from walk(entry.path, clutter, above=above | {own})
         else:
             yield entry
 

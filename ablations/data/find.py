@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from ablations.config import UsageError
+from ablations.config.escape import is_readable, visible
+from ablations.config.paths import real_path
 from ablations.config.types import Task
 from ablations.data.folder import image_folder
 from ablations.data.objects.shapes import SIDE, Shapes
@@ -100,6 +102,10 @@ def _parse(spec: str, *, task: Task) -> tuple[str, Path | None]:
     if not place:
         raise UsageError(f"{kind} needs a folder: --data {kind}:DIR")
     try:
-        return kind, Path(place).expanduser()
+        root = Path(place).expanduser()
+        whole = str(real_path(root))
     except RuntimeError as error:  # ~name of an unknown user
         raise UsageError(f"no folder {place}: {error}") from error
+    if not is_readable(whole):
+        raise UsageError(f"the folder name {visible(whole)} cannot be decoded as text; rename it")
+    return kind, root

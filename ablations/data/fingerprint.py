@@ -17,7 +17,7 @@ from ablations.config import UsageError
 from ablations.config.paths import real_path
 from ablations.data.cached_files import DamagedFile, reading
 from ablations.data.files import FileList
-from ablations.data.location import cache_root
+from ablations.data.location import SCRATCH, cache_root
 
 LOG = logging.getLogger(__name__)
 
@@ -90,9 +90,10 @@ class _Digests:
         digests = np.frombuffer(b"".join(old.values()), dtype=np.uint8).reshape(-1, DIGEST_BYTES)
         try:
             self._place.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=self._place.parent, suffix=".npz", delete=False) as scratch:
-                np.savez(scratch, stamps=stamps, digests=digests)
-            Path(scratch.name).replace(self._place)
+            with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=cache_root()) as scratch:
+                path = Path(scratch) / self._place.name
+                np.savez(path, stamps=stamps, digests=digests)
+                path.replace(self._place)
         except OSError:
             return
 

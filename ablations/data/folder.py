@@ -6,12 +6,15 @@ import os
 from pathlib import Path
 
 from ablations.config import UsageError
-from ablations.config.paths import real_path
+from ablations.config.escape import is_readable, visible
 from ablations.data.classes import choose_classes
-from ablations.data.files import FileList, FileListBuilder, file_size, shown, walk
+from ablations.data.files import FileList, FileListBuilder, file_size, is_clutter, shown, walk
 from ablations.data.image import EXTENSIONS
 from ablations.data.part_folders import find_parts
 from ablations.data.tree import ImageTree
+
+NO_IMAGES, CLUTTER_FILES = "files without an image extension", "hidden and system files"
+"""Kinds of ignored files in class folders, as a note calls them."""
 
 
 def image_folder(root: Path, *, kind: str, image_size: int | None, classes: str | None, by_contents: bool) -> ImageTree:
@@ -56,12 +59,10 @@ def check_root(root: Path) -> None:
     """Check the folder of a data set.
 
     Raises:
-        UsageError: missing folder, or undecodable folder name.
+        UsageError: missing folder.
     """
     if not root.is_dir():
         raise UsageError(f"no folder {root}")
-    if shown(real_path(root)) != str(real_path(root)):
-        raise UsageError(f"the folder name {shown(root)} cannot be decoded as text; rename it")
 
 
 def note_classes(chosen: list[str], *, of: int) -> str:
@@ -74,10 +75,11 @@ def note_classes(chosen: list[str], *, of: int) -> str:
     return f"{len(chosen):,} of {of:,} classes: {few}"
 
 
-def note_no_images(part: str, others: list[str], notes: list[str]) -> None:
-    """Add a note on the files without an image extension."""
-    if others:
-        notes.append(f"{part}/: ignored files without an image extension: {len(others)}, first {shown(others[0])}")
+def note_ignored(part: str, paths: dict[str, list[str]], notes: list[str]) -> None:
+    """Add a note on each kind of ignored files and folders, with their paths by kind."""
+    for what, own in paths.items():
+        if own:
+            notes.append(f"{part}/: ignored {what}: {len(own)}, first {shown(own[0])}")
 
 
 def is_image(name: str) -> bool:
@@ -99,17 +101,18 @@ def list_files(root: Path, part: str, folders: list[Path], notes: list[str]) -> 
     """
     builder = FileListBuilder()
     others: list[str] = []
+    clutter: list[str] = []
     above = len(os.fspath(root)) + 1
     for label, folder in enumerate(folders):
-        before, others_before = len(builder), len(others)
-        for entry in walk(os.fspath(folder)):
+        before, others_before, clutter_before = len(builder), len(others), len(clutter)
+        for entry in walk(os.fspath(folder), clutter):
             if is_image(entry.name):
                 builder.add(entry.path[above:], label=label, size=file_size(entry))
             else:
                 others.append(entry.path)
         if len(builder) == before:
-            raise _empty_error(root, folder, others[others_before:])
-    note_no_images(part, others, notes)
+            raise _empty_error(root, folder, others[others_before:] + clutter[clutter_before:])
+    note_ignored(part, {NO_IMAGES: others, CLUTTER_FILES: clutter}, notes)
     return builder.build()
 
 
@@ -120,9 +123,10 @@ def _check_classes(root: Path, part: str, *, train: str, classes: list[str]) -> 
         (part, train, sorted(set(names) - set(classes))),
     ):
         if lone:
-            files = [entry.path for entry in walk(os.fspath(root / one / lone[0]))]
+            clutter: list[str] = []
+            files = [entry.path for entry in walk(os.fspath(root / one / lone[0]), clutter)]
             if not any(map(is_image, files)):
-                raise _empty_error(root, root / one / lone[0], files)
+                raise _empty_error(root, root / one / lone[0], files + clutter)
             raise UsageError(f"class '{lone[0]}' is in {root / one} but not in {root / other}")
 
 
@@ -134,18 +138,18 @@ def _empty_error(root: Path, folder: Path, others: list[str]) -> UsageError:
 
 def _note_left_out(folder: Path, notes: list[str]) -> None:
     entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-    hidden = [entry.path for entry in entries if entry.is_dir() and entry.name.startswith(".")]
+    hidden = [entry.path for entry in entries if entry.is_dir() and is_clutter(entry.name)]
     loose = [entry.path for entry in entries if not entry.is_dir()]
-    for paths, what in ((hidden, "hidden folders"), (loose, "files outside class folders")):
-        if paths:
-            notes.append(f"{folder.name}/: ignored {what}: {len(paths)}, first {shown(paths[0])}")
+    note_ignored(folder.name, {"hidden and system folders": hidden, "files outside class folders": loose}, notes)
 
 
 def _class_folders(folder: Path) -> list[str]:
-    return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
+    return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not is_clutter(entry.name))
 
 
 def _class_names(folder: Path) -> list[str]:
     if not (names := _class_folders(folder)):
         raise UsageError(f"no class folders with images in {folder}")
+    if odd := [name for name in names if not is_readable(name)]:
+        raise UsageError(f"the folder name {visible(str(folder / odd[0]))} cannot be decoded as text; rename it")
     return names

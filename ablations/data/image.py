@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,7 @@ GREY_MODES = ("1", "L")
 COLOUR_MODES = ("RGB", "RGBA", "P", "CMYK", "YCbCr", "LA")
 
 
-@contextmanager
+@contextlib.contextmanager
 def opened(path: Path) -> Iterator[Image]:
     """Open an image file, of which only the header is read.
 
@@ -70,6 +70,19 @@ def fit(image: Image, side: int, *, crop: float = 1.0) -> Image:
     from PIL import Image, ImageOps
 
     return ImageOps.fit(image, (side, side), Image.Resampling.BICUBIC, bleed=(1 - crop) / 2)
+
+
+@contextlib.contextmanager
+def noted_warnings() -> Iterator[list[str]]:
+    """Yield a list that receives a note on what Pillow warns of meanwhile, in any thread; large images are allowed."""
+    notes: list[str] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        allow_large_images()
+        yield notes
+    if caught:
+        example = min(str(each.message) for each in caught)
+        notes.append(f"warnings while images were read: {len(caught):,}, such as '{example}'")
 
 
 def allow_large_images() -> None:

@@ -74,7 +74,8 @@ class DataInfo:
                 _types().validate_json(text, strict=True)
             except ValidationError as error:
                 wrong = error.errors()[0]
-                raise DamagedFile(path, f"its {wrong['loc'][0]} has another type: {wrong['msg']}") from error
+                what = f"its {wrong['loc'][0]} has another type: " if wrong["loc"] else ""
+                raise DamagedFile(path, f"{what}{wrong['msg']}") from error
             return info
 
     def difference(self, known: Mapping[str, Any]) -> str | None:

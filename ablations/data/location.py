@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,12 @@ change makes every finished cell stale. 2: the EXIF orientation is applied."""
 
 ANNOTATIONS_VERSION = {"coco": 3}
 """Version of the reader of annotations, for the kinds that have them in files; another one reads them again."""
+
+SCRATCH = ".partial-"
+"""Prefix of the folders of unfinished entries."""
+
+ABANDONED_S = 24 * 60 * 60
+"""Age at which an unfinished entry is removed, in seconds."""
 
 
 def cache_root() -> Path:
@@ -60,15 +67,18 @@ def filled(folder: Path, *, is_replaced: bool = False) -> Iterator[Path]:
     """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder.parent))
+        _remove_abandoned(folder.parent)
+        scratch = Path(tempfile.mkdtemp(prefix=SCRATCH, dir=folder.parent))
+        entry = scratch / "entry"  # with the permissions that the user gives new folders, as `mkdtemp` does not
+        entry.mkdir()
     except OSError as error:
         raise UsageError(f"the cache {folder.parent} cannot be written: {error}; set ABLATIONS_CACHE") from error
     try:
-        yield scratch
+        yield entry
         if is_replaced:
-            _replace(scratch, folder)
+            _replace(entry, folder, old=scratch)
         else:
-            scratch.rename(folder)
+            entry.rename(folder)
     except OSError as error:
         if error.filename is not None and not _is_within(error.filename, folder.parent):
             raise UsageError(f"{os.fsdecode(error.filename)} cannot be read: {error.strerror}") from error
@@ -83,13 +93,25 @@ def _is_within(path: str | bytes | int, folder: Path) -> bool:
     return isinstance(path, int) or Path(os.fsdecode(path)).is_relative_to(folder)
 
 
-def _replace(scratch: Path, folder: Path) -> None:
+def _replace(entry: Path, folder: Path, *, old: Path) -> None:
+    """Move the files of an entry to its folder, and folders in their places to the folder ``old``."""
     if not folder.is_dir():
         folder.unlink(missing_ok=True)
-        scratch.rename(folder)
+        entry.rename(folder)
         return
-    for number, path in enumerate(sorted(scratch.iterdir())):
-        old = folder / path.name
-        if old.is_dir() and not old.is_symlink():
-            old.rename(scratch / f".{number}")
-        path.replace(old)
+    for number, path in enumerate(sorted(entry.iterdir())):
+        target = folder / path.name
+        if target.is_dir() and not target.is_symlink():
+            target.rename(old / f".{number}")
+        path.replace(target)
+
+
+def _remove_abandoned(root: Path) -> None:
+    """Remove what killed processes have left: unfinished entries to which nothing was written for a day."""
+    for scratch in root.glob(f"{SCRATCH}*"):
+        try:
+            newest = max(path.stat().st_mtime for path in (scratch, *scratch.rglob("*")))
+        except OSError:  # it is another user's, or was finished meanwhile
+            continue
+        if newest < time.time() - ABANDONED_S:
+            shutil.rmtree(scratch, ignore_errors=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 from ablations.config import UsageError
 from ablations.data.classes import choose_classes
 from ablations.data.files import FileList, FileListBuilder, file_size, walk
-from ablations.data.folder import check_root, is_image, list_files, note_classes, note_no_images
+from ablations.data.folder import CLUTTER_FILES, NO_IMAGES, check_root, is_image, list_files, note_classes, note_ignored
 from ablations.data.tree import ImageTree
 
 KIND = "tiny-imagenet"
@@ -64,13 +64,15 @@ def _val(root: Path, wnids: list[str], chosen: list[str], notes: list[str]) -> F
     classes = _annotations(table, wnids)
     if not folder.is_dir():
         raise UsageError(f"no folder {folder}")
-    entries = {entry.name: entry for entry in walk(os.fspath(folder))}
+    clutter: list[str] = []
+    entries = {entry.name: entry for entry in walk(os.fspath(folder), clutter)}
     if missing := sorted(set(classes) - set(entries)):
         raise UsageError(f"{table} names {missing[0]}, which is not in {folder}")
     images = {name for name in entries if is_image(name)}
     if unlabelled := sorted(images - set(classes)):
         raise UsageError(f"{folder / unlabelled[0]} has no line in {table}")
-    note_no_images("val", sorted(entries[name].path for name in set(entries) - images - set(classes)), notes)
+    others = sorted(entries[name].path for name in set(entries) - images - set(classes))
+    note_ignored("val", {NO_IMAGES: others, CLUTTER_FILES: clutter}, notes)
     builder = FileListBuilder()
     labels = {wnid: label for label, wnid in enumerate(chosen)}
     for name in sorted(classes):

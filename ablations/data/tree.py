@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import os
-import warnings
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ from ablations.config import UsageError
 from ablations.config.paths import real_path
 from ablations.data import fingerprint
 from ablations.data.files import FileList
-from ablations.data.image import GREY_MODES, allow_large_images, fit, read_image
+from ablations.data.image import GREY_MODES, fit, noted_warnings, read_image
 from ablations.data.sources import Decoded, Part
 from ablations.data.streams import SPLIT_SEED
 from ufo.init import keyed_generator
@@ -68,7 +67,8 @@ class ImageTree:
         """Height and width of the images: as requested, or those of the first training image."""
         if self.image_size is not None:
             return self.image_size, self.image_size
-        image, _ = read_image(self.root / self.parts["train"].path(0))
+        with noted_warnings():  # which are noted when all images are read
+            image, _ = read_image(self.root / self.parts["train"].path(0))
         return image.height, image.width
 
     @property
@@ -90,8 +90,7 @@ class ImageTree:
         """
         parts: dict[str, Part] = {}
         modes: Counter[str] = Counter()
-        with ThreadPoolExecutor(os.cpu_count()) as pool, warnings.catch_warnings():
-            allow_large_images()
+        with noted_warnings() as warned, ThreadPoolExecutor(os.cpu_count()) as pool:
             for part, files in self.parts.items():
                 images = np.empty((len(files), *self.image_side, 3), dtype=np.uint8)
                 for row, (image, mode) in enumerate(pool.map(self.read, files.paths())):
@@ -100,12 +99,12 @@ class ImageTree:
                 parts[part] = (images, np.asarray(files.labels))
         if set(modes) == {"greyscale"}:
             grey = {part: (images[..., :1], labels) for part, (images, labels) in parts.items()}
-            return Decoded(grey, self.classes, [])
+            return Decoded(grey, self.classes, warned)
         others = {mode: count for mode, count in modes.items() if mode != "RGB"}
         notes = [
             f"{count:,} {mode} images of {modes.total():,} were converted to RGB" for mode, count in others.items()
         ]
-        return Decoded(parts, self.classes, notes)
+        return Decoded(parts, self.classes, [*notes, *warned])
 
     def read(self, path: str) -> tuple[npt.NDArray[np.uint8], str]:
         """Read one image in its in-memory form.
@@ -126,16 +125,21 @@ class ImageTree:
             raise size_error(path, image.size, like=self.image_side, first=self.parts["train"].path(0))
         return np.asarray(image), mode
 
-    def sample(self) -> npt.NDArray[np.uint8]:
+    def sample(self, notes: list[str]) -> npt.NDArray[np.uint8]:
         """Read training images drawn with the split's own seed: (m, height, width, 3).
+
+        Args:
+            notes: list that receives a note on warnings.
 
         Raises:
             UsageError: as in `decode`.
         """
         files = self.parts["train"]
         rows = torch.randperm(len(files), generator=keyed_generator(SPLIT_SEED, "statistics"))[:SAMPLE_IMAGES]
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            return np.stack([image for image, _ in pool.map(self.read, map(files.path, rows.tolist()))])
+        with noted_warnings() as warned, ThreadPoolExecutor(os.cpu_count()) as pool:
+            images = np.stack([image for image, _ in pool.map(self.read, map(files.path, rows.tolist()))])
+        notes += warned
+        return images
 
 
 def size_error(path: str, size: tuple[int, int], *, like: tuple[int, int], first: str = "the first") -> UsageError:

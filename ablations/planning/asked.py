@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ablations.config import UsageError
+from ablations.config.claim import parse_claims
 from ablations.config.commands import DEFAULT_NORMS, DEFAULT_SEEDS
 from ablations.config.effects import check_nets
 from ablations.config.limits import check_num_cells
@@ -71,11 +73,31 @@ def parse_ref(request: Request) -> str | None:
     Raises:
         UsageError: several arms, or a value that the compared field cannot have.
     """
-    if request.ref is None:
-        return None
-    values = parse_values(request.compare, request.ref)
+    return None if request.ref is None else _arm_name(request.compare, request.ref, f"--ref {request.ref}")
+
+
+def name_claimed_arms(request: Request) -> Request:
+    """Return the request with the arms of its claims named as those of the study: ``0.001`` for ``1e-3``.
+
+    Raises:
+        UsageError: several arms, a value that the compared field cannot have, or a claim that comes twice.
+    """
+    named = []
+    for claim in request.claims:
+        arms = {key: arm for key, arm in (("arm", claim.arm), ("than", claim.than)) if arm is not None}
+        own = {key: _arm_name(request.compare, arm, f"a claim is about {arm}") for key, arm in arms.items()}
+        named.append({**claim.model_dump(exclude_defaults=True), **own})
+    return replace(request, claims=parse_claims(named))
+
+
+def _arm_name(compare: str, text: str, what: str) -> str:
+    """Return the name of the arm that a text stands for; an error begins with what the text is."""
+    try:
+        values = parse_values(compare, text)
+    except UsageError as error:
+        raise UsageError(f"{what}: {error}") from None
     if len(values) > 1:
-        raise UsageError(f"--ref {request.ref}: give one arm")
+        raise UsageError(f"{what}: give one arm")
     return value_name(values[0])
 
 

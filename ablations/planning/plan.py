@@ -19,7 +19,7 @@ from ablations.data import DataInfo
 from ablations.engine.capacity import Capacity
 from ablations.engine.devices import find_devices
 from ablations.planning import checks
-from ablations.planning.asked import complete, parse_ref, searched_fields, study_folder
+from ablations.planning.asked import complete, name_claimed_arms, parse_ref, searched_fields, study_folder
 from ablations.planning.design import design_study
 from ablations.planning.initial import find_initial
 from ablations.planning.known import mark_known
@@ -113,6 +113,7 @@ def make_plan(request: Request) -> Plan:
     for plugin in request.plugins:
         import_plugin(plugin)
     asked = complete(request)
+    request = name_claimed_arms(request)
     task = task_of(asked)
     recipe = recipes.recipe_fields(request.recipe, task)
     check_task(task, asked, recipe=recipe, searched=searched_fields(request))

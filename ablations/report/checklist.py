@@ -113,7 +113,8 @@ def command(study: Study, folder: Path, *, num_trials: int = 0) -> str:
     asked |= {name: values for name, values in study.axes.items() if name != "seed" and name in effective}
     for field in sorted(FIELDS.values(), key=lambda field: not field.traits.has_flag):
         if field.name in asked and not field.traits.is_derived:
-            values = ",".join(map(_placeless if field.name == "data" else value_name, asked[field.name]))
+            written = {"data": _placeless, "classes": _selected}.get(field.name, value_name)
+            values = ",".join(map(written, asked[field.name]))
             flag = f"--{field.name.replace('_', '-')} " if field.traits.has_flag else f"--set {field.name}="
             parts.append(flag + _quoted(values))
     if study.fixed.get("init", "none") != "none":
@@ -143,6 +144,11 @@ def _quoted(value: object) -> str:
 
 def _placeless(value: str) -> str:
     return f"{value.partition(':')[0]}:DIR" if ":" in value else value
+
+
+def _selected(value: str | None) -> str:
+    """Write a selection of classes; names with commas can only be given as a file."""
+    return "@FILE" if value is not None and "," in value else value_name(value)
 
 
 def _ranges(seeds: pd.Series[int]) -> str:

@@ -332,7 +332,15 @@ def test_claims_stand_in_the_study_before_its_first_cell_and_later_ones_are_post
         ("norm: [xnorm, l2]\nclaims: [{kind: fails_to_train, arm: l3}]", "unknown normaliser 'l3'. Valid: xnorm, l2"),
         (
             "compare: lpi\nlpi: [true, false]\nclaims: [{kind: fails_to_train, arm: l2}]",
-            "a claim is about l2, which is not one of the arms",
+            "a claim is about l2: lpi=l2: must be",
+        ),
+        (
+            "compare: lr\nlr: [1e-3, 1e-2]\nclaims: [{kind: fails_to_train, arm: '3e-2'}]",
+            "a claim is about 0.03, which is not one of the arms: 0.001, 0.01",
+        ),
+        (
+            "compare: lr\nlr: [1e-3, 1e-2]\nclaims: [{kind: greater_than, arm: '1e-2', than: '0.010'}]",
+            "0.01 cannot be compared with itself",
         ),
         ("compare: lpi\nclaims: [{kind: fails_to_train, arm: 'on'}]", "--compare lpi: give the values to compare"),
     ],

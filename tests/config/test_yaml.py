@@ -43,6 +43,8 @@ def read(tmp_path, text, **given):
         ("['no', \"1\", !!str 2, !!int 010]", ["no", "1", "2", 10]),
         ("{a: &x [1], b: *x}", {"a": [1], "b": [1]}),
         (".inf", math.inf),
+        ("a:\t[1,\t2]\t# x\nb: \t'c'\t\n\nd: 1 \t# y", {"a": [1, 2], "b": "c", "d": 1}),
+        ("[1,\n\t2]", [1, 2]),
         ("", None),
         (b"\xef\xbb\xbfa: 1", {"a": 1}),
         ("a: é".encode("utf-16"), {"a": "é"}),
@@ -65,7 +67,9 @@ def laughs(depth):
     [
         ("a: 1\nb: 2\na: 3", "'a' comes twice (line 3, column 1)"),
         ("{x: {1: a, 1: b}}", "'1' comes twice (line 1, column 12)"),
-        ("a:\n\t- b", "that cannot start any token; indent with spaces (line 2, column 1)"),
+        ("a:\n\t- b", "that cannot start any token; write spaces in place of the tab (line 2, column 1)"),
+        ("a:\n  b: 1\n\tc: 2", "write spaces in place of the tab (line 3, column 1)"),
+        ("-\ta: 1\n  b: 2", "write spaces in place of the tab (line 1, column 2)"),
         ("a: 1\n---\nb: 2", "it has several documents, and must have one"),
         ("%YAML 1.1\n---\na: no", "files are read as YAML 1.2; leave out the line %YAML"),
         (laughs(9), "it has more than 250,000 values"),
@@ -147,6 +151,12 @@ def test_a_committed_study_is_read_and_written_as_before(path):
         ("seeds: 1_0", "seeds", list(range(10))),
         ("seeds: [1_0]", "seeds", [10]),
         ("epochs: 1_0", "fields", {"epochs": [10]}),
+        ("classes: [dog, cat]", "fields", {"classes": ["cat+dog"]}),
+        ("classes: [10, 20]", "fields", {"classes": ["10", "20"]}),
+        ("classes: [cat+dog, owl+cat]", "fields", {"classes": ["cat+dog", "cat+owl"]}),
+        ("train_limit: [none, 100]", "fields", {"train_limit": [None, 100]}),
+        ("depth: [2-4, 8]", "fields", {"depth": [2, 3, 4, 8]}),
+        ("lr: [1e-3,\t3e-3]\t# both", "fields", {"lr": [0.001, 0.003]}),
     ],
 )
 def test_an_experiment_is_read_as_it_is_meant(tmp_path, text, key, value):

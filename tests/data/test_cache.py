@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 import shutil
+import time
 import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -326,3 +327,46 @@ def test_digests_of_other_shapes_are_not_used(images, monkeypatch, caplog):
         np.savez(digests, stamps=kept["stamps"], digests=kept["digests"][:-1])
     assert prepare_folder(images, "on") == first
     assert "its arrays have other shapes" in caplog.text
+
+
+def test_an_entry_has_the_permissions_of_new_folders_and_files(images, tmp_path, monkeypatch):
+    monkeypatch.setattr("ablations.data.fingerprint.MIN_AGE_NS", 0)
+    prepare_folder(images, "on")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "file").touch()
+    usual = {path.is_dir(): path.stat().st_mode for path in (tmp_path / "folder", tmp_path / "folder" / "file")}
+    found = list(cache_root().rglob("*"))
+    assert len(found) > 8
+    assert [path for path in found if path.stat().st_mode != usual[path.is_dir()]] == []
+
+
+def test_an_entry_that_the_user_may_neither_read_nor_replace_is_not_called_damaged(prepared, monkeypatch):
+    """Whoever runs the tests may read everything, so the permission is refused here."""
+    make, folder = prepared
+    opened, asked = Path.open, os.access
+
+    def refuse(path: Path, *arguments: object, **named: object):
+        if folder in path.parents:
+            raise PermissionError(13, "Permission denied", str(path))
+        return opened(path, *arguments, **named)
+
+    before = contents(folder)
+    (folder / entry.CHECKSUMS).touch()
+    entry._SEEN.clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", refuse)
+        patch.setattr(os, "access", lambda path, mode: path != folder and asked(path, mode))
+        with pytest.raises(UsageError, match=r"s\.json in the cache cannot be read: Permission denied; ask its owner"):
+            make()
+    assert contents(folder) == before
+
+
+def test_what_killed_processes_left_is_removed_after_a_day(images):
+    for name, age_s in (("old", 25 * 3600), ("new", 23 * 3600)):
+        folder = cache_root() / f".partial-{name}" / "entry"
+        folder.mkdir(parents=True)
+        (folder / "train_images.npy").write_bytes(b"")
+        for path in (folder / "train_images.npy", folder, folder.parent):
+            os.utime(path, (time.time() - age_s,) * 2)
+    prepare_folder(images, "on")
+    assert [path.name for path in cache_root().glob(".partial-*")] == [".partial-new"]

@@ -174,6 +174,18 @@ CHANGES: list[dict[str, object]] = [
 ]
 
 
+def test_a_description_with_half_a_character_is_made_again(tmp_path):
+    pets = write_images(tmp_path / "pets", {"train": 12, "test": 3}, px=4)
+    first = make_pets(pets, "on")
+    (path,) = cache_root().glob("*-v*/info.json")
+    (path.parent / entry.CHECKSUMS).unlink()
+    path.write_text(path.read_text().replace('"cat"', r'"\udce9"'))
+    note, *others = make_pets(pets, "on").notes
+    assert note.startswith("the data in the cache were damaged (info.json: ")
+    assert "surrogate" in note
+    assert others == first.notes
+
+
 @pytest.mark.parametrize("kind", ["digits", "in memory", "streamed", "coco"])
 def test_a_description_without_checksums_that_says_something_else_is_made_again(kind, coco, tmp_path):
     pets = write_images(tmp_path / "pets", {"train": 12, "test": 3}, px=4)

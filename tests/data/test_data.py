@@ -87,6 +87,16 @@ def test_images_in_another_mode_are_converted_and_counted(mode, images):
     assert f"1 {mode} images of {101 if mode == 'CMYK' else 100} were converted to RGB" in info.notes
 
 
+@pytest.mark.parametrize("in_memory", ["on", "off"])
+def test_what_pillow_warns_of_is_a_note(in_memory, images, recwarn):
+    for path in images.rglob("*.png"):
+        Image.open(path).quantize(8).save(path, transparency=bytes(range(8)))
+    *_, note = prepare(folder(images), in_memory=in_memory).notes
+    count = 100 if in_memory == "on" else 80
+    assert note.startswith(f"warnings while images were read: {count}, such as 'Palette images with Transparency")
+    assert not [each for each in recwarn if each.category is UserWarning]
+
+
 def test_a_folder_of_greyscale_images_has_one_channel(images):
     for path in images.rglob("*.png"):
         Image.open(path).convert("L").save(path)
@@ -107,7 +117,7 @@ def test_what_lies_in_no_class_folder_is_named(images):
     info = prepare(folder(images))
     assert [note.removesuffix(str(images)) for note in info.notes] == [
         f"train/: ignored files outside class folders: 2, first {images / 'train' / 'a.png'}",
-        f"test/: ignored hidden folders: 1, first {images / 'test' / '.thumbnails'}",
+        f"test/: ignored hidden and system folders: 1, first {images / 'test' / '.thumbnails'}",
     ]
     assert info.num_train + info.num_val == 80
 

@@ -165,6 +165,14 @@ class TestReading:
             (lambda data: data["images"][0].update(id="a1"), "image number 1 of the list: invalid id: 'a1'; must be a"),
             (lambda data: data["images"][0].update(width=7.5), "image 1: invalid width: 7.5; must be a whole number"),
             (lambda data: data["images"][0].update(file_name=1), "image 1: invalid file_name: 1; must be a text"),
+            (
+                lambda data: data["images"][0].update(file_name="x" * 5000),
+                "invalid file_name: 'x{59}; must be a text of",
+            ),
+            (
+                lambda data: data["categories"][0].update(name="\ud800x"),
+                r"1 of the list: invalid name: '.ud800x'; must be",
+            ),
             (lambda data: data["categories"].clear(), "has no categories"),
             (lambda data: data.pop("categories"), "is not one of COCO's instance files: it has no list of categories"),
         ],

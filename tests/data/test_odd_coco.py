@@ -347,3 +347,31 @@ class TestFile:
             prepare_objects(find_objects(f"coco:{root}", image_size=None))
         assert "instances_val2017.json and instances_train2017.json have different categories, " in str(caught.value)
         assert "9 'square' and 9 'rectangle'; must be the same ids and names" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("paths", "hint"),
+    [
+        (
+            ["train/_annotations.coco.json", "valid/_annotations.coco.json"],
+            "; move train/_annotations.coco.json to annotations/instances_train.json, and rename the folder of its "
+            "images to train/",
+        ),
+        (["annotations/instances_default.json"], "; move annotations/instances_default.json to annotations/instances_"),
+        (["annotations/captions_train2017.json", "annotations/instances_val2017.json"], ""),
+    ],
+)
+def test_a_folder_in_another_layout_is_refused_with_the_names_to_give(paths, hint, tmp_path):
+    for path in paths:
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_text("{}")
+    with pytest.raises(UsageError, match=rf"no instances_train\*\.json in .*; one is required{hint or '$'}"):
+        find_objects(f"coco:{tmp_path}", image_size=None)
+    (tmp_path / "annotations").mkdir(exist_ok=True)
+    (tmp_path / "train").mkdir(exist_ok=True)
+    (tmp_path / "annotations" / "instances_train.json").write_text("{}")
+    if "valid/_annotations.coco.json" in paths:
+        with pytest.raises(
+            UsageError, match=r"; move valid/_annotations\.coco\.json to annotations/instances_val\.json"
+        ):
+            find_objects(f"coco:{tmp_path}", image_size=None)

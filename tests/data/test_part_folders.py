@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from conftest import write_images
 
 from ablations.config import UsageError
+from ablations.config.field_values import read_values
 from ablations.data import find_source, prepare
 
 
@@ -108,3 +110,93 @@ def test_a_class_that_only_one_part_has_is_still_named_so(images):
     shutil.rmtree(images / "test" / "dog")
     with pytest.raises(UsageError, match=r"class 'dog' is in .*train but not in .*test"):
         folder(images)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "train/cat/.ipynb_checkpoints/000-checkpoint.png",
+        "train/cat/@eaDir/000.png/SYNOPHOTO_THUMB_M.png",
+        "train/cat/._000.png",
+        "test/dog/more/__MACOSX/000.png",
+        "train/__MACOSX/cat/000.png",
+        "test/@eaDir/000.png",
+    ],
+)
+def test_what_systems_leave_among_images_is_ignored_and_said(path, images):
+    clean = folder(images)
+    (images / path).parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(images / "train" / "cat" / "000.png", images / path)
+    found = folder(images)
+    assert (found.fingerprint, found.classes, found.num_images) == (clean.fingerprint, ["cat", "dog"], 100)
+    (note,) = found.notes
+    part, *inner = path.split("/")
+    depth = next(i for i, name in enumerate(inner) if name.startswith((".", "@", "__")))
+    what = "files" if depth else "folders"
+    assert (
+        note == f"{part}/: ignored hidden and system {what}: 1, first {images}/{'/'.join([part, *inner[: depth + 1]])}"
+    )
+
+
+def test_a_class_of_system_files_alone_is_empty(images):
+    for path in (images / "train" / "cat").iterdir():
+        path.rename(path.with_name(f"._{path.name}"))
+    with pytest.raises(UsageError, match=r"^class folder train/cat is empty: .* only other files, 40, first .*\._000"):
+        folder(images)
+
+
+@pytest.mark.parametrize("target", ["train", "train/cat", "train/dog"])
+def test_links_that_lead_in_a_circle_are_named(target, images):
+    (images / "train" / "cat" / "loop").symlink_to(images / target)
+    (images / "train" / "dog" / "back").symlink_to(images / "train" / "cat")
+    with pytest.raises(UsageError, match=r"is within itself: links lead in a circle; remove the link$") as error:
+        folder(images)
+    assert len(str(error.value)) < len(str(images)) + 120
+
+
+def test_two_links_to_one_folder_are_no_circle(images, tmp_path):
+    write_images(tmp_path / "more", {"a": 2}, classes=("b",))
+    for name in ("one", "two"):
+        (images / "train" / "cat" / name).symlink_to(tmp_path / "more")
+    assert folder(images).num_images == 104
+
+
+def test_a_class_whose_name_is_no_text_is_refused(images):
+    for part in ("train", "test"):
+        (images / part / "cat").rename(os.fsdecode(os.fsencode(images / part) + b"/caf\xe9"))
+    with pytest.raises(UsageError, match=r"^the folder name .*train/caf\\udce9 cannot be decoded as text; rename it$"):
+        folder(images)
+
+
+def choose(root: Path, classes: str) -> list[str]:
+    (chosen,) = read_values("classes", classes)
+    return find_source(f"imagefolder:{root}", data_root=Path(), download=False, image_size=None, classes=chosen).classes
+
+
+def test_classes_of_a_file_may_have_commas(tmp_path):
+    root = write_images(tmp_path / "zoo", {"train": 2, "test": 2}, classes=("a,b", "cat", "dog"), px=4)
+    (tmp_path / "names").write_text("dog\na,b\n")
+    assert choose(root, f"@{tmp_path / 'names'}") == ["a,b", "dog"]
+    assert read_values("classes", read_values("classes", f"@{tmp_path / 'names'}")) == ["a,b+dog"]
+    with pytest.raises(UsageError, match=r"unknown class 'a'.*; for 'a,b', give --classes @FILE with one name on each"):
+        choose(root, "a,b,dog")
+
+
+def test_a_class_with_a_plus_sign_has_to_be_renamed(tmp_path):
+    root = write_images(tmp_path / "zoo", {"train": 2, "test": 2}, classes=("a+b", "cat", "dog"), px=4)
+    (tmp_path / "names").write_text("dog\na+b\n")
+    with pytest.raises(UsageError, match=r"names: 'a\+b' has a \+, which joins names; rename the class"):
+        choose(root, f"@{tmp_path / 'names'}")
+    with pytest.raises(UsageError, match=r"unknown class 'a'.*; 'a\+b' cannot be selected, .*: rename the class"):
+        choose(root, "a+b,dog")
+
+
+@pytest.mark.parametrize(
+    ("cats", "has"), [(9, "10 images of 2 classes, 1 of 'dog'"), (1, "2 images of 2 classes, 1 of 'cat'")]
+)
+def test_a_train_part_that_is_too_small_is_described(cats, has, tmp_path):
+    root = pets(tmp_path, train=cats, test=2)
+    for path in sorted((root / "train" / "dog").iterdir())[1:]:
+        path.unlink()
+    with pytest.raises(UsageError, match=rf"^train is too small to cut off 10% for validation: it has {has}; it needs"):
+        prepare(folder(root))

@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 from studies import SEARCH, make_study, make_tuned
 
-from ablations.config import Study
+from ablations.config import Study, UsageError
 from ablations.config.claim import parse_claims
+from ablations.config.request import Request
 from ablations.config.search import parse_search
 from ablations.planning import known
+from ablations.planning.asked import name_claimed_arms
 from ablations.planning.claims import claim_lines
 from ablations.planning.known import mark_known
 from ablations.planning.stored import read_stored
@@ -235,3 +237,23 @@ def test_a_tuning_says_how_many_trials_its_claims_take(out):
 def test_claims_about_other_arms_are_named_and_not_counted(out):
     study = planned(out, FAILS, {**FAILS, "arm": "none"}, {**FAILS, "arm": "elu"}, seeds=5)
     assert claim_lines(study) == ["claims about arms that are not in this study stay undecided: none, elu"]
+
+
+@pytest.mark.parametrize(
+    ("compare", "written", "named"),
+    [
+        ("lr", ("1e-2", "1E-3"), ("0.01", "0.001")),
+        ("lpi", ("yes", "no"), ("on", "off")),
+        ("norm", ("l2", "xnorm"), ("l2", "xnorm")),
+    ],
+)
+def test_the_arms_of_claims_are_named_as_those_of_the_study(compare, written, named):
+    claims = parse_claims([{"kind": "greater_than", "arm": written[0], "than": written[1], "source": "s"}])
+    (claim,) = name_claimed_arms(Request(asked={}, compare=compare, claims=claims)).claims
+    assert (claim.arm, claim.than, claim.kind, claim.source) == (*named, "greater_than", "s")
+
+
+def test_claims_that_are_equal_once_their_arms_are_named_are_refused():
+    claims = parse_claims([{"kind": "fails_to_train", "arm": arm} for arm in ("1e-2", "0.01")])
+    with pytest.raises(UsageError, match=r"claim '0\.01 fails to train' is given twice"):
+        name_claimed_arms(Request(asked={}, compare="lr", claims=claims))

@@ -38,6 +38,12 @@ MAX_VAL = 5000
 PREFIX = "instances_"
 """Prefix of the names of COCO's instance files."""
 
+OTHER_LAYOUTS = ("*/_annotations.coco.json", f"annotations/{PREFIX}*.json")
+"""Annotation files as Roboflow and CVAT write them."""
+
+LIKE = {"train": ("train", "default"), "val": ("val", "test")}
+"""Words in the paths of a part's annotation file in other layouts."""
+
 
 class ObjectSource(Protocol):
     """Location and reader of images with objects."""
@@ -135,11 +141,23 @@ class Coco:
         folder = self.folder / "annotations"
         found = sorted(folder.glob(f"{PREFIX}{name}*.json"))
         if len(found) != 1:
-            what = "no" if not found else f"{len(found)} files"
-            raise UsageError(f"--data coco:{self.folder}: {what} {PREFIX}{name}*.json in {folder}; one is required")
+            what, hint = ("no", _rename(self.folder, name)) if not found else (f"{len(found)} files", "")
+            raise UsageError(
+                f"--data coco:{self.folder}: {what} {PREFIX}{name}*.json in {folder}; one is required{hint}"
+            )
         if not self.images_of(found[0]).is_dir():
             raise UsageError(f"--data coco:{self.folder}: no folder {self.images_of(found[0])} for {found[0].name}")
         return found[0]
+
+
+def _rename(folder: Path, name: str) -> str:
+    """Say how to rename a part's annotation file that lies as Roboflow and CVAT write it; empty if there is none."""
+    paths = [path for pattern in OTHER_LAYOUTS for path in folder.glob(pattern)]
+    others = sorted(str(path.relative_to(folder)) for path in paths)
+    found = next((path for word in LIKE[name] for path in others if word in path), None)
+    if found is None:
+        return ""
+    return f"; move {found} to annotations/{PREFIX}{name}.json, and rename the folder of its images to {name}/"
 
 
 def _sizes(folder: Path) -> Iterator[tuple[str, int]]:

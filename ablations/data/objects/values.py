@@ -9,12 +9,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from ablations.config import UsageError
+from ablations.config.escape import is_readable
 
 LARGEST = 2**63
 """Bound on the absolute value of a number."""
 
 LARGEST_EXACT = 2**53
 """Bound on the absolute value of a float that stands for one integer only."""
+
+MOST_CHARACTERS = 1000
+"""Longest text, in characters."""
+
+TEXT = f"a text of at most {MOST_CHARACTERS:,} whole characters"
 
 WHOLE = "a whole number within 64 bits"
 
@@ -95,9 +101,9 @@ class Values:
         Raises:
             UsageError: no record, no value, or another value.
         """
-        value = self.value(record, key, entry, "a text")
-        if not isinstance(value, str):
-            raise self.invalid(entry, key, value, "a text")
+        value = self.value(record, key, entry, TEXT)
+        if not isinstance(value, str) or len(value) > MOST_CHARACTERS or not is_readable(value):
+            raise self.invalid(entry, key, value, TEXT)
         return value
 
     def value(self, record: Any, key: str, entry: str, allowed: str) -> Any:
