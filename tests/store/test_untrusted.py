@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import bz2
+import contextlib
 import json
 import math
 import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +32,7 @@ from ablations.store.examples import _runs_of
 from ablations.store.frames import arm_columns, read_frames
 from ablations.store.outcome import Outcome
 from ablations.store.reading import NotRead, parse_json, read_bytes, read_flags, read_lines
+from ablations.store.tidy_csv import guard
 
 ROOT = Path(ablations.__file__).parent.parent
 READING = (("status", "{study}"), ("report", "{study}"), ("power", "{study}"), ("show", "l2-s1", "--out", "{out}"))
@@ -101,6 +104,21 @@ def test_what_is_no_file_is_said_and_the_rest_read(tmp_path, kind, name):
 def test_json_is_bounded(content, reason):
     with pytest.raises(ValueError, match=reason):
         parse_json(content)
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda: parse_json(b'"' + b'\\"' * 100_000 + b"[" * 201),
+        lambda: parse_json(b'"' + b"\\\n" * 100_000 + b"[" * 201),
+        lambda: float(guard("-" + "1" * 40_000 + "x") == ""),
+    ],
+)
+def test_patterns_take_no_longer_than_the_text_is_long(read):
+    begun = time.process_time()
+    with contextlib.suppress(ValueError):
+        read()
+    assert time.process_time() - begun < 2
 
 
 def test_long_digits_in_a_text_or_a_fraction_are_no_integer():
