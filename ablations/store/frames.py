@@ -42,6 +42,9 @@ KEYS = ("cell", "arm", "arm_label", "arm_order", "condition", "seed", "outcome",
 COSTS = ("condition", "arm", "quantity", "tokens", "round", "value")
 """Columns of cost.csv."""
 
+QUANTITIES = (("multiply_adds", "inference_s", "training_step_s"), ("multiply_adds", "time_s"))
+"""Quantities in cost.csv: of a whole net, without a number of tokens, and of a normaliser."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Frames:
@@ -247,11 +250,17 @@ def _costs(path: Path, study: Study, problems: list[str]) -> pd.DataFrame:
     costs = read.assign(**{name: pd.to_numeric(read[name], errors="coerce") for name in ("tokens", "round", "value")})
     is_whole = (costs["value"] > 0) & np.isfinite(costs["value"]) & costs["round"].notna()
     is_whole &= costs["tokens"].notna() | (read["tokens"] == "")
+    of_net, of_norm = (costs["quantity"].isin(quantities) for quantities in QUANTITIES)
+    is_known = of_norm.where(costs["tokens"].notna(), of_net)
     is_ours = costs["condition"].isin(study.condition_names) & costs["arm"].isin(study.arm_names)
-    for count, what in ((~is_whole).sum(), "invalid rows"), ((is_whole & ~is_ours).sum(), "rows of other arms"):
-        if count:
+    for left_out, what in (
+        (~is_whole, "invalid rows"),
+        (is_whole & ~is_known, "rows of unknown quantities"),
+        (is_whole & is_known & ~is_ours, "rows of other arms"),
+    ):
+        if count := left_out.sum():
             problems.append(f"cost.csv: {what} left out: {count}; run bench cost again")
-    kept = costs[is_whole & is_ours].reset_index(drop=True)
+    kept = costs[is_whole & is_known & is_ours].reset_index(drop=True)
     timed = kept[kept["quantity"].str.endswith("_s")].fillna({"tokens": 0})
     if timed.groupby(["condition", "arm", "quantity", "tokens"])["round"].nunique().nunique() > 1:
         problems.append("cost.csv: timings are missing in some rounds; run bench cost again")
