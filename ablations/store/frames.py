@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from ablations.config import CellConfig, Study
+from ablations.config.escape import shortened
 from ablations.config.numerics import recorded_numerics
 from ablations.config.task import ACCURACY, BOX_AP, MASK_AP, Metric, average_precisions, metric_of, score_column
 from ablations.config.values import value_name
@@ -177,6 +178,7 @@ def _cell_row(
         **{field: config[field] for field in (*study.axes, *study.searched)},
         **{key: outcome[key] for key in columns if key in outcome},
         "batches": " ".join(outcome["epoch_hashes"]),
+        "detail": shortened(outcome["detail"]),
         "cell": config.id,
         "condition": study.condition_of(config),
         "measure": metric_of(config).name,
@@ -209,7 +211,7 @@ def _settings_text(settings: Mapping[str, Any] | None) -> str:
     >>> _settings_text({"float32_matmul": "ieee", "mps": True})
     'float32_matmul=ieee, mps=on'
     """
-    return ", ".join(f"{name}={value_name(value)}" for name, value in (settings or {}).items()) or "none"
+    return shortened(", ".join(f"{name}={value_name(value)}" for name, value in (settings or {}).items())) or "none"
 
 
 def _with_keys(cells: pd.DataFrame, read: pd.DataFrame) -> pd.DataFrame:

@@ -121,6 +121,44 @@ def test_patterns_take_no_longer_than_the_text_is_long(read):
     assert time.process_time() - begun < 2
 
 
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"device": "x" * 201}, "device='xxxxxxxxxxxx...xxxxxxxxxxxxx': must have at most 200 characters"),
+        ({"versions": {f"p{k}": "1" for k in range(101)}}, "versions="),
+        ({"versions": {"torch": "1" * 201}}, "versions.torch="),
+        ({"machine": {"processor": "x" * 201}}, "machine.processor="),
+        ({"git": {"revision": "x" * 201, "dirty": False}}, "git.revision="),
+        ({"digests": {f"f{k}": "0" for k in range(10_001)}}, "digests="),
+        ({"stacked_seeds": [0] * 1_001}, "stacked_seeds="),
+    ],
+)
+def test_texts_and_counts_of_a_record_are_bounded(tmp_path, change, reason):
+    store, _ = fake(tmp_path, ALL_OK)
+    path = next(store.cells.glob("l2-s1-*")) / "outcome.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    (said,) = read_frames(store, numerics=None).problems
+    assert reason in said
+    assert len(said) < 400
+
+
+def test_a_long_detail_is_shown_in_part(tmp_path, cli, monkeypatch):
+    monkeypatch.setattr("ablations.report.drawing.MOST_PROCESSES", 1)
+    study = make_study(tmp_path, norms=["xnorm", "l2"], seeds=1, stories={("l2", 0): "error"})
+    path = next(study.glob("cells/l2-s0-*/outcome.json"))
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | {"detail": "begin" + "d" * 10**6 + "end", "traceback": ["t" * 10**6]}))
+    names = [folder.parent.name for folder in sorted(study.glob("cells/*/outcome.json"))]
+    for command in (("show", names[0], "--out", tmp_path), ("diff", *names, "--out", tmp_path), ("report", study)):
+        out = cli(*command)[1]
+        assert len(out) < 50_000
+        if command[0] != "report":
+            assert "[998,008 characters]" in " ".join(out.split())
+    (detail,) = read_results([study]).cells.query("arm == 'l2'")["detail"]
+    assert (detail[:6], detail[-4:]) == ("begind", "dend")
+    assert "[998,008 characters]" in (study / "report.html").read_text()
+
+
 def test_long_digits_in_a_text_or_a_fraction_are_no_integer():
     assert parse_json(b'["' + b"1" * 64 + b'", 0.' + b"3" * 40 + b", -18446744073709551615]") == [
         "1" * 64,
