@@ -53,6 +53,8 @@ def finish(
     kept = ", kept as it is current" if made.is_kept else ""
     where = [f"{made.files[-1]}: the report, with {plural(num_figures, 'figure')}{kept}"]
     where.append(f"beside it in {folder}: {beside}")
+    if made.num_left_out:
+        where.append(f"figures that are not drawn, since there are so many: {made.num_left_out}")
     if made.num_removed:
         gone = f"removed {plural(made.num_removed, 'figure')} of an earlier report"
         where.append(gone if full else f"{gone}; python -m ablations report {folder} draws all")

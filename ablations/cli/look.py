@@ -18,7 +18,7 @@ from ablations.cli.options import JsonOption, StudiesArgument, StudyArgument
 from ablations.cli.printing import make_console, print_json, print_lines, print_table
 from ablations.config.commands import Folder, OutOption, PluginOption
 from ablations.config.declare import Option
-from ablations.config.escape import visible
+from ablations.config.escape import shortened, visible
 
 LOG_LINES = 20
 
@@ -128,7 +128,7 @@ def show(options: ShowOptions) -> int:
         table = Table(title=title, show_header=False, title_justify="left", box=None)
         for field, value in fields.items():
             lines = value if field == "traceback" else [str(value)]
-            table.add_row(Text(visible(field)), Text("\n".join(map(visible, lines))))
+            table.add_row(Text(visible(field)), Text("\n".join(map(visible, map(shortened, lines)))))
         console.print(table)
     print_lines(console, list(altered_files(record)))
     print_lines(console, ["end of log.txt", *read_lines(record.folder / "log.txt")[-LOG_LINES:]])
@@ -152,7 +152,7 @@ def diff(options: DiffOptions) -> int:
         make_console(options.as_json),
         "",
         ["field", options.one, options.other],
-        [[str(value) for value in row] for row in rows],
+        [[shortened(str(value)) for value in row] for row in rows],
     )
     return OK
 

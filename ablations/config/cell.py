@@ -15,7 +15,7 @@ from pydantic.fields import FieldInfo
 
 from ablations.config.groups import Augmentation, Detection, Group, Images, Net, Optimisation, Run
 from ablations.config.nets import is_foreign
-from ablations.config.traits import Traits
+from ablations.config.traits import Cell, Traits
 from ablations.config.types import Task
 
 ID_LENGTH = 10
@@ -149,10 +149,10 @@ class CellField:
         """Tell whether it applies to a task and, if one is given, to a net."""
         return task in self.traits.tasks and not (self.traits.ufo_only and is_foreign(model))
 
-    def has_effect(self, cell: CellConfig) -> bool:
+    def has_effect(self, cell: Cell) -> bool:
         """Tell whether another value would change a cell."""
         effect = self.traits.effect
-        return self.applies_to(cell.task, cell.net.model) and (effect is None or effect.holds(cell))
+        return self.applies_to(cell["task"], cell["model"]) and (effect is None or effect.holds(cell))
 
 
 def _fields() -> Iterator[CellField]:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from ablations.config.errors import UsageError, first_error
+from ablations.config.limits import MOST_VALUE, Sentence
 
 Kind = Literal[
     "greater_than",
@@ -42,10 +43,10 @@ class Claim(BaseModel, frozen=True, extra="forbid"):
     """
 
     kind: Kind
-    arm: Annotated[str, Field(min_length=1)]
-    than: str | None = None
+    arm: Annotated[str, Field(min_length=1, max_length=MOST_VALUE)]
+    than: Annotated[str, Field(max_length=MOST_VALUE)] | None = None
     margin_pct: Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)] | None = None
-    source: str = ""
+    source: Sentence = ""
     post_hoc: bool = False
     known_from: tuple[str, ...] = ()
 

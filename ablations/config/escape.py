@@ -12,6 +12,9 @@ INVISIBLE = (
 """Controls, which a terminal obeys, bytes that are no characters, and the code points that Unicode ignores by default:
 signs without width, by which two names look alike, and those that turn the direction of writing."""
 
+LONGEST_SHOWN = 2_000
+"""Characters of a text that is shown in full."""
+
 _IN_A_LINE, _IN_LINES = re.compile(rf"[\t\n{INVISIBLE}]"), re.compile(f"[{INVISIBLE}]")
 _HALF = re.compile("[\ud800-\udfff]")
 
@@ -33,6 +36,21 @@ def visible_lines(text: str) -> str:
     line
     """
     return _IN_LINES.sub(_escape, text)
+
+
+def shortened(text: str, most: int = LONGEST_SHOWN) -> str:
+    """Leave out the middle of a long text, and say so.
+
+    Args:
+        text: text of any length.
+        most: characters that are kept.
+
+    >>> shortened("abcdefghij", 4), shortened("abcd", 4)
+    ('ab [6 characters] ij', 'abcd')
+    """
+    if len(text) <= most:
+        return text
+    return f"{text[: most // 2]} [{len(text) - most:,} characters] {text[-(most // 2) :]}"
 
 
 def is_readable(text: str) -> bool:

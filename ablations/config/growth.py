@@ -8,7 +8,7 @@ from typing import Any
 from ablations.config.cell import FIELDS
 from ablations.config.claim import merge_claims
 from ablations.config.errors import UsageError
-from ablations.config.limits import check_num_cells
+from ablations.config.limits import check_growth, check_num_cells
 from ablations.config.search import Point, Search
 from ablations.config.study import DATA_FIELDS, Study, choose_ref, point_name
 from ablations.config.values import value_name
@@ -70,6 +70,8 @@ def extend(stored: Study, asked: Study, *, named: Collection[str], ref: str | No
     plugins = tuple(dict.fromkeys((*stored.plugins, *asked.plugins)))
     when = f"extended (cells with results: {num_results})" if num_results else "extended"
     history = (*stored.history, f"{when}: {', '.join(added)}") if added else stored.history
+    conditions = stored.model_copy(update={"axes": axes}).num_conditions
+    check_growth(num_claims=len(claims), num_conditions=conditions, num_extensions=len(history))
     update: dict[str, Any] = {"question": question, "axes": axes, "ref": ref, "per_data": per_data, "plugins": plugins}
     update |= {"claims": claims, "history": history, "num_looks": num_looks, "points": points}
     return stored.model_copy(update=update)

@@ -4,14 +4,34 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Annotated
+
+from pydantic import Field
 
 from ablations.config.errors import UsageError
 
 MOST_CELLS = 100_000
 """Largest number of cells of a study, and of values of one field."""
 
+MOST_NAME, MOST_SENTENCE = 200, 10_000
+"""Characters of the longest name and label, which tables and figures show, and of the longest question or caveat."""
+
+MOST_VALUE = 5_000
+"""Characters of the longest text that a cell's field has, such as a path of images."""
+
+MOST_CLAIMS, MOST_VERDICTS = 100, 10_000
+"""Largest number of claims of a study, and of claims times conditions: each has a verdict in each condition."""
+
+MOST_EXTENSIONS = 10_000
+"""Largest number of lines of a study's history."""
+
 MOST_POINTS = 10_000
 """Largest number of trials of an arm, and of points of a tuning: study.yaml has each."""
+
+Name = Annotated[str, Field(max_length=MOST_NAME)]
+"""A name, a label or a version."""
+
+Sentence = Annotated[str, Field(max_length=MOST_SENTENCE)]
 
 
 def check_num_cells(counts: Mapping[str, int]) -> None:
@@ -30,6 +50,28 @@ def check_num_cells(counts: Mapping[str, int]) -> None:
         raise UsageError(
             f"a study of {total:,} cells ({axes}) is above the limit of {MOST_CELLS:,} cells; give fewer values"
         )
+
+
+def check_growth(*, num_claims: int, num_conditions: int, num_extensions: int) -> None:
+    """Reject a study with too many claims or extensions.
+
+    Args:
+        num_claims: number of claims.
+        num_conditions: number of combinations of the conditions' values.
+        num_extensions: number of lines of the history.
+
+    Raises:
+        UsageError: one of them is above its limit.
+    """
+    if num_claims > MOST_CLAIMS:
+        raise UsageError(f"{num_claims:,} claims are above the limit of {MOST_CLAIMS}; give fewer")
+    if num_claims * num_conditions > MOST_VERDICTS:
+        raise UsageError(
+            f"{num_claims:,} claims in {num_conditions:,} conditions exceed the limit of {MOST_VERDICTS:,} verdicts; "
+            "give fewer claims or values"
+        )
+    if num_extensions > MOST_EXTENSIONS:
+        raise UsageError(f"a study of {num_extensions:,} extensions is above the limit of {MOST_EXTENSIONS:,}")
 
 
 def check_num_values(field: str, count: int) -> None:

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from ablations.config.cell import FIELDS, GROUPS, CellConfig
+from ablations.config.cell import FIELDS, CellConfig
 from ablations.config.claim import Claim
-from ablations.config.errors import UsageError, first_error, message_of, shown
-from ablations.config.limits import MOST_POINTS, check_num_cells
+from ablations.config.errors import UsageError, message_of, shown
+from ablations.config.limits import (
+    MOST_CELLS,
+    MOST_EXTENSIONS,
+    MOST_POINTS,
+    Name,
+    Sentence,
+    check_growth,
+    check_num_cells,
+)
 from ablations.config.search import FIRST_TRIAL_SEED, Point, Search, Tuned, tuned_values
 from ablations.config.task import METRIC_FIELDS, Metric, metric_of
 from ablations.config.types import Task
@@ -37,11 +46,11 @@ class NormRecord(BaseModel, frozen=True, extra="forbid"):
         caveat: sentence to show with its results; empty for none.
     """
 
-    label: str
-    group: str
-    order: int
+    label: Name
+    group: Name
+    order: Annotated[int, Field(ge=0, le=MOST_CELLS)]
     cross: bool
-    caveat: str = ""
+    caveat: Sentence = ""
 
 
 class Study(BaseModel, frozen=True, extra="forbid"):
@@ -66,11 +75,11 @@ class Study(BaseModel, frozen=True, extra="forbid"):
     """
 
     format: Literal[1] = FORMAT
-    name: str
-    question: str = ""
+    name: Annotated[str, Field(max_length=255)]
+    question: Sentence = ""
     compare: str = "norm"
     ref: str | None = None
-    recipe: str | None = None
+    recipe: Name | None = None
     axes: dict[str, list[Any]]
     fixed: dict[str, Any]
     per_data: dict[str, dict[str, Any]] = {}
@@ -80,7 +89,7 @@ class Study(BaseModel, frozen=True, extra="forbid"):
     norms: dict[str, NormRecord] = {}
     claims: tuple[Claim, ...] = ()
     history: tuple[str, ...] = ()
-    num_looks: int = 0
+    num_looks: Annotated[int, Field(ge=0, le=MOST_EXTENSIONS)] = 0
 
     @property
     def arms(self) -> list[Any]:
@@ -121,8 +130,14 @@ class Study(BaseModel, frozen=True, extra="forbid"):
     @property
     def condition_names(self) -> list[str]:
         """Combinations of the conditions' values, in the order of the expansion; one empty name without any."""
-        points = itertools.product(*self.conditions.values())
-        return [point_name(dict(zip(self.conditions, values, strict=True)), self.conditions) for values in points]
+        conditions = self.conditions
+        points = itertools.product(*conditions.values())
+        return [point_name(dict(zip(conditions, values, strict=True)), conditions) for values in points]
+
+    @property
+    def num_conditions(self) -> int:
+        """Number of combinations of the conditions' values."""
+        return math.prod(map(len, self.conditions.values()))
 
     @property
     def data_points(self) -> dict[str, dict[str, Any]]:
@@ -141,15 +156,15 @@ class Study(BaseModel, frozen=True, extra="forbid"):
         """Fields that affect at least one cell."""
         others = {field: values for field, values in self.axes.items() if field not in (*DATA_FIELDS, "seed")}
         lowest = {} if self.search is None else {each.field: each.low for each in self.search.ranges}
-        seed, tuned, cells = self.axes["seed"][0], Tuned(self.points), []
-        for data, values in itertools.product(self.data_points.values(), itertools.product(*others.values())):
-            fields = {**lowest, **data, **dict(zip(others, values, strict=True)), "seed": seed}
-            fields |= tuned.values(value_name(fields[self.compare]), seed) or {}
-            try:
-                cells.append(CellConfig(**fields))
-            except ValidationError as error:
-                raise UsageError(f"study {self.name}: {first_error(error, groups=tuple(GROUPS))}") from error
-        return {name for name, field in FIELDS.items() if any(map(field.has_effect, cells))}
+        defaults = {name: field.default for name, field in FIELDS.items() if not field.is_required} | lowest
+        seed, tuned = self.axes["seed"][0], Tuned(self.points)
+        unseen = dict(FIELDS)
+        points = [_checked(point) for point in self.data_points.values()]
+        for data, values in itertools.product(points, itertools.product(*others.values())):
+            cell = {**defaults, **data, **dict(zip(others, values, strict=True)), "seed": seed}
+            cell |= tuned.values(value_name(cell[self.compare]), seed) or {}
+            unseen = {name: field for name, field in unseen.items() if not field.has_effect(cell)}
+        return FIELDS.keys() - unseen.keys()
 
     def has(self, cell: CellConfig) -> bool:
         """Tell whether a cell belongs to the study: on its axes, with the study's values of every other field."""
@@ -187,6 +202,7 @@ class Study(BaseModel, frozen=True, extra="forbid"):
     @model_validator(mode="after")
     def _is_complete(self) -> Study:
         check_num_cells({field: len(values) for field, values in self.axes.items()})
+        check_growth(num_claims=len(self.claims), num_conditions=self.num_conditions, num_extensions=len(self.history))
         for field in (self.compare, *ALWAYS_AXES):
             if not self.axes.get(field):
                 raise ValueError(f"axes has no values of {field}")
@@ -228,6 +244,11 @@ class Study(BaseModel, frozen=True, extra="forbid"):
             if (seed >= FIRST_TRIAL_SEED) != self.is_tuning:
                 what = "trials have seeds from" if self.is_tuning else "replicates have seeds below"
                 raise ValueError(f"seed {seed}: {what} {FIRST_TRIAL_SEED:,}, so that no seed is both; give others")
+
+
+def _checked(point: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of fields in the types of the fields."""
+    return {field: FIELDS[field].adapter.validate_python(value) for field, value in point.items()}
 
 
 def _check_held(held: Mapping[str, Any]) -> None:

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from ablations.config.cell import FIELDS
 from ablations.config.errors import UsageError, message_of, shown
 from ablations.config.escape import is_readable, visible
-from ablations.config.limits import check_num_values
+from ablations.config.limits import MOST_VALUE, check_num_values
 from ufo.registry import unknown_name
 
 MOST_VALUES = 10_000
@@ -112,6 +112,8 @@ def check_values(field: str, values: list[Any]) -> list[Any]:
     for value in values:
         if isinstance(value, bool) and bool not in types_of(field):
             raise UsageError(f"{field}={value}: must be a number or a name")
+        if isinstance(value, str) and len(value) > MOST_VALUE:
+            raise UsageError(f"{field}={shown(value)}: it has more than {MOST_VALUE:,} characters")
         if isinstance(value, str) and not is_readable(value):
             raise UsageError(f"{field}={visible(shown(value))}: it has bytes that are no characters; write it in UTF-8")
         try:

@@ -18,6 +18,9 @@ from ablations.analysis import t_interval
 from ablations.figures.canvas import is_drawable, legend_above, not_ok
 from ablations.figures.palette import arm_style
 
+MOST_OBJECTS = 100
+"""Largest number of objects that are drawn in an image, those with the highest scores, as many as COCO counts."""
+
 LEAST_SCORE = 0.5
 """Lowest score of a drawn detection: all detections together would hide the image."""
 
@@ -35,7 +38,7 @@ SIZES = {"small": "small\nup to 32 x 32 px", "medium": "medium\nup to 96 x 96 px
 def found_objects(objects: pd.DataFrame, axes: Axes) -> Axes:
     """Draw an image with the boxes, categories and, if they have outlines, masks of its objects.
 
-    Detections with a score below 0.5 are left out.
+    Detections with a score below 0.5 are left out, and so are those after the first 100.
 
     Args:
         objects: detections of one arm, or annotations, in one image, at least one row: `condition`, `path` of the
@@ -57,6 +60,10 @@ def found_objects(objects: pd.DataFrame, axes: Axes) -> Axes:
     with Image.open(Path(str(objects["path"].iloc[0]))) as file:
         pixels = np.asarray(file.convert("RGB").resize((width, height))) / 255
     shown = objects[objects["category"].notna() & ~(objects["score"] < LEAST_SCORE)]
+    if len(shown) > MOST_OBJECTS:
+        left_out = f"{MOST_OBJECTS} of {len(shown):,} objects"
+        axes.text(0.5, 0, left_out, transform=axes.transAxes, ha="center", va="top", fontsize="small")
+        shown = shown.sort_values("score", ascending=False, kind="stable")[:MOST_OBJECTS]
     for row in shown.to_dict("records"):
         colour = CATEGORY_COLOURS[int(row["category_order"]) % len(CATEGORY_COLOURS)]
         if row["outline"]:

@@ -10,7 +10,7 @@ import csv
 import statistics
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -37,6 +37,9 @@ SYMBOLS: dict[State, tuple[str, str, str]] = {
     "waiting": ("·", ".", "dim"),
 }
 """Symbol, ASCII symbol and colour of each state."""
+
+MOST_ROWS = 1_000
+"""Largest number of rows, of an arm in a condition; of more, those without a cell that has begun are left out."""
 
 Place = tuple[str, str, int]
 """Arm, condition and seed of a cell."""
@@ -182,17 +185,27 @@ class Board:
         """Draw a line per arm and condition with a symbol per seed, and a line per running cell."""
         ascii_only = not (console.encoding or "").lower().startswith("utf")
         yield from map(Text, self.summary())
-        yield self._grid(width=options.max_width, ascii_only=ascii_only)
+        rows = self._rows()
+        yield self._grid(rows, width=options.max_width, ascii_only=ascii_only)
         symbols = {state: symbol[1 if ascii_only else 0] for state, symbol in SYMBOLS.items()}
         yield Text("  ".join(f"{symbol} {state}" for state, symbol in symbols.items()), style="dim")
+        if num_left_out := len(self.study.arm_names) * self.study.num_conditions - len(rows):
+            yield Text(f"rows that are not shown: {num_left_out:,}")
         yield from (Text(visible(problem)) for problem in self.problems)
         if self.running:
             yield Group(Text(), self._running_table())
 
-    def _grid(self, *, width: int, ascii_only: bool) -> Table:
-        seeds = self.study.axes["seed"]
+    def _rows(self) -> list[tuple[str, str]]:
+        """Return condition and arm of each row."""
         rows = list(dict.fromkeys((condition, arm) for arm, condition, _ in self.states))
-        label_width = max(len(_label(arm, condition)) for condition, arm in rows)
+        if len(rows) <= MOST_ROWS:
+            return rows
+        begun = {(condition, arm) for (arm, condition, _), state in self.states.items() if state != "waiting"}
+        return [row for row in rows if row in begun][:MOST_ROWS]
+
+    def _grid(self, rows: Sequence[tuple[str, str]], *, width: int, ascii_only: bool) -> Table:
+        seeds = self.study.axes["seed"]
+        label_width = max((len(_label(arm, condition)) for condition, arm in rows), default=0)
         names = [str(self.study.number_of(seed)) for seed in seeds]
         column_width = max(map(len, names)) + 1
         fits = label_width + 2 + column_width * len(seeds) <= width

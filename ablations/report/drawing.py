@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import hashlib
 import io
 import itertools
 import multiprocessing
@@ -22,7 +23,7 @@ from matplotlib.figure import Figure
 
 from ablations.config.privacy import private
 from ablations.report.gallery import FIGURES, FigureSpec
-from ablations.report.text import figure_text
+from ablations.report.text import figure_label, figure_text
 from ablations.store import replacing
 
 FORMATS: dict[str, dict[str, None]] = {"png": {}, "pdf": {"CreationDate": None}}
@@ -30,6 +31,15 @@ FORMATS: dict[str, dict[str, None]] = {"png": {}, "pdf": {"CreationDate": None}}
 
 PANEL_WIDTH = 3.2
 """Width of a panel, in inches."""
+
+MOST_WIDTH = 300.0
+"""Largest width of a figure, in inches."""
+
+MOST_FIGURES = 500
+"""Largest number of figures of a report."""
+
+LONGEST_STEM = 150
+"""Bytes of the longest name of a figure's file that is not cut; a file system allows 255, with the extension."""
 
 DPI = 160
 """Resolution of the PNG."""
@@ -70,10 +80,12 @@ class Drawn(NamedTuple):
     Args:
         figures: written figures.
         num_removed: number of figures that were removed.
+        num_left_out: number of figures above `MOST_FIGURES`, which are not drawn.
     """
 
     figures: list[DrawnFigure]
     num_removed: int
+    num_left_out: int
 
 
 @contextlib.contextmanager
@@ -93,24 +105,41 @@ def drawing(folder: Path, specs: Iterable[FigureSpec], caveats: Sequence[str]) -
     folder.mkdir(exist_ok=True)
     stems: list[str] = []
     jobs: list[Job] = []
+    num_left_out = 0
     for (name, part, condition), group in itertools.groupby(specs, lambda spec: (spec.name, spec.part, spec.condition)):
-        stem = re.sub(r"[^\w.=-]+", "_", "-".join(filter(None, [name, part, condition])))
+        if len(jobs) == MOST_FIGURES:
+            num_left_out += 1
+            continue
+        stem = _stem("-".join(filter(None, [name, part, condition])))
         while stem in stems:  # two conditions may differ only in a replaced character
             stem += "_"
         stems.append(stem)
         jobs.append((folder / stem, list(group), tuple(caveats)))
     with _writing(jobs) as written:
-        yield lambda: _finished(folder, written())
+        yield lambda: _finished(folder, written(), num_left_out)
 
 
-def _finished(folder: Path, figures: list[DrawnFigure]) -> Drawn:
+def _stem(name: str) -> str:
+    """Return the stem of a figure's files; the end of a long one is a hash of the whole.
+
+    >>> _stem("lr_sensitivity-depth=2, width=64")
+    'lr_sensitivity-depth=2_width=64'
+    """
+    stem = re.sub(r"[^\w.=-]+", "_", name)
+    if len(stem.encode()) <= LONGEST_STEM:
+        return stem
+    start = stem.encode()[:LONGEST_STEM].decode(errors="ignore")
+    return f"{start}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+def _finished(folder: Path, figures: list[DrawnFigure], num_left_out: int) -> Drawn:
     """Remove the files of figures that no longer exist."""
     written = {file for figure in figures for file in figure.files}
     ours = re.compile(rf"({'|'.join(FIGURES)})(?![a-z_]).*\.({'|'.join(FORMATS)})")
     gone = [path for path in set(folder.iterdir()) - written if ours.fullmatch(path.name)]
     for path in gone:
         path.unlink(missing_ok=True)
-    return Drawn(figures, len({path.stem for path in gone}))
+    return Drawn(figures, len({path.stem for path in gone}), num_left_out)
 
 
 @contextlib.contextmanager
@@ -177,7 +206,7 @@ def draw_panels(panels: list[FigureSpec], caveats: tuple[str, ...]) -> Figure:
     """Draw panels next to each other in one figure, with the caveats below."""
     width, height = panels[0].size
     if len(panels) > 1:
-        width = max(width, PANEL_WIDTH * len(panels) + 1)
+        width = min(max(width, PANEL_WIDTH * len(panels) + 1), MOST_WIDTH)
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
     captions: list[str] = []
@@ -187,7 +216,7 @@ def draw_panels(panels: list[FigureSpec], caveats: tuple[str, ...]) -> Figure:
             caption, *rest = own.get_title(loc="left").split("\n")  # the common caption goes above all panels, once
             captions.append(caption)
             own.set_title("", loc="left")
-            own.set_title("\n".join([figure_text(panel.panel), *rest]), fontsize="small")
+            own.set_title("\n".join([figure_label(panel.panel), *rest]), fontsize="small")
             if i:
                 own.set_ylabel("")
                 own.tick_params(which="both", labelleft=False)
@@ -196,7 +225,7 @@ def draw_panels(panels: list[FigureSpec], caveats: tuple[str, ...]) -> Figure:
     limits = [own.get_ylim() for own in axes]  # shared axes would take the limits of the last panel
     for own in axes:
         own.set_ylim(min(low for low, _ in limits), max(high for _, high in limits))
-    above = list(dict.fromkeys(filter(None, [figure_text(panels[0].condition), *captions])))
+    above = list(dict.fromkeys(filter(None, [figure_label(panels[0].condition), *captions])))
     if above:
         figure.suptitle("\n".join(above), fontsize="medium" if not captions else "small")
     if caveats:

@@ -24,7 +24,7 @@ from ablations.figures.failures import failures_by_kind
 from ablations.figures.probes import probe_name, probes_over_depth, probes_over_time
 from ablations.figures.sensitivity import lr_sensitivity
 from ablations.figures.trials import best_of_k, isolation, trials_over_range
-from ablations.report.text import figure_text
+from ablations.report.text import figure_label
 
 
 @dataclass(frozen=True)
@@ -106,14 +106,17 @@ NAMES: dict[Task, Names] = {
     "detect": Names("test_ap", "validation_ap", "ap_against_cost"),
 }
 
-WIDTH, HEIGHT = 7.0, 4.2
-"""Width and least height of a figure, in inches."""
+WIDTH, HEIGHT, MOST_HEIGHT = 7.0, 4.2, 300.0
+"""Width, least height and largest height of a figure, in inches."""
 
 ROW, MARGIN = 0.36, 1.2
 """Height of a row, and of the space above and below the rows, in inches."""
 
 LAYERS_SHOWN = 4
 """Number of layers in a probe over time, evenly spaced from the first to the last."""
+
+MOST_LAYERS, MOST_PROBES = 200, 12
+"""Largest number of layers in a probe over depth, evenly spaced too, and of probes that have figures."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +145,7 @@ class FigureSpec:
     @property
     def size(self) -> tuple[float, float]:
         """Width and height in inches."""
-        return WIDTH, max(HEIGHT, MARGIN + ROW * self.num_rows)
+        return WIDTH, min(max(HEIGHT, MARGIN + ROW * self.num_rows), MOST_HEIGHT)
 
     def draw(self, axes: Axes) -> Axes:
         """Draw the figure into axes."""
@@ -154,8 +157,8 @@ def _with_plain_texts(frame: pd.DataFrame) -> pd.DataFrame:
     escaped = {}
     for name in frame.select_dtypes(exclude=["number", "bool"]).columns.difference(["path", "outline"]):
         texts = {text for text in frame[name] if isinstance(text, str)}
-        if any(figure_text(text) != text for text in texts):
-            escaped[str(name)] = frame[name].map(lambda value: figure_text(value) if isinstance(value, str) else value)
+        if any(figure_label(text) != text for text in texts):
+            escaped[str(name)] = frame[name].map(lambda value: figure_label(value) if isinstance(value, str) else value)
     return frame.assign(**escaped) if escaped else frame
 
 
@@ -242,20 +245,24 @@ def _others(results: Results, condition: str) -> Iterator[FigureSpec]:
     for quantity, frame in _costs(here(results.table), cells, here(results.costs)).groupby("quantity", sort=False):
         words = COSTS[str(quantity)].lower()
         yield FigureSpec(names.cost, str(quantity), condition, f"{results.measure} against {words}", frame)
+    undrawn = set(probes_without_figure(results))
     for probe, own in here(results.probes).groupby("probe", sort=False):
-        if probe in probes_without_figure(results):
+        if probe in undrawn:
             continue
-        words = probe_name(str(probe))
-        yield FigureSpec("probes_over_depth", str(probe), condition, f"{words} over depth", own)
-        for layer in _spread(list(own.sort_values("layer_order")["layer"].unique())):
+        words, layers = probe_name(str(probe)), list(own.sort_values("layer_order")["layer"].unique())
+        some = own[own["layer"].isin(_spread(layers, MOST_LAYERS))] if len(layers) > MOST_LAYERS else own
+        shown = f", {MOST_LAYERS} of {len(layers):,} layers" if len(layers) > MOST_LAYERS else ""
+        yield FigureSpec("probes_over_depth", str(probe), condition, f"{words} over depth{shown}", some)
+        for layer in _spread(layers, LAYERS_SHOWN):
             of_layer, title = own[own["layer"] == layer], f"{words} over the epochs"
             yield FigureSpec("probes_over_time", str(probe), condition, title, of_layer, panel=layer)
 
 
 def probes_without_figure(results: Results) -> list[str]:
-    """Return the probes without a figure: parameters of single normalisers, except gains."""
+    """Return the probes without a figure: parameters of single normalisers, except the first gains."""
     known = results.probes["probe"].unique()
-    return [probe for probe in known if probe not in ("output_rms", "grad_norm") and "gain" not in probe]
+    drawn = [probe for probe in known if probe in ("output_rms", "grad_norm") or "gain" in probe][:MOST_PROBES]
+    return [probe for probe in known if probe not in drawn]
 
 
 def _costs(table: pd.DataFrame, cells: pd.DataFrame, costs: pd.DataFrame) -> pd.DataFrame:
@@ -272,15 +279,15 @@ def _costs(table: pd.DataFrame, cells: pd.DataFrame, costs: pd.DataFrame) -> pd.
     return summary.merge(table[columns].dropna(subset="mean_pct"), on="arm").assign(measure=measure_of(cells))
 
 
-def _spread(layers: list[str]) -> list[str]:
-    """Return a few evenly spaced layers, including the first and the last.
+def _spread(layers: list[str], most: int) -> list[str]:
+    """Return some evenly spaced layers, including the first and the last.
 
-    >>> _spread([str(layer) for layer in range(12)])
+    >>> _spread([str(layer) for layer in range(12)], 4)
     ['0', '4', '7', '11']
     """
-    if len(layers) <= LAYERS_SHOWN:
+    if len(layers) <= most:
         return layers
-    return [layers[round(i * (len(layers) - 1) / (LAYERS_SHOWN - 1))] for i in range(LAYERS_SHOWN)]
+    return [layers[round(i * (len(layers) - 1) / (most - 1))] for i in range(most)]
 
 
 def _sensitivity(results: Results) -> Iterator[FigureSpec]:

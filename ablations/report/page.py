@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import jinja2
 
 from ablations.analysis.results import Results, Stratum
-from ablations.config.escape import visible_lines
+from ablations.config import Study
+from ablations.config.escape import shortened, visible_lines
 from ablations.config.privacy import placeless, private
 from ablations.report.checklist import command, held_fixed
 from ablations.report.drawing import DrawnFigure
@@ -19,6 +20,9 @@ from ablations.store.reading import read_lines
 
 LOG_LINES = 15
 """Number of last log lines on the page."""
+
+LINES_SHOWN = 100
+"""Largest number of lines of a history, and of arms with missing seeds, on the page."""
 
 LOGS_SHOWN = 60
 """Largest number of logs on the page; the first cell of each arm, condition and kind has priority."""
@@ -50,6 +54,7 @@ class Page:
         checklist: pairs of item and text.
         figures: written figures.
         is_full: whether every figure is drawn, or only those that every run draws.
+        num_left_out: number of figures that are not drawn, since there are so many.
     """
 
     results: Results
@@ -58,6 +63,7 @@ class Page:
     checklist: list[tuple[str, str]]
     figures: list[DrawnFigure]
     is_full: bool
+    num_left_out: int = 0
 
 
 def render(page: Page) -> str:
@@ -76,13 +82,15 @@ def render(page: Page) -> str:
         tables=page.tables,
         notes=page.notes,
         has_claims=any(study.claims for study in results.studies),
-        probes_without_figure=probes_without_figure(results) if page.is_full else [],
+        probes_without_figure=shortened(", ".join(probes_without_figure(results) if page.is_full else [])),
+        num_figures_left_out=page.num_left_out,
         is_full=page.is_full,
         figures=[(figure, f"data:image/png;base64,{base64.b64encode(figure.png).decode()}") for figure in page.figures],
-        missing=missing,
+        missing={name: shortened(", ".join(map(str, missing[name]))) for name in [*missing][:LINES_SHOWN]},
+        num_missing_left_out=max(0, len(missing) - LINES_SHOWN),
         problems=results.problems,
         caveats=results.caveats,
-        fixed=[(study.name, held_fixed(study), study.history) for study in results.studies],
+        fixed=[(study.name, held_fixed(study), _history(study)) for study in results.studies],
         unsuccessful=unsuccessful(results),
         num_left_out=max(0, num_unsuccessful - LOGS_SHOWN),
         checklist=page.checklist,
@@ -90,6 +98,13 @@ def render(page: Page) -> str:
         is_tuning=results.is_tuning,
         again=_rebuild(results),
     )
+
+
+def _history(study: Study) -> list[str]:
+    """Return the last lines of a study's history."""
+    num_earlier = max(0, len(study.history) - LINES_SHOWN)
+    earlier = [f"earlier extensions, which study.yaml has: {num_earlier}"] if num_earlier else []
+    return earlier + [shortened(line) for line in study.history[num_earlier:]]
 
 
 def _command(stratum: Stratum) -> str:

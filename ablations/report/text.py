@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
-from ablations.config.escape import visible, visible_lines
+from ablations.config.escape import shortened, visible, visible_lines
 
 LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 LATEX |= {sign: "\\" + sign for sign in "&%$#_{}"} | {"<": r"$<$", ">": r"$>$", "|": r"\textbar{}"}
@@ -19,6 +19,9 @@ MARKDOWN = re.compile(
     r"""\[[-+0-9., ]+\](?![(\[:])|[\\`*|\[\]]|(?<![^\W_])_|_(?![^\W_])|~(?=~)|<(?=[A-Za-z/!?])|&(?=\#?\w+;)|^[#>]"""
 )
 """Intervals; and signs with a meaning in Markdown."""
+
+LONGEST_LABEL = 200
+"""Characters of the longest name that a figure shows in full."""
 
 PARAGRAPHS = {"claim": 0.14, "evidence": 0.24, "source": 0.14, "why": 0.35}
 """Column that LaTeX breaks into lines to its width, as a share of the page width."""
@@ -112,6 +115,11 @@ def figure_text(text: str) -> str:
     a \$x\$ b
     """
     return visible_lines(text).replace("$", r"\$")
+
+
+def figure_label(text: str) -> str:
+    """Escape a name or a title for matplotlib, and leave out the middle of a long one, which would fill the figure."""
+    return figure_text(shortened(text, LONGEST_LABEL))
 
 
 def latex_text(text: str) -> str:

@@ -36,6 +36,7 @@ class Report:
         files: paths of the written files.
         is_kept: whether the files were there and current.
         num_removed: number of figures of an earlier report that were removed.
+        num_left_out: number of figures that were not drawn, since there are so many.
     """
 
     results: StudyResults
@@ -43,6 +44,7 @@ class Report:
     files: list[Path]
     is_kept: bool = False
     num_removed: int = 0
+    num_left_out: int = 0
 
 
 def write_report(results: StudyResults, folder: Path, *, full: bool) -> Report:
@@ -69,13 +71,14 @@ def write_report(results: StudyResults, folder: Path, *, full: bool) -> Report:
         items = checklist(results)
         lines = [f"- **{markdown_text(private(item))}**: {markdown_text(private(what))}\n" for item, what in items]
         write_text(folder / "checklist.md", "".join(lines))
-        figures, num_removed = finish()
-    page = render(Page(results, shown, main.notes, items, figures, is_full=full))
+        drawn = finish()
+    figures = drawn.figures
+    page = render(Page(results, shown, main.notes, items, figures, is_full=full, num_left_out=drawn.num_left_out))
     write_text(folder / "report.html", page)
     files.append(folder / "checklist.md")
     files += [*(file for figure in figures for file in figure.files), folder / "report.html"]
     note_written(folder, made_from=made_from, is_full=full, files=files)
-    return Report(results, main, files, num_removed=num_removed)
+    return Report(results, main, files, num_removed=drawn.num_removed, num_left_out=drawn.num_left_out)
 
 
 def _write_numbers(

@@ -15,11 +15,13 @@ from pydantic import (
     model_validator,
 )
 
+from ablations.config.limits import MOST_NAME
+
 MOST_PIXELS = 2**24
 """Largest image that is drawn, in pixels."""
 
-MOST_IMAGES = 100
-"""Largest number of example images."""
+MOST_IMAGES = 10
+"""Largest number of example images; a run writes three."""
 
 Side = Annotated[int, Field(ge=1, le=2**16)]
 FARTHEST_SIDES = 10
@@ -48,7 +50,7 @@ class Category(BaseModel):
     """A category."""
 
     id: Id
-    name: StrictStr
+    name: Annotated[StrictStr, Field(max_length=MOST_NAME)]
 
 
 class Runs(BaseModel):

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from ablations.config import CellConfig, Study
+from ablations.config.escape import shortened
 from ablations.config.numerics import recorded_numerics
 from ablations.config.task import ACCURACY, BOX_AP, MASK_AP, Metric, average_precisions, metric_of, score_column
 from ablations.config.values import value_name
@@ -41,6 +42,9 @@ KEYS = ("cell", "arm", "arm_label", "arm_order", "condition", "seed", "outcome",
 
 COSTS = ("condition", "arm", "quantity", "tokens", "round", "value")
 """Columns of cost.csv."""
+
+QUANTITIES = (("multiply_adds", "inference_s", "training_step_s"), ("multiply_adds", "time_s"))
+"""Quantities in cost.csv: of a whole net, without a number of tokens, and of a normaliser."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,6 +178,7 @@ def _cell_row(
         **{field: config[field] for field in (*study.axes, *study.searched)},
         **{key: outcome[key] for key in columns if key in outcome},
         "batches": " ".join(outcome["epoch_hashes"]),
+        "detail": shortened(outcome["detail"]),
         "cell": config.id,
         "condition": study.condition_of(config),
         "measure": metric_of(config).name,
@@ -206,7 +211,7 @@ def _settings_text(settings: Mapping[str, Any] | None) -> str:
     >>> _settings_text({"float32_matmul": "ieee", "mps": True})
     'float32_matmul=ieee, mps=on'
     """
-    return ", ".join(f"{name}={value_name(value)}" for name, value in (settings or {}).items()) or "none"
+    return shortened(", ".join(f"{name}={value_name(value)}" for name, value in (settings or {}).items())) or "none"
 
 
 def _with_keys(cells: pd.DataFrame, read: pd.DataFrame) -> pd.DataFrame:
@@ -247,11 +252,17 @@ def _costs(path: Path, study: Study, problems: list[str]) -> pd.DataFrame:
     costs = read.assign(**{name: pd.to_numeric(read[name], errors="coerce") for name in ("tokens", "round", "value")})
     is_whole = (costs["value"] > 0) & np.isfinite(costs["value"]) & costs["round"].notna()
     is_whole &= costs["tokens"].notna() | (read["tokens"] == "")
+    of_net, of_norm = (costs["quantity"].isin(quantities) for quantities in QUANTITIES)
+    is_known = of_norm.where(costs["tokens"].notna(), of_net)
     is_ours = costs["condition"].isin(study.condition_names) & costs["arm"].isin(study.arm_names)
-    for count, what in ((~is_whole).sum(), "invalid rows"), ((is_whole & ~is_ours).sum(), "rows of other arms"):
-        if count:
+    for left_out, what in (
+        (~is_whole, "invalid rows"),
+        (is_whole & ~is_known, "rows of unknown quantities"),
+        (is_whole & is_known & ~is_ours, "rows of other arms"),
+    ):
+        if count := left_out.sum():
             problems.append(f"cost.csv: {what} left out: {count}; run bench cost again")
-    kept = costs[is_whole & is_ours].reset_index(drop=True)
+    kept = costs[is_whole & is_known & is_ours].reset_index(drop=True)
     timed = kept[kept["quantity"].str.endswith("_s")].fillna({"tokens": 0})
     if timed.groupby(["condition", "arm", "quantity", "tokens"])["round"].nunique().nunique() > 1:
         problems.append("cost.csv: timings are missing in some rounds; run bench cost again")

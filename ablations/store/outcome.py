@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, ValidationInfo, model_validator
 
+from ablations.config.limits import Name
+
 RECORD_FORMAT = 1
 """Version of outcome.json."""
 
@@ -14,10 +16,16 @@ FILE_NAME = r"^([A-Za-z0-9_][A-Za-z0-9_.-]*/)?[A-Za-z0-9_][A-Za-z0-9_.-]*$"
 
 FileName = Annotated[str, Field(pattern=FILE_NAME, max_length=255)]
 
+Digests = Annotated[dict[FileName, Name], Field(max_length=10_000)]
+
 Percent = Annotated[float, Field(ge=0, le=100)]
 
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 """A number that a table of integers holds."""
+
+Versions = Annotated[dict[Name, Name | None], Field(max_length=100)]
+
+Stacked = Annotated[list[Count], Field(max_length=1_000)]
 
 Seconds = Annotated[float, Field(ge=0, le=1e12)]
 
@@ -33,15 +41,15 @@ class Attempt(BaseModel, strict=True):
 class Git(BaseModel, strict=True):
     """The revision of the code."""
 
-    revision: str
+    revision: Name
     dirty: bool
 
 
 class Machine(BaseModel, strict=True):
     """The machine, as far as it was recorded."""
 
-    system: str | None = None
-    processor: str | None = None
+    system: Name | None = None
+    processor: Name | None = None
     cores: Count | None = None
 
 
@@ -56,13 +64,13 @@ class Outcome(BaseModel, strict=True):
     detail: str
     traceback: list[str] = []
     attempts: list[Attempt]
-    source_hash: str
-    numerics: str | None = None  # None: from version 0.1 or earlier, which only hashed the sources
-    trainer: str = "lean"
-    versions: dict[str, str | None]  # None: a missing optional package, up to version 0.1
-    device: str
+    source_hash: Name
+    numerics: Name | None = None  # None: from version 0.1 or earlier, which only hashed the sources
+    trainer: Name = "lean"
+    versions: Versions  # None: a missing optional package, up to version 0.1
+    device: Name
     cuda_settings: dict[str, Any] | None = None  # None: no CUDA, or before they were recorded
-    stacked_seeds: list[Count] = []  # of the cells that were trained with this one as a stack
+    stacked_seeds: Stacked = []  # of the cells that were trained with this one as a stack
     seconds: Seconds
     peak_memory_mib: Mebibytes | None
     peak_reserved_mib: Mebibytes | None = None
@@ -95,16 +103,16 @@ class Outcome(BaseModel, strict=True):
     val_mask_ap_medium_pct: Percent | None = None
     val_mask_ap_large_pct: Percent | None = None
     chance_pct: Percent
-    init_hash: str | None
-    split_hash: str | None
+    init_hash: Name | None
+    split_hash: Name | None
     epoch_hashes: list[str]
     epochs_run: Count
     num_parameters: Count | None
-    started: str | None = None
+    started: Name | None = None
     git: Git | None = None
     machine: Machine = Machine()
     resumed_after_epochs: list[Count] = []
-    digests: dict[FileName, str] = {}  # SHA-256 of the cell's files; up to version 0.2 there are none
+    digests: Digests = {}  # SHA-256 of the cell's files; up to version 0.2 there are none
 
     @model_validator(mode="after")
     def _is_scored(self, info: ValidationInfo) -> Outcome:

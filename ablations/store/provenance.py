@@ -14,8 +14,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from pydantic import ValidationError
+
 import ablations
 from ablations.config import Study, UsageError
+from ablations.config.errors import first_error
 from ablations.config.numerics import numerics_text
 from ablations.config.packages import DISTRIBUTION, package_version
 from ablations.config.study import NormRecord
@@ -71,13 +74,17 @@ def record_norms(norms: Iterable[str]) -> dict[str, NormRecord]:
 
     Raises:
         UnknownNameError: there is no such normaliser; import its plug-in first.
+        UsageError: its label, group or caveat is too long.
     """
     order = {name: place for place, name in enumerate(NORMS)}
     specs = {name: NORMS[name] for name in norms}
-    return {
-        name: NormRecord(label=s.label, group=s.group, order=order[name], cross=s.cross, caveat=s.caveat)
-        for name, s in specs.items()
-    }
+    try:
+        return {
+            name: NormRecord(label=s.label, group=s.group, order=order[name], cross=s.cross, caveat=s.caveat)
+            for name, s in specs.items()
+        }
+    except ValidationError as error:
+        raise UsageError(f"a normaliser of a plug-in has {first_error(error)}") from None
 
 
 def plugin_lines(study: Study) -> list[str]:

@@ -37,8 +37,8 @@ MOST_DEPTH = 200
 
 LONG_NUMBER = re.compile(rb"[0-9]{%d}" % (MOST_DIGITS + 1))
 
-BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*"|[][{}]')
-"""Texts, in which brackets mean nothing, and brackets."""
+BRACKETS = re.compile(r'"(?:[^"\\]|\\.?)*+"?|[][{}]', re.DOTALL)
+"""Texts, in which brackets mean nothing, and brackets; a text without an end is matched without going back."""
 
 TAIL_BYTES = 64 * 2**10
 """Bytes at the end of a log that are read to show its last lines."""

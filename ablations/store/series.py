@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ablations.config.limits import MOST_NAME
 from ablations.config.nets import is_foreign
 from ablations.store.reading import read_text, reason_of
 from ablations.store.record import CellRecord
@@ -78,6 +79,10 @@ def read_probes(records: Sequence[CellRecord], problems: list[str]) -> pd.DataFr
         known = [place for place in readable if place not in without]
         _check_epochs(records, known, counts.groupby("place").size(), tell)
         kept = read[pd.MultiIndex.from_arrays([read["place"], epochs]).isin(counts.index)]
+        is_long = (kept[["layer", "probe"]].map(len) > MOST_NAME).any(axis=1)
+        for place, count in kept[is_long].groupby("place").size().items():
+            tell(int(str(place)), f": rows with names of more than {MOST_NAME} characters left out: {count}")
+        kept = kept[~is_long]
         value = _numbers(kept, "value", tell)
         parts.append(kept[["place", "layer", "probe"]].assign(epoch=epochs[kept.index].astype(int), value=value))
     return _joined(parts, PROBES)

@@ -18,7 +18,7 @@ _FORMULA = re.compile(r"'*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 """Beginning of a cell that a spreadsheet takes for a formula (OWASP, "CSV injection"), or that has been guarded;
 the last four are the signs in full width."""
 
-_HARMLESS = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?( points[\w .,;:-]*)?")
+_HARMLESS = re.compile(r"[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?( points[\w .,;:-]*)?")
 """A number, or a difference in words that a formula does not have."""
 
 

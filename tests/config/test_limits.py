@@ -9,6 +9,7 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from studies import make_study
 
 import ablations
 from ablations.config import Study, UsageError
@@ -127,6 +128,57 @@ def test_an_extension_above_the_limit_is_refused():
     )
     with pytest.raises(UsageError, match=r"a study of 10,000,000 cells \(norm 10 x seed 1,000 x lr 1,000\)"):
         extend(wide, long, named=["norm", "lr", "seed"], ref=None, num_results=0)
+
+
+CLAIM = {"kind": "fails_to_train", "arm": "l2"}
+PAIR = {"kind": "worse_by", "arm": "l2", "than": "xnorm"}
+NORM = {"label": "Mine", "group": "plug-in", "order": 20, "cross": True}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"num_looks": -1}, "num_looks=-1: must be greater than or equal to 0"),
+        ({"num_looks": 10**9}, "num_looks=1000000000: must be less than"),
+        ({"norms": {"mine": NORM | {"order": -1}}}, "norms.mine.order=-1"),
+        ({"norms": {"mine": NORM | {"label": "y" * 201}}}, "must have at most 200 characters"),
+        ({"norms": {"mine": NORM | {"caveat": "y" * 20_000}}}, "must have at most 10000 characters"),
+        ({"question": "y" * 20_000}, "must have at most 10000 characters"),
+        ({"name": "y" * 300}, "must have at most 255 characters"),
+        ({"recipe": "y" * 300}, "must have at most 200 characters"),
+        ({"claims": [CLAIM | {"arm": "y" * 6_000}]}, "must have at most 5000 characters"),
+        ({"claims": [CLAIM] * 101}, "101 claims are above the limit of 100"),
+        ({"claims": [CLAIM] * 20, "lr": LRS}, "20 claims in 1,000 conditions exceed the limit of 10,000 verdicts"),
+        ({"history": ["extended"] * 10_001}, "10,001 extensions is above the limit of 10,000"),
+        ({"norm": ["y" * 6_000]}, "norm='yyyyyyyyyyyy...yyyyyyyyyyyyy': it has more than 5,000 characters"),
+    ],
+)
+def test_counts_and_texts_of_a_study_are_bounded(cli, tmp_path, change, message):
+    folder = large(tmp_path, {field: values for field, values in change.items() if field in ("lr", "norm")})
+    content = yaml.safe_load((folder / "study.yaml").read_text()) | change
+    for field in ("lr", "norm"):
+        content.pop(field, None)
+    (folder / "study.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+    code, _, err = cli("status", folder)
+    assert code == 2
+    assert message in err
+    assert err.count("\n") == 1
+    assert len(err) < 500
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"claims": [PAIR | {"margin_pct": k} for k in range(1, 101)]}, "101 claims"),
+        ({"question": "Another?"}, "10,001 extensions"),
+    ],
+)
+def test_an_extension_beyond_a_bound_is_refused(tmp_path, change, message):
+    content = Store(make_study(tmp_path, seeds=1)).read_study().model_dump()
+    stored = Study.model_validate(content | {"history": ["extended"] * 10_000, "claims": [CLAIM]})
+    asked = Study.model_validate(content | change)
+    with pytest.raises(UsageError, match=message):
+        extend(stored, asked, named=[], ref=None, num_results=0)
 
 
 def test_the_limit_itself_is_allowed(tmp_path):

@@ -85,6 +85,17 @@ def test_conditions_have_lines_of_their_own(tmp_path):
     assert "l2 (lr=0.003)" in text
 
 
+def test_of_many_conditions_only_those_that_have_begun_have_lines(tmp_path, monkeypatch):
+    store, cells = fake(tmp_path, {}, lr=[0.1, 0.2, 0.3])
+    publish(store, cells[0], store.read_study(), OUTCOME)
+    assert draw(board_of(store)).count("(lr=") == 6
+    monkeypatch.setattr("ablations.monitor.board.MOST_ROWS", 5)
+    text = draw(board_of(store))
+    assert text.count("(lr=") == 1
+    assert "xnorm (lr=0.1)" in text
+    assert "rows that are not shown: 5" in text
+
+
 def test_time_left_comes_from_the_arms_own_cells(store):
     board = board_of(store)
     # xnorm takes 1 s, l2 3 s, none (failed after 1 s) 1 s: 3 + 1 wait, and of the one that runs some of 1 s is left

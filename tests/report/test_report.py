@@ -22,13 +22,17 @@ from conftest import wait_for
 from studies import make_study
 
 import ablations
+from ablations.analysis.claim_tests import COSTS
 from ablations.analysis.results import Results
 from ablations.api import IncompleteStudyWarning, make_report, read_results
 from ablations.config import UsageError
+from ablations.figures.cost import AXES
 from ablations.report.checklist import command
+from ablations.report.gallery import all_figures
 from ablations.report.notebook import html_table
 from ablations.report.page import render
 from ablations.report.text import latex_text
+from ablations.store.frames import QUANTITIES
 
 ARMS = ("xnorm", "l2", "single_l2", "softmax", "xnorm_fixed")
 EVIL = "<script>alert('it\"s')</script> & \\textbf{x} **b**"
@@ -267,6 +271,9 @@ MEASURED = "condition,arm,quantity,tokens,round,value\n,xnorm,multiply_adds,,0,5
         (",l2,inference_s,,0,-1", "invalid rows"),
         ("lr=0.1,l2,time_s,4096,0,1.0", "rows of other arms"),
         (",sima,time_s,4096,0,1.0", "rows of other arms"),
+        (",l2,energy_j,,0,1.0", "rows of unknown quantities"),
+        (",l2,time_s,,0,1.0", "rows of unknown quantities"),
+        (",l2,inference_s,4096,0,1.0", "rows of unknown quantities"),
     ],
 )
 def test_costs_that_are_cut_short_or_of_no_arm_are_said(rows, problem, tmp_path):
@@ -276,7 +283,13 @@ def test_costs_that_are_cut_short_or_of_no_arm_are_said(rows, problem, tmp_path)
     results = read_results([folder])
     assert [one.split(" left out: 1;")[0] for one in results.problems] == [f"cost.csv: {problem}"]
     assert len(results.costs) == 1
+    assert "accuracy_against_cost" in {figure.name for figure in all_figures(results)}
     assert results.claims["verdict"].tolist() == ["undecided"]
+
+
+def test_every_quantity_is_drawn_or_tested():
+    assert {"parameters", *QUANTITIES[0]} == AXES.keys()
+    assert QUANTITIES[1] == COSTS
 
 
 @pytest.mark.parametrize(

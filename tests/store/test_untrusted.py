@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import contextlib
 import json
 import math
 import os
@@ -10,6 +11,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +36,7 @@ from ablations.store.examples import _runs_of
 from ablations.store.frames import arm_columns, read_frames
 from ablations.store.outcome import Outcome
 from ablations.store.reading import NotRead, parse_json, read_bytes, read_flags, read_lines
+from ablations.store.tidy_csv import guard
 from ablations.tuning.mirror import JOURNAL, OptunaStudies
 
 ROOT = Path(ablations.__file__).parent.parent
@@ -106,6 +109,59 @@ def test_what_is_no_file_is_said_and_the_rest_read(tmp_path, kind, name):
 def test_json_is_bounded(content, reason):
     with pytest.raises(ValueError, match=reason):
         parse_json(content)
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda: parse_json(b'"' + b'\\"' * 100_000 + b"[" * 201),
+        lambda: parse_json(b'"' + b"\\\n" * 100_000 + b"[" * 201),
+        lambda: float(guard("-" + "1" * 40_000 + "x") == ""),
+    ],
+)
+def test_patterns_take_no_longer_than_the_text_is_long(read):
+    begun = time.process_time()
+    with contextlib.suppress(ValueError):
+        read()
+    assert time.process_time() - begun < 2
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"device": "x" * 201}, "device='xxxxxxxxxxxx...xxxxxxxxxxxxx': must have at most 200 characters"),
+        ({"versions": {f"p{k}": "1" for k in range(101)}}, "versions="),
+        ({"versions": {"torch": "1" * 201}}, "versions.torch="),
+        ({"machine": {"processor": "x" * 201}}, "machine.processor="),
+        ({"git": {"revision": "x" * 201, "dirty": False}}, "git.revision="),
+        ({"digests": {f"f{k}": "0" for k in range(10_001)}}, "digests="),
+        ({"stacked_seeds": [0] * 1_001}, "stacked_seeds="),
+    ],
+)
+def test_texts_and_counts_of_a_record_are_bounded(tmp_path, change, reason):
+    store, _ = fake(tmp_path, ALL_OK)
+    path = next(store.cells.glob("l2-s1-*")) / "outcome.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    (said,) = read_frames(store, numerics=None).problems
+    assert reason in said
+    assert len(said) < 400
+
+
+def test_a_long_detail_is_shown_in_part(tmp_path, cli, monkeypatch):
+    monkeypatch.setattr("ablations.report.drawing.MOST_PROCESSES", 1)
+    study = make_study(tmp_path, norms=["xnorm", "l2"], seeds=1, stories={("l2", 0): "error"})
+    path = next(study.glob("cells/l2-s0-*/outcome.json"))
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | {"detail": "begin" + "d" * 10**6 + "end", "traceback": ["t" * 10**6]}))
+    names = [folder.parent.name for folder in sorted(study.glob("cells/*/outcome.json"))]
+    for command in (("show", names[0], "--out", tmp_path), ("diff", *names, "--out", tmp_path), ("report", study)):
+        out = cli(*command)[1]
+        assert len(out) < 50_000
+        if command[0] != "report":
+            assert "[998,008 characters]" in " ".join(out.split())
+    (detail,) = read_results([study]).cells.query("arm == 'l2'")["detail"]
+    assert (detail[:6], detail[-4:]) == ("begind", "dend")
+    assert "[998,008 characters]" in (study / "report.html").read_text()
 
 
 def test_long_digits_in_a_text_or_a_fraction_are_no_integer():
