@@ -38,6 +38,9 @@ SYMBOLS: dict[State, tuple[str, str, str]] = {
 }
 """Symbol, ASCII symbol and colour of each state."""
 
+MOST_ROWS = 1_000
+"""Largest number of rows that the board draws one by one, also those whose cells all wait."""
+
 Place = tuple[str, str, int]
 """Arm, condition and seed of a cell."""
 
@@ -179,19 +182,27 @@ class Board:
         }
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Draw a line per arm and condition with a symbol per seed, and a line per running cell."""
+        """Draw a line per arm and condition with a symbol per seed, and a line per running cell.
+
+        Of a large study the arms and conditions whose cells all wait are counted.
+        """
         ascii_only = not (console.encoding or "").lower().startswith("utf")
         yield from map(Text, self.summary())
-        yield self._grid(width=options.max_width, ascii_only=ascii_only)
+        rows = list(dict.fromkeys((condition, arm) for arm, condition, _ in self.states))
+        begun = {(condition, arm) for (arm, condition, _), state in self.states.items() if state != "waiting"}
+        shown = rows if len(rows) <= MOST_ROWS else [row for row in rows if row in begun]
+        if shown:
+            yield self._grid(shown, width=options.max_width, ascii_only=ascii_only)
+        if left := len(rows) - len(shown):
+            yield Text(f"and {left:,} arms and conditions whose cells all wait")
         symbols = {state: symbol[1 if ascii_only else 0] for state, symbol in SYMBOLS.items()}
         yield Text("  ".join(f"{symbol} {state}" for state, symbol in symbols.items()), style="dim")
         yield from (Text(visible(problem)) for problem in self.problems)
         if self.running:
             yield Group(Text(), self._running_table())
 
-    def _grid(self, *, width: int, ascii_only: bool) -> Table:
+    def _grid(self, rows: list[tuple[str, str]], *, width: int, ascii_only: bool) -> Table:
         seeds = self.study.axes["seed"]
-        rows = list(dict.fromkeys((condition, arm) for arm, condition, _ in self.states))
         label_width = max(len(_label(arm, condition)) for condition, arm in rows)
         names = [str(self.study.number_of(seed)) for seed in seeds]
         column_width = max(map(len, names)) + 1

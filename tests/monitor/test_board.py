@@ -78,6 +78,19 @@ def test_a_narrow_console_gets_counts(store, tmp_path):
     assert all(len(line) <= 60 for line in lines[1:])
 
 
+@pytest.mark.parametrize("begun", [True, False])
+def test_rows_of_a_large_study_whose_cells_all_wait_are_counted(tmp_path, begun):
+    rates = [round(1e-5 * (k + 1), 8) for k in range(600)]
+    store, cells = fake(tmp_path, {}, lr=rates)
+    if begun:
+        publish(store, cells[-1], store.read_study(), OUTCOME)
+    lines = draw(board_of(store)).splitlines()
+    assert len(lines) < 10
+    shown = [line for line in lines if line.startswith("l2 (lr=0.006)")]
+    assert len(shown) == begun
+    assert f"and {1_200 - begun:,} arms and conditions whose cells all wait" in lines
+
+
 def test_conditions_have_lines_of_their_own(tmp_path):
     store, _ = fake(tmp_path, ALL_OK, lr=[1e-3, 3e-3])
     text = draw(board_of(store))
