@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import shlex
 from dataclasses import dataclass
+from pathlib import Path
 
 import jinja2
 
@@ -22,6 +23,9 @@ LOG_LINES = 15
 
 LOGS_SHOWN = 60
 """Largest number of logs on the page; the first cell of each arm, condition and kind has priority."""
+
+TEMPLATE = Path(__file__).with_name("page.html.j2")
+"""Template of the page."""
 
 ENVIRONMENT = jinja2.Environment(
     loader=jinja2.PackageLoader("ablations.report", "."),
@@ -67,7 +71,7 @@ def render(page: Page) -> str:
     for condition, arm, seed in results.missing.itertuples(index=False, name=None):
         missing.setdefault(f"{arm}, {condition}" if condition else arm, []).append(seed)
     num_unsuccessful = int((results.cells["outcome"] != "ok").sum())
-    return ENVIRONMENT.get_template("page.html.j2").render(
+    return ENVIRONMENT.get_template(TEMPLATE.name).render(
         title=results.name,
         questions=[study.question for study in results.studies if study.question],
         several=len(results.studies) > 1,
@@ -86,18 +90,18 @@ def render(page: Page) -> str:
         unsuccessful=unsuccessful(results),
         num_left_out=max(0, num_unsuccessful - LOGS_SHOWN),
         checklist=page.checklist,
-        commands=[(stratum.study.name, _command(stratum)) for stratum in results.strata],
+        commands=commands(results),
         is_tuning=results.is_tuning,
-        again=_rebuild(results),
+        again=rebuild_command(results),
     )
 
 
-def _command(stratum: Stratum) -> str:
-    num_trials = 0 if stratum.trials is None else len(stratum.trials.study.axes["seed"])
-    return command(stratum.study, stratum.folder, num_trials=num_trials)
+def commands(results: Results) -> list[tuple[str, str]]:
+    """Return the name of each study and the command that runs it again."""
+    return [(stratum.study.name, _command(stratum)) for stratum in results.strata]
 
 
-def _rebuild(results: Results) -> str:
+def rebuild_command(results: Results) -> str:
     """Return the command that rebuilds the report."""
     parts = [
         "python -m ablations report",
@@ -125,3 +129,8 @@ def unsuccessful(results: Results) -> list[dict[str, str]]:
         log = "\n".join(read_lines(path)[-LOG_LINES:])
         found.append({"title": title, "detail": str(row["detail"]), "log": log})
     return found
+
+
+def _command(stratum: Stratum) -> str:
+    num_trials = 0 if stratum.trials is None else len(stratum.trials.study.axes["seed"])
+    return command(stratum.study, stratum.folder, num_trials=num_trials)
