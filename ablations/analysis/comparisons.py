@@ -130,8 +130,8 @@ def compare(
     seeds = cells.groupby(["condition", "arm"], sort=False)["seed"].agg(set).to_dict()
     rows = []
     for condition, comparison in itertools.product(cells["condition"].unique(), comparisons):
-        found = [seeds.get((condition, arm)) for arm in comparison.arms]
-        if None in found:
+        found = [seeds[condition, arm] for arm in comparison.arms if (condition, arm) in seeds]
+        if len(found) < len(comparison.arms):
             continue
         own = by_comparison.get((condition, comparison.name), paired.iloc[:0])
         num_left_out = len(set().union(*found)) - len(own)

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from ablations.config import CellConfig, Study
 from ablations.config.claim import TRIAL_KINDS, Claim
+from ablations.config.values import plural
 from ablations.planning.stored import Stored
-from ablations.store import study_folders
+from ablations.store import TRIALS
 from ablations.store.reading import read_json, reason_of
 
 PUBLISHED = Path("results")
@@ -48,10 +49,13 @@ def _have_same_cells(one: Study, other: Study) -> bool:
 
 
 def _other_studies(own: Path, out: Path) -> Iterator[tuple[str, Path]]:
-    """Yield the name and the folder of every other study, each once, however many links lead to it."""
+    """Yield the name and the folder of every other study, each once, however many links lead to it.
+
+    One that has lost its study.yaml has its records still.
+    """
     seen = {_cells_of(own)}
     for root, prefix in ((out, ""), (PUBLISHED, f"{PUBLISHED}/")):
-        for folder in study_folders(root):
+        for folder in sorted(path.parent for pattern in ("*", f"*/{TRIALS}") for path in root.glob(f"{pattern}/cells")):
             if (place := _cells_of(folder)) not in seen:
                 seen.add(place)
                 yield prefix + folder.relative_to(root).as_posix(), folder
@@ -69,19 +73,26 @@ def _known_arms(folder: Path, arms: dict[str, str]) -> set[str]:
         arms: arm of each cell by its id.
     """
     known: set[str] = set()
-    cells = folder / "cells"
+    cells, num_links = folder / "cells", 0
     for cell in _folders_in(cells):
         arm = None if cell.name.startswith(".") else arms.get(cell.name.rpartition("-")[2])
-        if arm is not None and arm not in known and _has_result(cell):
+        if arm is None or arm in known:
+            continue
+        if cell.is_symlink():
+            num_links += 1
+        elif _has_result(cell):
             known.add(arm)
+    if num_links:
+        links = plural(num_links, "symbolic link")
+        logging.warning("%s: %s not followed; whether they lead to results of these cells is not known", cells, links)
     return known
 
 
 def _folders_in(cells: Path) -> list[Path]:
-    """Return the folders of cells, without links; none, and a warning, if they cannot be listed."""
+    """Return the folders of cells, and links; none, and a warning, if they cannot be listed."""
     try:
         with os.scandir(cells) as found:
-            return [Path(entry.path) for entry in found if entry.is_dir(follow_symlinks=False)]
+            return [Path(entry.path) for entry in found if entry.is_symlink() or entry.is_dir()]
     except FileNotFoundError:
         return []
     except OSError as error:
