@@ -51,7 +51,7 @@ def run(options: RunOptions) -> StudyResults:
     """
     request = make_request(options)
     start_server()
-    return _run_steps(run_steps(request))
+    return _run_steps(run_steps(request), names_ref=options.ref is not None)
 
 
 @keywords_of(TuneOptions)
@@ -69,7 +69,7 @@ def tune(options: TuneOptions) -> StudyResults:
     """
     tuning = make_tuning(options)
     start_server()
-    return _run_steps(tuning_steps(tuning))
+    return _run_steps(tuning_steps(tuning), names_ref=options.ref is not None)
 
 
 def load(*studies: str | Path, ref: str | None = None) -> StudyResults:
@@ -87,7 +87,7 @@ def load(*studies: str | Path, ref: str | None = None) -> StudyResults:
     return results
 
 
-def _run_steps(steps: Iterable[Step]) -> StudyResults:
+def _run_steps(steps: Iterable[Step], *, names_ref: bool) -> StudyResults:
     """Carry out the steps of a run or tuning one after the other, and report the study of the last."""
     console = Console(file=sys.stdout, force_jupyter=False, highlight=False, markup=False, emoji=False, width=120)
     for step in steps:
@@ -98,7 +98,8 @@ def _run_steps(steps: Iterable[Step]) -> StudyResults:
                 step.run(watcher)
         except Interrupted:
             raise KeyboardInterrupt("finished cells are kept; the same call resumes") from None
-    results = make_report([step.plan.store.folder], full=False).results
+    ref = step.plan.study.ref if names_ref else None
+    results = make_report([step.plan.store.folder], full=False, ref=ref).results
     _warn(results, stacklevel=5)
     return results
 
@@ -174,7 +175,7 @@ def make_report(folders: Sequence[Path], *, full: bool, ref: str | None = None, 
     Args:
         folders: the studies' folders.
         full: whether every figure is drawn, or only those that a run draws at its end.
-        ref: the arm that the others are compared with; None: the studies' own.
+        ref: the arm that the others are compared with; None: the studies' own, also if a report with another is kept.
         to: folder to write to; None: the folder of the study, if there is one study.
 
     Raises:
@@ -188,7 +189,7 @@ def make_report(folders: Sequence[Path], *, full: bool, ref: str | None = None, 
     if to is not None:
         _check_target(to, folders)
     try:
-        return write_report(results, folder, full=full)
+        return write_report(results, folder, full=full, any_ref=ref is None)
     except OSError as error:
         raise UsageError(f"the report cannot be written to {folder}: {error}") from error
 

@@ -19,6 +19,7 @@ from ablations.analysis.inference import (
 )
 from ablations.analysis.pairs import CHANCE_KINDS, pairing_gain, pairing_held, pairs_with
 from ablations.analysis.power import (
+    MOST_SEEDS,
     Detectable,
     can_decide,
     detectable_difference,

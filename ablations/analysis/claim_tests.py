@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -14,19 +15,18 @@ from ablations.analysis import (
     LINEAR,
     MARGIN_PCT,
     Comparison,
-    Detectable,
     binomial_p,
     cost_exponents,
     detectable_difference,
     differences,
     equivalence_p,
     one_sided_p,
-    seeds_for,
     sign_flip_one_sided_p,
     smallest_one_sided_p,
     t_detectable_difference,
     wilson_interval,
 )
+from ablations.analysis.claim_power import Power
 from ablations.config.claim import Claim
 from ablations.config.values import plural
 
@@ -34,6 +34,9 @@ Verdict = Literal["supported", "contradicted", "undecided"]
 
 COSTS = ("multiply_adds", "time_s")
 """Quantities that must be measured at several numbers of tokens; the time, which is not exact, in several rounds."""
+
+TESTED = ["condition", "arm", "seed", "score_pct", "outcome", "kind", "stale"]
+"""Columns of cells that claims are tested by."""
 
 BOUND_P, TRAINING_SHARE = 0.05, 0.2
 """A claim that no learning rate trains is tested against this share of the range; its bound is shown at this p."""
@@ -67,42 +70,30 @@ class Case:
     sampler: str | None = None
     num_waiting: int = 0
 
+    @cached_property
+    def cells_by_arm(self) -> dict[str, dict[str, pd.DataFrame]]:
+        """Cells by condition and arm, of those that have a cell, with the columns that claims are tested by."""
+        found: dict[str, dict[str, pd.DataFrame]] = {}
+        for (condition, arm), own in self.cells[TESTED].groupby(["condition", "arm"], sort=False):
+            found.setdefault(str(condition), {})[str(arm)] = own
+        return found
 
-@dataclass(frozen=True, kw_only=True)
-class Power:
-    """What the pairs of a claim can detect.
+    @cached_property
+    def costs_by_arm(self) -> dict[tuple[str, str], pd.DataFrame]:
+        """Measurements by condition and arm, of those that have one."""
+        found = self.costs.groupby(["condition", "arm"], sort=False)
+        return {(str(condition), str(arm)): own for (condition, arm), own in found}
 
-    Args:
-        pairs: the differences per seed of each comparison, from `ablations.analysis.differences`.
-        margin_pct: margin of the claim, in points.
-        detectable: detectable difference of the test.
-        power: power of one of the claim's tests with which all of them have 80 %.
-    """
+    def pairs(self, arm: str, other: str, condition: str) -> pd.DataFrame:
+        """Return the differences of two arms per seed in a condition; those of all conditions are computed at once."""
+        if (arm, other) not in self._pairs:
+            found = differences(self.cells[TESTED], [Comparison((arm,), (other,))])
+            self._pairs[arm, other] = {str(name): own for name, own in found.groupby("condition", sort=False)}
+        return self._pairs[arm, other].get(condition, pd.DataFrame())
 
-    pairs: tuple[pd.DataFrame, ...]
-    margin_pct: float
-    detectable: Detectable
-    power: float = 0.8
-
-    def at(self, alpha: float) -> tuple[float, float]:
-        """Return the detectable difference and the seeds that the margin needs, each the largest of the comparisons.
-
-        Args:
-            alpha: one-sided level.
-
-        Returns:
-            Points and a number of seeds; NaN if the spread of a comparison is unknown or zero.
-        """
-        detectable, seeds = np.max([self._of(own, 2 * alpha) for own in self.pairs], axis=0)  # NaN if any is
-        return float(detectable), float(seeds)
-
-    def _of(self, own: pd.DataFrame, alpha: float) -> tuple[float, float]:
-        values = own["difference_pct"].to_numpy(np.float64)
-        if own["has_chance"].any() or np.ptp(values) == 0:
-            return math.nan, math.nan
-        sd = float(values.std(ddof=1))
-        seeds = seeds_for(self.margin_pct, sd, alpha=alpha, power=self.power, detectable=self.detectable)
-        return self.detectable(sd, len(values), alpha=alpha, power=self.power), seeds
+    @cached_property
+    def _pairs(self) -> dict[tuple[str, str], dict[str, pd.DataFrame]]:
+        return {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,33 +135,31 @@ def examine(claim: Claim, condition: str, case: Case) -> Finding:
     if claim.kind == "fails_at_any_lr":
         return _test_trials(claim.arm, case)
     if claim.kind == "cost_linear_in_tokens":
-        return _test_cost(case.costs[(case.costs["condition"] == condition) & (case.costs["arm"] == claim.arm)])
-    cells = case.cells[case.cells["condition"] == condition]
-    have = set(cells["arm"])
-    if missing := [arm for arm in claim.arms if arm not in have]:
+        return _test_cost(case.costs_by_arm.get((condition, claim.arm), case.costs.iloc[:0]))
+    cells = case.cells_by_arm.get(condition, {})
+    if missing := [arm for arm in claim.arms if arm not in cells]:
         is_arm = set(claim.arms) <= set(case.arms)
         text = f"no cell of {' or '.join(missing)} has ended"
         return Finding(evidence=text, in_family_for=is_arm, in_family_against=is_arm)
     if claim.kind == "fails_to_train":
-        return _test_failure(cells[cells["arm"] == claim.arm])
+        return _test_failure(cells[claim.arm])
     others = [arm for arm in case.arms if arm != claim.arm] if claim.than is None else [claim.than]
-    own = {other: differences(cells, [Comparison((claim.arm,), (other,))]) for other in others if other in have}
+    own = {other: case.pairs(claim.arm, other, condition) for other in others if other in cells}
     few = [other for other, pairs in own.items() if len(pairs) < 2]
     if len(few) == len(own):
         return Finding(evidence="fewer than two complete pairs", num_pairs=min(map(len, own.values()), default=0))
-    if claim.margin_pct is not None:
-        (pairs,) = own.values()
-        return _test_margin(claim, claim.margin_pct, pairs, _pairs_text(cells, claim.arms, pairs))
-    missing = [f"no cell of {other} has ended" for other in others if other not in have]
-    missing += [f"fewer than two complete pairs with {other}" for other in few]
     tested = {other: pairs for other, pairs in own.items() if other not in few}
-    counts = [_pairs_text(cells, [claim.arm, other], pairs) for other, pairs in tested.items()]
+    counts = [_pairs_text([cells[claim.arm], cells[other]], pairs) for other, pairs in tested.items()]
+    if claim.margin_pct is not None:
+        return _test_margin(claim, claim.margin_pct, tested[others[0]], counts[0])
+    missing = [f"no cell of {other} has ended" for other in others if other not in cells]
+    missing += [f"fewer than two complete pairs with {other}" for other in few]
     return _test_order(claim.arm, tested, counts, missing)
 
 
-def _pairs_text(cells: pd.DataFrame, arms: Sequence[str], own: pd.DataFrame) -> str:
+def _pairs_text(cells: Sequence[pd.DataFrame], own: pd.DataFrame) -> str:
     """Count the pairs of a comparison, in words: all, left out, with a chance score, of mixed freshness."""
-    num_seeds = cells.loc[cells["arm"].isin(arms), "seed"].nunique()
+    num_seeds = len(set().union(*(arm["seed"] for arm in cells)))
     counts = {
         "left out": num_seeds - len(own),
         "with a chance score": int(own["has_chance"].sum()),

@@ -71,9 +71,10 @@ def judge(cases: Sequence[Case]) -> pd.DataFrame:
 
 def _row(claim: Claim, condition: str, finding: Finding, decision: Decision, sizes: tuple[int, int]) -> dict[str, Any]:
     evidence, detectable, seeds = finding.evidence, math.nan, math.nan
+    is_open, alpha = decision.verdict == "undecided", ALPHA / max(1, *sizes)
     if finding.power is not None:
-        detectable, seeds = finding.power.at(ALPHA / max(1, *sizes))
-    is_open = decision.verdict == "undecided"
+        detectable = finding.power.detectable_at(alpha)
+        seeds = finding.power.seeds_at(alpha) if is_open else math.nan
     if is_open and decision.out_of_reach:
         evidence += (
             f"; too few cells to be {' or '.join(decision.out_of_reach)} among these claims, whatever the scores"

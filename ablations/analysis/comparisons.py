@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -125,17 +126,17 @@ def compare(
         ValueError: two cells have the same condition, arm and seed.
     """
     paired = differences(cells, comparisons)
-    num_comparisons = paired.groupby(["condition", "comparison"]).ngroups
+    by_comparison = dict(list(paired.groupby(["condition", "comparison"], sort=False)))
+    seeds = cells.groupby(["condition", "arm"], sort=False)["seed"].agg(set).to_dict()
     rows = []
-    for condition in cells["condition"].unique():
-        in_condition = cells[cells["condition"] == condition]
-        for comparison in comparisons:
-            if not set(comparison.arms) <= set(in_condition["arm"]):
-                continue
-            own = paired[(paired["condition"] == condition) & (paired["comparison"] == comparison.name)]
-            num_seeds = in_condition.loc[in_condition["arm"].isin(comparison.arms), "seed"].nunique()
-            row = {"condition": condition, "comparison": comparison.name, "num_pairs_left_out": num_seeds - len(own)}
-            rows.append(row | _columns(own, num_comparisons, margin_pct, level))
+    for condition, comparison in itertools.product(cells["condition"].unique(), comparisons):
+        found = [seeds[condition, arm] for arm in comparison.arms if (condition, arm) in seeds]
+        if len(found) < len(comparison.arms):
+            continue
+        own = by_comparison.get((condition, comparison.name), paired.iloc[:0])
+        num_left_out = len(set().union(*found)) - len(own)
+        row = {"condition": condition, "comparison": comparison.name, "num_pairs_left_out": num_left_out}
+        rows.append(row | _columns(own, len(by_comparison), margin_pct, level))
     table = pd.DataFrame(rows, columns=list(COLUMNS))
     table["p_holm"] = holm(table["p"].to_numpy(np.float64))
     table["supported"] = table["p_holm"] < ALPHA

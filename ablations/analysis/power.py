@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from functools import cache
+from functools import cache, lru_cache
 from typing import Protocol
 
 import numpy as np
@@ -16,6 +16,9 @@ from ablations.analysis.inference import ALPHA, MOST_EXACT, NUM_FLIPS
 
 FEW = 50
 """Number of rejecting sign patterns below which the power of the sign-flip test is simulated."""
+
+MOST_SEEDS = 1_000_000_000
+"""Largest number of seeds that is told from a larger one; the next doublings leave the range of integers."""
 
 MOST_STUDIES = 20_000
 """Simulated studies, fewer from 11 pairs on to stay within half a second. The error is 1 to 2 %."""
@@ -99,7 +102,7 @@ def detectable_difference(sd: float, n: int, *, alpha: float, power: float = 0.8
         return math.inf
     if num_extreme >= FEW:
         return t_detectable_difference(sd, n, alpha=num_extreme / num_patterns, power=power)
-    return sd * float(np.quantile(_sign_flip_effects(n, num_extreme), power))
+    return sd * _sign_flip_effect(n, num_extreme, power)
 
 
 def t_detectable_difference(sd: float, n: int, *, alpha: float, power: float = 0.8) -> float:
@@ -121,13 +124,7 @@ def t_detectable_difference(sd: float, n: int, *, alpha: float, power: float = 0
     """
     if n < 2 or math.isnan(sd):
         return math.nan
-    critical = stats.t.ppf(1 - alpha / 2, n - 1)
-
-    def shortfall(noncentrality: float) -> float:
-        return power - float(stats.nct.sf(critical, n - 1, noncentrality))
-
-    upper = next(2.0**i for i in itertools.count() if shortfall(2.0**i) <= 0)
-    return float(optimize.brentq(shortfall, 0.0, upper)) * sd / math.sqrt(n)
+    return _noncentrality(n, alpha, power) * sd / math.sqrt(n)
 
 
 def seeds_for(
@@ -144,7 +141,7 @@ def seeds_for(
             `t_detectable_difference` for t tests.
 
     Returns:
-        Number of pairs, >= 2.
+        Number of pairs, from 2 to `MOST_SEEDS`, which stands for as many or more.
 
     Raises:
         ValueError: delta is not above 0, or sd is not finite.
@@ -162,11 +159,31 @@ def seeds_for(
 
     least, most = 1, 2  # the first does not suffice, the second will
     while not suffices(most):
-        least, most = most, 2 * most
+        if most == MOST_SEEDS:
+            return MOST_SEEDS
+        least, most = most, min(2 * most, MOST_SEEDS)
     while most - least > 1:
         middle = (least + most) // 2
         least, most = (least, middle) if suffices(middle) else (middle, most)
     return most
+
+
+@lru_cache(maxsize=10_000)
+def _noncentrality(n: int, alpha: float, power: float) -> float:
+    """Return the mean difference that a two-sided paired t test on n pairs detects, in standard errors."""
+    critical = stats.t.ppf(1 - alpha / 2, n - 1)
+
+    def shortfall(noncentrality: float) -> float:
+        return power - float(stats.nct.sf(critical, n - 1, noncentrality))
+
+    upper = next(2.0**i for i in itertools.count() if shortfall(2.0**i) <= 0)
+    return float(optimize.brentq(shortfall, 0.0, upper))
+
+
+@lru_cache(maxsize=10_000)
+def _sign_flip_effect(n: int, num_extreme: int, power: float) -> float:
+    """Return the mean difference, in sd, that the sign-flip test detects in this share of the simulated studies."""
+    return float(np.quantile(_sign_flip_effects(n, num_extreme), power))
 
 
 @cache
@@ -212,9 +229,9 @@ def power_table(
         `detectable_pct` is as in `compared`.
     """
     alpha = ALPHA / max(1, int((compared["num_pairs"] > 0).sum()))
-    rows = []
+    by_comparison, rows = dict(list(paired.groupby(["condition", "comparison"], sort=False))), []
     for row in compared.to_dict("records"):
-        own = paired[(paired["condition"] == row["condition"]) & (paired["comparison"] == row["comparison"])]
+        own = by_comparison.get((row["condition"], row["comparison"]), paired.iloc[:0])
         n = len(own)
         sd = float(own["difference_pct"].std()) if n > 1 and not own["has_chance"].any() else math.nan
         quantiles = stats.chi2.ppf([(1 + level) / 2, (1 - level) / 2], max(n - 1, 1))

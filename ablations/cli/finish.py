@@ -31,7 +31,7 @@ def finish(
         as_json: whether to print one JSON object on standard output.
         code: exit code of the run.
         full: whether to draw every figure.
-        ref: the arm that the others are compared with; None: the studies' own.
+        ref: the arm that the others are compared with; None: the studies' own, also if a report with another is kept.
         to: folder to write to; None: the study's own.
     """
     from ablations.api import make_report
@@ -51,6 +51,8 @@ def finish(
     names = [file.name for file in made.files if file.parent == folder and file.suffix in (".csv", ".md")]
     beside = f"{', '.join(names)}, tables/, figures/"
     kept = ", kept as it is current" if made.is_kept else ""
+    if made.is_kept and made.kept_ref != results.reference:
+        kept += f" with {made.kept_ref} as the reference"
     where = [f"{made.files[-1]}: the report, with {plural(num_figures, 'figure')}{kept}"]
     where.append(f"beside it in {folder}: {beside}")
     if made.num_left_out:

@@ -60,7 +60,7 @@ def run(options: RunFlags) -> int:
         start_server()
     from ablations.tuning.steps import run_steps
 
-    return _run_steps(run_steps(request), options)
+    return _run_steps(run_steps(request), options, names_ref=options.ref is not None)
 
 
 @command(app, RetryFlags)
@@ -103,15 +103,16 @@ def tune(options: TuneFlags) -> int:
     from ablations.tuning.steps import tuning_steps
 
     last = () if tuning.confirm else ("", "the same command with --confirm 8 trains each arm's winner on 8 fresh seeds")
-    return _run_steps(tuning_steps(tuning), options, last=last)
+    return _run_steps(tuning_steps(tuning), options, names_ref=options.ref is not None, last=last)
 
 
-def _run_steps(steps: Iterator[Step], options: Actions, *, last: tuple[str, ...] = ()) -> int:
+def _run_steps(steps: Iterator[Step], options: Actions, *, names_ref: bool = False, last: tuple[str, ...] = ()) -> int:
     """Print and run one step after the other, and report the study of the last.
 
     Args:
         steps: steps of a run or a tuning; a dry run prints the first and runs none.
         options: options of the command.
+        names_ref: whether the command names the reference, so that no report with another one is kept.
         last: lines to print after the last step.
 
     Returns:
@@ -128,7 +129,8 @@ def _run_steps(steps: Iterator[Step], options: Actions, *, last: tuple[str, ...]
             break
     else:
         print_lines(console, last)
-    return _end(step.plan, console, code, is_stopped, as_json=options.as_json)
+    ref = step.plan.study.ref if names_ref else None
+    return _end(step.plan, console, code, is_stopped, as_json=options.as_json, ref=ref)
 
 
 def _end_dry_run(plan: Plan, *, as_json: bool) -> int:
@@ -162,12 +164,12 @@ def _run_step(step: Step, console: Console) -> tuple[int, bool]:
     return SOME_FAILED if watcher.failed else OK, False
 
 
-def _end(plan: Plan, console: Console, code: int, is_stopped: bool, *, as_json: bool) -> int:
+def _end(plan: Plan, console: Console, code: int, is_stopped: bool, *, as_json: bool, ref: str | None) -> int:
     """Report the study of a plan, and return the exit code; exit at once after an interrupt."""
     from ablations.config import UsageError
 
     try:
-        code = finish([plan.store.folder], console, as_json=as_json, code=code, full=False)
+        code = finish([plan.store.folder], console, as_json=as_json, code=code, full=False, ref=ref)
     except UsageError as error:
         if not is_stopped:
             raise

@@ -36,7 +36,7 @@ class Claim(BaseModel, frozen=True, extra="forbid"):
         kind: kind of statement, one of `Kind`.
         arm: arm that the claim is about.
         than: arm that it is compared with; None for kinds that do not compare two arms.
-        margin_pct: margin in points of accuracy, in (0, 100], for ``worse_by`` and ``equivalent_within``.
+        margin_pct: margin in points of accuracy, from 0.001 to 100, for ``worse_by`` and ``equivalent_within``.
         source: place of the claim in the literature, or reason to test it.
         post_hoc: whether it was added or changed after cells of the study had been run.
         known_from: other studies that had results of the cells that judge it before it was in this study.
@@ -45,7 +45,7 @@ class Claim(BaseModel, frozen=True, extra="forbid"):
     kind: Kind
     arm: Annotated[str, Field(min_length=1, max_length=MOST_VALUE)]
     than: Annotated[str, Field(max_length=MOST_VALUE)] | None = None
-    margin_pct: Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)] | None = None
+    margin_pct: Annotated[float, Field(ge=0.001, le=100, allow_inf_nan=False)] | None = None
     source: Sentence = ""
     post_hoc: bool = False
     known_from: tuple[str, ...] = ()

@@ -182,7 +182,10 @@ class Board:
         }
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Draw a line per arm and condition with a symbol per seed, and a line per running cell."""
+        """Draw a line per arm and condition with a symbol per seed, and a line per running cell.
+
+        Of a large study the rows whose cells all wait are left out and counted.
+        """
         ascii_only = not (console.encoding or "").lower().startswith("utf")
         yield from map(Text, self.summary())
         rows = self._rows()

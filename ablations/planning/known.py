@@ -10,6 +10,7 @@ from pathlib import Path
 from ablations.config import CellConfig, Study, UsageError
 from ablations.config.claim import TRIAL_KINDS, Claim
 from ablations.config.paths import real_path
+from ablations.config.values import plural
 from ablations.planning.stored import Stored
 from ablations.store import study_folders
 from ablations.store.reading import exists, read_json, reason_of
@@ -51,7 +52,10 @@ def _have_same_cells(one: Study, other: Study) -> bool:
 
 
 def _other_studies(own: Path, out: Path) -> Iterator[tuple[str, Path]]:
-    """Yield the name and the folder of every other study, each once, however many links lead to it."""
+    """Yield the name and the folder of every other study, each once, however many links lead to it.
+
+    One that has lost its study.yaml has its records still.
+    """
     seen = {_cells_of(own)}
     for root, prefix in ((out, ""), (PUBLISHED, f"{PUBLISHED}/")):
         for folder in _studies_in(root):
@@ -63,7 +67,7 @@ def _other_studies(own: Path, out: Path) -> Iterator[tuple[str, Path]]:
 def _studies_in(root: Path) -> list[Path]:
     """Return the folders of studies; none, and a warning, if they cannot be listed."""
     try:
-        return study_folders(root)
+        return study_folders(root, holding="cells")
     except UsageError as error:
         LOG.warning("%s; whether its studies have results of these cells is not known", error)
         return []
@@ -81,19 +85,26 @@ def _known_arms(folder: Path, arms: dict[str, str]) -> set[str]:
         arms: arm of each cell by its id.
     """
     known: set[str] = set()
-    cells = folder / "cells"
+    cells, num_links = folder / "cells", 0
     for cell in _folders_in(cells):
         arm = None if cell.name.startswith(".") else arms.get(cell.name.rpartition("-")[2])
-        if arm is not None and arm not in known and _has_result(cell):
+        if arm is None or arm in known:
+            continue
+        if cell.is_symlink():
+            num_links += 1
+        elif _has_result(cell):
             known.add(arm)
+    if num_links:
+        links = plural(num_links, "symbolic link")
+        LOG.warning("%s: %s not followed; whether they lead to results of these cells is not known", cells, links)
     return known
 
 
 def _folders_in(cells: Path) -> list[Path]:
-    """Return the folders of cells, without links; none, and a warning, if they cannot be listed."""
+    """Return the folders of cells, and links; none, and a warning, if they cannot be listed."""
     try:
         with os.scandir(cells) as found:
-            return [Path(entry.path) for entry in found if entry.is_dir(follow_symlinks=False)]
+            return [Path(entry.path) for entry in found if entry.is_symlink() or entry.is_dir()]
     except FileNotFoundError:
         return []
     except OSError as error:

@@ -141,7 +141,9 @@ def make_plan(request: Request) -> Plan:
     checks.check_conflicts(cells, request.engine)
     checks.check_sizes(cells, infos)
     checks.check_schedules(cells, infos)
-    if stored.study is not None:
+    if stored.study is None:
+        study = stored.with_claims(study, cells)
+    else:
         study = extend(stored.study, study, named=request.asked.keys(), ref=ref, num_results=stored.num_results)
     study = study.model_copy(update={"norms": {**study.norms, **record_norms(study.axes["norm"])}})
     study = mark_known(study, cells, stored=stored, out=request.out)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ablations.config import Study
+from ablations.config import CellConfig, Study, UsageError
+from ablations.config.claim import merge_claims
 from ablations.config.escape import visible
 from ablations.config.request import Request
 from ablations.config.study import DATA_FIELDS
 from ablations.planning.asked import complete
 from ablations.store import CellRecord, Store
 from ablations.store.provenance import import_plugin, plugin_lines
+from ablations.store.reading import read_lines
 
 LOG = logging.getLogger(__name__)
 
@@ -36,6 +39,12 @@ class Stored:
     study: Study | None
 
     @property
+    def has_orphaned_report(self) -> bool:
+        """Whether there is a table of results, but no record of a cell."""
+        tables = [self.store.folder / name for name in ("results.csv", "tables/main.csv", "tables/tuning.csv")]
+        return not self.records and any(len(read_lines(table)) > 1 for table in tables)
+
+    @property
     def num_results(self) -> int:
         """Number of cells with a result."""
         return sum(record.has_result for record in self.records.values())
@@ -51,6 +60,26 @@ class Stored:
         axes, asked = self.study.axes, complete(request)
         unnamed = {name: axes[name] for name in axes if name not in request.asked and name not in DATA_FIELDS}
         return {name: values for name, values in unnamed.items() if values != asked.get(name)}
+
+    def with_claims(self, study: Study, cells: Sequence[CellConfig]) -> Study:
+        """Return a study whose question is not fixed yet, with the claims that its interrupted cells were run under.
+
+        An attempt that was interrupted may have curves. Those who saw them may not drop a claim, and a claim that came
+        later is post hoc.
+
+        Args:
+            study: study of the plan.
+            cells: cells of the plan; curves of other cells do not count.
+        """
+        ids = {cell.id for cell in cells}
+        if not any(path.parent.stem in ids for path in self.store.leases.partials.glob("*.*/metrics.csv")):
+            return study
+        try:
+            old = self.store.read_study()
+        except UsageError:  # whatever it claimed, this comes later
+            return study.model_copy(update={"claims": merge_claims((), study.claims, has_new_arms=False)})
+        has_new_arms = not set(study.arm_names) <= set(old.arm_names)
+        return study.model_copy(update={"claims": merge_claims(old.claims, study.claims, has_new_arms=has_new_arms)})
 
     def with_search(self, request: Request) -> Request:
         """Return a request with the search and the points of the stored study, unless it has a search of its own."""

@@ -48,6 +48,10 @@ def describe_plan(plan: Plan) -> list[str]:
         lines.append(study.history[-1])
     if plan.store.exists and not plan.stored.is_begun:
         lines.append("no cell of this study has been run yet, so its question is replaced")
+    if study.claims and plan.stored.has_orphaned_report:
+        lines.append(
+            f"{plan.store.folder} has tables of cells that are gone: claims made with them in view are post hoc"
+        )
     if plan.taken:
         lines.append(f"taken from the stored study: {_axes_text(plan.taken)}")
     lines += plan.starts

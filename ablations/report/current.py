@@ -9,15 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
-import scipy
 from pydantic import BaseModel, field_validator
 
 from ablations.analysis.results import FRAMES, Results
-from ablations.config.paths import real_path
-from ablations.report.page import unsuccessful
+from ablations.config.packages import package_version
+from ablations.report.page import TEMPLATE, commands, rebuild_command, unsuccessful
 from ablations.store import write_json
 from ablations.store.provenance import hash_sources
 from ablations.store.reading import read_bytes, read_json
@@ -32,7 +30,8 @@ FOLDERS = ("", "tables", "figures")
 ALWAYS = {"results.csv", "report.html"}
 """Files that every report has."""
 
-LIBRARIES = (mpl, np, pd, scipy)
+LIBRARIES = ("jinja2", "matplotlib", "numpy", "pandas", "scipy")
+"""Packages that compute, draw or write what a report shows."""
 
 
 class _Made(BaseModel, strict=True):
@@ -40,6 +39,8 @@ class _Made(BaseModel, strict=True):
 
     format: Literal[1]
     made_from: str
+    commands: str
+    ref: str | None
     full: bool
     files: dict[str, str]
 
@@ -61,17 +62,21 @@ class Written:
 
     Args:
         made_from: hash of what it shows, by `hash_results`.
+        commands: hash of the commands that it shows, by `hash_commands`.
+        ref: the arm that the others are compared with; None if there is none.
         is_full: whether it has every figure.
         files: paths of its files.
     """
 
     made_from: str
+    commands: str
+    ref: str | None
     is_full: bool
     files: list[Path]
 
 
 def hash_results(results: Results) -> str:
-    """Hash everything that a report shows, and the sources that draw it.
+    """Hash everything that a report shows but commands, and the sources that draw it.
 
     Args:
         results: results of one study or of several.
@@ -79,10 +84,8 @@ def hash_results(results: Results) -> str:
     digest = hashlib.sha256(hash_sources().encode())
     studies = [study.model_dump(mode="json") for study in results.studies]
     unknown = [norm for study in results.studies for norm in study.axes["norm"] if norm not in NORMS]
-    how = [
-        [library.__version__ for library in LIBRARIES],
-        [str(real_path(stratum.folder)) for stratum in results.strata],
-    ]
+    template = TEMPLATE.read_text(encoding="utf-8")
+    how = [[package_version(library) for library in LIBRARIES], template]
     said = [results.reference, results.problems, results.caveats, unknown, unsuccessful(results)]
     digest.update(json.dumps([studies, how, said]).encode())
     for path in results.examples["path"].dropna().unique():
@@ -96,6 +99,11 @@ def hash_results(results: Results) -> str:
     return digest.hexdigest()
 
 
+def hash_commands(results: Results) -> str:
+    """Hash the commands that a report shows, which change with the place of a study."""
+    return hashlib.sha256(json.dumps([commands(results), rebuild_command(results)]).encode()).hexdigest()
+
+
 def read_written(folder: Path) -> Written | None:
     """Return the report in a folder; None if there is none, or one of its files is missing or another.
 
@@ -106,15 +114,16 @@ def read_written(folder: Path) -> Written | None:
         made = _Made.model_validate(read_json(folder / NAME))
     except (OSError, ValueError):
         return None
-    is_whole = all(_digest_of(folder / name) == digest for name, digest in made.files.items())
-    return Written(made.made_from, made.full, [folder / name for name in made.files]) if is_whole else None
+    if any(_digest_of(folder / name) != digest for name, digest in made.files.items()):
+        return None
+    return Written(made.made_from, made.commands, made.ref, made.full, [folder / name for name in made.files])
 
 
-def note_written(folder: Path, *, made_from: str, is_full: bool, files: Iterable[Path]) -> None:
+def note_written(folder: Path, results: Results, *, made_from: str, is_full: bool, files: Iterable[Path]) -> None:
     """Write down what a report shows, once all its files are written."""
     digests = {path.relative_to(folder).as_posix(): _digest_of(path) or "" for path in files}
-    made = {"format": 1, "made_from": made_from, "full": is_full, "files": digests}
-    write_json(folder / NAME, made)
+    shown = {"made_from": made_from, "commands": hash_commands(results), "ref": results.reference}
+    write_json(folder / NAME, {"format": 1, **shown, "full": is_full, "files": digests})
 
 
 def _digest_of(path: Path) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import shlex
 from dataclasses import dataclass
+from pathlib import Path
 
 import jinja2
 
@@ -26,6 +27,9 @@ LINES_SHOWN = 100
 
 LOGS_SHOWN = 60
 """Largest number of logs on the page; the first cell of each arm, condition and kind has priority."""
+
+TEMPLATE = Path(__file__).with_name("page.html.j2")
+"""Template of the page."""
 
 ENVIRONMENT = jinja2.Environment(
     loader=jinja2.PackageLoader("ablations.report", "."),
@@ -73,7 +77,7 @@ def render(page: Page) -> str:
     for condition, arm, seed in results.missing.itertuples(index=False, name=None):
         missing.setdefault(f"{arm}, {condition}" if condition else arm, []).append(seed)
     num_unsuccessful = int((results.cells["outcome"] != "ok").sum())
-    return ENVIRONMENT.get_template("page.html.j2").render(
+    return ENVIRONMENT.get_template(TEMPLATE.name).render(
         title=results.name,
         questions=[study.question for study in results.studies if study.question],
         several=len(results.studies) > 1,
@@ -94,9 +98,9 @@ def render(page: Page) -> str:
         unsuccessful=unsuccessful(results),
         num_left_out=max(0, num_unsuccessful - LOGS_SHOWN),
         checklist=page.checklist,
-        commands=[(stratum.study.name, _command(stratum)) for stratum in results.strata],
+        commands=commands(results),
         is_tuning=results.is_tuning,
-        again=_rebuild(results),
+        again=rebuild_command(results),
     )
 
 
@@ -107,12 +111,17 @@ def _history(study: Study) -> list[str]:
     return earlier + [shortened(line) for line in study.history[num_earlier:]]
 
 
+def commands(results: Results) -> list[tuple[str, str]]:
+    """Return the name of each study and the command that runs it again."""
+    return [(stratum.study.name, _command(stratum)) for stratum in results.strata]
+
+
 def _command(stratum: Stratum) -> str:
     num_trials = 0 if stratum.trials is None else len(stratum.trials.study.axes["seed"])
     return command(stratum.study, stratum.folder, num_trials=num_trials)
 
 
-def _rebuild(results: Results) -> str:
+def rebuild_command(results: Results) -> str:
     """Return the command that rebuilds the report."""
     parts = [
         "python -m ablations report",

@@ -15,7 +15,7 @@ from ablations.config.privacy import private
 from ablations.config.task import average_precisions
 from ablations.config.values import plural
 from ablations.report.notes import detectable_text, looks, sign_flip_text, tuned_notes
-from ablations.report.text import TextTable, interval, number, p_text
+from ablations.report.text import TextTable, interval, number, p_text, seeds_text
 from ablations.report.verdicts import SEEDS, TESTS, claim_text, family_text
 
 Row = dict[str, str]
@@ -163,7 +163,6 @@ def claims_table(results: Results) -> TextTable:
     """Return the verdicts on the claims."""
 
     def write(row: pd.Series) -> Row:
-        seeds = row["seeds_for_margin"]
         return {
             "claim": claim_text(row),
             "verdict": str(row["verdict"]),
@@ -171,7 +170,7 @@ def claims_table(results: Results) -> TextTable:
             "p for": p_text(row["p_supported_holm"]),
             "p against": p_text(row["p_contradicted_holm"]),
             "evidence": str(row["evidence"]),
-            "seeds needed": "" if pd.isna(seeds) else str(seeds),
+            "seeds needed": seeds_text(row["seeds_for_margin"]),
             "source": str(row["source"]),
         }
 
@@ -217,15 +216,15 @@ def power_table(results: Results, delta_pct: float) -> TextTable:
     """Return the seeds that a margin needs and the difference that the present seeds detect."""
 
     def write(row: pd.Series) -> Row:
-        low, high = row["seeds_low"], row["seeds_high"]
+        low, high = (seeds_text(row[name]) for name in ("seeds_low", "seeds_high"))
         return {
             "difference": str(row["comparison"]),
             "pairs": str(row["num_pairs"]),
             "sd": number(row["sd_pct"]),
             "95 % interval": interval(row["sd_low_pct"], row["sd_high_pct"]),
             "detectable": "none" if math.isinf(row["detectable_pct"]) else number(row["detectable_pct"]),
-            f"seeds for {delta_pct:g}": "" if pd.isna(row["seeds"]) else str(row["seeds"]),
-            "at the sd's bounds": "" if pd.isna(low) else f"{low} to {high}",
+            f"seeds for {delta_pct:g}": seeds_text(row["seeds"]),
+            "at the sd's bounds": f"{low} to {high}" if low else "",
         }
 
     table = results.power(delta_pct)

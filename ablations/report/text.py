@@ -6,9 +6,11 @@ import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 import pandas as pd
 
+from ablations.analysis import MOST_SEEDS
 from ablations.config.escape import shortened, visible, visible_lines
 
 LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
@@ -151,6 +153,15 @@ def unique(names: Iterable[str]) -> list[str]:
 def number(value: float, *, sign: str = "") -> str:
     """Format points or a share with two decimals; empty for NaN."""
     return "" if math.isnan(value) else f"{value:{sign}.2f}"
+
+
+def seeds_text(seeds: Any) -> str:
+    """Format a number of needed seeds; empty if it is missing.
+
+    >>> seeds_text(16), seeds_text(pd.NA), seeds_text(1_000_000_000)
+    ('16', '', '1000000000 or more')
+    """
+    return "" if pd.isna(seeds) else f"{seeds}{' or more' * (seeds >= MOST_SEEDS)}"
 
 
 def interval(low: float, high: float, *, sign: str = "") -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -12,7 +12,7 @@ from ablations.config import UsageError
 from ablations.config.privacy import private
 from ablations.report import tables
 from ablations.report.checklist import checklist
-from ablations.report.current import NAME, hash_results, note_written, read_written
+from ablations.report.current import NAME, hash_commands, hash_results, note_written, read_written
 from ablations.report.drawing import drawing
 from ablations.report.gallery import all_figures, core_figures
 from ablations.report.notebook import StudyResults
@@ -35,6 +35,7 @@ class Report:
         main: the main table with its notes.
         files: paths of the written files.
         is_kept: whether the files were there and current.
+        kept_ref: reference of files that were kept.
         num_removed: number of figures of an earlier report that were removed.
         num_left_out: number of figures that were not drawn, since there are so many.
     """
@@ -43,11 +44,12 @@ class Report:
     main: TextTable
     files: list[Path]
     is_kept: bool = False
+    kept_ref: str | None = None
     num_removed: int = 0
     num_left_out: int = 0
 
 
-def write_report(results: StudyResults, folder: Path, *, full: bool) -> Report:
+def write_report(results: StudyResults, folder: Path, *, full: bool, any_ref: bool = False) -> Report:
     """Write DataFrames as CSV, tables, figures, checklist.md and report.html.
 
     Concurrent reports of one study are safe: each file is complete, and the last report's version remains.
@@ -56,13 +58,24 @@ def write_report(results: StudyResults, folder: Path, *, full: bool) -> Report:
         results: results of one study or of several.
         folder: target folder: the study's own, or another for several studies.
         full: whether to write it in any case, with every figure and the agreement of the arms; otherwise one that is
-            current is kept, and one that is not has only the figures that every run draws.
+            current is kept, and one that is not has only the figures that every run draws; one that is current but
+            for the commands that it shows, since its folder was moved or copied, is written again as it was.
+        any_ref: whether one is kept too that is current with another reference.
     """
     folder.mkdir(parents=True, exist_ok=True)
     _check_targets(folder)
-    made_from, written = hash_results(results), read_written(folder)
-    if not full and written is not None and written.made_from == made_from:
-        return Report(results, results.main, written.files, is_kept=True)
+    written = None if full else read_written(folder)
+    shown = results if written is None or not any_ref else _with_reference(results, written.ref)
+    if written is None or written.made_from != hash_results(shown):
+        return _write(results, folder, full=full)
+    if written.commands == hash_commands(shown):
+        return Report(results, results.main, written.files, is_kept=True, kept_ref=written.ref)
+    moved = _write(shown, folder, full=written.is_full)
+    return moved if shown is results else replace(moved, results=results, main=results.main)
+
+
+def _write(results: StudyResults, folder: Path, *, full: bool) -> Report:
+    made_from = hash_results(results)
     (folder / NAME).unlink(missing_ok=True)  # until all files are written
     specs = all_figures(results) if full else core_figures(results)
     with drawing(folder / "figures", specs, results.caveats) as finish:
@@ -77,8 +90,15 @@ def write_report(results: StudyResults, folder: Path, *, full: bool) -> Report:
     write_text(folder / "report.html", page)
     files.append(folder / "checklist.md")
     files += [*(file for figure in figures for file in figure.files), folder / "report.html"]
-    note_written(folder, made_from=made_from, is_full=full, files=files)
+    note_written(folder, results, made_from=made_from, is_full=full, files=files)
     return Report(results, main, files, num_removed=drawn.num_removed, num_left_out=drawn.num_left_out)
+
+
+def _with_reference(results: StudyResults, reference: str | None) -> StudyResults:
+    """Return the results with another reference, if it is one of their arms."""
+    arms = {arm for study in results.studies for arm in study.arm_names}
+    is_other = reference in arms and reference != results.reference
+    return StudyResults(results.strata, reference=reference) if is_other else results
 
 
 def _write_numbers(

@@ -16,10 +16,14 @@ from ablations.store.records import TRIALS, Store
 LOG = logging.getLogger(__name__)
 
 
-def study_folders(out: Path) -> list[Path]:
+def study_folders(out: Path, *, holding: str = "study.yaml") -> list[Path]:
     """Return the folders of the studies in a folder, each followed by the folder of its trials.
 
     A folder that cannot be searched counts as a study, so that reading it says why.
+
+    Args:
+        out: folder, which may be missing.
+        holding: name of the file or folder by which a study is known.
 
     Raises:
         UsageError: the folder cannot be listed.
@@ -30,7 +34,7 @@ def study_folders(out: Path) -> list[Path]:
         return []
     except OSError as error:
         raise UsageError(f"{out} cannot be read: {reason_of(error)}") from error
-    return [study for folder in folders for study in _studies_at(folder)]
+    return [study for folder in folders for study in _studies_at(folder, holding)]
 
 
 def find_cell(out: Path, name: str) -> CellRecord:
@@ -54,11 +58,11 @@ def find_cell(out: Path, name: str) -> CellRecord:
     return read_record(found[0])
 
 
-def _studies_at(folder: Path) -> Iterator[Path]:
+def _studies_at(folder: Path, holding: str) -> Iterator[Path]:
     """Yield a folder and that of its trials, as far as they hold a study or cannot be searched for one."""
     for study in (folder, folder / TRIALS):
         try:
-            is_study = exists(study / "study.yaml")
+            is_study = exists(study / holding)
         except UsageError:
             yield study
             return

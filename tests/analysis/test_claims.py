@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import yaml
 
 from ablations import analysis
+from ablations.analysis import claim_power, claim_tests
 from ablations.analysis.claim_tests import Case
 from ablations.analysis.claims import judge
 from ablations.config import UsageError
@@ -273,6 +275,27 @@ def test_each_condition_has_its_own_verdict():
     assert dict(zip(table["condition"], table["verdict"], strict=True)) == {"lr=1": "supported", "lr=2": "contradicted"}
 
 
+def test_many_conditions_take_few_computations(monkeypatch):
+    """Differences are computed once per pair of arms, and seeds only for undecided claims with a spread."""
+    calls: Counter[str] = Counter()
+
+    def count(module, name):
+        real = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *args, **options: calls.update([name]) or real(*args, **options))
+
+    count(claim_tests, "differences")
+    count(claim_power, "seeds_for")
+    names = [f"lr={k}" for k in range(40)]
+    frames = [cells(name, xnorm=BASE, l2=shifted(-2), none=shifted(0)) for name in names[:20]]
+    kinds = [{"margin_pct": 1, "kind": "worse_by"}, {"margin_pct": 1, "kind": "equivalent_within"}]
+    claims = [Claim(arm="l2", than="xnorm", **kind) for kind in (*kinds, {"kind": "greater_than"})]
+    claims += [Claim(arm="none", kind="better_than_every_other")]
+    case = Case(claims=claims, arms=["xnorm", "l2", "none"], conditions=names, cells=pd.concat(frames), costs=NO_COSTS)
+    table = judge([case]).groupby(["claim", "verdict"], sort=False).size().unstack(fill_value=0)
+    assert table["undecided"].tolist() == [20, 20, 40, 40]
+    assert calls == {"differences": 3, "seeds_for": 20}  # none - l2 has no spread
+
+
 def test_seeds_are_computed_for_the_margin_and_never_for_the_difference():
     claim = Claim(kind="worse_by", arm="l2", than="xnorm", margin_pct=1)
     wide = 8 * WOBBLE
@@ -372,6 +395,10 @@ def test_a_condition_without_cells_has_its_verdicts_too():
         ([{"kind": "worse_by", "arm": "l2", "than": "xnorm"}], "worse_by needs the key margin_pct"),
         ([{"kind": "fails_to_train", "arm": "l2", "margin_pct": 1}], "fails_to_train does not take the key margin_pct"),
         ([{"kind": "worse_by", "arm": "l2", "than": "xnorm", "margin_pct": 0}], "margin_pct=0: "),
+        (
+            [{"kind": "equivalent_within", "arm": "l2", "than": "xnorm", "margin_pct": 1e-9}],
+            "margin_pct=1e-09: .* 0.001",
+        ),
         ([{"kind": "greater_than", "arm": "l2", "than": "l2"}], "l2 cannot be compared with itself"),
         ([{"kind": "fails_to_train", "arm": "l2", "post_hoc": True}], "post_hoc is set automatically; leave it out"),
         ([{"kind": "fails_to_train", "arm": "l2"}] * 2, "'l2 fails to train' is given twice"),

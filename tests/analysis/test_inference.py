@@ -159,6 +159,14 @@ def test_seeds_for_refuses_what_has_no_answer(delta, sd):
         analysis.seeds_for(delta, sd, alpha=0.05)
 
 
+@pytest.mark.parametrize("detectable", [analysis.detectable_difference, analysis.t_detectable_difference])
+def test_seeds_beyond_the_largest_number_are_that_number(detectable):
+    for delta, sd in ((1e-9, 1.0), (1e-3, 50.0), (1e-300, 1e300)):
+        assert analysis.seeds_for(delta, sd, alpha=0.05 / 9, detectable=detectable) == analysis.MOST_SEEDS
+    nearly = analysis.seeds_for(1e-4, 1.0, alpha=0.05, detectable=detectable)
+    assert detectable(1.0, nearly, alpha=0.05) <= 1e-4 < detectable(1.0, nearly - 1, alpha=0.05)
+
+
 def cells(**scores: list[float]) -> pd.DataFrame:
     rows = [
         {"condition": "", "arm": arm, "arm_label": arm, "arm_order": i, "seed": seed, "score_pct": score}

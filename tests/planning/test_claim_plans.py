@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 from studies import SEARCH, make_study, make_tuned
 
 from ablations.config import Study, UsageError
@@ -87,7 +88,7 @@ def test_other_cells_and_those_without_a_result_mark_nothing(out, options):
 
 
 @pytest.mark.parametrize("kind", ["pipe", "deep", "link", "closed"])
-def test_records_of_another_study_that_are_not_to_be_read_mark_nothing(out, kind):
+def test_records_of_another_study_that_are_not_to_be_read_mark_nothing_and_are_named(out, kind, caplog):
     folder = make_study(out, name="first")
     for cell in list((folder / "cells").iterdir()):
         record = cell / "outcome.json"
@@ -103,6 +104,49 @@ def test_records_of_another_study_that_are_not_to_be_read_mark_nothing(out, kind
         shutil.rmtree(folder / "cells")
         (folder / "cells").touch()
     assert sources(planned(out, WORSE, FAILS)) == [(), ()]
+    assert str(folder / "cells") in caplog.text
+    assert ("12 symbolic links not followed" in caplog.text) == (kind == "link")
+
+
+def test_records_count_whose_study_yaml_is_gone(out):
+    (make_study(out, name="first") / "study.yaml").unlink()
+    assert sources(planned(out, FAILS)) == [("first",)]
+
+
+def test_tables_without_cells_are_said_where_claims_are_made(out, cli):
+    study = make_study(out, name="norm-digits", norms=["xnorm", "l2"], seeds=1)
+    asked = out.parent / "asked.yaml"
+    asked.write_text(yaml.safe_dump({"study": study.name, "norm": ["xnorm", "l2"], "seeds": 1, "claims": [FAILS]}))
+    (study / "results.csv").write_text("arm,seed\n")  # of a report without a cell
+    shutil.rmtree(study / "cells")
+    line, run = "has tables of cells that are gone", ("run", "--experiment", asked, "--out", out, "--dry-run")
+    assert line not in cli(*run)[1]
+    (study / "results.csv").write_text("arm,seed\nl2,0\n")
+    assert line in cli(*run)[1]
+    (study / "study.yaml").unlink()
+    assert line in cli(*run)[1]
+
+
+def test_claims_that_come_after_the_curves_of_an_interrupted_cell_are_post_hoc(out):
+    folder = make_study(out, name="again", seeds=1, claims=[WORSE])
+    stored = Store(folder)
+    cells = [record.config for record in stored.records().values()]
+    shutil.rmtree(folder / "cells")
+    study = stored.read_study().model_copy(update={"claims": parse_claims([FAILS])})
+
+    def marks(cells):
+        planned = read_stored(stored).with_claims(study, cells)
+        return [(claim.kind, claim.post_hoc) for claim in planned.claims]
+
+    assert marks(cells) == [("fails_to_train", False)]
+    partial = folder / "cells" / ".partial" / f"{cells[0].id}.1"
+    partial.mkdir(parents=True)
+    assert marks(cells) == [("fails_to_train", False)]
+    (partial / "metrics.csv").write_text("epoch\n1\n")
+    assert marks(cells) == [("worse_by", False), ("fails_to_train", True)]
+    assert marks(cells[1:]) == [("fails_to_train", False)]  # curves of another cell
+    (folder / "study.yaml").unlink()
+    assert marks(cells) == [("fails_to_train", True)]
 
 
 def test_cells_that_cannot_be_listed_mark_nothing(out, monkeypatch):

@@ -12,6 +12,8 @@ from studies import make_study
 from ablations.api import make_report, read_results
 from ablations.cli.finish import finish
 from ablations.cli.printing import make_console
+from ablations.config.packages import package_version
+from ablations.report import current
 from ablations.report.current import hash_results, note_written, read_written
 
 pytestmark = pytest.mark.process  # figures are drawn by several
@@ -91,6 +93,50 @@ def test_whatever_a_report_shows_is_in_its_hash(tmp_path, change):
     assert hash_results(read_results([study])) != before
 
 
+@pytest.mark.parametrize("change", ["template", "jinja2"])
+def test_what_writes_the_page_is_in_the_hash(tmp_path, monkeypatch, change):
+    results = read_results([make_study(tmp_path, norms=["xnorm", "l2"], seeds=2)])
+    before = hash_results(results)
+    template = tmp_path / "page.html.j2"
+    template.write_text("another")
+    if change == "template":
+        monkeypatch.setattr(current, "TEMPLATE", template)
+    else:
+        monkeypatch.setattr(current, "package_version", lambda name: "9" if name == "jinja2" else package_version(name))
+    assert hash_results(results) != before
+
+
+@pytest.mark.parametrize("move", [shutil.move, shutil.copytree])
+def test_a_report_in_a_folder_that_was_moved_or_copied_loses_no_figure(tmp_path, move):
+    study = make_study(tmp_path, norms=["xnorm", "l2"], seeds=2)
+    full = make_report([study], full=True)
+    other = tmp_path / "elsewhere" / "renamed"
+    move(study, other)
+    again = make_report([other], full=False)
+    assert [path.relative_to(other) for path in again.files] == [path.relative_to(study) for path in full.files]
+    assert (again.num_removed, again.is_kept) == (0, False)
+    assert "--study renamed" in (other / "report.html").read_text()
+    assert make_report([other], full=False).is_kept
+
+
+def test_a_run_keeps_a_report_that_is_current_with_another_reference(tmp_path, capsys):
+    study = make_study(tmp_path, norms=["xnorm", "l2"], seeds=2)
+    full = make_report([study], full=True, ref="l2")
+    kept = make_report([study], full=False)
+    assert (kept.is_kept, kept.files) == (True, full.files)
+    assert (kept.kept_ref, kept.results.reference) == ("l2", "xnorm")
+    study = shutil.move(study, tmp_path / "moved")
+    moved = make_report([study], full=False)
+    assert (moved.is_kept, moved.results.reference, len(moved.files)) == (False, "xnorm", len(full.files))
+    finish([study], make_console(False), as_json=False, code=0, full=False)
+    assert "kept as it is current with l2 as the reference" in capsys.readouterr().out.replace("\n", " ")
+    replace(study / "study.yaml", "Which one", "Who")
+    assert make_report([study], full=False).results.reference == "xnorm"
+    make_report([study], full=True, ref="l2")
+    other = make_report([study], full=False, ref="xnorm")
+    assert (other.is_kept, other.results.reference) == (False, "xnorm")
+
+
 def test_what_a_report_was_made_from_names_only_files_of_its_folder(tmp_path):
     study = make_study(tmp_path, norms=["xnorm", "l2"], seeds=2)
     results = make_report([study], full=False).results
@@ -113,7 +159,8 @@ def test_files_of_conditions_of_any_letters_are_a_reports(tmp_path):
     (tmp_path / "figures").mkdir()
     for name in names:
         (tmp_path / name).touch()
-    note_written(tmp_path, made_from="x", is_full=True, files=[tmp_path / name for name in names])
+    results = read_results([make_study(tmp_path, seeds=1)])
+    note_written(tmp_path, results, made_from="x", is_full=True, files=[tmp_path / name for name in names])
     written = read_written(tmp_path)
     assert written is not None
     assert [path.relative_to(tmp_path).as_posix() for path in written.files] == names
