@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
@@ -100,10 +101,21 @@ def parse_claims(values: Any) -> tuple[Claim, ...]:
             raise UsageError(f"claim {value}: {first_error(error)}") from None
         if given := [field for field in MARKS if field in value]:
             raise UsageError(f"claim {value}: {given[0]} is set automatically; leave it out")
-        if claim.statement in [known.statement for known in claims]:
-            raise UsageError(f"claim '{claim.statement}' is given twice; leave one out")
         claims.append(claim)
+    check_distinct(claims)
     return tuple(claims)
+
+
+def check_distinct(claims: Sequence[Claim]) -> None:
+    """Reject a claim that comes twice.
+
+    Raises:
+        UsageError: the claim.
+    """
+    statements = [claim.statement for claim in claims]
+    for statement in statements:
+        if statements.count(statement) > 1:
+            raise UsageError(f"claim '{statement}' is given twice; leave one out")
 
 
 def merge_claims(stored: tuple[Claim, ...], asked: tuple[Claim, ...], *, has_new_arms: bool) -> tuple[Claim, ...]:

@@ -6,11 +6,12 @@ import re
 
 INVISIBLE = (
     "\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufff9-\ufffb"
-    "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164"
-    "\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
+    "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\u3164"
+    "\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
 )
 """Controls, which a terminal obeys, bytes that are no characters, and the code points that Unicode ignores by default:
-signs without width, by which two names look alike, and those that turn the direction of writing."""
+signs without width, by which two names look alike, and those that turn the direction of writing. The joiners of some
+scripts (U+200C, U+200D) and the variants of signs (U+FE00 to U+FE0F) are not among them."""
 
 LONGEST_SHOWN = 2_000
 """Characters of a text that is shown in full."""

@@ -159,7 +159,7 @@ class Study(BaseModel, frozen=True, extra="forbid"):
         defaults = {name: field.default for name, field in FIELDS.items() if not field.is_required} | lowest
         seed, tuned = self.axes["seed"][0], Tuned(self.points)
         unseen = dict(FIELDS)
-        points = [_checked(point) for point in self.data_points.values()]
+        points = [_typed(point) for point in self.data_points.values()]
         for data, values in itertools.product(points, itertools.product(*others.values())):
             cell = {**defaults, **data, **dict(zip(others, values, strict=True)), "seed": seed}
             cell |= tuned.values(value_name(cell[self.compare]), seed) or {}
@@ -212,7 +212,7 @@ class Study(BaseModel, frozen=True, extra="forbid"):
             if check_values(field, values) != values:
                 raise ValueError(f"axes has values of {field} of a wrong type")
         for held in (self.fixed, *self.per_data.values()):
-            _check_held(held)
+            _typed(held)
         points = self.data_points.values()
         for field, known in FIELDS.items():
             is_given = field in self.axes or field in self.searched or (points and all(field in p for p in points))
@@ -246,20 +246,17 @@ class Study(BaseModel, frozen=True, extra="forbid"):
                 raise ValueError(f"seed {seed}: {what} {FIRST_TRIAL_SEED:,}, so that no seed is both; give others")
 
 
-def _checked(point: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values of fields in the types of the fields."""
-    return {field: FIELDS[field].adapter.validate_python(value) for field, value in point.items()}
-
-
-def _check_held(held: Mapping[str, Any]) -> None:
-    """Check values that a study holds fixed."""
+def _typed(held: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values that a study holds fixed, in the types of their fields."""
+    typed = {}
     for field, value in held.items():
         if field not in FIELDS:
             raise ValueError(f"fixed has a field that this version does not know: {shown(field)}")
         try:
-            FIELDS[field].adapter.validate_python(value)
+            typed[field] = FIELDS[field].adapter.validate_python(value)
         except ValidationError as error:
             raise ValueError(f"fixed has {field}={shown(value)}: {message_of(error.errors())}") from None
+    return typed
 
 
 def point_name(values: Mapping[str, Any], fields: Iterable[str]) -> str:

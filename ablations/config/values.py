@@ -112,7 +112,7 @@ def check_values(field: str, values: list[Any]) -> list[Any]:
     for value in values:
         if isinstance(value, bool) and bool not in types_of(field):
             raise UsageError(f"{field}={value}: must be a number or a name")
-        if isinstance(value, str) and len(value) > MOST_VALUE:
+        if isinstance(value, str) and field != "classes" and len(value) > MOST_VALUE:  # whose type has its own bound
             raise UsageError(f"{field}={shown(value)}: it has more than {MOST_VALUE:,} characters")
         if isinstance(value, str) and not is_readable(value):
             raise UsageError(f"{field}={visible(shown(value))}: it has bytes that are no characters; write it in UTF-8")

@@ -39,7 +39,8 @@ SYMBOLS: dict[State, tuple[str, str, str]] = {
 """Symbol, ASCII symbol and colour of each state."""
 
 MOST_ROWS = 1_000
-"""Largest number of rows, of an arm in a condition; of more, those without a cell that has begun are left out."""
+"""Largest number of rows, of an arm in a condition: of more, those with a running cell come first, then the others that
+have begun."""
 
 Place = tuple[str, str, int]
 """Arm, condition and seed of a cell."""
@@ -184,7 +185,7 @@ class Board:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Draw a line per arm and condition with a symbol per seed, and a line per running cell.
 
-        Of a large study the rows whose cells all wait are left out and counted.
+        Of a large study the rows that are left out are counted.
         """
         ascii_only = not (console.encoding or "").lower().startswith("utf")
         yield from map(Text, self.summary())
@@ -204,7 +205,10 @@ class Board:
         if len(rows) <= MOST_ROWS:
             return rows
         begun = {(condition, arm) for (arm, condition, _), state in self.states.items() if state != "waiting"}
-        return [row for row in rows if row in begun][:MOST_ROWS]
+        running = {(condition, arm) for (arm, condition, _), state in self.states.items() if state == "running"}
+        first = sorted(rows, key=lambda row: (row not in running, row not in begun))  # stable
+        shown = set(first[:MOST_ROWS])
+        return [row for row in rows if row in shown]
 
     def _grid(self, rows: Sequence[tuple[str, str]], *, width: int, ascii_only: bool) -> Table:
         seeds = self.study.axes["seed"]

@@ -7,10 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from ablations.config import UsageError
-from ablations.config.claim import parse_claims
+from ablations.config.claim import Claim, check_distinct
 from ablations.config.commands import DEFAULT_NORMS, DEFAULT_SEEDS
 from ablations.config.effects import check_nets
+from ablations.config.errors import first_error
 from ablations.config.limits import check_num_cells
 from ablations.config.nets import is_foreign, is_timm
 from ablations.config.packages import require_package
@@ -86,8 +89,12 @@ def name_claimed_arms(request: Request) -> Request:
     for claim in request.claims:
         arms = {key: arm for key, arm in (("arm", claim.arm), ("than", claim.than)) if arm is not None}
         own = {key: _arm_name(request.compare, arm, f"a claim is about {arm}") for key, arm in arms.items()}
-        named.append({**claim.model_dump(exclude_defaults=True), **own})
-    return replace(request, claims=parse_claims(named))
+        try:
+            named.append(Claim.model_validate({**claim.model_dump(), **own}))
+        except ValidationError as error:
+            raise UsageError(f"claim '{claim.statement}': {first_error(error)}") from None
+    check_distinct(named)
+    return replace(request, claims=tuple(named))
 
 
 def _arm_name(compare: str, text: str, what: str) -> str:

@@ -20,6 +20,7 @@ from ablations.config.values import plural, value_name
 from ablations.data import DataInfo
 from ablations.planning.estimate import num_steps
 from ablations.store import Store
+from ablations.store.reading import exists
 from ablations.tasks.net import make_net, start_of
 from ablations.tasks.timm_net import try_timm_net
 from ufo.norms import NORMS
@@ -110,9 +111,9 @@ def check_workers(workers: int | None, infos: Mapping[str, DataInfo]) -> None:
 def check_access(store: Store) -> None:
     """Reject a study's folder that cannot be read or written, or whose cells cannot be listed."""
     try:
-        (store.folder / "study.yaml").exists()
-    except OSError as error:
-        raise UsageError(f"{store.folder} cannot be read: {error.strerror}; give another --out") from error
+        exists(store.folder / "study.yaml")
+    except UsageError as error:
+        raise UsageError(f"{error}; give another --out") from None
     above = store.nearest_folder
     if not above.is_dir() or not os.access(above, os.W_OK):
         reason = "is not a folder" if not above.is_dir() else "is not writable"

@@ -123,6 +123,8 @@ def make_plan(request: Request) -> Plan:
     data = find_data(request, asked)
     store = Store(study_folder(request, data))
     checks.check_access(store)
+    if request.engine.loggers:
+        store.check_logs()
 
     stored = read_stored(store)
     taken = stored.values_taken(request)

@@ -10,6 +10,7 @@ from typing import Any
 from ablations.config import CellConfig, Study, UsageError
 from ablations.config.claim import merge_claims
 from ablations.config.escape import visible
+from ablations.config.limits import check_growth
 from ablations.config.request import Request
 from ablations.config.study import DATA_FIELDS
 from ablations.planning.asked import complete
@@ -41,7 +42,7 @@ class Stored:
     @property
     def has_orphaned_report(self) -> bool:
         """Whether there is a table of results, but no record of a cell."""
-        tables = [self.store.folder / name for name in ("results.csv", "tables/main.csv", "tables/tuning.csv")]
+        tables = [self.store.folder / name for name in ("results.csv", "tables/main.csv")]
         return not self.records and any(len(read_lines(table)) > 1 for table in tables)
 
     @property
@@ -61,25 +62,33 @@ class Stored:
         unnamed = {name: axes[name] for name in axes if name not in request.asked and name not in DATA_FIELDS}
         return {name: values for name, values in unnamed.items() if values != asked.get(name)}
 
+    def has_curves_of(self, cells: Sequence[CellConfig]) -> bool:
+        """Tell whether an interrupted attempt of one of these cells has left curves, which somebody may have seen."""
+        ids = {cell.id for cell in cells}
+        return any(path.parent.stem in ids for path in self.store.leases.partials.glob("*.*/metrics.csv"))
+
     def with_claims(self, study: Study, cells: Sequence[CellConfig]) -> Study:
         """Return a study whose question is not fixed yet, with the claims that its interrupted cells were run under.
 
-        An attempt that was interrupted may have curves. Those who saw them may not drop a claim, and a claim that came
-        later is post hoc.
+        Those who saw their curves may not drop a claim, and a claim that came later is post hoc.
 
         Args:
             study: study of the plan.
             cells: cells of the plan; curves of other cells do not count.
+
+        Raises:
+            UsageError: too many claims.
         """
-        ids = {cell.id for cell in cells}
-        if not any(path.parent.stem in ids for path in self.store.leases.partials.glob("*.*/metrics.csv")):
+        if not self.has_curves_of(cells):
             return study
         try:
             old = self.store.read_study()
         except UsageError:  # whatever it claimed, this comes later
             return study.model_copy(update={"claims": merge_claims((), study.claims, has_new_arms=False)})
-        has_new_arms = not set(study.arm_names) <= set(old.arm_names)
-        return study.model_copy(update={"claims": merge_claims(old.claims, study.claims, has_new_arms=has_new_arms)})
+        has_other_arms = (study.compare, set(study.arm_names)) != (old.compare, set(old.arm_names))
+        claims = merge_claims(old.claims, study.claims, has_new_arms=has_other_arms)
+        check_growth(num_claims=len(claims), num_conditions=study.num_conditions, num_extensions=len(study.history))
+        return study.model_copy(update={"claims": claims})
 
     def with_search(self, request: Request) -> Request:
         """Return a request with the search and the points of the stored study, unless it has a search of its own."""

@@ -47,10 +47,15 @@ def describe_plan(plan: Plan) -> list[str]:
     if plan.stored.is_begun and study.history != plan.store.read_study().history:
         lines.append(study.history[-1])
     if plan.store.exists and not plan.stored.is_begun:
-        lines.append("no cell of this study has been run yet, so its question is replaced")
+        lines.append("no cell of this study has a result yet, so its question is replaced")
+        if study.claims and plan.stored.has_curves_of(plan.cells):
+            lines.append(
+                "but an interrupted cell has curves: the claims it was run under are kept, others are post hoc"
+            )
     if study.claims and plan.stored.has_orphaned_report:
         lines.append(
-            f"{plan.store.folder} has tables of cells that are gone: claims made with them in view are post hoc"
+            f"{plan.store.folder} has tables of cells that are gone; the claims are not marked, though they may have "
+            "been made with these in view"
         )
     if plan.taken:
         lines.append(f"taken from the stored study: {_axes_text(plan.taken)}")

@@ -10,7 +10,8 @@ from pathlib import Path
 from ablations.config import UsageError
 from ablations.config.paths import real_path
 from ablations.store import CHECKPOINT, TRIALS, Store, study_folders
-from ablations.store.leases import remove_tree
+from ablations.store.leases import LEASE, remove_tree
+from ablations.store.reading import exists
 
 LOG = logging.getLogger(__name__)
 
@@ -66,7 +67,7 @@ def find_leftovers(store: Store, *, cached: Callable[[str], Iterable[Path]]) -> 
 
 
 def _is_any_running(own: Path) -> bool:
-    """Tell whether cells of a study, or of one beside it, are running; warn of each that cannot be read.
+    """Tell whether cells of a study, or of one beside it, are running or may be, since they cannot be read.
 
     Args:
         own: folder of the study.
@@ -74,14 +75,16 @@ def _is_any_running(own: Path) -> bool:
     try:
         beside = study_folders(own.parent.parent if own.name == TRIALS else own.parent)
     except UsageError as error:
-        LOG.warning("%s; whether its studies are running is not known", error)
-        beside = [own]
+        LOG.warning("%s; its studies may be running: decoded data are kept", error)
+        return True
     for other in map(Store, beside):
         try:
             other.cell_folders()
+            for folder in (other.leases.partials, *other.leases.partials.glob("*.*")):
+                exists(folder / LEASE)
         except UsageError as error:
-            LOG.warning("%s; whether its cells are running is not known", error)
-            continue
+            LOG.warning("%s; its cells may be running: decoded data are kept", error)
+            return True
         if any(other.leases.running()):
             return True
     return False

@@ -171,9 +171,11 @@ class Leases:
             for path in taken.iterdir():
                 if path.name not in KEPT_FILES or not is_own_file(path):
                     remove(path)
-        except FileNotFoundError:  # another runner has taken it over from us
+            lease = Lease(cell, taken, self.holder)
+            lease.check()
+        except (FileNotFoundError, LeaseLost):  # another runner has taken it over from us
             return None
-        return Lease(cell, taken, self.holder)
+        return lease
 
     def running(self) -> Iterator[Path]:
         """Return the folder of each cell with a recent heartbeat of a live holder."""

@@ -23,7 +23,7 @@ from ablations.config.numerics import numerics_text
 from ablations.config.packages import DISTRIBUTION, package_version
 from ablations.config.study import NormRecord
 from ablations.config.types import Task
-from ufo.norms import NORMS, RegistrationError
+from ufo.norms import NORMS, NormSpec, RegistrationError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -74,17 +74,17 @@ def record_norms(norms: Iterable[str]) -> dict[str, NormRecord]:
 
     Raises:
         UnknownNameError: there is no such normaliser; import its plug-in first.
-        UsageError: its label, group or caveat is too long.
+        UsageError: the label, the group or the caveat of one is too long.
     """
     order = {name: place for place, name in enumerate(NORMS)}
-    specs = {name: NORMS[name] for name in norms}
+    return {name: _record_norm(name, NORMS[name], order[name]) for name in norms}
+
+
+def _record_norm(name: str, spec: NormSpec, order: int) -> NormRecord:
     try:
-        return {
-            name: NormRecord(label=s.label, group=s.group, order=order[name], cross=s.cross, caveat=s.caveat)
-            for name, s in specs.items()
-        }
+        return NormRecord(label=spec.label, group=spec.group, order=order, cross=spec.cross, caveat=spec.caveat)
     except ValidationError as error:
-        raise UsageError(f"a normaliser of a plug-in has {first_error(error)}") from None
+        raise UsageError(f"normaliser {name}: {first_error(error)}") from None
 
 
 def plugin_lines(study: Study) -> list[str]:

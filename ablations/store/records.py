@@ -108,18 +108,26 @@ class Store:
     def check_writable(self) -> None:
         """Check that nothing which a run writes to or removes leads outside the study's folder.
 
-        Links to files among the logs are left alone: W&B makes some, and no logger writes to a file that is there.
-
         Raises:
             UsageError: something does, by a symbolic link.
         """
         self.check_layout()
         if self.folder.name == TRIALS:
             check_inside(self.folder, self.folder.parent)
-        logs = self.folder / LOGS
-        for path in (self.folder / TRIALS, logs):
+        for path in (self.folder / TRIALS, *links(self.leases.partials)):
             check_inside(path, self.folder)
-        for path in (*links(self.leases.partials), *links(logs, folders_only=True)):
+
+    def check_logs(self) -> None:
+        """Check that no folder of the logs leads outside the study's folder.
+
+        Links to files are left alone: W&B makes some, and no logger writes to a file that is there.
+
+        Raises:
+            UsageError: one does, by a symbolic link.
+        """
+        logs = self.folder / LOGS
+        check_inside(logs, self.folder)
+        for path in links(logs, folders_only=True):
             check_inside(path, self.folder)
 
     def write_study(self, study: Study) -> None:

@@ -79,7 +79,9 @@ def read_probes(records: Sequence[CellRecord], problems: list[str]) -> pd.DataFr
         known = [place for place in readable if place not in without]
         _check_epochs(records, known, counts.groupby("place").size(), tell)
         kept = read[pd.MultiIndex.from_arrays([read["place"], epochs]).isin(counts.index)]
-        is_long = (kept[["layer", "probe"]].map(len) > MOST_NAME).any(axis=1)
+        is_long = pd.Series(False, index=kept.index)
+        for column in ("layer", "probe"):
+            is_long |= kept[column].isin([name for name in kept[column].unique() if len(name) > MOST_NAME])
         for place, count in kept[is_long].groupby("place").size().items():
             tell(int(str(place)), f": rows with names of more than {MOST_NAME} characters left out: {count}")
         kept = kept[~is_long]

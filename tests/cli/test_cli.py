@@ -253,7 +253,7 @@ def test_a_study_without_cells_may_ask_another_question(cli, finished_study, tmp
         "run", "--norm", "l2", "--seeds", 1, "--epochs", 2, "--set", "train_limit=128", "--out", tmp_path
     )
     assert code == 0
-    assert "no cell of this study has been run yet, so its question is replaced" in out
+    assert "no cell of this study has a result yet, so its question is replaced" in out
     assert Store(tmp_path / "norm-digits").read_study().fixed["epochs"] == 2
 
 
@@ -798,11 +798,11 @@ def test_a_study_that_another_runner_is_about_to_run_keeps_its_question(cli, fin
     run = ("run", "--seeds", 1, *QUICK, "--out", tmp_path)
     finished_study("--norm", "xnorm", "--seeds", 1, *QUICK)
     shutil.rmtree(*cells(tmp_path).values())
-    assert "no cell of this study has been run yet" in cli(*run, "--norm", "l2", "--dry-run")[1]
+    assert "no cell of this study has a result yet" in cli(*run, "--norm", "l2", "--dry-run")[1]
     with Store(tmp_path / "norm-digits").opened() as is_first:
         assert is_first
         out = cli(*run, "--norm", "l2", "--dry-run")[1]
-        assert "no cell of this study has been run yet" not in out
+        assert "no cell of this study has a result yet" not in out
 
 
 @pytest.mark.process

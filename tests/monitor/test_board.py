@@ -85,15 +85,17 @@ def test_conditions_have_lines_of_their_own(tmp_path):
     assert "l2 (lr=0.003)" in text
 
 
-def test_of_many_conditions_only_those_that_have_begun_have_lines(tmp_path, monkeypatch):
+def test_of_many_conditions_those_that_run_or_have_begun_have_lines_first(tmp_path, monkeypatch):
     store, cells = fake(tmp_path, {}, lr=[0.1, 0.2, 0.3])
-    publish(store, cells[0], store.read_study(), OUTCOME)
-    assert draw(board_of(store)).count("(lr=") == 6
-    monkeypatch.setattr("ablations.monitor.board.MOST_ROWS", 5)
-    text = draw(board_of(store))
-    assert text.count("(lr=") == 1
-    assert "xnorm (lr=0.1)" in text
-    assert "rows that are not shown: 5" in text
+    publish(store, cells[4], store.read_study(), OUTCOME)
+    begin(store, cells[-1], rows=0)
+    assert "rows that are not shown" not in draw(board_of(store))
+    for most, rows in ((1, [5]), (2, [3, 5]), (3, [0, 3, 5])):
+        monkeypatch.setattr("ablations.monitor.board.MOST_ROWS", most)
+        lines = draw(board_of(store)).splitlines()
+        named = [f"{arm} (lr={lr:g})" for lr in (0.1, 0.2, 0.3) for arm in ("xnorm", "l2")]
+        assert [line.partition(")")[0] + ")" for line in lines if "(lr=" in line][:most] == [named[row] for row in rows]
+        assert f"rows that are not shown: {6 - most}" in lines
 
 
 def test_time_left_comes_from_the_arms_own_cells(store):

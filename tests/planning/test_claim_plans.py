@@ -145,8 +145,21 @@ def test_claims_that_come_after_the_curves_of_an_interrupted_cell_are_post_hoc(o
     (partial / "metrics.csv").write_text("epoch\n1\n")
     assert marks(cells) == [("worse_by", False), ("fails_to_train", True)]
     assert marks(cells[1:]) == [("fails_to_train", False)]  # curves of another cell
+    fewer = study.model_copy(update={"axes": {**study.axes, "norm": study.axes["norm"][:2]}})
+    best = {"kind": "better_than_every_other", "arm": "xnorm"}
+    stored.write_study(study.model_copy(update={"claims": parse_claims([best])}))
+    assert [claim.post_hoc for claim in read_stored(stored).with_claims(fewer, cells).claims] == [True, True]
+    many = [{**FAILS, "kind": "worse_by", "than": "xnorm", "margin_pct": 1 + number} for number in range(99)]
+    with pytest.raises(UsageError, match="101 claims are above the limit of 100"):
+        read_stored(stored).with_claims(study.model_copy(update={"claims": parse_claims([FAILS, *many])}), cells)
     (folder / "study.yaml").unlink()
     assert marks(cells) == [("fails_to_train", True)]
+
+
+def test_marked_claims_of_trials_go_to_the_winners_as_they_are():
+    marks = {"post_hoc": True, "known_from": ("first",)}
+    claims = tuple(claim.model_copy(update=marks) for claim in parse_claims([ANY_LR, FAILS]))
+    assert name_claimed_arms(Request(asked={"norm": ["xnorm", "l2"]}, claims=claims)).claims == claims
 
 
 def test_cells_that_cannot_be_listed_mark_nothing(out, monkeypatch):

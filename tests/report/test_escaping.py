@@ -58,7 +58,7 @@ def hostile(out: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("sign", "\u00ad\u034f\u115f\u180e\u200b\u200d\u2060\u2064\u3164\ufe0f\ufeff\U000e0041")
+@pytest.mark.parametrize("sign", "\u00ad\u034f\u115f\u180e\u200b\u2060\u2064\u3164\ufeff\U000e0041")
 def test_names_that_look_alike_are_shown_as_different(sign):
     shown = f"xnorm{sign.encode('unicode_escape').decode()}"
     assert (visible(f"xnorm{sign}"), visible_lines(f"xnorm{sign}")) == (shown, shown)

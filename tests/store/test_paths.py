@@ -99,13 +99,13 @@ def test_a_circle_in_one_study_or_cell_leaves_the_others(study, tmp_path, cli, c
     (tmp_path / "runs" / "third" / "study.yaml").write_bytes((other / "study.yaml").read_bytes())
     (tmp_path / "runs" / "third" / "cells").symlink_to("cells")
     assert cli("show", "l2-s1", "--out", study.parent)[0] == 0
-    assert find_leftovers(Store(study), cached=lambda _: []) == []
+    assert find_leftovers(Store(study), cached=lambda _: [study]) == []
     run = ("run", "--experiment", "norm_digits", "--smoke", "--dry-run", "--out", study.parent)
     assert cli(*run)[::2] == (0, "")
     cells = tmp_path / "runs" / "third" / "cells"
     for doubt in (
         f"{cells} cannot be read: {LOOP}; its cells are not searched",
-        f"{cells} cannot be read: {LOOP}; whether its cells are running is not known",
+        f"{cells} cannot be read: {LOOP}; its cells may be running: decoded data are kept",
         f"{cells}: {LOOP}; whether it has results of these cells is not known",
     ):
         assert doubt in caplog.text
@@ -135,7 +135,7 @@ def test_a_study_without_permission_is_listed_and_the_others_searched(study, tmp
     assert [row["arms"] for row in json.loads(out)] == [f"{study}/study.yaml cannot be read: {DENIED}", "norm: sima"]
     assert cli("show", "sima-s0", "--out", study.parent)[0] == 0
     find_leftovers(Store(other), cached=lambda _: [])
-    for doubt in ("its cells are not searched", "whether its cells are running is not known"):
+    for doubt in ("its cells are not searched", "its cells may be running: decoded data are kept"):
         assert f"{study}/cells cannot be read: {DENIED}; {doubt}" in caplog.text
     deny(study.parent, denied)
     for command in (("list", "studies"), ("show", "sima-s0")):
@@ -147,8 +147,8 @@ def test_a_study_without_permission_is_listed_and_the_others_searched(study, tmp
 def test_a_folder_beside_that_cannot_be_listed_stops_nothing(study, cli, denied, caplog):
     deny(study.parent, denied)
     study.parent.chmod(0o311)
-    assert find_leftovers(Store(study), cached=lambda _: []) == []
-    assert f"{study.parent} cannot be read: {DENIED}; whether its studies are running is not known" in caplog.text
+    assert find_leftovers(Store(study), cached=lambda _: [study]) == []
+    assert f"{study.parent} cannot be read: {DENIED}; its studies may be running: decoded data are kept" in caplog.text
     run = ("run", "--experiment", "norm_digits", "--smoke", "--dry-run", "--out", study.parent)
     assert cli(*run)[::2] == (0, "")
     assert f"{study.parent} cannot be read: {DENIED}; whether its studies have results" in caplog.text
@@ -173,7 +173,7 @@ def test_a_running_cell_without_permission_is_left(study, denied, caplog):
     lease = Leases(study / "cells" / ".partial").claim("0123456789")
     os.utime(lease.folder / LEASE, (0, 0))
     deny(lease.folder, denied)
-    assert find_leftovers(Store(study), cached=lambda _: []) == []
+    assert find_leftovers(Store(study), cached=lambda _: [study]) == []
     assert f"{lease.folder} cannot be read: {DENIED}; its holder may be running" in caplog.text
 
 

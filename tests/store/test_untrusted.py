@@ -308,7 +308,7 @@ def test_nothing_is_read_through_a_link_out_of_the_folder(tmp_path, cli, name):
             store.read_study() if name == "tuning" else store.check_layout()
 
 
-WRITTEN = ["logs", "logs/l2-s1", "tuning", "cells/.partial/study.1", "cells/.partial/CELL.1", "cells/.partial/CELL.1/a"]
+WRITTEN = ["tuning", "cells/.partial/study.1", "cells/.partial/CELL.1", "cells/.partial/CELL.1/a"]
 
 
 @pytest.mark.parametrize("command", ["run", "retry", "clean"])
@@ -328,6 +328,20 @@ def test_nothing_is_written_or_removed_through_a_link_out_of_the_folder(tmp_path
         assert "leads outside" in err
     assert (outside / "precious").read_text() == "mine"
     assert len(list(outside.iterdir())) == 1
+
+
+@pytest.mark.parametrize("name", ["logs", "logs/l2-s1", "logs/l2-s1/wandb"])
+def test_no_logger_writes_through_a_link_out_of_the_folder(tmp_path, cli, name):
+    store, _ = fake(tmp_path, ALL_OK)
+    path = store.folder / name
+    path.parent.mkdir(exist_ok=True, parents=True)
+    path.symlink_to(outside_of(tmp_path))
+    run = ("run", "--study", store.folder.name, "--out", tmp_path, "--norm", "xnorm,l2", "--smoke", "--dry-run")
+    assert cli(*run)[0] == 0
+    shutil.copytree(store.folder, tmp_path / "fake-smoke", symlinks=True)
+    code, _, err = cli(*run, "--log", "tensorboard")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "leads outside" in err
 
 
 def test_a_finished_cell_elsewhere_is_not_tidied(tmp_path):
