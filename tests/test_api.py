@@ -86,6 +86,7 @@ def test_an_interrupted_run_is_a_keyboard_interrupt(monkeypatch, tmp_path):
 def test_a_complete_study_loads_in_silence_and_an_incomplete_one_with_a_warning(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        warnings.simplefilter("ignore", ResourceWarning)  # which may be of another test
         results = ablations.load(make_study(tmp_path, name="whole"), ref="l2")
     assert results.reference == "l2"
     with pytest.warns(ablations.IncompleteStudyWarning, match="cells without a readable result: 1 of 12") as caught:

@@ -51,8 +51,8 @@ def finish(
     names = [file.name for file in made.files if file.parent == folder and file.suffix in (".csv", ".md")]
     beside = f"{', '.join(names)}, tables/, figures/"
     kept = ", kept as it is current" if made.is_kept else ""
-    if made.is_kept and made.kept_ref != results.reference:
-        kept += f" with {made.kept_ref} as the reference"
+    if made.ref != results.reference:
+        kept += f", with {made.ref} as the reference"
     where = [f"{made.files[-1]}: the report, with {plural(num_figures, 'figure')}{kept}"]
     where.append(f"beside it in {folder}: {beside}")
     if made.num_left_out:

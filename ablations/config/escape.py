@@ -13,8 +13,8 @@ INVISIBLE = (
 signs without width, by which two names look alike, and those that turn the direction of writing. The joiners of some
 scripts (U+200C, U+200D) and the variants of signs (U+FE00 to U+FE0F) are not among them."""
 
-LONGEST_SHOWN = 2_000
-"""Characters of a text that is shown in full."""
+LONGEST_SHOWN, LONGEST_MARK = 2_000, 28
+"""Characters of a text that is shown in full, and of the words for what is left out of a longer one."""
 
 _IN_A_LINE, _IN_LINES = re.compile(rf"[\t\n{INVISIBLE}]"), re.compile(f"[{INVISIBLE}]")
 _HALF = re.compile("[\ud800-\udfff]")
@@ -44,14 +44,15 @@ def shortened(text: str, most: int = LONGEST_SHOWN) -> str:
 
     Args:
         text: text of any length.
-        most: characters that are kept.
+        most: most characters of the result, so that a text that was shortened stays as it is; 60 or more.
 
-    >>> shortened("abcdefghij", 4), shortened("abcd", 4)
-    ('ab [6 characters] ij', 'abcd')
+    >>> shortened(100 * "a", 60), shortened(60 * "a", 60) == 60 * "a"
+    ('aaaaaaaaaaaaaaaa [68 characters] aaaaaaaaaaaaaaaa', True)
     """
     if len(text) <= most:
         return text
-    return f"{text[: most // 2]} [{len(text) - most:,} characters] {text[-(most // 2) :]}"
+    half = (most - LONGEST_MARK) // 2
+    return f"{text[:half]} [{len(text) - 2 * half:,} characters] {text[-half:]}"
 
 
 def is_readable(text: str) -> bool:

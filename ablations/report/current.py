@@ -15,6 +15,7 @@ from pydantic import BaseModel, field_validator
 
 from ablations.analysis.results import FRAMES, Results
 from ablations.config.packages import package_version
+from ablations.config.paths import real_path
 from ablations.report.page import TEMPLATE, commands, rebuild_command, unsuccessful
 from ablations.store import write_json
 from ablations.store.provenance import hash_sources
@@ -40,8 +41,10 @@ class _Made(BaseModel, strict=True):
     format: Literal[1]
     made_from: str
     commands: str
+    place: str
     ref: str | None
     full: bool
+    num_left_out: int
     files: dict[str, str]
 
     @field_validator("files")
@@ -63,15 +66,19 @@ class Written:
     Args:
         made_from: hash of what it shows, by `hash_results`.
         commands: hash of the commands that it shows, by `hash_commands`.
+        place: hash of the folders of its studies, by `hash_place`.
         ref: the arm that the others are compared with; None if there is none.
         is_full: whether it has every figure.
+        num_left_out: number of figures that were not drawn, since there are so many.
         files: paths of its files.
     """
 
     made_from: str
     commands: str
+    place: str
     ref: str | None
     is_full: bool
+    num_left_out: int
     files: list[Path]
 
 
@@ -104,6 +111,11 @@ def hash_commands(results: Results) -> str:
     return hashlib.sha256(json.dumps([commands(results), rebuild_command(results)]).encode()).hexdigest()
 
 
+def hash_place(results: Results) -> str:
+    """Hash the folders of the studies, however they are spelled."""
+    return hashlib.sha256(json.dumps([str(real_path(each.folder)) for each in results.strata]).encode()).hexdigest()
+
+
 def read_written(folder: Path) -> Written | None:
     """Return the report in a folder; None if there is none, or one of its files is missing or another.
 
@@ -116,14 +128,32 @@ def read_written(folder: Path) -> Written | None:
         return None
     if any(_digest_of(folder / name) != digest for name, digest in made.files.items()):
         return None
-    return Written(made.made_from, made.commands, made.ref, made.full, [folder / name for name in made.files])
+    return Written(
+        made_from=made.made_from,
+        commands=made.commands,
+        place=made.place,
+        ref=made.ref,
+        is_full=made.full,
+        num_left_out=made.num_left_out,
+        files=[folder / name for name in made.files],
+    )
 
 
-def note_written(folder: Path, results: Results, *, made_from: str, is_full: bool, files: Iterable[Path]) -> None:
+def note_written(
+    folder: Path, results: Results, *, made_from: str, is_full: bool, num_left_out: int, files: Iterable[Path]
+) -> None:
     """Write down what a report shows, once all its files are written."""
-    digests = {path.relative_to(folder).as_posix(): _digest_of(path) or "" for path in files}
-    shown = {"made_from": made_from, "commands": hash_commands(results), "ref": results.reference}
-    write_json(folder / NAME, {"format": 1, **shown, "full": is_full, "files": digests})
+    made = _Made(
+        format=1,
+        made_from=made_from,
+        commands=hash_commands(results),
+        place=hash_place(results),
+        ref=results.reference,
+        full=is_full,
+        num_left_out=num_left_out,
+        files={path.relative_to(folder).as_posix(): _digest_of(path) or "" for path in files},
+    )
+    write_json(folder / NAME, made.model_dump())
 
 
 def _digest_of(path: Path) -> str | None:

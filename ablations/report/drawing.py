@@ -22,7 +22,7 @@ from typing import NamedTuple
 from matplotlib.figure import Figure
 
 from ablations.config.privacy import private
-from ablations.report.gallery import FIGURES, FigureSpec
+from ablations.report.gallery import FIGURES, FigureSpec, importance
 from ablations.report.text import figure_label, figure_text
 from ablations.store import replacing
 
@@ -105,18 +105,18 @@ def drawing(folder: Path, specs: Iterable[FigureSpec], caveats: Sequence[str]) -
     folder.mkdir(exist_ok=True)
     stems: list[str] = []
     jobs: list[Job] = []
-    num_left_out = 0
-    for (name, part, condition), group in itertools.groupby(specs, lambda spec: (spec.name, spec.part, spec.condition)):
-        if len(jobs) == MOST_FIGURES:
-            num_left_out += 1
-            continue
+    groups = itertools.groupby(specs, lambda spec: (spec.name, spec.part, spec.condition))
+    figures = [(key, list(group)) for key, group in groups]
+    ranked = sorted(range(len(figures)), key=lambda place: importance(figures[place][0][0]))  # stable
+    for place in sorted(ranked[:MOST_FIGURES]):
+        (name, part, condition), panels = figures[place]
         stem = _stem("-".join(filter(None, [name, part, condition])))
         while stem in stems:  # two conditions may differ only in a replaced character
             stem += "_"
         stems.append(stem)
-        jobs.append((folder / stem, list(group), tuple(caveats)))
+        jobs.append((folder / stem, panels, tuple(caveats)))
     with _writing(jobs) as written:
-        yield lambda: _finished(folder, written(), num_left_out)
+        yield lambda: _finished(folder, written(), len(figures) - len(jobs))
 
 
 def _stem(name: str) -> str:

@@ -90,6 +90,9 @@ FIGURES: dict[str, Kind] = {
 }
 """Kinds of figures by the name of their files and methods."""
 
+OF_ALL_CONDITIONS = ("lr_sensitivity", "tuning_sensitivity", "tuning_isolation", "tuning_best_of_k")
+"""Figures that are not of one condition each."""
+
 PLURALS = {"box": "boxes", "mask": "masks"}
 
 
@@ -160,6 +163,18 @@ def _with_plain_texts(frame: pd.DataFrame) -> pd.DataFrame:
         if any(figure_label(text) != text for text in texts):
             escaped[str(name)] = frame[name].map(lambda value: figure_label(value) if isinstance(value, str) else value)
     return frame.assign(**escaped) if escaped else frame
+
+
+def importance(name: str) -> int:
+    """Return the place of a figure where there are too many: those of all conditions first, then kind by kind.
+
+    Args:
+        name: a key of `FIGURES`.
+
+    Returns:
+        A small number for an important figure.
+    """
+    return -1 if name in OF_ALL_CONDITIONS else list(FIGURES).index(name)
 
 
 def core_figures(results: Results) -> list[FigureSpec]:

@@ -11,6 +11,7 @@ from ablations.analysis import STABLE_OVER
 from ablations.analysis.results import Results
 from ablations.config.claim import TRIAL_KINDS
 from ablations.config.escape import shortened, visible
+from ablations.config.limits import MOST_SENTENCE
 from ablations.config.privacy import private
 from ablations.config.task import average_precisions
 from ablations.config.values import plural
@@ -330,7 +331,7 @@ def _table(
     head = list(written[0]) if written else []
     marked = frame["supported"].tolist() if bold in head else []
     places = {(i, head.index(str(bold))) for i, is_supported in enumerate(marked) if is_supported}
-    rows = [[visible(private(shortened(cell))) for cell in row.values()] for row in written]
+    rows = [[visible(shortened(private(cell), MOST_SENTENCE)) for cell in row.values()] for row in written]
     is_text = [column in TEXT_COLUMNS or place <= several for place, column in enumerate(head)]  # the arms come first
     names = [visible(column.strip()) for column in head]
     return TextTable(

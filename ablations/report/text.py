@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 from collections.abc import Iterable
@@ -120,8 +121,13 @@ def figure_text(text: str) -> str:
 
 
 def figure_label(text: str) -> str:
-    """Escape a name or a title for matplotlib, and leave out the middle of a long one, which would fill the figure."""
-    return figure_text(shortened(text, LONGEST_LABEL))
+    """Escape a name or a title for matplotlib, and leave out the middle of a long one, which would fill the figure.
+
+    Different texts stay different, since figures group by names: a hash follows a text that is cut.
+    """
+    if len(text) <= LONGEST_LABEL:
+        return figure_text(text)
+    return figure_text(f"{shortened(text, LONGEST_LABEL)} #{hashlib.sha256(text.encode()).hexdigest()[:6]}")
 
 
 def latex_text(text: str) -> str:

@@ -12,7 +12,7 @@ from ablations.config import UsageError
 from ablations.config.privacy import private
 from ablations.report import tables
 from ablations.report.checklist import checklist
-from ablations.report.current import NAME, hash_commands, hash_results, note_written, read_written
+from ablations.report.current import NAME, hash_commands, hash_place, hash_results, note_written, read_written
 from ablations.report.drawing import drawing
 from ablations.report.gallery import all_figures, core_figures
 from ablations.report.notebook import StudyResults
@@ -35,7 +35,7 @@ class Report:
         main: the main table with its notes.
         files: paths of the written files.
         is_kept: whether the files were there and current.
-        kept_ref: reference of files that were kept.
+        ref: the arm that the others are compared with in the files; None if there is none.
         num_removed: number of figures of an earlier report that were removed.
         num_left_out: number of figures that were not drawn, since there are so many.
     """
@@ -43,8 +43,8 @@ class Report:
     results: StudyResults
     main: TextTable
     files: list[Path]
+    ref: str | None
     is_kept: bool = False
-    kept_ref: str | None = None
     num_removed: int = 0
     num_left_out: int = 0
 
@@ -59,23 +59,25 @@ def write_report(results: StudyResults, folder: Path, *, full: bool, any_ref: bo
         folder: target folder: the study's own, or another for several studies.
         full: whether to write it in any case, with every figure and the agreement of the arms; otherwise one that is
             current is kept, and one that is not has only the figures that every run draws; one that is current but
-            for the commands that it shows, since its folder was moved or copied, is written again as it was.
+            for the commands that it shows, since its study was moved or copied, is written again as it was.
         any_ref: whether one is kept too that is current with another reference.
     """
     folder.mkdir(parents=True, exist_ok=True)
     _check_targets(folder)
     written = None if full else read_written(folder)
     shown = results if written is None or not any_ref else _with_reference(results, written.ref)
-    if written is None or written.made_from != hash_results(shown):
-        return _write(results, folder, full=full)
-    if written.commands == hash_commands(shown):
-        return Report(results, results.main, written.files, is_kept=True, kept_ref=written.ref)
-    moved = _write(shown, folder, full=written.is_full)
+    made_from = hash_results(shown)
+    if written is None or written.made_from != made_from:
+        return _write(results, folder, full=full, made_from=made_from if shown is results else hash_results(results))
+    if written.commands == hash_commands(shown) or written.place == hash_place(shown):
+        return Report(
+            results, results.main, written.files, written.ref, is_kept=True, num_left_out=written.num_left_out
+        )
+    moved = _write(shown, folder, full=written.is_full, made_from=made_from)
     return moved if shown is results else replace(moved, results=results, main=results.main)
 
 
-def _write(results: StudyResults, folder: Path, *, full: bool) -> Report:
-    made_from = hash_results(results)
+def _write(results: StudyResults, folder: Path, *, full: bool, made_from: str) -> Report:
     (folder / NAME).unlink(missing_ok=True)  # until all files are written
     specs = all_figures(results) if full else core_figures(results)
     with drawing(folder / "figures", specs, results.caveats) as finish:
@@ -90,8 +92,9 @@ def _write(results: StudyResults, folder: Path, *, full: bool) -> Report:
     write_text(folder / "report.html", page)
     files.append(folder / "checklist.md")
     files += [*(file for figure in figures for file in figure.files), folder / "report.html"]
-    note_written(folder, results, made_from=made_from, is_full=full, files=files)
-    return Report(results, main, files, num_removed=drawn.num_removed, num_left_out=drawn.num_left_out)
+    left_out = drawn.num_left_out
+    note_written(folder, results, made_from=made_from, is_full=full, num_left_out=left_out, files=files)
+    return Report(results, main, files, results.reference, num_removed=drawn.num_removed, num_left_out=left_out)
 
 
 def _with_reference(results: StudyResults, reference: str | None) -> StudyResults:

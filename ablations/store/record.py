@@ -16,6 +16,9 @@ from ablations.config.task import score_column
 from ablations.store.outcome import RECORD_FORMAT, Outcome
 from ablations.store.reading import read_json, reason_of
 
+LONGEST_ARM = 200
+"""Bytes of an arm's name in the name of a cell's folder, which with seed and id has at most 255."""
+
 
 @dataclass(frozen=True)
 class CellRecord:
@@ -71,13 +74,14 @@ def unreadable(folder: Path, reason: str) -> UsageError:
 
 
 def cell_name(arm: str, config: CellConfig) -> str:
-    """Return the name of a cell's folder: its arm, seed and id.
+    """Return the name of a cell's folder: its arm, of which a long name is cut, seed and id.
 
     Args:
         arm: name of the arm.
         config: configuration of the cell.
     """
-    return f"{as_file_name(arm)}-s{config.seed}-{config.id}"
+    start = as_file_name(arm).encode()[:LONGEST_ARM].decode(errors="ignore")
+    return f"{start}-s{config.seed}-{config.id}"
 
 
 def as_file_name(name: str) -> str:

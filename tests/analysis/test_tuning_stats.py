@@ -64,7 +64,7 @@ def test_where_every_trial_diverged_the_one_that_came_furthest_wins():
     assert best_of(frame) == {"a": 1}
 
 
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error", "ignore::ResourceWarning")  # which may be of another test
 def test_an_arm_whose_trials_all_failed_has_no_winner():
     frame = trials({"a": [1.0, 2.0], "b": [1.0, 2.0]}, {"a": "ff"})
     assert best_of(frame) == {"b": 1}

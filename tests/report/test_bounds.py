@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import json
+from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
@@ -79,15 +80,43 @@ def test_a_report_has_a_largest_number_of_figures(tmp_path, cli, monkeypatch):
     assert said in (study / "report.html").read_text()
 
 
-def test_names_of_files_have_a_largest_length(tmp_path):
-    parts = ["é" * 300, "é" * 299 + "e", "short"]
+@pytest.fixture
+def files(monkeypatch) -> list[str]:
+    """Names of the files of figures, which are not drawn."""
+    found: list[str] = []
+
+    @contextmanager
+    def writing(jobs):
+        found.extend(path.name for path, _, _ in jobs)
+        yield list
+
+    monkeypatch.setattr(drawing, "_writing", writing)
+    return found
+
+
+def test_names_of_files_have_a_largest_length(tmp_path, files):
+    parts = ["é" * 300, "é" * 299 + "e", "short", "sh/rt", "sh:rt"]
     specs = [FigureSpec("training_loss", part, "", "title", pd.DataFrame()) for part in parts]
     with drawing.drawing(tmp_path / "figures", specs, ()) as finish:
-        del finish
-    stems = [drawing._stem(f"training_loss-{part}") for part in parts]
-    assert len(set(stems)) == 3
-    assert max(len(f"{stem}.png.partial".encode()) for stem in stems) < 200
-    assert stems[2] == "training_loss-short"
+        assert finish().num_left_out == 0
+    assert len(set(files)) == 5
+    assert max(len(f"{stem}.png.partial".encode()) for stem in files) < 200
+    assert files[2:] == ["training_loss-short", "training_loss-sh_rt", "training_loss-sh_rt_"]
+
+
+def test_of_too_many_figures_those_of_all_conditions_and_the_scores_are_drawn(tmp_path, files, monkeypatch):
+    monkeypatch.setattr(drawing, "MOST_FIGURES", 4)
+    specs = all_figures(read_results([make_study(tmp_path, norms=["xnorm", "l2"], seeds=1, lr=[0.1, 0.2, 0.3])]))
+    with drawing.drawing(tmp_path / "figures", specs, ()) as finish:
+        assert finish().num_left_out > 10
+    assert files == [*(f"test_accuracy-lr={lr}" for lr in (0.1, 0.2, 0.3)), "lr_sensitivity"]
+
+
+def test_arms_of_long_names_have_rows_of_their_own(tmp_path):
+    names = ["+".join(f"n{number:08}" for number in range(at, at + 30)) for at in (0, 30)]
+    study = make_study(tmp_path, compare="classes", classes=names, norms=["xnorm"], seeds=2)
+    (spec,) = (spec for spec in all_figures(read_results([study])) if spec.name == "test_accuracy")
+    assert len(spec.draw(Figure().subplots()).get_yticklabels()) == 2
 
 
 def test_a_probe_of_a_long_name_costs_itself(tmp_path, monkeypatch):
@@ -102,7 +131,9 @@ def test_a_probe_of_a_long_name_costs_itself(tmp_path, monkeypatch):
 
 def test_long_names_are_cut_in_figures():
     name = "a" * LONGEST_LABEL + "b"
-    assert figure_label(name) == f"{'a' * 100} [1 characters] {'a' * 99}b"
+    cut = figure_label(name)
+    assert cut.startswith(f"{'a' * 86} [29 characters] {'a' * 85}b #")
+    assert figure_label("b" + name) != figure_label("c" + name) != cut
     assert figure_label(name[1:]) == name[1:]
 
 
@@ -121,7 +152,7 @@ def test_a_page_shows_the_last_of_a_long_history_and_the_first_missing_arms(tmp_
     page = (study / "report.html").read_text()
     assert "earlier extensions, which study.yaml has: 4901" in page
     assert "extended: 4999" in page
-    assert "[998,000 characters]" in page
+    assert "[998,028 characters]" in page
     assert "extended: 4900<" not in page
     assert page.count("(seeds 0)") == 100
     assert "and of 300 more" in page

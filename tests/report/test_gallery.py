@@ -133,7 +133,7 @@ def thin(axes: Axes) -> list[Line2D]:
         if "rates" not in name
     ],
 )
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error", "ignore::ResourceWarning")  # which may be of another test
 def test_every_figure_of_a_study_is_on_its_page_with_named_axes(name):
     before = dict(mpl.rcParams)
     specs = all_figures(results(name))

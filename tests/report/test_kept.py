@@ -119,17 +119,25 @@ def test_a_report_in_a_folder_that_was_moved_or_copied_loses_no_figure(tmp_path,
     assert make_report([other], full=False).is_kept
 
 
+def test_a_report_is_kept_however_its_folder_is_written(tmp_path, monkeypatch):
+    study = make_study(tmp_path, norms=["xnorm", "l2"], seeds=1)
+    make_report([study], full=False)
+    monkeypatch.chdir(tmp_path)
+    assert make_report([study.relative_to(tmp_path)], full=False).is_kept
+
+
 def test_a_run_keeps_a_report_that_is_current_with_another_reference(tmp_path, capsys):
     study = make_study(tmp_path, norms=["xnorm", "l2"], seeds=2)
     full = make_report([study], full=True, ref="l2")
     kept = make_report([study], full=False)
     assert (kept.is_kept, kept.files) == (True, full.files)
-    assert (kept.kept_ref, kept.results.reference) == ("l2", "xnorm")
+    assert (kept.ref, kept.results.reference) == ("l2", "xnorm")
     study = shutil.move(study, tmp_path / "moved")
     moved = make_report([study], full=False)
-    assert (moved.is_kept, moved.results.reference, len(moved.files)) == (False, "xnorm", len(full.files))
+    assert (moved.is_kept, moved.ref, moved.results.reference) == (False, "l2", "xnorm")
+    assert len(moved.files) == len(full.files)
     finish([study], make_console(False), as_json=False, code=0, full=False)
-    assert "kept as it is current with l2 as the reference" in capsys.readouterr().out.replace("\n", " ")
+    assert "kept as it is current, with l2 as the reference" in capsys.readouterr().out.replace("\n", " ")
     replace(study / "study.yaml", "Which one", "Who")
     assert make_report([study], full=False).results.reference == "xnorm"
     make_report([study], full=True, ref="l2")
@@ -160,7 +168,9 @@ def test_files_of_conditions_of_any_letters_are_a_reports(tmp_path):
     for name in names:
         (tmp_path / name).touch()
     results = read_results([make_study(tmp_path, seeds=1)])
-    note_written(tmp_path, results, made_from="x", is_full=True, files=[tmp_path / name for name in names])
+    note_written(
+        tmp_path, results, made_from="x", is_full=True, num_left_out=0, files=[tmp_path / name for name in names]
+    )
     written = read_written(tmp_path)
     assert written is not None
     assert [path.relative_to(tmp_path).as_posix() for path in written.files] == names

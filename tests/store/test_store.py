@@ -19,7 +19,7 @@ from ablations.config import CellConfig, UsageError
 from ablations.store import CHECKPOINT, RESUMED, LeaseLost, Store, cell_name, compare_cells, find_cell, write_text
 from ablations.store.digests import with_own_digest
 from ablations.store.frames import SCORED_AS_CHANCE, read_frames
-from ablations.store.leases import LEASE
+from ablations.store.leases import LEASE, REPLACED
 
 
 def test_a_study_comes_back_as_it_was_written(tmp_path):
@@ -106,6 +106,13 @@ def test_a_result_whose_lease_was_lost_is_not_recorded(tmp_path):
     with pytest.raises(LeaseLost, match="another runner has taken it over"):
         store.publish(lease, cells[0], OUTCOME, name="x", replaces=None)
     assert store.records() == {}
+
+
+def test_the_folder_of_a_cell_of_a_long_arm_has_a_name_that_can_be_written(tmp_path):
+    _, cells = fake(tmp_path, {})
+    name = cell_name("é" * 300, cells[0])
+    assert name == f"{'é' * 100}-s{cells[0].seed}-{cells[0].id}"
+    (tmp_path / f"{REPLACED}{name}").mkdir()
 
 
 def test_a_cell_that_was_recorded_meanwhile_is_not_recorded_again(tmp_path):
