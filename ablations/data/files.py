@@ -18,6 +18,9 @@ from ablations.data.cached_files import load_array
 CLUTTER = ("__MACOSX", "@eaDir")
 """Folders that macOS adds to archives and Synology's systems to folders; a leading dot marks all others."""
 
+CLUTTER_FILES = "hidden and system files"
+"""Name of clutter in notes."""
+
 
 @dataclass(frozen=True)
 class FileList:
@@ -106,14 +109,13 @@ def is_clutter(name: str) -> bool:
 
 
 def walk(
-    folder: str, clutter: list[str] | None = None, *, above: frozenset[tuple[int, int]] = frozenset()
+    folder: str, clutter: list[str], *, above: frozenset[tuple[int, int]] = frozenset()
 ) -> Iterator[os.DirEntry[str]]:
     """Yield every file below a folder, sorted by name within each folder.
 
     Args:
         folder: path of the folder.
-        clutter: list that receives the path of each file and folder that is left out (`is_clutter`); None: they are
-            not wanted.
+        clutter: list that receives the path of each file and folder that is left out (`is_clutter`).
         above: device and inode of each folder that the walk is in.
 
     Raises:
@@ -127,8 +129,7 @@ def walk(
         ordered = sorted(entries, key=lambda entry: entry.name)
     for entry in ordered:
         if is_clutter(entry.name):
-            if clutter is not None:
-                clutter.append(entry.path)
+            clutter.append(entry.path)
         elif entry.is_dir():
             yield from walk(entry.path, clutter, above=above | {own})
         else:
@@ -148,6 +149,13 @@ def file_size(entry: os.DirEntry[str]) -> int:
     if not stat.S_ISREG(status.st_mode):
         raise UsageError(f"{entry.path} cannot be read: it is not a regular file; repair or remove it")
     return status.st_size
+
+
+def note_ignored(folder: str, paths: dict[str, list[str]], notes: list[str]) -> None:
+    """Add a note on each kind of ignored files and folders, with their paths by kind."""
+    for what, own in paths.items():
+        if own:
+            notes.append(f"{folder}/: ignored {what}: {len(own)}, first {shown(own[0])}")
 
 
 def shown(path: str | Path) -> str:

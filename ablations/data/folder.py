@@ -8,13 +8,22 @@ from pathlib import Path
 from ablations.config import UsageError
 from ablations.config.escape import is_readable, visible
 from ablations.data.classes import choose_classes
-from ablations.data.files import FileList, FileListBuilder, file_size, is_clutter, shown, walk
+from ablations.data.files import (
+    CLUTTER_FILES,
+    FileList,
+    FileListBuilder,
+    file_size,
+    is_clutter,
+    note_ignored,
+    shown,
+    walk,
+)
 from ablations.data.image import EXTENSIONS
 from ablations.data.part_folders import find_parts
 from ablations.data.tree import ImageTree
 
-NO_IMAGES, CLUTTER_FILES = "files without an image extension", "hidden and system files"
-"""Kinds of ignored files in class folders, as a note calls them."""
+NO_IMAGES = "files without an image extension"
+"""Ignored files in class folders, as a note calls them."""
 
 
 def image_folder(root: Path, *, kind: str, image_size: int | None, classes: str | None, by_contents: bool) -> ImageTree:
@@ -73,13 +82,6 @@ def note_classes(chosen: list[str], *, of: int) -> str:
     """
     few = ", ".join(chosen[:10]) + (f" and {len(chosen) - 10} more, in each cell's record" if len(chosen) > 10 else "")
     return f"{len(chosen):,} of {of:,} classes: {few}"
-
-
-def note_ignored(part: str, paths: dict[str, list[str]], notes: list[str]) -> None:
-    """Add a note on each kind of ignored files and folders, with their paths by kind."""
-    for what, own in paths.items():
-        if own:
-            notes.append(f"{part}/: ignored {what}: {len(own)}, first {shown(own[0])}")
 
 
 def is_image(name: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import shutil
@@ -23,8 +24,11 @@ ANNOTATIONS_VERSION = {"coco": 3}
 SCRATCH = ".partial-"
 """Prefix of the folders of unfinished entries."""
 
+LOCK = "lock"
+"""File in the folder of an unfinished entry, which the process that fills it holds locked."""
+
 ABANDONED_S = 24 * 60 * 60
-"""Age at which an unfinished entry is removed, in seconds."""
+"""Age at which an unfinished entry that no process fills is removed, in seconds."""
 
 
 def cache_root() -> Path:
@@ -74,11 +78,12 @@ def filled(folder: Path, *, is_replaced: bool = False) -> Iterator[Path]:
     except OSError as error:
         raise UsageError(f"the cache {folder.parent} cannot be written: {error}; set ABLATIONS_CACHE") from error
     try:
-        yield entry
-        if is_replaced:
-            _replace(entry, folder, old=scratch)
-        else:
-            entry.rename(folder)
+        with _locked(scratch):
+            yield entry
+            if is_replaced:
+                _replace(entry, folder, old=scratch)
+            else:
+                entry.rename(folder)
     except OSError as error:
         if error.filename is not None and not _is_within(error.filename, folder.parent):
             raise UsageError(f"{os.fsdecode(error.filename)} cannot be read: {error.strerror}") from error
@@ -106,12 +111,27 @@ def _replace(entry: Path, folder: Path, *, old: Path) -> None:
         path.replace(target)
 
 
+@contextmanager
+def _locked(scratch: Path) -> Iterator[bool]:
+    """Lock the folder of an unfinished entry; yield whether it could be locked."""
+    with (scratch / LOCK).open("ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            is_locked = True
+        except OSError:  # another process fills it, or the file system has no locks
+            is_locked = False
+        yield is_locked
+
+
 def _remove_abandoned(root: Path) -> None:
-    """Remove what killed processes have left: unfinished entries to which nothing was written for a day."""
+    """Remove what killed processes have left: unfinished entries that none fills, with nothing written for a day."""
     for scratch in root.glob(f"{SCRATCH}*"):
         try:
             newest = max(path.stat().st_mtime for path in (scratch, *scratch.rglob("*")))
-        except OSError:  # it is another user's, or was finished meanwhile
+            if newest > time.time() - ABANDONED_S:
+                continue
+            with _locked(scratch) as is_locked:
+                if is_locked:
+                    shutil.rmtree(scratch, ignore_errors=True)
+        except OSError:  # another user's, in which no lock can be made, or one that was finished meanwhile
             continue
-        if newest < time.time() - ABANDONED_S:
-            shutil.rmtree(scratch, ignore_errors=True)

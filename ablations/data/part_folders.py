@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 
 from ablations.config import UsageError
+from ablations.config.paths import real_path
+from ablations.data.files import CLUTTER_FILES, is_clutter, note_ignored, shown
 
 SPELLINGS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
 """Part to the names that its folder may have."""
@@ -31,9 +33,10 @@ def find_parts(root: Path) -> tuple[dict[str, str], list[str]]:
         UsageError: two folders for one part, or no folders of train and of val or test.
     """
     with os.scandir(root) as entries:
-        names = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+        ordered = sorted(entries, key=lambda entry: entry.name)
+    names = [entry.name for entry in ordered if entry.is_dir() and not is_clutter(entry.name)]
     folders: dict[str, str] = {}
-    notes = []
+    notes: list[str] = []
     for part, spellings in SPELLINGS.items():
         own = [name for name in spellings if name in names]
         if len(own) > 1:
@@ -51,6 +54,8 @@ def find_parts(root: Path) -> tuple[dict[str, str], list[str]]:
     if others:
         hint = f"; if it is one of the parts, rename {' and '.join(renames)}" if renames else ""
         notes.append(f"ignored folders: {_listed(others)}{hint}")
+    clutter = [entry.path for entry in ordered if is_clutter(entry.name)]
+    note_ignored(shown(real_path(root).name), {CLUTTER_FILES: clutter}, notes)
     return folders, notes
 
 

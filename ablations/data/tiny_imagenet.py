@@ -12,8 +12,8 @@ from pathlib import Path
 
 from ablations.config import UsageError
 from ablations.data.classes import choose_classes
-from ablations.data.files import FileList, FileListBuilder, file_size, walk
-from ablations.data.folder import CLUTTER_FILES, NO_IMAGES, check_root, is_image, list_files, note_classes, note_ignored
+from ablations.data.files import CLUTTER_FILES, FileList, FileListBuilder, file_size, note_ignored, walk
+from ablations.data.folder import NO_IMAGES, check_root, is_image, list_files, note_classes
 from ablations.data.tree import ImageTree
 
 KIND = "tiny-imagenet"

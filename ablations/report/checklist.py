@@ -93,7 +93,8 @@ def held_fixed(study: Study) -> str:
 def command(study: Study, folder: Path, *, num_trials: int = 0) -> str:
     """Return the complete command that runs a study again: nothing is left to defaults, which may change.
 
-    It names no folder of images, whose path a study does not store, nor what each of several data sets decides.
+    It names no folder of images, whose path a study does not store, nor what each of several data sets decides, nor
+    classes whose names have commas. Several selections of such classes need an experiment file.
 
     Args:
         study: study to run again.
@@ -113,8 +114,9 @@ def command(study: Study, folder: Path, *, num_trials: int = 0) -> str:
     asked |= {name: values for name, values in study.axes.items() if name != "seed" and name in effective}
     for field in sorted(FIELDS.values(), key=lambda field: not field.traits.has_flag):
         if field.name in asked and not field.traits.is_derived:
-            written = {"data": _placeless, "classes": _selected}.get(field.name, value_name)
-            values = ",".join(map(written, asked[field.name]))
+            values = ",".join(map(_placeless if field.name == "data" else value_name, asked[field.name]))
+            if field.name == "classes" and any("," in (value or "") for value in asked["classes"]):
+                values = "@FILE"  # a name on each line, since commas separate values
             flag = f"--{field.name.replace('_', '-')} " if field.traits.has_flag else f"--set {field.name}="
             parts.append(flag + _quoted(values))
     if study.fixed.get("init", "none") != "none":
@@ -144,11 +146,6 @@ def _quoted(value: object) -> str:
 
 def _placeless(value: str) -> str:
     return f"{value.partition(':')[0]}:DIR" if ":" in value else value
-
-
-def _selected(value: str | None) -> str:
-    """Write a selection of classes; names with commas can only be given as a file."""
-    return "@FILE" if value is not None and "," in value else value_name(value)
 
 
 def _ranges(seeds: pd.Series[int]) -> str:

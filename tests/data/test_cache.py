@@ -24,7 +24,7 @@ from ablations.config import UsageError
 from ablations.data import entry, find_objects, find_source, load_splits, prepare, prepare_objects
 from ablations.data.cached_files import DamagedFile, load_array
 from ablations.data.files import FileList
-from ablations.data.location import cache_root
+from ablations.data.location import LOCK, cache_root, filled
 from ablations.data.objects.annotations import Annotations
 
 CPU = torch.device("cpu")
@@ -362,11 +362,38 @@ def test_an_entry_that_the_user_may_neither_read_nor_replace_is_not_called_damag
 
 
 def test_what_killed_processes_left_is_removed_after_a_day(images):
-    for name, age_s in (("old", 25 * 3600), ("new", 23 * 3600)):
+    for name, age_s in (("old", 25 * 3600), ("unlocked", 25 * 3600), ("new", 23 * 3600)):
         folder = cache_root() / f".partial-{name}" / "entry"
         folder.mkdir(parents=True)
         (folder / "train_images.npy").write_bytes(b"")
+        if name == "unlocked":
+            (folder.parent / LOCK).touch()
+            os.utime(folder.parent / LOCK, (0, 0))
         for path in (folder / "train_images.npy", folder, folder.parent):
             os.utime(path, (time.time() - age_s,) * 2)
     prepare_folder(images, "on")
     assert [path.name for path in cache_root().glob(".partial-*")] == [".partial-new"]
+
+
+def test_what_a_process_fills_is_kept_however_long_it_takes(images):
+    with filled(cache_root() / "long") as scratch:
+        for path in (*scratch.parent.iterdir(), scratch.parent):
+            os.utime(path, (time.time() - 25 * 3600,) * 2)
+        prepare_folder(images, "on")
+        assert scratch.exists()
+
+
+def test_what_another_user_fills_is_kept(images, monkeypatch):
+    scratch = cache_root() / ".partial-other"
+    scratch.mkdir(parents=True)
+    os.utime(scratch, (0, 0))
+    opened = Path.open
+
+    def refuse(path, *arguments, **named):
+        if path.parent == scratch:
+            raise PermissionError(13, "Permission denied", str(path))
+        return opened(path, *arguments, **named)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    prepare_folder(images, "on")
+    assert scratch.exists()

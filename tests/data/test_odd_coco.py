@@ -14,8 +14,11 @@ from PIL import Image
 
 from ablations.config import UsageError
 from ablations.data import find_objects, prepare_objects
+from ablations.data.entry import CHECKSUMS
+from ablations.data.location import data_folder
 from ablations.data.objects.annotations import Annotations
 from ablations.data.objects.coco import read_coco
+from ablations.data.objects.outlined import OUTLINED, load_outlined
 from ablations.data.objects.outlines import extent
 from ablations.data.objects.sample import Files
 
@@ -143,6 +146,40 @@ class TestOutlines:
         (note,) = prepare_objects(source, masks=False).notes
         number = sum(len(json.loads(p.read_text())["annotations"]) for p in (root / "annotations").iterdir()) - 1
         assert note == f"masks=off: the outlines of {number} objects are not used"
+
+    @pytest.mark.parametrize(("reach", "is_far"), [(640, False), (641, True), (-641, True), (1e18, True)])
+    def test_masks_need_polygons_near_the_image_and_boxes_do_not(self, reach, is_far, tmp_path, cache):
+        root = coco_folder(tmp_path / "far", train=12, test=2, side=64)
+        path = root / "annotations" / "instances_val2017.json"
+        data = json.loads(path.read_text())
+        for record in data["annotations"][1:3]:
+            record["segmentation"] = [[0, 0, 5, 0, 5, 5], [0, 0, 5, 0, 5, reach]]
+        data["annotations"][0]["segmentation"] = {"size": [64, 64], "counts": [0, 64 * 64]}  # a run is no coordinate
+        write(path, data)
+        source = find_objects(f"coco:{root}", image_size=None)
+        for _ in range(2):  # read, and from the cache
+            assert any(note.startswith("masks=off: ") for note in prepare_objects(source, masks=False).notes)
+            if not is_far:
+                prepare_objects(source)
+                continue
+            with pytest.raises(UsageError) as caught:
+                prepare_objects(source)
+            assert str(caught.value) == (
+                "instances_val2017.json: annotation 2 has a polygon with a coordinate beyond 10 times the longer side "
+                f"of its image, and 1 of the other {len(data['annotations']) - 1} have one; cut it off at the image, "
+                "or give --set masks=off to train a detector of boxes alone"
+            )
+
+    def test_an_entry_of_an_earlier_version_has_no_polygons_far_away(self, tmp_path, cache):
+        source = find_objects(f"coco:{coco_folder(tmp_path / 'old', train=12, test=2)}", image_size=None)
+        notes = prepare_objects(source).notes
+        entry = data_folder(source.name, source.fingerprint, streamed=True)
+        found = json.loads((entry / OUTLINED).read_text())
+        old = {part: {key: own[key] for key in ("objects", "without", "first")} for part, own in found.items()}
+        write(entry / OUTLINED, old)
+        assert load_outlined(entry) == found
+        (entry / CHECKSUMS).unlink()
+        assert prepare_objects(source).notes[1:] == notes
 
 
 class TestFit:
@@ -310,6 +347,11 @@ class TestFiles:
         assert nested.read([])["train"].names.tolist() == [f"train2017/{number:012}.png" for number in (1, 2)]
         before = nested.fingerprint
         assert before == find_objects(f"coco:{root}", image_size=None).fingerprint != digest.hexdigest()[:16]
+        for folder in (root / "train2017", root / "train2017" / "train2017", root / "val2017"):
+            for name in (".DS_Store", "._a.png"):
+                (folder / name).write_text("x")
+            (folder / "@eaDir").mkdir()
+        assert find_objects(f"coco:{root}", image_size=None).fingerprint == before
         with (root / "train2017" / "train2017" / f"{1:012}.png").open("ab") as file:
             file.write(b"\0")
         assert find_objects(f"coco:{root}", image_size=None).fingerprint != before
@@ -359,6 +401,8 @@ class TestFile:
         ),
         (["annotations/instances_default.json"], "; move annotations/instances_default.json to annotations/instances_"),
         (["annotations/captions_train2017.json", "annotations/instances_val2017.json"], ""),
+        (["latest_train/_annotations.coco.json", "annotations/instances_retrained.json"], ""),
+        (["Train-v2/_annotations.coco.json"], "; move Train-v2/_annotations.coco.json to annotations/instances_train."),
     ],
 )
 def test_a_folder_in_another_layout_is_refused_with_the_names_to_give(paths, hint, tmp_path):

@@ -83,9 +83,13 @@ def test_an_empty_folder_has_none(tmp_path):
 
 def test_folders_beside_the_parts_are_said_to_be_ignored(tmp_path):
     root = pets(tmp_path, train=20, test=3, Val=2, extra=1)
-    (root / ".git").mkdir()
-    (note,) = folder(root).notes
-    assert note == "ignored folders: Val/, extra/; if it is one of the parts, rename Val/ to val/"
+    for name in ("__MACOSX", "@eaDir", ".git"):
+        (root / name).mkdir()
+    (root / ".DS_Store").write_text("x")
+    assert folder(root).notes == [
+        "ignored folders: Val/, extra/; if it is one of the parts, rename Val/ to val/",
+        f"pets/: ignored hidden and system files: 4, first {root}/.DS_Store",
+    ]
 
 
 @pytest.mark.parametrize("part", ["train", "test"])

@@ -578,9 +578,18 @@ def test_the_command_of_a_report_runs_the_same_cells(cli, tmp_path):
     assert "4 cells: 4 done; 0 to run" in out
 
 
-@pytest.mark.parametrize(("classes", "written"), [("a+b", "a+b"), ("a,b+c", "@FILE")])
+@pytest.mark.parametrize(
+    ("classes", "written"),
+    [
+        (["a+b"], "a+b"),
+        (["a+b", "c+d"], "a+b,c+d"),
+        (["a,b+c"], "@FILE"),
+        (["a,b+c", "cat+owl"], "@FILE"),
+        (["cat+owl", "a,b+c"], "@FILE"),
+    ],
+)
 def test_the_command_of_a_report_gives_names_with_commas_as_a_file(classes, written, tmp_path):
-    folder = make_study(tmp_path, classes=[classes])
+    folder = make_study(tmp_path, classes=classes)
     assert f"--classes {written} " in command(ablations.load(folder).studies[0], folder).replace("\\\n", " ")
 
 

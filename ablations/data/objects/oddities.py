@@ -75,7 +75,8 @@ class Oddities:
             (
                 self.below_1,
                 "annotation ids below 1",
-                "scores number objects from 1; pycocotools never finds one of id 0",
+                "scores number objects from 1; pycocotools never finds one of id 0, and cells scored by earlier "
+                "versions have too low AP: --rerun all repeats them",
             ),
             (self.repeated, "objects with image, category and box of one before", "each counts as one of its own"),
             (self.misfits, "boxes that do not fit the box around their mask", BBOX),

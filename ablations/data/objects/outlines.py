@@ -26,7 +26,8 @@ Corners = tuple[float, float, float, float]
 """Left, top, right and bottom in pixels."""
 
 FARTHEST_SIDES = 10
-"""Largest coordinate of a polygon, in longer sides of its image: filling takes memory for all of its outline."""
+"""Largest coordinate of a polygon of which a mask is made, in longer sides of its image: filling takes memory for all
+of its outline."""
 
 SEGMENTATION = "a list of polygons, or run lengths with size and counts"
 
@@ -60,11 +61,6 @@ def read_outline(
         if len(polygon) < MIN_POLYGON or len(polygon) % 2:
             raise UsageError(
                 f"{name}: a polygon has {len(polygon) / 2:g} points; it needs at least three, each x and y"
-            )
-        if abs(farthest := max(polygon, key=abs)) > FARTHEST_SIDES * max(size):
-            raise UsageError(
-                f"{name}: a polygon reaches to {farthest:g} px in an image of {size[0]} x {size[1]}; must be within "
-                f"{FARTHEST_SIDES} times its longer side: cut it off at the image"
             )
     return segmentation, False
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -19,6 +20,7 @@ from ablations.config.paths import real_path
 from ablations.data.cache import IMAGENET_MEAN, IMAGENET_STD, VAL_SHARE
 from ablations.data.cached_files import DamagedFile, load_array
 from ablations.data.entry import INFO, open_entry
+from ablations.data.files import is_clutter
 from ablations.data.info import DataInfo
 from ablations.data.leaks import Splits, assign, equal_files
 from ablations.data.location import data_folder
@@ -28,6 +30,7 @@ from ablations.data.objects.outlined import OUTLINED, check_outlines, count_outl
 from ablations.data.objects.sample import Files, ImageReader
 from ablations.data.objects.shapes import Shapes
 from ablations.data.objects.values import count_text
+from ablations.data.part_folders import SPELLINGS
 from ablations.data.splits import VAL_ROWS, split_rows
 from ablations.data.streams import SPLIT_SEED
 from ufo.init import keyed_generator
@@ -41,8 +44,8 @@ PREFIX = "instances_"
 OTHER_LAYOUTS = ("*/_annotations.coco.json", f"annotations/{PREFIX}*.json")
 """Annotation files as Roboflow and CVAT write them."""
 
-LIKE = {"train": ("train", "default"), "val": ("val", "test")}
-"""Words in the paths of a part's annotation file in other layouts."""
+LIKE = {"train": (*SPELLINGS["train"], "default"), "val": (*SPELLINGS["val"], *SPELLINGS["test"])}
+"""First words of the names that a part has in other layouts."""
 
 
 class ObjectSource(Protocol):
@@ -104,7 +107,8 @@ class Coco:
     def fingerprint(self) -> str:
         """Hash of the annotation files, and of the names and sizes of the images.
 
-        A folder within that of the images counts by its files only if it has the same name (`find_image`).
+        A folder within that of the images counts by its files only if it has the same name (`find_image`). What
+        systems and editors leave there does not count (`is_clutter`).
         """
         digest = hashlib.sha256()
         for path in self.files.values():
@@ -152,21 +156,34 @@ class Coco:
 
 def _rename(folder: Path, name: str) -> str:
     """Say how to rename a part's annotation file that lies as Roboflow and CVAT write it; empty if there is none."""
-    paths = [path for pattern in OTHER_LAYOUTS for path in folder.glob(pattern)]
-    others = sorted(str(path.relative_to(folder)) for path in paths)
-    found = next((path for word in LIKE[name] for path in others if word in path), None)
+    others = sorted(path.relative_to(folder) for pattern in OTHER_LAYOUTS for path in folder.glob(pattern))
+    found = next((path for word in LIKE[name] for path in others if _first_word(path) == word), None)
     if found is None:
         return ""
     return f"; move {found} to annotations/{PREFIX}{name}.json, and rename the folder of its images to {name}/"
 
 
+def _first_word(path: Path) -> str:
+    """Return the first word of the name that a part has in another layout.
+
+    >>> _first_word(Path("Train-v2/_annotations.coco.json")), _first_word(Path("annotations/instances_default.json"))
+    ('train', 'default')
+    """
+    name = path.stem.removeprefix(PREFIX) if path.stem.startswith(PREFIX) else path.parent.name
+    return re.split(r"[^a-z]", name.lower(), maxsplit=1)[0]
+
+
 def _sizes(folder: Path) -> Iterator[tuple[str, int]]:
     """Yield the names and sizes of the files in a folder of images, and in a folder of the same name within it."""
-    for entry in os.scandir(folder):
+    for entry in _entries(folder):
         if entry.name == folder.name and entry.is_dir():
-            yield from ((f"{entry.name}/{inner.name}", inner.stat().st_size) for inner in os.scandir(entry))
+            yield from ((f"{entry.name}/{inner.name}", inner.stat().st_size) for inner in _entries(entry))
         else:
             yield entry.name, entry.stat().st_size
+
+
+def _entries(folder: os.PathLike[str]) -> Iterator[os.DirEntry[str]]:
+    return (entry for entry in os.scandir(folder) if not is_clutter(entry.name))
 
 
 def prepare_objects(source: ObjectSource, *, masks: bool = True, with_test: bool = True) -> DataInfo:
