@@ -243,7 +243,7 @@ class TestSeeing:
         ("change", "message"),
         [
             (lambda path: Image.new("RGB", (8, 7)).save(path), "has 7 x 8 pixels, but its annotations say 6 x 8"),
-            (lambda path: Image.new("I;16", (8, 6)).save(path), "is in mode I;16, which has no exact 8-bit form"),
+            (lambda path: Image.new("I;16", (8, 6)).save(path), "is in mode I(;16)?, which has no exact 8-bit form"),
             (lambda path: path.write_bytes(b"no image"), "cannot be read"),
         ],
     )
