@@ -8,7 +8,7 @@ from typing import Any
 from ablations.config.cell import FIELDS
 from ablations.config.claim import merge_claims
 from ablations.config.errors import UsageError
-from ablations.config.limits import check_growth, check_num_cells
+from ablations.config.limits import check_num_cells
 from ablations.config.search import Point, Search
 from ablations.config.study import DATA_FIELDS, Study, choose_ref, point_name
 from ablations.config.values import value_name
@@ -26,7 +26,8 @@ def extend(stored: Study, asked: Study, *, named: Collection[str], ref: str | No
         Stored study with the union of the values, and the additions as a line of its history.
 
     Raises:
-        UsageError: a field with another value, which makes it another question; or a reference that is not an arm.
+        UsageError: a field with another value, which makes it another question; a reference that is not an arm; or
+            too many cells, claims or extensions.
     """
     if asked.compare != stored.compare:
         raise _another_question(stored, "compare", stored.compare, [asked.compare])
@@ -36,7 +37,6 @@ def extend(stored: Study, asked: Study, *, named: Collection[str], ref: str | No
         raise _another_question(stored, "search", _search_text(stored.search), [_search_text(asked.search)])
     points = _merge_points(stored, asked)
     axes = {field: list(values) for field, values in stored.axes.items()}
-    per_data = dict(stored.per_data)
     added: list[str] = []
     for field, have in axes.items():
         held = asked.data_points.values()
@@ -50,12 +50,8 @@ def extend(stored: Study, asked: Study, *, named: Collection[str], ref: str | No
             )
         have += new
         added += [f"{field}={value_name(value)}" for value in new]
-    check_num_cells({field: len(values) for field, values in axes.items()})
-    for point in asked.data_points.values():
-        name = point_name(point, [field for field in DATA_FIELDS if field in axes])
-        own = _check_point(stored, asked, point, name, named)
-        if name and name not in per_data:
-            per_data[name] = own
+    check_num_cells({field: len(values) for field, values in axes.items()})  # before its data points are made
+    per_data = _merge_per_data(stored, asked, named)
     axes["seed"] = sorted(axes["seed"])
     num_looks = stored.num_looks + bool(added and num_results)
     ref = choose_ref(ref or stored.ref, axes[stored.compare])
@@ -70,11 +66,22 @@ def extend(stored: Study, asked: Study, *, named: Collection[str], ref: str | No
     plugins = tuple(dict.fromkeys((*stored.plugins, *asked.plugins)))
     when = f"extended (cells with results: {num_results})" if num_results else "extended"
     history = (*stored.history, f"{when}: {', '.join(added)}") if added else stored.history
-    conditions = stored.model_copy(update={"axes": axes}).num_conditions
-    check_growth(num_claims=len(claims), num_conditions=conditions, num_extensions=len(history))
     update: dict[str, Any] = {"question": question, "axes": axes, "ref": ref, "per_data": per_data, "plugins": plugins}
     update |= {"claims": claims, "history": history, "num_looks": num_looks, "points": points}
-    return stored.model_copy(update=update)
+    grown = stored.model_copy(update=update)
+    grown.check_size()
+    return grown
+
+
+def _merge_per_data(stored: Study, asked: Study, named: Collection[str]) -> dict[str, dict[str, Any]]:
+    """Merge the defaults of data sets of a stored study with those of a request, which may not change existing ones."""
+    merged = dict(stored.per_data)
+    for point in asked.data_points.values():
+        name = point_name(point, [field for field in DATA_FIELDS if field in stored.axes])
+        own = _check_point(stored, asked, point, name, named)
+        if name:
+            merged.setdefault(name, own)
+    return merged
 
 
 def _merge_points(stored: Study, asked: Study) -> tuple[Point, ...]:

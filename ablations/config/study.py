@@ -199,10 +199,18 @@ class Study(BaseModel, frozen=True, extra="forbid"):
         """Return a seed as shown to users: for a trial its number, from 0."""
         return seed - FIRST_TRIAL_SEED if self.is_tuning else seed
 
-    @model_validator(mode="after")
-    def _is_complete(self) -> Study:
+    def check_size(self) -> None:
+        """Check the numbers of cells, claims and extensions, before anything is made of them.
+
+        Raises:
+            UsageError: one of them is above its limit.
+        """
         check_num_cells({field: len(values) for field, values in self.axes.items()})
         check_growth(num_claims=len(self.claims), num_conditions=self.num_conditions, num_extensions=len(self.history))
+
+    @model_validator(mode="after")
+    def _is_complete(self) -> Study:
+        self.check_size()
         for field in (self.compare, *ALWAYS_AXES):
             if not self.axes.get(field):
                 raise ValueError(f"axes has no values of {field}")

@@ -38,7 +38,7 @@ SIZES = {"small": "small\nup to 32 x 32 px", "medium": "medium\nup to 96 x 96 px
 def found_objects(objects: pd.DataFrame, axes: Axes) -> Axes:
     """Draw an image with the boxes, categories and, if they have outlines, masks of its objects.
 
-    Detections with a score below 0.5 are left out, and so are those after the first 100.
+    Detections with a score below 0.5 are left out, and of more than 100 objects those with the lowest scores.
 
     Args:
         objects: detections of one arm, or annotations, in one image, at least one row: `condition`, `path` of the

@@ -10,7 +10,6 @@ from typing import Any
 from ablations.config import CellConfig, Study, UsageError
 from ablations.config.claim import merge_claims
 from ablations.config.escape import visible
-from ablations.config.limits import check_growth
 from ablations.config.request import Request
 from ablations.config.study import DATA_FIELDS
 from ablations.planning.asked import complete
@@ -87,8 +86,9 @@ class Stored:
             return study.model_copy(update={"claims": merge_claims((), study.claims, has_new_arms=False)})
         has_other_arms = (study.compare, set(study.arm_names)) != (old.compare, set(old.arm_names))
         claims = merge_claims(old.claims, study.claims, has_new_arms=has_other_arms)
-        check_growth(num_claims=len(claims), num_conditions=study.num_conditions, num_extensions=len(study.history))
-        return study.model_copy(update={"claims": claims})
+        merged = study.model_copy(update={"claims": claims})
+        merged.check_size()
+        return merged
 
     def with_search(self, request: Request) -> Request:
         """Return a request with the search and the points of the stored study, unless it has a search of its own."""

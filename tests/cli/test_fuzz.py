@@ -26,7 +26,7 @@ from ablations.store.digests import with_digests
 from ablations.store.leases import Holder
 
 SHORT, FULL = 6, 500
-"""Number of damaged studies; the full number takes an hour and a half on two cores."""
+"""Number of damaged studies; the full number takes half an hour to an hour on two cores."""
 
 LIMIT_S = 60.0
 """Seconds after which a command counts as hanging; on an idle machine each takes less than 10, which is measured."""
