@@ -24,7 +24,7 @@ class RegistrationError(ValueError):
     """Invalid registration of a normaliser: its name, group or invariances."""
 
 
-Group = Literal["paper", "control", "related", "plug-in"]
+Group = Literal["paper", "control", "related", "field", "plug-in"]
 
 
 class AttentionNorm(nn.Module):
@@ -64,6 +64,8 @@ class NormSpec:
         needs_dk_eq_dv: whether key_dim must equal value_dim.
         invariances: all changes of `Invariance` that leave the output unchanged.
         caveat: sentence to show with its results; empty for none.
+        latex: formula in LaTeX, without dollar signs; empty for none.
+        instability: what is known of how its training fails, with the source; empty for nothing.
         cls: implementation.
     """
 
@@ -77,6 +79,8 @@ class NormSpec:
     needs_dk_eq_dv: bool
     invariances: frozenset[Invariance]
     caveat: str
+    latex: str
+    instability: str
     cls: type[AttentionNorm]
 
     @property
@@ -100,6 +104,8 @@ def register(
     needs_dk_eq_dv: bool = False,
     invariances: set[Invariance],
     caveat: str = "",
+    latex: str = "",
+    instability: str = "",
 ) -> Callable[[type[N]], type[N]]:
     """Return a class decorator that registers a normaliser, with the arguments of `NormSpec`.
 
@@ -126,6 +132,8 @@ def register(
             needs_dk_eq_dv=needs_dk_eq_dv,
             invariances=frozenset(invariances),
             caveat=caveat,
+            latex=latex,
+            instability=instability,
             cls=cls,
         )
         known = NORMS[name].cls if name in NORMS else None
