@@ -14,6 +14,7 @@ from ablations.config import parsing
 from ablations.config.declare import Option, Options, Values, field_default, reads
 from ablations.config.errors import UsageError
 from ablations.config.field_values import read_fields, read_search, read_values
+from ablations.config.grid_options import GridOptions
 from ablations.config.limits import MOST_POINTS
 from ablations.config.options import EngineOptions, InMemory, Retry, TrainerName
 from ablations.config.search import EXAMPLE, Sampler, Search
@@ -324,7 +325,7 @@ class SharedOptions(
     """Options of ``run`` and ``tune``."""
 
 
-class RunOptions(FieldOptions, SeedOptions, SharedOptions, ShardOption, SmokeOption):
+class RunOptions(FieldOptions, SeedOptions, GridOptions, SharedOptions, ShardOption, SmokeOption):
     """Options of ``run``."""
 
 

@@ -2,59 +2,73 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 from pydantic import ValidationError
 
-from ablations.config.cell import CellConfig
+from ablations.config.cell import FIELDS, CellConfig
 from ablations.config.claim import Claim
 from ablations.config.errors import UsageError, first_error
-from ablations.config.limits import check_num_cells
+from ablations.config.grid import Grid, GridRequest, check_grids
 from ablations.config.make import make_config
+from ablations.config.make_grids import make_grids
 from ablations.config.search import Point, Search, Tuned
-from ablations.config.study import ALWAYS_AXES, DATA_FIELDS, Study, choose_ref, point_name
+from ablations.config.study import DATA_FIELDS, Study, choose_ref, point_name
 from ablations.config.values import value_name
 
 Defaults = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 """Function from the given fields of a cell to the default values of the others."""
 
+PerArm = Mapping[str, Mapping[str, Any]]
+"""Values of fields by the name of the arm."""
+
+NOTHING: PerArm = MappingProxyType({})
+
 
 def expand(
-    axes: Mapping[str, list[Any]],
+    grids: Sequence[Grid],
     fixed: Mapping[str, Any],
     defaults: Defaults,
     *,
     compare: str = "norm",
     points: Collection[Point] | None = None,
+    per_arm: PerArm = NOTHING,
 ) -> list[CellConfig]:
-    """Expand the product of the axes seed by seed, so that an interrupted grid has equal numbers per arm.
+    """Expand grids seed by seed, so that an interrupted study has equal numbers per arm.
 
-    Cells whose point is not drawn yet are left out.
+    A cell of several grids comes once. Cells whose point is not drawn yet are left out.
 
     Args:
-        axes: values of every field that varies.
+        grids: grids over the same axes.
         fixed: values of other given fields.
         defaults: function that gives the values of the remaining fields.
         compare: field whose values are the arms.
         points: values of the searched fields; None: nothing is searched.
+        per_arm: values of fields that depend on the arm, by its name.
 
     Raises:
-        UsageError: values that contradict each other.
+        UsageError: values that contradict each other, or too many cells.
     """
-    check_num_cells({field: len(values) for field, values in axes.items()})
-    others = {field: values for field, values in axes.items() if field != "seed"}
-    tuned, cells = None if points is None else Tuned(points), []
-    for seed in axes["seed"]:
-        for point in itertools.product(*others.values()):
-            asked = {**fixed, **dict(zip(others, point, strict=True)), "seed": seed}
+    check_grids(grids)
+    tuned, cells = None if points is None else Tuned(points), dict[tuple[Any, ...], CellConfig]()
+    rows = [list(grid.rows()) for grid in grids]
+    for seed in dict.fromkeys(seed for grid in grids for seed in grid.axes["seed"]):
+        own = [row for grid, all_rows in zip(grids, rows, strict=True) if seed in grid.axes["seed"] for row in all_rows]
+        for row in own:
+            asked = {**fixed, **row, "seed": seed}
+            arm = value_name(asked[compare])
             if tuned is not None:
-                if (values := tuned.values(value_name(asked[compare]), seed)) is None:
+                if (values := tuned.values(arm, seed)) is None:
                     continue
                 asked |= values
-            cells.append(make_config({**defaults(asked), **asked}))
-    return cells
+            asked |= per_arm.get(arm, {})
+            key = (seed, *(row[field] for field in grids[0].axes if field != "seed"))
+            if key not in cells:
+                cells[key] = make_config({**defaults(asked), **asked})
+    return list(cells.values())
 
 
 def design(
@@ -65,6 +79,8 @@ def design(
     ref: str | None,
     recipe: str,
     defaults: Defaults,
+    grids: Sequence[GridRequest] = (),
+    per_arm: PerArm = NOTHING,
     question: str = "",
     search: Search | None = None,
     points: tuple[Point, ...] = (),
@@ -76,25 +92,30 @@ def design(
     Args:
         asked: values of each named field; several values make an axis.
         recipe: recipe of ``defaults``.
+        grids: grids whose union the study is; none: the product of ``asked``.
+        per_arm: values of fields that depend on the arm, by its name; arms without them have those of ``asked``.
         search: search, as in `Study`; only the points give values of its fields.
         points: points, as in `Study`; TPE adds them as results come in.
 
     Raises:
         UsageError: a reference that is not an arm, contradictory values, or arms that differ in several defaults.
     """
-    fields = sorted(asked, key=lambda field: (field != compare, field == "seed"))
-    axes = {f: list(asked[f]) for f in fields if len(asked[f]) > 1 or f in (*ALWAYS_AXES, compare)}
-    if compare not in axes:
-        raise UsageError(f"--compare {compare}: give the values to compare, for instance --set {compare}=a,b")
-    single = {field: asked[field][0] for field in asked if field not in axes}
-    cells = expand(axes, single, defaults, compare=compare, points=points if search else None)
+    given = points if search else None
+    each = partial(expand, defaults=defaults, compare=compare, points=given, per_arm=per_arm)
+    parts, single = make_grids(asked, grids, compare=compare, expand=each)
+    axes = {field: list(dict.fromkeys(v for part in parts for v in part.axes[field])) for field in parts[0].axes}
+    cells = each(parts, single)
     searched = [] if search is None else search.fields
-    per_data = _decided_by_data(axes, single, defaults, searched=searched)
-    decided = {field for own in per_data.values() for field in own} | {*searched}
+    per_data = _decided_by_data(parts, single, defaults, searched=searched)
+    complete = _complete_per_arm(per_arm, axes, cells, compare=compare)
+    by_arm = next(iter(complete.values()), {})
+    decided = {field for own in per_data.values() for field in own} | {*searched, *by_arm}
+    per_data = {name: {f: v for f, v in own.items() if f not in by_arm} for name, own in per_data.items()}
     first = cells[0].model_dump()
     fixed = {field: value for field, value in first.items() if field not in axes and field not in decided}
     if compare in DATA_FIELDS:
         _check_one_difference(compare, per_data)
+    is_product = len(parts) == 1 and not parts[0].zipped and not parts[0].exclude
     try:
         study = Study(
             name=name,
@@ -103,6 +124,8 @@ def design(
             ref=choose_ref(ref, axes[compare]),
             recipe=recipe,
             axes=axes,
+            grids=() if is_product else tuple(parts),
+            per_arm=complete,
             fixed=fixed,
             per_data=per_data,
             search=search,
@@ -112,19 +135,51 @@ def design(
         )
     except ValidationError as error:
         raise UsageError(first_error(error)) from None
+    _check_held(study, cells)
     return study, cells
 
 
+def _complete_per_arm(
+    per_arm: PerArm, axes: Mapping[str, list[Any]], cells: Sequence[CellConfig], *, compare: str
+) -> dict[str, dict[str, Any]]:
+    """Return the values of the fields that depend on the arm, of every arm; of one without its own, those it has."""
+    arms = [value_name(value) for value in axes[compare]]
+    if unknown := [arm for arm in per_arm if arm not in arms]:
+        raise UsageError(f"per_arm: {unknown[0]} is not one of the arms: {', '.join(arms)}")
+    fields = [field for field in FIELDS if any(field in own for own in per_arm.values())]
+    if taken := [field for field in fields if field in axes]:
+        raise UsageError(f"per_arm: {taken[0]} is an axis too; leave one out")
+    found: dict[str, dict[str, Any]] = {arm: {} for arm in arms} if fields else {}
+    for cell in cells if fields else ():
+        own = found[value_name(cell[compare])]
+        for field in fields:
+            if own.setdefault(field, cell[field]) != cell[field]:
+                raise UsageError(f"per_arm: give {field} of {value_name(cell[compare])} too, since its default varies")
+    return found
+
+
+def _check_held(study: Study, cells: Sequence[CellConfig]) -> None:
+    """Reject a default that depends on an axis or on an arm's values, so that cells would differ in it too."""
+    for cell in cells:
+        if cell.seed == cells[0].seed and not study.has(cell):
+            held = study.held(values := cell.model_dump())
+            field = next(field for field, value in held.items() if values[field] != value)
+            one, other = value_name(held[field]), value_name(values[field])
+            raise UsageError(f"by default {field} is {one} in some cells and {other} in others; give it with --set")
+
+
 def _decided_by_data(
-    axes: Mapping[str, list[Any]], single: Mapping[str, Any], defaults: Defaults, *, searched: Collection[str]
+    grids: Sequence[Grid], single: Mapping[str, Any], defaults: Defaults, *, searched: Collection[str]
 ) -> dict[str, dict[str, Any]]:
     """Return the defaults of each combination of `DATA_FIELDS`; empty if none of these is an axis."""
-    data_axes = {field: axes[field] for field in DATA_FIELDS if field in axes}
-    per_data = {}
-    for values in itertools.product(*data_axes.values()) if data_axes else ():
-        point = {**single, **dict(zip(data_axes, values, strict=True))}
-        given = {*single, *axes, *searched}
-        per_data[point_name(point, data_axes)] = {f: v for f, v in defaults(point).items() if f not in given}
+    axes = grids[0].axes
+    data_axes = [field for field in DATA_FIELDS if field in axes]
+    given, per_data = {*single, *axes, *searched}, dict[str, dict[str, Any]]()
+    for row in (row for grid in grids for row in grid.rows()) if data_axes else ():
+        name = point_name(row, data_axes)
+        if name not in per_data:
+            point = {**single, **{field: row[field] for field in data_axes}}
+            per_data[name] = {f: v for f, v in defaults(point).items() if f not in given}
     return per_data
 
 

@@ -15,6 +15,8 @@ from ablations.config.commands import PluginOption, SearchOptions, SeedOptions, 
 from ablations.config.declare import Option, read_options
 from ablations.config.errors import UsageError
 from ablations.config.field_values import read_values
+from ablations.config.grid import GridRequest
+from ablations.config.grid_options import GridOptions, parse_exclusions, parse_grids, parse_per_arm, parse_zipped
 from ablations.config.seeds import parse_seeds
 from ablations.config.yaml_file import read_yaml
 from ufo.registry import unknown_name
@@ -23,20 +25,39 @@ FOLDER = Path(__file__).resolve().parent.parent / "experiments"
 """Folder of the experiment files that come with the package."""
 
 
-class Experiment(SearchOptions, SeedOptions, StudyOptions, PluginOption):
+class Experiment(SearchOptions, SeedOptions, GridOptions, StudyOptions, PluginOption):
     """The options in an experiment file; each may be missing.
 
     Args:
         question: one sentence.
         cost: cells and time, in a sentence.
         claims: what the study's numbers are to support or to contradict.
+        grids: grids whose union the study is, each with values that replace those of ``fields``.
+        per_arm: values of fields that depend on the arm, by its name.
         fields: values of a cell's fields.
     """
 
     question: Annotated[str, Option("The question, in one sentence.")] = ""
     cost: Annotated[str, Option("Number of cells and time, in one sentence.")] = ""
     claims: Annotated[tuple[Claim, ...], BeforeValidator(parse_claims), Option("Claims to be decided.")] = ()
+    grids: Annotated[
+        tuple[GridRequest, ...], BeforeValidator(parse_grids), Option("Grids whose union the study is.")
+    ] = ()
+    per_arm: Annotated[
+        dict[str, dict[str, Any]], BeforeValidator(parse_per_arm), Option("Values of fields that depend on the arm.")
+    ] = Field(default_factory=dict)
     fields: Annotated[dict[str, list[Any]], Option("Values of a cell's fields.")] = Field(default_factory=dict)
+
+    @property
+    def requests(self) -> tuple[GridRequest, ...]:
+        """Its grids, with the zipped fields and the exclusions of the whole study; empty for a product."""
+        if not (self.grids or self.zip or self.exclude):
+            return ()
+        zipped, exclude = parse_zipped(self.zip), parse_exclusions(self.exclude)
+        return tuple(
+            GridRequest(asked=grid.asked, zipped=(*zipped, *grid.zipped), exclude=(*exclude, *grid.exclude))
+            for grid in self.grids or (GridRequest(),)
+        )
 
     @property
     def asked(self) -> dict[str, list[Any]]:
@@ -48,6 +69,9 @@ class Experiment(SearchOptions, SeedOptions, StudyOptions, PluginOption):
         given = [name for name in SearchOptions.model_fields if name in self.model_fields_set]
         if given and self.search is None:
             raise UsageError(f"{given[0]} is for a tuning: give search too")
+        layout = [name for name in ("zip", "exclude", "grids", "per_arm") if getattr(self, name)]
+        if self.search is not None and layout:
+            raise UsageError(f"{layout[0]} is not for a tuning: it has one condition, and the same points for each arm")
         if given and self.seeds is not None:
             raise UsageError("a tuning's trials have seeds of their own; give the winners' as confirm")
         return self

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from ablations.config.cell import FIELDS
 from ablations.config.claim import merge_claims
 from ablations.config.errors import UsageError
+from ablations.config.grid_growth import another_question, default_is_new, grow_grids, merge_per_arm, merge_per_data
 from ablations.config.limits import check_num_cells
 from ablations.config.search import Point, Search
-from ablations.config.study import DATA_FIELDS, Study, choose_ref, point_name
+from ablations.config.study import Study, choose_ref, point_name
 from ablations.config.values import value_name
 
 
@@ -30,29 +30,17 @@ def extend(stored: Study, asked: Study, *, named: Collection[str], ref: str | No
             too many cells, claims or extensions.
     """
     if asked.compare != stored.compare:
-        raise _another_question(stored, "compare", stored.compare, [asked.compare])
+        raise another_question(stored, "compare", stored.compare, [asked.compare])
     if stored.recipe is not None and asked.recipe != stored.recipe:
-        raise _another_question(stored, "recipe", stored.recipe, [asked.recipe])
+        raise another_question(stored, "recipe", stored.recipe, [asked.recipe])
     if asked.search != stored.search:
-        raise _another_question(stored, "search", _search_text(stored.search), [_search_text(asked.search)])
+        raise another_question(stored, "search", _search_text(stored.search), [_search_text(asked.search)])
     points = _merge_points(stored, asked)
-    axes = {field: list(values) for field, values in stored.axes.items()}
-    added: list[str] = []
-    for field, have in axes.items():
-        held = asked.data_points.values()
-        values = asked.axes.get(field) or list(dict.fromkeys(point[field] for point in held))
-        known = set(have)
-        new = [value for value in values if value not in known]
-        if new and field not in named:
-            raise UsageError(
-                f"study '{stored.name}' has {field}={','.join(map(value_name, have))}, and the default "
-                f"{value_name(new[0])} is not among them: give --set {field}={value_name(have[0])}, or other values"
-            )
-        have += new
-        added += [f"{field}={value_name(value)}" for value in new]
-    check_num_cells({field: len(values) for field, values in axes.items()})  # before its data points are made
-    per_data = _merge_per_data(stored, asked, named)
-    axes["seed"] = sorted(axes["seed"])
+    if stored.grids or asked.grids:
+        cells, added = grow_grids(stored, asked, named=named)
+    else:
+        cells, added = _grow_axes(stored, asked, named=named)
+    axes = cells["axes"]
     num_looks = stored.num_looks + bool(added and num_results)
     ref = choose_ref(ref or stored.ref, axes[stored.compare])
     if ref != stored.ref:
@@ -66,22 +54,38 @@ def extend(stored: Study, asked: Study, *, named: Collection[str], ref: str | No
     plugins = tuple(dict.fromkeys((*stored.plugins, *asked.plugins)))
     when = f"extended (cells with results: {num_results})" if num_results else "extended"
     history = (*stored.history, f"{when}: {', '.join(added)}") if added else stored.history
-    update: dict[str, Any] = {"question": question, "axes": axes, "ref": ref, "per_data": per_data, "plugins": plugins}
+    update: dict[str, Any] = {"question": question, **cells, "ref": ref, "plugins": plugins}
     update |= {"claims": claims, "history": history, "num_looks": num_looks, "points": points}
     grown = stored.model_copy(update=update)
     grown.check_size()
+    try:
+        grown.check_grids()
+    except ValueError as error:
+        raise UsageError(f"study '{stored.name}': {error}") from None
     return grown
 
 
-def _merge_per_data(stored: Study, asked: Study, named: Collection[str]) -> dict[str, dict[str, Any]]:
-    """Merge the defaults of data sets of a stored study with those of a request, which may not change existing ones."""
-    merged = dict(stored.per_data)
-    for point in asked.data_points.values():
-        name = point_name(point, [field for field in DATA_FIELDS if field in stored.axes])
-        own = _check_point(stored, asked, point, name, named)
-        if name:
-            merged.setdefault(name, own)
-    return merged
+def _grow_axes(stored: Study, asked: Study, *, named: Collection[str]) -> tuple[dict[str, Any], list[str]]:
+    """Merge two products into that of all their values.
+
+    Returns:
+        Fields of the grown study, and its new values in words.
+    """
+    axes = {field: list(values) for field, values in stored.axes.items()}
+    added: list[str] = []
+    for field, have in axes.items():
+        held = asked.data_points.values()
+        values = asked.axes.get(field) or list(dict.fromkeys(point[field] for point in held))
+        known = set(have)
+        new = [value for value in values if value not in known]
+        if new and field not in named:
+            raise default_is_new(stored, field, new[0])
+        have += new
+        added += [f"{field}={value_name(value)}" for value in new]
+    check_num_cells({field: len(values) for field, values in axes.items()})  # before its data points are made
+    per_data = merge_per_data(stored, asked, named)
+    axes["seed"] = sorted(axes["seed"])
+    return {"axes": axes, "per_data": per_data, "per_arm": merge_per_arm(stored, asked)}, added
 
 
 def _merge_points(stored: Study, asked: Study) -> tuple[Point, ...]:
@@ -98,7 +102,7 @@ def _merge_points(stored: Study, asked: Study) -> tuple[Point, ...]:
             arm = point.arm or "every arm"
             where = arm if point.seed is None else f"{arm} seed {point.seed}"
             held, wanted = _written(have[point.key].values), [_written(point.values)]
-            raise _another_question(stored, "point", held, wanted, where=where)
+            raise another_question(stored, "point", held, wanted, where=where)
     return tuple(have.values())
 
 
@@ -108,31 +112,3 @@ def _search_text(search: Search | None) -> str:
 
 def _written(values: Mapping[str, Any]) -> str:
     return point_name(values, values)
-
-
-def _check_point(
-    stored: Study, asked: Study, point: Mapping[str, Any], name: str, named: Collection[str]
-) -> dict[str, Any]:
-    """Check a data set of a request against the stored study, and return the fields that a new one decides."""
-    decided = {field for own in stored.per_data.values() for field in own}
-    own = stored.per_data.get(name)
-    known = {**stored.fixed, **(own or {})}
-    for field in FIELDS:
-        if field in stored.axes or field in stored.searched:
-            continue
-        if own is None and field in decided and field not in named:
-            continue
-        default = "the data set's own" if field in decided else FIELDS[field].info.get_default()
-        have = known.get(field, default)
-        want = asked.axes.get(field, [point.get(field)])
-        if want != [have]:
-            raise _another_question(stored, field, have, want, where=name)
-    return {field: point[field] for field in sorted(decided)} if own is None else {}
-
-
-def _another_question(stored: Study, field: str, have: Any, want: list[Any], *, where: str = "") -> UsageError:
-    place = f" for {where}" if where else ""
-    return UsageError(
-        f"study '{stored.name}' asks another question: its {field} is {value_name(have)}{place}, not "
-        f"{','.join(map(value_name, want))}; choose another name with --study"
-    )

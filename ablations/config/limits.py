@@ -28,6 +28,9 @@ MOST_EXTENSIONS = 10_000
 MOST_POINTS = 10_000
 """Largest number of trials of an arm, and of points of a tuning: study.yaml has each."""
 
+MOST_GRIDS, MOST_EXCLUSIONS = 1_000, 100
+"""Largest number of grids of a study, and of combinations that a grid leaves out."""
+
 Name = Annotated[str, Field(max_length=MOST_NAME)]
 """A name, a label or a version."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,12 +14,15 @@ from ablations.config.commands import DEFAULT_TRIALS, Rerun, RunOptions, TuneOpt
 from ablations.config.effects import without_foreign
 from ablations.config.experiment import Experiment, load_experiment
 from ablations.config.field_values import read_search
+from ablations.config.grid import GridRequest
+from ablations.config.grid_options import overridden, parse_exclusions, parse_zipped
 from ablations.config.options import EngineOptions, InMemory
 from ablations.config.parsing import devices, folders, shard
 from ablations.config.paths import real_path
 from ablations.config.search import EXAMPLE, FIRST_TRIAL_SEED, Point, Search
 from ablations.config.seeds import parse_confirmed, parse_seeds
 from ablations.config.types import COSINE
+from ablations.config.values import parse_values, value_name
 
 Value = TypeVar("Value")
 
@@ -47,6 +50,9 @@ class Request:
 
     Args:
         asked: values for each field that was given; ``data`` as on the command line.
+        grids: grids whose union the study is; empty: the product of ``asked``.
+        per_arm: values of fields that depend on the arm, by its name.
+        notes: what of an experiment file options have left without effect, one line each.
         compare: the field whose values are the arms.
         ref: the reference arm; None: xnorm, or the first arm.
         recipe: gives the values of the other fields.
@@ -71,6 +77,9 @@ class Request:
     """
 
     asked: dict[str, list[Any]]
+    grids: tuple[GridRequest, ...] = ()
+    per_arm: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
     compare: str = "norm"
     ref: str | None = None
     recipe: str = "quick"
@@ -93,6 +102,16 @@ class Request:
     missing: bool = True
     rerun: Rerun | None = None
 
+    @property
+    def named(self) -> set[str]:
+        """Fields that it gives values of."""
+        return {*self.asked, *(name for grid in self.grids for name in grid.asked)} | self.named_per_arm
+
+    @property
+    def named_per_arm(self) -> set[str]:
+        """Fields that it makes depend on the arm."""
+        return {name for own in self.per_arm.values() for name in own}
+
 
 def make_request(options: RunOptions | TuneOptions, *, search: Search | None = None) -> Request:
     """Merge an experiment file, a smoke run and the options of a command: each overrides the one before it.
@@ -113,8 +132,13 @@ def make_request(options: RunOptions | TuneOptions, *, search: Search | None = N
     given = options.asked
     if isinstance(options, RunOptions):
         given |= {} if options.seeds is None else {"seed": parse_seeds(options.seeds)}
+    short = _shortened(options, {**loaded.asked, **given}, compare)
+    grids, notes = _grids_of(options, loaded, short=short, given=given)
     return Request(
-        asked={**loaded.asked, **_shortened(options, {**loaded.asked, **given}, compare), **given},
+        asked={**loaded.asked, **short, **given},
+        grids=grids,
+        per_arm=_per_arm_of(loaded, compare, {**short, **given}),
+        notes=notes,
         compare=compare,
         ref=_first(options.ref, loaded.ref, default=None),
         recipe=_first(options.recipe, loaded.recipe, default="quick"),
@@ -134,6 +158,47 @@ def make_request(options: RunOptions | TuneOptions, *, search: Search | None = N
         shard=shard(options.shard) if isinstance(options, RunOptions) else (1, 1),
         rerun=options.rerun,
     )
+
+
+def _grids_of(
+    options: RunOptions | TuneOptions,
+    loaded: Experiment,
+    *,
+    short: Mapping[str, list[Any]],
+    given: Mapping[str, list[Any]],
+) -> tuple[tuple[GridRequest, ...], tuple[str, ...]]:
+    """Return the grids of a file with the options that override it, and what that leaves without effect."""
+    requests = loaded.requests
+    if isinstance(options, RunOptions) and (options.zip or options.exclude):
+        more = GridRequest(zipped=parse_zipped(options.zip), exclude=parse_exclusions(options.exclude))
+        requests = tuple(
+            replace(each, zipped=(*each.zipped, *more.zipped), exclude=(*each.exclude, *more.exclude))
+            for each in requests or (GridRequest(),)
+        )
+    lost = {name for each in requests for group in each.zipped for name in group if name in short and name not in given}
+    kept = [tuple(tuple(f for f in group if f not in lost) for group in each.zipped) for each in requests]
+    requests = tuple(
+        replace(each, zipped=tuple(group for group in groups if len(group) > 1))
+        for each, groups in zip(requests, kept, strict=True)
+    )
+    notes = [f"a smoke run has one value of {name}, which is zipped otherwise" for name in sorted(lost)]
+    found, others = overridden(requests, {**short, **given})
+    return tuple(found), (*notes, *others)
+
+
+def _per_arm_of(loaded: Experiment, compare: str, given: Mapping[str, list[Any]]) -> dict[str, dict[str, Any]]:
+    """Return a file's values per arm, by the arms' names in a study, without what options override."""
+    found: dict[str, dict[str, Any]] = {}
+    for text, own in loaded.per_arm.items():
+        values = parse_values(compare, text)
+        if len(values) > 1:
+            raise UsageError(f"per_arm {text}: give one arm")
+        if compare in own:
+            raise UsageError(f"per_arm: {compare} is the compared field; its values are the arms")
+        left = {name: value for name, value in own.items() if name not in given}
+        if left and values[0] in given.get(compare, values):
+            found[value_name(values[0])] = left
+    return found
 
 
 def _load(options: RunOptions | TuneOptions) -> Experiment:
@@ -227,10 +292,13 @@ def request_of(study: Study, *, folder: Path, data: list[str] | None, data_root:
     elif placeless := [name for name in asked["data"] if ":" in name]:
         kind = placeless[0].partition(":")[0]
         raise UsageError(f"a study does not store the path of {placeless[0]}: give it as --data {kind}:DIR")
+    grids = _grids_of_study(study, asked)
     own = folder if folder.name not in ("", "..") else real_path(folder)
     own = own.parent if study.is_tuning else own
     return Request(
         asked=asked,
+        grids=grids,
+        per_arm=study.per_arm,
         compare=study.compare,
         ref=study.ref,
         recipe=study.recipe or "quick",
@@ -243,6 +311,28 @@ def request_of(study: Study, *, folder: Path, data: list[str] | None, data_root:
         in_memory=_in_memory_of(study),
         plugins=study.plugins,
         smoke=bool(study.fixed.get("smoke")),
+    )
+
+
+def _grids_of_study(study: Study, asked: Mapping[str, list[Any]]) -> tuple[GridRequest, ...]:
+    """Return the grids of a stored study, with its data sets as they are asked for."""
+    names, given = study.axes.get("data", []), asked["data"]
+    if study.grids and len(names) > 1 and len(given) != len(names):
+        raise UsageError(
+            f"study '{study.name}' has grids over {', '.join(names)}: give each with --data, in this order"
+        )
+    located = dict(zip(names, given, strict=False))
+    return tuple(
+        GridRequest(
+            asked={
+                name: [located.get(value, value) for value in values] if name == "data" else values
+                for name, values in grid.axes.items()
+                if name in asked
+            },
+            zipped=grid.zipped,
+            exclude=grid.exclude,
+        )
+        for grid in study.grids
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 import warnings
@@ -12,6 +13,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from ablations.config.cell import FIELDS
 from ablations.config.errors import UsageError, first_error
+from ablations.config.limits import MOST_POINTS
 from ablations.config.nets import is_foreign
 from ablations.config.values import check_field, check_values, number_type
 
@@ -198,6 +200,43 @@ class Tuned:
         keys = (None, None), (arm, None), (None, seed), (arm, seed)
         found = [self._by_key[key] for key in keys if key in self._by_key]
         return min(found, key=lambda each: each[0])[1] if found else None
+
+
+def check_points(
+    points: Sequence[Point], *, search: Search | None, arms: Sequence[str], seeds: Sequence[int], is_tuning: bool
+) -> None:
+    """Check that every cell has values of all searched fields, and that trials and replicates share no seed.
+
+    Args:
+        points: points of a study.
+        search: its search; None: nothing is searched.
+        arms: names of its arms.
+        seeds: its seeds.
+        is_tuning: whether its cells are trials.
+
+    Raises:
+        ValueError: a point with other fields, too many trials, a cell without values, or a seed of the other kind.
+    """
+    each = search is not None and search.sampler == "tpe" and is_tuning
+    num_points = len(arms) * len(seeds) if each else len(points)
+    if num_points > MOST_POINTS:
+        raise ValueError(f"{num_points:,} trials are above the limit of {MOST_POINTS:,}; give fewer")
+    searched = [] if search is None else search.fields
+    for point in points:
+        if sorted(point.values) != sorted(searched):
+            raise ValueError(f"a point has values of {', '.join(point.values)}, not of {', '.join(searched)}")
+    if search is None:
+        return
+    tuned, asked = Tuned(points), itertools.product(arms, seeds)
+    lacking = [(arm, seed) for arm, seed in asked if tuned.values(arm, seed) is None]
+    if lacking and not (is_tuning and search.sampler == "tpe"):
+        arm, seed = lacking[0]
+        which = f" for seed {seed}" if is_tuning else ""
+        raise ValueError(f"{arm} has no tuned values{which}: tune it with the others")
+    for seed in seeds:
+        if (seed >= FIRST_TRIAL_SEED) != is_tuning:
+            what = "trials have seeds from" if is_tuning else "replicates have seeds below"
+            raise ValueError(f"seed {seed}: {what} {FIRST_TRIAL_SEED:,}, so that no seed is both; give others")
 
 
 def searchable_fields() -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
@@ -12,16 +12,17 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from ablations.config.cell import FIELDS, CellConfig
 from ablations.config.claim import Claim
 from ablations.config.errors import UsageError, message_of, shown
+from ablations.config.grid import Grid, check_grids
 from ablations.config.limits import (
-    MOST_CELLS,
     MOST_EXTENSIONS,
-    MOST_POINTS,
     Name,
     Sentence,
     check_growth,
     check_num_cells,
 )
-from ablations.config.search import FIRST_TRIAL_SEED, Point, Search, Tuned, tuned_values
+from ablations.config.make_grids import ALWAYS_AXES
+from ablations.config.norm_record import NormRecord
+from ablations.config.search import FIRST_TRIAL_SEED, Point, Search, Tuned, check_points, tuned_values
 from ablations.config.task import METRIC_FIELDS, Metric, metric_of
 from ablations.config.types import Task
 from ablations.config.values import check_values, value_name
@@ -29,28 +30,8 @@ from ablations.config.values import check_values, value_name
 FORMAT: Literal[1] = 1
 """Version of the format of study.yaml."""
 
-ALWAYS_AXES = ("norm", "seed")
-
 DATA_FIELDS = tuple(field.name for field in FIELDS.values() if field.traits.selects_data)
 """Fields that select the images: each combination of their values has its own defaults, such as the patch."""
-
-
-class NormRecord(BaseModel, frozen=True, extra="forbid"):
-    """A normaliser as it was registered when its study was made, so that reading the study needs no plug-in.
-
-    Args:
-        label: label in figures.
-        group: group of the registry.
-        order: place in the registry.
-        cross: whether class attention can use it.
-        caveat: sentence to show with its results; empty for none.
-    """
-
-    label: Name
-    group: Name
-    order: Annotated[int, Field(ge=0, le=MOST_CELLS)]
-    cross: bool
-    caveat: Sentence = ""
 
 
 class Study(BaseModel, frozen=True, extra="forbid"):
@@ -63,7 +44,9 @@ class Study(BaseModel, frozen=True, extra="forbid"):
         ref: reference arm; None if there is only one arm.
         recipe: recipe that gave the values of the other fields; None: not recorded.
         axes: values of every field that varies, in the order of the expansion; ``seed`` is one of them.
-        fixed: value of every field that neither varies nor depends on the data set.
+        grids: grids whose union the study is, each with values of all axes; empty for the product of the axes.
+        per_arm: values of the fields that depend on the arm, by the name of the arm; each arm has all of them.
+        fixed: value of every field that neither varies nor depends on the data set or the arm.
         per_data: defaults of each combination of `DATA_FIELDS` that are axes, by `point_name`; else ``fixed`` has them.
         search: search of the tuning that this study is or whose winners it trains; None: neither.
         points: values of the searched fields: for each trial of a tuning, or for each arm of its winners' study.
@@ -81,6 +64,8 @@ class Study(BaseModel, frozen=True, extra="forbid"):
     ref: str | None = None
     recipe: Name | None = None
     axes: dict[str, list[Any]]
+    grids: tuple[Grid, ...] = ()
+    per_arm: dict[str, dict[str, Any]] = {}
     fixed: dict[str, Any]
     per_data: dict[str, dict[str, Any]] = {}
     search: Search | None = None
@@ -122,30 +107,82 @@ class Study(BaseModel, frozen=True, extra="forbid"):
         return metric_of({field: self.fixed.get(field, FIELDS[field].default) for field in METRIC_FIELDS})
 
     @property
+    def parts(self) -> tuple[Grid, ...]:
+        """Grids whose union it is."""
+        return self.grids or (Grid.model_construct(axes=self.axes),)
+
+    @property
+    def fields_per_arm(self) -> list[str]:
+        """Fields that depend on the arm."""
+        return list(next(iter(self.per_arm.values()), {}))
+
+    @property
+    def tied(self) -> list[str]:
+        """Axes that are zipped with the compared field, so that arms differ in them too."""
+        return list(dict.fromkeys(name for grid in self.grids for name in grid.partners(self.compare)))
+
+    def tied_text(self, arm: str) -> str:
+        """Write the values that are zipped with an arm; empty without any."""
+        point = next(p for p in self.points_on([self.compare, *self.tied]) if value_name(p[self.compare]) == arm)
+        return point_name(point, self.tied)
+
+    @property
     def conditions(self) -> dict[str, list[Any]]:
         """Other axes with several values; tables and tests are per combination of these."""
         several = {field: values for field, values in self.axes.items() if len(values) > 1}
-        return {field: values for field, values in several.items() if field not in (self.compare, "seed")}
+        arm = {self.compare, "seed", *self.tied}
+        return {field: values for field, values in several.items() if field not in arm}
+
+    def points_on(self, fields: Collection[str]) -> list[dict[str, Any]]:
+        """Return the combinations of some axes' values that occur, in the order of the expansion.
+
+        Args:
+            fields: axes, without ``seed``.
+        """
+        found: Iterable[tuple[Any, ...]] = itertools.product(*(self.axes[field] for field in fields))
+        if self.grids:
+            rows = (row for grid in self.grids for row in grid.rows())
+            found = dict.fromkeys(tuple(row[field] for field in fields) for row in rows)
+        return [dict(zip(fields, values, strict=True)) for values in found]
 
     @property
     def condition_names(self) -> list[str]:
         """Combinations of the conditions' values, in the order of the expansion; one empty name without any."""
         conditions = self.conditions
-        points = itertools.product(*conditions.values())
-        return [point_name(dict(zip(conditions, values, strict=True)), conditions) for values in points]
+        return [point_name(point, conditions) for point in self.points_on(conditions)]
 
     @property
     def num_conditions(self) -> int:
         """Number of combinations of the conditions' values."""
-        return math.prod(map(len, self.conditions.values()))
+        return len(self.condition_names) if self.grids else math.prod(map(len, self.conditions.values()))
+
+    @property
+    def arms_by_condition(self) -> dict[str, list[str]]:
+        """Names of the arms that each condition has."""
+        conditions, found = self.conditions, dict[str, list[str]]()
+        for point in self.points_on([self.compare, *conditions]):
+            arms = found.setdefault(point_name(point, conditions), [])
+            arms.append(value_name(point[self.compare]))
+        return {name: [arm for arm in self.arm_names if arm in found[name]] for name in self.condition_names}
+
+    @property
+    def places(self) -> list[tuple[str, str, int]]:
+        """Arm, condition and seed of every cell, condition by condition."""
+        conditions, held = self.conditions, dict[tuple[str, str], set[int]]()
+        for grid in self.parts:
+            for row in grid.rows():
+                place = (value_name(row[self.compare]), point_name(row, conditions))
+                held.setdefault(place, set()).update(grid.axes["seed"])
+        asked = itertools.product(self.condition_names, self.arm_names)
+        seeds = self.axes["seed"]
+        return [(arm, name, seed) for name, arm in asked for seed in seeds if seed in held.get((arm, name), ())]
 
     @property
     def data_points(self) -> dict[str, dict[str, Any]]:
         """Fields of each requested combination of `DATA_FIELDS` by `point_name`, without those of other axes."""
         fields = [field for field in DATA_FIELDS if field in self.axes]
         points = {}
-        for values in itertools.product(*(self.axes[field] for field in fields)):
-            point = dict(zip(fields, values, strict=True))
+        for point in self.points_on(fields):
             name = point_name(point, fields)
             if name in self.per_data or not fields:  # an extended product has combinations that were not requested
                 points[name] = {**self.fixed, **point, **self.per_data.get(name, {})}
@@ -154,26 +191,37 @@ class Study(BaseModel, frozen=True, extra="forbid"):
     @property
     def effective_fields(self) -> set[str]:
         """Fields that affect at least one cell."""
-        others = {field: values for field, values in self.axes.items() if field not in (*DATA_FIELDS, "seed")}
         lowest = {} if self.search is None else {each.field: each.low for each in self.search.ranges}
         defaults = {name: field.default for name, field in FIELDS.items() if not field.is_required} | lowest
         seed, tuned = self.axes["seed"][0], Tuned(self.points)
         unseen = dict(FIELDS)
-        points = [_typed(point) for point in self.data_points.values()]
-        for data, values in itertools.product(points, itertools.product(*others.values())):
-            cell = {**defaults, **data, **dict(zip(others, values, strict=True)), "seed": seed}
-            cell |= tuned.values(value_name(cell[self.compare]), seed) or {}
+        data_axes = [field for field in DATA_FIELDS if field in self.axes]
+        points = {name: _typed(point) for name, point in self.data_points.items()}
+        for row in self.points_on([field for field in self.axes if field != "seed"]):
+            if (data := points.get(point_name(row, data_axes))) is None:
+                continue
+            cell = {**defaults, **data, **row, "seed": seed}
+            arm = value_name(cell[self.compare])
+            cell |= {**self.per_arm.get(arm, {}), **(tuned.values(arm, seed) or {})}
             unseen = {name: field for name, field in unseen.items() if not field.has_effect(cell)}
         return FIELDS.keys() - unseen.keys()
 
     def has(self, cell: CellConfig) -> bool:
-        """Tell whether a cell belongs to the study: on its axes, with the study's values of every other field."""
-        values = cell.model_dump()
-        point = point_name(values, [field for field in DATA_FIELDS if field in self.axes])
-        held = {**self.fixed, **self.per_data.get(point, {})}
-        held |= tuned_values(self.points, self.arm_of(cell), cell.seed) or {}
+        """Tell whether a cell belongs to the study: in a grid, with the study's values of every other field."""
+        return self.holds(cell.model_dump())
+
+    def holds(self, values: Mapping[str, Any]) -> bool:
+        """Tell whether a cell with these values belongs to the study; what they leave out is not compared."""
+        held = self.held(values)
         is_held = all(values[field] == value for field, value in held.items() if field in values)
-        return is_held and all(cell[field] in values for field, values in self.axes.items())
+        return is_held and any(grid.has(values) for grid in self.parts)
+
+    def held(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the values that the study has of the fields off its axes, for a cell with these values on them."""
+        point = point_name(values, [field for field in DATA_FIELDS if field in self.axes])
+        arm = value_name(values[self.compare])
+        tuned = tuned_values(self.points, arm, values["seed"]) or {}
+        return {**self.fixed, **self.per_data.get(point, {}), **self.per_arm.get(arm, {}), **tuned}
 
     def arm_of(self, cell: CellConfig) -> str:
         """Return the name of a cell's arm."""
@@ -205,7 +253,10 @@ class Study(BaseModel, frozen=True, extra="forbid"):
         Raises:
             UsageError: one of them is above its limit.
         """
-        check_num_cells({field: len(values) for field, values in self.axes.items()})
+        if self.grids:
+            check_grids(self.grids)
+        else:
+            check_num_cells({field: len(values) for field, values in self.axes.items()})
         check_growth(num_claims=len(self.claims), num_conditions=self.num_conditions, num_extensions=len(self.history))
 
     @model_validator(mode="after")
@@ -219,39 +270,48 @@ class Study(BaseModel, frozen=True, extra="forbid"):
                 raise ValueError(f"axes has {field}, whose values have different metrics")
             if check_values(field, values) != values:
                 raise ValueError(f"axes has values of {field} of a wrong type")
-        for held in (self.fixed, *self.per_data.values()):
+        for held in (self.fixed, *self.per_data.values(), *self.per_arm.values()):
             _typed(held)
+        self.check_grids()
         points = self.data_points.values()
+        varied = {*self.axes, *self.searched, *self.fields_per_arm}
         for field, known in FIELDS.items():
-            is_given = field in self.axes or field in self.searched or (points and all(field in p for p in points))
+            is_given = field in varied or (points and all(field in p for p in points))
             if known.is_required and not is_given:
                 raise ValueError(f"fixed has no {field}")
-        self._check_points()
+        check_points(
+            self.points, search=self.search, arms=self.arm_names, seeds=self.axes["seed"], is_tuning=self.is_tuning
+        )
         if self.ref is not None:
             choose_ref(self.ref, self.arms)
         return self
 
-    def _check_points(self) -> None:
-        """Check that every cell has values of all searched fields, and that trials and replicates share no seed."""
-        each = self.search is not None and self.search.sampler == "tpe" and self.is_tuning
-        num_points = len(self.arms) * len(self.axes["seed"]) if each else len(self.points)
-        if num_points > MOST_POINTS:
-            raise ValueError(f"{num_points:,} trials are above the limit of {MOST_POINTS:,}; give fewer")
-        for point in self.points:
-            if sorted(point.values) != sorted(self.searched):
-                raise ValueError(f"a point has values of {', '.join(point.values)}, not of {', '.join(self.searched)}")
-        if self.search is None:
-            return
-        tuned, asked = Tuned(self.points), itertools.product(self.arm_names, self.axes["seed"])
-        lacking = [(arm, seed) for arm, seed in asked if tuned.values(arm, seed) is None]
-        if lacking and not (self.is_tuning and self.search.sampler == "tpe"):
-            arm, seed = lacking[0]
-            which = f" for seed {seed}" if self.is_tuning else ""
-            raise ValueError(f"{arm} has no tuned values{which}: tune it with the others")
-        for seed in self.axes["seed"]:
-            if (seed >= FIRST_TRIAL_SEED) != self.is_tuning:
-                what = "trials have seeds from" if self.is_tuning else "replicates have seeds below"
-                raise ValueError(f"seed {seed}: {what} {FIRST_TRIAL_SEED:,}, so that no seed is both; give others")
+    def check_grids(self) -> None:
+        """Check that the grids have the study's axes, and that each arm has one value of what differs between arms.
+
+        Raises:
+            ValueError: they have not.
+        """
+        for grid in self.grids:
+            if grid.axes.keys() != self.axes.keys():
+                raise ValueError("grids have other axes than the study")
+        for field, values in self.axes.items() if self.grids else ():
+            if set(values) != {value for grid in self.grids for value in grid.axes[field]}:
+                raise ValueError(f"grids have other values of {field} than axes")
+        conditions, known = self.conditions, dict[tuple[str, str], dict[str, Any]]()
+        for row in self.points_on([field for field in self.axes if field != "seed"]) if self.tied else ():
+            place = (value_name(row[self.compare]), point_name(row, conditions))
+            if (other := known.setdefault(place, row)) != row:
+                one, two = point_name(other, self.tied), point_name(row, self.tied)
+                raise ValueError(f"{place[0]} has {one} and {two}, but an arm has one value of what is zipped with it")
+        for arm, own in self.per_arm.items():
+            if arm not in self.arm_names or list(own) != self.fields_per_arm:
+                raise ValueError(f"per_arm has {shown(arm)} with {', '.join(own)}, but each arm needs a value of each")
+        if self.per_arm and len(self.per_arm) < len(self.arms):
+            raise ValueError("per_arm lacks an arm")
+        held = [self.axes, self.fixed, *self.per_data.values(), dict.fromkeys(self.searched)]
+        if twice := [field for field in self.fields_per_arm if any(field in each for each in held)]:
+            raise ValueError(f"per_arm has {twice[0]}, which has other values too")
 
 
 def _typed(held: Mapping[str, Any]) -> dict[str, Any]:

@@ -82,12 +82,7 @@ class Board:
 
     def __init__(self, study: Study) -> None:
         self.study = study
-        self.states: dict[Place, State] = {
-            (arm, condition, seed): "waiting"
-            for condition in study.condition_names
-            for arm in study.arm_names
-            for seed in study.axes["seed"]
-        }
+        self.states: dict[Place, State] = dict.fromkeys(study.places, "waiting")
         self.running: list[Progress] = []
         self.problems: list[str] = []
         self._outcomes: dict[Place, Mapping[str, Any]] = {}
@@ -193,7 +188,7 @@ class Board:
         yield self._grid(rows, width=options.max_width, ascii_only=ascii_only)
         symbols = {state: symbol[1 if ascii_only else 0] for state, symbol in SYMBOLS.items()}
         yield Text("  ".join(f"{symbol} {state}" for state, symbol in symbols.items()), style="dim")
-        if num_left_out := len(self.study.arm_names) * self.study.num_conditions - len(rows):
+        if num_left_out := len({place[:2] for place in self.states}) - len(rows):
             yield Text(f"rows that are not shown: {num_left_out:,}")
         yield from (Text(visible(problem)) for problem in self.problems)
         if self.running:
@@ -221,11 +216,11 @@ class Board:
         for name in names if fits else [""]:
             table.add_column(name, justify="right", no_wrap=True)
         for condition, arm in rows:
-            states = [self.states[arm, condition, seed] for seed in seeds]
+            states = [self.states.get((arm, condition, seed)) for seed in seeds]  # grids may have other seeds
             if fits:
-                shown = [Text(SYMBOLS[state][1 if ascii_only else 0], style=SYMBOLS[state][2]) for state in states]
+                shown = [Text() if s is None else Text(SYMBOLS[s][ascii_only], style=SYMBOLS[s][2]) for s in states]
             else:
-                counted = Counter(states)
+                counted = Counter(filter(None, states))
                 shown = [Text(", ".join(f"{counted[state]} {state}" for state in SYMBOLS if counted[state]))]
             table.add_row(Text(_label(arm, condition)), *shown)
         return table

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from ablations.config.claim import Claim, check_distinct
 from ablations.config.commands import DEFAULT_NORMS, DEFAULT_SEEDS
 from ablations.config.effects import check_nets
 from ablations.config.errors import first_error
-from ablations.config.limits import check_num_cells
+from ablations.config.grid import GridRequest
+from ablations.config.make_grids import check_requests
 from ablations.config.nets import is_foreign, is_timm
 from ablations.config.packages import require_package
 from ablations.config.request import Request
@@ -30,7 +32,7 @@ from ufo.sizes import SIZES
 
 
 def complete(request: Request) -> dict[str, list[Any]]:
-    """Return the values of every requested field, with the default data set, normalisers and seeds.
+    """Return the values of every requested field in all grids, with the default data set, normalisers and seeds.
 
     Raises:
         UsageError: a field that cannot be compared, an unknown name, or a value that a field cannot have.
@@ -42,11 +44,7 @@ def complete(request: Request) -> dict[str, list[Any]]:
     if request.compare in METRIC_FIELDS:
         raise UsageError(f"--compare {request.compare}: its values have different metrics; choose another field")
     check_field(request.compare)
-    norms = list(DEFAULT_NORMS) if request.compare == "norm" else ["xnorm"]
-    data = "shapes" if request.asked.get("task") == ["detect"] else "digits"
-    asked: dict[str, list[Any]] = {"data": [data], "norm": norms, "seed": list(range(DEFAULT_SEEDS))}
-    asked |= request.asked
-    check_num_cells({field: len(values) for field, values in asked.items()})
+    asked = _united(base_values(request), request.grids)
     own_sizes = {OWN_SIZE.get(str(spec).partition(":")[0]) for spec in asked["data"]}
     if len(own_sizes) == 1 and own_sizes != {None}:
         asked.setdefault("image_size", list(own_sizes))
@@ -58,6 +56,51 @@ def complete(request: Request) -> dict[str, list[Any]]:
         check_model(model, task_of(asked))
     check_nets(asked)
     return asked
+
+
+def base_values(request: Request) -> dict[str, list[Any]]:
+    """Return the values that hold for every grid which does not give its own, with the defaults of a study.
+
+    Raises:
+        UsageError: too many cells, or fields that cannot be zipped.
+    """
+    norms = list(DEFAULT_NORMS) if request.compare == "norm" else ["xnorm"]
+    data = "shapes" if request.asked.get("task") == ["detect"] else "digits"
+    base: dict[str, list[Any]] = {"data": [data], "norm": norms, "seed": list(range(DEFAULT_SEEDS))}
+    base |= request.asked
+    check_requests(base, request.grids or [GridRequest()])
+    return base
+
+
+def complete_grids(request: Request, asked: Mapping[str, list[Any]]) -> list[GridRequest]:
+    """Return the requested grids, each with values of all fields that one of them gives.
+
+    Args:
+        request: request.
+        asked: values of each field, completed.
+    """
+    base, named = base_values(request), {name: None for grid in request.grids for name in grid.asked}
+    held = {name: asked[name] for name in asked if name not in named}
+    held |= {name: base[name] for name in named if name in base}
+    return [replace(grid, asked={**held, **grid.asked}) for grid in request.grids]
+
+
+def _united(base: Mapping[str, list[Any]], grids: Sequence[GridRequest]) -> dict[str, list[Any]]:
+    """Return the values of each field in all grids."""
+    united: dict[str, list[Any]] = {}
+    for grid in grids or [GridRequest()]:
+        for name, values in {**base, **grid.asked}.items():
+            united[name] = list(dict.fromkeys((*united.get(name, ()), *values)))
+    return united if grids else dict(base)
+
+
+def with_per_arm(asked: Mapping[str, list[Any]], request: Request) -> dict[str, list[Any]]:
+    """Return the values of each field, including those that depend on the arm."""
+    values = {name: list(each) for name, each in asked.items()}
+    for own in request.per_arm.values():
+        for name, value in own.items():
+            values[name] = list(dict.fromkeys((*values.get(name, ()), value)))
+    return values
 
 
 def check_model(model: str, task: Task) -> None:

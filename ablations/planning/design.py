@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ablations.config import CellConfig, Study, UsageError, recipes
 from ablations.config.expand import design
+from ablations.config.grid import GridRequest
 from ablations.config.request import SMOKE_IMAGES, SMOKE_OBJECTS, Request
 from ablations.config.task import task_of
 from ablations.config.types import Task
@@ -17,7 +19,14 @@ from ablations.store import TRIALS, Store
 
 
 def design_study(
-    request: Request, asked: Mapping[str, list[Any]], data: StudyData, *, store: Store, init: str, ref: str | None
+    request: Request,
+    asked: Mapping[str, list[Any]],
+    data: StudyData,
+    *,
+    grids: Sequence[GridRequest],
+    store: Store,
+    init: str,
+    ref: str | None,
 ) -> tuple[Study, list[CellConfig]]:
     """Make the study that a request asks for, and its cells.
 
@@ -25,6 +34,7 @@ def design_study(
         request: request.
         asked: values of each field, completed.
         data: data sets of the study.
+        grids: grids of the study, completed; empty: the product of ``asked``.
         store: folder of the study, which gives it its name.
         init: hash of the weights that nets start from; ``none``: they start from their seeds.
         ref: name of the reference arm; None: the default.
@@ -34,11 +44,12 @@ def design_study(
     """
     task = task_of(asked)
     recipe = {field: [value] for field, value in recipes.recipe_fields(request.recipe, task).items()}
-    values = {**recipe, **asked, "data": data.names, "smoke": [request.smoke], "init": [init]}
+    values = {**recipe, **data.with_names(asked), "smoke": [request.smoke], "init": [init]}
     values["scored_on"] = ["val" if request.trials else "test"]
     values = {field: each for field, each in values.items() if field not in searched_fields(request)}
     if request.smoke:
         values = _limited(values, data, task)
+        grids = [replace(grid, asked=_limited(dict(grid.asked), data, task)) for grid in grids]
     folder = store.folder
     study, cells = design(
         name=f"{folder.parent.name}/{TRIALS}" if request.trials else folder.name,
@@ -46,6 +57,8 @@ def design_study(
         compare=request.compare,
         ref=ref,
         recipe=request.recipe,
+        grids=[replace(grid, asked=data.with_names(grid.asked)) for grid in grids],
+        per_arm=request.per_arm,
         defaults=functools.partial(_defaults, request, data, task, init != "none"),
         question=request.question,
         search=request.search,

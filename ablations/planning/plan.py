@@ -19,7 +19,15 @@ from ablations.data import DataInfo
 from ablations.engine.capacity import Capacity
 from ablations.engine.devices import find_devices
 from ablations.planning import checks
-from ablations.planning.asked import complete, name_claimed_arms, parse_ref, searched_fields, study_folder
+from ablations.planning.asked import (
+    complete,
+    complete_grids,
+    name_claimed_arms,
+    parse_ref,
+    searched_fields,
+    study_folder,
+    with_per_arm,
+)
 from ablations.planning.design import design_study
 from ablations.planning.initial import find_initial
 from ablations.planning.known import mark_known
@@ -116,37 +124,42 @@ def make_plan(request: Request) -> Plan:
     request = name_claimed_arms(request)
     task = task_of(asked)
     recipe = recipes.recipe_fields(request.recipe, task)
-    check_task(task, asked, recipe=recipe, searched=searched_fields(request))
+    every = with_per_arm(asked, request)
+    check_task(task, every, recipe=recipe, searched=searched_fields(request))
     devices = find_devices(request.devices)
-    checks.check_device_fields(devices[0], asked)
+    checks.check_device_fields(devices[0], every)
     checks.check_engine(devices[0], request.engine)
-    data = find_data(request, asked)
+    data = find_data(request, asked, complete_grids(request, asked))
     store = Store(study_folder(request, data))
     checks.check_access(store)
     if request.engine.loggers:
         store.check_logs()
 
     stored = read_stored(store)
-    taken = stored.values_taken(request)
-    request, asked, data = stored.with_search(request), asked | taken, data.named_as_in(stored.study)
-    checks.check_device_fields(devices[0], asked)
+    named, taken = request.named, stored.values_taken(request)
+    if request.grids:
+        request = replace(request, asked={**request.asked, **taken})
+    request, data = stored.with_search(stored.with_grids(request)), data.named_as_in(stored.study)
+    asked = complete(request) | taken
+    checks.check_device_fields(devices[0], with_per_arm(asked, request))
     weights, ref = find_initial(request, asked, stored.study), parse_ref(request)
     checks.check_claims(request, asked)
     if request.search is not None:
         check_search(request.search, compare=request.compare, asked=asked, models=asked.get("model", []))
 
     own_ref = ref if stored.study is None else None
-    study, cells = design_study(request, asked, data, store=store, init=weights.hash, ref=own_ref)
+    grids = complete_grids(request, asked)
+    study, cells = design_study(request, asked, data, grids=grids, store=store, init=weights.hash, ref=own_ref)
     infos = data.by_fingerprint
     checks.check_workers(request.engine.workers, infos)
-    check_effects(request.asked, cells, recipe=recipe)
+    check_effects(named, cells, recipe=recipe)
     checks.check_conflicts(cells, request.engine)
     checks.check_sizes(cells, infos)
     checks.check_schedules(cells, infos)
     if stored.study is None:
         study = stored.with_claims(study, cells)
     else:
-        study = extend(stored.study, study, named=request.asked.keys(), ref=ref, num_results=stored.num_results)
+        study = extend(stored.study, study, named=named, ref=ref, num_results=stored.num_results)
     study = study.model_copy(update={"norms": {**study.norms, **record_norms(study.axes["norm"])}})
     study = mark_known(study, cells, stored=stored, out=request.out)
     numerics = numerics_now((cell.net.norm for cell in cells), task=task)

@@ -10,6 +10,7 @@ from typing import Any
 from ablations.config import CellConfig, Study, UsageError
 from ablations.config.claim import merge_claims
 from ablations.config.escape import visible
+from ablations.config.grid import GridRequest
 from ablations.config.request import Request
 from ablations.config.study import DATA_FIELDS
 from ablations.planning.asked import complete
@@ -58,7 +59,8 @@ class Stored:
         if self.study is None or self.study.compare != request.compare:
             return {}
         axes, asked = self.study.axes, complete(request)
-        unnamed = {name: axes[name] for name in axes if name not in request.asked and name not in DATA_FIELDS}
+        fields = ["seed"] if request.grids else list(axes)  # a request with grids of its own names its axes in them
+        unnamed = {name: axes[name] for name in fields if name not in request.named and name not in DATA_FIELDS}
         return {name: values for name, values in unnamed.items() if values != asked.get(name)}
 
     def has_curves_of(self, cells: Sequence[CellConfig]) -> bool:
@@ -89,6 +91,36 @@ class Stored:
         merged = study.model_copy(update={"claims": claims})
         merged.check_size()
         return merged
+
+    def with_grids(self, request: Request) -> Request:
+        """Return a request with the grids and the values per arm of the stored study, unless it has its own.
+
+        Values that the request names replace those of every grid.
+
+        Raises:
+            UsageError: the grids differ in their data sets, whose places a study does not hold.
+        """
+        study = self.study
+        if study is None or study.compare != request.compare:
+            return request
+        per_arm = request.per_arm or {
+            arm: {field: value for field, value in own.items() if field not in request.asked}
+            for arm, own in study.per_arm.items()
+        }
+        request = replace(request, per_arm={arm: own for arm, own in per_arm.items() if own})
+        if request.grids or not study.grids:
+            return request
+        if varied := [field for field in DATA_FIELDS if len(study.axes.get(field, [])) > 1]:
+            raise UsageError(f"study '{study.name}' has grids that differ in {varied[0]}: give its experiment file")
+        grids = [
+            GridRequest(
+                asked={field: values for field, values in grid.axes.items() if field not in (*request.asked, "data")},
+                zipped=grid.zipped,
+                exclude=grid.exclude,
+            )
+            for grid in study.grids
+        ]
+        return replace(request, grids=tuple(grids))
 
     def with_search(self, request: Request) -> Request:
         """Return a request with the search and the points of the stored study, unless it has a search of its own."""

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 from ablations.config import Study, UsageError
+from ablations.config.grid import Grid, GridRequest
 from ablations.config.request import Request
+from ablations.config.study import DATA_FIELDS
 from ablations.config.task import masks_of, task_of
 from ablations.data import DataInfo, find_objects, find_source, prepare, prepare_objects
 
@@ -21,11 +23,13 @@ class DataPoint:
 
     Args:
         info: description of the prepared data set.
+        spec: its name as it was asked for.
         image_size: requested side in pixels; None: the images' own.
         classes: requested number or names of classes; None: all.
     """
 
     info: DataInfo
+    spec: str
     image_size: int | None
     classes: str | None
 
@@ -50,6 +54,11 @@ class StudyData:
         """Return the description of a data set at one image size with one choice of classes."""
         wanted = name, image_size, classes
         return next(p.info for p in self.points if (p.info.name, p.image_size, p.classes) == wanted)
+
+    def with_names(self, asked: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
+        """Return values of fields with the names of the data sets in place of what was asked for."""
+        names = {point.spec: point.info.name for point in self.points}
+        return {**asked, **({"data": [names[spec] for spec in asked["data"]]} if "data" in asked else {})}
 
     def named_as_in(self, stored: Study | None) -> StudyData:
         """Give each data set the name that a stored study has for its fingerprint, whatever the name of its folder.
@@ -76,20 +85,20 @@ class StudyData:
         return StudyData(points)
 
 
-def find_data(request: Request, asked: Mapping[str, list[Any]]) -> StudyData:
+def find_data(request: Request, asked: Mapping[str, list[Any]], grids: Sequence[GridRequest]) -> StudyData:
     """Find all data sets of a study, and then prepare each.
 
     Args:
         request: request.
         asked: values of each field, completed.
+        grids: grids of the study, completed; empty: the product of ``asked``.
 
     Raises:
         UsageError: a data set that is unknown, missing, unreadable, or has only one class.
     """
     sources, task, masks = [], task_of(asked), masks_of(asked)
     with_test = not request.trials  # which are scored on validation, and open no file of the test split
-    fields = asked["data"], asked.get("image_size", [None]), asked.get("classes", [None])
-    for spec, size, chosen in itertools.product(*fields):
+    for spec, size, chosen in _wanted(grids or [GridRequest(asked=asked)]):
         with _reading(spec):
             if task == "detect":
                 if request.in_memory == "on":
@@ -108,8 +117,21 @@ def find_data(request: Request, asked: Mapping[str, list[Any]]) -> StudyData:
             info = to_prepare()
         if len(info.classes) < 2 and task == "classify":
             raise UsageError(f"--data {spec} has only one class, {info.classes[0]}; give data with two or more")
-        points.append(DataPoint(info, size, chosen))
+        points.append(DataPoint(info, spec, size, chosen))
     return StudyData(tuple(points))
+
+
+def _wanted(grids: Sequence[GridRequest]) -> list[tuple[Any, ...]]:
+    """Return each combination of data set, image size and classes that a grid may have."""
+    wanted: dict[tuple[Any, ...], None] = {}
+    for request in grids:
+        axes = {field: request.asked.get(field, [None]) for field in DATA_FIELDS}
+        groups = (tuple(field for field in group if field in axes) for group in request.zipped)
+        zipped = tuple(group for group in groups if len(group) > 1)
+        exclude = tuple(dict(entry) for entry in request.exclude if entry.keys() <= axes.keys())
+        grid = Grid.model_construct(axes=axes, zipped=zipped, exclude=exclude)
+        wanted |= dict.fromkeys(tuple(row[field] for field in ("data", "image_size", "classes")) for row in grid.rows())
+    return list(wanted)
 
 
 def _renamed(info: DataInfo, name: str) -> DataInfo:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -147,6 +146,8 @@ def arm_columns(study: Study) -> dict[str, dict[str, Any]]:
             label, group = NORMS[name].label, NORMS[name].group
         elif own and (record := study.norms.get(name)) is not None:
             label, group = record.label, record.group
+        if study.tied:
+            label = f"{label} ({study.tied_text(name)})"
         order = own.index(name) if name in own else len(own) + others.index(name)
         columns[name] = {"arm": name, "arm_label": label, "arm_group": group, "arm_order": order}
     return columns
@@ -270,6 +271,6 @@ def _costs(path: Path, study: Study, problems: list[str]) -> pd.DataFrame:
 
 
 def _missing(study: Study, cells: pd.DataFrame) -> pd.DataFrame:
-    asked = itertools.product(study.condition_names, study.arm_names, study.axes["seed"])
     have = set(zip(cells["condition"], cells["arm"], cells["seed"], strict=True))
+    asked = ((condition, arm, seed) for arm, condition, seed in study.places)
     return pd.DataFrame([point for point in asked if point not in have], columns=["condition", "arm", "seed"])

@@ -19,9 +19,9 @@ from pydantic import ValidationError
 import ablations
 from ablations.config import Study, UsageError
 from ablations.config.errors import first_error
+from ablations.config.norm_record import NormRecord
 from ablations.config.numerics import numerics_text
 from ablations.config.packages import DISTRIBUTION, package_version
-from ablations.config.study import NormRecord
 from ablations.config.types import Task
 from ufo.norms import NORMS, NormSpec, RegistrationError
 

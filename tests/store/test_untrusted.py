@@ -23,7 +23,7 @@ from studies import make_study, make_tuned
 import ablations
 from ablations.api import make_report, read_results
 from ablations.config import UsageError
-from ablations.config.study import NormRecord
+from ablations.config.norm_record import NormRecord
 from ablations.config.task import MASK_AP, average_precisions
 from ablations.config.yaml_file import dump_yaml
 from ablations.data.location import cached
