@@ -36,7 +36,20 @@ def caveats(study: Study) -> list[str]:
         said.append(MATCHED_CAVEAT)
     if study.fixed.get("init", "none") != "none":
         said.append(ONE_START)
+    said += other_differences(study)
     return list(dict.fromkeys(said))
+
+
+def other_differences(study: Study) -> list[str]:
+    """Say in which fields the arms differ besides the compared one, with the values of each arm."""
+    if not (study.tied or study.per_arm):
+        return []
+    texts = {arm: study.own_text(arm) for arm in study.arm_names}
+    if len(set(texts.values())) == 1:
+        return []
+    fields = ", ".join([*study.tied, *study.fields_per_arm])
+    each = "; ".join(f"{arm} has {text}" for arm, text in texts.items())
+    return [f"Arms differ in more than {study.compare}, and a difference may come from either: in {fields}. {each}."]
 
 
 def _caveat(norm: str, study: Study) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
@@ -53,6 +53,7 @@ class Case:
         claims: the study's claims.
         arms: all arms of the study, including those without a cell.
         conditions: all conditions of the study, including those without a cell.
+        asked: arms of each condition; empty: every condition has all arms.
         cells: one row per cell, as `ablations.analysis.summarise` takes them.
         costs: measurements of `ablations bench cost`, possibly no row: `condition`, `arm`, `quantity`, `tokens`,
             `round`, `value`.
@@ -66,9 +67,20 @@ class Case:
     conditions: Sequence[str]
     cells: pd.DataFrame
     costs: pd.DataFrame
+    asked: Mapping[str, Sequence[str]] = field(default_factory=dict)
     trials: pd.DataFrame = field(default_factory=pd.DataFrame)
     sampler: str | None = None
     num_waiting: int = 0
+
+    def arms_in(self, condition: str) -> Sequence[str]:
+        """Return the arms that a condition has, including those without a cell."""
+        return self.asked.get(condition, () if self.asked else self.arms)
+
+    def conditions_of(self, claim: Claim) -> list[str]:
+        """Return the conditions that have the arms of a claim; if none has, all, or one of no name for known arms."""
+        arms = set(claim.arms)
+        found = [name for name in self.conditions if arms <= set(self.arms_in(name))]
+        return found or ([""] if arms <= set(self.arms) else list(self.conditions))
 
     @cached_property
     def cells_by_arm(self) -> dict[str, dict[str, pd.DataFrame]]:
@@ -138,12 +150,14 @@ def examine(claim: Claim, condition: str, case: Case) -> Finding:
         return _test_cost(case.costs_by_arm.get((condition, claim.arm), case.costs.iloc[:0]))
     cells = case.cells_by_arm.get(condition, {})
     if missing := [arm for arm in claim.arms if arm not in cells]:
-        is_arm = set(claim.arms) <= set(case.arms)
+        is_arm = set(claim.arms) <= set(case.arms_in(condition))
         text = f"no cell of {' or '.join(missing)} has ended"
+        if not is_arm and set(claim.arms) <= set(case.arms):
+            text = f"no condition has both {' and '.join(claim.arms)}"
         return Finding(evidence=text, in_family_for=is_arm, in_family_against=is_arm)
     if claim.kind == "fails_to_train":
         return _test_failure(cells[claim.arm])
-    others = [arm for arm in case.arms if arm != claim.arm] if claim.than is None else [claim.than]
+    others = [arm for arm in case.arms_in(condition) if arm != claim.arm] if claim.than is None else [claim.than]
     own = {other: case.pairs(claim.arm, other, condition) for other in others if other in cells}
     few = [other for other, pairs in own.items() if len(pairs) < 2]
     if len(few) == len(own):

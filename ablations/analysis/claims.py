@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -47,20 +46,22 @@ def judge(cases: Sequence[Case]) -> pd.DataFrame:
         cases: one per study.
 
     Returns:
-        One row per claim and condition: `claim`, `source`, `post_hoc`, `known_from` (studies whose results were known),
-        `condition`, `verdict`; `alone`, the verdict if the claim were the only one; `p_supported` and `p_contradicted`,
-        the p for and against it, and the same adjusted, `p_supported_holm` and `p_contradicted_holm`, missing without a
-        test; `num_tests_supported` and `num_tests_contradicted`, the tests that each is adjusted for, the same in all
-        rows; `evidence` in words; `num_pairs`, the fewest of several comparisons; `detectable_pct`, the difference (or
-        distance from a margin) detectable with 80 % power at the observed spread and at 0.05 divided by the number of
-        tests, the largest of several comparisons; `seeds_for_margin`, the seeds that decide an undecided claim with
-        80 % power at that level, from its margin (0.5 points if it has none) and the observed spread, never from the
-        observed difference; missing if the study already has that many.
+        One row per claim and condition that has its arms: `claim`, `source`, `post_hoc`, `known_from` (studies whose
+        results were known), `condition`, `verdict`; `alone`, the verdict if the claim were the only one; `p_supported`
+        and `p_contradicted`, the p for and against it, and the same adjusted, `p_supported_holm` and
+        `p_contradicted_holm`, missing without a test; `num_tests_supported` and `num_tests_contradicted`, the tests
+        that each is adjusted for, the same in all rows; `evidence` in words; `num_pairs`, the fewest of several
+        comparisons; `detectable_pct`, the difference (or distance from a margin) detectable with 80 % power at the
+        observed spread and at 0.05 divided by the number of tests, the largest of several comparisons;
+        `seeds_for_margin`, the seeds that decide an undecided claim with 80 % power at that level, from its margin (0.5
+        points if it has none) and the observed spread, never from the observed difference; missing if the study already
+        has that many.
     """
     asked = [
         (claim, condition, examine(claim, condition, case))
         for case in cases
-        for claim, condition in itertools.product(case.claims, case.conditions)
+        for claim in case.claims
+        for condition in case.conditions_of(claim)
     ]
     findings, num_waiting = [finding for *_, finding in asked], sum(case.num_waiting for case in cases)
     sizes = family_sizes(findings, num_waiting=num_waiting)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -138,34 +139,33 @@ class Shortage:
 def shortages(
     claims: Sequence[Claim],
     *,
-    arms: Sequence[str],
-    num_conditions: int,
+    conditions: Sequence[Collection[str]],
     num_seeds: int | None,
     num_trials: float | None,
 ) -> list[Shortage]:
     """Find the kinds of claims that a planned study cannot decide, or only after others, whatever its results.
 
     Args:
-        claims: claims of the study; those about other arms than its own are left out, since nothing tests them.
-        arms: names of the study's arms.
-        num_conditions: number of its conditions.
+        claims: claims of the study; those about arms that no condition has are left out, since nothing tests them.
+        conditions: names of the arms that each of its conditions has.
         num_seeds: number of its seeds; None if they are not known yet.
         num_trials: number of trials of each arm, at points of a Sobol sequence; infinite if it is not known; None if
             there are no such trials.
     """
-    tested = [claim for claim in claims if set(claim.arms) <= set(arms)]
-    num_others = max(1, len(arms) - 1)
+    same = Counter(map(frozenset, conditions))
+    tested = {claim: sum(n for arms, n in same.items() if arms.issuperset(claim.arms)) for claim in claims}
+    num_others = max(1, *(len(arms) - 1 for arms in same))
     found = []
     sides: tuple[tuple[Verdict, int, float | None], ...] = (
         ("supported", 1, num_trials),
         ("contradicted", num_others, None),  # by one of several differences; a trial that trains has no error
     )
     for verdict, num_differences, trials in sides:
-        kinds = [claim.kind for claim in tested if claim.kind not in TRIAL_KINDS or trials is not None]
-        least = [_least_p(kind, num_differences, num_seeds, trials or 0) for kind in kinds]
-        num_tests = len(kinds) * num_conditions
-        adjusted = dict(zip(kinds, holm(np.repeat(least, num_conditions))[::num_conditions], strict=True))
-        for kind, p in dict(zip(kinds, least, strict=True)).items():
+        counts = {c: n for c, n in tested.items() if n and (c.kind not in TRIAL_KINDS or trials is not None)}
+        kinds = [kind for claim, n in counts.items() for kind in [claim.kind] * n]
+        each = {kind: _least_p(kind, num_differences, num_seeds, trials or 0) for kind in dict.fromkeys(kinds)}
+        num_tests, adjusted = len(kinds), dict(zip(kinds, holm([each[kind] for kind in kinds]), strict=True))
+        for kind, p in each.items():
             if first := next(k for k in itertools.count() if p * (num_tests - k) < ALPHA):
                 needed = None if adjusted[kind] >= ALPHA else first
                 found.append(Shortage(kind=kind, verdict=verdict, least_p=p, num_tests=num_tests, num_needed=needed))

@@ -149,6 +149,7 @@ class Results:
                     claims=self._decidable(study),
                     arms=study.arm_names,
                     conditions=self._conditions_of(study),
+                    asked=self._arms_asked(study),
                     cells=self.of_study(self.cells, study),
                     costs=self.of_study(self.costs, study),
                     trials=self.of_study(self.trials, study),
@@ -188,6 +189,14 @@ class Results:
         """Return the names of a study's conditions, including those without a cell."""
         names = study.condition_names
         return names if len(self.studies) == 1 else [_in_stratum(study.name, condition) for condition in names]
+
+    @property
+    def arms_asked(self) -> dict[str, list[str]]:
+        """Arms of each condition that were asked for, with or without a cell."""
+        return {name: arms for study in self.studies for name, arms in self._arms_asked(study).items()}
+
+    def _arms_asked(self, study: Study) -> dict[str, list[str]]:
+        return dict(zip(self._conditions_of(study), study.arms_by_condition.values(), strict=True))
 
     def power(self, delta_pct: float) -> pd.DataFrame:
         """Return the seeds that a margin needs and the difference that the present seeds detect, per comparison.

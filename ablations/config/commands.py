@@ -14,7 +14,7 @@ from ablations.config import parsing
 from ablations.config.declare import Option, Options, Values, field_default, reads
 from ablations.config.errors import UsageError
 from ablations.config.field_values import read_fields, read_search, read_values
-from ablations.config.grid_options import GridOptions
+from ablations.config.grid_options import GridOptions, check_repeats, parse_zipped
 from ablations.config.limits import MOST_POINTS
 from ablations.config.options import EngineOptions, InMemory, Retry, TrainerName
 from ablations.config.search import EXAMPLE, Sampler, Search
@@ -30,7 +30,7 @@ Rerun = Literal["stale", "all"]
 
 
 def _read_own(value: Values, info: ValidationInfo) -> list[Any] | None:
-    return None if value is None else read_values(str(info.field_name), value)
+    return None if value is None else read_values(str(info.field_name), value, may_repeat=True)
 
 
 WHOLE = BeforeValidator(parsing.whole)
@@ -73,7 +73,7 @@ class FieldOptions(Options):
     def asked(self) -> dict[str, list[Any]]:
         """Values of each field that is given."""
         own = {name: getattr(self, name) for name in FieldOptions.model_fields if name != "fields"}
-        read = {name: read_values(name, value) for name, value in own.items() if value is not None}
+        read = {n: read_values(n, value, may_repeat=True) for n, value in own.items() if value is not None}
         return read | read_fields(self.fields)
 
     @model_validator(mode="after")
@@ -81,6 +81,7 @@ class FieldOptions(Options):
         for name in read_fields(self.fields):
             if name in self.model_fields_set and getattr(self, name) is not None:
                 raise UsageError(f"{name} is given twice")
+        check_repeats(self.asked, parse_zipped(getattr(self, "zip", ())))
         return self
 
 

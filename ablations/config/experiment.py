@@ -16,7 +16,14 @@ from ablations.config.declare import Option, read_options
 from ablations.config.errors import UsageError
 from ablations.config.field_values import read_values
 from ablations.config.grid import GridRequest
-from ablations.config.grid_options import GridOptions, parse_exclusions, parse_grids, parse_per_arm, parse_zipped
+from ablations.config.grid_options import (
+    GridOptions,
+    check_repeats,
+    parse_exclusions,
+    parse_grids,
+    parse_per_arm,
+    parse_zipped,
+)
 from ablations.config.seeds import parse_seeds
 from ablations.config.yaml_file import read_yaml
 from ufo.registry import unknown_name
@@ -72,6 +79,8 @@ class Experiment(SearchOptions, SeedOptions, GridOptions, StudyOptions, PluginOp
         layout = [name for name in ("zip", "exclude", "grids", "per_arm") if getattr(self, name)]
         if self.search is not None and layout:
             raise UsageError(f"{layout[0]} is not for a tuning: it has one condition, and the same points for each arm")
+        for request in self.requests or (GridRequest(),):
+            check_repeats({**self.fields, **request.asked}, request.zipped)
         if given and self.seeds is not None:
             raise UsageError("a tuning's trials have seeds of their own; give the winners' as confirm")
         return self
@@ -146,7 +155,7 @@ def _options_of(content: Mapping[str, Any]) -> dict[str, Any]:
         if key in keys:
             options[key] = value
         elif key in FIELDS:
-            fields[key] = read_values(key, value)
+            fields[key] = read_values(key, value, may_repeat=True)
         else:
             raise unknown_name("key", str(key), sorted([*keys, *FIELDS]))
         if value is None and key in keys:

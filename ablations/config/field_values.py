@@ -13,23 +13,26 @@ from ablations.config.search import EXAMPLE, Search, parse_search
 from ablations.config.values import check_values, parse_list, parse_values
 
 
-def read_values(field: str, value: Values) -> list[Any]:
+def read_values(field: str, value: Values, *, may_repeat: bool = False) -> list[Any]:
     """Read values of a cell's field.
+
+    Args:
+        may_repeat: whether a value may come twice, as in zipped fields.
 
     Raises:
         UsageError: an unknown field, or a value that it cannot have.
     """
     if isinstance(value, str):
         is_file = field == "classes" and value.startswith("@")
-        return parse_list(field, [class_names(value)]) if is_file else parse_values(field, value)
+        return parse_list(field, [class_names(value)]) if is_file else parse_values(field, value, may_repeat=may_repeat)
     if not isinstance(value, Sequence):
         return check_values(field, [value])
     check_num_values(field, len(value))
-    return parse_list(field, value)
+    return parse_list(field, value, may_repeat=may_repeat)
 
 
 def read_fields(given: Mapping[str, Values] | Sequence[str] | None) -> dict[str, list[Any]]:
-    """Read values of any fields: by field, or texts ``FIELD=VALUE``; None: no fields.
+    """Read values of any fields, which may repeat: by field, or texts ``FIELD=VALUE``; None: no fields.
 
     Raises:
         ValueError: neither a mapping nor a list of texts.
@@ -41,7 +44,7 @@ def read_fields(given: Mapping[str, Values] | Sequence[str] | None) -> dict[str,
             raise UsageError(f"{field} is given twice")
         if field == "seed":
             raise UsageError("seed is not set as a field: give seeds")
-        found[field] = read_values(field, value)
+        found[field] = read_values(field, value, may_repeat=True)
     return found
 
 

@@ -11,7 +11,7 @@ from ablations.config.errors import UsageError, shown
 from ablations.config.field_values import read_values
 from ablations.config.grid import Exclusion, GridRequest
 from ablations.config.seeds import parse_seeds
-from ablations.config.values import check_field, value_name
+from ablations.config.values import check_field, check_values, value_name
 from ufo.registry import unknown_name
 
 
@@ -41,6 +41,18 @@ def parse_zipped(value: str | Sequence[str | Sequence[str]]) -> tuple[tuple[str,
         for name in group:
             check_field(name.strip())
     return tuple(tuple(name.strip() for name in group) for group in groups)
+
+
+def check_repeats(asked: Mapping[str, list[Any]], zipped: Iterable[tuple[str, ...]]) -> None:
+    """Reject a value that is given twice, unless its field is zipped.
+
+    Raises:
+        UsageError: the value.
+    """
+    paired = {name for group in zipped for name in group}
+    for name, values in asked.items():
+        if name not in paired:
+            check_values(name, values)
 
 
 def parse_exclusions(value: str | Mapping[str, Any] | Sequence[Any]) -> tuple[Exclusion, ...]:
@@ -117,7 +129,7 @@ def _grid(number: int, content: object) -> GridRequest:
                 raise UsageError(f"grid {number}: give seeds or seed, not both")
             fields["seed"] = parse_seeds(values)
         elif key in FIELDS:
-            fields[key] = read_values(key, values)
+            fields[key] = read_values(key, values, may_repeat=True)
         elif key not in own:
             raise unknown_name(f"key of grid {number}", str(key), sorted([*own, *FIELDS]))
     return GridRequest(

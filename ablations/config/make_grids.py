@@ -50,7 +50,7 @@ def make_grids(
     check_requests(asked, requests)
     fields = _axes_of(given, requests, compare)
     single = {field: values[0] for own in given for field, values in own.items() if field not in fields}
-    exclusions, grids = _Exclusions(single), []
+    exclusions, wholes = _Exclusions(single), []
     for number, (own, request) in enumerate(zip(given, requests, strict=True), start=1):
         axes = {field: own[field] for field in fields if field in own}
         if lacking := [field for field in fields if field not in own]:
@@ -59,10 +59,21 @@ def make_grids(
                 if len(values := list(dict.fromkeys(cell[field] for cell in cells))) > 1:
                     raise UsageError(f"grid {number}: give {field}, since its default varies within the grid")
                 axes[field] = values
-        whole = Grid.model_construct(axes={field: axes[field] for field in fields}, zipped=request.zipped)
+        wholes.append({field: axes[field] for field in fields})
+    for field in _equal(wholes, requests, compare):  # a grid has named the default of another
+        (single[field], *_), *_ = [axes.pop(field) for axes in wholes]
+    grids = []
+    for number, (axes, request) in enumerate(zip(wholes, requests, strict=True), start=1):
+        whole = Grid.model_construct(axes=axes, zipped=request.zipped)
         grids.append(_grid(whole, exclusions.of(whole, request.exclude), number))
     exclusions.check_used()
     return grids, single
+
+
+def _equal(wholes: Sequence[Mapping[str, list[Any]]], requests: Sequence[GridRequest], compare: str) -> list[str]:
+    """Return the axes that have the same single value in all grids, without those that are always axes."""
+    kept = {compare, *ALWAYS_AXES, *(field for request in requests for group in request.zipped for field in group)}
+    return [f for f in wholes[0] if f not in kept and len({value for axes in wholes for value in axes[f]}) == 1]
 
 
 def _grid(whole: Grid, exclude: Sequence[Exclusion], number: int) -> Grid:

@@ -126,6 +126,11 @@ class Study(BaseModel, frozen=True, extra="forbid"):
         point = next(p for p in self.points_on([self.compare, *self.tied]) if value_name(p[self.compare]) == arm)
         return point_name(point, self.tied)
 
+    def own_text(self, arm: str) -> str:
+        """Write the values that an arm has of its own beside the compared one; empty without any."""
+        own = self.per_arm.get(arm, {})
+        return ", ".join(filter(None, (self.tied_text(arm) if self.tied else "", point_name(own, own))))
+
     @property
     def conditions(self) -> dict[str, list[Any]]:
         """Other axes with several values; tables and tests are per combination of these."""

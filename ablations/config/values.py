@@ -64,8 +64,11 @@ def check_field(name: str) -> None:
         raise UsageError(str(unknown_name("field", name, sorted(fields))))
 
 
-def parse_values(field: str, text: str) -> list[Any]:
+def parse_values(field: str, text: str, *, may_repeat: bool = False) -> list[Any]:
     """Read one value, a comma list, or a range of integers (``0-3``) of a field.
+
+    Args:
+        may_repeat: whether a value may come twice, as in zipped fields.
 
     Raises:
         UsageError: unknown field, a value that it cannot have, or a value given twice.
@@ -73,10 +76,10 @@ def parse_values(field: str, text: str) -> list[Any]:
     >>> parse_values("lr", "1e-3,0.003"), parse_values("depth", "2-4,8"), parse_values("lpi", "on,off")
     ([0.001, 0.003], [2, 3, 4, 8], [True, False])
     """
-    return parse_list(field, text.split(","))
+    return parse_list(field, text.split(","), may_repeat=may_repeat)
 
 
-def parse_list(field: str, entries: Sequence[Any]) -> list[Any]:
+def parse_list(field: str, entries: Sequence[Any], *, may_repeat: bool = False) -> list[Any]:
     """Read the entries of a list: each text as a part of a comma list is read.
 
     Raises:
@@ -93,11 +96,14 @@ def parse_list(field: str, entries: Sequence[Any]) -> list[Any]:
     for entry in entries:
         values += _parse_part(field, entry.strip()) if isinstance(entry, str) else [entry]
         check_num_values(field, len(values))
-    return check_values(field, values)
+    return check_values(field, values, may_repeat=may_repeat)
 
 
-def check_values(field: str, values: list[Any]) -> list[Any]:
+def check_values(field: str, values: list[Any], *, may_repeat: bool = False) -> list[Any]:
     """Validate the values of an axis.
+
+    Args:
+        may_repeat: whether a value may come twice, as in zipped fields.
 
     Returns:
         The values, converted to the field's type.
@@ -121,7 +127,7 @@ def check_values(field: str, values: list[Any]) -> list[Any]:
         except ValidationError as error:
             raise UsageError(f"{field}={shown(value)}: {message_of(error.errors())}") from None
     seen = set[Any]()
-    for value in checked:
+    for value in checked if not may_repeat else ():
         if value in seen:
             raise UsageError(f"{field}={value_name(value)} is given twice")
         seen.add(value)

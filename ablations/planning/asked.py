@@ -80,8 +80,7 @@ def complete_grids(request: Request, asked: Mapping[str, list[Any]]) -> list[Gri
         asked: values of each field, completed.
     """
     base, named = base_values(request), {name: None for grid in request.grids for name in grid.asked}
-    held = {name: asked[name] for name in asked if name not in named}
-    held |= {name: base[name] for name in named if name in base}
+    held = {name: base.get(name, asked[name]) for name in asked if name in base or name not in named}
     return [replace(grid, asked={**held, **grid.asked}) for grid in request.grids]
 
 

@@ -21,6 +21,14 @@ def claim_lines(study: Study) -> list[str]:
     unasked = {arm: None for claim in study.claims for arm in claim.arms if arm not in study.arm_names}
     if unasked:
         lines.append(f"claims about arms that are not in this study stay undecided: {', '.join(unasked)}")
+    apart = [
+        f"'{claim.statement}'"
+        for claim in study.claims
+        if set(claim.arms) <= set(study.arm_names)
+        and not any(set(claim.arms) <= set(arms) for arms in study.arms_by_condition.values())
+    ]
+    if apart:
+        lines.append(f"claims about arms that no condition has together stay undecided: {', '.join(apart)}")
     num_seeds = None if study.is_tuning else len(study.axes["seed"])
     either: dict[Shortage, list[str]] = {}
     for short in _shortages(study, num_seeds, _num_trials(study)):
@@ -48,8 +56,7 @@ def _num_trials(study: Study) -> float | None:
 def _shortages(study: Study, num_seeds: int | None, num_trials: float | None) -> list[Shortage]:
     return shortages(
         study.claims,
-        arms=study.arm_names,
-        num_conditions=len(study.condition_names),
+        conditions=list(study.arms_by_condition.values()),
         num_seeds=num_seeds,
         num_trials=num_trials,
     )

@@ -44,7 +44,8 @@ def design_study(
     """
     task = task_of(asked)
     recipe = {field: [value] for field, value in recipes.recipe_fields(request.recipe, task).items()}
-    values = {**recipe, **data.with_names(asked), "smoke": [request.smoke], "init": [init]}
+    given = {} if grids else data.with_names(asked)  # each grid has all of it
+    values = {**recipe, **given, "smoke": [request.smoke], "init": [init]}
     values["scored_on"] = ["val" if request.trials else "test"]
     values = {field: each for field, each in values.items() if field not in searched_fields(request)}
     if request.smoke:

@@ -48,7 +48,7 @@ def mark_known(study: Study, cells: Sequence[CellConfig], *, stored: Stored, out
 
 
 def _have_same_cells(one: Study, other: Study) -> bool:
-    return (one.axes, one.points) == (other.axes, other.points)
+    return all(getattr(one, name) == getattr(other, name) for name in ("axes", "grids", "per_arm", "points"))
 
 
 def _other_studies(own: Path, out: Path) -> Iterator[tuple[str, Path]]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import shutil
 import statistics
 import time
+from collections import Counter
 from typing import Any
 
 from ablations.analysis import can_decide, seeds_needed
-from ablations.analysis.caveats import substitutions, unshared
+from ablations.analysis.caveats import other_differences, substitutions, unshared
 from ablations.analysis.contrasts import contrasts_of
 from ablations.config import CellConfig, Study
 from ablations.config.cell import FIELDS
@@ -57,6 +58,7 @@ def describe_plan(plan: Plan) -> list[str]:
             f"{plan.store.folder} has tables of cells that are gone; the claims are not marked, though they may have "
             "been made with these in view"
         )
+    lines += plan.request.notes
     if plan.taken:
         lines.append(f"taken from the stored study: {_axes_text(plan.taken)}")
     lines += plan.starts
@@ -66,7 +68,7 @@ def describe_plan(plan: Plan) -> list[str]:
     if plan.count("stale") and plan.request.rerun is None:
         lines.append("stale cells are from another version of the numerics; --rerun stale runs them again")
     lines += [f"{info.name}: {note}" for info in infos for note in info.notes]
-    num_seeds = len(study.axes["seed"])
+    num_seeds = min(len(grid.axes["seed"]) for grid in study.parts)
     for what, number in _num_comparisons(study).items() if not study.is_tuning else ():
         if number and not can_decide(num_seeds, number):
             lines.append(
@@ -78,7 +80,7 @@ def describe_plan(plan: Plan) -> list[str]:
     recoloured = [c for c in plan.cells if c.augmentation.policy != "none" or c.augmentation.color_jitter]
     if any(cell.images.data_fingerprint in grey for cell in recoloured):
         lines.append("the policy's Color and colour jitter's saturation have no effect on images of one channel")
-    return lines + substitutions(study, plan.cells) + unshared(study)
+    return [*lines, *substitutions(study, plan.cells), *unshared(study), *other_differences(study)]
 
 
 def _search_lines(study: Study) -> list[str]:
@@ -200,6 +202,8 @@ def _axes_text(axes: dict[str, list[Any]]) -> str:
 
 def _num_comparisons(study: Study) -> dict[str, int]:
     """Count the comparisons of each family of the tables: those of the main table, and contrasts."""
-    num_contrasts = len(contrasts_of(study.compare, study.arm_names))
-    families = {"comparison": len(study.arms) - 1, "contrast": num_contrasts}
-    return {what: number * len(study.condition_names) for what, number in families.items()}
+    same = Counter(map(tuple, study.arms_by_condition.values()))
+    return {
+        "comparison": sum(n * (len(arms) - 1) for arms, n in same.items() if study.ref in arms),
+        "contrast": sum(n * len(contrasts_of(study.compare, arms)) for arms, n in same.items()),
+    }

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import shlex
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from ablations.analysis.caveats import other_differences
 from ablations.analysis.results import Results
 from ablations.config import Study
-from ablations.config.cell import FIELDS
-from ablations.config.escape import visible
-from ablations.config.privacy import placeless
+from ablations.config.grid import Grid, exclusion_text
 from ablations.config.task import ACCURACY, BOX_AP, MASK_AP
 from ablations.config.values import plural, value_name
+from ablations.report.again import ranges
 from ablations.report.notes import pairing_text, tuned_notes
 
 MEASURED = {
@@ -38,7 +36,7 @@ def checklist(results: Results) -> list[tuple[str, str]]:
     items = [
         ("Runs", f"{len(cells)} ended ({counted}), {len(results.missing)} missing"),
         ("Arms", f"{', '.join(cells['arm'].unique()) or 'none yet'}; reference: {results.reference or 'none'}"),
-        ("Seeds", _ranges(cells["seed"]) or "none yet"),
+        ("Seeds", ranges(cells["seed"]) or "none yet"),
     ]
     for study in results.studies:
         name = f" of {study.name}" if len(results.studies) > 1 else ""
@@ -46,9 +44,11 @@ def checklist(results: Results) -> list[tuple[str, str]]:
         axes = [f"{field}: {values}" for field, values in varied.items()]
         items += [
             (f"Axes{name}", "; ".join(axes)),
+            *((f"Grid {number}{name}", _grid_text(grid)) for number, grid in enumerate(study.grids, start=1)),
             (f"Recipe{name}, of what was not named", study.recipe or "not recorded"),
             (f"Hyperparameters{name}, the same for every arm", held_fixed(study)),
         ]
+        items += [(f"{study.compare} {arm}{name}", _fields(own)) for arm, own in study.per_arm.items()]
         items += [(f"Decided by {point}{name}", _fields(own)) for point, own in study.per_data.items()]
     return [
         *items,
@@ -71,10 +71,12 @@ def checklist(results: Results) -> list[tuple[str, str]]:
 def _selection(results: Results) -> list[tuple[str, str]]:
     """Describe how the values of the arms were chosen."""
     if not any(study.search for study in results.studies):
+        if any(map(other_differences, results.studies)):
+            return [("Selection", "none by these results: the arms' own values were given beforehand")]
         return [("Selection", "none: every arm has the same values, and none was chosen by these results")]
     trials = results.trials
     hours = f"{float(trials['seconds'].sum()) / 3600:.2f}"
-    seeds = _ranges(trials["seed"]) or "none yet"
+    seeds = ranges(trials["seed"]) or "none yet"
     return [
         ("Selection", "; ".join(tuned_notes(results)) or "no trial has ended yet"),
         ("Trials", f"{len(trials)} ended, seeds {seeds}, {hours} hours in them, which are no part of the hours below"),
@@ -90,77 +92,12 @@ def held_fixed(study: Study) -> str:
     return _fields(given) + (f"; left to the model or the data set: {', '.join(left)}" if left else "")
 
 
-def command(study: Study, folder: Path, *, num_trials: int = 0) -> str:
-    """Return the complete command that runs a study again: nothing is left to defaults, which may change.
-
-    It names no folder of images, whose path a study does not store, nor what each of several data sets decides, nor
-    classes whose names have commas. Several selections of such classes need an experiment file.
-
-    Args:
-        study: study to run again.
-        folder: folder of the study.
-        num_trials: number of trials of every arm, if it was tuned; 0: unknown, since the trials are gone.
-    """
-    own = folder.parent if study.is_tuning else folder
-    verb = "run" if study.search is None else "tune"
-    name = own.name or study.name
-    if study.fixed.get("smoke"):
-        name = name.removesuffix("-smoke")  # which --smoke adds
-    parts = [f"python -m ablations {verb}", f"--study {_quoted(name)}"]
-    if own.parent != Path("runs"):
-        parts.append(f"--out {_quoted(placeless(own.parent, 'OUT'))}")
-    effective = study.effective_fields
-    asked = {name: [value] for name, value in study.fixed.items() if name in effective}
-    asked |= {name: values for name, values in study.axes.items() if name != "seed" and name in effective}
-    for field in sorted(FIELDS.values(), key=lambda field: not field.traits.has_flag):
-        if field.name in asked and not field.traits.is_derived:
-            values = ",".join(map(_placeless if field.name == "data" else value_name, asked[field.name]))
-            if field.name == "classes" and any("," in (value or "") for value in asked["classes"]):
-                values = "@FILE"  # a name on each line, since commas separate values
-            flag = f"--{field.name.replace('_', '-')} " if field.traits.has_flag else f"--set {field.name}="
-            parts.append(flag + _quoted(values))
-    if study.fixed.get("init", "none") != "none":
-        parts.append("--init CELL,...")
-    if study.search is not None:
-        parts += [f"--search {_quoted(study.search)}", f"--sampler {study.search.sampler}"]
-        parts += [f"--sampler-seed {study.search.seed}"]
-        parts += [f"--trials {num_trials}"] if num_trials else []
-    if not study.is_tuning:
-        option = "--seeds" if study.search is None else "--confirm"
-        parts.append(f"{option} {_ranges(pd.Series(study.axes['seed']))}" + "," * (len(study.axes["seed"]) == 1))
-    if study.compare != "norm":
-        parts.append(f"--compare {_quoted(study.compare)}")
-    if study.ref is not None:
-        parts.append(f"--ref {_quoted(study.ref)}")
-    if study.recipe is not None:
-        parts.append(f"--recipe {_quoted(study.recipe)}")
-    parts += [f"--plugin {_quoted(plugin)}" for plugin in study.plugins]
-    parts += ["--in-memory off"] if study.fixed.get("streamed") else []
-    return " \\\n    ".join([*parts, *(["--smoke"] if study.fixed.get("smoke") else [])])
-
-
-def _quoted(value: object) -> str:
-    """Write a value for the shell: a study's text is no command, and a control in it is shown as its escape."""
-    return shlex.quote(visible(str(value)))
-
-
-def _placeless(value: str) -> str:
-    return f"{value.partition(':')[0]}:DIR" if ":" in value else value
-
-
-def _ranges(seeds: pd.Series[int]) -> str:
-    """Write seeds as ranges.
-
-    >>> _ranges(pd.Series([0, 1, 2, 5, 7, 8]))
-    '0-2,5,7-8'
-    """
-    ranges: list[list[int]] = []
-    for seed in sorted({int(seed) for seed in seeds}):
-        if ranges and seed == ranges[-1][1] + 1:
-            ranges[-1][1] = seed
-        else:
-            ranges.append([seed, seed])
-    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in ranges)
+def _grid_text(grid: Grid) -> str:
+    """Describe a grid: its axes, which of them are zipped, and what is left out."""
+    axes = [f"{field}: {', '.join(map(value_name, values))}" for field, values in grid.axes.items() if field != "seed"]
+    zipped = [f"zipped: {' with '.join(group)}" for group in grid.zipped]
+    left_out = [f"without {exclusion_text(entry)}" for entry in grid.exclude]
+    return "; ".join([*axes, f"seeds {ranges(pd.Series(grid.axes['seed']))}", *zipped, *left_out])
 
 
 def _fields(fields: dict[str, Any]) -> str:

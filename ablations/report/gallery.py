@@ -315,4 +315,6 @@ def _sensitivity(results: Results) -> Iterator[FigureSpec]:
             cells = cells[cells["condition"].str.startswith(f"study={study.name}, ")]
         others = cells["condition"].str.replace(r"(^|, )lr=[^,]+", "", regex=True).str.removeprefix(", ")
         for condition, own in cells.assign(condition=others).groupby("condition", sort=False):
+            if own["lr"].nunique() < 2 and study.grids:  # a grid with one learning rate, or one zipped with the rest
+                continue
             yield FigureSpec("lr_sensitivity", "", str(condition), "sensitivity to the learning rate", own)

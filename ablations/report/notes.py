@@ -230,8 +230,12 @@ def _lacking(results: Results) -> list[str]:
     """Name the conditions in which the reference has no cell."""
     has = results.cells.groupby("condition", sort=False)["arm"].agg(lambda arms: results.reference in set(arms))
     lacking = [str(condition) for condition, is_there in has.items() if not is_there]
-    where = f" at {'; '.join(lacking)}" if len(has) > 1 else ""
-    return [f"no cell of {results.reference} has ended{where}: there are no differences to it"] if lacking else []
+    never = [condition for condition in lacking if results.reference not in results.arms_asked.get(condition, [])]
+    notes = []
+    for what, where in (("has ended", [each for each in lacking if each not in never]), ("is asked for", never)):
+        at = f" at {'; '.join(where)}" if len(has) > 1 else ""
+        notes += [f"no cell of {results.reference} {what}{at}: there are no differences to it"] if where else []
+    return notes
 
 
 def _coverage(pairs: pd.DataFrame) -> list[str]:

@@ -13,7 +13,8 @@ from ablations.analysis.results import Results, Stratum
 from ablations.config import Study
 from ablations.config.escape import shortened, visible_lines
 from ablations.config.privacy import placeless, private
-from ablations.report.checklist import command, held_fixed
+from ablations.report.again import command
+from ablations.report.checklist import held_fixed
 from ablations.report.drawing import DrawnFigure
 from ablations.report.gallery import probes_without_figure
 from ablations.report.text import TextTable

@@ -20,7 +20,7 @@ from ablations.config.options import CellOptions
 from ablations.data import find_objects, find_source, prepare, prepare_objects
 from ablations.engine.cell import run_cell
 from ablations.planning.initial import find_weights
-from ablations.report.checklist import command
+from ablations.report.again import command
 from ablations.store import Store
 from ablations.tasks.net import make_net
 

@@ -27,7 +27,7 @@ from ablations.analysis.results import Results
 from ablations.api import IncompleteStudyWarning, make_report, read_results
 from ablations.config import UsageError
 from ablations.figures.cost import AXES
-from ablations.report.checklist import command
+from ablations.report.again import command
 from ablations.report.gallery import all_figures
 from ablations.report.notebook import html_table
 from ablations.report.page import render

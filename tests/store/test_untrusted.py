@@ -29,7 +29,7 @@ from ablations.config.yaml_file import dump_yaml
 from ablations.data.location import cached
 from ablations.planning.initial import find_weights
 from ablations.planning.stored import read_stored
-from ablations.report.checklist import command as shell_command
+from ablations.report.again import command as shell_command
 from ablations.store import Store
 from ablations.store.digests import check_weights
 from ablations.store.examples import _runs_of

@@ -15,7 +15,7 @@ import ablations
 from ablations.config import CellConfig, UsageError, recipes
 from ablations.config.effects import check_nets
 from ablations.config.make import make_config
-from ablations.report.checklist import command
+from ablations.report.again import command
 from ablations.tasks.net import build_net
 from ablations.tasks.timm_net import check_timm_name, make_timm_net
 from ablations.training import optimizer

@@ -12,7 +12,7 @@ from ablations.config.make import make_config
 from ablations.config.recipes import FOR_TASK, defaults
 from ablations.config.request import Request, request_of
 from ablations.planning.plan import make_plan
-from ablations.report.checklist import command
+from ablations.report.again import command
 from ablations.training.optimizer import build_optimizer, lr_share, split_by_decay
 from ufo.norms import NORMS
 

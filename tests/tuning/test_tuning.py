@@ -26,7 +26,7 @@ from ablations.config.request import Request
 from ablations.config.search import FIRST_TRIAL_SEED, Range, parse_search
 from ablations.data import find_source, prepare
 from ablations.data.location import cache_root
-from ablations.report.checklist import command
+from ablations.report.again import command
 from ablations.store import Store
 from ablations.tuning.mirror import JOURNAL, OptunaStudies
 from ablations.tuning.propose import Ended, propose
