@@ -28,6 +28,8 @@ def grow_grids(stored: Study, asked: Study, *, named: Collection[str]) -> tuple[
         UsageError: another value of a field that the study holds fixed, or too many cells.
     """
     cells: dict[str, Any]
+    if _has_all(stored, asked):
+        return {"axes": stored.axes}, []
     if _has_all(asked, stored):
         axes = {field: _in_order(stored.axes.get(field, []), values) for field, values in asked.axes.items()}
         parts, cells = list(asked.parts), {"fixed": asked.fixed, "per_data": asked.per_data}
@@ -44,9 +46,7 @@ def grow_grids(stored: Study, asked: Study, *, named: Collection[str]) -> tuple[
     cells |= {"axes": axes, "grids": () if is_product else tuple(parts), "per_arm": merge_per_arm(stored, asked)}
     known = {**{field: [value] for field, value in stored.fixed.items()}, **stored.axes}
     added = [f"{field}={value_name(v)}" for field, values in axes.items() for v in values if v not in known[field]]
-    if not added and not _has_all(stored, asked):
-        added = ["other combinations of its values"]
-    return cells, added
+    return cells, added or ["other combinations of its values"]
 
 
 def _has_all(study: Study, other: Study) -> bool:

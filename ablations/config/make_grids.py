@@ -120,10 +120,8 @@ class _Exclusions:
         for text, (entry, met) in self._met.items():
             if idle := [(field, v) for field, values in entry.items() for v in values if (field, v) not in met]:
                 field, value = idle[0]
-                what = (
-                    f"no cell has {field}={value_name(value)} with the others" if len(entry) > 1 else "no cell has it"
-                )
-                raise UsageError(f"exclude {text}: {what}; leave it out, or correct it")
+                others = " with the others" if len(entry) > 1 else ""
+                raise UsageError(f"exclude {text}: no cell has {field}={value_name(value)}{others}; leave it out")
 
 
 def check_requests(asked: Mapping[str, list[Any]], requests: Sequence[GridRequest]) -> None:
@@ -151,7 +149,7 @@ def check_requests(asked: Mapping[str, list[Any]], requests: Sequence[GridReques
     if len(requests) == 1 and not requests[0].zipped:
         check_num_cells({field: len(values) for field, values in {**asked, **requests[0].asked}.items()})
     else:
-        check_num_cells({"grids": total})
+        check_num_cells({"all grids": total})
 
 
 def _axes_of(given: Sequence[Mapping[str, list[Any]]], requests: Sequence[GridRequest], compare: str) -> list[str]:
