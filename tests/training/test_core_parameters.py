@@ -15,10 +15,11 @@ from ablations.tasks.make import make_module
 from ablations.training.loop import LeanTrainer
 from ablations.training.optimizer import split_by_decay
 
+DYT = {"alpha": 0.5, "weight": 1.0, "bias": 0.0}
 LEARNED = {
     "qk_norm": {"offset": 0.0},
     "ssmax": {"gain": 0.168},
-    "dyt": {f"norm_{x}.{name}": start for x in "qk" for name, start in (("alpha", 0.5), ("weight", 1.0), ("bias", 0.0))},
+    "dyt": {f"norm_{part}.{name}": start for part in "qk" for name, start in DYT.items()},
 }
 """Parameters of a core, and their initial values."""
 
