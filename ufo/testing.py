@@ -185,20 +185,21 @@ def check_half_types(spec: NormSpec, reference: Reference) -> None:
 def check_long_half(spec: NormSpec, reference: Reference) -> None:
     """Check half types at 16,384 tokens: outputs agree with float64 and gradients are finite.
 
-    The shared mean of all tokens makes k^T v grow as N, beyond float16's range.
+    The shared mean of all tokens makes k^T v grow as N, beyond float16's range. If even the exact output is beyond the
+    type's range, as of a normaliser that grows with N by definition, an overflow is its property and no failure.
     """
-    if "token_repeat" not in spec.invariances:
-        return  # its output grows with N by definition, so an overflow is a property of the normaliser
     num_queries = 3 if spec.linear else 1
     for dtype in HALF_TYPES:
         norm = spec.cls(num_heads=1, key_dim=4, value_dim=4).to(dtype)
         drawn = draw_qkv(norm, queries=num_queries if spec.cross else LONG, keys=LONG, batch=1)
         inputs = [(2 * x + 3).to(dtype).requires_grad_() for x in drawn]
+        expected = copy.deepcopy(norm).double()(*(x.detach().double() for x in inputs))
+        if expected.abs().max() > torch.finfo(dtype).max:
+            continue
         out = norm(*inputs)
         out.sum().backward()
         finite = out.isfinite().all() and all(x.grad is not None and x.grad.isfinite().all() for x in inputs)
         assert finite, f"{spec.name}: not finite in {dtype} at {LONG} tokens"
-        expected = copy.deepcopy(norm).double()(*(x.detach().double() for x in inputs))
         _assert_close(out.double(), expected, HALF_TOLERANCE[dtype], f"{spec.name}: {dtype}, {LONG} tokens")
 
 

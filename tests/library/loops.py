@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable
 
 import torch
+from library.quadratic_loops import QUADRATIC_LOOPS
 from torch import Tensor
 
 from ufo import NORMS
@@ -183,3 +184,7 @@ def xca(norm, head, q, k, v):
         weights = [torch.exp(score) for score in scores]
         columns.append(sum(w * v[:, j] for j, w in enumerate(weights)) / sum(weights))
     return torch.stack(columns, dim=1)
+
+
+for name, one_head in QUADRATIC_LOOPS.items():
+    loop(name)(one_head)

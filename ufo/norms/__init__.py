@@ -12,7 +12,9 @@ channels, so that every output entry is a cosine times two gains.
 
 from __future__ import annotations
 
-from ufo.norms import control, paper, related  # registers paper (imported by control), control, related in this order
+# Registers the groups: paper, which control imports, then control, related and field in the order of these lines.
+from ufo.norms import control, paper, related  # isort: skip
+from ufo.norms import field_quadratic, field_learned  # isort: skip
 from ufo.norms.arithmetic import EPS, head_gain, l2_context, l2_normalise, scaled_context, token_scale
 from ufo.norms.contract import NORMS, AttentionNorm, Invariance, NormSpec, RegistrationError, build_norm, register
 from ufo.norms.contrasts import CONTRASTS, INTERACTIONS
@@ -28,6 +30,8 @@ __all__ = [
     "RegistrationError",
     "build_norm",
     "control",
+    "field_learned",
+    "field_quadratic",
     "head_gain",
     "l2_context",
     "l2_normalise",
