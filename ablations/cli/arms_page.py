@@ -43,11 +43,12 @@ Every normaliser as mathematics, from the registry. `python -m ablations list no
 `--plugin my_module` also your own. [normalisers.md](normalisers.md) has them in one table and says how to add one.
 
 - One head: q, k and v have a row for each token and d columns, the channels. N is the number of keys, h that of heads.
-- i is a query, j and l are keys, a and b are channels of q and k, and c is a channel of v.
+- o is the output. i is a query, j and l are keys, a and b are channels of q and k, and c is a channel of v.
 - One index is a row, as $`q_i`$; an index after a star is a column, as $`q_{\\ast a}`$.
 - S is the context, with the channels of k as rows and those of v as columns.
-- Gains g and the temperature t are learnable, one value for each head.
-- Bars are the Euclidean norm, the root of a sum of squares to which 1e-6 is added.
+- Gains g and the temperature t are learnable, one value for each head. s is $`1 / \\sqrt{d}`$. A bar over a letter is a
+  mean over the tokens.
+- Double bars are the Euclidean norm, the root of a sum of squares to which 1e-6 is added.
 - Multiply-adds are those of the matrix products of one head of d = %(dim)d, as many queries as keys.
 - Cross attention is that of one query to many keys, as in class attention.
 - "Unchanged by" names every change of the input, among these, that leaves the output unchanged:

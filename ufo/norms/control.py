@@ -19,7 +19,7 @@ from ufo.norms.paper import SINGLE_L2_CAVEAT, SINGLE_POOR
     group="control",
     invariances={"q_scale", "v_channels", "token_repeat"},
     latex=(
-        r"\mathrm{out}_{ic} = \frac{q_i \cdot S_{\ast c}}{\lVert q_i \rVert\, \lVert S_{\ast c} \rVert}, \qquad "
+        r"o_{ic} = \frac{q_i \cdot S_{\ast c}}{\lVert q_i \rVert\, \lVert S_{\ast c} \rVert}, \qquad "
         r"S = k^\top v"
     ),
 )
@@ -38,7 +38,7 @@ class XNormFixed(AttentionNorm):
     group="control",
     invariances={"q_scale", "k_channels", "token_repeat"},
     latex=(
-        r"\mathrm{out}_{ic} = g_q\, g_{kv} \sum_a "
+        r"o_{ic} = g_q\, g_{kv} \sum_a "
         r"\frac{q_{ia}}{\lVert q_i \rVert}\, \frac{S_{ac}}{\lVert S_a \rVert}, \qquad "
         r"S = k^\top v"
     ),
@@ -63,7 +63,7 @@ class XNormValue(AttentionNorm):
     group="control",
     invariances={"v_channels", "token_repeat"},
     caveat=SINGLE_L2_CAVEAT,
-    latex=r"\mathrm{out}_{ic} = \frac{q_i \cdot S_{\ast c}}{\lVert S_{\ast c} \rVert}, \qquad S = k^\top v",
+    latex=r"o_{ic} = \frac{q_i \cdot S_{\ast c}}{\lVert S_{\ast c} \rVert}, \qquad S = k^\top v",
     instability=SINGLE_POOR,
 )
 class SingleL2KV(AttentionNorm):
@@ -81,7 +81,7 @@ class SingleL2KV(AttentionNorm):
     group="control",
     invariances={"q_scale", "v_channels", "token_repeat"},
     latex=(
-        r"\mathrm{out}_{ic} = d\, \frac{q_i \cdot S_{\ast c}}{\lVert q_i \rVert\, \lVert S_{\ast c} \rVert}, \qquad "
+        r"o_{ic} = d\, \frac{q_i \cdot S_{\ast c}}{\lVert q_i \rVert\, \lVert S_{\ast c} \rVert}, \qquad "
         r"S = k^\top v"
     ),
 )
@@ -100,7 +100,7 @@ class RMSNorm(AttentionNorm):
     source="control: nothing normalised",
     group="control",
     invariances={"token_repeat"},
-    latex=r"\mathrm{out}_i = \frac{1}{N}\, q_i S, \qquad S = k^\top v",
+    latex=r"o_i = \frac{1}{N}\, q_i S, \qquad S = k^\top v",
 )
 class NoNorm(AttentionNorm):
     """The unnormalised product, divided by the number of keys."""

@@ -27,7 +27,7 @@ SINGLE_POOR = "UFO-ViT, arXiv 2109.14382, reports that a single L2Norm performs 
     group="paper",
     invariances={"q_scale", "v_channels", "token_repeat"},
     latex=(
-        r"\mathrm{out}_{ic} = g_q\, g_{kv}\, "
+        r"o_{ic} = g_q\, g_{kv}\, "
         r"\frac{q_i \cdot S_{\ast c}}{\lVert q_i \rVert\, \lVert S_{\ast c} \rVert}, \qquad "
         r"S = k^\top v"
     ),
@@ -52,7 +52,7 @@ class XNorm(AttentionNorm):
     group="paper",
     invariances={"q_scale", "k_channels", "token_repeat"},
     latex=(
-        r"\mathrm{out}_{ic} = \sum_a \frac{q_{ia}}{\lVert q_i \rVert}\, \frac{S_{ac}}{\lVert S_a \rVert}, \qquad "
+        r"o_{ic} = \sum_a \frac{q_{ia}}{\lVert q_i \rVert}\, \frac{S_{ac}}{\lVert S_a \rVert}, \qquad "
         r"S = k^\top v"
     ),
     instability=MOST_FAIL,
@@ -72,7 +72,7 @@ class L2(AttentionNorm):
     group="paper",
     invariances={"q_scale"},
     caveat=SINGLE_L2_CAVEAT,
-    latex=r"\mathrm{out}_i = \frac{q_i}{\lVert q_i \rVert}\, S, \qquad S = k^\top v",
+    latex=r"o_i = \frac{q_i}{\lVert q_i \rVert}\, S, \qquad S = k^\top v",
     instability=SINGLE_POOR,
 )
 class SingleL2(AttentionNorm):
@@ -90,7 +90,7 @@ class SingleL2(AttentionNorm):
     group="paper",
     invariances={"q_scale", "v_channels", "token_repeat"},
     latex=(
-        r"\mathrm{out}_{ic} = \mathrm{LN}_q(q_i) \cdot \mathrm{LN}_{kv}(S_{\ast c}), \qquad "
+        r"o_{ic} = \mathrm{LN}_q(q_i) \cdot \mathrm{LN}_{kv}(S_{\ast c}), \qquad "
         r"\mathrm{LN}(x) = w \odot \frac{x - \mathrm{mean}(x)}{\sqrt{\mathrm{var}(x) + \epsilon}} + b, \qquad "
         r"S = k^\top v"
     ),
@@ -117,7 +117,7 @@ class LayerNorm(AttentionNorm):
     group="paper",
     linear=False,
     invariances={"token_repeat"},
-    latex=r"\mathrm{out}_i = \sum_j \frac{\exp(q_i \cdot k_j / \sqrt{d})}{\sum_l \exp(q_i \cdot k_l / \sqrt{d})}\, v_j",
+    latex=r"o_i = \sum_j \frac{\exp(q_i \cdot k_j / \sqrt{d})}{\sum_l \exp(q_i \cdot k_l / \sqrt{d})}\, v_j",
     instability=(
         "Low attention entropy, which means weights concentrated on few keys, accompanies an oscillating "
         "loss or divergence, arXiv 2303.06296."

@@ -24,7 +24,7 @@ from ufo.norms.contract import AttentionNorm, register
     group="related",
     invariances={"token_repeat"},
     latex=(
-        r"\mathrm{out}_{ic} = \sum_a \frac{\exp q_{ia}}{\sum_b \exp q_{ib}} "
+        r"o_{ic} = \sum_a \frac{\exp q_{ia}}{\sum_b \exp q_{ib}} "
         r"\sum_j \frac{\exp k_{ja}}{\sum_l \exp k_{la}}\, v_{jc}"
     ),
 )
@@ -46,7 +46,7 @@ class Efficient(AttentionNorm):
     group="related",
     invariances={"token_repeat"},
     latex=(
-        r"\mathrm{out}_i = \frac{\phi(q_i) \sum_j \phi(k_j)^\top v_j}{\phi(q_i) \cdot \sum_j \phi(k_j)}, \qquad "
+        r"o_i = \frac{\phi(q_i) \sum_j \phi(k_j)^\top v_j}{\phi(q_i) \cdot \sum_j \phi(k_j)}, \qquad "
         r"\phi(x) = \mathrm{elu}(x) + 1"
     ),
     instability=(
@@ -73,7 +73,7 @@ class Elu(AttentionNorm):
     source="cosine similarity in the place of softmax, as in QK-Norm, arXiv 2010.04245, without its softmax",
     group="related",
     invariances={"q_scale", "token_repeat"},
-    latex=r"\mathrm{out}_i = \frac{1}{N} \sum_j \frac{q_i \cdot k_j}{\lVert q_i \rVert\, \lVert k_j \rVert}\, v_j",
+    latex=r"o_i = \frac{1}{N} \sum_j \frac{q_i \cdot k_j}{\lVert q_i \rVert\, \lVert k_j \rVert}\, v_j",
 )
 class Cosine(AttentionNorm):
     """Sum of the values weighted by the cosine of query and key, divided by the number of keys."""
@@ -91,7 +91,7 @@ class Cosine(AttentionNorm):
     group="related",
     cross=False,
     invariances={"q_scale", "k_channels", "token_repeat"},
-    latex=r"\mathrm{out}_{ic} = \sum_a \frac{q_{ia}}{\sum_l |q_{la}|} \sum_j \frac{k_{ja}}{\sum_l |k_{la}|}\, v_{jc}",
+    latex=r"o_{ic} = \sum_a \frac{q_{ia}}{\sum_l |q_{la}|} \sum_j \frac{k_{ja}}{\sum_l |k_{la}|}\, v_{jc}",
 )
 class SimA(AttentionNorm):
     """l1 normalisation of q and k over the tokens; a single query would reduce to its sign, so no cross attention."""
@@ -112,7 +112,7 @@ class SimA(AttentionNorm):
     needs_dk_eq_dv=True,
     invariances={"q_scale", "k_channels"},
     latex=(
-        r"\mathrm{out}_{ic} = \sum_a v_{ia}\, A_{ac}, \qquad "
+        r"o_{ic} = \sum_a v_{ia}\, A_{ac}, \qquad "
         r"A_{ac} = \frac{\exp(t \cos(k_{\ast a}, q_{\ast c}))}{\sum_b \exp(t \cos(k_{\ast b}, q_{\ast c}))}"
     ),
     instability=(
