@@ -10,7 +10,8 @@ from ablations.cli import clean
 from ablations.cli import bench
 from ablations.cli import bench_gpu
 from ablations.cli import bench_scale
+from ablations.cli import bench_start
 from ablations.cli.app import main
 # isort: on
 
-__all__ = ["bench", "bench_gpu", "bench_scale", "clean", "look", "main", "run"]
+__all__ = ["bench", "bench_gpu", "bench_scale", "bench_start", "clean", "look", "main", "run"]

@@ -60,6 +60,9 @@ class ListOptions(OutOption, PluginOption, JsonOption):
         Option("One of norms, models, data, recipes, fields, experiments, studies.", is_argument=True),
     ]
     as_markdown: Annotated[bool, Option("Print a Markdown table.", flag="--markdown")] = False
+    page: Annotated[
+        bool, Option("Print a Markdown page of the normalisers: mathematics, cost, measured output scale.")
+    ] = False
 
 
 @command(app, StatusOptions)
@@ -167,8 +170,14 @@ def list_(options: ListOptions) -> int:
     from ablations.cli import listing
     from ablations.config import UsageError
 
-    if options.as_json and options.as_markdown:
-        raise UsageError("give --json or --markdown, not both")
+    forms = {"--json": options.as_json, "--markdown": options.as_markdown, "--page": options.page}
+    given = [flag for flag, is_given in forms.items() if is_given]
+    if len(given) > 1:
+        raise UsageError(f"give {' or '.join(given)}, not both")
+    if options.page and options.what != "norms":
+        raise UsageError(f"--page does not apply to {options.what}: give list norms --page")
+    if options.page:
+        return _print_page()
 
     title, head, rows = listing.listing(options.what, out=Path(options.out))
     if options.as_json:
@@ -186,4 +195,16 @@ def list_(options: ListOptions) -> int:
         print_table(
             make_console(options.as_json), "contrasts: pairs of arms that differ in one thing", *listing.contrasts()
         )
+    return OK
+
+
+def _print_page() -> int:
+    """Measure the output scale of every normaliser, and print their page."""
+    from ablations.bench.start import start_table
+    from ablations.cli.arms_page import arms_page
+    from ablations.cli.bench_start import StartOptions, measure_start
+    from ablations.report.text import markdown_table
+
+    rows = measure_start(StartOptions(), make_console(True))
+    typer.echo(arms_page(markdown_table(*start_table(rows))), nl=False)
     return OK

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ufo.norms.arithmetic import head_gain, l2_context, l2_normalise, scaled_context
 from ufo.norms.contract import AttentionNorm, register
-from ufo.norms.paper import SINGLE_L2_CAVEAT
+from ufo.norms.paper import SINGLE_L2_CAVEAT, SINGLE_POOR
 
 
 @register(
@@ -18,6 +18,10 @@ from ufo.norms.paper import SINGLE_L2_CAVEAT
     source="control: xnorm without its gain",
     group="control",
     invariances={"q_scale", "v_channels", "token_repeat"},
+    latex=(
+        r"o_{ic} = \frac{q_i \cdot S_{\ast c}}{\lVert q_i \rVert\, \lVert S_{\ast c} \rVert}, \qquad "
+        r"S = k^\top v"
+    ),
 )
 class XNormFixed(AttentionNorm):
     """XNorm with both gains fixed at 1."""
@@ -33,6 +37,11 @@ class XNormFixed(AttentionNorm):
     source="control: xnorm on the other axis, as most public ports have it by mistake",
     group="control",
     invariances={"q_scale", "k_channels", "token_repeat"},
+    latex=(
+        r"o_{ic} = g_q\, g_{kv} \sum_a "
+        r"\frac{q_{ia}}{\lVert q_i \rVert}\, \frac{S_{ac}}{\lVert S_a \rVert}, \qquad "
+        r"S = k^\top v"
+    ),
 )
 class XNormValue(AttentionNorm):
     """XNorm with the context normalised over value channels: the same shape and scale, but another function."""
@@ -54,6 +63,8 @@ class XNormValue(AttentionNorm):
     group="control",
     invariances={"v_channels", "token_repeat"},
     caveat=SINGLE_L2_CAVEAT,
+    latex=r"o_{ic} = \frac{q_i \cdot S_{\ast c}}{\lVert S_{\ast c} \rVert}, \qquad S = k^\top v",
+    instability=SINGLE_POOR,
 )
 class SingleL2KV(AttentionNorm):
     """L2 normalisation of the context only, over key channels; q is unchanged."""
@@ -69,6 +80,10 @@ class SingleL2KV(AttentionNorm):
     source="control: xnorm_fixed at the scale of a LayerNorm; RMSNorm, arXiv 1910.07467",
     group="control",
     invariances={"q_scale", "v_channels", "token_repeat"},
+    latex=(
+        r"o_{ic} = d\, \frac{q_i \cdot S_{\ast c}}{\lVert q_i \rVert\, \lVert S_{\ast c} \rVert}, \qquad "
+        r"S = k^\top v"
+    ),
 )
 class RMSNorm(AttentionNorm):
     """XNorm with both gains fixed at sqrt(key_dim)."""
@@ -85,6 +100,7 @@ class RMSNorm(AttentionNorm):
     source="control: nothing normalised",
     group="control",
     invariances={"token_repeat"},
+    latex=r"o_i = \frac{1}{N}\, q_i S, \qquad S = k^\top v",
 )
 class NoNorm(AttentionNorm):
     """The unnormalised product, divided by the number of keys."""

@@ -12,6 +12,12 @@ SINGLE_L2_CAVEAT = (
     '"Single L2Norm" is not defined in the source: single_l2 normalises q alone; single_l2_kv, k^T v alone.'
 )
 
+MOST_FAIL = (
+    "UFO-ViT, arXiv 2109.14382, reports that most normalisation methods other than XNorm fail to reduce the loss."
+)
+
+SINGLE_POOR = "UFO-ViT, arXiv 2109.14382, reports that a single L2Norm performs poorly."
+
 
 @register(
     name="xnorm",
@@ -20,6 +26,11 @@ SINGLE_L2_CAVEAT = (
     source="UFO-ViT, arXiv 2109.14382",
     group="paper",
     invariances={"q_scale", "v_channels", "token_repeat"},
+    latex=(
+        r"o_{ic} = g_q\, g_{kv}\, "
+        r"\frac{q_i \cdot S_{\ast c}}{\lVert q_i \rVert\, \lVert S_{\ast c} \rVert}, \qquad "
+        r"S = k^\top v"
+    ),
 )
 class XNorm(AttentionNorm):
     """Cross-normalisation: every output entry is g_q g_kv cos(q_i, column j of k^T v)."""
@@ -40,6 +51,11 @@ class XNorm(AttentionNorm):
     source="UFO-ViT's ablation, arXiv 2109.14382, read as L2 over each factor's last axis, not crossed",
     group="paper",
     invariances={"q_scale", "k_channels", "token_repeat"},
+    latex=(
+        r"o_{ic} = \sum_a \frac{q_{ia}}{\lVert q_i \rVert}\, \frac{S_{ac}}{\lVert S_a \rVert}, \qquad "
+        r"S = k^\top v"
+    ),
+    instability=MOST_FAIL,
 )
 class L2(AttentionNorm):
     """L2 normalisation of both factors over their last axes, without a gain."""
@@ -56,6 +72,8 @@ class L2(AttentionNorm):
     group="paper",
     invariances={"q_scale"},
     caveat=SINGLE_L2_CAVEAT,
+    latex=r"o_i = \frac{q_i}{\lVert q_i \rVert}\, S, \qquad S = k^\top v",
+    instability=SINGLE_POOR,
 )
 class SingleL2(AttentionNorm):
     """L2 normalisation of q only; the context keeps its scale, which grows with N and may overflow half types."""
@@ -71,6 +89,12 @@ class SingleL2(AttentionNorm):
     source="UFO-ViT's ablation, arXiv 2109.14382",
     group="paper",
     invariances={"q_scale", "v_channels", "token_repeat"},
+    latex=(
+        r"o_{ic} = \mathrm{LN}_q(q_i) \cdot \mathrm{LN}_{kv}(S_{\ast c}), \qquad "
+        r"\mathrm{LN}(x) = w \odot \frac{x - \mathrm{mean}(x)}{\sqrt{\mathrm{var}(x) + \epsilon}} + b, \qquad "
+        r"S = k^\top v"
+    ),
+    instability=MOST_FAIL,
 )
 class LayerNorm(AttentionNorm):
     """LayerNorm of both factors over the contracted axis; all heads share the affine parameters."""
@@ -93,6 +117,11 @@ class LayerNorm(AttentionNorm):
     group="paper",
     linear=False,
     invariances={"token_repeat"},
+    latex=r"o_i = \sum_j \frac{\exp(q_i \cdot k_j / \sqrt{d})}{\sum_l \exp(q_i \cdot k_l / \sqrt{d})}\, v_j",
+    instability=(
+        "Low attention entropy, which means weights concentrated on few keys, accompanies an oscillating "
+        "loss or divergence, arXiv 2303.06296."
+    ),
 )
 class Softmax(AttentionNorm):
     """Scaled dot-product attention, quadratic in N: the standard attention."""

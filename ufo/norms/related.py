@@ -23,6 +23,10 @@ from ufo.norms.contract import AttentionNorm, register
     source="Efficient Attention, arXiv 1812.01243",
     group="related",
     invariances={"token_repeat"},
+    latex=(
+        r"o_{ic} = \sum_a \frac{\exp q_{ia}}{\sum_b \exp q_{ib}} "
+        r"\sum_j \frac{\exp k_{ja}}{\sum_l \exp k_{la}}\, v_{jc}"
+    ),
 )
 class Efficient(AttentionNorm):
     """Softmax of q over its channels and of k over the tokens: each output is a weighted mean of the values."""
@@ -41,6 +45,14 @@ class Efficient(AttentionNorm):
     source="Linear Transformer, arXiv 2006.16236",
     group="related",
     invariances={"token_repeat"},
+    latex=(
+        r"o_i = \frac{\phi(q_i) \sum_j \phi(k_j)^\top v_j}{\phi(q_i) \cdot \sum_j \phi(k_j)}, \qquad "
+        r"\phi(x) = \mathrm{elu}(x) + 1"
+    ),
+    instability=(
+        "In kernel-based linear attention the division by the sum of the weights leaves gradients unbounded, which "
+        "impairs convergence, arXiv 2210.10340."
+    ),
 )
 class Elu(AttentionNorm):
     """Positive feature map in place of exp, normalised by the sum of the weights."""
@@ -61,6 +73,7 @@ class Elu(AttentionNorm):
     source="cosine similarity in the place of softmax, as in QK-Norm, arXiv 2010.04245, without its softmax",
     group="related",
     invariances={"q_scale", "token_repeat"},
+    latex=r"o_i = \frac{1}{N} \sum_j \frac{q_i \cdot k_j}{\lVert q_i \rVert\, \lVert k_j \rVert}\, v_j",
 )
 class Cosine(AttentionNorm):
     """Sum of the values weighted by the cosine of query and key, divided by the number of keys."""
@@ -78,6 +91,7 @@ class Cosine(AttentionNorm):
     group="related",
     cross=False,
     invariances={"q_scale", "k_channels", "token_repeat"},
+    latex=r"o_{ic} = \sum_a \frac{q_{ia}}{\sum_l |q_{la}|} \sum_j \frac{k_{ja}}{\sum_l |k_{la}|}\, v_{jc}",
 )
 class SimA(AttentionNorm):
     """l1 normalisation of q and k over the tokens; a single query would reduce to its sign, so no cross attention."""
@@ -97,6 +111,14 @@ class SimA(AttentionNorm):
     cross=False,
     needs_dk_eq_dv=True,
     invariances={"q_scale", "k_channels"},
+    latex=(
+        r"o_{ic} = \sum_a v_{ia}\, A_{ac}, \qquad "
+        r"A_{ac} = \frac{\exp(t \cos(k_{\ast a}, q_{\ast c}))}{\sum_b \exp(t \cos(k_{\ast b}, q_{\ast c}))}"
+    ),
+    instability=(
+        "XCiT, arXiv 2106.09681, reports that normalising q and k makes training much more stable, above all "
+        "if the number of tokens varies."
+    ),
 )
 class XCA(AttentionNorm):
     """Cross-covariance attention: channels attend to channels, with a learnable temperature per head, initially 1."""
