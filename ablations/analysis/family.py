@@ -153,7 +153,7 @@ def shortages(
             there are no such trials.
     """
     same = Counter(map(frozenset, conditions))
-    tested = {claim: sum(n for arms, n in same.items() if arms.issuperset(claim.arms)) for claim in claims}
+    tested = [(claim.kind, sum(n for arms, n in same.items() if arms.issuperset(claim.arms))) for claim in claims]
     num_others = max(1, *(len(arms) - 1 for arms in same))
     found = []
     sides: tuple[tuple[Verdict, int, float | None], ...] = (
@@ -161,8 +161,7 @@ def shortages(
         ("contradicted", num_others, None),  # by one of several differences; a trial that trains has no error
     )
     for verdict, num_differences, trials in sides:
-        counts = {c: n for c, n in tested.items() if n and (c.kind not in TRIAL_KINDS or trials is not None)}
-        kinds = [kind for claim, n in counts.items() for kind in [claim.kind] * n]
+        kinds = [kind for kind, n in tested for _ in range(n) if kind not in TRIAL_KINDS or trials is not None]
         each = {kind: _least_p(kind, num_differences, num_seeds, trials or 0) for kind in dict.fromkeys(kinds)}
         num_tests, adjusted = len(kinds), dict(zip(kinds, holm([each[kind] for kind in kinds]), strict=True))
         for kind, p in each.items():

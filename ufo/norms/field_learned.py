@@ -35,8 +35,10 @@ class DynamicTanh(nn.Module):
     name="dyt",
     label="DyT (1/N)",
     formula="DyT(q) (DyT(k)^T v) / N, DyT(x) = w tanh(a x) + b",
-    latex=r"\frac{1}{N} \operatorname{DyT}(q) \left(\operatorname{DyT}(k)^\top v\right),"
-    r"\quad \operatorname{DyT}(x) = w \tanh(a x) + b",
+    latex=(
+        r"o_i = \frac{1}{N}\, \mathrm{DyT}_q(q_i) \sum_j \mathrm{DyT}_k(k_j)^\top v_j, \qquad "
+        r"\mathrm{DyT}(x) = w \odot \tanh(a x) + b"
+    ),
     source="Transformers without Normalization, arXiv 2503.10622, section 4; dynamic_tanh.py of jiachenzhu/DyT",
     group="field",
     invariances={"token_repeat"},

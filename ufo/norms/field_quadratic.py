@@ -22,7 +22,10 @@ SSMAX_START = 0.168
     name="sigmoid",
     label="sigmoid",
     formula="sigmoid(q k^T / sqrt d - log N) v",
-    latex=r"\sigma\left(\frac{q k^\top}{\sqrt{d}} - \log N\right) v",
+    latex=(
+        r"o_i = \sum_j \sigma\!\left(\frac{q_i \cdot k_j}{\sqrt{d}} - \log N\right) v_j, \qquad "
+        r"\sigma(x) = \frac{1}{1 + e^{-x}}"
+    ),
     source="Sigmoid Self-Attention, arXiv 2409.04431, section 2; its bias b = -log n, appendix E",
     group="field",
     linear=False,
@@ -45,7 +48,7 @@ class Sigmoid(AttentionNorm):
     name="relu_n",
     label="ReLU / N",
     formula="relu(q k^T / sqrt d) v / N",
-    latex=r"\frac{1}{N} \operatorname{ReLU}\left(\frac{q k^\top}{\sqrt{d}}\right) v",
+    latex=r"o_i = \frac{1}{N} \sum_j \mathrm{relu}\!\left(\frac{q_i \cdot k_j}{\sqrt{d}}\right) v_j",
     source="Replacing softmax with ReLU in Vision Transformers, arXiv 2309.08586, equation 1 with phi = relu / L",
     group="field",
     linear=False,
@@ -68,8 +71,11 @@ class ReluN(AttentionNorm):
     name="qk_norm",
     label="QK-Norm",
     formula="softmax(g L2_channel(q) L2_channel(k)^T) v, g = log2(N^2 - N) + offset",
-    latex=r"\operatorname{softmax}\left(g \, \frac{q}{\lVert q \rVert} \frac{k^\top}{\lVert k \rVert}\right) v,"
-    r"\quad g = \log_2(N^2 - N) + \delta",
+    latex=(
+        r"o_i = \sum_j \frac{\exp(g \cos_{ij})}{\sum_l \exp(g \cos_{il})}\, v_j, \qquad "
+        r"\cos_{ij} = \frac{q_i \cdot k_j}{\lVert q_i \rVert\, \lVert k_j \rVert}, \qquad "
+        r"g = \log_2(N^2 - N) + \delta"
+    ),
     source="QK-Norm, arXiv 2010.04245; initial g and its sharing by the heads: QKNorm/layers.py of CyndxAI/QKNorm",
     group="field",
     linear=False,
@@ -98,7 +104,10 @@ class QKNorm(AttentionNorm):
     name="ssmax",
     label="SSMax",
     formula="softmax(a log(N) q k^T / sqrt d) v",
-    latex=r"\operatorname{softmax}\left(a \log(N) \frac{q k^\top}{\sqrt{d}}\right) v",
+    latex=(
+        r"o_i = \sum_j \frac{\exp(a \log(N)\, \ell_{ij})}{\sum_l \exp(a \log(N)\, \ell_{il})}\, v_j, \qquad "
+        r"\ell_{ij} = \frac{q_i \cdot k_j}{\sqrt{d}}"
+    ),
     source="Scalable-Softmax, arXiv 2501.19399, without its optional bias; a per head and layer, initially 0.168",
     group="field",
     linear=False,
@@ -120,7 +129,10 @@ class SSMax(AttentionNorm):
     name="softmax1",
     label="softmax1",
     formula="exp(l) / (1 + sum exp(l)) v, l = q k^T / sqrt d",
-    latex=r"\frac{\exp(\ell)}{1 + \sum_j \exp(\ell_j)} v, \quad \ell = \frac{q k^\top}{\sqrt{d}}",
+    latex=(
+        r"o_i = \sum_j \frac{\exp(\ell_{ij})}{1 + \sum_l \exp(\ell_{il})}\, v_j, \qquad "
+        r"\ell_{ij} = \frac{q_i \cdot k_j}{\sqrt{d}}"
+    ),
     source="E. Miller, Attention Is Off By One, 2023, evanmiller.org/attention-is-off-by-one.html",
     group="field",
     linear=False,
