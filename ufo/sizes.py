@@ -54,6 +54,8 @@ for _row in (
     ("ufo_vit_pico", 56, 32, 2, 4, 1, 8, 2, "ours, for 8 px: about 0.1 M parameters"),
     ("ufo_vit_nano", 80, 48, 3, 4, 1, 32, 4, "ours, for 32 px on a CPU: about 0.3 M parameters"),
     ("ufo_vit_micro", 192, 96, 6, 6, 2, 32, 4, "ours, for CIFAR and Tiny-ImageNet on a GPU: about 3 M parameters"),
+    ("ufo_vit_deep12", 48, 32, 12, 2, 2, 32, 4, "ours, as deep as S, for 32 px on a CPU: about 0.4 M parameters"),
+    ("ufo_vit_deep24", 48, 32, 24, 2, 2, 32, 4, "ours, as deep as M, for 32 px on a CPU: about 0.7 M parameters"),
     ("ufo_vit_t", 192, 96, 24, 4, 2, 224, 16, "as recalled of UFO-ViT-T: 10.0 M parameters, 1.9 G multiply-adds"),
     ("ufo_vit_s", 384, 128, 12, 8, 2, 224, 16, "as recalled of UFO-ViT-S: 20.7 M parameters, 3.7 G multiply-adds"),
     ("ufo_vit_m", 384, 128, 24, 8, 2, 224, 16, "as recalled of UFO-ViT-M: 37.3 M parameters, 7.0 G multiply-adds"),

@@ -29,13 +29,20 @@ ONE_START = (
 )
 
 
+LIMITED = (
+    "Scores are of at most {limit:,} images of validation and of test, drawn once and the same for every cell: the "
+    "seeds' spread, the intervals and the tests leave out how far other images would have changed them."
+)
+
+
 def caveats(study: Study) -> list[str]:
-    """Return the caveats of a study's normalisers, scale and initial weights."""
+    """Return the caveats of a study's normalisers, scale, initial weights and evaluated images."""
     said = list(filter(None, (_caveat(norm, study) for norm in study.axes["norm"])))
     if "matched" in study.axes.get("scale", [study.fixed.get("scale")]):
         said.append(MATCHED_CAVEAT)
     if study.fixed.get("init", "none") != "none":
         said.append(ONE_START)
+    said += [LIMITED.format(limit=limit) for limit in eval_limits(study)]
     said += other_differences(study)
     return list(dict.fromkeys(said))
 
@@ -50,6 +57,11 @@ def other_differences(study: Study) -> list[str]:
     fields = ", ".join([*study.tied, *study.fields_per_arm])
     each = "; ".join(f"{arm} has {text}" for arm, text in texts.items())
     return [f"Arms differ in more than {study.compare}, and a difference may come from either: in {fields}. {each}."]
+
+
+def eval_limits(study: Study) -> list[int]:
+    """Return the limits of a study's evaluated images, if it has any."""
+    return [limit for limit in study.axes.get("eval_limit", [study.fixed.get("eval_limit")]) if limit is not None]
 
 
 def _caveat(norm: str, study: Study) -> str:

@@ -14,8 +14,15 @@ from typing import Any
 
 from pydantic import BaseModel, model_validator
 
+from ablations.config.cell import FIELDS
 from ablations.config.limits import check_num_cells
 from ablations.config.values import check_values, plural, value_name
+
+SAME_FOR_ARMS = (
+    *(name for name, known in FIELDS.items() if known.traits.selects_data),
+    *("seed", "task", "masks", "eval_limit"),
+)
+"""Fields that all arms have alike, since they select the images or what is measured on them."""
 
 Exclusion = Mapping[str, list[Any]]
 """Combinations to leave out: those that have one of its values on each of its fields."""

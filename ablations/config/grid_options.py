@@ -9,7 +9,7 @@ from ablations.config.cell import FIELDS
 from ablations.config.declare import Option, Options, reads
 from ablations.config.errors import UsageError, shown
 from ablations.config.field_values import read_values
-from ablations.config.grid import Exclusion, GridRequest
+from ablations.config.grid import SAME_FOR_ARMS, Exclusion, GridRequest
 from ablations.config.seeds import parse_seeds
 from ablations.config.values import check_field, check_values, value_name
 from ufo.registry import unknown_name
@@ -157,8 +157,8 @@ def parse_per_arm(value: object) -> dict[str, dict[str, Any]]:
             values = read_values(_known(name), text)
             if len(values) > 1:
                 raise UsageError(f"per_arm: give one value of {name} for {arm}")
-            if FIELDS[name].traits.selects_data or name in ("seed", "task", "masks"):
-                raise UsageError(f"per_arm: {name} cannot depend on the arm, since arms see the same images")
+            if name in SAME_FOR_ARMS:
+                raise UsageError(f"per_arm: {name} cannot depend on the arm: arms see the same images")
             found[arm][name] = values[0]
     return found
 

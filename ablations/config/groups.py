@@ -63,6 +63,8 @@ class Images(Group):
     """Whether images are decoded and cropped when needed, which gives other pixels than images in memory."""
     train_limit: Annotated[Count | None, NO_TIME] = None
     """Number of training images, drawn with the seed of the split; None: all."""
+    eval_limit: Annotated[Count | None, Traits(searchable=False)] = None
+    """Largest number of images of validation, and of test, drawn with the seed of the split; None: all."""
 
 
 class Augmentation(Group):

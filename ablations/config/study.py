@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from ablations.config.cell import FIELDS, CellConfig
 from ablations.config.claim import Claim
 from ablations.config.errors import UsageError, message_of, shown
-from ablations.config.grid import Grid, check_grids
+from ablations.config.grid import SAME_FOR_ARMS, Grid, check_grids
 from ablations.config.limits import (
     MOST_EXTENSIONS,
     Name,
@@ -303,6 +303,8 @@ class Study(BaseModel, frozen=True, extra="forbid"):
         for field, values in self.axes.items() if self.grids else ():
             if set(values) != {value for grid in self.grids for value in grid.axes[field]}:
                 raise ValueError(f"grids have other values of {field} than axes")
+        if same := [field for field in self.tied if field in SAME_FOR_ARMS]:
+            raise ValueError(f"{same[0]} is zipped with {self.compare}, but arms see the same images")
         conditions, known = self.conditions, dict[tuple[str, str], dict[str, Any]]()
         for row in self.points_on([field for field in self.axes if field != "seed"]) if self.tied else ():
             place = (value_name(row[self.compare]), point_name(row, conditions))

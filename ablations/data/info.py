@@ -91,6 +91,15 @@ class DataInfo:
                 return f"its {name} is {own!s:.60}, not {value!s:.60}"
         return None
 
+    def num_evaluated(self, limit: int | None) -> dict[str, int]:
+        """Return the numbers of evaluated images of ``val`` and ``test``.
+
+        Args:
+            limit: largest number of images of each; None: all.
+        """
+        counts = {"val": self.num_val, "test": self.num_test}
+        return {split: count if limit is None else min(count, limit) for split, count in counts.items()}
+
     @property
     def chance_pct(self) -> float:
         """Chance level in per cent: the accuracy of guessing, or the average precision without detections."""

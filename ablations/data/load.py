@@ -99,7 +99,13 @@ def load_in_memory(config: CellConfig, info: DataInfo, *, device: torch.device, 
     """
     with_test = config.run.scored_on == "test"
     scale = Scale(info.mean, info.std, device=device)
-    splits = load_splits(info, train_limit=config.images.train_limit, device=device, with_test=with_test)
+    splits = load_splits(
+        info,
+        train_limit=config.images.train_limit,
+        eval_limit=config.images.eval_limit,
+        device=device,
+        with_test=with_test,
+    )
     train = TrainBatches(
         splits["train"],
         scale=scale,
@@ -132,7 +138,9 @@ def load_streamed(config: CellConfig, info: DataInfo, *, workers: int, device: t
     """
     with_test = config.run.scored_on == "test"
     scale = Scale(info.mean, info.std, device=device)
-    splits = find_rows(info, train_limit=config.images.train_limit, with_test=with_test)
+    splits = find_rows(
+        info, train_limit=config.images.train_limit, eval_limit=config.images.eval_limit, with_test=with_test
+    )
     stream = ImageStream(
         make_images(config, info),
         workers=workers,

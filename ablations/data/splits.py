@@ -42,25 +42,30 @@ class Rows:
     labels: Tensor
 
 
-def find_rows(info: DataInfo, *, train_limit: int | None, with_test: bool = True) -> dict[str, Rows]:
+def find_rows(
+    info: DataInfo, *, train_limit: int | None, eval_limit: int | None = None, with_test: bool = True
+) -> dict[str, Rows]:
     """Return the samples of ``train``, ``val`` and ``test``.
 
     Args:
         info: description of a prepared data set.
         train_limit: number of training images, drawn with the split's own seed (subsets are nested); None: all.
+        eval_limit: largest number of images of ``val``, and of ``test``, drawn likewise; None: all.
         with_test: whether ``test`` is included; otherwise none of its files is opened.
 
     Raises:
-        UsageError: ``train_limit`` above the number of training images.
+        UsageError: a limit above the number of images.
     """
     folder = data_folder(info.name, info.fingerprint, streamed=info.streamed)
-    rows = split_rows(info, train_limit=train_limit, with_test=with_test)
+    rows = split_rows(info, train_limit=train_limit, eval_limit=eval_limit, with_test=with_test)
     parts = {part for part, _ in rows.values()}
     labels = {part: torch.from_numpy(load_array(folder / f"{part}_labels.npy")) for part in parts}
     return {name: Rows(part, own, labels[part][own]) for name, (part, own) in rows.items()}
 
 
-def split_rows(info: DataInfo, *, train_limit: int | None, with_test: bool) -> dict[str, tuple[str, Tensor]]:
+def split_rows(
+    info: DataInfo, *, train_limit: int | None, eval_limit: int | None = None, with_test: bool
+) -> dict[str, tuple[str, Tensor]]:
     """Return part and rows (n,) of ``train``, ``val`` and ``test``, with the arguments and errors of `find_rows`."""
     folder = data_folder(info.name, info.fingerprint, streamed=info.streamed)
     rows, parts = {"train": torch.arange(info.num_train)}, {"train": "train", "val": "val"}
@@ -74,17 +79,42 @@ def split_rows(info: DataInfo, *, train_limit: int | None, with_test: bool) -> d
         parts["val"] = "train"
     else:
         rows["val"] = torch.arange(info.num_val)
+    check_limits(info, train_limit=train_limit, eval_limit=eval_limit)
     if train_limit is not None:
-        if train_limit > info.num_train:
-            limit = f"must be at most {info.num_train}, the training images of {info.name}"
-            raise UsageError(f"train_limit={train_limit}: {limit}")
-        order = torch.randperm(info.num_train, generator=keyed_generator(SPLIT_SEED, "train_limit"))
-        rows["train"] = rows["train"][order[:train_limit].sort().values]
+        rows["train"] = _draw(rows["train"], train_limit, "train_limit")
+    if eval_limit is not None:
+        rows |= {split: _draw(rows[split], eval_limit, "eval_limit", split) for split in parts if split != "train"}
     return {name: (part, rows[name]) for name, part in parts.items()}
 
 
+def check_limits(info: DataInfo, *, train_limit: int | None, eval_limit: int | None) -> None:
+    """Reject limits above the number of images; ``eval_limit`` must reduce validation or test, or equal the larger.
+
+    Raises:
+        UsageError: a limit above the number of images.
+    """
+    if train_limit is not None and train_limit > info.num_train:
+        limit = f"must be at most {info.num_train}, the training images of {info.name}"
+        raise UsageError(f"train_limit={train_limit}: {limit}")
+    most = max(info.num_val, info.num_test)
+    if eval_limit is not None and eval_limit > most:
+        splits = f"validation ({info.num_val}) and test ({info.num_test})"
+        raise UsageError(f"eval_limit={eval_limit}: must be at most {most}, the largest of {splits} of {info.name}")
+
+
+def _draw(rows: Tensor, count: int, *keys: str) -> Tensor:
+    """Draw some of a split's rows (n,), in their order; a smaller draw is part of a larger one."""
+    order = torch.randperm(len(rows), generator=keyed_generator(SPLIT_SEED, *keys))
+    return rows[order[:count].sort().values]
+
+
 def load_splits(
-    info: DataInfo, *, train_limit: int | None, device: torch.device, with_test: bool = True
+    info: DataInfo,
+    *,
+    train_limit: int | None,
+    device: torch.device,
+    eval_limit: int | None = None,
+    with_test: bool = True,
 ) -> dict[str, Split]:
     """Load ``train``, ``val`` and ``test`` of decoded data; memory-mapped on a CPU, copied once to another device.
 
@@ -92,13 +122,14 @@ def load_splits(
         info: description of a decoded data set.
         train_limit: as in `find_rows`.
         device: device of the images.
+        eval_limit: as in `find_rows`.
         with_test: as in `find_rows`.
 
     Raises:
-        UsageError: ``train_limit`` above the number of training images.
+        UsageError: a limit above the number of images.
     """
     folder = data_folder(info.name, info.fingerprint, streamed=False)
-    rows = find_rows(info, train_limit=train_limit, with_test=with_test)
+    rows = find_rows(info, train_limit=train_limit, eval_limit=eval_limit, with_test=with_test)
     return {name: _load_split(folder, split, device) for name, split in rows.items()}
 
 

@@ -41,6 +41,8 @@ def complete(request: Request) -> dict[str, list[Any]]:
         raise UsageError("--compare data: arms see the same batches; give several to --data for a table of each")
     if request.compare == "seed":
         raise UsageError(f"--compare {request.compare}: seeds are replicates and cannot be arms; choose another field")
+    if request.compare == "eval_limit":
+        raise UsageError("--compare eval_limit: arms are evaluated on the same images; compare another field")
     if request.compare in METRIC_FIELDS:
         raise UsageError(f"--compare {request.compare}: its values have different metrics; choose another field")
     check_field(request.compare)

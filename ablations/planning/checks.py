@@ -18,6 +18,8 @@ from ablations.config.request import Request
 from ablations.config.types import COSINE, JOINT
 from ablations.config.values import plural, value_name
 from ablations.data import DataInfo
+from ablations.data.objects.splits import split_objects
+from ablations.data.splits import check_limits
 from ablations.planning.estimate import num_steps
 from ablations.store import Store
 from ablations.store.reading import exists
@@ -132,16 +134,24 @@ def check_claims(request: Request, asked: Mapping[str, list[Any]]) -> None:
 
 
 def check_sizes(cells: list[CellConfig], infos: Mapping[str, DataInfo]) -> None:
-    """Reject a number of training images, or a batch size, that exceeds the images of the data set."""
+    """Reject a number of training or evaluated images, or a batch size, that exceeds the images of the data set."""
     for cell in cells:
         info = infos[cell.images.data_fingerprint]
         limit, batch_size = cell.images.train_limit, cell.optimisation.batch_size
-        if limit is not None and limit > info.num_train:
-            raise UsageError(
-                f"train_limit={limit}: must be at most {info.num_train}, the training images of {info.name}"
-            )
+        check_limits(info, train_limit=limit, eval_limit=cell.images.eval_limit)
         if batch_size > (limit or info.num_train):
             raise UsageError(f"batch_size={batch_size}: must be at most {limit or info.num_train}, the training images")
+
+
+def check_evaluated(cells: list[CellConfig], infos: Mapping[str, DataInfo]) -> None:
+    """Reject a number of evaluated images whose draw has no objects, which a detector's score needs."""
+    limited = {
+        (cell.images.data_fingerprint, cell.images.eval_limit, cell.run.scored_on): None
+        for cell in cells
+        if cell.task == "detect" and cell.images.eval_limit is not None
+    }
+    for fingerprint, limit, scored_on in limited:
+        split_objects(infos[fingerprint], train_limit=None, eval_limit=limit, with_test=scored_on == "test")
 
 
 def check_schedules(cells: list[CellConfig], infos: Mapping[str, DataInfo]) -> None:

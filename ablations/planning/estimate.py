@@ -44,8 +44,9 @@ class StepTimes:
 
     def cell_seconds(self, config: CellConfig, info: DataInfo) -> float:
         """Return the seconds of all steps and evaluations of a cell."""
-        num_evaluated = config.optimisation.epochs * info.num_val + info.num_test
-        return num_steps(config, info) * self.train_s + num_evaluated / self.eval_batch * self.eval_s
+        evaluated = info.num_evaluated(config.images.eval_limit)
+        num_images = config.optimisation.epochs * evaluated["val"] + evaluated["test"]
+        return num_steps(config, info) * self.train_s + num_images / self.eval_batch * self.eval_s
 
 
 def num_steps(config: CellConfig, info: DataInfo) -> int:
@@ -78,7 +79,7 @@ def time_steps(config: CellConfig, info: DataInfo, *, device: torch.device, work
     height, width, channels = info.image_shape
     net = build_net(config, image_shape=info.image_shape, num_classes=len(info.classes)).to(device)
     largest = EVAL_BATCH if info.streamed else eval_batch(info.image_shape, device)
-    num_evaluated = min(largest, max(info.num_val, info.num_test))
+    num_evaluated = min(largest, max(info.num_evaluated(config.images.eval_limit).values()))
     labels = torch.zeros(config.optimisation.batch_size, dtype=torch.long, device=device)
 
     def train_step() -> None:

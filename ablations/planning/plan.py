@@ -155,6 +155,7 @@ def make_plan(request: Request) -> Plan:
     check_effects(named, cells, recipe=recipe)
     checks.check_conflicts(cells, request.engine)
     checks.check_sizes(cells, infos)
+    checks.check_evaluated(cells, infos)
     checks.check_schedules(cells, infos)
     if stored.study is None:
         study = stored.with_claims(study, cells)

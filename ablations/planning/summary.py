@@ -67,7 +67,7 @@ def describe_plan(plan: Plan) -> list[str]:
     lines += [f"{info.name}: {info.placement}{_decoding_text(plan, info)}" for info in infos if info.placement]
     if plan.count("stale") and plan.request.rerun is None:
         lines.append("stale cells are from another version of the numerics; --rerun stale runs them again")
-    lines += [f"{info.name}: {note}" for info in infos for note in info.notes]
+    lines += [f"{info.name}: {note}" for info in infos for note in info.notes] + _limited_lines(plan)
     num_seeds = min(len(grid.axes["seed"]) for grid in study.parts)
     for what, number in _num_comparisons(study).items() if not study.is_tuning else ():
         if number and not can_decide(num_seeds, number):
@@ -156,6 +156,24 @@ def _cell_seconds(plan: Plan) -> tuple[list[float], str]:
     return seconds, source + untimed if seconds else why
 
 
+def _limited_lines(plan: Plan) -> list[str]:
+    """Name the number of images that are evaluated, if it is limited."""
+    limited = {
+        (cell.images.data_fingerprint, cell.images.eval_limit): None
+        for cell in plan.cells
+        if cell.images.eval_limit is not None
+    }
+    lines = []
+    for fingerprint, limit in limited:
+        info = plan.infos[fingerprint]
+        evaluated = info.num_evaluated(limit)
+        counts = f"{evaluated['val']:,} of {info.num_val:,} validation"
+        if not plan.study.is_tuning:
+            counts += f" and {evaluated['test']:,} of {info.num_test:,} test"
+        lines.append(f"{info.name}: eval_limit={limit}: every cell is evaluated on the same {counts} images")
+    return lines
+
+
 def _without_plugin(cell: CellConfig) -> CellConfig:
     """Return a cell without its plug-in's normaliser, which must not run in this process."""
     own = not NORMS[cell.net.norm].is_plugin
@@ -184,7 +202,7 @@ def _disk_bytes(cell: CellConfig, info: DataInfo) -> int:
     """
     depth = 0 if is_foreign(cell.net.model) else apply_change(cell).net.depth or SIZES[cell.net.model].depth
     found = cell.detection.most_found * (DETECTION_BYTES if cell.detection.masks else BOX_BYTES)
-    tested = info.num_test * (found if cell.task == "detect" else 1)
+    tested = info.num_evaluated(cell.images.eval_limit)["test"] * (found if cell.task == "detect" else 1)
     return tested + cell.optimisation.epochs * (150 + 200 * depth) + 8192 + NUM_FILES * DISK_BLOCK // 2
 
 

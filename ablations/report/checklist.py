@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from ablations.analysis.caveats import other_differences
+from ablations.analysis.caveats import eval_limits, other_differences
 from ablations.analysis.results import Results
 from ablations.config import Study
 from ablations.config.grid import Grid, exclusion_text
@@ -59,13 +59,20 @@ def checklist(results: Results) -> list[tuple[str, str]]:
         ),
         *([("Test images", _distinct(results.correct["correct"].map(len)))] if len(results.correct) else []),
         ("Parameters", _parameters(cells)),
-        ("Measure", f"{MEASURED[results.studies[0].metric]}; mean, sd and 95 % intervals are over seeds"),
+        ("Measure", f"{_measured(results)}; mean, sd and 95 % intervals are over seeds"),
         ("Initial weights and batches", f"by the hashes in each outcome.json: {pairing_text(results)}"),
         ("Hours", _hours(cells)),
         ("Hardware", _distinct(cells["processor"].fillna("unknown") + ", " + cells["device"])),
         ("Software", _distinct(cells["software"])),
         ("Revision of the code", _distinct(cells["revision"].fillna("unknown")) + _dirty(cells["revision"])),
     ]
+
+
+def _measured(results: Results) -> str:
+    """Describe the metric, and the number of images that it is measured on if that is limited."""
+    limits = sorted({limit for study in results.studies for limit in eval_limits(study)})
+    limited = f" (eval_limit: at most {' or '.join(f'{limit:,}' for limit in limits)})" if limits else ""
+    return MEASURED[results.studies[0].metric].replace(" on the test images", f" on the test images{limited}")
 
 
 def _selection(results: Results) -> list[tuple[str, str]]:

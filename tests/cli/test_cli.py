@@ -503,6 +503,14 @@ BAD = {
     "epochs": (("--epochs", "0"), "epochs=0: must"),
     "batch": (("--batch-size", "5000"), "batch_size=5000: must be at most 1293, the training images"),
     "limit": (("--set", "train_limit=5000"), "train_limit=5000: must be at most 1293"),
+    "limit of evaluation": (
+        ("--set", "eval_limit=361"),
+        "eval_limit=361: must be at most 360, the largest of validation (144) and test (360) of digits",
+    ),
+    "compared limit of evaluation": (
+        ("--compare", "eval_limit", "--set", "eval_limit=50,100"),
+        "--compare eval_limit: arms are evaluated on the same images",
+    ),
     "missing folder": (("--data", "imagefolder:/no/where"), "no folder /no/where"),
     "missing cifar": (("--data", "cifar10"), "give --data-root DIR or --download"),
     "patch": (("--set", "patch=3"), "not a multiple of the patch, 3 px"),

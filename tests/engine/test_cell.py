@@ -21,6 +21,7 @@ from ablations.config import recipes
 from ablations.config.make import make_config
 from ablations.data import DataInfo, find_source, prepare
 from ablations.data.location import data_folder
+from ablations.data.splits import find_rows
 from ablations.engine.cell import Result, run_cell
 from ablations.tasks import classify
 from ablations.tasks.net import build_net
@@ -62,6 +63,20 @@ def test_a_cell_leaves_its_files_and_its_numbers(digits, tmp_path):
     assert set(probes["probe"]) == {"output_rms", "grad_norm", "mean_gain_q", "mean_gain_kv"}
     assert set(probes["layer"]) == {"blocks.0.attn", "blocks.1.attn", "class_blocks.0.attn"}
     assert (probes.loc[probes["probe"] == "grad_norm", "value"] > 0).all()
+
+
+def test_a_limited_evaluation_scores_the_drawn_images_and_trains_alike(digits, tmp_path):
+    run(digits, tmp_path / "whole")
+    result = run(digits, tmp_path / "limited", eval_limit=50)
+    rows = find_rows(digits, train_limit=None, eval_limit=50)["test"].rows.numpy()
+    whole, limited = (np.load(tmp_path / name / "correct.npy") for name in ("whole", "limited"))
+    assert limited.tolist() == whole[rows].tolist()
+    assert result.fields["test_accuracy_pct"] == pytest.approx(100 * limited.mean())
+    assert result.fields["chance_pct"] == 10
+    frames = [pd.read_csv(tmp_path / name / "metrics.csv") for name in ("whole", "limited")]
+    assert frames[0]["train_loss"].tolist() == frames[1]["train_loss"].tolist()
+    assert frames[0]["batches"].tolist() == frames[1]["batches"].tolist()
+    assert (frames[0]["val_loss"] != frames[1]["val_loss"]).all()
 
 
 @pytest.mark.slow
@@ -199,6 +214,7 @@ def test_another_seed_gives_other_numbers(digits, tmp_path):
         {"ema_decay": 0.9},
         {"warmup_lr_share": 0.5},
         {"train_limit": 200},
+        {"eval_limit": 100},
         {"precision": "bf16-mixed"},
         {"model": "ufo_vit_nano"},
     ],

@@ -124,7 +124,7 @@ def test_the_hash_depends_on_the_seed():
     assert len({shared_weights_hash(pico(seed=seed)) for seed in range(4)}) == 4
 
 
-@pytest.mark.parametrize("name", ["ufo_vit_pico", "ufo_vit_nano", "ufo_vit_micro", "ufo_vit_t"])
+@pytest.mark.parametrize("name", ["ufo_vit_pico", "ufo_vit_nano", "ufo_vit_micro", "ufo_vit_deep12", "ufo_vit_t"])
 def test_linear_weights_start_at_std_002(name):
     check_linear_std(build(name))
 

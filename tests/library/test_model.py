@@ -74,10 +74,28 @@ def test_the_normaliser_changes_the_parameters_by_a_thousandth_at_most(name):
     assert max(counts) <= 1.001 * min(counts)
 
 
-@pytest.mark.parametrize(("name", "params_m"), [("ufo_vit_pico", 0.1), ("ufo_vit_nano", 0.3), ("ufo_vit_micro", 3.0)])
+@pytest.mark.parametrize(
+    ("name", "params_m"),
+    [
+        ("ufo_vit_pico", 0.1),
+        ("ufo_vit_nano", 0.3),
+        ("ufo_vit_micro", 3.0),
+        ("ufo_vit_deep12", 0.4),
+        ("ufo_vit_deep24", 0.7),
+    ],
+)
 def test_small_sizes_have_about_the_parameters_that_they_say(name, params_m):
     assert count_parameters(name, num_classes=10) / 1e6 == pytest.approx(params_m, rel=0.1)
     assert f"about {params_m:g} M parameters" in SIZES[name].checked
+
+
+@pytest.mark.parametrize(("deep", "like"), [("ufo_vit_deep12", "ufo_vit_s"), ("ufo_vit_deep24", "ufo_vit_m")])
+def test_a_deep_size_has_the_depth_and_the_head_width_of_a_large_one(deep, like):
+    deep, like = SIZES[deep], SIZES[like]
+    assert (deep.depth, deep.class_attention) == (like.depth, like.class_attention)
+    assert deep.attn_dim // deep.num_heads == like.attn_dim // like.num_heads
+    assert deep.attn_dim < deep.embed_dim
+    assert (deep.img_size, deep.patch) == (32, 4)
 
 
 @pytest.mark.parametrize("depth", [None, 1, 12, 13])

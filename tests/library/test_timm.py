@@ -16,7 +16,7 @@ from ablations.training.optimizer import split_by_decay
 from ufo import NORMS, SIZES, build
 
 ROOT = Path(__file__).resolve().parents[2]
-SMALL = ("ufo_vit_pico", "ufo_vit_nano", "ufo_vit_micro")
+SMALL = ("ufo_vit_pico", "ufo_vit_nano", "ufo_vit_micro", "ufo_vit_deep12", "ufo_vit_deep24")
 PX = 8
 
 

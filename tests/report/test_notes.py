@@ -225,3 +225,16 @@ def test_verdicts_say_what_they_hold_for_what_each_claim_says_alone_and_what_was
         ("undecided", "undecided", ""),
     ]
     assert [row["p_supported_holm"] for row in summary["claims"]] == [2 / 32, 1.0, None]
+
+
+@pytest.mark.parametrize("task", ["classify", "detect"])
+def test_a_limited_evaluation_is_named(tmp_path, task):
+    made = {"norms": ["xnorm", "l2"], "seeds": 2, "task": [task]}
+    made |= {"model": ["ufo_vit_nano"]} if task == "detect" else {}
+    limited = read_results([make_study(tmp_path / "limited", eval_limit=[100], **made)])
+    whole = read_results([make_study(tmp_path / "whole", **made)])
+    said = "Scores are of at most 100 images of validation and of test, drawn once and the same for every cell"
+    assert [said in note[: len(said)] for note in main_notes(limited)].count(True) == 1
+    assert "on the test images (eval_limit: at most 100)" in dict(checklist(limited))["Measure"]
+    assert said not in " ".join(main_notes(whole))
+    assert "eval_limit" not in dict(checklist(whole))["Measure"]

@@ -20,6 +20,7 @@ from ablations.config.task import AP_METRICS
 from ablations.config.task import METRICS as TASK_METRICS
 from ablations.data import DataInfo, find_objects, prepare_objects
 from ablations.data.modules import make_data
+from ablations.data.objects.splits import split_objects
 from ablations.engine.cell import Result, run_cell
 from ablations.figures.canvas import METRICS
 from ablations.tasks.detect.detector import Detector
@@ -74,6 +75,21 @@ def test_a_cell_leaves_its_files_and_scores_that_the_original_file_gives_too(coc
     truth = json.loads((tmp_path / "examples" / "truth.json").read_text())
     assert len(truth["images"]) == 3
     assert all((tmp_path / "examples" / f"{image['id']}.jpg").exists() for image in truth["images"])
+
+
+def test_a_limited_evaluation_is_scored_on_the_drawn_images_only(coco, tmp_path):
+    result = run(coco, tmp_path, eval_limit=2, epochs=1)
+    annotations, _, rows = split_objects(coco, train_limit=None, eval_limit=2, with_test=True)["test"]
+    drawn = annotations.image_ids[rows].tolist()
+    detections = json.loads(bz2.decompress((tmp_path / "detections.json.bz2").read_bytes()))
+    assert {found["image_id"] for found in detections} == set(drawn)
+    file = Path(coco.root) / "annotations" / "instances_val2017.json"
+    for kind, name in (("bbox", "box"), ("segm", "mask")):
+        for figure, wanted in zip(AP_METRICS, of_pycocotools(file, detections, kind, images=drawn), strict=True):
+            ours = result.fields.get(f"test_{name}_{figure}")
+            assert ours == (wanted if wanted is None else pytest.approx(wanted, abs=1e-6))
+    truth = json.loads((tmp_path / "examples" / "truth.json").read_text())
+    assert [image["id"] for image in truth["images"]] == drawn
 
 
 @pytest.mark.slow

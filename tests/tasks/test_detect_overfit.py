@@ -17,7 +17,7 @@ from ablations.config.make import make_config
 from ablations.config.options import CellOptions
 from ablations.config.task import AP_METRICS
 from ablations.data import DataInfo, find_objects, prepare_objects
-from ablations.data.objects.source import split_objects
+from ablations.data.objects.splits import split_objects
 from ablations.engine.cell import run_cell
 
 NEEDED_AP50_PCT = 50.0

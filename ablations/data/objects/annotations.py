@@ -115,6 +115,10 @@ class Annotations:
         """Return the rows of an image's objects."""
         return range(int(self.first_object[image]), int(self.first_object[image + 1]))
 
+    def has_objects(self, images: Ints) -> bool:
+        """Return whether any of the images (n,) has an object that is not a crowd, as scores need."""
+        return any(not self.is_crowd[self.objects(int(image))].all() for image in images)
+
     def outlines(self, obj: int) -> list[Floats]:
         """Return an object's polygons, or its single list of run lengths, as views; empty without an outline."""
         rows = range(int(self.first_outline[obj]), int(self.first_outline[obj + 1]))

@@ -10,7 +10,7 @@ from ablations.data.epoch import Rank
 from ablations.data.info import DataInfo
 from ablations.data.load import CellData
 from ablations.data.objects.batches import ObjectEvalBatches, ObjectTrainBatches
-from ablations.data.objects.source import split_objects
+from ablations.data.objects.splits import split_objects
 from ablations.data.splits import split_hash
 
 ObjectData = CellData[ObjectTrainBatches, ObjectEvalBatches]
@@ -29,7 +29,12 @@ def load_objects(config: CellConfig, info: DataInfo, *, workers: int, device: to
     Raises:
         ValueError: batch size that the processes cannot share.
     """
-    found = split_objects(info, train_limit=config.images.train_limit, with_test=config.run.scored_on == "test")
+    found = split_objects(
+        info,
+        train_limit=config.images.train_limit,
+        eval_limit=config.images.eval_limit,
+        with_test=config.run.scored_on == "test",
+    )
     annotations, read_image, rows = found["train"]
     train = ObjectTrainBatches(
         annotations=annotations,

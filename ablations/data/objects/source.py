@@ -27,11 +27,9 @@ from ablations.data.location import data_folder
 from ablations.data.objects.annotations import Annotations, Ints
 from ablations.data.objects.coco import notes_on, read_coco
 from ablations.data.objects.outlined import OUTLINED, check_outlines, count_outlined, load_outlined
-from ablations.data.objects.sample import Files, ImageReader
-from ablations.data.objects.shapes import Shapes
 from ablations.data.objects.values import count_text
 from ablations.data.part_folders import SPELLINGS
-from ablations.data.splits import VAL_ROWS, split_rows
+from ablations.data.splits import VAL_ROWS
 from ablations.data.streams import SPLIT_SEED
 from ufo.init import keyed_generator
 
@@ -306,8 +304,7 @@ def _categories(annotations: Annotations) -> dict[int, str]:
 
 def _check_objects(annotations: Annotations, rows: Ints, where: str) -> None:
     """Reject images without objects, since they cannot be scored."""
-    numbers = [number for row in rows for number in annotations.objects(int(row))]
-    if annotations.is_crowd[numbers].all():
+    if not annotations.has_objects(rows):
         raise UsageError(f"{where} has no objects except crowds in {len(rows):,} images")
 
 
@@ -318,30 +315,3 @@ def _cut(num_images: int) -> Ints:
         raise UsageError(f"train has {num_images} images, too few to cut off {VAL_SHARE:.0%} for validation")
     order = torch.randperm(num_images, generator=keyed_generator(SPLIT_SEED, "val_rows"))
     return order[:count].sort().values.numpy()
-
-
-def split_objects(
-    info: DataInfo, *, train_limit: int | None, with_test: bool
-) -> dict[str, tuple[Annotations, ImageReader, Ints]]:
-    """Return annotations, image reader and rows of ``train``, ``val`` and ``test``.
-
-    Args:
-        info: description of a prepared data set.
-        train_limit: as in `find_rows`.
-        with_test: as in `find_rows`.
-
-    Raises:
-        UsageError: ``train_limit`` above the number of training images.
-    """
-    folder = data_folder(info.name, info.fingerprint, streamed=True)
-    rows = split_rows(info, train_limit=train_limit, with_test=with_test)
-    held = {part: Annotations.load(folder / f"{part}.npz") for part in dict.fromkeys(part for part, _ in rows.values())}
-    readers = {part: _make_reader(info, part, annotations) for part, annotations in held.items()}
-    return {split: (held[part], readers[part], own.numpy()) for split, (part, own) in rows.items()}
-
-
-def _make_reader(info: DataInfo, part: str, annotations: Annotations) -> ImageReader:
-    if not info.root:
-        return partial(Shapes(info.image_shape[0]).image, part)
-    file = Coco(Path(info.root)).files[part]
-    return Files(Path(info.root) / file.stem.removeprefix(PREFIX), annotations)
