@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 
 from ablations.figures.canvas import is_drawable, span_text
+
+MOST_DECIMALS, MOST_NUMBERS = 16, 40
+"""Largest numbers of arms whose cells have room for a share with a decimal, and for a whole one."""
 
 LUMINANCE, LIGHT = (0.2126, 0.7152, 0.0722), 0.45
 """Weights of red, green and blue in luminance (ITU-R BT.709), and the luminance above which text is black."""
@@ -39,22 +46,31 @@ def agreement(pairs: pd.DataFrame, axes: Axes) -> Axes:
         axes.text(0.5, 0.5, "no two runs to compare", transform=axes.transAxes, ha="center", va="center")
         return axes
     image = axes.imshow(values, cmap="viridis")
-    size = "x-small" if len(names) <= 6 else "xx-small"
-    for i, j in np.ndindex(values.shape):
-        text = f"{values[i, j]:.1f}" if np.isfinite(values[i, j]) else "-"
-        light = np.dot(image.cmap(image.norm(values[i, j]))[:3], LUMINANCE)
-        axes.text(j, i, text, ha="center", va="center", fontsize=size, color="black" if light > LIGHT else "white")
+    if len(names) <= MOST_NUMBERS:
+        _write_shares(values, image, axes)
     for i in range(len(names)):
         frame = Rectangle((i - 0.5, i - 0.5), 1, 1, fill=False, edgecolor="#d55e00", linewidth=1.6, clip_on=False)
         axes.add_patch(frame)
     labels = list(arms["arm_label"])
-    axes.set_xticks(range(len(names)), labels, rotation=40, ha="right", rotation_mode="anchor", fontsize="small")
+    up: Any = {"rotation": 90, "va": "center"} if len(names) > MOST_DECIMALS else {"rotation": 40}
+    axes.set_xticks(range(len(names)), labels, ha="right", rotation_mode="anchor", fontsize="small", **up)
     axes.set_yticks(range(len(names)), labels, fontsize="small")
     n_text = span_text(pairs.loc[pairs["arm"] != pairs["other"], "num_pairs"])
     of_arms = f"Two arms at the same seed (n = {n_text});\nframed: " if n_text else "Framed: "
     mixed = int(pairs.loc[pairs["arm_order"] <= pairs["other_order"], "num_pairs_mixed"].sum())
-    stale = f"\npairs of a stale cell and a fresh one: {mixed}" if mixed else ""
-    axes.set_title(f"{of_arms}two seeds of one arm{stale}", loc="left", fontsize="small")
+    notes = f"\npairs of a stale cell and a fresh one: {mixed}" if mixed else ""
+    notes += "\nrounded to whole percents" if MOST_DECIMALS < len(names) <= MOST_NUMBERS else ""
+    axes.set_title(f"{of_arms}two seeds of one arm{notes}", loc="left", fontsize="small")
     bar = axes.figure.colorbar(image, ax=axes, shrink=0.9)
     bar.set_label("Images on which two runs differ (%)", fontsize="small")
     return axes
+
+
+def _write_shares(values: npt.NDArray[np.float64], image: AxesImage, axes: Axes) -> None:
+    """Write each share into its cell, in black or white; those of many arms are rounded to whole percents."""
+    size = "x-small" if len(values) <= 6 else "xx-small"
+    decimals = 1 if len(values) <= MOST_DECIMALS else 0
+    for i, j in np.ndindex(values.shape):
+        text = f"{values[i, j]:.{decimals}f}" if np.isfinite(values[i, j]) else "-"
+        light = np.dot(image.cmap(image.norm(values[i, j]))[:3], LUMINANCE)
+        axes.text(j, i, text, ha="center", va="center", fontsize=size, color="black" if light > LIGHT else "white")

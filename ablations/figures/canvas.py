@@ -50,6 +50,28 @@ def span_text(counts: Iterable[int]) -> str:
     return " to ".join(str(int(count)) for count in dict.fromkeys([*counts[:1], *counts[-1:]]))
 
 
+BACKGROUND: dict[str, Any] = {"color": "0.82", "linewidth": 0.8, "marker": "", "linestyle": "-", "zorder": 1.7}
+"""Arguments of `Axes.plot` for the mean of an arm in the background: above the grid, below all other lines."""
+
+
+def in_background(frame: pd.DataFrame) -> pd.Series[bool]:
+    """Return which rows are of arms in the background: the column `is_background`, or none if the frame has none.
+
+    >>> in_background(pd.DataFrame({"arm": ["a", "b"], "is_background": [False, True]})).tolist()
+    [False, True]
+    >>> in_background(pd.DataFrame({"arm": ["a", "b"]})).tolist()
+    [False, False]
+    """
+    if "is_background" in frame:
+        return frame["is_background"].astype(bool)
+    return pd.Series(False, index=frame.index, dtype=bool)
+
+
+def background_text(frame: pd.DataFrame) -> str:
+    """Return the caption's sentence on the arms in the background; empty if there are none."""
+    return " Grey: means of the other arms." if in_background(frame).any() else ""
+
+
 def not_ok(outcomes: pd.Series[str]) -> str:
     """Count diverged and failed cells, in words; empty if there are none.
 
@@ -58,6 +80,24 @@ def not_ok(outcomes: pd.Series[str]) -> str:
     """
     counts = [(int((outcomes == outcome).sum()), outcome) for outcome in ("diverged", "failed")]
     return ", ".join(f"{count} {outcome}" for count, outcome in counts if count)
+
+
+def legend_right(axes: Axes, *, size: str = "small", **options: Any) -> None:
+    """Place the legend to the right of the axes, where it covers no data.
+
+    Args:
+        axes: axes with the legend.
+        size: size of the font.
+        options: further arguments of `Axes.legend`.
+    """
+    axes.legend(
+        loc="center left",
+        bbox_to_anchor=(1.01, 0.5),
+        fontsize=size,
+        frameon=False,
+        alignment="left",
+        **options,
+    )
 
 
 def legend_above(axes: Axes, *, side: Literal["left", "right"], num_columns: int, **options: Any) -> None:
@@ -70,6 +110,7 @@ def legend_above(axes: Axes, *, side: Literal["left", "right"], num_columns: int
         options: further arguments of `Axes.legend`.
     """
     axes.legend(
+        alignment="left",
         loc="lower left" if side == "left" else "lower right",
         bbox_to_anchor=(0 if side == "left" else 1, 1.01),
         borderaxespad=0,

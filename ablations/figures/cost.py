@@ -7,7 +7,7 @@ import math
 import pandas as pd
 from matplotlib.axes import Axes
 
-from ablations.figures.canvas import is_drawable, measure_of
+from ablations.figures.canvas import BACKGROUND, background_text, in_background, is_drawable, legend_right, measure_of
 from ablations.figures.palette import arm_style
 
 AXES = {
@@ -34,7 +34,8 @@ def accuracy_against_cost(costs: pd.DataFrame, axes: Axes) -> Axes:
     Args:
         costs: one condition's rows, one per arm: `arm_label`, `arm_order`, `mean_pct`, `low_pct`, `high_pct` (NaN
             without an interval), `quantity` (one of `AXES`, the same in all rows), `cost`, `cost_low`, `cost_high` in
-            parameters, multiply-adds or seconds (bounds are NaN for a count).
+            parameters, multiply-adds or seconds (bounds are NaN for a count); optionally `is_background`, for arms that
+            are drawn as a grey dot at the mean.
         axes: axes to draw into; the legend to their right needs a figure with `layout="constrained"`.
 
     Returns:
@@ -51,7 +52,10 @@ def accuracy_against_cost(costs: pd.DataFrame, axes: Axes) -> Axes:
         return axes
     unit, factor = _unit(quantities[0], costs["cost"].max())
     axes.set_xlabel(f"{AXES[quantities[0]]} ({unit})")
-    shown = costs.sort_values("arm_order").assign(x=lambda rows: factor * _spread_ties(rows["cost"]))
+    for row in costs[in_background(costs)].to_dict("records"):
+        axes.plot(factor * row["cost"], row["mean_pct"], **BACKGROUND | {"marker": "o"}, markersize=4)
+    shown = costs[~in_background(costs)].sort_values("arm_order")
+    shown = shown.assign(x=lambda rows: factor * _spread_ties(rows["cost"]))
     for row in shown.to_dict("records"):
         style = arm_style(int(row["arm_order"]))
         below, above = factor * (row["cost"] - row["cost_low"]), factor * (row["cost_high"] - row["cost"])
@@ -67,11 +71,12 @@ def accuracy_against_cost(costs: pd.DataFrame, axes: Axes) -> Axes:
     axes.set_ylim(max(low, -2), min(high, 102))  # a wide interval can exceed the range of an accuracy
     timed = "; horizontal: quartiles over rounds" if costs["cost_low"].notna().any() else ""
     tied = "; arms of equal cost side by side" if costs["cost"].duplicated().any() else ""
-    axes.set_title(f"Mean and 95 % t interval{timed}{tied}", loc="left", fontsize="small")
+    grey = background_text(costs)
+    axes.set_title(f"Mean and 95 % t interval{timed}{tied}{'.' if grey else ''}{grey}", loc="left", fontsize="small")
     axes.ticklabel_format(axis="x", useOffset=False)
     axes.locator_params(axis="x", nbins=6)
     axes.grid(linewidth=0.4, alpha=0.5)
-    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize="small", frameon=False)
+    legend_right(axes)
     return axes
 
 

@@ -1,8 +1,8 @@
 """Curves over the epochs: a thin line per seed and a bold line for the arm's mean.
 
 A frame `curves` has one row per cell, epoch, split and metric: `cell`, `arm`, `arm_label`, `arm_order`, `condition`,
-`outcome`, `kind`, `epoch`, `split`, `metric`, `value`. The legend to the right of the axes needs a figure with
-`layout="constrained"`.
+`outcome`, `kind`, `epoch`, `split`, `metric`, `value`; optionally `is_background`, for arms that are drawn as a grey
+mean. The legend to the right of the axes needs a figure with `layout="constrained"`.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from ablations.analysis import CHANCE_KINDS
-from ablations.figures.canvas import METRICS, is_drawable, measure_of
-from ablations.figures.runs import draw_arms, draw_crosses, fit_height, pivot_runs
+from ablations.figures.canvas import METRICS, background_text, is_drawable, measure_of
+from ablations.figures.runs import draw_arms, draw_crosses, fit_height, has_room_for_bands, pivot_runs
 
 
 def loss_curves(curves: pd.DataFrame, axes: Axes) -> Axes:
@@ -21,8 +21,9 @@ def loss_curves(curves: pd.DataFrame, axes: Axes) -> Axes:
 
     The mean and its band, a 95 % t interval, end at the last epoch that every run of the arm reached: later they would
     cover only the survivors. Failed runs are thin lines outside the mean. A diverged or failed run has a cross at its
-    last epoch. An arm with a run of kind nan or exploded has no band, because a t interval undercovers there. The axis
-    spans the other runs, so that an exploded run does not flatten them; its cross is on the edge.
+    last epoch. An arm with a run of kind nan or exploded has no band, because a t interval undercovers there. More than
+    `MOST_BANDS` arms have no bands. The axis spans the other runs, so that an exploded run does not flatten them; its
+    cross is on the edge.
 
     Args:
         curves: one condition's rows; epochs from 1, loss in nats.
@@ -64,8 +65,10 @@ def _draw(curves: pd.DataFrame, split: str, metric: str, unfitted: tuple[str, ..
         return axes
     cells = curves.drop_duplicates("cell").set_index("cell")
     rows = curves[(curves["split"] == split) & (curves["metric"] == metric)]
-    n_text = draw_arms(rows, cells, "epoch", axes, opacity=0.35, has_bands=True)
-    caption = f"n = {n_text} per arm. Thin: a seed. Bold: mean, as long as all its runs last. Band: 95 % t interval."
+    has_bands = has_room_for_bands(cells)
+    n_text = draw_arms(rows, cells, "epoch", axes, opacity=0.35, has_bands=has_bands)
+    caption = f"n = {n_text} per arm. Thin: a seed. Bold: mean, as long as all its runs last."
+    caption += (" Band: 95 % t interval." if has_bands else "") + background_text(curves)
     axes.set_title(caption, loc="left", fontsize="small")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     fit_height(rows.loc[~rows["kind"].isin(unfitted), "value"], axes)

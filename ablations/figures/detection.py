@@ -15,7 +15,7 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 
 from ablations.analysis import t_interval
-from ablations.figures.canvas import is_drawable, legend_above, not_ok
+from ablations.figures.canvas import in_background, is_drawable, legend_above, not_ok
 from ablations.figures.palette import arm_style
 
 MOST_OBJECTS = 100
@@ -84,7 +84,7 @@ def precision_recall(curves: pd.DataFrame, axes: Axes) -> Axes:
 
     Args:
         curves: rows of one condition and one kind of AP, one per cell, IoU and recall: `arm`, `arm_label`, `arm_order`,
-            `cell`, `iou`, `recall`, `precision`.
+            `cell`, `iou`, `recall`, `precision`; optionally `is_background`, for arms that are not drawn.
         axes: axes to draw into; the legend above them needs a figure with `layout="constrained"`.
 
     Returns:
@@ -99,7 +99,7 @@ def precision_recall(curves: pd.DataFrame, axes: Axes) -> Axes:
     axes.grid(linewidth=0.4, alpha=0.5)
     lines = list(zip(sorted(curves["iou"].unique()), IOU_STYLES, strict=False))
     handles = []
-    for _, own in curves.groupby(["arm_order", "arm"]):
+    for _, own in curves[~in_background(curves)].groupby(["arm_order", "arm"]):
         style = arm_style(int(own["arm_order"].iloc[0]))
         for iou, line in lines:
             means = own[own["iou"] == iou].groupby("recall")["precision"].mean()
@@ -118,7 +118,7 @@ def precision_by_size(cells: pd.DataFrame, axes: Axes) -> Axes:
 
     Args:
         cells: one condition's rows, one per cell: `kind_of_ap` (``box`` or ``mask``, the same in all rows) and the
-            columns ``test_<kind>_ap_<size>_pct``.
+            columns ``test_<kind>_ap_<size>_pct``; optionally `is_background`, for arms that are not drawn.
         axes: axes to draw into; the legend above them needs a figure with `layout="constrained"`.
 
     Returns:
@@ -131,7 +131,7 @@ def precision_by_size(cells: pd.DataFrame, axes: Axes) -> Axes:
     if not is_drawable(cells, axes):
         return axes
     kind = str(cells["kind_of_ap"].iloc[0])
-    arms = [own for _, own in cells.groupby(["arm_order", "arm"])]
+    arms = [own for _, own in cells[~in_background(cells)].groupby(["arm_order", "arm"])]
     handles = []
     for place, own in enumerate(arms):
         style = arm_style(int(own["arm_order"].iloc[0]))

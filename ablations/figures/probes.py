@@ -1,8 +1,8 @@
 """Probes of the attention layers over depth and over the epochs.
 
 A frame `probes` has one row per cell, epoch, layer and probe: `cell`, `arm`, `arm_label`, `arm_order`, `condition`,
-`outcome`, `kind`, `epoch`, `layer`, `layer_order` (from 0), `probe`, `value`. The legend to the right of the axes needs
-a figure with `layout="constrained"`.
+`outcome`, `kind`, `epoch`, `layer`, `layer_order` (from 0), `probe`, `value`; optionally `is_background`, for arms that
+are drawn as a grey mean. The legend to the right of the axes needs a figure with `layout="constrained"`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from ablations.analysis import CHANCE_KINDS
-from ablations.figures.canvas import is_drawable
+from ablations.figures.canvas import background_text, in_background, is_drawable, legend_right
 from ablations.figures.runs import draw_arms, draw_crosses, fit_height, pivot_runs
 
 LABELS = {"output_rms": "RMS of the attention output", "grad_norm": "Gradient norm of the attention"}
@@ -50,7 +50,7 @@ def probes_over_depth(probes: pd.DataFrame, axes: Axes) -> Axes:
     tilt = 40 if len(layers) > LEVEL else 0
     names = [_layer_number(layer) for layer in layers["layer"]]
     axes.set_xticks(layers["layer_order"], names, fontsize="small", rotation=tilt)
-    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize="small", frameon=False)
+    legend_right(axes)
     return axes
 
 
@@ -117,19 +117,24 @@ def _draw(probes: pd.DataFrame, along: str, caption: str, axes: Axes) -> pd.Data
     cells = probes.drop_duplicates("cell").set_index("cell").sort_index()
     n_text = draw_arms(probes, cells, along, axes, opacity=0.3, has_bands=False)
     undrawn = _set_scale(probes, axes)
-    axes.set_title(f"n = {n_text} per arm. {caption}{undrawn}", loc="left", fontsize="small")
+    axes.set_title(f"n = {n_text} per arm. {caption}{background_text(probes)}{undrawn}", loc="left", fontsize="small")
     return cells
 
 
 def _set_scale(probes: pd.DataFrame, axes: Axes) -> str:
-    """Set the scale of the axis and return the number of values that it cannot show, in words."""
-    finite = probes.loc[np.isfinite(probes["value"]), "value"]
-    num_below = 0
-    if probes["probe"].iloc[0] in LABELS and (finite > 0).any():
+    """Set the scale of the axis and return the number of values that it cannot show, in words.
+
+    Values of arms in the background are not counted.
+    """
+    is_finite = np.isfinite(probes["value"])
+    is_below = is_finite & (probes["value"] <= 0)
+    is_log = probes["probe"].iloc[0] in LABELS and bool((is_finite & ~is_below).any())
+    if is_log:
         axes.set_yscale("log", nonpositive="mask")
-        num_below = int((finite <= 0).sum())
-    if finite.empty:
+    if not is_finite.any():
         axes.set_yticks([])
-    counts = [(len(probes) - len(finite), "not finite"), (num_below, "not positive")]
+    is_shown = ~in_background(probes)
+    num_below = int((is_below & is_shown).sum()) if is_log else 0
+    counts = [(int((~is_finite & is_shown).sum()), "not finite"), (num_below, "not positive")]
     words = ", ".join(f"{count} {what}" for count, what in counts if count)
     return f"\nValues not drawn: {words}." if words else ""

@@ -8,8 +8,11 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 
 from ablations.analysis import CHANCE_KINDS, t_interval
-from ablations.figures.canvas import not_ok, span_text
+from ablations.figures.canvas import BACKGROUND, in_background, legend_right, not_ok, span_text
 from ablations.figures.palette import arm_style
+
+MOST_BANDS = 10
+"""Largest number of arms whose means have bands: those of more would hide one another."""
 
 MANY_RUNS = 50
 """Number of an arm's runs above which they are one artist."""
@@ -29,9 +32,12 @@ def draw_arms(
 ) -> str:
     """Draw every run of each arm, and the mean while all its runs last; failed runs are outside the mean.
 
+    An arm in the background has only its mean, in grey and without a name.
+
     Args:
         rows: one row per cell and place: `cell`, `along`, `value`.
-        cells: one row per cell, with its name as index: `arm`, `arm_label`, `arm_order`, `outcome`, `kind`.
+        cells: one row per cell, with its name as index: `arm`, `arm_label`, `arm_order`, `outcome`, `kind`; optionally
+            `is_background`.
         along: column of the horizontal axis.
         axes: axes to draw into.
         opacity: opacity of a run; one with a single value is a dot.
@@ -45,11 +51,14 @@ def draw_arms(
     num_runs = [int((own["outcome"] != "failed").sum()) for own in arms]
     for own, n in zip(arms, num_runs, strict=True):
         style, values = arm_style(int(own["arm_order"].iloc[0])), pivot_runs(rows, along, own.index)
-        _draw_runs(values, axes, colour=style.colour, opacity=opacity)
         in_mean = own[own["outcome"] != "failed"]
         shared = values[in_mean.index]
         is_drawn = has_bands or len(in_mean) > 0  # without bands, the mean of no run has no point at all
         shared = shared[shared.notna().all(axis="columns").cummin() & is_drawn]
+        if in_background(own).any():
+            axes.plot(shared.index, shared.mean(axis="columns"), **BACKGROUND)
+            continue
+        _draw_runs(values, axes, colour=style.colour, opacity=opacity)
         if has_bands and not in_mean["kind"].isin(CHANCE_KINDS).any():
             bounds = np.array([t_interval(place) for place in shared.to_numpy()]).reshape(-1, 2)  # (places, 2)
             axes.fill_between(shared.index, bounds[:, 0], bounds[:, 1], color=style.colour, alpha=0.15, linewidth=0)
@@ -58,6 +67,11 @@ def draw_arms(
         bold = style.line | {"linewidth": 1.8, "markersize": 4, "markevery": max(1, len(shared) // 8)}
         axes.plot(shared.index, shared.mean(axis="columns"), label=label, **bold)
     return span_text(num_runs)
+
+
+def has_room_for_bands(cells: pd.DataFrame) -> bool:
+    """Return whether bands can be told apart: whether at most `MOST_BANDS` arms are not in the background."""
+    return cells.loc[~in_background(cells), "arm"].nunique() <= MOST_BANDS
 
 
 def _draw_runs(values: pd.DataFrame, axes: Axes, *, colour: str, opacity: float) -> None:
@@ -87,14 +101,14 @@ def draw_crosses(values: pd.DataFrame, cells: pd.DataFrame, axes: Axes, *, unsee
 
     Args:
         values: values from `pivot_runs`, over the epochs.
-        cells: one row per cell, as `draw_arms` takes them.
+        cells: one row per cell, as `draw_arms` takes them; those in the background have no cross.
         axes: axes to draw into.
         unseen: edge at which a run without a finite value has its cross, at the first epoch: 0 below, 1 above.
     """
     limits = axes.get_ylim()
     axes.set_ylim(limits)
     for outcome, marker in CROSSES.items():
-        ended = cells[cells["outcome"] == outcome]
+        ended = cells[(cells["outcome"] == outcome) & ~in_background(cells)]
         for cell, order in ended["arm_order"].items():
             run = values[cell].dropna()
             x, y = (run.index[-1], np.clip(run.iloc[-1], *limits)) if len(run) else (1, limits[unseen])
@@ -102,4 +116,4 @@ def draw_crosses(values: pd.DataFrame, cells: pd.DataFrame, axes: Axes, *, unsee
             axes.plot(x, y, marker, color=colour, markersize=7, markeredgewidth=1.8, clip_on=False, zorder=3)
         if len(ended):
             axes.plot([], [], marker, color="black", markeredgewidth=1.8, label=f"{outcome}: its last epoch")
-    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize="small", frameon=False)
+    legend_right(axes)

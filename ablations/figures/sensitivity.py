@@ -11,7 +11,16 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from ablations.analysis import CHANCE_KINDS, t_interval
-from ablations.figures.canvas import is_drawable, measure_of, not_ok, span_text
+from ablations.figures.canvas import (
+    BACKGROUND,
+    background_text,
+    in_background,
+    is_drawable,
+    legend_right,
+    measure_of,
+    not_ok,
+    span_text,
+)
 from ablations.figures.palette import arm_style
 
 DODGE = 0.012
@@ -33,7 +42,7 @@ def lr_sensitivity(cells: pd.DataFrame, axes: Axes) -> Axes:
 
     Args:
         cells: one row per cell: the columns that `analysis.summarise` takes, and `lr`; `condition` covers the other
-            axes.
+            axes; optionally `is_background`, for arms that are drawn as a grey mean.
         axes: axes to draw into; the legend to their right needs a figure with `layout="constrained"`.
 
     Returns:
@@ -46,7 +55,10 @@ def lr_sensitivity(cells: pd.DataFrame, axes: Axes) -> Axes:
     if not is_drawable(cells, axes):
         return axes
     axes.set_xscale("log")
-    arms = [own for _, own in cells.groupby(["arm_order", "arm"])]
+    for _, own in cells[in_background(cells)].groupby(["arm_order", "arm"]):
+        means = own.dropna(subset="score_pct").groupby("lr")["score_pct"].mean()
+        axes.plot(means.index, means, **BACKGROUND)
+    arms = [own for _, own in cells[~in_background(cells)].groupby(["arm_order", "arm"])]
     rates = np.sort(cells["lr"].unique())
     span = np.log(rates[-1] / rates[0]) or 1.0
     dodge = min([DODGE * span, *(DODGED / len(arms) * np.diff(np.log(rates)))])
@@ -60,12 +72,12 @@ def lr_sensitivity(cells: pd.DataFrame, axes: Axes) -> Axes:
     axes.set_xticks(rates, [f"{rate:g}" for rate in rates], rotation=tilt, fontsize="small" if tilt else None)
     _set_limits(cells, axes)
     n_text = span_text(cells.groupby(["arm", "lr"])["score_pct"].count())
-    caption = f"n = {n_text} per point. Faint: a seed. Bold: mean, 95 % t interval."
+    caption = f"n = {n_text} per point. Faint: a seed. Bold: mean, 95 % t interval.{background_text(cells)}"
     axes.set_title(caption, loc="left", fontsize="small")
     handles, _ = axes.get_legend_handles_labels()
-    if (cells["outcome"] == "diverged").any():
+    if any((own["outcome"] == "diverged").any() for own in arms):
         handles.append(Line2D([], [], color="black", marker="x", markeredgewidth=1.4, linestyle="", label="diverged"))
-    axes.legend(handles=handles, loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize="small", frameon=False)
+    legend_right(axes, handles=handles)
     return axes
 
 

@@ -1,6 +1,7 @@
 """Trials of a tuning: scores over a searched field, each arm's best trial, and the expected best of k trials.
 
-A frame `trials` holds one condition's trials, in the form that `ablations.analysis.tuned` takes.
+A frame `trials` holds one condition's trials, in the form that `ablations.analysis.tuned` takes. It may have the column
+`is_background`, for arms that `trials_over_range` and `best_of_k` draw as a grey line.
 """
 
 from __future__ import annotations
@@ -14,7 +15,17 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from ablations.analysis import STABLE_OVER, expected_best, profile, tuned, winners
-from ablations.figures.canvas import is_drawable, legend_above, measure_of, not_ok, span_text
+from ablations.figures.canvas import (
+    BACKGROUND,
+    background_text,
+    in_background,
+    is_drawable,
+    legend_above,
+    legend_right,
+    measure_of,
+    not_ok,
+    span_text,
+)
 from ablations.figures.palette import arm_style
 from ablations.figures.rows import annotate_rows, label_rows, seed_heights
 
@@ -54,7 +65,10 @@ def trials_over_range(trials: pd.DataFrame, axes: Axes) -> Axes:
     if is_log:
         axes.set_xscale("log")
     table = tuned(trials, [field]).set_index("arm")
-    arms = [own for _, own in trials.groupby(["arm_order", "arm"])]
+    for _, own in trials[in_background(trials)].groupby(["arm_order", "arm"]):
+        curve = profile(own, field)
+        axes.plot(curve["value"], curve["score_pct"], **BACKGROUND)
+    arms = [own for _, own in trials[~in_background(trials)].groupby(["arm_order", "arm"])]
     low, high = float(trials[field].min()), float(trials[field].max())
     span = float(np.log(high / low)) if is_log else high - low
     step = DODGED * span / max(1, max(map(len, arms)) * len(arms))
@@ -64,11 +78,12 @@ def trials_over_range(trials: pd.DataFrame, axes: Axes) -> Axes:
         text = f"{own['arm_label'].iloc[0]}\nsensitivity {row[f'{field}_sensitivity_pct']:.1f}"
         text += _stable_text(row, field, is_log) if field in STABLE_OVER else ""
         _draw_trials(own, field, shift, is_log, text, axes)
-    n_text = span_text(len(own) for own in arms)
+    n_text = span_text(trials.groupby("arm").size())
     caption = f"n = {n_text} trials per arm. Faint: a trial. Line: the best in each part of the range. x: diverged."
+    caption += " Grey: the other arms." if in_background(trials).any() else ""
     axes.set_title(caption, loc="left", fontsize="small")
     axes.grid(axis="y", linewidth=0.4, alpha=0.5)
-    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize="x-small", frameon=False)
+    legend_right(axes, size="x-small")
     return axes
 
 
@@ -144,14 +159,17 @@ def best_of_k(trials: pd.DataFrame, axes: Axes) -> Axes:
     if expected.empty:
         axes.text(0.5, 0.5, "every trial failed", transform=axes.transAxes, ha="center", va="center")
         return axes
-    for _, own in expected.groupby(["arm_order", "arm"]):
-        style = arm_style(int(own["arm_order"].iloc[0]))
-        axes.plot(own["k"], own["expected_pct"], markersize=4, label=own["arm_label"].iloc[0], **style.line)
+    background = set(trials.loc[in_background(trials), "arm"])
+    for (_, arm), own in expected.groupby(["arm_order", "arm"]):
+        style, label = arm_style(int(own["arm_order"].iloc[0])), own["arm_label"].iloc[0]
+        look = BACKGROUND if arm in background else {"markersize": 4, "label": label, **style.line}
+        axes.plot(own["k"], own["expected_pct"], **look)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(linewidth=0.4, alpha=0.5)
     caption = "Mean over all subsets of the trials (the unbiased estimator of Tang et al. 2020)."
+    caption += background_text(trials)
     axes.set_title(caption, loc="left", fontsize="small")
-    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize="small", frameon=False)
+    legend_right(axes)
     return axes
 
 

@@ -12,28 +12,18 @@ import os
 import re
 import signal
 import sys
-import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from matplotlib.figure import Figure
-
-from ablations.config.privacy import private
 from ablations.report.gallery import FIGURES, FigureSpec, importance
-from ablations.report.text import figure_label, figure_text
+from ablations.report.panels import draw_panels
 from ablations.store import replacing
 
 FORMATS: dict[str, dict[str, None]] = {"png": {}, "pdf": {"CreationDate": None}}
 """File extension to its metadata: without a date, equal figures give equal files."""
-
-PANEL_WIDTH = 3.2
-"""Width of a panel, in inches."""
-
-MOST_WIDTH = 300.0
-"""Largest width of a figure, in inches."""
 
 MOST_FIGURES = 500
 """Largest number of figures of a report."""
@@ -43,9 +33,6 @@ LONGEST_STEM = 150
 
 DPI = 160
 """Resolution of the PNG."""
-
-CAVEAT_COLUMNS = 15
-"""Characters of a caveat per inch."""
 
 MOST_PROCESSES = 8
 
@@ -200,36 +187,3 @@ def _write(stem: Path, panels: list[FigureSpec], caveats: tuple[str, ...]) -> Dr
         written[path] = content.getvalue()
     png, *_ = written.values()
     return DrawnFigure(panels[0].title, panels[0].condition, png, list(written))
-
-
-def draw_panels(panels: list[FigureSpec], caveats: tuple[str, ...]) -> Figure:
-    """Draw panels next to each other in one figure, with the caveats below."""
-    width, height = panels[0].size
-    if len(panels) > 1:
-        width = min(max(width, PANEL_WIDTH * len(panels) + 1), MOST_WIDTH)
-    figure = Figure(figsize=(width, height), layout="constrained")
-    axes = figure.subplots(1, len(panels), squeeze=False)[0]
-    captions: list[str] = []
-    for i, (panel, own) in enumerate(zip(panels, axes, strict=True)):
-        panel.draw(own)
-        if len(panels) > 1:
-            caption, *rest = own.get_title(loc="left").split("\n")  # the common caption goes above all panels, once
-            captions.append(caption)
-            own.set_title("", loc="left")
-            own.set_title("\n".join([figure_label(panel.panel), *rest]), fontsize="small")
-            if i:
-                own.set_ylabel("")
-                own.tick_params(which="both", labelleft=False)
-            if i < len(panels) - 1 and (legend := own.get_legend()) is not None:
-                legend.remove()
-    limits = [own.get_ylim() for own in axes]  # shared axes would take the limits of the last panel
-    for own in axes:
-        own.set_ylim(min(low for low, _ in limits), max(high for _, high in limits))
-    above = list(dict.fromkeys(filter(None, [figure_label(panels[0].condition), *captions])))
-    if above:
-        figure.suptitle("\n".join(above), fontsize="medium" if not captions else "small")
-    if caveats:
-        texts, columns = (figure_text(private(caveat)) for caveat in caveats), int(CAVEAT_COLUMNS * width)
-        lines = [line for text in texts for line in textwrap.wrap(text, columns)]
-        figure.supxlabel("\n".join(lines), fontsize="x-small", color="0.35")
-    return figure

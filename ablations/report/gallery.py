@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -24,6 +24,7 @@ from ablations.figures.failures import failures_by_kind
 from ablations.figures.probes import probe_name, probes_over_depth, probes_over_time
 from ablations.figures.sensitivity import lr_sensitivity
 from ablations.figures.trials import best_of_k, isolation, trials_over_range
+from ablations.report.arm_rows import MOST_TOGETHER, ArmRow, arm_rows
 from ablations.report.text import figure_label
 
 
@@ -45,6 +46,13 @@ class Kind:
     panel: tuple[str, str | None] | None = None
     after_run: bool = False
 
+
+IN_ROWS = (
+    *("training_loss", "validation_accuracy", "validation_ap", "precision_recall", "ap_by_size"),
+    *("accuracy_against_cost", "ap_against_cost", "probes_over_depth", "probes_over_time"),
+    *("lr_sensitivity", "tuning_sensitivity", "tuning_best_of_k"),
+)
+"""Figures that have a few arms in each row of panels if there are many."""
 
 OBJECTS = ("kind", "mask")
 COST = ("quantity", "parameters")
@@ -115,6 +123,9 @@ WIDTH, HEIGHT, MOST_HEIGHT = 7.0, 4.2, 300.0
 ROW, MARGIN = 0.36, 1.2
 """Height of a row, and of the space above and below the rows, in inches."""
 
+MOST_SQUARE = 17
+"""Rows whose height is about the width of a figure, for figures that are as wide as high."""
+
 LAYERS_SHOWN = 4
 """Number of layers in a probe over time, evenly spaced from the first to the last."""
 
@@ -135,6 +146,7 @@ class FigureSpec:
         frame: data to draw.
         num_rows: number of rows, which sets the height.
         panel: name of the panel, such as a layer; empty for a single panel.
+        arm_rows: rows of panels that a figure of many arms has in a report; empty if it always has one panel.
     """
 
     name: str
@@ -144,11 +156,14 @@ class FigureSpec:
     frame: pd.DataFrame
     num_rows: float = 0
     panel: str = ""
+    arm_rows: tuple[ArmRow, ...] = ()
 
     @property
     def size(self) -> tuple[float, float]:
-        """Width and height in inches."""
-        return WIDTH, min(max(HEIGHT, MARGIN + ROW * self.num_rows), MOST_HEIGHT)
+        """Width and height in inches of the figure in one panel."""
+        num_arms = self.frame["arm"].nunique() if self.name in IN_ROWS and "arm" in self.frame else 0
+        num_rows = max(self.num_rows, num_arms if num_arms > MOST_TOGETHER else 0)  # for the legend
+        return WIDTH, min(max(HEIGHT, MARGIN + ROW * num_rows), MOST_HEIGHT)
 
     def draw(self, axes: Axes) -> Axes:
         """Draw the figure into axes."""
@@ -180,7 +195,7 @@ def importance(name: str) -> int:
 def core_figures(results: Results) -> list[FigureSpec]:
     """Return the figures that every run draws, condition by condition."""
     own = [figure for condition in results.conditions for figure in _core(results, condition)]
-    return [figure for figure in (*own, *_trials(results)) if FIGURES[figure.name].after_run]
+    return _with_rows([figure for figure in (*own, *_trials(results)) if FIGURES[figure.name].after_run], results)
 
 
 def all_figures(results: Results) -> list[FigureSpec]:
@@ -190,7 +205,12 @@ def all_figures(results: Results) -> list[FigureSpec]:
         for condition in results.conditions
         for figure in (*_core(results, condition), *(_others(results, condition) if not results.is_tuning else ()))
     ]
-    return [*found, *_sensitivity(results), *_trials(results)]
+    return _with_rows([*found, *_sensitivity(results), *_trials(results)], results)
+
+
+def _with_rows(specs: list[FigureSpec], results: Results) -> list[FigureSpec]:
+    rows = arm_rows(results)
+    return [replace(spec, arm_rows=rows) if spec.name in IN_ROWS else spec for spec in specs]
 
 
 def _at(frame: pd.DataFrame, condition: str) -> pd.DataFrame:
@@ -256,7 +276,9 @@ def _others(results: Results, condition: str) -> Iterator[FigureSpec]:
     if len(pairs := here(results.contrast_pairs)):
         yield FigureSpec("contrasts", "", condition, "contrasts", pairs, 1.3 * pairs["comparison"].nunique())
     if (agreed := here(results.agreement))["disagreement_pct"].notna().any():
-        yield FigureSpec("agreement", "", condition, "images on which two runs differ", agreed, num_arms)
+        yield FigureSpec(
+            "agreement", "", condition, "images on which two runs differ", agreed, min(num_arms, MOST_SQUARE)
+        )
     for quantity, frame in _costs(here(results.table), cells, here(results.costs)).groupby("quantity", sort=False):
         words = COSTS[str(quantity)].lower()
         yield FigureSpec(names.cost, str(quantity), condition, f"{results.measure} against {words}", frame)

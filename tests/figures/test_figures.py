@@ -17,7 +17,7 @@ from matplotlib.lines import Line2D
 from ablations.analysis import t_interval
 from ablations.figures.arms import accuracy_per_arm
 from ablations.figures.curves import accuracy_curves, loss_curves
-from ablations.figures.palette import COLOURS, MARKERS, arm_style
+from ablations.figures.palette import arm_style
 
 EPOCHS = 5
 CURVES = [loss_curves, accuracy_curves]
@@ -78,12 +78,6 @@ def crosses(axes: Axes) -> list[Line2D]:
 
 def words(axes: Axes) -> str:
     return " ".join([axes.get_title(loc="left"), *(text.get_text() for text in axes.get_legend().get_texts())])
-
-
-def test_fifty_six_arms_look_different():
-    assert math.gcd(len(COLOURS), len(MARKERS)) == 1
-    assert len({arm_style(order)[:2] for order in range(56)}) == 56
-    assert len({(arm_style(order).colour, arm_style(order).linestyle) for order in range(32)}) == 32
 
 
 @pytest.mark.parametrize("figure", FIGURES)

@@ -28,9 +28,10 @@ from ablations.figures.differences import contrasts, paired_differences
 from ablations.figures.failures import failures_by_kind
 from ablations.figures.palette import arm_style
 from ablations.figures.probes import probes_over_depth, probes_over_time
-from ablations.report.drawing import draw_panels, drawing
+from ablations.report.drawing import drawing
 from ablations.report.gallery import FIGURES, FigureSpec, all_figures, core_figures
 from ablations.report.notebook import StudyResults
+from ablations.report.panels import draw_panels
 from ablations.report.plot import Plot
 from ufo.norms import NORMS
 
