@@ -8,6 +8,8 @@ from typing import Any
 from ablations.config.cell import FIELDS, CellConfig, CellField
 from ablations.config.errors import UsageError
 from ablations.config.nets import is_foreign
+from ablations.config.search import Tuned
+from ablations.config.study import DATA_FIELDS, Study, point_name, typed_values
 from ablations.config.types import Task
 from ablations.config.values import value_name
 
@@ -88,6 +90,24 @@ def check_effects(asked: Collection[str], cells: Collection[CellConfig], *, reci
         if not _is_plain(field, values, recipe):
             written = _written(field.name, values)
             raise UsageError(f"{written} has no effect without {effect.needs}; leave it out, or give that too")
+
+
+def effective_fields(study: Study) -> set[str]:
+    """Return the fields that affect at least one cell of a study."""
+    lowest = {} if study.search is None else {each.field: each.low for each in study.search.ranges}
+    defaults = {name: field.default for name, field in FIELDS.items() if not field.is_required} | lowest
+    seed, tuned = study.axes["seed"][0], Tuned(study.points)
+    unseen = dict(FIELDS)
+    data_axes = [field for field in DATA_FIELDS if field in study.axes]
+    points = {name: typed_values(point) for name, point in study.data_points.items()}
+    for row in study.points_on([field for field in study.axes if field != "seed"]):
+        if (data := points.get(point_name(row, data_axes))) is None:
+            continue
+        cell = {**defaults, **data, **row, "seed": seed}
+        arm = value_name(cell[study.compare])
+        cell |= {**study.per_arm.get(arm, {}), **(tuned.values(arm, seed) or {})}
+        unseen = {name: field for name, field in unseen.items() if not field.has_effect(cell)}
+    return FIELDS.keys() - unseen.keys()
 
 
 def without_foreign(asked: Mapping[str, list[Any]]) -> dict[str, list[Any]]:

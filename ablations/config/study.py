@@ -22,7 +22,7 @@ from ablations.config.limits import (
 )
 from ablations.config.make_grids import ALWAYS_AXES
 from ablations.config.norm_record import NormRecord
-from ablations.config.search import FIRST_TRIAL_SEED, Point, Search, Tuned, check_points, tuned_values
+from ablations.config.search import FIRST_TRIAL_SEED, Point, Search, check_points, tuned_values
 from ablations.config.task import METRIC_FIELDS, Metric, metric_of
 from ablations.config.types import Task
 from ablations.config.values import check_values, value_name
@@ -193,24 +193,6 @@ class Study(BaseModel, frozen=True, extra="forbid"):
                 points[name] = {**self.fixed, **point, **self.per_data.get(name, {})}
         return points
 
-    @property
-    def effective_fields(self) -> set[str]:
-        """Fields that affect at least one cell."""
-        lowest = {} if self.search is None else {each.field: each.low for each in self.search.ranges}
-        defaults = {name: field.default for name, field in FIELDS.items() if not field.is_required} | lowest
-        seed, tuned = self.axes["seed"][0], Tuned(self.points)
-        unseen = dict(FIELDS)
-        data_axes = [field for field in DATA_FIELDS if field in self.axes]
-        points = {name: _typed(point) for name, point in self.data_points.items()}
-        for row in self.points_on([field for field in self.axes if field != "seed"]):
-            if (data := points.get(point_name(row, data_axes))) is None:
-                continue
-            cell = {**defaults, **data, **row, "seed": seed}
-            arm = value_name(cell[self.compare])
-            cell |= {**self.per_arm.get(arm, {}), **(tuned.values(arm, seed) or {})}
-            unseen = {name: field for name, field in unseen.items() if not field.has_effect(cell)}
-        return FIELDS.keys() - unseen.keys()
-
     def has(self, cell: CellConfig) -> bool:
         """Tell whether a cell belongs to the study: in a grid, with the study's values of every other field."""
         return self.holds(cell.model_dump())
@@ -276,7 +258,7 @@ class Study(BaseModel, frozen=True, extra="forbid"):
             if check_values(field, values) != values:
                 raise ValueError(f"axes has values of {field} of a wrong type")
         for held in (self.fixed, *self.per_data.values(), *self.per_arm.values()):
-            _typed(held)
+            typed_values(held)
         self.check_grids()
         points = self.data_points.values()
         varied = {*self.axes, *self.searched, *self.fields_per_arm}
@@ -321,8 +303,12 @@ class Study(BaseModel, frozen=True, extra="forbid"):
             raise ValueError(f"per_arm has {twice[0]}, which has other values too")
 
 
-def _typed(held: Mapping[str, Any]) -> dict[str, Any]:
-    """Return values that a study holds fixed, in the types of their fields."""
+def typed_values(held: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values that a study holds fixed, in the types of their fields.
+
+    Raises:
+        ValueError: a field that is unknown, or a value that it cannot have.
+    """
     typed = {}
     for field, value in held.items():
         if field not in FIELDS:

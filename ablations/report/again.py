@@ -10,6 +10,7 @@ import pandas as pd
 
 from ablations.config import Study
 from ablations.config.cell import FIELDS
+from ablations.config.effects import effective_fields
 from ablations.config.escape import visible
 from ablations.config.grid import Exclusion
 from ablations.config.privacy import placeless
@@ -40,7 +41,7 @@ def command(study: Study, folder: Path, *, num_trials: int = 0) -> str:
     parts.append(f"--study {_quoted(name)}")
     if own.parent != Path("runs"):
         parts.append(f"--out {_quoted(placeless(own.parent, 'OUT'))}")
-    effective = study.effective_fields
+    effective = effective_fields(study)
     asked = {name: [value] for name, value in study.fixed.items() if name in effective}
     if not in_file:
         asked |= {name: values for name, values in axes.items() if name != "seed" and name in effective}

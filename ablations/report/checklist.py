@@ -9,6 +9,7 @@ import pandas as pd
 from ablations.analysis.caveats import eval_limits, other_differences
 from ablations.analysis.results import Results
 from ablations.config import Study
+from ablations.config.effects import effective_fields
 from ablations.config.grid import Grid, exclusion_text
 from ablations.config.task import ACCURACY, BOX_AP, MASK_AP
 from ablations.config.values import plural, value_name
@@ -92,7 +93,7 @@ def _selection(results: Results) -> list[tuple[str, str]]:
 
 def held_fixed(study: Study) -> str:
     """Write every field of a study that does not vary and has an effect; those without a value come last."""
-    effective = study.effective_fields
+    effective = effective_fields(study)
     fixed = {name: value for name, value in study.fixed.items() if name in effective}
     given = {field: value for field, value in fixed.items() if value is not None}
     left = [field for field in fixed if field not in given]

@@ -214,7 +214,7 @@ MANY = [i / 1000 for i in range(1, 301)]
         ),
         ({"lr": [0.1, 0.1], "depth": [1, 1], "zipped": [("lr", "depth")]}, "lr=0.1, depth=1 is given twice"),
         ({"lr": [0.1, 0.2], "zipped": [("lr", "seed")]}, "seeds are replicates"),
-        ({"data": ["digits", "cifar10"], "zipped": [("norm", "data")]}, "data is zipped with norm, but arms see the same"),
+        ({"data": ["digits", "cifar10"], "zipped": [("norm", "data")]}, "data is zipped with norm, but arms see"),
         ({"lr": [0.1, 0.2], "zipped": [("lr",)]}, "zip lr: give two fields or more"),
         (
             {"lr": [0.1, 0.2], "depth": [1, 2], "zipped": [("lr", "depth"), ("norm", "lr")]},
