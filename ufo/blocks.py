@@ -5,13 +5,43 @@ Dimension letters: B batch, N tokens, C ``embed_dim``; a token grid is H x W, so
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import TypeVar
+
 from torch import Tensor, nn
 
-from ufo.attention import ClassAttention, UFOAttention
+from ufo.attention import ClassAttention, CorePrecision, UFOAttention
 from ufo.layers import FeedForward, LayerScale, LocalPatchInteraction, Lpi
+
+A = TypeVar("A", UFOAttention, ClassAttention)
 
 LN_EPS = 1e-6
 """LayerNorm's eps (XCiT, arXiv 2106.09681)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockOptions:
+    """What all blocks of a net have in common, patch and class blocks alike.
+
+    Args:
+        embed_dim: C.
+        attn_dim: A, inner width of attention.
+        num_heads: h, a divisor of A.
+        ff_ratio: hidden width of the feed-forward as a multiple of C; 0 for none.
+        layer_scale: initial LayerScale factor.
+        drop_path_rate: share of samples that drop a branch, in [0, 1).
+        output_gate: whether the attention output is gated.
+        core_precision: precision of the attention core.
+    """
+
+    embed_dim: int
+    attn_dim: int
+    num_heads: int
+    ff_ratio: int
+    layer_scale: float
+    drop_path_rate: float
+    output_gate: bool
+    core_precision: CorePrecision
 
 
 class Block(nn.Module):
@@ -20,30 +50,20 @@ class Block(nn.Module):
     Local patch interaction and feed-forward are optional.
     """
 
-    def __init__(
-        self,
-        *,
-        embed_dim: int,
-        attn_dim: int,
-        num_heads: int,
-        norm: str,
-        lpi: Lpi,
-        ff_ratio: int,
-        layer_scale: float,
-        drop_path_rate: float,
-    ) -> None:
+    def __init__(self, options: BlockOptions, *, norm: str, lpi: Lpi) -> None:
         super().__init__()
-        self.attn_norm = nn.LayerNorm(embed_dim, eps=LN_EPS)
-        self.attn = UFOAttention(embed_dim=embed_dim, attn_dim=attn_dim, num_heads=num_heads, norm=norm)
-        self.attn_scale = LayerScale(embed_dim=embed_dim, start=layer_scale, drop_path_rate=drop_path_rate)
-        self.lpi = LocalPatchInteraction(embed_dim=embed_dim, bn_first=lpi == "bn_first") if lpi else None
+        C, ff_ratio = options.embed_dim, options.ff_ratio
+        self.attn_norm = nn.LayerNorm(C, eps=LN_EPS)
+        self.attn = _attention(UFOAttention, options, norm)
+        self.attn_scale = _layer_scale(options)
+        self.lpi = LocalPatchInteraction(embed_dim=C, bn_first=lpi == "bn_first") if lpi else None
         if lpi:
-            self.lpi_norm = nn.LayerNorm(embed_dim, eps=LN_EPS)
-            self.lpi_scale = LayerScale(embed_dim=embed_dim, start=layer_scale, drop_path_rate=drop_path_rate)
-        self.ff = FeedForward(embed_dim=embed_dim, ratio=ff_ratio) if ff_ratio else None
+            self.lpi_norm = nn.LayerNorm(C, eps=LN_EPS)
+            self.lpi_scale = _layer_scale(options)
+        self.ff = FeedForward(embed_dim=C, ratio=ff_ratio) if ff_ratio else None
         if ff_ratio:
-            self.ff_norm = nn.LayerNorm(embed_dim, eps=LN_EPS)
-            self.ff_scale = LayerScale(embed_dim=embed_dim, start=layer_scale, drop_path_rate=drop_path_rate)
+            self.ff_norm = nn.LayerNorm(C, eps=LN_EPS)
+            self.ff_scale = _layer_scale(options)
 
     @property
     def branches(self) -> tuple[str, ...]:
@@ -64,25 +84,16 @@ class Block(nn.Module):
 class ClassBlock(nn.Module):
     """Class attention and feed-forward for the class token; the patches stay unchanged (as in CaiT)."""
 
-    def __init__(
-        self,
-        *,
-        embed_dim: int,
-        attn_dim: int,
-        num_heads: int,
-        norm: str,
-        ff_ratio: int,
-        layer_scale: float,
-        drop_path_rate: float,
-    ) -> None:
+    def __init__(self, options: BlockOptions, *, norm: str) -> None:
         super().__init__()
-        self.attn_norm = nn.LayerNorm(embed_dim, eps=LN_EPS)
-        self.attn = ClassAttention(embed_dim=embed_dim, attn_dim=attn_dim, num_heads=num_heads, norm=norm)
-        self.attn_scale = LayerScale(embed_dim=embed_dim, start=layer_scale, drop_path_rate=drop_path_rate)
-        self.ff = FeedForward(embed_dim=embed_dim, ratio=ff_ratio) if ff_ratio else None
+        C, ff_ratio = options.embed_dim, options.ff_ratio
+        self.attn_norm = nn.LayerNorm(C, eps=LN_EPS)
+        self.attn = _attention(ClassAttention, options, norm)
+        self.attn_scale = _layer_scale(options)
+        self.ff = FeedForward(embed_dim=C, ratio=ff_ratio) if ff_ratio else None
         if ff_ratio:
-            self.ff_norm = nn.LayerNorm(embed_dim, eps=LN_EPS)
-            self.ff_scale = LayerScale(embed_dim=embed_dim, start=layer_scale, drop_path_rate=drop_path_rate)
+            self.ff_norm = nn.LayerNorm(C, eps=LN_EPS)
+            self.ff_scale = _layer_scale(options)
 
     @property
     def branches(self) -> tuple[str, ...]:
@@ -96,3 +107,18 @@ class ClassBlock(nn.Module):
         if self.ff is not None:
             cls = self.ff_scale(cls, self.ff(self.ff_norm(cls)), rows[1])
         return cls
+
+
+def _attention(cls: type[A], options: BlockOptions, norm: str) -> A:
+    return cls(
+        embed_dim=options.embed_dim,
+        attn_dim=options.attn_dim,
+        num_heads=options.num_heads,
+        norm=norm,
+        output_gate=options.output_gate,
+        core_precision=options.core_precision,
+    )
+
+
+def _layer_scale(options: BlockOptions) -> LayerScale:
+    return LayerScale(embed_dim=options.embed_dim, start=options.layer_scale, drop_path_rate=options.drop_path_rate)

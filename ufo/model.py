@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ufo.blocks import LN_EPS, Block, ClassBlock
+from ufo.attention import CorePrecision
+from ufo.blocks import LN_EPS, Block, BlockOptions, ClassBlock
 from ufo.init import init_parameters
 from ufo.layers import LPI_ORDERS, POS_EMBEDS, Lpi, build_patch_embed, sincos_table
 from ufo.sizes import SIZES, default_layer_scale
@@ -38,8 +39,10 @@ class UFOViT(nn.Module):
         pos_embed: ``learned`` (random initial table), ``sincos`` (fixed table) or ``none``.
         class_attention: number of class-attention blocks; 0 for global average pooling.
         class_norm: normaliser in class attention; ``same`` for ``norm``.
-        layer_scale: initial LayerScale factor.
+        layer_scale: initial LayerScale factor; None for the depth's.
         drop_path: share of samples that a residual branch drops in training, in [0, 1).
+        output_gate: whether every attention output is multiplied by a sigmoid gate of the block's normalised input.
+        core_precision: ``float32`` for attention cores in float32 under autocast; ``own`` for the net's precision.
 
     Attributes:
         branches: names of the residual branches, which are the rows of ``keep`` in `forward`.
@@ -67,8 +70,10 @@ class UFOViT(nn.Module):
         pos_embed: str,
         class_attention: int,
         class_norm: str,
-        layer_scale: float,
+        layer_scale: float | None,
         drop_path: float,
+        output_gate: bool = False,
+        core_precision: CorePrecision = "own",
     ) -> None:
         super().__init__()
         _check_options(lpi=lpi, pos_embed=pos_embed, drop_path=drop_path)
@@ -79,31 +84,19 @@ class UFOViT(nn.Module):
         self.grid = self._token_grid(*img_size)
         self.patch_embed = build_patch_embed(patch_embed, in_chans=in_chans, embed_dim=embed_dim, patch=patch)
         self._register_positions(pos_embed, embed_dim)
-        blocks = [
-            Block(
-                embed_dim=embed_dim,
-                attn_dim=attn_dim,
-                num_heads=num_heads,
-                norm=norm,
-                lpi=lpi,
-                ff_ratio=ff_ratio,
-                layer_scale=layer_scale,
-                drop_path_rate=drop_path,
-            )
-            for _ in range(depth)
-        ]
-        class_blocks = [
-            ClassBlock(
-                embed_dim=embed_dim,
-                attn_dim=attn_dim,
-                num_heads=num_heads,
-                norm=norm if class_norm == "same" else class_norm,
-                ff_ratio=ff_ratio,
-                layer_scale=layer_scale,
-                drop_path_rate=drop_path,
-            )
-            for _ in range(class_attention)
-        ]
+        options = BlockOptions(
+            embed_dim=embed_dim,
+            attn_dim=attn_dim,
+            num_heads=num_heads,
+            ff_ratio=ff_ratio,
+            layer_scale=default_layer_scale(depth) if layer_scale is None else layer_scale,
+            drop_path_rate=drop_path,
+            output_gate=output_gate,
+            core_precision=core_precision,
+        )
+        blocks = [Block(options, norm=norm, lpi=lpi) for _ in range(depth)]
+        of_class = norm if class_norm == "same" else class_norm
+        class_blocks = [ClassBlock(options, norm=of_class) for _ in range(class_attention)]
         self.blocks, self.class_blocks = nn.ModuleList(blocks), nn.ModuleList(class_blocks)
         self.branches = [*_branch_names("blocks", blocks), *_branch_names("class_blocks", class_blocks)]
         self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim)) if class_attention else None
@@ -207,6 +200,10 @@ def _check_at_least(least: int, **sizes: int) -> None:
             raise ValueError(f"{name} must be at least {least}, got {value}")
 
 
+def _sides(img_size: int | tuple[int, int]) -> tuple[int, int]:
+    return (img_size, img_size) if isinstance(img_size, int) else img_size
+
+
 def build(
     name: str,
     *,
@@ -227,6 +224,8 @@ def build(
     class_norm: str = "same",
     layer_scale: float | None = None,
     drop_path: float = 0.0,
+    output_gate: bool = False,
+    core_precision: CorePrecision = "own",
     seed: int = 0,
 ) -> UFOViT:
     """Build a named size with the arguments of `UFOViT`; None takes the size's value (``layer_scale``: the depth's).
@@ -235,25 +234,22 @@ def build(
         seed: seed of the initial weights, keyed by parameter name; the global generator's state is unchanged.
 
     Raises:
-        UnknownNameError: the size or the normaliser is unknown.
-        ValueError: a value is out of range, or two sizes are incompatible.
+        ValueError: the size or the normaliser is unknown, a value is out of range, or two sizes are incompatible.
 
     >>> sum(p.numel() for p in build("ufo_vit_pico", norm="l2", num_classes=10, in_chans=1).parameters())
     104122
     """
     size = SIZES[name]
-    side = size.img_size if img_size is None else img_size
-    depth = size.depth if depth is None else depth
     with torch.random.fork_rng(devices=[]):
         model = UFOViT(
             norm=norm,
             num_classes=num_classes,
             in_chans=in_chans,
-            img_size=(side, side) if isinstance(side, int) else side,
+            img_size=_sides(size.img_size if img_size is None else img_size),
             patch=size.patch if patch is None else patch,
             embed_dim=size.embed_dim if embed_dim is None else embed_dim,
             attn_dim=size.attn_dim if attn_dim is None else attn_dim,
-            depth=depth,
+            depth=size.depth if depth is None else depth,
             num_heads=size.num_heads if num_heads is None else num_heads,
             patch_embed=patch_embed,
             lpi=lpi,
@@ -261,8 +257,10 @@ def build(
             pos_embed=pos_embed,
             class_attention=size.class_attention if class_attention is None else class_attention,
             class_norm=class_norm,
-            layer_scale=default_layer_scale(depth) if layer_scale is None else layer_scale,
+            layer_scale=layer_scale,
             drop_path=drop_path,
+            output_gate=output_gate,
+            core_precision=core_precision,
         )
     init_parameters(model, seed=seed)
     return model

@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import nn
 
+from ufo.attention import CorePrecision
 from ufo.layers import Lpi
 from ufo.sizes import SIZES, Size
 
@@ -71,18 +72,16 @@ def _create(
     class_attention: int | None = None,
     class_norm: str = "same",
     layer_scale: float | None = None,
+    output_gate: bool = False,
+    core_precision: CorePrecision = "own",
     global_pool: str | None = None,
     drop_rate: float = 0.0,
     drop_path_rate: float = 0.0,
     seed: int | None = None,
 ) -> nn.Module:
-    return build_model_with_cfg(
-        TimmUFOViT,
-        size.name,
-        pretrained,
-        pretrained_cfg=pretrained_cfg,
-        pretrained_cfg_overlay=pretrained_cfg_overlay,
-        cache_dir=cache_dir,
+    make = functools.partial(build_model_with_cfg, TimmUFOViT, size.name, pretrained, pretrained_cfg=pretrained_cfg)
+    make = functools.partial(make, pretrained_cfg_overlay=pretrained_cfg_overlay, cache_dir=cache_dir)
+    return make(
         feature_cfg=_feature_cfg(features_only, out_indices, size.depth if depth is None else depth),
         features_only=features_only,
         norm=norm,
@@ -101,6 +100,8 @@ def _create(
         class_attention=size.class_attention if class_attention is None else class_attention,
         class_norm=class_norm,
         layer_scale=layer_scale,
+        output_gate=output_gate,
+        core_precision=core_precision,
         global_pool=global_pool,
         drop_rate=drop_rate,
         drop_path_rate=drop_path_rate,

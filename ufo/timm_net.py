@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from ufo.attention import CorePrecision
 from ufo.init import init_parameters
 from ufo.layers import Lpi
 from ufo.model import UFOViT
-from ufo.sizes import default_layer_scale
 
 POOLS = ("", "avg", "token")
 """Pooling of tokens in `TimmUFOViT.forward_head`: none, mean of the patches, or the class token."""
@@ -44,6 +44,8 @@ class TimmUFOViT(UFOViT):
         class_attention: number of class-attention blocks; 0 for none.
         class_norm: normaliser in class attention; ``same`` for ``norm``.
         layer_scale: initial LayerScale factor; None for the depth's.
+        output_gate: whether attention outputs are gated, as in `UFOViT`.
+        core_precision: precision of attention cores, as in `UFOViT`.
         global_pool: one of `POOLS`; None for ``token`` with class attention and ``avg`` without.
         drop_rate: dropout rate before the head, in [0, 1).
         drop_path_rate: share of samples that a residual branch drops in training, in [0, 1).
@@ -74,13 +76,14 @@ class TimmUFOViT(UFOViT):
         class_attention: int,
         class_norm: str,
         layer_scale: float | None,
+        output_gate: bool,
+        core_precision: CorePrecision,
         global_pool: str | None,
         drop_rate: float,
         drop_path_rate: float,
         seed: int | None,
     ) -> None:
-        # The constructors of torch's layers draw weights that are not used. Without fork_rng, the size of the net would
-        # change all later draws from torch's default generator.
+        # fork_rng: layers draw weights that are not used; later draws of the default generator must not depend on them.
         chosen = int(torch.randint(2**62, ())) if seed is None else seed
         with torch.random.fork_rng(devices=[]):
             super().__init__(
@@ -99,12 +102,13 @@ class TimmUFOViT(UFOViT):
                 pos_embed=pos_embed,
                 class_attention=class_attention,
                 class_norm=class_norm,
-                layer_scale=default_layer_scale(depth) if layer_scale is None else layer_scale,
+                layer_scale=layer_scale,
                 drop_path=drop_path_rate,
+                output_gate=output_gate,
+                core_precision=core_precision,
             )
         init_parameters(self, seed=chosen)
-        self.seed = chosen
-        self.num_classes, self.in_chans = num_classes, in_chans
+        self.seed, self.num_classes, self.in_chans = chosen, num_classes, in_chans
         self.num_features = self.head_hidden_size = self.embed_dim = embed_dim
         self.num_prefix_tokens = 0 if self.cls_token is None else 1
         self.global_pool = self._check_pool(global_pool)

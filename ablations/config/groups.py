@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ablations.config.traits import COSINE_SCHEDULE, MASKS, MIXING, RAND_AUGMENT, STREAMED, WARMUP, Traits
+from ablations.config.traits import AUTOCAST, COSINE_SCHEDULE, MASKS, MIXING, RAND_AUGMENT, STREAMED, WARMUP, Traits
 from ablations.config.types import (
     COSINE,
     Classes,
@@ -129,6 +129,8 @@ class Net(Group):
     """Initial value of LayerScale; None: the model's own."""
     scale: Annotated[Literal["own", "matched"], Traits(ufo_only=True, has_flag=True)] = "own"
     """Initial scale of every attention output: that of its normaliser, or matched to xnorm's RMS (`ufo.scale`)."""
+    output_gate: Annotated[bool, UFO_PART] = False
+    """Whether a sigmoid gate of the block's input multiplies every attention output (`ufo.attention`)."""
     drop_path: Share = 0.0
     """Probability that a sample skips a residual branch."""
     depth: Annotated[Layers | None, UFO_PART] = None
@@ -208,6 +210,8 @@ class Run(Group):
 
     precision: Annotated[Literal["32-true", "tf32", "bf16-mixed", "16-mixed"], FLAG] = "32-true"
     """float32; on CUDA also float32 with products in TF32; autocast to bfloat16 or, on a GPU, to float16."""
+    core_precision: Annotated[Literal["own", "float32"], Traits(ufo_only=True, effect=AUTOCAST)] = "own"
+    """Attention cores, from q, k and v to the normaliser's output: in the cell's own precision, or in float32."""
     deterministic: bool = False
     """Whether CUDA may use only deterministic operations, so that two runs give the same bits, as on a CPU."""
     cudnn_benchmark: bool = False

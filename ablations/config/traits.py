@@ -34,6 +34,7 @@ MIXING = Effect("mixup or cutmix above 0", lambda cell: cell["mixup"] > 0 or cel
 STREAMED = Effect("streamed images", lambda cell: cell["streamed"])
 COSINE_SCHEDULE = Effect("schedule=cosine", lambda cell: cell["schedule"] == COSINE)
 MASKS = Effect("masks=on", lambda cell: cell["masks"])
+AUTOCAST = Effect("precision=bf16-mixed or 16-mixed", lambda cell: cell["precision"] in ("bf16-mixed", "16-mixed"))
 WARMUP = Effect("a warm-up", lambda cell: cell["warmup_epochs"] > 0 or cell["warmup_steps"] > 0)
 
 

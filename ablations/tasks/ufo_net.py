@@ -41,5 +41,7 @@ def build_ufo_net(
         class_norm=net.class_norm,
         layer_scale=net.layer_scale,
         drop_path=net.drop_path,
+        output_gate=net.output_gate,
+        core_precision=config.run.core_precision,
         seed=config.seed,
     )

@@ -133,6 +133,7 @@ def test_fields_that_do_not_go_together_are_refused():
 def test_a_change_is_made():
     assert apply_change(config(change="lpi=off")) == config(lpi=False)
     assert apply_change(config(change="depth=1")).net.depth == 1
+    assert apply_change(config(change="output_gate=on")) == config(output_gate=True)
     assert apply_change(config()) == config()
 
 

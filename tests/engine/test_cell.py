@@ -182,6 +182,7 @@ def test_another_seed_gives_other_numbers(digits, tmp_path):
         {"pos_embed": "sincos"},
         {"class_attention": 0},
         {"class_norm": "softmax"},
+        {"output_gate": True},
         {"change": "num_heads=2"},
         {"patch_embed": "linear"},
         {"patch": 4},

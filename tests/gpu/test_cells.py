@@ -116,9 +116,10 @@ def test_compiled_steps_agree_with_eager_ones(device, digits, tmp_path):
         {},
         {"drop_path": 0.2, "mixup": 0.8, "ema_decay": 0.9},
         {"precision": "16-mixed"},
+        {"precision": "16-mixed", "core_precision": "float32", "output_gate": True},
         {"deterministic": True, "policy": "rand_augment"},
     ],
-    ids=["plain", "rich", "float16", "deterministic"],
+    ids=["plain", "rich", "float16", "float32 core", "deterministic"],
 )
 def test_captured_steps_agree_with_eager_ones(cuda, digits, tmp_path, fields):
     results = [
@@ -166,9 +167,10 @@ class Waits(pl.Callback):
         {"policy": "rand_augment", "erasing": 0.5, "ema_decay": 0.9},
         {"cuda_graph": True},
         {"precision": "16-mixed"},
+        {"precision": "16-mixed", "core_precision": "float32", "output_gate": True},
         {"deterministic": True, "policy": "rand_augment"},
     ],
-    ids=["plain", "mixed", "augmented", "captured", "float16", "deterministic"],
+    ids=["plain", "mixed", "augmented", "captured", "float16", "float32 core", "deterministic"],
 )
 def test_no_step_waits_for_the_gpu(device, digits, tmp_path, fields):
     if device.type == "cpu" and not {"cuda_graph", "precision", "deterministic"}.isdisjoint(fields):

@@ -157,6 +157,13 @@ def test_an_experiment_file_names_its_recipe_and_a_flag_wins(cli, tmp_path):
             "policy_magnitude=5.0 has no effect without policy=rand_augment",
         ),
         (("mix_probability=0.5",), "mix_probability=0.5 has no effect without mixup or cutmix above 0"),
+        (
+            ("core_precision=float32", "precision=32-true"),
+            "core_precision=float32 has no effect without precision=bf16-mixed or 16-mixed",
+        ),
+        (("core_precision=float32",), "core_precision=float32 has no effect without precision=bf16-mixed or 16-mixed"),
+        (("core_precision=float32", "precision=bf16-mixed"), ""),
+        (("core_precision=own",), ""),
         (("policy_ops=1", "policy=none,rand_augment"), ""),
         (("policy_ops=2",), ""),
         (("mix_probability=0.5", "cutmix=1"), ""),
