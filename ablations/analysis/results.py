@@ -190,6 +190,11 @@ class Results:
         names = study.condition_names
         return names if len(self.studies) == 1 else [_in_stratum(study.name, condition) for condition in names]
 
+    def arm_text(self, arm: object) -> str:
+        """Write an arm for a table: its name, with the values that are zipped with it."""
+        tied = [study.tied_text(str(arm)) for study in self.studies if study.tied and arm in study.arm_names]
+        return f"{arm} ({'; '.join(dict.fromkeys(tied))})" if tied else str(arm)
+
     @property
     def arms_asked(self) -> dict[str, list[str]]:
         """Arms of each condition that were asked for, with or without a cell."""

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pandas as pd
 
 from ablations.analysis import STABLE_OVER
+from ablations.analysis.caveats import other_differences
 from ablations.analysis.results import Results
 from ablations.config.claim import TRIAL_KINDS
 from ablations.config.escape import shortened, visible
@@ -42,7 +43,7 @@ def main_table(results: Results, notes: list[str]) -> TextTable:
 
     def write(row: pd.Series) -> Row:
         own = {
-            results.compare: str(row["arm"]),
+            results.compare: results.arm_text(row["arm"]),
             "n": str(row["n"]),
             _test_column(results): number(row["mean_pct"]),
             "95 % interval": interval(row["low_pct"], row["high_pct"]),
@@ -72,7 +73,7 @@ def precisions_table(results: Results) -> TextTable:
 
     def write(row: pd.Series) -> Row:
         known = {head: number(row[column]) for column, head in columns.items()}
-        return {results.compare: str(row["arm"]), **known}
+        return {results.compare: results.arm_text(row["arm"]), **known}
 
     notes = [
         "AP: average precision over IoU 0.50 to 0.95, mean over categories and seeds, as COCO computes it; AP50, AP75: "
@@ -87,7 +88,7 @@ def details_table(results: Results) -> TextTable:
 
     def write(row: pd.Series) -> Row:
         return {
-            results.compare: str(row["arm"]),
+            results.compare: results.arm_text(row["arm"]),
             "median %": number(row["median_pct"]),
             "sd": number(row["sd_pct"]),
             "pairs": str(row["num_pairs"]) if not row["is_reference"] else "",
@@ -116,7 +117,7 @@ def success_table(results: Results) -> TextTable:
     def write(row: pd.Series) -> Row:
         is_reference = row["is_reference"]
         return {
-            results.compare: str(row["arm"]),
+            results.compare: results.arm_text(row["arm"]),
             "n ok": str(row["success_n"]),
             _test_column(results): number(row["success_mean_pct"]),
             "95 % interval": interval(row["success_low_pct"], row["success_high_pct"]),
@@ -150,6 +151,7 @@ def contrasts_table(results: Results) -> TextTable:
     notes = [f"p: {sign_flip_text(tested['num_pairs'])}, Holm over {family}; in bold: below 0.05"]
     notes += [detectable_text(tested["detectable_pct"]), *looks(results, table)]
     notes += ["each arm at its own tuned values, which may differ too"] if results.searched else []
+    notes += [line for study in results.studies for line in other_differences(study)]
     counts = {
         "pairs left out, since a cell of them failed or is missing": "num_pairs_left_out",
         "pairs with a chance score, whose mean carries no interval": "num_pairs_chance",
@@ -191,7 +193,7 @@ def pairing_table(results: Results) -> TextTable:
 
     def write(row: pd.Series) -> Row:
         return {
-            results.compare: str(row["arm"]),
+            results.compare: results.arm_text(row["arm"]),
             "pairs": str(row["num_pairs"]),
             "same weights": str(row["num_same_init"]),
             "same batches": str(row["num_same_batches"]),
@@ -243,7 +245,7 @@ def tuning_table(results: Results) -> TextTable:
 
     def write(row: pd.Series) -> Row:
         return {
-            results.compare: str(row["arm"]),
+            results.compare: results.arm_text(row["arm"]),
             "trials": str(row["num_trials"]),
             "best %": number(row["best_pct"]),
             **({} if results.is_tuning else {"on its seeds %": number(row["confirmed_pct"])}),
@@ -282,7 +284,7 @@ def stability_table(results: Results) -> TextTable:
     """Return each arm's sensitivity to the searched fields."""
 
     def write(row: pd.Series) -> Row:
-        cells = {results.compare: str(row["arm"])}
+        cells = {results.compare: results.arm_text(row["arm"])}
         cells |= {f"{field} sensitivity": number(row[f"{field}_sensitivity_pct"]) for field in results.searched}
         for field in (field for field in results.searched if field in STABLE_OVER):
             low, high = row[f"{field}_stable_low"], row[f"{field}_stable_high"]
@@ -305,7 +307,7 @@ def failures_table(results: Results) -> TextTable:
 
     def write(row: pd.Series) -> Row:
         return {
-            results.compare: str(row["arm"]),
+            results.compare: results.arm_text(row["arm"]),
             "seed": str(row["seed"]),
             "outcome": f"{row['outcome']}: {row['kind']}",
             "epochs": str(row["epochs_run"]),
