@@ -181,7 +181,7 @@ def test_contrasts_name_two_registered_arms():
 def test_specs_can_be_told_apart_in_a_figure():
     specs = [NORMS[name] for name in OWN]
     assert len({spec.label for spec in specs}) == len(specs)
-    assert {spec.group for spec in specs} <= {"paper", "control", "related"}
+    assert {spec.group for spec in specs} <= {"paper", "control", "related", "field"}
     assert all(spec.formula and spec.source for spec in specs)
 
 

@@ -16,7 +16,7 @@ from ablations.report.checklist import command
 from ablations.training.optimizer import build_optimizer, lr_share, split_by_decay
 from ufo.norms import NORMS
 
-OURS = [spec.name for spec in NORMS.values() if spec.group in ("paper", "control", "related")]
+OURS = [spec.name for spec in NORMS.values() if spec.group in ("paper", "control", "related", "field")]
 
 
 @pytest.mark.parametrize("norm", OURS)
@@ -26,7 +26,8 @@ def test_matrices_alone_are_decayed(norm):
     assert all(parameter.ndim in (2, 4) for parameter in decayed.values())
     assert not [name for name in decayed if not name.endswith(".weight")]
     assert {name.split(".")[-1] for name in exempt} <= {
-        *("weight", "bias", "layer_scale", "pos_embed", "cls_token", "gain_q", "gain_kv", "temperature")
+        *("weight", "bias", "layer_scale", "pos_embed", "cls_token", "gain_q", "gain_kv", "temperature"),
+        *("scale", "power"),
     }
     assert all(exempt[name].ndim == 1 for name in exempt if name.endswith(("weight", "bias")))
     for name in ("pos_embed", "cls_token", "blocks.1.attn_scale.layer_scale", "class_blocks.0.attn_norm.weight"):

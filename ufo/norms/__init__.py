@@ -12,7 +12,8 @@ channels, so that every output entry is a cosine times two gains.
 
 from __future__ import annotations
 
-from ufo.norms import control, paper, related  # registers paper (imported by control), control, related in this order
+# Registered are paper (which control imports), control, related (which field_linear imports) and field_linear.
+from ufo.norms import control, field_linear, paper, related
 from ufo.norms.arithmetic import EPS, head_gain, l2_context, l2_normalise, scaled_context, token_scale
 from ufo.norms.contract import NORMS, AttentionNorm, Invariance, NormSpec, RegistrationError, build_norm, register
 from ufo.norms.contrasts import CONTRASTS, INTERACTIONS
@@ -28,6 +29,7 @@ __all__ = [
     "RegistrationError",
     "build_norm",
     "control",
+    "field_linear",
     "head_gain",
     "l2_context",
     "l2_normalise",
