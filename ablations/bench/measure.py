@@ -6,13 +6,13 @@ import os
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
+from ufo.flops import count_products
 from ufo.norms import AttentionNorm
 
 MIN_DURATION_S = 0.05
@@ -27,10 +27,13 @@ def draw_qkv(norm: AttentionNorm, *, images: int, tokens: int, device: torch.dev
 
 
 def count_multiply_adds(module: nn.Module, *inputs: Any) -> float:
-    """Count the multiply-adds of a call's matrix products and convolutions: half of torch's FLOPs."""
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        module(*inputs)
-    return counter.get_total_flops() / 2
+    """Count the multiply-adds of a call's matrix products and convolutions: half of torch's FLOPs.
+
+    A call without any, such as that of a normaliser of elementwise products alone, counts its elementwise ones.
+    """
+    with torch.no_grad():
+        matrices, elementwise = count_products(partial(module, *inputs))
+    return float(matrices or elementwise)
 
 
 def time_call(call: Callable[[], object], device: torch.device) -> float:

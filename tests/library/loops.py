@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable
 
 import torch
+from library import linear_loops
 from library.quadratic_loops import QUADRATIC_LOOPS
 from torch import Tensor
 
@@ -18,6 +19,7 @@ from ufo.testing import Reference
 
 EPS = 1e-6
 HeadLoop = Callable[[AttentionNorm, int, Tensor, Tensor, Tensor], Tensor]
+ImageLoop = Callable[[AttentionNorm, Tensor, Tensor, Tensor], Tensor]
 LOOPS: dict[str, Reference] = {}
 OWN = [spec.name for spec in NORMS.values() if spec.cls.__module__.startswith("ufo.")]
 """The library's own normalisers: other tests may have registered plug-ins."""
@@ -34,6 +36,19 @@ def loop(name: str) -> Callable[[HeadLoop], HeadLoop]:
 
         LOOPS[name] = reference
         return one_head
+
+    return add
+
+
+def loop_over_images(name: str) -> Callable[[ImageLoop], ImageLoop]:
+    """Register a loop over all heads of an image, (h, M, d_k) and so on, as the reference of a normaliser."""
+
+    def add(one_image: ImageLoop) -> ImageLoop:
+        def reference(norm: AttentionNorm, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            return torch.stack([one_image(norm, q[b], k[b], v[b]) for b in range(len(q))])
+
+        LOOPS[name] = reference
+        return one_image
 
     return add
 
@@ -186,5 +201,9 @@ def xca(norm, head, q, k, v):
     return torch.stack(columns, dim=1)
 
 
+for name, one_head in linear_loops.ONE_HEAD.items():
+    loop(name)(one_head)
+for name, one_image in linear_loops.ALL_HEADS.items():
+    loop_over_images(name)(one_image)
 for name, one_head in QUADRATIC_LOOPS.items():
     loop(name)(one_head)

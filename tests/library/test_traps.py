@@ -251,7 +251,7 @@ def test_an_output_that_is_no_function_of_its_input_is_caught(cls, message):
 
 class NoProduct(XNorm):
     def forward(self, q, k, v):
-        return (q.mean(dim=(2, 3), keepdim=True) * v.mean(2, keepdim=True)).expand(*q.shape[:3], v.shape[-1])
+        return (q.mean(dim=(2, 3), keepdim=True) + v.mean(2, keepdim=True)).expand(*q.shape[:3], v.shape[-1])
 
 
 def test_a_normaliser_without_a_product_is_caught():

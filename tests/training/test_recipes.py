@@ -27,7 +27,7 @@ def test_matrices_alone_are_decayed(norm):
     assert not [name for name in decayed if not name.endswith(".weight")]
     assert {name.split(".")[-1] for name in exempt} <= {
         *("weight", "bias", "layer_scale", "pos_embed", "cls_token", "gain_q", "gain_kv", "temperature"),
-        *("gain", "offset", "alpha"),
+        *("gain", "offset", "alpha", "scale", "power"),
     }
     assert all(exempt[name].ndim == 1 for name in exempt if name.endswith(("weight", "bias")))
     for name in ("pos_embed", "cls_token", "blocks.1.attn_scale.layer_scale", "class_blocks.0.attn_norm.weight"):

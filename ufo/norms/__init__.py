@@ -14,7 +14,7 @@ from __future__ import annotations
 
 # Registers the groups: paper, which control imports, then control, related and field in the order of these lines.
 from ufo.norms import control, paper, related  # isort: skip
-from ufo.norms import field_quadratic, field_learned  # isort: skip
+from ufo.norms import field_linear, field_quadratic, field_learned  # isort: skip
 from ufo.norms.arithmetic import EPS, head_gain, l2_context, l2_normalise, scaled_context, token_scale
 from ufo.norms.contract import NORMS, AttentionNorm, Invariance, NormSpec, RegistrationError, build_norm, register
 from ufo.norms.contrasts import CONTRASTS, INTERACTIONS
@@ -31,6 +31,7 @@ __all__ = [
     "build_norm",
     "control",
     "field_learned",
+    "field_linear",
     "field_quadratic",
     "head_gain",
     "l2_context",

@@ -12,8 +12,8 @@ EPS = 1e-6
 """Added to a sum of squares before its inverse root, so that a zero vector stays zero."""
 
 
-def l2_normalise(x: Tensor, *, dim: int, gain: Tensor | float = 1.0, eps: float = EPS) -> Tensor:
-    """Return gain x / sqrt(sum x^2 + eps) along one axis in x's type, computed in at least float32.
+def l2_normalise(x: Tensor, *, dim: int | tuple[int, ...], gain: Tensor | float = 1.0, eps: float = EPS) -> Tensor:
+    """Return gain x / sqrt(sum x^2 + eps) along one axis or several in x's type, computed in at least float32.
 
     >>> l2_normalise(torch.tensor([[3.0, 4.0], [0.0, 0.0]]), dim=-1).tolist()
     [[0.6000000238418579, 0.800000011920929], [0.0, 0.0]]

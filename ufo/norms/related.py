@@ -59,7 +59,7 @@ class Elu(AttentionNorm):
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         scale = token_scale(k.shape[-2])
-        phi_q, phi_k = (_elu_plus_one(at_least_float32(x)) for x in (q, k))
+        phi_q, phi_k = (elu_plus_one(at_least_float32(x)) for x in (q, k))
         phi_k = phi_k * scale
         context = phi_k.to(k.dtype).transpose(-2, -1) @ v  # (B, h, key_dim, value_dim)
         total = phi_q @ phi_k.sum(-2, keepdim=True).transpose(-2, -1)  # (B, h, M, 1), positive
@@ -134,6 +134,6 @@ class XCA(AttentionNorm):
         return v @ (at_least_float32(cosines) * scale).softmax(-2).to(v.dtype)
 
 
-def _elu_plus_one(x: Tensor) -> Tensor:
+def elu_plus_one(x: Tensor) -> Tensor:
     """Return x + 1 above 0 and exp(x) below, faster than elu, whose exponential is not vectorised on a CPU."""
     return x.clamp(max=0).exp() + x.relu()
