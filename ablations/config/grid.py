@@ -185,3 +185,18 @@ def check_grids(grids: Sequence[Grid]) -> None:
     if len(grids) == 1:
         check_num_cells({group[0]: len(grids[0].axes[group[0]]) for group in groups_of(grids[0].axes, grids[0].zipped)})
     check_num_cells({"all grids": sum(grid.num_cells for grid in grids)})
+
+
+def grid_text(grid: Grid) -> str:
+    """Describe a grid: its axes, values that pair up in brackets, and what is left out.
+
+    >>> axes = {"norm": ["xnorm", "l2"], "depth": [1, 2], "lr": [0.1, 0.2], "seed": [0, 1]}
+    >>> grid_text(Grid(axes=axes, zipped=(("depth", "lr"),), exclude=({"norm": ["l2"], "depth": [2]},)))
+    'norm=xnorm,l2; depth,lr=(1,0.1),(2,0.2); 2 seeds; without norm=l2 with depth=2'
+    """
+    parts = []
+    for group in groups_of(grid.axes, grid.zipped):
+        rows = [tuple(map(value_name, row)) for row in zip(*(grid.axes[name] for name in group), strict=True)]
+        written = ",".join(row[0] if len(group) == 1 else f"({','.join(row)})" for row in rows)
+        parts.append(plural(len(rows), "seed") if group == ("seed",) else f"{','.join(group)}={written}")
+    return "; ".join([*parts, *(f"without {exclusion_text(entry)}" for entry in grid.exclude)])

@@ -14,6 +14,7 @@ from ablations.analysis.contrasts import contrasts_of
 from ablations.config import CellConfig, Study
 from ablations.config.cell import FIELDS
 from ablations.config.change import apply_change
+from ablations.config.grid import grid_text
 from ablations.config.nets import is_foreign
 from ablations.config.values import duration, plural, value_name
 from ablations.data import DataInfo
@@ -24,6 +25,9 @@ from ufo.sizes import SIZES
 
 TIMING_S = 10.0
 """Seconds after which no further kind of cell is timed for a plan."""
+
+MOST_GRIDS_SHOWN = 20
+"""Largest number of grids that a plan describes."""
 
 NUM_FILES, DISK_BLOCK = 8, 4096
 """Number of files of a cell, and block size of a disk in bytes."""
@@ -43,6 +47,11 @@ def describe_plan(plan: Plan) -> list[str]:
     lines = [f"study {study.name} in {plan.store.folder}", *filter(None, [" ".join(study.question.split())])]
     if study.search is not None and study.is_tuning:
         lines += _search_lines(study)
+    lines += [
+        f"grid {number}: {grid_text(grid)}" for number, grid in enumerate(study.grids[:MOST_GRIDS_SHOWN], start=1)
+    ]
+    if len(study.grids) > MOST_GRIDS_SHOWN:
+        lines.append(f"further grids: {len(study.grids) - MOST_GRIDS_SHOWN:,}")
     what = plural(len(plan.cells), "trial" if study.is_tuning else "cell")
     lines += [f"{what}: {', '.join(counts)}; {len(plan.todo)} to run on {_devices_text(plan)}"]
     if plan.stored.is_begun and study.history != plan.store.read_study().history:

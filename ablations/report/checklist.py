@@ -10,7 +10,7 @@ from ablations.analysis.caveats import eval_limits, other_differences
 from ablations.analysis.results import Results
 from ablations.config import Study
 from ablations.config.effects import effective_fields
-from ablations.config.grid import Grid, exclusion_text
+from ablations.config.grid import grid_text
 from ablations.config.task import ACCURACY, BOX_AP, MASK_AP
 from ablations.config.values import plural, value_name
 from ablations.report.again import ranges
@@ -45,7 +45,7 @@ def checklist(results: Results) -> list[tuple[str, str]]:
         axes = [f"{field}: {values}" for field, values in varied.items()]
         items += [
             (f"Axes{name}", "; ".join(axes)),
-            *((f"Grid {number}{name}", _grid_text(grid)) for number, grid in enumerate(study.grids, start=1)),
+            *((f"Grid {number}{name}", grid_text(grid)) for number, grid in enumerate(study.grids, start=1)),
             (f"Recipe{name}, of what was not named", study.recipe or "not recorded"),
             (f"Hyperparameters{name}, the same for every arm", held_fixed(study)),
         ]
@@ -98,14 +98,6 @@ def held_fixed(study: Study) -> str:
     given = {field: value for field, value in fixed.items() if value is not None}
     left = [field for field in fixed if field not in given]
     return _fields(given) + (f"; left to the model or the data set: {', '.join(left)}" if left else "")
-
-
-def _grid_text(grid: Grid) -> str:
-    """Describe a grid: its axes, which of them are zipped, and what is left out."""
-    axes = [f"{field}: {', '.join(map(value_name, values))}" for field, values in grid.axes.items() if field != "seed"]
-    zipped = [f"zipped: {' with '.join(group)}" for group in grid.zipped]
-    left_out = [f"without {exclusion_text(entry)}" for entry in grid.exclude]
-    return "; ".join([*axes, f"seeds {ranges(pd.Series(grid.axes['seed']))}", *zipped, *left_out])
 
 
 def _fields(fields: dict[str, Any]) -> str:
