@@ -87,6 +87,11 @@ class Study(BaseModel, frozen=True, extra="forbid"):
         return [value_name(value) for value in self.arms]
 
     @property
+    def num_seeds(self) -> int:
+        """Smallest number of seeds of a grid."""
+        return min(len(grid.axes["seed"]) for grid in self.parts)
+
+    @property
     def searched(self) -> list[str]:
         """Fields whose values are in the points, and neither in the axes nor fixed."""
         return [] if self.search is None else self.search.fields

@@ -77,7 +77,7 @@ def describe_plan(plan: Plan) -> list[str]:
     if plan.count("stale") and plan.request.rerun is None:
         lines.append("stale cells are from another version of the numerics; --rerun stale runs them again")
     lines += [f"{info.name}: {note}" for info in infos for note in info.notes] + _limited_lines(plan)
-    num_seeds = min(len(grid.axes["seed"]) for grid in study.parts)
+    num_seeds = study.num_seeds
     for what, number in _num_comparisons(study).items() if not study.is_tuning else ():
         if number and not can_decide(num_seeds, number):
             lines.append(
