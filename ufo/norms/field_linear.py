@@ -217,6 +217,8 @@ class Hydra(AttentionNorm):
     " fairseq/modules/x_attention/norm_linear_attention.py, as roberta_transnormer_t2 builds it (1+elu, simplermsnorm)",
     group="field",
     invariances={"token_repeat"},
+    instability="Made to stabilise the gradient, which the division by the sum of the weights leaves unbounded"
+    " (arXiv 2210.10340, abstract).",
 )
 class NormAttention(AttentionNorm):
     """No denominator; instead an RMSNorm of the output without a gain, over the channels of all heads.
