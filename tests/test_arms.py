@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+import torch
 
 from ablations.cli.arms_page import GROUPS, arms_page, cost_text, parameters_text
 from ufo.norms import CONTRASTS, NORMS, AttentionNorm, build_norm, register
 from ufo.norms.contract import Group, Invariance
+from ufo.testing import draw_qkv
 
 PAGE = (Path(__file__).resolve().parent.parent / "docs" / "arms.md").read_text()
 TABLE = re.compile(r"<!-- python -m ablations bench start --markdown -->\n(.*?)<!-- end -->\n", re.DOTALL)
@@ -91,7 +93,23 @@ def test_a_normaliser_without_a_matrix_product_is_linear_in_the_channels(registr
         def forward(self, q, k, v):
             return q * (k * v).sum(-2, keepdim=True)
 
-    assert cost_text(NORMS["elementwise"]) == "$`O(N d)`$; no matrix product"
+    assert cost_text(NORMS["elementwise"]) == (
+        f"$`O(N d)`$; no matrix product; {2 * 196 * 16:,} elementwise multiplications at N = 196, "
+        f"{2 * 3136 * 16:,} at N = 3,136"
+    )
+    assert "no matrix product; 12,936 elementwise multiplications" in section(PAGE, "hydra")
+
+
+@pytest.mark.parametrize("name", [spec.name for spec in NORMS.values() if not spec.is_plugin])
+def test_a_formula_says_whether_its_norms_are_over_all_heads(name):
+    norm = build_norm(name, num_heads=2, key_dim=4, value_dim=4).double()
+    inputs = draw_qkv(norm, queries=13)
+    others = [x.clone() for x in inputs]
+    for x in others:
+        x[:, 1] *= 3
+    over_all = not torch.allclose(norm(*inputs)[:, 0], norm(*others)[:, 0])
+    assert (re.search(r"(\\rVert|\\mathrm\{RMSNorm\})_h", NORMS[name].latex) is not None) == over_all
+    assert ("channels of all heads" in NORMS[name].formula) == over_all
 
 
 def test_learnable_parameters_have_their_shapes_and_initial_values():

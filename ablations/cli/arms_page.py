@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from functools import partial
 
 import torch
 
-from ablations.bench.measure import count_multiply_adds
 from ablations.bench.start import MEAN_STD
 from ablations.cli.bench_start import StartOptions
 from ablations.config.seeds import parse_seeds
 from ablations.report.text import markdown_text
+from ufo.flops import count_products
 from ufo.norms import CONTRASTS, INTERACTIONS, NORMS, NormSpec, build_norm
 from ufo.norms.contract import Group, Invariance
 from ufo.norms.contrasts import Contrast, Interaction
@@ -43,12 +44,15 @@ Every normaliser as mathematics, from the registry. `python -m ablations list no
 `--plugin my_module` also your own. [normalisers.md](normalisers.md) has them in one table and says how to add one.
 
 - One head: q, k and v have a row for each token and d columns, the channels. N is the number of keys, h that of heads.
-- o is the output. i is a query, j and l are keys, a and b are channels of q and k, and c is a channel of v.
+- o is the output. As indices, i is a query, j and l are keys, a and b are channels of q and k, and c is one of v.
 - One index is a row, as $`q_i`$; an index after a star is a column, as $`q_{\\ast a}`$.
 - S is the context, with the channels of k as rows and those of v as columns.
-- Gains g and the temperature t are learnable, one value for each head. s is $`1 / \\sqrt{d}`$. A bar over a letter is a
-  mean over the tokens.
-- Double bars are the Euclidean norm, the root of a sum of squares to which 1e-6 is added.
+- Learnable are $`g_q`$, $`g_{kv}`$ and t, one value for each head, and where they are no index, a, b, w, $`\\theta`$
+  and $`\\delta`$. "Learnable" has the names and shapes.
+- s is $`1 / \\sqrt{d}`$. A bar over a letter is a mean over the tokens.
+- Double bars are the Euclidean norm, the root of a sum of squares to which 1e-6 is added if it can be 0. With the index
+  h, they and RMSNorm are over the channels of all heads.
+- A denominator that is a sum or a mean of weights has at most 1e-6 added to the mean, which the formulas leave out.
 - Multiply-adds are those of the matrix products of one head of d = %(dim)d, as many queries as keys.
 - Cross attention is that of one query to many keys, as in class attention.
 - "Unchanged by" names every change of the input, among these, that leaves the output unchanged:
@@ -61,6 +65,8 @@ START = """
 RMS of the attention output at initialisation and, in brackets, its 1 %% and 99 %% quantiles, over all entries of
 %(seeds)d seeds. One head of d = %(dim)d. Each entry of q, k and v is unit normal noise plus the mean of its channel,
 which all tokens share; these means are normal with a standard deviation of %(mean_std)g. All arms see the same draws.
+Norms over the channels of all heads are over those of the one: with h heads the output of `hydra` is about h times
+smaller.
 Single seeds differ: over 100 of them the RMS of `none` at N = 784 has a standard deviation of 27 %% of its mean.
 
 <!-- python -m ablations bench start --markdown -->
@@ -94,14 +100,15 @@ def cost_text(spec: NormSpec) -> str:
     '$`O(N d^2)`$; 100,352 multiply-adds at N = 196, 1,605,632 at N = 3,136'
     """
     few, many = COUNTED_TOKENS
-    count = _multiply_adds(spec, tokens=few, dim=COUNTED_DIM)
+    products, elementwise = _multiply_adds(spec, tokens=few, dim=COUNTED_DIM)
+    products_at_many, elementwise_at_many = _multiply_adds(spec, tokens=many, dim=COUNTED_DIM)
     tokens = "N" if spec.linear else "N^2"
-    if not count:
-        return f"$`O({tokens} d)`$; no matrix product"
-    power = round(math.log2(_multiply_adds(spec, tokens=few, dim=2 * COUNTED_DIM) / count))
-    at_many = _multiply_adds(spec, tokens=many, dim=COUNTED_DIM)
+    if not products:
+        counts = f"{elementwise:,} elementwise multiplications at N = {few:,}, {elementwise_at_many:,} at N = {many:,}"
+        return f"$`O({tokens} d)`$; no matrix product; {counts}"
+    power = round(math.log2(_multiply_adds(spec, tokens=few, dim=2 * COUNTED_DIM)[0] / products))
     order = f"{tokens} d" + (f"^{power}" if power > 1 else "")
-    return f"$`O({order})`$; {count:,.0f} multiply-adds at N = {few:,}, {at_many:,.0f} at N = {many:,}"
+    return f"$`O({order})`$; {products:,} multiply-adds at N = {few:,}, {products_at_many:,} at N = {many:,}"
 
 
 def parameters_text(spec: NormSpec) -> str:
@@ -163,9 +170,10 @@ def _difference(contrast: Contrast | Interaction) -> str:
     return f"{contrast.arm} - {contrast.minus}"
 
 
-def _multiply_adds(spec: NormSpec, *, tokens: int, dim: int) -> float:
-    """Count the multiply-adds of one head, without computing them."""
+def _multiply_adds(spec: NormSpec, *, tokens: int, dim: int) -> tuple[int, int]:
+    """Count the multiply-adds of one head's matrix products, and its elementwise multiplications, without computing."""
     with torch.device("meta"):
         module = build_norm(spec.name, num_heads=1, key_dim=dim, value_dim=dim)
         q, k, v = (torch.empty(1, 1, tokens, dim) for _ in range(3))
-    return count_multiply_adds(module, q, k, v)
+        with torch.no_grad():
+            return count_products(partial(module, q, k, v))

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from ablations.bench.start import MEAN_STD, StartRow, bench_start, draw_start, start_table
-from ufo.norms import NORMS, AttentionNorm, register
+from ufo.norms import NORMS, AttentionNorm, build_norm, register
 from ufo.registry import UnknownNameError
 
 SEEDS = tuple(range(16))
@@ -82,6 +82,16 @@ def test_the_unnormalised_product_has_the_expected_size():
     (row,) = measure(["none"], tokens=(tokens,), head_dim=d, seeds=range(500))
     context = mean**2 + ((1 + mean) ** 2 - mean**2) / tokens
     assert row.rms == pytest.approx(math.sqrt(d * (1 + mean) * context), rel=0.1)
+
+
+def test_hydras_output_falls_with_the_number_of_heads_as_the_page_of_arms_says():
+    def rms(heads: int) -> float:
+        draws = [draw_start(seed, tokens=64, head_dim=8) for seed in range(40 * heads)]
+        q, k, v = (torch.cat(part).view(40, heads, 64, 8) for part in zip(*draws, strict=True))
+        norm = build_norm("hydra", num_heads=heads, key_dim=8, value_dim=8).double()
+        return norm(q, k, v).square().mean().sqrt().item()
+
+    assert rms(1) / rms(8) == pytest.approx(8, rel=0.25)
 
 
 def test_rms_and_quantiles_are_those_of_all_entries(values):

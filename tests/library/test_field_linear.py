@@ -32,6 +32,12 @@ def built(name: str, *, heads: int = 2, dim: int = 4):
     return build_norm(name, num_heads=heads, key_dim=dim, value_dim=dim).double()
 
 
+@pytest.mark.parametrize(("name", "part"), [("rala", "gate"), ("polarity", "gate"), ("focused", "convolution")])
+def test_a_core_says_which_part_of_its_method_is_left_out(name, part):
+    assert part in NORMS[name].caveat
+    assert NORMS[name].caveat.endswith("left out.")
+
+
 def test_the_linear_cores_are_the_groups_and_say_where_they_are_from():
     for spec in (NORMS[name] for name in LINEAR_CORES):
         assert spec.group == "field"

@@ -52,8 +52,8 @@ def test_a_value_that_changed_in_the_project_s_history_came_with_a_higher_versio
     if not (ROOT / ".git").exists():  # an archive of the sources has no history that could tell
         return
     anywhere = f"*/{FILE.name}"  # the folder of the file has changed
-    contents = []
-    for revision in git("log", "--reverse", "--format=%H", "--", anywhere).split():
+    contents = []  # first parents only, since branches that add cases side by side do not have each other's
+    for revision in git("log", "--first-parent", "--reverse", "--format=%H", "--", anywhere).split():
         (path,) = (name for name in git("ls-tree", "-r", "--name-only", revision).split("\n") if FILE.name in name)
         contents.append(json.loads(git("show", f"{revision}:{path}")))
     for older, newer in pairwise([*contents, GOLDEN]):

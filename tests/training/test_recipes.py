@@ -14,7 +14,7 @@ from ablations.config.request import Request, request_of
 from ablations.planning.plan import make_plan
 from ablations.report.again import command
 from ablations.training.optimizer import build_optimizer, lr_share, split_by_decay
-from ufo.norms import NORMS
+from ufo.norms import NORMS, AttentionNorm
 
 OURS = [spec.name for spec in NORMS.values() if spec.group in ("paper", "control", "related", "field")]
 
@@ -25,10 +25,10 @@ def test_matrices_alone_are_decayed(norm):
     decayed, exempt = split_by_decay(net)
     assert all(parameter.ndim in (2, 4) for parameter in decayed.values())
     assert not [name for name in decayed if not name.endswith(".weight")]
-    assert {name.split(".")[-1] for name in exempt} <= {
-        *("weight", "bias", "layer_scale", "pos_embed", "cls_token", "gain_q", "gain_kv", "temperature"),
-        *("gain", "offset", "alpha", "scale", "power"),
-    }
+    cores = tuple(f"{name}." for name, module in net.named_modules() if isinstance(module, AttentionNorm))
+    others = [name for name in exempt if not name.startswith(cores)]
+    assert {name.split(".")[-1] for name in others} <= {"weight", "bias", "layer_scale", "pos_embed", "cls_token"}
+    assert not [name for name in decayed if name.startswith(cores)]
     assert all(exempt[name].ndim == 1 for name in exempt if name.endswith(("weight", "bias")))
     for name in ("pos_embed", "cls_token", "blocks.1.attn_scale.layer_scale", "class_blocks.0.attn_norm.weight"):
         assert name in exempt

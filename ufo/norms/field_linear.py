@@ -31,7 +31,7 @@ UNBOUNDED = (
     " LeapLabTHU/InLine, models/inline_deit.py, InLineAttention",
     group="field",
     invariances={"token_repeat"},
-    instability="None is known: the authors met no NaN and call it as stable as softmax (LeapLabTHU/InLine, issue 5).",
+    instability="The authors met no NaN and call it as stable as softmax (https://github.com/LeapLabTHU/InLine/issues/5).",
 )
 class InLine(AttentionNorm):
     """Weights that sum to 1 by a subtraction: the mean of v, plus s q times the covariance of k and v."""
@@ -90,16 +90,18 @@ class RALA(AttentionNorm):
 @register(
     name="focused",
     label="Focused (FLatten)",
-    formula="row-normalised phi(q) (phi(k)^T v), phi(x) = |r| r^3 / |r^3|, r = (relu(x) + 1e-6) / softplus(scale)",
+    formula="row-normalised phi(q) (phi(k)^T v), phi(x) = |r| r^3 / |r^3|, r = (relu(x) + 1e-6) / softplus(scale),"
+    " norms over the channels of all heads",
     latex=r"o_i = \frac{\phi(q_i) \sum_j \phi(k_j)^\top v_j}{\phi(q_i) \sum_j \phi(k_j)^\top}, \quad"
-    r" \phi(x) = \frac{\lVert r \rVert}{\lVert r^3 \rVert}\, r^3, \quad"
+    r" \phi(x) = \frac{\lVert r \rVert_h}{\lVert r^3 \rVert_h}\, r^3, \quad"
     r" r = \frac{\mathrm{relu}(x) + 10^{-6}}{\mathrm{softplus}(\theta)}",
     source="Focused linear attention, arXiv 2308.00442; authors' code: LeapLabTHU/FLatten-Transformer,"
     " models/flatten_pvt.py, FocusedLinearAttention",
     group="field",
     invariances={"token_repeat"},
     caveat="focused is the focused kernel alone: the depth-wise convolution of v that restores the rank is left out.",
-    instability=UNBOUNDED,
+    instability="In mixed precision a user met NaN from the start, since the denominator and k^T v exceed float16"
+    " (LeapLabTHU/FLatten-Transformer, issue 15); here factors and sums are kept in range. " + UNBOUNDED,
 )
 class Focused(AttentionNorm):
     """Kernel that turns a token towards its largest channels and keeps its length, over the channels of all heads.
@@ -127,14 +129,16 @@ class Focused(AttentionNorm):
     label="PolaFormer",
     formula="row-normalised [q+, q-] ([k+, k-]^T v_1), [q-, q+] ([k+, k-]^T v_2), x+- = relu(+-x)^p,"
     " p = 1 + 4 sigmoid(power)",
-    latex=r"o_i = \left[ \frac{[q_i^+, q_i^-] \sum_j [k_j^+, k_j^-]^\top v_{j,1}}"
-    r"{[q_i^+, q_i^-] \sum_j [k_j^+, k_j^-]^\top},\; \frac{[q_i^-, q_i^+] \sum_j [k_j^+, k_j^-]^\top v_{j,2}}"
-    r"{[q_i^-, q_i^+] \sum_j [k_j^+, k_j^-]^\top} \right], \quad x^\pm = \mathrm{relu}(\pm x)^p, \quad"
-    r" p = 1 + 4\, \sigma(\theta)",
+    latex=r"\begin{gathered} o_i = \left[ \frac{[q_i^+, q_i^-] \sum_j [k_j^+, k_j^-]^\top v_j^{(1)}}"
+    r"{[q_i^+, q_i^-] \sum_j [k_j^+, k_j^-]^\top},\; \frac{[q_i^-, q_i^+] \sum_j [k_j^+, k_j^-]^\top v_j^{(2)}}"
+    r"{[q_i^-, q_i^+] \sum_j [k_j^+, k_j^-]^\top} \right], \quad v_j = \bigl[v_j^{(1)}, v_j^{(2)}\bigr], \\"
+    r" x^\pm = \mathrm{relu}(\pm x)^p, \quad p = 1 + 4\, \sigma(\theta) \end{gathered}",
     source="PolaFormer, arXiv 2501.15061; authors' code: ZacharyMeng/PolaFormer, models/pola_pvt.py,"
     " PolaLinearAttention",
     group="field",
     invariances={"token_repeat"},
+    caveat="polarity is PolaFormer's kernel alone: its coefficients G, a gate of the output, and its depth-wise"
+    " convolution of v are left out.",
     instability=UNBOUNDED,
 )
 class Polarity(AttentionNorm):
@@ -189,7 +193,7 @@ class ReLU(AttentionNorm):
     name="hydra",
     label="Hydra",
     formula="L2(q) * sum_j L2(k_j) * v_j, elementwise, L2 over the channels of all heads",
-    latex=r"o_i = \frac{q_i}{\lVert q_i \rVert} \odot \sum_j \frac{k_j}{\lVert k_j \rVert} \odot v_j",
+    latex=r"o_i = \frac{q_i}{\lVert q_i \rVert_h} \odot \sum_j \frac{k_j}{\lVert k_j \rVert_h} \odot v_j",
     source="Hydra Attention, arXiv 2209.07484: the code in the appendix, with the cosine kernel",
     group="field",
     needs_dk_eq_dv=True,
@@ -208,11 +212,13 @@ class Hydra(AttentionNorm):
     name="norm_attention",
     label="NormAttention",
     formula="RMSNorm(phi(q) (phi(k)^T v)) over the channels of all heads, phi = elu + 1",
-    latex=r"o_i = \mathrm{RMSNorm}\Bigl(\phi(q_i) \sum_j \phi(k_j)^\top v_j\Bigr), \quad \phi = \mathrm{elu} + 1",
+    latex=r"o_i = \mathrm{RMSNorm}_h\Bigl(\phi(q_i) \sum_j \phi(k_j)^\top v_j\Bigr), \quad \phi = \mathrm{elu} + 1",
     source="NormAttention, arXiv 2210.10340; authors' code: OpenNLPLab/fairseq-evo,"
     " fairseq/modules/x_attention/norm_linear_attention.py, as roberta_transnormer_t2 builds it (1+elu, simplermsnorm)",
     group="field",
     invariances={"token_repeat"},
+    instability="Made to stabilise the gradient, which the division by the sum of the weights leaves unbounded"
+    " (arXiv 2210.10340, abstract).",
 )
 class NormAttention(AttentionNorm):
     """No denominator; instead an RMSNorm of the output without a gain, over the channels of all heads.
