@@ -183,6 +183,10 @@ def test_an_experiment_runs(path, cli, images, objects, tmp_path):
     if experiment.asked.get("task") == ["detect"]:
         small = "depth=4 train_limit=12 train_sides=64 eval_side=64 longest_side=64 most_found=5 proposals=20 rois=16"
         other = ("--data", f"coco:{objects}", *(part for field in small.split() for part in ("--set", field)))
+    if "eval_limit" in experiment.asked:
+        other += ("--set", "eval_limit=8")
+    if len(experiment.asked["norm"]) > 10:
+        other += ("--model", "ufo_vit_pico")  # one net for so many arms
     seeds = ("--seeds", 1) if experiment.search is None else ("--trials", 1, "--confirm", 1)
     code, out, err = cli(verb(experiment), "--experiment", path, "--smoke", *seeds, *other, "--out", tmp_path)
     assert code == 0, out + err
