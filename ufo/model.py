@@ -76,7 +76,7 @@ class UFOViT(nn.Module):
         core_precision: CorePrecision = "own",
     ) -> None:
         super().__init__()
-        _check_options(lpi=lpi, pos_embed=pos_embed, drop_path=drop_path)
+        _check_options(lpi=lpi, pos_embed=pos_embed, drop_path=drop_path, output_gate=output_gate)
         _check_at_least(1, in_chans=in_chans, patch=patch, embed_dim=embed_dim, attn_dim=attn_dim, num_heads=num_heads)
         _check_at_least(1, depth=depth, height=img_size[0], width=img_size[1])
         _check_at_least(0, num_classes=num_classes, class_attention=class_attention, ff_ratio=ff_ratio)
@@ -185,13 +185,15 @@ def _branch_names(prefix: str, blocks: Sequence[Block | ClassBlock]) -> list[str
     return [f"{prefix}.{i}.{branch}" for i, block in enumerate(blocks) for branch in block.branches]
 
 
-def _check_options(*, lpi: Lpi, pos_embed: str, drop_path: float) -> None:
+def _check_options(*, lpi: Lpi, pos_embed: str, drop_path: float, output_gate: bool) -> None:
     if lpi not in LPI_ORDERS:
         raise ValueError(f"lpi must be True, False or 'bn_first', got {lpi!r}")
     if pos_embed not in POS_EMBEDS:
         raise ValueError(f"pos_embed must be one of {', '.join(POS_EMBEDS)}, got '{pos_embed}'")
     if not 0 <= drop_path < 1:
         raise ValueError(f"drop_path must be at least 0 and below 1, got {drop_path}")
+    if not isinstance(output_gate, bool):
+        raise ValueError(f"output_gate must be True or False, got {output_gate!r}")
 
 
 def _check_at_least(least: int, **sizes: int) -> None:

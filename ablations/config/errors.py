@@ -52,6 +52,7 @@ def message_of(errors: Iterable[Mapping[str, object]]) -> str:
     """Say why a value is refused; every reason, if it may have several types."""
     messages = dict.fromkeys(str(each["msg"]).removeprefix("Value error, ") for each in errors)
     shorter = (re.sub("^(Input|String) should", "must", text.partition(", unable")[0]) for text in messages)
+    shorter = (text.replace("must be a valid boolean", "must be on or off") for text in shorter)
     return ", or ".join(text[0].lower() + text[1:] for text in shorter)
 
 

@@ -93,6 +93,7 @@ def test_text_becomes_typed_values(field, text, values):
     ("field", "text", "message"),
     [
         ("lr", "fast", "lr=fast: must be a valid number"),
+        ("output_gate", "maybe", "output_gate=maybe: must be on or off"),
         ("lr", "nan", "lr=nan: must be a finite number"),
         ("lr", "-1", "greater than 0"),
         ("lr", "1e-3,0.001", "given twice"),
@@ -100,7 +101,7 @@ def test_text_becomes_typed_values(field, text, values):
         ("epochs", "", "epochs='': must"),
         ("epochs", "5-2", "backwards"),
         ("drop_path", "1", "less than 1"),
-        ("lpi", "perhaps", "lpi=perhaps: must .*boolean.*, or must be 'bn_first'"),
+        ("lpi", "perhaps", "lpi=perhaps: must be on or off, or must be 'bn_first'"),
         ("change", "lpi", "change=lpi: must"),
         ("precision", "fp8", "precision=fp8: must"),
         ("epoch", "3", "did you mean 'epochs'"),

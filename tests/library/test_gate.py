@@ -136,3 +136,9 @@ def test_matched_scale_matches_the_normalisers_output_before_the_gate():
     shut = pico(norm="single_l2")
     nn.init.constant_(shut.blocks[0].attn.gate.bias, -5.0)
     assert match_scale(shut, pico(), images)["blocks.0.attn"] == gains[0]
+
+
+@pytest.mark.parametrize("value", ["off", "maybe", None, 1])
+def test_a_gate_is_on_or_off(value):
+    with pytest.raises(ValueError, match="output_gate must be True or False, got"):
+        build("ufo_vit_pico", norm="xnorm", output_gate=value)
