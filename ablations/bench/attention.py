@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
+from matplotlib.figure import Figure
 
 from ablations.bench.measure import count_multiply_adds, draw_qkv, peak_bytes, time_call
 from ablations.engine.threads import cpu_threads
@@ -23,6 +24,9 @@ FLAT_FROM = 1024
 
 FLAT_TIME_PCT, FLAT_BYTES_PCT = 15, 10
 """Largest excess of the costliest token over the cheapest, per cent, that counts as constant."""
+
+LEAST_HEIGHT, ENTRY_HEIGHT = 4.4, 0.19
+"""Least height of the figure, and height of an entry of its legend, in inches."""
 
 
 class AttentionRow(NamedTuple):
@@ -176,17 +180,24 @@ def draw_attention(costs: pd.DataFrame, path: Path) -> list[Path]:
         costs: result of `per_token`.
         path: path of the files; its extension is replaced.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    figure = attention_figure(costs)
+    files = [path.with_suffix(extension) for extension in (".png", ".pdf")]
+    for file in files:
+        figure.savefig(file, dpi=160)
+    return files
 
-    figure = Figure(figsize=(10, 4.4), layout="constrained")
-    FigureCanvasAgg(figure)
+
+def attention_figure(costs: pd.DataFrame) -> Figure:
+    """Return a figure of time and memory against tokens, high enough for its legend.
+
+    Args:
+        costs: result of `per_token`.
+    """
+    height = max(LEAST_HEIGHT, ENTRY_HEIGHT * (costs["norm"].nunique() + 1))
+    figure = Figure(figsize=(10, height), layout="constrained")
     left, right = figure.subplots(1, 2)
     cost_against_tokens(costs[costs["quantity"] == "time_s"], left)
     cost_against_tokens(costs[costs["quantity"] == "peak_bytes"], right)
     handles: Any = left.get_legend_handles_labels()
     figure.legend(*handles, loc="outside right center", fontsize="small", frameon=False)
-    files = [path.with_suffix(extension) for extension in (".png", ".pdf")]
-    for file in files:
-        figure.savefig(file, dpi=160)
-    return files
+    return figure

@@ -10,6 +10,7 @@ import torch
 
 from ablations.bench.attention import (
     AttentionRow,
+    attention_figure,
     bench_attention,
     describe_attention,
     draw_attention,
@@ -20,6 +21,7 @@ from ablations.bench.measure import count_multiply_adds, peak_bytes, time_calls
 from ablations.bench.models import ModelBench, ModelRow, bench_models, describe_models
 from ablations.engine.threads import cpu_threads
 from ablations.figures.scaling import cost_against_tokens
+from ufo.norms import NORMS
 
 CPU = torch.device("cpu")
 
@@ -109,6 +111,23 @@ def test_the_figure_shows_an_image_against_its_tokens(rows, tmp_path):
     assert [path.stat().st_size > 1000 for path in draw_attention(costs, tmp_path / "scaling")] == [True, True]
     with pytest.raises(ValueError, match="one quantity of time_s, peak_bytes, got"):
         cost_against_tokens(costs, Figure().subplots())
+
+
+def test_the_legend_of_every_normaliser_is_on_the_page():
+    made = [
+        AttentionRow(norm, tokens, 1, quantity, 1, float(tokens * (place + 1)))
+        for place, norm in enumerate(NORMS)
+        for tokens in (64, 1024)
+        for quantity in ("time_s", "peak_bytes")
+    ]
+    figure = attention_figure(per_token(made))
+    figure.draw_without_rendering()
+    (legend,) = figure.legends
+    own, page = legend.get_window_extent(), figure.bbox
+    assert len(legend.get_texts()) == len(NORMS)
+    assert page.y0 <= own.y0 < own.y1 <= page.y1
+    few = attention_figure(per_token([row for row in made if row.norm in ("xnorm", "softmax")]))
+    assert tuple(few.get_size_inches()) == (10, 4.4)
 
 
 def make_bench(**options: object) -> ModelBench:
