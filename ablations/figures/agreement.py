@@ -71,6 +71,7 @@ def _write_shares(values: npt.NDArray[np.float64], image: AxesImage, axes: Axes)
     size = "x-small" if len(values) <= 6 else "xx-small"
     decimals = 1 if len(values) <= MOST_DECIMALS else 0
     for i, j in np.ndindex(values.shape):
-        text = f"{values[i, j]:.{decimals}f}" if np.isfinite(values[i, j]) else "-"
-        light = np.dot(image.cmap(image.norm(values[i, j]))[:3], LUMINANCE)
-        axes.text(j, i, text, ha="center", va="center", fontsize=size, color="black" if light > LIGHT else "white")
+        is_known = np.isfinite(values[i, j])
+        text = f"{values[i, j]:.{decimals}f}" if is_known else "-"
+        is_light = not is_known or np.dot(image.cmap(image.norm(values[i, j]))[:3], LUMINANCE) > LIGHT
+        axes.text(j, i, text, ha="center", va="center", fontsize=size, color="black" if is_light else "white")
