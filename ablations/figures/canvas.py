@@ -50,7 +50,7 @@ def span_text(counts: Iterable[int]) -> str:
     return " to ".join(str(int(count)) for count in dict.fromkeys([*counts[:1], *counts[-1:]]))
 
 
-BACKGROUND: dict[str, Any] = {"color": "0.82", "linewidth": 0.8, "marker": "", "linestyle": "-", "zorder": 1.7}
+BACKGROUND: dict[str, Any] = {"color": "0.88", "linewidth": 1.4, "marker": "", "linestyle": "-", "zorder": 1.7}
 """Arguments of `Axes.plot` for the mean of an arm in the background: above the grid, below all other lines."""
 
 

@@ -49,8 +49,9 @@ def draw_arms(
     """
     arms = [own for _, own in cells.groupby(["arm_order", "arm"])]
     num_runs = [int((own["outcome"] != "failed").sum()) for own in arms]
+    all_values = pivot_runs(rows, along, cells.index)
     for own, n in zip(arms, num_runs, strict=True):
-        style, values = arm_style(int(own["arm_order"].iloc[0])), pivot_runs(rows, along, own.index)
+        style, values = arm_style(int(own["arm_order"].iloc[0])), all_values[own.index]
         in_mean = own[own["outcome"] != "failed"]
         shared = values[in_mean.index]
         is_drawn = has_bands or len(in_mean) > 0  # without bands, the mean of no run has no point at all

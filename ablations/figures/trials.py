@@ -64,7 +64,7 @@ def trials_over_range(trials: pd.DataFrame, axes: Axes) -> Axes:
     axes.set_xlabel(NAMES.get(field, field))
     if is_log:
         axes.set_xscale("log")
-    table = tuned(trials, [field]).set_index("arm")
+    table = tuned(trials[~in_background(trials)], [field]).set_index("arm")
     for _, own in trials[in_background(trials)].groupby(["arm_order", "arm"]):
         curve = profile(own, field)
         axes.plot(curve["value"], curve["score_pct"], **BACKGROUND)

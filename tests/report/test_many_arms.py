@@ -1,8 +1,8 @@
 """Figures of thirty arms: a few in each row, the others in grey, nothing cut off, nothing on top of another."""
 
 from collections import Counter
+from dataclasses import replace
 from functools import cache
-from io import BytesIO
 from itertools import pairwise, product
 from pathlib import Path
 from tempfile import mkdtemp
@@ -44,9 +44,14 @@ def results(name: str) -> StudyResults:
     return read_results([make(Path(mkdtemp()), **STUDIES[name])])
 
 
+@cache
+def figures(name: str) -> list[FigureSpec]:
+    return all_figures(results(name))
+
+
 def panels(name: str, figure: str) -> list[FigureSpec]:
     """Return the panels of the first figure of a name."""
-    found = [one for one in all_figures(results(name)) if one.name == figure]
+    found = [one for one in figures(name) if one.name == figure]
     return [one for one in found if (one.part, one.condition) == (found[0].part, found[0].condition)]
 
 
@@ -54,7 +59,7 @@ def panels(name: str, figure: str) -> list[FigureSpec]:
 def drawn(name: str, figure: str) -> Figure:
     """Return a figure as a report draws it, laid out."""
     figure = draw_panels(panels(name, figure), ("a caveat",))
-    figure.savefig(BytesIO(), format="png", dpi=50)
+    figure.draw_without_rendering()
     return figure
 
 
@@ -126,7 +131,7 @@ def test_few_arms_are_drawn_together(tmp_path):
 def test_one_panel_of_many_arms_has_room_for_its_legend_and_no_bands():
     (one,) = panels("thirty arms", "training_loss")
     axes = one.draw(Figure(figsize=one.size, layout="constrained").subplots())
-    axes.figure.savefig(BytesIO(), format="png", dpi=50)
+    axes.figure.draw_without_rendering()
     assert axes.figure.get_tightbbox().y1 <= axes.figure.bbox_inches.y1
     assert len(axes.get_legend().get_texts()) > NUM_ARMS
     assert not axes.collections
@@ -145,7 +150,8 @@ def test_rows_have_the_groups_of_the_registry(tmp_path):
 
 def test_arms_without_a_row_are_counted(monkeypatch):
     monkeypatch.setattr(rows_module, "MOST_ROWS", 2)
-    made = draw_panels(panels("thirty arms", "training_loss"), ())
+    (one,) = panels("thirty arms", "training_loss")
+    made = draw_panels([replace(one, arm_rows=arm_rows(results("thirty arms")))], ())
     assert len(made.axes) == 2
     assert "Arms without a row, since there are so many: 18." in made.get_suptitle()
 
@@ -169,7 +175,7 @@ def test_shares_have_room_in_their_cells(num_arms, number):
     pairs = pd.DataFrame(rows).assign(disagreement_pct=12.3, num_pairs=3, num_pairs_mixed=0)
     spec = FigureSpec("agreement", "", "", "", pairs, min(num_arms, 17))
     axes = agreement(pairs, Figure(figsize=spec.size, layout="constrained").subplots())
-    axes.figure.savefig(BytesIO(), format="png", dpi=100)
+    axes.figure.draw_without_rendering()
     assert {text.get_text() for text in axes.texts} == ({number} if number else set())
     cell = axes.get_window_extent().width / num_arms
     assert all(text.get_window_extent().width <= cell for text in axes.texts)
@@ -177,3 +183,15 @@ def test_shares_have_room_in_their_cells(num_arms, number):
     assert not any(one.overlaps(other) for one, other in pairwise(names))
     assert ("whole percents" in axes.get_title(loc="left")) == (number == "12")
     assert np.isclose(*axes.get_window_extent().size)
+
+
+def test_a_share_that_is_not_known_is_a_dash_in_black_on_the_empty_cell():
+    arms = [("a", 0), ("b", 1)]
+    rows = [
+        {"condition": "", "arm": arm, "arm_label": arm, "arm_order": order, "other": other, "other_order": place}
+        for arm, order in arms
+        for other, place in arms
+    ]
+    pairs = pd.DataFrame(rows).assign(disagreement_pct=[12.3, np.nan, np.nan, 1.0], num_pairs=3, num_pairs_mixed=0)
+    axes = agreement(pairs, Figure(layout="constrained").subplots())
+    assert {text.get_color() for text in axes.texts if text.get_text() == "-"} == {"black"}
