@@ -44,6 +44,7 @@ def probes_over_depth(probes: pd.DataFrame, axes: Axes) -> Axes:
     axes.set(xlabel="Attention layer", ylabel=_label(probes))
     if not is_drawable(probes, axes):
         return axes
+    probes = probes.assign(layer_order=probes["layer_order"].rank(method="dense") - 1)  # another net may have more
     last = probes[probes["epoch"] == probes.groupby("cell")["epoch"].transform("max")]
     _draw(last, "layer_order", "Each run's last epoch. Thin: a seed. Bold: mean.", axes)
     layers = probes.drop_duplicates("layer").sort_values("layer_order")

@@ -22,7 +22,7 @@ from ablations.store.objects import read_examples, read_precision
 from ablations.store.reading import read_flags, read_text, reason_of
 from ablations.store.record import CellRecord
 from ablations.store.records import Store
-from ablations.store.series import read_curves, read_probes
+from ablations.store.series import layer_orders, read_curves, read_probes
 from ablations.store.tidy_csv import unguarded
 from ufo.norms import NORMS
 
@@ -55,7 +55,7 @@ class Frames:
         configs: configurations of the finished cells, in the order of `cells`.
         cells: one row per finished cell; `score_pct` is its score, on validation for a trial, else test, in `measure`.
         curves: one row per cell, epoch, split and metric.
-        probes: one row per cell, epoch, layer and probe; `layer_order` counts the layers from 0.
+        probes: one row per cell, epoch, layer and probe; `layer_order` counts the layers from 0 (`layer_orders`).
         correct: one row per tested cell: its keys, `stale`, and `correct`, a boolean array (images,).
         precision: for detectors, one row per tested cell, kind, IoU and recall; else empty.
         examples: for detectors, one row per detected or annotated (`is_truth`) object in a few test images of each
@@ -110,7 +110,6 @@ def read_frames(store: Store, *, numerics: Mapping[str, str] | None) -> Frames:
     metrics = {f"{split}_{metric}": (split, metric) for split, metric in CURVE_METRICS[study.metric]}
     curves = _with_keys(cells, read_curves(ordered, metrics, problems))
     probes = _with_keys(cells, read_probes(ordered, problems))
-    layers = {layer: i for i, layer in enumerate(probes["layer"].unique())}
     tested = [(record.config.id, _correct(record, problems)) for record in ordered]
     correct = pd.DataFrame([pair for pair in tested if pair[1] is not None], columns=["cell", "correct"])
     precision, examples = read_precision(cells, ordered, problems), read_examples(cells, ordered, problems)
@@ -121,7 +120,7 @@ def read_frames(store: Store, *, numerics: Mapping[str, str] | None) -> Frames:
         configs=tuple(record.config for record in ordered),
         cells=cells,
         curves=curves,
-        probes=probes.assign(layer_order=probes["layer"].map(layers)),
+        probes=probes.assign(layer_order=probes["layer"].map(layer_orders(probes))),
         correct=cells[[*KEYS, "stale"]].merge(correct, on="cell", validate="one_to_one"),
         precision=precision,
         examples=examples,

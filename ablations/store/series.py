@@ -90,6 +90,38 @@ def read_probes(records: Sequence[CellRecord], problems: list[str]) -> pd.DataFr
     return _joined(parts, PROBES)
 
 
+def layer_orders(probes: pd.DataFrame) -> dict[str, int]:
+    """Return the place of each layer from 0, with the layers of every net in its own order.
+
+    A layer that no earlier net has follows the one before it in its net. Nets without a common layer follow each other.
+
+    Args:
+        probes: rows of all cells, those of a cell in the order of its net: `cell`, `epoch`, `layer`.
+
+    >>> nets = {"cell": ["a", "a", "b", "b", "b"], "epoch": 1}
+    >>> layers = ["blocks.0", "class_blocks.0", "blocks.0", "blocks.1", "class_blocks.0"]
+    >>> layer_orders(pd.DataFrame({**nets, "layer": layers}))
+    {'blocks.0': 0, 'blocks.1': 1, 'class_blocks.0': 2}
+    """
+    first = probes[probes["epoch"] == probes["epoch"].min()].drop_duplicates(["cell", "layer"])
+    nets = dict.fromkeys(first.groupby("cell", sort=False)["layer"].agg(tuple))
+    after: dict[str | None, str | None] = {None: None}  # a linked list from None to None
+    last = None
+    for net in (*nets, tuple(probes["layer"].unique())):
+        place = last if after.keys().isdisjoint(net) else None
+        for layer in net:
+            if layer not in after:
+                after[place], after[layer] = layer, after[place]
+            place = layer
+            last = layer if after[layer] is None else last
+    orders: dict[str, int] = {}
+    layer = after[None]
+    while layer is not None:
+        orders[layer] = len(orders)
+        layer = after[layer]
+    return orders
+
+
 def _chunks(
     records: Sequence[CellRecord], name: str, columns: list[str], problems: list[str]
 ) -> Iterator[tuple[Tell, pd.DataFrame, list[int]]]:

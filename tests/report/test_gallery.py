@@ -354,6 +354,14 @@ def test_probes_over_depth_are_the_last_epochs_and_leave_failed_runs_out_of_the_
     assert len(thin(axes)) == 40
 
 
+def test_layers_of_another_net_leave_no_room_over_depth():
+    frame = spec("three arms", "probes_over_depth", "output_rms").frame
+    own = frame[frame["layer_order"] != 1].assign(layer_order=lambda rows: 10 * rows["layer_order"])
+    axes = probes_over_depth(own, Figure().subplots())
+    assert axes.get_xticks().tolist() == [0, 1]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["1", "class 1"]
+
+
 def test_what_a_logarithmic_axis_cannot_show_is_counted():
     frame = spec("three arms", "probes_over_depth", "grad_norm").frame.copy()
     last = frame.index[frame["epoch"] == 3]
