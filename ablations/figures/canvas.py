@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Literal
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from matplotlib.axes import Axes
 
@@ -52,6 +54,12 @@ def span_text(counts: Iterable[int]) -> str:
 
 BACKGROUND: dict[str, Any] = {"color": "0.88", "linewidth": 1.4, "marker": "", "linestyle": "-", "zorder": 1.7}
 """Arguments of `Axes.plot` for the mean of an arm in the background: above the grid, below all other lines."""
+
+
+def draw_background(x: npt.ArrayLike, y: npt.ArrayLike, axes: Axes) -> None:
+    """Draw the mean of an arm in the background: a line, or a dot if it has a single value."""
+    is_dot = np.isfinite(np.asarray(y, dtype=float)).sum() == 1
+    axes.plot(x, y, **BACKGROUND | {"marker": "o" if is_dot else ""}, markersize=4)
 
 
 def in_background(frame: pd.DataFrame) -> pd.Series[bool]:

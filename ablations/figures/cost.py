@@ -7,7 +7,14 @@ import math
 import pandas as pd
 from matplotlib.axes import Axes
 
-from ablations.figures.canvas import BACKGROUND, background_text, in_background, is_drawable, legend_right, measure_of
+from ablations.figures.canvas import (
+    background_text,
+    draw_background,
+    in_background,
+    is_drawable,
+    legend_right,
+    measure_of,
+)
 from ablations.figures.palette import arm_style
 
 AXES = {
@@ -53,7 +60,7 @@ def accuracy_against_cost(costs: pd.DataFrame, axes: Axes) -> Axes:
     unit, factor = _unit(quantities[0], costs["cost"].max())
     axes.set_xlabel(f"{AXES[quantities[0]]} ({unit})")
     for row in costs[in_background(costs)].to_dict("records"):
-        axes.plot(factor * row["cost"], row["mean_pct"], **BACKGROUND | {"marker": "o"}, markersize=4)
+        draw_background([factor * row["cost"]], [row["mean_pct"]], axes)
     shown = costs[~in_background(costs)].sort_values("arm_order")
     shown = shown.assign(x=lambda rows: factor * _spread_ties(rows["cost"]))
     for row in shown.to_dict("records"):

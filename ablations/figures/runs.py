@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 
 from ablations.analysis import CHANCE_KINDS, t_interval
-from ablations.figures.canvas import BACKGROUND, in_background, legend_right, not_ok, span_text
+from ablations.figures.canvas import draw_background, in_background, legend_right, not_ok, span_text
 from ablations.figures.palette import arm_style
 
 MOST_BANDS = 10
@@ -57,7 +57,7 @@ def draw_arms(
         is_drawn = has_bands or len(in_mean) > 0  # without bands, the mean of no run has no point at all
         shared = shared[shared.notna().all(axis="columns").cummin() & is_drawn]
         if in_background(own).any():
-            axes.plot(shared.index, shared.mean(axis="columns"), **BACKGROUND)
+            draw_background(shared.index, shared.mean(axis="columns"), axes)
             continue
         _draw_runs(values, axes, colour=style.colour, opacity=opacity)
         if has_bands and not in_mean["kind"].isin(CHANCE_KINDS).any():

@@ -12,8 +12,8 @@ from matplotlib.ticker import FixedLocator, NullLocator
 
 from ablations.analysis import CHANCE_KINDS, t_interval
 from ablations.figures.canvas import (
-    BACKGROUND,
     background_text,
+    draw_background,
     in_background,
     is_drawable,
     legend_right,
@@ -57,7 +57,7 @@ def lr_sensitivity(cells: pd.DataFrame, axes: Axes) -> Axes:
     axes.set_xscale("log")
     for _, own in cells[in_background(cells)].groupby(["arm_order", "arm"]):
         means = own.dropna(subset="score_pct").groupby("lr")["score_pct"].mean()
-        axes.plot(means.index, means, **BACKGROUND)
+        draw_background(means.index, means, axes)
     arms = [own for _, own in cells[~in_background(cells)].groupby(["arm_order", "arm"])]
     rates = np.sort(cells["lr"].unique())
     span = np.log(rates[-1] / rates[0]) or 1.0

@@ -16,8 +16,8 @@ from matplotlib.ticker import MaxNLocator
 
 from ablations.analysis import STABLE_OVER, expected_best, profile, tuned, winners
 from ablations.figures.canvas import (
-    BACKGROUND,
     background_text,
+    draw_background,
     in_background,
     is_drawable,
     legend_above,
@@ -67,7 +67,7 @@ def trials_over_range(trials: pd.DataFrame, axes: Axes) -> Axes:
     table = tuned(trials[~in_background(trials)], [field]).set_index("arm")
     for _, own in trials[in_background(trials)].groupby(["arm_order", "arm"]):
         curve = profile(own, field)
-        axes.plot(curve["value"], curve["score_pct"], **BACKGROUND)
+        draw_background(curve["value"], curve["score_pct"], axes)
     arms = [own for _, own in trials[~in_background(trials)].groupby(["arm_order", "arm"])]
     low, high = float(trials[field].min()), float(trials[field].max())
     span = float(np.log(high / low)) if is_log else high - low
@@ -161,9 +161,11 @@ def best_of_k(trials: pd.DataFrame, axes: Axes) -> Axes:
         return axes
     background = set(trials.loc[in_background(trials), "arm"])
     for (_, arm), own in expected.groupby(["arm_order", "arm"]):
-        style, label = arm_style(int(own["arm_order"].iloc[0])), own["arm_label"].iloc[0]
-        look = BACKGROUND if arm in background else {"markersize": 4, "label": label, **style.line}
-        axes.plot(own["k"], own["expected_pct"], **look)
+        if arm in background:
+            draw_background(own["k"], own["expected_pct"], axes)
+            continue
+        style = arm_style(int(own["arm_order"].iloc[0]))
+        axes.plot(own["k"], own["expected_pct"], markersize=4, label=own["arm_label"].iloc[0], **style.line)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(linewidth=0.4, alpha=0.5)
     caption = "Mean over all subsets of the trials (the unbiased estimator of Tang et al. 2020)."

@@ -119,6 +119,15 @@ def test_the_others_are_grey_means_that_the_caption_names():
     assert made.get_supylabel() == "Training loss (nats)"
 
 
+def test_the_mean_of_one_epoch_is_a_grey_dot(tmp_path):
+    study = make_study(tmp_path, **ARMS | {"weight_decay": DECAYS[: MOST_TOGETHER + 1], "epochs": 1})
+    (one,) = (spec for spec in all_figures(read_results([study])) if spec.name == "training_loss")
+    for axes in draw_panels([one], ()).axes:
+        grey = [line for line in axes.lines if line.get_color() == BACKGROUND["color"]]
+        assert grey
+        assert {line.get_marker() for line in grey} == {"o"}
+
+
 def test_few_arms_are_drawn_together(tmp_path):
     study = make_study(tmp_path, **ARMS | {"weight_decay": DECAYS[:MOST_TOGETHER]})
     (one,) = (spec for spec in all_figures(read_results([study])) if spec.name == "training_loss")
