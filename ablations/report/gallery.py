@@ -123,6 +123,9 @@ WIDTH, HEIGHT, MOST_HEIGHT = 7.0, 4.2, 300.0
 ROW, MARGIN = 0.36, 1.2
 """Height of a row, and of the space above and below the rows, in inches."""
 
+SHORT_LABEL, CHARACTER = 30, 0.08
+"""Length of a label beside the axes for which `WIDTH` has room, and width of each further character, in inches."""
+
 MOST_SQUARE = 17
 """Rows whose height is about the width of a figure, for figures that are as wide as high."""
 
@@ -163,7 +166,15 @@ class FigureSpec:
         """Width and height in inches of the figure in one panel."""
         num_arms = self.frame["arm"].nunique() if self.name in IN_ROWS and "arm" in self.frame else 0
         num_rows = max(self.num_rows, num_arms if num_arms > MOST_TOGETHER else 0)  # for the legend
-        return WIDTH, min(max(HEIGHT, MARGIN + ROW * num_rows), MOST_HEIGHT)
+        height = min(max(HEIGHT, MARGIN + ROW * num_rows), MOST_HEIGHT)
+        return WIDTH + self.label_room, height + (self.label_room if self.name == "agreement" else 0)
+
+    @property
+    def label_room(self) -> float:
+        """Room that the longest label of an arm takes beyond `SHORT_LABEL`, in inches."""
+        labels = self.frame["arm_label"].unique() if "arm_label" in self.frame else []
+        longest = max((len(figure_label(str(label))) for label in labels), default=0)
+        return CHARACTER * max(0, longest - SHORT_LABEL)
 
     def draw(self, axes: Axes) -> Axes:
         """Draw the figure into axes."""

@@ -49,7 +49,7 @@ def draw_panels(panels: list[FigureSpec], caveats: tuple[str, ...]) -> Figure:
     across = len(panels) if len(panels) <= MOST_ACROSS else ACROSS
     lines = [panels[at : at + across] for at in range(0, len(panels), across)]
     if len(panels) > 1:
-        width = min(max(width, PANEL_WIDTH * across + 1), MOST_WIDTH)
+        width = min(max(width, PANEL_WIDTH * across + 1 + panels[0].label_room), MOST_WIDTH)
     if len(lines) > 1:
         height = min(IMAGE_HEIGHT * len(lines), MOST_HEIGHT)
     figure = Figure(figsize=(width, height), layout="constrained")
@@ -68,7 +68,7 @@ def _draw_arm_rows(panels: list[FigureSpec], rows: Sequence[ArmRow], caveats: tu
     """Draw each row's arms in colour and the others in grey, on the same scales in every row."""
     width = panels[0].size[0]
     if len(panels) > 1:
-        width = min(max(width, PANEL_WIDTH * len(panels) + 1), MOST_WIDTH)
+        width = min(max(width, PANEL_WIDTH * len(panels) + 1 + panels[0].label_room), MOST_WIDTH)
     figure = Figure(figsize=(width, ROW_HEIGHT * len(rows)), layout="constrained")
     grid = figure.subplots(len(rows), len(panels), squeeze=False)
     captions: list[str] = []

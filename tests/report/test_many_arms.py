@@ -110,6 +110,20 @@ def test_each_arm_has_its_colour_in_one_row_and_the_reference_in_all(name, figur
     assert not any(axes.get_xlabel() for axes in rows[:-1])
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("figure", ["training_loss", "test_accuracy", "accuracy_against_cost", "agreement"])
+@pytest.mark.filterwarnings("error", "ignore::ResourceWarning")
+def test_long_labels_leave_room_for_the_panels(figure):
+    more = " (model=timm:swin_tiny_patch4_window7_224, lr=0.001, weight_decay=0.05)"
+    (one,) = panels("thirty arms", figure)
+    frame = one.frame.assign(arm_label=one.frame["arm_label"] + more)
+    made = draw_panels([replace(one, frame=frame)], ("a caveat",))
+    made.draw_without_rendering()
+    assert made.get_tightbbox().width <= made.get_figwidth() + 0.01
+    assert made.axes[0].get_window_extent().width > 2.4 * made.dpi
+    assert one.size[0] == 7
+
+
 def test_the_others_are_grey_means_that_the_caption_names():
     made = drawn("thirty arms", "training_loss")
     grey = [line for line in made.axes[0].lines if line.get_color() == BACKGROUND["color"]]
