@@ -172,7 +172,7 @@ class FigureSpec:
     @property
     def label_room(self) -> float:
         """Room that the longest label of an arm takes beyond `SHORT_LABEL`, in inches."""
-        labels = self.frame["arm_label"].unique() if "arm_label" in self.frame else []
+        labels = self.frame.get("arm_label", pd.Series(dtype=object)).unique()
         longest = max((len(figure_label(str(label))) for label in labels), default=0)
         return CHARACTER * max(0, longest - SHORT_LABEL)
 
