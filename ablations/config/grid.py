@@ -77,16 +77,18 @@ class Grid(BaseModel, frozen=True, extra="forbid"):
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Yield the values of every axis but ``seed`` for each combination, in the order of the product."""
+        return (row for row in self.whole_rows() if not self.excludes(row))
+
+    def whole_rows(self) -> Iterator[dict[str, Any]]:
+        """Yield the rows with those that are left out."""
         groups = [group for group in self._groups if group != ("seed",)]
         columns = [list(zip(*(self.axes[name] for name in group), strict=True)) for group in groups]
         for picked in itertools.product(*columns):
-            row = {
+            yield {
                 name: value
                 for group, values in zip(groups, picked, strict=True)
                 for name, value in zip(group, values, strict=True)
             }
-            if not self.excludes(row):
-                yield row
 
     def excludes(self, values: Mapping[str, Any]) -> bool:
         """Tell whether a combination is left out."""

@@ -95,7 +95,7 @@ def test_a_field_that_is_zipped_with_the_arm_is_no_condition():
     assert study.conditions == {}
     assert study.condition_names == [""]
     assert study.tied == ["lr"]
-    assert [study.own_text(arm) for arm in study.arm_names] == ["lr=0.1", "lr=0.2"]
+    assert study.tied_texts == {"ufo_vit_pico": "lr=0.1", "ufo_vit_nano": "lr=0.2"}
     assert rows(cells, "model", "lr", "seed") == [
         ("ufo_vit_pico", 0.1, 0),
         ("ufo_vit_nano", 0.2, 0),
@@ -130,6 +130,8 @@ def test_combinations_are_left_out():
         "lr=0.2": ["xnorm", "l2", "none"],
         "lr=0.3": ["xnorm"],
     }
+    other, _ = make(lr=[0.1, 0.2], exclude=[{"norm": ["xnorm"], "lr": [0.1]}])
+    assert other.condition_names == ["lr=0.1", "lr=0.2"]  # as they were given, though the first arm has only the second
     assert study.places == [
         ("xnorm", "lr=0.1", 0),
         ("l2", "lr=0.1", 0),
@@ -228,6 +230,21 @@ MANY = [i / 1000 for i in range(1, 301)]
         ({"exclude": [{"norm": ["l2"], "depth": [3]}]}, "exclude norm=l2 with depth=3: depth does not vary"),
         ({"exclude": [{"norm": ["l2", "xnorm"]}]}, "it leaves out every cell of grid 1"),
         ({"exclude": [{"data": ["digits"]}]}, "exclude: it leaves out every cell"),
+        ({"lr": [0.1, 0.2], "exclude": [{"norm": ["l2"]}]}, "no cell has norm=l2: leave it out"),
+        (
+            {
+                "compare": "lr",
+                "lr": [0.1, 0.2, 0.3],
+                "depth": [1, 2, 3],
+                "zipped": [("lr", "depth")],
+                "exclude": [{"depth": [2]}],
+            },
+            "no cell has lr=0.2: leave it out",
+        ),
+        (
+            {"lr": [0.1, 0.2], "exclude": [{"norm": ["l2"]}], "per_arm": {"l2": {"depth": 2}}},
+            "no cell has norm=l2: leave it out",
+        ),
         ({"exclude": [{"norm": ["l2"], "seed": [1]}]}, "seeds are replicates"),
         ({"per_arm": {"none": {"lr": 0.1}}}, "per_arm: none is not one of the arms: xnorm, l2"),
         ({"lr": [0.1, 0.2], "per_arm": {"l2": {"lr": 0.1}}}, "per_arm: lr is an axis too; leave one out"),
@@ -347,6 +364,10 @@ def test_values_per_arm_grow_by_arms_and_never_change():
         {"grids": [{"axes": {"norm": ["xnorm", "l2"], "seed": [0, 1]}, "zipped": [["norm", "lr"]]}]},
         {"grids": [{"axes": {"norm": ["xnorm", "l2"], "seed": [0, 1]}, "exclude": [{"seed": [1]}]}]},
         {"grids": [{"axes": {"norm": ["xnorm", "xnorm"], "seed": [0, 1]}}]},
+        {
+            "axes": {"norm": ["xnorm", "l2"], "lr": [0.1, 0.2], "seed": [0]},
+            "grids": [{"axes": {"norm": ["xnorm", "l2"], "lr": [0.1, 0.2], "seed": [0]}, "exclude": [{"norm": ["l2"]}]}],
+        },
         {"per_arm": {"xnorm": {"lr": 0.1}}},
         {"per_arm": {"xnorm": {"lr": 0.1}, "l2": {"lr": 0.1}}},  # which is fixed too
         {"per_arm": {"xnorm": {"what": 0.1}, "l2": {"what": 0.1}}},
@@ -354,7 +375,7 @@ def test_values_per_arm_grow_by_arms_and_never_change():
 )
 def test_a_damaged_study_is_refused(change):
     study = make()[0].model_dump(mode="json")
-    with pytest.raises(ValueError, match=r"grid|per_arm|fixed|zip"):
+    with pytest.raises(ValueError, match=r"grid|per_arm|fixed|zip|no cell has"):
         Study.model_validate(study | change)
 
 
