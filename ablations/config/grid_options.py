@@ -9,11 +9,10 @@ from ablations.config.cell import FIELDS
 from ablations.config.declare import Option, Options, reads
 from ablations.config.errors import UsageError, shown
 from ablations.config.field_values import read_values
-from ablations.config.grid import SAME_FOR_ARMS, Exclusion, GridRequest
+from ablations.config.grid import SAME_FOR_ARMS, Exclusion, GridRequest, exclusion_text
 from ablations.config.seeds import parse_seeds
 from ablations.config.values import check_field, check_values, value_name
 from ufo.registry import unknown_name
-
 
 def parse_zipped(value: str | Sequence[str | Sequence[str]]) -> tuple[tuple[str, ...], ...]:
     """Read groups of fields whose values pair up in order.
@@ -40,6 +39,8 @@ def parse_zipped(value: str | Sequence[str | Sequence[str]]) -> tuple[tuple[str,
             raise UsageError(f"zip {shown(group)}: write fields with commas between them, as model,lr")
         for name in group:
             check_field(name.strip())
+        if len(group) < 2:
+            raise UsageError(f"zip {','.join(group) or shown(group)}: give two fields or more, with commas between them")
     return tuple(tuple(name.strip() for name in group) for group in groups)
 
 
@@ -182,12 +183,15 @@ class GridOptions(Options):
     ] = ()
 
 
-def overridden(requests: Iterable[GridRequest], given: Mapping[str, list[Any]]) -> tuple[list[GridRequest], list[str]]:
+def overridden(
+    requests: Iterable[GridRequest], given: Mapping[str, list[Any]], *, short: Mapping[str, list[Any]]
+) -> tuple[list[GridRequest], list[str]]:
     """Apply values that override those of a file to its grids.
 
     Args:
         requests: grids of the file.
         given: values of fields that override those of the grids.
+        short: values of a smoke run, which the given ones override.
 
     Returns:
         The grids, and what was left out, one line each: combinations that these values do not have.
@@ -196,6 +200,9 @@ def overridden(requests: Iterable[GridRequest], given: Mapping[str, list[Any]]) 
     for request in requests:
         exclude = []
         for entry in request.exclude:
+            if shortened := [name for name in entry if name in short and name not in given]:
+                notes.append(f"a smoke run has one value of {shortened[0]}: exclude {exclusion_text(entry)} has no effect")
+                continue
             kept = {f: [v for v in vs if f not in given or v in given[f]] for f, vs in entry.items()}
             if all(kept.values()):
                 exclude.append(kept)
@@ -203,6 +210,6 @@ def overridden(requests: Iterable[GridRequest], given: Mapping[str, list[Any]]) 
                 lost = next(name for name, values in kept.items() if not values)
                 values = ",".join(map(value_name, entry[lost]))
                 notes.append(f"exclude has no effect here: no cell has {lost}={values}")
-        own = {name: values for name, values in request.asked.items() if name not in given}
+        own = {name: values for name, values in request.asked.items() if name not in {*short, *given}}
         found.append(GridRequest(asked=own, zipped=request.zipped, exclude=tuple(exclude)))
     return found, list(dict.fromkeys(notes))

@@ -50,7 +50,7 @@ def identity(**values):
 
 
 def grow(stored, asked, **options):
-    given = {"named": {*asked.axes, *asked.fixed}, "ref": None, "num_results": 0} | options
+    given = {"named": {*asked.axes, *asked.fixed, *asked.fields_per_arm}, "ref": None, "num_results": 0} | options
     return extend(stored, asked, **given)
 
 
@@ -350,10 +350,39 @@ def test_values_per_arm_grow_by_arms_and_never_change():
     assert grow(stored, more).per_arm == {"xnorm": {"lr": 0.1}, "l2": {"lr": 0.2}, "none": {"lr": 0.3}}
     with pytest.raises(UsageError, match=r"its lr is 0.2 for l2, not 0.4"):
         grow(stored, make(lr=[0.1], per_arm={"l2": {"lr": 0.4}})[0])
-    with pytest.raises(UsageError, match="has values of lr per arm, and the request none"):
+    with pytest.raises(UsageError, match=r"its lr is 0.2 for l2, not 0.1"):
         grow(stored, make(lr=[0.1])[0])
+    assert grow(stored, make(norm=["none"], lr=[0.3])[0]).per_arm == grow(stored, more).per_arm
+    assert grow(stored, make(norm=["xnorm"], lr=[0.1])[0]) == stored
+    with pytest.raises(UsageError, match="has values of lr per arm: give one value of it"):
+        grow(stored, make(norm=["none"], lr=[0.1, 0.3])[0])
+    with pytest.raises(UsageError, match="has values of lr per arm: give that of none too"):
+        grow(stored, make(norm=["none"], lr=[0.1])[0], named={"norm"})
     with pytest.raises(UsageError, match=r"its lr is 0.1, not 0.1,0.2"):
         grow(make(lr=[0.1])[0], make(lr=[0.1], per_arm={"l2": {"lr": 0.2}})[0])
+
+
+def test_a_product_grows_by_an_arm_with_values_of_its_own():
+    stored = make(lr=[0.1])[0]
+    asked, cells = make(norm=["xnorm", "l2", "none"], lr=[0.1], per_arm={"none": {"weight_decay": 0.3}})
+    grown = grow(stored, asked)
+    assert grown.per_arm == {
+        "xnorm": {"weight_decay": 0.05},
+        "l2": {"weight_decay": 0.05},
+        "none": {"weight_decay": 0.3},
+    }
+    assert all(map(grown.has, cells))
+    assert Study.model_validate(grown.model_dump(mode="json")) == grown
+    changed = make(norm=["xnorm", "l2", "none"], lr=[0.1], per_arm={"l2": {"weight_decay": 0.3}})[0]
+    with pytest.raises(UsageError, match=r"its weight_decay is 0.05, not 0.05,0.3;"):
+        grow(stored, changed)
+
+
+def test_zipped_fields_stay_paired_without_one_that_a_study_holds_fixed():
+    three = {"lr": [0.1, 0.1], "depth": [1, 2], "weight_decay": [0.1, 0.2], "zipped": [("lr", "depth", "weight_decay")]}
+    stored = make(lr=[0.1], depth=[1, 2], weight_decay=[0.1, 0.2], zipped=[("depth", "weight_decay")])[0]
+    grown = grow(stored, make(**three, norm=["none"])[0])
+    assert grown.condition_names == ["depth=1, weight_decay=0.1", "depth=2, weight_decay=0.2"]
 
 
 @pytest.mark.parametrize(
@@ -396,6 +425,9 @@ def test_what_files_and_options_may_say():
     [
         (parse_zipped, "model,lrr", "unknown field 'lrr'"),
         (parse_zipped, {"a": 1}, "write fields with commas"),
+        (parse_zipped, "lr", "zip lr: give two fields or more"),
+        (parse_zipped, [["lr"], ["model", "depth"]], "zip lr: give two fields or more"),
+        (parse_zipped, [[]], r"zip \[\]: give two fields or more"),
         (parse_exclusions, "norm", "write FIELD=VALUE"),
         (parse_exclusions, 3, "write FIELD=VALUE"),
         (parse_exclusions, [{}], "write FIELD=VALUE"),
