@@ -16,6 +16,7 @@ from pydantic import BaseModel, model_validator
 
 from ablations.config.cell import FIELDS
 from ablations.config.limits import check_num_cells
+from ablations.config.seeds import seed_ranges
 from ablations.config.values import check_values, plural, value_name
 
 SAME_FOR_ARMS = (
@@ -176,6 +177,18 @@ def exclusion_text(entry: Exclusion) -> str:
     'norm=softmax with lr=0.01,0.03'
     """
     return " with ".join(f"{name}={','.join(map(value_name, values))}" for name, values in entry.items())
+
+
+def grid_text(grid: Grid) -> str:
+    """Describe a grid: its axes, which of them are zipped, and what is left out.
+
+    >>> grid_text(Grid(axes={"norm": ["l2"], "lr": [0.1, 0.2], "seed": [0, 1]}))
+    'norm: l2; lr: 0.1, 0.2; seeds 0-1'
+    """
+    axes = [f"{field}: {', '.join(map(value_name, values))}" for field, values in grid.axes.items() if field != "seed"]
+    zipped = [f"zipped: {' with '.join(group)}" for group in grid.zipped]
+    left_out = [f"without {exclusion_text(entry)}" for entry in grid.exclude]
+    return "; ".join([*axes, f"seeds {seed_ranges(grid.axes['seed'])}", *zipped, *left_out])
 
 
 def check_grids(grids: Sequence[Grid]) -> None:

@@ -15,7 +15,7 @@ from ablations.config.effects import without_foreign
 from ablations.config.experiment import Experiment, load_experiment
 from ablations.config.field_values import read_search
 from ablations.config.grid import GridRequest
-from ablations.config.grid_options import overridden, parse_exclusions, parse_zipped
+from ablations.config.grid_options import overridden, parse_exclusions, parse_zipped, shortened
 from ablations.config.options import EngineOptions, InMemory
 from ablations.config.parsing import devices, folders, shard
 from ablations.config.paths import real_path
@@ -135,9 +135,10 @@ def make_request(options: RunOptions | TuneOptions, *, search: Search | None = N
     if isinstance(options, RunOptions):
         given |= {} if options.seeds is None else {"seed": parse_seeds(options.seeds)}
     short = _shortened(options, {**loaded.asked, **given}, compare)
-    grids, notes = _grids_of(options, loaded, short=short, given=given)
+    asked = {**loaded.asked, **short, **given}
+    grids, notes = _grids_of(options, loaded, short=short, given=given, asked=asked)
     return Request(
-        asked={**loaded.asked, **short, **given},
+        asked=asked,
         grids=grids,
         per_arm=_per_arm_of(loaded, compare, {**short, **given}),
         from_file=options.experiment is not None,
@@ -169,6 +170,7 @@ def _grids_of(
     *,
     short: Mapping[str, list[Any]],
     given: Mapping[str, list[Any]],
+    asked: Mapping[str, list[Any]],
 ) -> tuple[tuple[GridRequest, ...], tuple[str, ...]]:
     """Return the grids of a file with the options that override it, and what that leaves without effect."""
     requests = loaded.requests
@@ -178,13 +180,7 @@ def _grids_of(
             replace(each, zipped=(*each.zipped, *more.zipped), exclude=(*each.exclude, *more.exclude))
             for each in requests or (GridRequest(),)
         )
-    lost = {name for each in requests for group in each.zipped for name in group if name in short and name not in given}
-    kept = [tuple(tuple(f for f in group if f not in lost) for group in each.zipped) for each in requests]
-    requests = tuple(
-        replace(each, zipped=tuple(group for group in groups if len(group) > 1))
-        for each, groups in zip(requests, kept, strict=True)
-    )
-    notes = [f"a smoke run has one value of {name}, which is zipped otherwise" for name in sorted(lost)]
+    requests, notes = shortened(requests, {f: v for f, v in short.items() if f not in given}, asked=asked)
     found, others = overridden(requests, given, short=short)
     return tuple(found), (*notes, *others)
 

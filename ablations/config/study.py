@@ -271,7 +271,7 @@ class Study(BaseModel, frozen=True, extra="forbid"):
         return self
 
     def check_grids(self) -> None:
-        """Check that the grids have the study's axes, with a cell of each value, and an arm one value of its own fields.
+        """Check that the grids have the study's axes, each value a cell, and each arm one value of its own fields.
 
         Raises:
             ValueError: they have not.

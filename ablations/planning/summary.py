@@ -18,6 +18,7 @@ from ablations.config.nets import is_foreign
 from ablations.config.values import duration, plural, value_name
 from ablations.data import DataInfo
 from ablations.planning.claims import claim_lines
+from ablations.planning.layout import layout_lines, num_seeds_paired
 from ablations.planning.plan import Plan
 from ufo.norms import NORMS
 from ufo.sizes import SIZES
@@ -58,7 +59,7 @@ def describe_plan(plan: Plan) -> list[str]:
             f"{plan.store.folder} has tables of cells that are gone; the claims are not marked, though they may have "
             "been made with these in view"
         )
-    lines += plan.request.notes
+    lines += [*plan.request.notes, *layout_lines(study)]
     if plan.taken:
         lines.append(f"taken from the stored study: {_axes_text(plan.taken)}")
     lines += plan.starts
@@ -68,7 +69,7 @@ def describe_plan(plan: Plan) -> list[str]:
     if plan.count("stale") and plan.request.rerun is None:
         lines.append("stale cells are from another version of the numerics; --rerun stale runs them again")
     lines += [f"{info.name}: {note}" for info in infos for note in info.notes] + _limited_lines(plan)
-    num_seeds = min(len(grid.axes["seed"]) for grid in study.parts)
+    num_seeds = num_seeds_paired(study)
     for what, number in _num_comparisons(study).items() if not study.is_tuning else ():
         if number and not can_decide(num_seeds, number):
             lines.append(

@@ -10,10 +10,10 @@ from ablations.analysis.caveats import eval_limits, other_differences
 from ablations.analysis.results import Results
 from ablations.config import Study
 from ablations.config.effects import effective_fields
-from ablations.config.grid import Grid, exclusion_text
+from ablations.config.grid import grid_text
+from ablations.config.seeds import seed_ranges
 from ablations.config.task import ACCURACY, BOX_AP, MASK_AP
 from ablations.config.values import plural, value_name
-from ablations.report.again import ranges
 from ablations.report.notes import pairing_text, tuned_notes
 
 MEASURED = {
@@ -37,7 +37,7 @@ def checklist(results: Results) -> list[tuple[str, str]]:
     items = [
         ("Runs", f"{len(cells)} ended ({counted}), {len(results.missing)} missing"),
         ("Arms", f"{', '.join(cells['arm'].unique()) or 'none yet'}; reference: {results.reference or 'none'}"),
-        ("Seeds", ranges(cells["seed"]) or "none yet"),
+        ("Seeds", seed_ranges(cells["seed"]) or "none yet"),
     ]
     for study in results.studies:
         name = f" of {study.name}" if len(results.studies) > 1 else ""
@@ -45,7 +45,7 @@ def checklist(results: Results) -> list[tuple[str, str]]:
         axes = [f"{field}: {values}" for field, values in varied.items()]
         items += [
             (f"Axes{name}", "; ".join(axes)),
-            *((f"Grid {number}{name}", _grid_text(grid)) for number, grid in enumerate(study.grids, start=1)),
+            *((f"Grid {number}{name}", grid_text(grid)) for number, grid in enumerate(study.grids, start=1)),
             (f"Recipe{name}, of what was not named", study.recipe or "not recorded"),
             (f"Hyperparameters{name}, the same for every arm", held_fixed(study)),
         ]
@@ -84,7 +84,7 @@ def _selection(results: Results) -> list[tuple[str, str]]:
         return [("Selection", "none: every arm has the same values, and none was chosen by these results")]
     trials = results.trials
     hours = f"{float(trials['seconds'].sum()) / 3600:.2f}"
-    seeds = ranges(trials["seed"]) or "none yet"
+    seeds = seed_ranges(trials["seed"]) or "none yet"
     return [
         ("Selection", "; ".join(tuned_notes(results)) or "no trial has ended yet"),
         ("Trials", f"{len(trials)} ended, seeds {seeds}, {hours} hours in them, which are no part of the hours below"),
@@ -98,14 +98,6 @@ def held_fixed(study: Study) -> str:
     given = {field: value for field, value in fixed.items() if value is not None}
     left = [field for field in fixed if field not in given]
     return _fields(given) + (f"; left to the model or the data set: {', '.join(left)}" if left else "")
-
-
-def _grid_text(grid: Grid) -> str:
-    """Describe a grid: its axes, which of them are zipped, and what is left out."""
-    axes = [f"{field}: {', '.join(map(value_name, values))}" for field, values in grid.axes.items() if field != "seed"]
-    zipped = [f"zipped: {' with '.join(group)}" for group in grid.zipped]
-    left_out = [f"without {exclusion_text(entry)}" for entry in grid.exclude]
-    return "; ".join([*axes, f"seeds {ranges(pd.Series(grid.axes['seed']))}", *zipped, *left_out])
 
 
 def _fields(fields: dict[str, Any]) -> str:

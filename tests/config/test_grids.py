@@ -395,7 +395,9 @@ def test_zipped_fields_stay_paired_without_one_that_a_study_holds_fixed():
         {"grids": [{"axes": {"norm": ["xnorm", "xnorm"], "seed": [0, 1]}}]},
         {
             "axes": {"norm": ["xnorm", "l2"], "lr": [0.1, 0.2], "seed": [0]},
-            "grids": [{"axes": {"norm": ["xnorm", "l2"], "lr": [0.1, 0.2], "seed": [0]}, "exclude": [{"norm": ["l2"]}]}],
+            "grids": [
+                {"axes": {"norm": ["xnorm", "l2"], "lr": [0.1, 0.2], "seed": [0]}, "exclude": [{"norm": ["l2"]}]}
+            ],
         },
         {"per_arm": {"xnorm": {"lr": 0.1}}},
         {"per_arm": {"xnorm": {"lr": 0.1}, "l2": {"lr": 0.1}}},  # which is fixed too

@@ -107,3 +107,12 @@ def test_a_smoke_run_leaves_no_arm_out(plan):
     assert made.request.notes == (
         "a smoke run has one value of batch_size: exclude norm=l2 with batch_size=64 has no effect",
     )
+
+
+def test_a_smoke_run_has_what_is_zipped_with_a_field_that_it_shortens_once(plan):
+    asked = BASE | {"epochs": [2, 3, 3], "lr": [1e-3, 1e-3, 3e-3], "depth": [1, 1, 2]}
+    pair = plan({name: values for name, values in asked.items() if name != "depth"} | {"zip": "epochs,lr"}, smoke=True)
+    assert of(pair, "norm", "lr")[:4] == [("xnorm", 0.001), ("xnorm", 0.003), ("l2", 0.001), ("l2", 0.003)]
+    triple = plan(asked | {"zip": "epochs,lr,depth"}, smoke=True)
+    assert of(triple, "norm", "lr", "depth")[:2] == [("xnorm", 0.001, 1), ("xnorm", 0.003, 2)]
+    assert "a smoke run has one value of epochs, which is zipped otherwise" in triple.request.notes
