@@ -247,6 +247,7 @@ def make_tuning(options: TuneOptions) -> Tuning:
         UsageError: nothing is searched, a seed of the winners is a trial's, or as for `make_request`.
     """
     loaded = _load(options)
+    loaded.check_tuning()
     ranges = _first(options.search, loaded.search, default=None)
     if ranges is None:
         raise UsageError(f"a tuning needs a search: give --search {EXAMPLE}, or only lr")

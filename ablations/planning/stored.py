@@ -130,9 +130,18 @@ class Stored:
         return replace(request, grids=tuple(found), notes=(*request.notes, taken, *notes))
 
     def with_search(self, request: Request) -> Request:
-        """Return a request with the search and the points of the stored study, unless it has a search of its own."""
+        """Return a request with the search and the points of the stored study, unless it has a search of its own.
+
+        Raises:
+            UsageError: the study has a search, and the request is no product.
+        """
         if self.study is None or request.search is not None:
             return request
+        if self.study.search is not None and (request.grids or request.per_arm):
+            raise UsageError(
+                f"study '{self.study.name}' has the winners of a tuning: zip, exclude, grids and per_arm do not apply "
+                "to it; choose another name with --study"
+            )
         return replace(request, search=self.study.search, points=self.study.points)
 
 

@@ -7,9 +7,10 @@ import yaml
 from published import OUTCOME, publish
 
 from ablations.config import UsageError
-from ablations.config.commands import RunOptions
+from ablations.config.commands import RunOptions, TuneOptions
 from ablations.config.numerics import numerics_text
-from ablations.config.request import make_request
+from ablations.config.request import make_request, make_tuning
+from ablations.config.search import Point, parse_search
 from ablations.planning.plan import Plan, make_plan
 from ablations.planning.summary import describe_plan
 
@@ -116,3 +117,35 @@ def test_a_smoke_run_has_what_is_zipped_with_a_field_that_it_shortens_once(plan)
     triple = plan(asked | {"zip": "epochs,lr,depth"}, smoke=True)
     assert of(triple, "norm", "lr", "depth")[:2] == [("xnorm", 0.001, 1), ("xnorm", 0.003, 2)]
     assert "a smoke run has one value of epochs, which is zipped otherwise" in triple.request.notes
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        {"zip": "depth,num_heads", "depth": "1,2", "num_heads": "2,4"},
+        {"exclude": {"norm": "l2"}},
+        {"grids": [{"norm": "xnorm"}, {"norm": "l2"}]},
+        {"per_arm": {"l2": {"depth": 2}}},
+    ],
+)
+def test_a_tuning_takes_no_file_of_a_study_that_is_no_product(tmp_path, layout):
+    (tmp_path / "asked.yaml").write_text(yaml.safe_dump({"norm": "xnorm,l2"} | layout))
+    options = TuneOptions(experiment=str(tmp_path / "asked.yaml"), search="lr=1e-4..1e-2:log")
+    with pytest.raises(UsageError, match=f"{next(iter(layout))} is not for a tuning"):
+        make_tuning(options)
+
+
+def test_the_winners_of_a_tuning_are_a_product(stored, plan):
+    made = stored(BASE)
+    search = parse_search("lr=1e-4..1e-2:log")
+    points = tuple(Point(arm=arm, values={"lr": 0.004}) for arm in ("xnorm", "l2"))
+    fixed = {name: value for name, value in made.study.fixed.items() if name != "lr"}
+    made.store.write_study(made.study.model_copy(update={"search": search, "points": points, "fixed": fixed}))
+    with pytest.raises(UsageError, match="the winners of a tuning: zip, exclude, grids and per_arm do not apply"):
+        plan(BASE | {"per_arm": {"l2": {"depth": 2}}})
+
+
+def test_the_axes_of_grids_that_are_taken_are_said_once(stored, plan):
+    stored(BASE | {"grids": [{"lr": 1e-3}, {"lr": 3e-3}]})
+    taken = [line for line in describe_plan(plan(seeds="0-1")) if line.startswith("taken")]
+    assert taken == ["taken from the stored study: its 2 grids"]
