@@ -8,6 +8,7 @@ from ablations.config import CellConfig, Study
 from ablations.config.cell import FIELDS
 from ablations.config.change import apply_change
 from ablations.config.nets import is_foreign
+from ablations.config.study import point_name
 from ufo.attention import ClassAttention
 from ufo.norms import NORMS
 from ufo.sizes import SIZES
@@ -51,7 +52,9 @@ def other_differences(study: Study) -> list[str]:
     """Say in which fields the arms differ besides the compared one, with the values of each arm."""
     if not (study.tied or study.per_arm):
         return []
-    texts = {arm: study.own_text(arm) for arm in study.arm_names}
+    tied = study.tied_texts
+    held = {arm: study.per_arm.get(arm, {}) for arm in study.arm_names}
+    texts = {arm: ", ".join(filter(None, (tied.get(arm), point_name(own, own)))) for arm, own in held.items()}
     if len(set(texts.values())) == 1:
         return []
     fields = ", ".join([*study.tied, *study.fields_per_arm])

@@ -192,8 +192,12 @@ class Results:
 
     def arm_text(self, arm: object) -> str:
         """Write an arm for a table: its name, with the values that are zipped with it."""
-        tied = [study.tied_text(str(arm)) for study in self.studies if study.tied and arm in study.arm_names]
+        tied = [texts[str(arm)] for texts in self._tied_texts if str(arm) in texts]
         return f"{arm} ({'; '.join(dict.fromkeys(tied))})" if tied else str(arm)
+
+    @cached_property
+    def _tied_texts(self) -> list[dict[str, str]]:
+        return [study.tied_texts for study in self.studies]
 
     @property
     def arms_asked(self) -> dict[str, list[str]]:

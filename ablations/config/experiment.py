@@ -71,14 +71,22 @@ class Experiment(SearchOptions, SeedOptions, GridOptions, StudyOptions, PluginOp
         """Values of each field that is given."""
         return self.fields if self.seeds is None else {**self.fields, "seed": parse_seeds(self.seeds)}
 
+    def check_tuning(self) -> None:
+        """Reject what makes a study no product, which a tuning must be.
+
+        Raises:
+            UsageError: there is such a key.
+        """
+        if layout := [name for name in ("zip", "exclude", "grids", "per_arm") if getattr(self, name)]:
+            raise UsageError(f"{layout[0]} is not for a tuning: it has one condition, and the same points for each arm")
+
     @model_validator(mode="after")
     def _is_a_tuning_if_it_has_such_options(self) -> Experiment:
         given = [name for name in SearchOptions.model_fields if name in self.model_fields_set]
         if given and self.search is None:
             raise UsageError(f"{given[0]} is for a tuning: give search too")
-        layout = [name for name in ("zip", "exclude", "grids", "per_arm") if getattr(self, name)]
-        if self.search is not None and layout:
-            raise UsageError(f"{layout[0]} is not for a tuning: it has one condition, and the same points for each arm")
+        if self.search is not None:
+            self.check_tuning()
         for request in self.requests or (GridRequest(),):
             check_repeats({**self.fields, **request.asked}, request.zipped)
         if given and self.seeds is not None:

@@ -16,6 +16,7 @@ from pydantic import BaseModel, model_validator
 
 from ablations.config.cell import FIELDS
 from ablations.config.limits import check_num_cells
+from ablations.config.seeds import seed_ranges
 from ablations.config.values import check_values, plural, value_name
 
 SAME_FOR_ARMS = (
@@ -77,16 +78,18 @@ class Grid(BaseModel, frozen=True, extra="forbid"):
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Yield the values of every axis but ``seed`` for each combination, in the order of the product."""
+        return (row for row in self.whole_rows() if not self.excludes(row))
+
+    def whole_rows(self) -> Iterator[dict[str, Any]]:
+        """Yield the rows with those that are left out."""
         groups = [group for group in self._groups if group != ("seed",)]
         columns = [list(zip(*(self.axes[name] for name in group), strict=True)) for group in groups]
         for picked in itertools.product(*columns):
-            row = {
+            yield {
                 name: value
                 for group, values in zip(groups, picked, strict=True)
                 for name, value in zip(group, values, strict=True)
             }
-            if not self.excludes(row):
-                yield row
 
     def excludes(self, values: Mapping[str, Any]) -> bool:
         """Tell whether a combination is left out."""
@@ -192,11 +195,13 @@ def grid_text(grid: Grid) -> str:
 
     >>> axes = {"norm": ["xnorm", "l2"], "depth": [1, 2], "lr": [0.1, 0.2], "seed": [0, 1]}
     >>> grid_text(Grid(axes=axes, zipped=(("depth", "lr"),), exclude=({"norm": ["l2"], "depth": [2]},)))
-    'norm=xnorm,l2; depth,lr=(1,0.1),(2,0.2); 2 seeds; without norm=l2 with depth=2'
+    'norm=xnorm,l2; depth,lr=(1,0.1),(2,0.2); seeds 0-1; without norm=l2 with depth=2'
     """
     parts = []
     for group in groups_of(grid.axes, grid.zipped):
         rows = [tuple(map(value_name, row)) for row in zip(*(grid.axes[name] for name in group), strict=True)]
         written = ",".join(row[0] if len(group) == 1 else f"({','.join(row)})" for row in rows)
-        parts.append(plural(len(rows), "seed") if group == ("seed",) else f"{','.join(group)}={written}")
+        parts.append(
+            f"{','.join(group)}={written}" if group != ("seed",) else f"seeds {seed_ranges(grid.axes['seed'])}"
+        )
     return "; ".join([*parts, *(f"without {exclusion_text(entry)}" for entry in grid.exclude)])

@@ -32,18 +32,22 @@ def grow_grids(stored: Study, asked: Study, *, named: Collection[str]) -> tuple[
         return {"axes": stored.axes}, []
     if _has_all(asked, stored):
         axes = {field: _in_order(stored.axes.get(field, []), values) for field, values in asked.axes.items()}
-        parts, cells = list(asked.parts), {"fixed": asked.fixed, "per_data": asked.per_data}
+        per_arm = merge_per_arm(stored, asked, named)
+        fixed, *each = [_without(held, stored.fields_per_arm) for held in (asked.fixed, *asked.per_data.values())]
+        per_data = dict(zip(asked.per_data, each, strict=True))
+        parts, cells = list(asked.parts), {"fixed": fixed, "per_data": per_data, "per_arm": per_arm}
     else:
         _check_new(stored, asked, named)
         parts = list(stored.parts)
         for grid in asked.parts:
             _add(parts, _over(grid, stored, asked))
         axes = {field: list(dict.fromkeys(v for part in parts for v in part.axes[field])) for field in stored.axes}
-        cells = {"per_data": merge_per_data(stored, asked, named)}
+        per_data = merge_per_data(stored, asked, named)
+        cells = {"per_data": per_data, "per_arm": merge_per_arm(stored, asked, named) if stored.per_arm else {}}
     axes["seed"] = sorted(axes["seed"])
     check_grids(parts)
     is_product = len(parts) == 1 and not parts[0].zipped and not parts[0].exclude
-    cells |= {"axes": axes, "grids": () if is_product else tuple(parts), "per_arm": merge_per_arm(stored, asked)}
+    cells |= {"axes": axes, "grids": () if is_product else tuple(parts)}
     known = {**{field: [value] for field, value in stored.fixed.items()}, **stored.axes}
     added = [f"{field}={value_name(v)}" for field, values in axes.items() for v in values if v not in known[field]]
     return cells, added or ["other combinations of its values"]
@@ -59,6 +63,10 @@ def _has_all(study: Study, other: Study) -> bool:
                 if not (study.axes.keys() <= asked.keys() and study.holds(asked)):
                     return False
     return True
+
+
+def _without(held: Mapping[str, Any], fields: Collection[str]) -> dict[str, Any]:
+    return {field: value for field, value in held.items() if field not in fields}
 
 
 def _in_order(first: list[Any], values: list[Any]) -> list[Any]:
@@ -85,7 +93,8 @@ def _over(grid: Grid, stored: Study, asked: Study) -> Grid:
     axes = {field: grid.axes.get(field) or _values(asked, field) for field in stored.axes}
     lost = grid.axes.keys() - axes.keys()  # each has one value, which the study holds fixed
     exclude = tuple({f: v for f, v in entry.items() if f not in lost} for entry in grid.exclude)
-    zipped = tuple(group for group in grid.zipped if not lost & {*group})
+    groups = (tuple(f for f in group if f not in lost) for group in grid.zipped)
+    zipped = tuple(group for group in groups if len(group) > 1)
     return Grid.model_construct(axes=axes, zipped=zipped, exclude=exclude)
 
 
@@ -103,24 +112,30 @@ def _add(parts: list[Grid], grid: Grid) -> None:
     parts.append(grid)
 
 
-def merge_per_arm(stored: Study, asked: Study) -> dict[str, dict[str, Any]]:
+def merge_per_arm(stored: Study, asked: Study, named: Collection[str]) -> dict[str, dict[str, Any]]:
     """Add the arms of a request to the values that depend on the arm; those of an arm stay as they are.
 
+    If the request has one value for all its arms, each of them has that one.
+
     Raises:
-        UsageError: other fields, or another value of an arm that the study has.
+        UsageError: other fields, another value of an arm that the study has, or a default for a new arm.
     """
-    if stored.per_arm and not asked.per_arm:
-        field = stored.fields_per_arm[0]
-        raise UsageError(f"study '{stored.name}' has values of {field} per arm, and the request none; give its file")
-    for arm, own in asked.per_arm.items():
+    added = asked.per_arm
+    if stored.per_arm and not added:
+        if varied := [field for field in stored.fields_per_arm if field not in asked.fixed]:
+            raise UsageError(f"study '{stored.name}' has values of {varied[0]} per arm: give one value of it")
+        added = {arm: {f: asked.fixed[f] for f in stored.fields_per_arm} for arm in asked.arm_names}
+    for arm, own in added.items():
         for field, value in own.items():
+            if stored.per_arm and arm not in stored.per_arm and field not in named:
+                raise UsageError(f"study '{stored.name}' has values of {field} per arm: give that of {arm} too")
             have = stored.per_arm.get(arm, own).get(field, value)
             if have != value:
                 raise another_question(stored, field, have, [value], where=arm)
     if asked.per_arm and stored.per_arm and asked.fields_per_arm != stored.fields_per_arm:
         have, want = (", ".join(study.fields_per_arm) for study in (stored, asked))
         raise another_question(stored, "per_arm", have, [want])
-    return {**stored.per_arm, **asked.per_arm}
+    return {**stored.per_arm, **added}
 
 
 def default_is_new(stored: Study, field: str, value: Any) -> UsageError:
@@ -158,7 +173,7 @@ def _check_point(
         default = "the data set's own" if field in decided else FIELDS[field].info.get_default()
         have = known.get(field, default)
         of_arms = [own[field] for own in asked.per_arm.values() if field in own]
-        want = asked.axes.get(field, of_arms or [point.get(field)])
+        want = asked.axes.get(field, list(dict.fromkeys(of_arms)) or [point.get(field)])
         if want != [have]:
             raise another_question(stored, field, have, want, where=name)
     return {field: point[field] for field in sorted(decided)} if own is None else {}

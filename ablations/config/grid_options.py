@@ -9,7 +9,7 @@ from ablations.config.cell import FIELDS
 from ablations.config.declare import Option, Options, reads
 from ablations.config.errors import UsageError, shown
 from ablations.config.field_values import read_values
-from ablations.config.grid import SAME_FOR_ARMS, Exclusion, GridRequest
+from ablations.config.grid import SAME_FOR_ARMS, Exclusion, GridRequest, exclusion_text
 from ablations.config.seeds import parse_seeds
 from ablations.config.values import check_field, check_values, value_name
 from ufo.registry import unknown_name
@@ -40,6 +40,10 @@ def parse_zipped(value: str | Sequence[str | Sequence[str]]) -> tuple[tuple[str,
             raise UsageError(f"zip {shown(group)}: write fields with commas between them, as model,lr")
         for name in group:
             check_field(name.strip())
+        if len(group) < 2:
+            raise UsageError(
+                f"zip {','.join(group) or shown(group)}: give two fields or more, with commas between them"
+            )
     return tuple(tuple(name.strip() for name in group) for group in groups)
 
 
@@ -182,12 +186,15 @@ class GridOptions(Options):
     ] = ()
 
 
-def overridden(requests: Iterable[GridRequest], given: Mapping[str, list[Any]]) -> tuple[list[GridRequest], list[str]]:
+def overridden(
+    requests: Iterable[GridRequest], given: Mapping[str, list[Any]], *, short: Mapping[str, list[Any]]
+) -> tuple[list[GridRequest], list[str]]:
     """Apply values that override those of a file to its grids.
 
     Args:
         requests: grids of the file.
         given: values of fields that override those of the grids.
+        short: values of a smoke run, which the given ones override.
 
     Returns:
         The grids, and what was left out, one line each: combinations that these values do not have.
@@ -196,6 +203,11 @@ def overridden(requests: Iterable[GridRequest], given: Mapping[str, list[Any]]) 
     for request in requests:
         exclude = []
         for entry in request.exclude:
+            if shortened := [name for name in entry if name in short and name not in given]:
+                notes.append(
+                    f"a smoke run has one value of {shortened[0]}: exclude {exclusion_text(entry)} has no effect"
+                )
+                continue
             kept = {f: [v for v in vs if f not in given or v in given[f]] for f, vs in entry.items()}
             if all(kept.values()):
                 exclude.append(kept)
@@ -203,6 +215,35 @@ def overridden(requests: Iterable[GridRequest], given: Mapping[str, list[Any]]) 
                 lost = next(name for name, values in kept.items() if not values)
                 values = ",".join(map(value_name, entry[lost]))
                 notes.append(f"exclude has no effect here: no cell has {lost}={values}")
-        own = {name: values for name, values in request.asked.items() if name not in given}
+        own = {name: values for name, values in request.asked.items() if name not in {*short, *given}}
         found.append(GridRequest(asked=own, zipped=request.zipped, exclude=tuple(exclude)))
     return found, list(dict.fromkeys(notes))
+
+
+def shortened(
+    requests: Iterable[GridRequest], short: Mapping[str, list[Any]], *, asked: Mapping[str, list[Any]]
+) -> tuple[tuple[GridRequest, ...], list[str]]:
+    """Take the fields that a smoke run shortens out of zipped groups, whose other values then come once.
+
+    Args:
+        requests: grids.
+        short: values of a smoke run.
+        asked: values of each field, for the grids that do not give it.
+
+    Returns:
+        The grids, and a line for each field that is zipped otherwise.
+    """
+    found, lost = [], dict[str, None]()
+    for request in requests:
+        own, groups = {**asked, **request.asked}, []
+        for group in request.zipped:
+            kept = tuple(name for name in group if name not in short)
+            lost |= dict.fromkeys(name for name in group if name in short)
+            counts = {len(own.get(name, ())) for name in kept}
+            if len(kept) < len(group) and len(counts) == 1 and counts != {0}:
+                rows = dict.fromkeys(zip(*(own[name] for name in kept), strict=True))
+                own |= {name: list(values) for name, values in zip(kept, zip(*rows, strict=True), strict=True)}
+            groups += [kept] if len(kept) > 1 else []
+        given = {name: values for name, values in own.items() if name in request.asked or values != asked.get(name)}
+        found.append(GridRequest(asked=given, zipped=tuple(groups), exclude=request.exclude))
+    return tuple(found), [f"a smoke run has one value of {name}, which is zipped otherwise" for name in sorted(lost)]

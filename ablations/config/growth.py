@@ -36,7 +36,7 @@ def extend(stored: Study, asked: Study, *, named: Collection[str], ref: str | No
     if asked.search != stored.search:
         raise another_question(stored, "search", _search_text(stored.search), [_search_text(asked.search)])
     points = _merge_points(stored, asked)
-    if stored.grids or asked.grids:
+    if stored.grids or asked.grids or (asked.per_arm and not stored.per_arm):
         cells, added = grow_grids(stored, asked, named=named)
     else:
         cells, added = _grow_axes(stored, asked, named=named)
@@ -85,7 +85,7 @@ def _grow_axes(stored: Study, asked: Study, *, named: Collection[str]) -> tuple[
     check_num_cells({field: len(values) for field, values in axes.items()})  # before its data points are made
     per_data = merge_per_data(stored, asked, named)
     axes["seed"] = sorted(axes["seed"])
-    return {"axes": axes, "per_data": per_data, "per_arm": merge_per_arm(stored, asked)}, added
+    return {"axes": axes, "per_data": per_data, "per_arm": merge_per_arm(stored, asked, named)}, added
 
 
 def _merge_points(stored: Study, asked: Study) -> tuple[Point, ...]:

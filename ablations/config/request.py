@@ -15,7 +15,7 @@ from ablations.config.effects import without_foreign
 from ablations.config.experiment import Experiment, load_experiment
 from ablations.config.field_values import read_search
 from ablations.config.grid import GridRequest
-from ablations.config.grid_options import overridden, parse_exclusions, parse_zipped
+from ablations.config.grid_options import overridden, parse_exclusions, parse_zipped, shortened
 from ablations.config.options import EngineOptions, InMemory
 from ablations.config.parsing import devices, folders, shard
 from ablations.config.paths import real_path
@@ -52,7 +52,8 @@ class Request:
         asked: values for each field that was given; ``data`` as on the command line.
         grids: grids whose union the study is; empty: the product of ``asked``.
         per_arm: values of fields that depend on the arm, by its name.
-        notes: what of an experiment file options have left without effect, one line each.
+        from_file: whether an experiment file says which grids and values per arm there are.
+        notes: what of the grids is taken from a stored study, or left without effect by options, one line each.
         compare: the field whose values are the arms.
         ref: the reference arm; None: xnorm, or the first arm.
         recipe: gives the values of the other fields.
@@ -79,6 +80,7 @@ class Request:
     asked: dict[str, list[Any]]
     grids: tuple[GridRequest, ...] = ()
     per_arm: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    from_file: bool = False
     notes: tuple[str, ...] = ()
     compare: str = "norm"
     ref: str | None = None
@@ -133,11 +135,13 @@ def make_request(options: RunOptions | TuneOptions, *, search: Search | None = N
     if isinstance(options, RunOptions):
         given |= {} if options.seeds is None else {"seed": parse_seeds(options.seeds)}
     short = _shortened(options, {**loaded.asked, **given}, compare)
-    grids, notes = _grids_of(options, loaded, short=short, given=given)
+    asked = {**loaded.asked, **short, **given}
+    grids, notes = _grids_of(options, loaded, short=short, given=given, asked=asked)
     return Request(
-        asked={**loaded.asked, **short, **given},
+        asked=asked,
         grids=grids,
         per_arm=_per_arm_of(loaded, compare, {**short, **given}),
+        from_file=options.experiment is not None,
         notes=notes,
         compare=compare,
         ref=_first(options.ref, loaded.ref, default=None),
@@ -166,6 +170,7 @@ def _grids_of(
     *,
     short: Mapping[str, list[Any]],
     given: Mapping[str, list[Any]],
+    asked: Mapping[str, list[Any]],
 ) -> tuple[tuple[GridRequest, ...], tuple[str, ...]]:
     """Return the grids of a file with the options that override it, and what that leaves without effect."""
     requests = loaded.requests
@@ -175,30 +180,26 @@ def _grids_of(
             replace(each, zipped=(*each.zipped, *more.zipped), exclude=(*each.exclude, *more.exclude))
             for each in requests or (GridRequest(),)
         )
-    lost = {name for each in requests for group in each.zipped for name in group if name in short and name not in given}
-    kept = [tuple(tuple(f for f in group if f not in lost) for group in each.zipped) for each in requests]
-    requests = tuple(
-        replace(each, zipped=tuple(group for group in groups if len(group) > 1))
-        for each, groups in zip(requests, kept, strict=True)
-    )
-    notes = [f"a smoke run has one value of {name}, which is zipped otherwise" for name in sorted(lost)]
-    found, others = overridden(requests, {**short, **given})
+    requests, notes = shortened(requests, {f: v for f, v in short.items() if f not in given}, asked=asked)
+    found, others = overridden(requests, given, short=short)
     return tuple(found), (*notes, *others)
 
 
 def _per_arm_of(loaded: Experiment, compare: str, given: Mapping[str, list[Any]]) -> dict[str, dict[str, Any]]:
     """Return a file's values per arm, by the arms' names in a study, without what options override."""
     found: dict[str, dict[str, Any]] = {}
+    arms = list(map(value_name, given.get(compare, [])))
     for text, own in loaded.per_arm.items():
         values = parse_values(compare, text)
         if len(values) > 1:
             raise UsageError(f"per_arm {text}: give one arm")
         if compare in own:
             raise UsageError(f"per_arm: {compare} is the compared field; its values are the arms")
-        left = {name: value for name, value in own.items() if name not in given}
-        if left and values[0] in given.get(compare, values):
-            found[value_name(values[0])] = left
-    return found
+        arm = value_name(values[0])
+        if arm in found:
+            raise UsageError(f"per_arm: {arm} is given twice")
+        found[arm] = {name: value for name, value in own.items() if name not in given}
+    return {arm: own for arm, own in found.items() if own and (compare not in given or arm in arms)}
 
 
 def _load(options: RunOptions | TuneOptions) -> Experiment:
@@ -246,6 +247,7 @@ def make_tuning(options: TuneOptions) -> Tuning:
         UsageError: nothing is searched, a seed of the winners is a trial's, or as for `make_request`.
     """
     loaded = _load(options)
+    loaded.check_tuning()
     ranges = _first(options.search, loaded.search, default=None)
     if ranges is None:
         raise UsageError(f"a tuning needs a search: give --search {EXAMPLE}, or only lr")

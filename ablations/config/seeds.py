@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ablations.config.errors import UsageError
@@ -45,3 +45,18 @@ def parse_confirmed(value: Any) -> list[int]:
     ([], [0, 1])
     """
     return [] if str(value) == "0" or value == [] else parse_seeds(value)
+
+
+def seed_ranges(seeds: Iterable[int]) -> str:
+    """Write seeds as ranges.
+
+    >>> seed_ranges([0, 1, 2, 5, 7, 8])
+    '0-2,5,7-8'
+    """
+    ranges: list[list[int]] = []
+    for seed in sorted({int(seed) for seed in seeds}):
+        if ranges and seed == ranges[-1][1] + 1:
+            ranges[-1][1] = seed
+        else:
+            ranges.append([seed, seed])
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in ranges)

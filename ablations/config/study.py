@@ -87,11 +87,6 @@ class Study(BaseModel, frozen=True, extra="forbid"):
         return [value_name(value) for value in self.arms]
 
     @property
-    def num_seeds(self) -> int:
-        """Smallest number of seeds of a grid."""
-        return min(len(grid.axes["seed"]) for grid in self.parts)
-
-    @property
     def searched(self) -> list[str]:
         """Fields whose values are in the points, and neither in the axes nor fixed."""
         return [] if self.search is None else self.search.fields
@@ -126,15 +121,11 @@ class Study(BaseModel, frozen=True, extra="forbid"):
         """Axes that are zipped with the compared field, so that arms differ in them too."""
         return list(dict.fromkeys(name for grid in self.grids for name in grid.partners(self.compare)))
 
-    def tied_text(self, arm: str) -> str:
-        """Write the values that are zipped with an arm; empty without any."""
-        point = next(p for p in self.points_on([self.compare, *self.tied]) if value_name(p[self.compare]) == arm)
-        return point_name(point, self.tied)
-
-    def own_text(self, arm: str) -> str:
-        """Write the values that an arm has of its own beside the compared one; empty without any."""
-        own = self.per_arm.get(arm, {})
-        return ", ".join(filter(None, (self.tied_text(arm) if self.tied else "", point_name(own, own))))
+    @property
+    def tied_texts(self) -> dict[str, str]:
+        """Values that are zipped with each arm, by its name; empty if nothing is."""
+        points = self.points_on([self.compare, *self.tied]) if self.tied else []
+        return {value_name(point[self.compare]): point_name(point, self.tied) for point in points}
 
     @property
     def conditions(self) -> dict[str, list[Any]]:
@@ -144,15 +135,16 @@ class Study(BaseModel, frozen=True, extra="forbid"):
         return {field: values for field, values in several.items() if field not in arm}
 
     def points_on(self, fields: Collection[str]) -> list[dict[str, Any]]:
-        """Return the combinations of some axes' values that occur, in the order of the expansion.
+        """Return the combinations of some axes' values that occur, in the order of the expansion without exclusions.
 
         Args:
             fields: axes, without ``seed``.
         """
         found: Iterable[tuple[Any, ...]] = itertools.product(*(self.axes[field] for field in fields))
         if self.grids:
-            rows = (row for grid in self.grids for row in grid.rows())
-            found = dict.fromkeys(tuple(row[field] for field in fields) for row in rows)
+            occur = {tuple(row[field] for field in fields) for grid in self.grids for row in grid.rows()}
+            found = dict.fromkeys(tuple(row[f] for f in fields) for grid in self.grids for row in grid.whole_rows())
+            found = (values for values in found if values in occur)
         return [dict(zip(fields, values, strict=True)) for values in found]
 
     @property
@@ -279,7 +271,7 @@ class Study(BaseModel, frozen=True, extra="forbid"):
         return self
 
     def check_grids(self) -> None:
-        """Check that the grids have the study's axes, and that each arm has one value of what differs between arms.
+        """Check that the grids have the study's axes, each value a cell, and each arm one value of its own fields.
 
         Raises:
             ValueError: they have not.
@@ -287,15 +279,20 @@ class Study(BaseModel, frozen=True, extra="forbid"):
         for grid in self.grids:
             if grid.axes.keys() != self.axes.keys():
                 raise ValueError("grids have other axes than the study")
+        rows = self.points_on([field for field in self.axes if field != "seed"]) if self.grids else []
+        seeds = [{"seed": seed} for grid in self.grids for seed in grid.axes["seed"]]
         for field, values in self.axes.items() if self.grids else ():
-            if set(values) != {value for grid in self.grids for value in grid.axes[field]}:
+            known = dict.fromkeys(row[field] for row in (seeds if field == "seed" else rows))
+            if idle := [value for value in values if value not in known]:
+                raise ValueError(f"no cell has {field}={value_name(idle[0])}: leave it out")
+            if len(known) > len(values):
                 raise ValueError(f"grids have other values of {field} than axes")
         if same := [field for field in self.tied if field in SAME_FOR_ARMS]:
             raise ValueError(f"{same[0]} is zipped with {self.compare}, but arms see the same images")
-        conditions, known = self.conditions, dict[tuple[str, str], dict[str, Any]]()
-        for row in self.points_on([field for field in self.axes if field != "seed"]) if self.tied else ():
+        conditions, first = self.conditions, dict[tuple[str, str], dict[str, Any]]()
+        for row in rows if self.tied else ():
             place = (value_name(row[self.compare]), point_name(row, conditions))
-            if (other := known.setdefault(place, row)) != row:
+            if (other := first.setdefault(place, row)) != row:
                 one, two = point_name(other, self.tied), point_name(row, self.tied)
                 raise ValueError(f"{place[0]} has {one} and {two}, but an arm has one value of what is zipped with it")
         for arm, own in self.per_arm.items():

@@ -110,7 +110,7 @@ def check_workers(workers: int | None, infos: Mapping[str, DataInfo]) -> None:
         )
 
 
-def check_access(store: Store) -> None:
+def check_access(store: Store, engine: EngineOptions) -> None:
     """Reject a study's folder that cannot be read or written, or whose cells cannot be listed."""
     try:
         exists(store.folder / "study.yaml")
@@ -121,6 +121,8 @@ def check_access(store: Store) -> None:
         reason = "is not a folder" if not above.is_dir() else "is not writable"
         raise UsageError(f"{store.folder} cannot be written: {above} {reason}; give another --out")
     store.cell_folders()
+    if engine.loggers:
+        store.check_logs()
 
 
 def check_claims(request: Request, asked: Mapping[str, list[Any]]) -> None:
@@ -131,6 +133,19 @@ def check_claims(request: Request, asked: Mapping[str, list[Any]]) -> None:
             NORMS[arm]
         elif arms and arm not in arms:
             raise UsageError(f"a claim is about {arm}, which is not one of the arms: {', '.join(arms)}")
+
+
+def check_cells(cells: list[CellConfig], infos: Mapping[str, DataInfo], engine: EngineOptions) -> None:
+    """Check the fields of all cells against their data sets, against each other, and against the engine's options.
+
+    Raises:
+        UsageError: a value that a data set, another field or an option forbids.
+    """
+    check_workers(engine.workers, infos)
+    check_conflicts(cells, engine)
+    check_sizes(cells, infos)
+    check_evaluated(cells, infos)
+    check_schedules(cells, infos)
 
 
 def check_sizes(cells: list[CellConfig], infos: Mapping[str, DataInfo]) -> None:

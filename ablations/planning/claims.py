@@ -10,6 +10,7 @@ from ablations.analysis.family import Shortage, shortages
 from ablations.config import Study
 from ablations.config.claim import TRIAL_KINDS
 from ablations.config.values import plural
+from ablations.planning.layout import num_seeds_paired
 
 ENDLESS = 2_000
 """A number of seeds or trials at which every smallest p has reached its limit: 0, or that of drawn sign flips."""
@@ -29,7 +30,7 @@ def claim_lines(study: Study) -> list[str]:
     ]
     if apart:
         lines.append(f"claims about arms that no condition has together stay undecided: {', '.join(apart)}")
-    num_seeds = None if study.is_tuning else study.num_seeds
+    num_seeds = None if study.is_tuning else num_seeds_paired(study)
     either: dict[Shortage, list[str]] = {}
     for short in _shortages(study, num_seeds, _num_trials(study)):
         if (short.kind in TRIAL_KINDS) == study.is_tuning:
@@ -64,7 +65,7 @@ def _shortages(study: Study, num_seeds: int | None, num_trials: float | None) ->
 
 def _shortage_line(study: Study, short: Shortage, verdicts: list[str]) -> str:
     """Say which verdicts on a kind of claim are out of reach, and how many cells they take."""
-    have = study.num_seeds
+    have = len(study.axes["seed"]) if study.is_tuning else num_seeds_paired(study)
     verbs = " or ".join({"supported": "support", "contradicted": "contradict"}[verdict] for verdict in verdicts)
     what, tests = f"claim of the kind {short.kind}", plural(short.num_tests, "test")
     why = f"the smallest p is {short.least_p:.2g}, and the {tests} of the claims are one family"

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from ablations.config import CellConfig, Study, UsageError, recipes
 from ablations.config.expand import design
-from ablations.config.grid import GridRequest
 from ablations.config.request import SMOKE_IMAGES, SMOKE_OBJECTS, Request
 from ablations.config.task import task_of
 from ablations.config.types import Task
-from ablations.planning.asked import searched_fields
+from ablations.planning.asked import complete_grids, searched_fields
 from ablations.planning.study_data import StudyData
 from ablations.store import TRIALS, Store
 
@@ -23,7 +22,6 @@ def design_study(
     asked: Mapping[str, list[Any]],
     data: StudyData,
     *,
-    grids: Sequence[GridRequest],
     store: Store,
     init: str,
     ref: str | None,
@@ -34,7 +32,6 @@ def design_study(
         request: request.
         asked: values of each field, completed.
         data: data sets of the study.
-        grids: grids of the study, completed; empty: the product of ``asked``.
         store: folder of the study, which gives it its name.
         init: hash of the weights that nets start from; ``none``: they start from their seeds.
         ref: name of the reference arm; None: the default.
@@ -42,7 +39,7 @@ def design_study(
     Raises:
         UsageError: values that contradict each other, or a tuning with several conditions.
     """
-    task = task_of(asked)
+    task, grids = task_of(asked), complete_grids(request, asked)
     recipe = {field: [value] for field, value in recipes.recipe_fields(request.recipe, task).items()}
     given = {} if grids else data.with_names(asked)  # each grid has all of it
     values = {**recipe, **given, "smoke": [request.smoke], "init": [init]}

@@ -131,32 +131,25 @@ def make_plan(request: Request) -> Plan:
     checks.check_engine(devices[0], request.engine)
     data = find_data(request, asked, complete_grids(request, asked))
     store = Store(study_folder(request, data))
-    checks.check_access(store)
-    if request.engine.loggers:
-        store.check_logs()
+    checks.check_access(store, request.engine)
 
     stored = read_stored(store)
-    named, taken = request.named, stored.values_taken(request)
-    if request.grids:
+    named, taken, own_grids = request.named, stored.values_taken(request), request.grids
+    if own_grids:
         request = replace(request, asked={**request.asked, **taken})
     request, data = stored.with_search(stored.with_grids(request)), data.named_as_in(stored.study)
     asked = complete(request) | taken
+    taken = taken if request.grids == own_grids else {}  # the grids of the stored study have these values
     checks.check_device_fields(devices[0], with_per_arm(asked, request))
     weights, ref = find_initial(request, asked, stored.study), parse_ref(request)
     checks.check_claims(request, asked)
     if request.search is not None:
         check_search(request.search, compare=request.compare, asked=asked, models=asked.get("model", []))
 
-    own_ref = ref if stored.study is None else None
-    grids = complete_grids(request, asked)
-    study, cells = design_study(request, asked, data, grids=grids, store=store, init=weights.hash, ref=own_ref)
+    study, cells = design_study(request, asked, data, store=store, init=weights.hash, ref=None if stored.study else ref)
     infos = data.by_fingerprint
-    checks.check_workers(request.engine.workers, infos)
     check_effects(named, cells, recipe=recipe)
-    checks.check_conflicts(cells, request.engine)
-    checks.check_sizes(cells, infos)
-    checks.check_evaluated(cells, infos)
-    checks.check_schedules(cells, infos)
+    checks.check_cells(cells, infos, request.engine)
     if stored.study is None:
         study = stored.with_claims(study, cells)
     else:

@@ -10,9 +10,11 @@ from typing import Any
 from ablations.config import CellConfig, Study, UsageError
 from ablations.config.claim import merge_claims
 from ablations.config.escape import visible
-from ablations.config.grid import GridRequest
+from ablations.config.grid import GridRequest, exclusion_text
+from ablations.config.grid_options import overridden
 from ablations.config.request import Request
 from ablations.config.study import DATA_FIELDS
+from ablations.config.values import value_name
 from ablations.planning.asked import complete
 from ablations.store import CellRecord, Store
 from ablations.store.provenance import import_plugin, plugin_lines
@@ -59,7 +61,8 @@ class Stored:
         if self.study is None or self.study.compare != request.compare:
             return {}
         axes, asked = self.study.axes, complete(request)
-        fields = ["seed"] if request.grids else list(axes)  # a request with grids of its own names its axes in them
+        names_all = request.grids or (request.from_file and self.study.grids)  # grids grow by what is asked only
+        fields = ["seed"] if names_all else list(axes)
         unnamed = {name: axes[name] for name in fields if name not in request.named and name not in DATA_FIELDS}
         return {name: values for name, values in unnamed.items() if values != asked.get(name)}
 
@@ -93,7 +96,7 @@ class Stored:
         return merged
 
     def with_grids(self, request: Request) -> Request:
-        """Return a request with the grids and the values per arm of the stored study, unless it has its own.
+        """Return a request with the grids and the values per arm of the stored study, unless it has its own or a file.
 
         Values that the request names replace those of every grid.
 
@@ -101,11 +104,13 @@ class Stored:
             UsageError: the grids differ in their data sets, whose places a study does not hold.
         """
         study = self.study
-        if study is None or study.compare != request.compare:
+        if study is None or study.compare != request.compare or request.from_file:
             return request
+        arms = list(map(value_name, request.asked.get(study.compare, study.arms)))
         per_arm = request.per_arm or {
             arm: {field: value for field, value in own.items() if field not in request.asked}
             for arm, own in study.per_arm.items()
+            if arm in arms
         }
         request = replace(request, per_arm={arm: own for arm, own in per_arm.items() if own})
         if request.grids or not study.grids:
@@ -114,19 +119,38 @@ class Stored:
             raise UsageError(f"study '{study.name}' has grids that differ in {varied[0]}: give its experiment file")
         grids = [
             GridRequest(
-                asked={field: values for field, values in grid.axes.items() if field not in (*request.asked, "data")},
+                asked={field: values for field, values in grid.axes.items() if field != "data"},
                 zipped=grid.zipped,
                 exclude=grid.exclude,
             )
             for grid in study.grids
         ]
-        return replace(request, grids=tuple(grids))
+        found, notes = overridden(grids, request.asked, short={})
+        taken = f"taken from the stored study: {', '.join(_layout(study))}"
+        return replace(request, grids=tuple(found), notes=(*request.notes, taken, *notes))
 
     def with_search(self, request: Request) -> Request:
-        """Return a request with the search and the points of the stored study, unless it has a search of its own."""
+        """Return a request with the search and the points of the stored study, unless it has a search of its own.
+
+        Raises:
+            UsageError: the study has a search, and the request is no product.
+        """
         if self.study is None or request.search is not None:
             return request
+        if self.study.search is not None and (request.grids or request.per_arm):
+            raise UsageError(
+                f"study '{self.study.name}' has the winners of a tuning: zip, exclude, grids and per_arm do not apply "
+                "to it; choose another name with --study"
+            )
         return replace(request, search=self.study.search, points=self.study.points)
+
+
+def _layout(study: Study) -> list[str]:
+    """Describe what makes a study no product, in short."""
+    if len(study.grids) > 1:
+        return [f"its {len(study.grids)} grids"]
+    zipped = [f"zip {','.join(group)}" for grid in study.grids for group in grid.zipped]
+    return [*zipped, *(f"exclude {exclusion_text(entry)}" for grid in study.grids for entry in grid.exclude)]
 
 
 def read_stored(store: Store) -> Stored:

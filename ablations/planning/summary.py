@@ -14,20 +14,17 @@ from ablations.analysis.contrasts import contrasts_of
 from ablations.config import CellConfig, Study
 from ablations.config.cell import FIELDS
 from ablations.config.change import apply_change
-from ablations.config.grid import grid_text
 from ablations.config.nets import is_foreign
 from ablations.config.values import duration, plural, value_name
 from ablations.data import DataInfo
 from ablations.planning.claims import claim_lines
+from ablations.planning.layout import layout_lines, num_seeds_paired
 from ablations.planning.plan import Plan
 from ufo.norms import NORMS
 from ufo.sizes import SIZES
 
 TIMING_S = 10.0
 """Seconds after which no further kind of cell is timed for a plan."""
-
-MOST_GRIDS_SHOWN = 20
-"""Largest number of grids that a plan describes."""
 
 NUM_FILES, DISK_BLOCK = 8, 4096
 """Number of files of a cell, and block size of a disk in bytes."""
@@ -47,11 +44,6 @@ def describe_plan(plan: Plan) -> list[str]:
     lines = [f"study {study.name} in {plan.store.folder}", *filter(None, [" ".join(study.question.split())])]
     if study.search is not None and study.is_tuning:
         lines += _search_lines(study)
-    lines += [
-        f"grid {number}: {grid_text(grid)}" for number, grid in enumerate(study.grids[:MOST_GRIDS_SHOWN], start=1)
-    ]
-    if len(study.grids) > MOST_GRIDS_SHOWN:
-        lines.append(f"further grids: {len(study.grids) - MOST_GRIDS_SHOWN:,}")
     what = plural(len(plan.cells), "trial" if study.is_tuning else "cell")
     lines += [f"{what}: {', '.join(counts)}; {len(plan.todo)} to run on {_devices_text(plan)}"]
     if plan.stored.is_begun and study.history != plan.store.read_study().history:
@@ -67,7 +59,7 @@ def describe_plan(plan: Plan) -> list[str]:
             f"{plan.store.folder} has tables of cells that are gone; the claims are not marked, though they may have "
             "been made with these in view"
         )
-    lines += plan.request.notes
+    lines += [*plan.request.notes, *layout_lines(study)]
     if plan.taken:
         lines.append(f"taken from the stored study: {_axes_text(plan.taken)}")
     lines += plan.starts
@@ -77,7 +69,7 @@ def describe_plan(plan: Plan) -> list[str]:
     if plan.count("stale") and plan.request.rerun is None:
         lines.append("stale cells are from another version of the numerics; --rerun stale runs them again")
     lines += [f"{info.name}: {note}" for info in infos for note in info.notes] + _limited_lines(plan)
-    num_seeds = study.num_seeds
+    num_seeds = num_seeds_paired(study)
     for what, number in _num_comparisons(study).items() if not study.is_tuning else ():
         if number and not can_decide(num_seeds, number):
             lines.append(

@@ -6,14 +6,13 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from ablations.config import Study
 from ablations.config.cell import FIELDS
 from ablations.config.effects import effective_fields
 from ablations.config.escape import visible
 from ablations.config.grid import Exclusion
 from ablations.config.privacy import placeless
+from ablations.config.seeds import seed_ranges
 from ablations.config.values import value_name
 from ablations.config.yaml_file import dump_yaml
 
@@ -60,7 +59,7 @@ def command(study: Study, folder: Path, *, num_trials: int = 0) -> str:
         parts += [f"--trials {num_trials}"] if num_trials else []
     if not study.is_tuning and not in_file:
         option = "--seeds" if study.search is None else "--confirm"
-        parts.append(f"{option} {ranges(pd.Series(axes['seed']))}" + "," * (len(axes["seed"]) == 1))
+        parts.append(f"{option} {seed_ranges(axes['seed'])}" + "," * (len(axes["seed"]) == 1))
     if not in_file:
         parts += [f"--zip {','.join(group)}" for group in study.parts[0].zipped]
         parts += [f"--exclude {_quoted(_exclusion(entry))}" for entry in study.parts[0].exclude]
@@ -81,7 +80,7 @@ def _file(study: Study) -> str:
     grids = []
     for grid in study.parts if len(study.parts) > 1 else ():
         axes = {field: list(map(_entry, values)) for field, values in grid.axes.items() if field != "seed"}
-        own: dict[str, Any] = {**axes, "seeds": f"{ranges(pd.Series(grid.axes['seed']))},"}  # a list, even of one
+        own: dict[str, Any] = {**axes, "seeds": f"{seed_ranges(grid.axes['seed'])},"}  # a list, even of one
         if grid.zipped:
             own["zip"] = [",".join(group) for group in grid.zipped]
         if grid.exclude:
@@ -113,18 +112,3 @@ def _quoted(value: object) -> str:
 
 def _placeless(value: str) -> str:
     return f"{value.partition(':')[0]}:DIR" if ":" in value else value
-
-
-def ranges(seeds: pd.Series[int]) -> str:
-    """Write seeds as ranges.
-
-    >>> ranges(pd.Series([0, 1, 2, 5, 7, 8]))
-    '0-2,5,7-8'
-    """
-    ranges: list[list[int]] = []
-    for seed in sorted({int(seed) for seed in seeds}):
-        if ranges and seed == ranges[-1][1] + 1:
-            ranges[-1][1] = seed
-        else:
-            ranges.append([seed, seed])
-    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in ranges)

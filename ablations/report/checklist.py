@@ -11,9 +11,9 @@ from ablations.analysis.results import Results
 from ablations.config import Study
 from ablations.config.effects import effective_fields
 from ablations.config.grid import grid_text
+from ablations.config.seeds import seed_ranges
 from ablations.config.task import ACCURACY, BOX_AP, MASK_AP
 from ablations.config.values import plural, value_name
-from ablations.report.again import ranges
 from ablations.report.notes import pairing_text, tuned_notes
 
 MEASURED = {
@@ -37,7 +37,7 @@ def checklist(results: Results) -> list[tuple[str, str]]:
     items = [
         ("Runs", f"{len(cells)} ended ({counted}), {len(results.missing)} missing"),
         ("Arms", f"{', '.join(cells['arm'].unique()) or 'none yet'}; reference: {results.reference or 'none'}"),
-        ("Seeds", ranges(cells["seed"]) or "none yet"),
+        ("Seeds", seed_ranges(cells["seed"]) or "none yet"),
     ]
     for study in results.studies:
         name = f" of {study.name}" if len(results.studies) > 1 else ""
@@ -84,7 +84,7 @@ def _selection(results: Results) -> list[tuple[str, str]]:
         return [("Selection", "none: every arm has the same values, and none was chosen by these results")]
     trials = results.trials
     hours = f"{float(trials['seconds'].sum()) / 3600:.2f}"
-    seeds = ranges(trials["seed"]) or "none yet"
+    seeds = seed_ranges(trials["seed"]) or "none yet"
     return [
         ("Selection", "; ".join(tuned_notes(results)) or "no trial has ended yet"),
         ("Trials", f"{len(trials)} ended, seeds {seeds}, {hours} hours in them, which are no part of the hours below"),

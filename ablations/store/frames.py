@@ -138,15 +138,15 @@ def arm_columns(study: Study) -> dict[str, dict[str, Any]]:
     own = [spec.name for spec in NORMS.values() if not spec.is_plugin] if study.compare == "norm" else []
     others = [name for name in study.arm_names if name not in own]
     others.sort(key=lambda name: study.norms[name].order if name in study.norms and own else 0)
-    columns: dict[str, dict[str, Any]] = {}
+    columns, tied = dict[str, dict[str, Any]](), study.tied_texts
     for name in study.arm_names:
         label, group = name, ""
         if name in own:
             label, group = NORMS[name].label, NORMS[name].group
         elif own and (record := study.norms.get(name)) is not None:
             label, group = record.label, record.group
-        if study.tied:
-            label = f"{label} ({study.tied_text(name)})"
+        if name in tied:
+            label = f"{label} ({tied[name]})"
         order = own.index(name) if name in own else len(own) + others.index(name)
         columns[name] = {"arm": name, "arm_label": label, "arm_group": group, "arm_order": order}
     return columns

@@ -50,7 +50,7 @@ def identity(**values):
 
 
 def grow(stored, asked, **options):
-    given = {"named": {*asked.axes, *asked.fixed}, "ref": None, "num_results": 0} | options
+    given = {"named": {*asked.axes, *asked.fixed, *asked.fields_per_arm}, "ref": None, "num_results": 0} | options
     return extend(stored, asked, **given)
 
 
@@ -95,7 +95,7 @@ def test_a_field_that_is_zipped_with_the_arm_is_no_condition():
     assert study.conditions == {}
     assert study.condition_names == [""]
     assert study.tied == ["lr"]
-    assert [study.own_text(arm) for arm in study.arm_names] == ["lr=0.1", "lr=0.2"]
+    assert study.tied_texts == {"ufo_vit_pico": "lr=0.1", "ufo_vit_nano": "lr=0.2"}
     assert rows(cells, "model", "lr", "seed") == [
         ("ufo_vit_pico", 0.1, 0),
         ("ufo_vit_nano", 0.2, 0),
@@ -130,6 +130,8 @@ def test_combinations_are_left_out():
         "lr=0.2": ["xnorm", "l2", "none"],
         "lr=0.3": ["xnorm"],
     }
+    other, _ = make(lr=[0.1, 0.2], exclude=[{"norm": ["xnorm"], "lr": [0.1]}])
+    assert other.condition_names == ["lr=0.1", "lr=0.2"]  # as they were given, though the first arm has only the second
     assert study.places == [
         ("xnorm", "lr=0.1", 0),
         ("l2", "lr=0.1", 0),
@@ -228,6 +230,21 @@ MANY = [i / 1000 for i in range(1, 301)]
         ({"exclude": [{"norm": ["l2"], "depth": [3]}]}, "exclude norm=l2 with depth=3: depth does not vary"),
         ({"exclude": [{"norm": ["l2", "xnorm"]}]}, "it leaves out every cell of grid 1"),
         ({"exclude": [{"data": ["digits"]}]}, "exclude: it leaves out every cell"),
+        ({"lr": [0.1, 0.2], "exclude": [{"norm": ["l2"]}]}, "no cell has norm=l2: leave it out"),
+        (
+            {
+                "compare": "lr",
+                "lr": [0.1, 0.2, 0.3],
+                "depth": [1, 2, 3],
+                "zipped": [("lr", "depth")],
+                "exclude": [{"depth": [2]}],
+            },
+            "no cell has lr=0.2: leave it out",
+        ),
+        (
+            {"lr": [0.1, 0.2], "exclude": [{"norm": ["l2"]}], "per_arm": {"l2": {"depth": 2}}},
+            "no cell has norm=l2: leave it out",
+        ),
         ({"exclude": [{"norm": ["l2"], "seed": [1]}]}, "seeds are replicates"),
         ({"per_arm": {"none": {"lr": 0.1}}}, "per_arm: none is not one of the arms: xnorm, l2"),
         ({"lr": [0.1, 0.2], "per_arm": {"l2": {"lr": 0.1}}}, "per_arm: lr is an axis too; leave one out"),
@@ -333,10 +350,39 @@ def test_values_per_arm_grow_by_arms_and_never_change():
     assert grow(stored, more).per_arm == {"xnorm": {"lr": 0.1}, "l2": {"lr": 0.2}, "none": {"lr": 0.3}}
     with pytest.raises(UsageError, match=r"its lr is 0.2 for l2, not 0.4"):
         grow(stored, make(lr=[0.1], per_arm={"l2": {"lr": 0.4}})[0])
-    with pytest.raises(UsageError, match="has values of lr per arm, and the request none"):
+    with pytest.raises(UsageError, match=r"its lr is 0.2 for l2, not 0.1"):
         grow(stored, make(lr=[0.1])[0])
+    assert grow(stored, make(norm=["none"], lr=[0.3])[0]).per_arm == grow(stored, more).per_arm
+    assert grow(stored, make(norm=["xnorm"], lr=[0.1])[0]) == stored
+    with pytest.raises(UsageError, match="has values of lr per arm: give one value of it"):
+        grow(stored, make(norm=["none"], lr=[0.1, 0.3])[0])
+    with pytest.raises(UsageError, match="has values of lr per arm: give that of none too"):
+        grow(stored, make(norm=["none"], lr=[0.1])[0], named={"norm"})
     with pytest.raises(UsageError, match=r"its lr is 0.1, not 0.1,0.2"):
         grow(make(lr=[0.1])[0], make(lr=[0.1], per_arm={"l2": {"lr": 0.2}})[0])
+
+
+def test_a_product_grows_by_an_arm_with_values_of_its_own():
+    stored = make(lr=[0.1])[0]
+    asked, cells = make(norm=["xnorm", "l2", "none"], lr=[0.1], per_arm={"none": {"weight_decay": 0.3}})
+    grown = grow(stored, asked)
+    assert grown.per_arm == {
+        "xnorm": {"weight_decay": 0.05},
+        "l2": {"weight_decay": 0.05},
+        "none": {"weight_decay": 0.3},
+    }
+    assert all(map(grown.has, cells))
+    assert Study.model_validate(grown.model_dump(mode="json")) == grown
+    changed = make(norm=["xnorm", "l2", "none"], lr=[0.1], per_arm={"l2": {"weight_decay": 0.3}})[0]
+    with pytest.raises(UsageError, match=r"its weight_decay is 0.05, not 0.05,0.3;"):
+        grow(stored, changed)
+
+
+def test_zipped_fields_stay_paired_without_one_that_a_study_holds_fixed():
+    three = {"lr": [0.1, 0.1], "depth": [1, 2], "weight_decay": [0.1, 0.2], "zipped": [("lr", "depth", "weight_decay")]}
+    stored = make(lr=[0.1], depth=[1, 2], weight_decay=[0.1, 0.2], zipped=[("depth", "weight_decay")])[0]
+    grown = grow(stored, make(**three, norm=["none"])[0])
+    assert grown.condition_names == ["depth=1, weight_decay=0.1", "depth=2, weight_decay=0.2"]
 
 
 @pytest.mark.parametrize(
@@ -347,6 +393,12 @@ def test_values_per_arm_grow_by_arms_and_never_change():
         {"grids": [{"axes": {"norm": ["xnorm", "l2"], "seed": [0, 1]}, "zipped": [["norm", "lr"]]}]},
         {"grids": [{"axes": {"norm": ["xnorm", "l2"], "seed": [0, 1]}, "exclude": [{"seed": [1]}]}]},
         {"grids": [{"axes": {"norm": ["xnorm", "xnorm"], "seed": [0, 1]}}]},
+        {
+            "axes": {"norm": ["xnorm", "l2"], "lr": [0.1, 0.2], "seed": [0]},
+            "grids": [
+                {"axes": {"norm": ["xnorm", "l2"], "lr": [0.1, 0.2], "seed": [0]}, "exclude": [{"norm": ["l2"]}]}
+            ],
+        },
         {"per_arm": {"xnorm": {"lr": 0.1}}},
         {"per_arm": {"xnorm": {"lr": 0.1}, "l2": {"lr": 0.1}}},  # which is fixed too
         {"per_arm": {"xnorm": {"what": 0.1}, "l2": {"what": 0.1}}},
@@ -354,7 +406,7 @@ def test_values_per_arm_grow_by_arms_and_never_change():
 )
 def test_a_damaged_study_is_refused(change):
     study = make()[0].model_dump(mode="json")
-    with pytest.raises(ValueError, match=r"grid|per_arm|fixed|zip"):
+    with pytest.raises(ValueError, match=r"grid|per_arm|fixed|zip|no cell has"):
         Study.model_validate(study | change)
 
 
@@ -375,6 +427,9 @@ def test_what_files_and_options_may_say():
     [
         (parse_zipped, "model,lrr", "unknown field 'lrr'"),
         (parse_zipped, {"a": 1}, "write fields with commas"),
+        (parse_zipped, "lr", "zip lr: give two fields or more"),
+        (parse_zipped, [["lr"], ["model", "depth"]], "zip lr: give two fields or more"),
+        (parse_zipped, [[]], r"zip \[\]: give two fields or more"),
         (parse_exclusions, "norm", "write FIELD=VALUE"),
         (parse_exclusions, 3, "write FIELD=VALUE"),
         (parse_exclusions, [{}], "write FIELD=VALUE"),
