@@ -28,7 +28,7 @@ def lines(tmp_path):
 def test_a_plan_shows_grids_and_the_arms_of_each_condition(lines):
     said, _ = lines(seeds=8, norm="xnorm,l2", grids=[{"lr": "1e-3,3e-3"}, {"norm": "l2,none", "lr": "1e-2"}])
     assert "grid 1: norm=xnorm,l2; lr=0.001,0.003; seeds 0-7" in said
-    assert "grid 2: norm: l2, none; lr: 0.01; seeds 0-7" in said
+    assert "grid 2: norm=l2,none; lr=0.01; seeds 0-7" in said
     each = "lr=0.001: xnorm, l2; lr=0.003: xnorm, l2; lr=0.01: l2, none"
     assert f"arms are compared within a condition: {each}" in said
     assert "no difference to xnorm at lr=0.01, without a cell of it" in said
