@@ -91,7 +91,7 @@ def cost(options: CostOptions) -> int:
     import pandas as pd
 
     from ablations.bench.cost import Cost, measure_costs
-    from ablations.config.request import request_of
+    from ablations.config.stored_request import request_of
     from ablations.planning.plan import make_plan
     from ablations.store import Store
     from ablations.store.provenance import plugin_lines

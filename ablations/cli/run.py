@@ -69,7 +69,7 @@ def retry(options: RetryFlags) -> int:
     from pathlib import Path
 
     from ablations.config.parsing import devices, folders
-    from ablations.config.request import request_of
+    from ablations.config.stored_request import request_of
     from ablations.store import Store
     from ablations.store.provenance import plugin_lines
     from ablations.tuning.steps import run_steps

@@ -99,6 +99,8 @@ def _by_field(text: str) -> dict[str, str]:
             found[name] = rest
         elif name:
             found[name] += f",{part}"
+        elif equals:
+            check_field(first.strip())
         else:
             raise UsageError(f"exclude {text}: write FIELD=VALUE,FIELD=VALUE")
     return found

@@ -65,7 +65,7 @@ def make_grids(
     grids = []
     for number, (axes, request) in enumerate(zip(wholes, requests, strict=True), start=1):
         whole = Grid.model_construct(axes=axes, zipped=request.zipped)
-        grids.append(_grid(whole, exclusions.of(whole, request.exclude), number))
+        grids.append(_grid(whole, exclusions.of(whole, request.exclude), number if len(requests) > 1 else 0))
     exclusions.check_used()
     return grids, single
 
@@ -77,13 +77,14 @@ def _equal(wholes: Sequence[Mapping[str, list[Any]]], requests: Sequence[GridReq
 
 
 def _grid(whole: Grid, exclude: Sequence[Exclusion], number: int) -> Grid:
-    """Make a grid from one without exclusions."""
+    """Make a grid from one without exclusions; the number of a single one is 0."""
     try:
         grid = Grid(axes=whole.axes, zipped=whole.zipped, exclude=tuple(map(dict, exclude)))
     except ValidationError as error:
         raise UsageError(first_error(error)) from None
     if exclude and next(grid.rows(), None) is None:
-        raise UsageError(f"exclude: it leaves out every cell of grid {number}; leave out the grid instead")
+        which = f" of grid {number}; leave out the grid instead" if number else ""
+        raise UsageError(f"exclude: it leaves out every cell{which}")
     return grid
 
 

@@ -7,18 +7,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ablations.config import Study, UsageError
-from ablations.config.cell import FIELDS
+from ablations.config import UsageError
 from ablations.config.claim import Claim
 from ablations.config.commands import DEFAULT_TRIALS, Rerun, RunOptions, TuneOptions
-from ablations.config.effects import without_foreign
 from ablations.config.experiment import Experiment, load_experiment
 from ablations.config.field_values import read_search
 from ablations.config.grid import GridRequest
 from ablations.config.grid_options import overridden, parse_exclusions, parse_zipped, shortened
 from ablations.config.options import EngineOptions, InMemory
 from ablations.config.parsing import devices, folders, shard
-from ablations.config.paths import real_path
 from ablations.config.search import EXAMPLE, FIRST_TRIAL_SEED, Point, Search
 from ablations.config.seeds import parse_confirmed, parse_seeds
 from ablations.config.types import COSINE
@@ -137,12 +134,13 @@ def make_request(options: RunOptions | TuneOptions, *, search: Search | None = N
     short = _shortened(options, {**loaded.asked, **given}, compare)
     asked = {**loaded.asked, **short, **given}
     grids, notes = _grids_of(options, loaded, short=short, given=given, asked=asked)
+    per_arm, others = _per_arm_of(loaded, compare, {**short, **given})
     return Request(
         asked=asked,
         grids=grids,
-        per_arm=_per_arm_of(loaded, compare, {**short, **given}),
+        per_arm=per_arm,
         from_file=options.experiment is not None,
-        notes=notes,
+        notes=(*notes, *others),
         compare=compare,
         ref=_first(options.ref, loaded.ref, default=None),
         recipe=_first(options.recipe, loaded.recipe, default="quick"),
@@ -173,20 +171,21 @@ def _grids_of(
     asked: Mapping[str, list[Any]],
 ) -> tuple[tuple[GridRequest, ...], tuple[str, ...]]:
     """Return the grids of a file with the options that override it, and what that leaves without effect."""
-    requests = loaded.requests
+    requests, notes = overridden(loaded.requests, given, short=short)
     if isinstance(options, RunOptions) and (options.zip or options.exclude):
         more = GridRequest(zipped=parse_zipped(options.zip), exclude=parse_exclusions(options.exclude))
-        requests = tuple(
+        requests = [
             replace(each, zipped=(*each.zipped, *more.zipped), exclude=(*each.exclude, *more.exclude))
             for each in requests or (GridRequest(),)
-        )
-    requests, notes = shortened(requests, {f: v for f, v in short.items() if f not in given}, asked=asked)
-    found, others = overridden(requests, given, short=short)
-    return tuple(found), (*notes, *others)
+        ]
+    found, others = shortened(requests, {f: v for f, v in short.items() if f not in given}, asked=asked)
+    return found, (*notes, *others)
 
 
-def _per_arm_of(loaded: Experiment, compare: str, given: Mapping[str, list[Any]]) -> dict[str, dict[str, Any]]:
-    """Return a file's values per arm, by the arms' names in a study, without what options override."""
+def _per_arm_of(
+    loaded: Experiment, compare: str, given: Mapping[str, list[Any]]
+) -> tuple[dict[str, dict[str, Any]], tuple[str, ...]]:
+    """Return a file's values per arm, by the arms' names in a study, and in a line each what options override."""
     found: dict[str, dict[str, Any]] = {}
     arms = list(map(value_name, given.get(compare, [])))
     for text, own in loaded.per_arm.items():
@@ -199,7 +198,9 @@ def _per_arm_of(loaded: Experiment, compare: str, given: Mapping[str, list[Any]]
         if arm in found:
             raise UsageError(f"per_arm: {arm} is given twice")
         found[arm] = {name: value for name, value in own.items() if name not in given}
-    return {arm: own for arm, own in found.items() if own and (compare not in given or arm in arms)}
+    lost = {name: None for own in loaded.per_arm.values() for name in own if name in given}
+    notes = tuple(f"per_arm has no effect here: {name} is given for all arms" for name in lost)
+    return {arm: own for arm, own in found.items() if own and (compare not in given or arm in arms)}, notes
 
 
 def _load(options: RunOptions | TuneOptions) -> Experiment:
@@ -273,77 +274,3 @@ def make_tuning(options: TuneOptions) -> Tuning:
         confirm=seeds,
         storage=options.storage,
     )
-
-
-def request_of(study: Study, *, folder: Path, data: list[str] | None, data_root: Path) -> Request:
-    """Ask for a stored study again, unchanged.
-
-    Args:
-        study: the stored study.
-        folder: the study's folder.
-        data: its data sets as on the command line, needed if one is a folder of images.
-        data_root: folder of torchvision's data.
-
-    Raises:
-        UsageError: a data set is a folder of images, whose path a study does not store, and ``data`` is None.
-    """
-    single = {field: [value] for field, value in study.fixed.items() if not FIELDS[field].traits.is_derived}
-    asked = without_foreign({**single, **study.axes})
-    if data is not None:
-        asked["data"] = data
-    elif placeless := [name for name in asked["data"] if ":" in name]:
-        kind = placeless[0].partition(":")[0]
-        raise UsageError(f"a study does not store the path of {placeless[0]}: give it as --data {kind}:DIR")
-    grids = _grids_of_study(study, asked)
-    own = folder if folder.name not in ("", "..") else real_path(folder)
-    own = own.parent if study.is_tuning else own
-    return Request(
-        asked=asked,
-        grids=grids,
-        per_arm=study.per_arm,
-        compare=study.compare,
-        ref=study.ref,
-        recipe=study.recipe or "quick",
-        search=study.search,
-        points=study.points,
-        trials=study.is_tuning,
-        name=real_path(own).name,
-        out=own.parent,
-        data_root=data_root,
-        in_memory=_in_memory_of(study),
-        plugins=study.plugins,
-        smoke=bool(study.fixed.get("smoke")),
-    )
-
-
-def _grids_of_study(study: Study, asked: Mapping[str, list[Any]]) -> tuple[GridRequest, ...]:
-    """Return the grids of a stored study, with its data sets as they are asked for."""
-    names, given = study.axes.get("data", []), asked["data"]
-    if study.grids and len(names) > 1 and len(given) != len(names):
-        raise UsageError(
-            f"study '{study.name}' has grids over {', '.join(names)}: give each with --data, in this order"
-        )
-    located = dict(zip(names, given, strict=False))
-    return tuple(
-        GridRequest(
-            asked={
-                name: [located.get(value, value) for value in values] if name == "data" else values
-                for name, values in grid.axes.items()
-                if name in asked
-            },
-            zipped=grid.zipped,
-            exclude=grid.exclude,
-        )
-        for grid in study.grids
-    )
-
-
-def _in_memory_of(study: Study) -> InMemory:
-    """Return the option of a stored study: ``auto`` if its data sets differ in it, since then only size decides it."""
-    streamed = {bool(point.get("streamed")) for point in study.data_points.values()}
-    if len(streamed) > 1:
-        return "auto"
-    if streamed == {True}:
-        return "off"
-    folders = any(":" in name for name in (point["data"] for point in study.data_points.values()))
-    return "on" if folders else "auto"

@@ -228,7 +228,7 @@ MANY = [i / 1000 for i in range(1, 301)]
             "exclude norm=l2 with lr=0.2,0.3: no cell has lr=0.3 with the others; leave it out",
         ),
         ({"exclude": [{"norm": ["l2"], "depth": [3]}]}, "exclude norm=l2 with depth=3: depth does not vary"),
-        ({"exclude": [{"norm": ["l2", "xnorm"]}]}, "it leaves out every cell of grid 1"),
+        ({"exclude": [{"norm": ["l2", "xnorm"]}]}, "exclude: it leaves out every cell"),
         ({"exclude": [{"data": ["digits"]}]}, "exclude: it leaves out every cell"),
         ({"lr": [0.1, 0.2], "exclude": [{"norm": ["l2"]}]}, "no cell has norm=l2: leave it out"),
         (

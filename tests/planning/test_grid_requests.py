@@ -149,3 +149,17 @@ def test_the_axes_of_grids_that_are_taken_are_said_once(stored, plan):
     stored(BASE | {"grids": [{"lr": 1e-3}, {"lr": 3e-3}]})
     taken = [line for line in describe_plan(plan(seeds="0-1")) if line.startswith("taken")]
     assert taken == ["taken from the stored study: its 2 grids"]
+
+
+def test_an_option_that_replaces_values_per_arm_is_said(plan):
+    made = plan(BASE | {"lr": "1e-3", "per_arm": {"l2": {"lr": "2e-3"}}}, lr="3e-3")
+    assert "per_arm has no effect here: lr is given for all arms" in describe_plan(made)
+    assert of(made, "norm", "lr") == [("xnorm", 0.003), ("l2", 0.003)]
+
+
+def test_combinations_left_out_by_options_must_be_there_as_those_of_a_file(plan):
+    for exclude, value in (("norm=softmx", "norm=softmx"), ("norm=l2,lr=1e-3,3e-3", "lr=0.003")):
+        with pytest.raises(UsageError, match=f"no cell has {value}"):
+            plan(norm="xnorm,l2", lr="1e-3,2e-3", exclude=exclude)
+    made = plan(BASE | {"exclude": {"norm": "l2", "lr": "3e-3"}, "lr": "1e-3,3e-3"}, lr="1e-3")
+    assert "exclude has no effect here: no cell has lr=0.003" in describe_plan(made)

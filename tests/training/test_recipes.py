@@ -10,7 +10,8 @@ import ufo
 from ablations.config.growth import extend
 from ablations.config.make import make_config
 from ablations.config.recipes import FOR_TASK, defaults
-from ablations.config.request import Request, request_of
+from ablations.config.request import Request
+from ablations.config.stored_request import request_of
 from ablations.planning.plan import make_plan
 from ablations.report.again import command
 from ablations.training.optimizer import build_optimizer, lr_share, split_by_decay
