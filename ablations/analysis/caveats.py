@@ -31,8 +31,8 @@ ONE_START = (
 
 
 LIMITED = (
-    "Scores are of at most {limit:,} images of validation and of test, drawn once and the same for every cell: the "
-    "seeds' spread, the intervals and the tests leave out how far other images would have changed them."
+    "Scores{where} are of at most {limit:,} images of validation and of test, drawn once and the same for every cell: "
+    "the seeds' spread, the intervals and the tests leave out how far other images would have changed them."
 )
 
 
@@ -43,7 +43,8 @@ def caveats(study: Study) -> list[str]:
         said.append(MATCHED_CAVEAT)
     if study.fixed.get("init", "none") != "none":
         said.append(ONE_START)
-    said += [LIMITED.format(limit=limit) for limit in eval_limits(study)]
+    several = len(study.axes.get("eval_limit", [])) > 1
+    said += [LIMITED.format(limit=n, where=f" at eval_limit={n}" if several else "") for n in eval_limits(study)]
     said += other_differences(study)
     return list(dict.fromkeys(said))
 

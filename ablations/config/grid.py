@@ -69,6 +69,17 @@ class Grid(BaseModel, frozen=True, extra="forbid"):
         """Values of zipped fields that go together."""
         return {group: set(zip(*(self.axes[name] for name in group), strict=True)) for group in self.zipped}
 
+    @cached_property
+    def _excluded(self) -> dict[str, dict[Any, list[dict[str, frozenset[Any]]]]]:
+        """Combinations left out, by the values of the one of their fields that has the fewest."""
+        found: dict[str, dict[Any, list[dict[str, frozenset[Any]]]]] = {}
+        for entry in self.exclude:
+            field = min(entry, key=lambda name: len(entry[name]))
+            for value in entry[field]:
+                own = {name: frozenset(out) for name, out in entry.items()}
+                found.setdefault(field, {}).setdefault(value, []).append(own)
+        return found
+
     def _is_zipped(self, name: str) -> bool:
         return any(name in group for group in self.zipped)
 
@@ -93,7 +104,11 @@ class Grid(BaseModel, frozen=True, extra="forbid"):
 
     def excludes(self, values: Mapping[str, Any]) -> bool:
         """Tell whether a combination is left out."""
-        return any(is_excluded(values, entry) for entry in self.exclude)
+        return any(
+            is_excluded(values, entry)
+            for field, by_value in self._excluded.items()
+            for entry in by_value.get(values[field], ())
+        )
 
     def has(self, values: Mapping[str, Any]) -> bool:
         """Tell whether a combination is in the grid."""
@@ -161,7 +176,7 @@ def check_zipped(axes: Mapping[str, Sequence[Any]], zipped: Collection[Sequence[
             seen.add(row)
 
 
-def is_excluded(values: Mapping[str, Any], entry: Exclusion) -> bool:
+def is_excluded(values: Mapping[str, Any], entry: Mapping[str, Collection[Any]]) -> bool:
     """Tell whether a combination is one of those that an entry leaves out.
 
     >>> is_excluded({"norm": "l2", "lr": 0.1, "depth": 2}, {"norm": ["l2"], "lr": [0.1, 0.3]})

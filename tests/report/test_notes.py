@@ -238,3 +238,9 @@ def test_a_limited_evaluation_is_named(tmp_path, task):
     assert "on the test images (eval_limit: at most 100)" in dict(checklist(limited))["Measure"]
     assert said not in " ".join(main_notes(whole))
     assert "eval_limit" not in dict(checklist(whole))["Measure"]
+
+
+def test_a_limit_that_only_some_conditions_have_is_named_with_them(tmp_path):
+    made = {"norms": ["xnorm", "l2"], "seeds": 2, "eval_limit": [None, 100]}
+    notes = " ".join(main_notes(read_results([make_study(tmp_path / "both", **made)])))
+    assert "Scores at eval_limit=100 are of at most 100 images" in notes
