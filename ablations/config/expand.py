@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from ablations.config.cell import FIELDS, CellConfig
 from ablations.config.claim import Claim
 from ablations.config.errors import UsageError, first_error
-from ablations.config.grid import Grid, GridRequest, check_grids
+from ablations.config.grid import Grid, GridRequest, check_grids, united_axes, unless_product
 from ablations.config.make import make_config
 from ablations.config.make_grids import make_grids
 from ablations.config.search import Point, Search, Tuned
@@ -103,19 +103,14 @@ def design(
     given = points if search else None
     each = partial(expand, defaults=defaults, compare=compare, points=given, per_arm=per_arm)
     parts, single = make_grids(asked, grids, compare=compare, expand=each)
-    axes = {field: list(dict.fromkeys(v for part in parts for v in part.axes[field])) for field in parts[0].axes}
-    cells = each(parts, single)
-    searched = [] if search is None else search.fields
-    per_data = _decided_by_data(parts, single, defaults, searched=searched)
+    axes, cells = united_axes(parts), each(parts, single)
     complete = _complete_per_arm(per_arm, axes, cells, compare=compare)
-    by_arm = next(iter(complete.values()), {})
-    decided = {field for own in per_data.values() for field in own} | {*searched, *by_arm}
-    per_data = {name: {f: v for f, v in own.items() if f not in by_arm} for name, own in per_data.items()}
-    first = cells[0].model_dump()
-    fixed = {field: value for field, value in first.items() if field not in axes and field not in decided}
+    varied = [*([] if search is None else search.fields), *next(iter(complete.values()), {})]
+    per_data = _decided_by_data(parts, single, defaults, varied=varied)
+    decided = {*axes, *varied, *(field for own in per_data.values() for field in own)}
+    fixed = {field: value for field, value in cells[0].model_dump().items() if field not in decided}
     if compare in DATA_FIELDS:
         _check_one_difference(compare, per_data)
-    is_product = len(parts) == 1 and not parts[0].zipped and not parts[0].exclude
     try:
         study = Study(
             name=name,
@@ -124,7 +119,7 @@ def design(
             ref=choose_ref(ref, axes[compare]),
             recipe=recipe,
             axes=axes,
-            grids=() if is_product else tuple(parts),
+            grids=unless_product(parts),
             per_arm=complete,
             fixed=fixed,
             per_data=per_data,
@@ -169,12 +164,12 @@ def _check_held(study: Study, cells: Sequence[CellConfig]) -> None:
 
 
 def _decided_by_data(
-    grids: Sequence[Grid], single: Mapping[str, Any], defaults: Defaults, *, searched: Collection[str]
+    grids: Sequence[Grid], single: Mapping[str, Any], defaults: Defaults, *, varied: Collection[str]
 ) -> dict[str, dict[str, Any]]:
     """Return the defaults of each combination of `DATA_FIELDS`; empty if none of these is an axis."""
     axes = grids[0].axes
     data_axes = [field for field in DATA_FIELDS if field in axes]
-    given, per_data = {*single, *axes, *searched}, dict[str, dict[str, Any]]()
+    given, per_data = {*single, *axes, *varied}, dict[str, dict[str, Any]]()
     for row in (row for grid in grids for row in grid.rows()) if data_axes else ():
         name = point_name(row, data_axes)
         if name not in per_data:

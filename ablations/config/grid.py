@@ -194,6 +194,17 @@ def exclusion_text(entry: Exclusion) -> str:
     return " with ".join(f"{name}={','.join(map(value_name, values))}" for name, values in entry.items())
 
 
+def united_axes(grids: Sequence[Grid]) -> dict[str, list[Any]]:
+    """Return all values that grids over the same axes have of each."""
+    return {name: list(dict.fromkeys(value for grid in grids for value in grid.axes[name])) for name in grids[0].axes}
+
+
+def unless_product(grids: Sequence[Grid]) -> tuple[Grid, ...]:
+    """Return the grids as a study holds them: none if they are one product of its axes."""
+    is_product = len(grids) == 1 and not grids[0].zipped and not grids[0].exclude
+    return () if is_product else tuple(grids)
+
+
 def check_grids(grids: Sequence[Grid]) -> None:
     """Reject grids with too many cells together, before any is expanded.
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from ablations.config.cell import FIELDS
 from ablations.config.errors import UsageError
-from ablations.config.grid import Grid, check_grids
+from ablations.config.grid import Grid, check_grids, united_axes, unless_product
 from ablations.config.study import DATA_FIELDS, Study, point_name
 from ablations.config.values import value_name
 
@@ -41,13 +41,12 @@ def grow_grids(stored: Study, asked: Study, *, named: Collection[str]) -> tuple[
         parts = list(stored.parts)
         for grid in asked.parts:
             _add(parts, _over(grid, stored, asked))
-        axes = {field: list(dict.fromkeys(v for part in parts for v in part.axes[field])) for field in stored.axes}
+        axes = united_axes(parts)
         per_data = merge_per_data(stored, asked, named)
         cells = {"per_data": per_data, "per_arm": merge_per_arm(stored, asked, named) if stored.per_arm else {}}
     axes["seed"] = sorted(axes["seed"])
     check_grids(parts)
-    is_product = len(parts) == 1 and not parts[0].zipped and not parts[0].exclude
-    cells |= {"axes": axes, "grids": () if is_product else tuple(parts)}
+    cells |= {"axes": axes, "grids": unless_product(parts)}
     known = {**{field: [value] for field, value in stored.fixed.items()}, **stored.axes}
     added = [f"{field}={value_name(v)}" for field, values in axes.items() for v in values if v not in known[field]]
     return cells, added or ["other combinations of its values"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
@@ -111,3 +112,17 @@ def _spread_ties(costs: pd.Series[float]) -> pd.Series[float]:
     span = costs.max() - costs.min()
     step = STEP * costs.max() if math.isnan(gap) else min(STEP * span, 0.8 * gap / size.max())
     return costs + step * (place - (size - 1) / 2)
+
+
+def arm_costs(table: pd.DataFrame, cells: pd.DataFrame, costs: pd.DataFrame) -> pd.DataFrame:
+    """Return each arm's mean score and costs: the parameters of its cells, and the measurements of `bench cost`."""
+    parameters = cells.assign(quantity="parameters", value=cells["num_parameters"])
+    known = [frame[["arm", "quantity", "value"]] for frame in (parameters, costs[costs["tokens"].isna()])]
+    values = pd.concat([frame for frame in known if len(frame)] or known).astype({"value": np.float64}).dropna()
+    each = values.groupby(["quantity", "arm"], sort=False)["value"]
+    bounds = {"cost_low": each.quantile(0.25), "cost_high": each.quantile(0.75)}
+    summary = each.median().rename("cost").to_frame().assign(**bounds).reset_index()
+    is_counted = ~summary["quantity"].str.endswith("_s")
+    summary.loc[is_counted, ["cost_low", "cost_high"]] = np.nan
+    columns = ["condition", "arm", "arm_label", "arm_order", "mean_pct", "low_pct", "high_pct"]
+    return summary.merge(table[columns].dropna(subset="mean_pct"), on="arm").assign(measure=measure_of(cells))

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
@@ -14,9 +13,8 @@ from ablations.analysis.results import Results
 from ablations.config.types import Task
 from ablations.figures.agreement import agreement
 from ablations.figures.arms import accuracy_per_arm
-from ablations.figures.canvas import measure_of
 from ablations.figures.cost import AXES as COSTS
-from ablations.figures.cost import accuracy_against_cost
+from ablations.figures.cost import accuracy_against_cost, arm_costs
 from ablations.figures.curves import accuracy_curves, loss_curves
 from ablations.figures.detection import found_objects, precision_by_size, precision_recall
 from ablations.figures.differences import contrasts, paired_differences
@@ -290,7 +288,7 @@ def _others(results: Results, condition: str) -> Iterator[FigureSpec]:
         yield FigureSpec(
             "agreement", "", condition, "images on which two runs differ", agreed, min(num_arms, MOST_SQUARE)
         )
-    for quantity, frame in _costs(here(results.table), cells, here(results.costs)).groupby("quantity", sort=False):
+    for quantity, frame in arm_costs(here(results.table), cells, here(results.costs)).groupby("quantity", sort=False):
         words = COSTS[str(quantity)].lower()
         yield FigureSpec(names.cost, str(quantity), condition, f"{results.measure} against {words}", frame)
     undrawn = set(probes_without_figure(results))
@@ -311,20 +309,6 @@ def probes_without_figure(results: Results) -> list[str]:
     known = results.probes["probe"].unique()
     drawn = [probe for probe in known if probe in ("output_rms", "grad_norm") or "gain" in probe][:MOST_PROBES]
     return [probe for probe in known if probe not in drawn]
-
-
-def _costs(table: pd.DataFrame, cells: pd.DataFrame, costs: pd.DataFrame) -> pd.DataFrame:
-    """Return each arm's mean score and costs: the parameters of its cells, and the measurements of `bench cost`."""
-    parameters = cells.assign(quantity="parameters", value=cells["num_parameters"])
-    known = [frame[["arm", "quantity", "value"]] for frame in (parameters, costs[costs["tokens"].isna()])]
-    values = pd.concat([frame for frame in known if len(frame)] or known).astype({"value": np.float64}).dropna()
-    each = values.groupby(["quantity", "arm"], sort=False)["value"]
-    bounds = {"cost_low": each.quantile(0.25), "cost_high": each.quantile(0.75)}
-    summary = each.median().rename("cost").to_frame().assign(**bounds).reset_index()
-    is_counted = ~summary["quantity"].str.endswith("_s")
-    summary.loc[is_counted, ["cost_low", "cost_high"]] = np.nan
-    columns = ["condition", "arm", "arm_label", "arm_order", "mean_pct", "low_pct", "high_pct"]
-    return summary.merge(table[columns].dropna(subset="mean_pct"), on="arm").assign(measure=measure_of(cells))
 
 
 def _spread(layers: list[str], most: int) -> list[str]:
