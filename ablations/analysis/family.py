@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +12,7 @@ import numpy.typing as npt
 
 from ablations.analysis import ALPHA, holm, smallest_one_sided_p
 from ablations.analysis.claim_tests import TRAINING_SHARE, Finding, Verdict
-from ablations.config.claim import MARGIN_KINDS, TRIAL_KINDS, Claim
+from ablations.config.claim import MARGIN_KINDS, TRIAL_KINDS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,11 +117,27 @@ def _verdict(p_for: float, p_against: float) -> Verdict:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Planned:
+    """The verdicts that a claim will have in a planned study.
+
+    Args:
+        kind: kind of the claim.
+        num_verdicts: number of settings in which it is judged.
+        num_seeds: seeds of its pairs, the fewest of these settings; None if they are not known yet.
+    """
+
+    kind: str
+    num_verdicts: int
+    num_seeds: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Shortage:
     """Claims of a kind that too few cells can decide.
 
     Args:
         kind: kind of the claims.
+        num_seeds: seeds of their pairs; None if they are not known yet.
         verdict: the verdict that is out of reach.
         least_p: smallest p that a test of the kind can give.
         num_tests: tests in the family of that direction.
@@ -130,44 +145,42 @@ class Shortage:
     """
 
     kind: str
+    num_seeds: int | None
     verdict: Verdict
     least_p: float
     num_tests: int
     num_needed: int | None
 
 
-def shortages(
-    claims: Sequence[Claim],
-    *,
-    conditions: Sequence[Collection[str]],
-    num_seeds: int | None,
-    num_trials: float | None,
-) -> list[Shortage]:
+def shortages(claims: Sequence[Planned], *, num_others: int, num_trials: float | None) -> list[Shortage]:
     """Find the kinds of claims that a planned study cannot decide, or only after others, whatever its results.
 
     Args:
-        claims: claims of the study; those about arms that no condition has are left out, since nothing tests them.
-        conditions: names of the arms that each of its conditions has.
-        num_seeds: number of its seeds; None if they are not known yet.
+        claims: claims of the study; those without a verdict are left out, since nothing tests them.
+        num_others: largest number of arms that one is compared with in a condition, at least 1.
         num_trials: number of trials of each arm, at points of a Sobol sequence; infinite if it is not known; None if
             there are no such trials.
     """
-    same = Counter(map(frozenset, conditions))
-    tested = [(claim.kind, sum(n for arms, n in same.items() if arms.issuperset(claim.arms))) for claim in claims]
-    num_others = max(1, *(len(arms) - 1 for arms in same))
     found = []
     sides: tuple[tuple[Verdict, int, float | None], ...] = (
         ("supported", 1, num_trials),
         ("contradicted", num_others, None),  # by one of several differences; a trial that trains has no error
     )
     for verdict, num_differences, trials in sides:
-        kinds = [kind for kind, n in tested for _ in range(n) if kind not in TRIAL_KINDS or trials is not None]
-        each = {kind: _least_p(kind, num_differences, num_seeds, trials or 0) for kind in dict.fromkeys(kinds)}
-        num_tests, adjusted = len(kinds), dict(zip(kinds, holm([each[kind] for kind in kinds]), strict=True))
-        for kind, p in each.items():
+        tested = [
+            (claim.kind, claim.num_seeds)
+            for claim in claims
+            for _ in range(claim.num_verdicts)
+            if claim.kind not in TRIAL_KINDS or trials is not None
+        ]
+        each = {(kind, n): _least_p(kind, num_differences, n, trials or 0) for kind, n in dict.fromkeys(tested)}
+        num_tests, adjusted = len(tested), dict(zip(tested, holm([each[one] for one in tested]), strict=True))
+        for (kind, n), p in each.items():
             if first := next(k for k in itertools.count() if p * (num_tests - k) < ALPHA):
-                needed = None if adjusted[kind] >= ALPHA else first
-                found.append(Shortage(kind=kind, verdict=verdict, least_p=p, num_tests=num_tests, num_needed=needed))
+                needed = None if adjusted[kind, n] >= ALPHA else first
+                found.append(
+                    Shortage(kind=kind, num_seeds=n, verdict=verdict, least_p=p, num_tests=num_tests, num_needed=needed)
+                )
     return found
 
 

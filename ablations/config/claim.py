@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
 
 from ablations.config.errors import UsageError, first_error
 from ablations.config.limits import MOST_VALUE, Sentence
+from ablations.config.values import check_values, value_name
 
 Kind = Literal[
     "greater_than",
@@ -18,16 +19,25 @@ Kind = Literal[
     "fails_to_train",
     "fails_at_any_lr",
     "cost_linear_in_tokens",
+    "less_stable_than",
+    "explained_by_scale",
 ]
 
-PAIR_KINDS = ("greater_than", "worse_by", "equivalent_within")
+PAIR_KINDS = ("greater_than", "worse_by", "equivalent_within", "less_stable_than", "explained_by_scale")
 TRIAL_KINDS = ("fails_at_any_lr",)
 """Kinds that the trials of a tuning decide; its winners decide the others."""
 
 MARKS = ("post_hoc", "known_from")
 """Fields that say what was known when a claim came; a study's plan sets them."""
 
-MARGIN_KINDS = ("worse_by", "equivalent_within")
+MARGIN_KINDS = ("worse_by", "equivalent_within", "explained_by_scale")
+
+ACROSS: dict[str, str] = {"less_stable_than": "lr", "explained_by_scale": "scale"}
+"""Field over whose values a kind is judged: its verdicts are per combination of the other conditions' values."""
+
+
+def _checked_values(at: dict[str, Any]) -> dict[str, Any]:
+    return {field: check_values(field, [value])[0] for field, value in at.items()}
 
 
 class Claim(BaseModel, frozen=True, extra="forbid"):
@@ -37,7 +47,8 @@ class Claim(BaseModel, frozen=True, extra="forbid"):
         kind: kind of statement, one of `Kind`.
         arm: arm that the claim is about.
         than: arm that it is compared with; None for kinds that do not compare two arms.
-        margin_pct: margin in points of accuracy, from 0.001 to 100, for ``worse_by`` and ``equivalent_within``.
+        margin_pct: margin in points of accuracy, from 0.001 to 100, for `MARGIN_KINDS`.
+        at: values of fields that restrict the conditions in which it is judged; empty: all conditions.
         source: place of the claim in the literature, or reason to test it.
         post_hoc: whether it was added or changed after cells of the study had been run.
         known_from: other studies that had results of the cells that judge it before it was in this study.
@@ -47,6 +58,7 @@ class Claim(BaseModel, frozen=True, extra="forbid"):
     arm: Annotated[str, Field(min_length=1, max_length=MOST_VALUE)]
     than: Annotated[str, Field(max_length=MOST_VALUE)] | None = None
     margin_pct: Annotated[float, Field(ge=0.001, le=100, allow_inf_nan=False)] | None = None
+    at: Annotated[dict[str, Any], AfterValidator(_checked_values)] = {}
     source: Sentence = ""
     post_hoc: bool = False
     known_from: tuple[str, ...] = ()
@@ -59,6 +71,10 @@ class Claim(BaseModel, frozen=True, extra="forbid"):
                 raise ValueError(f"{self.kind} {'does not take' if given else 'needs'} the key {field}")
         if self.than == self.arm:
             raise ValueError(f"{self.arm} cannot be compared with itself; give another arm as than")
+        if "seed" in self.at:
+            raise ValueError("a claim is judged over all seeds; leave seed out of at")
+        if (across := ACROSS.get(self.kind)) in self.at:
+            raise ValueError(f"{self.kind} is judged over all values of {across}; leave it out of at")
         return self
 
     @property
@@ -74,6 +90,7 @@ class Claim(BaseModel, frozen=True, extra="forbid"):
         'single_l2 is worse than xnorm by at least 1 point'
         """
         points = f"{self.margin_pct:g} point{'s' * (self.margin_pct != 1)}" if self.margin_pct is not None else ""
+        places = [f"{field}={value_name(value)}" for field, value in self.at.items()]
         return {
             "greater_than": f"{self.arm} is better than {self.than}",
             "worse_by": f"{self.arm} is worse than {self.than} by at least {points}",
@@ -82,7 +99,10 @@ class Claim(BaseModel, frozen=True, extra="forbid"):
             "fails_to_train": f"{self.arm} fails to train",
             "fails_at_any_lr": f"{self.arm} fails to train at any learning rate in the range",
             "cost_linear_in_tokens": f"the cost of {self.arm} is linear in the number of tokens",
-        }[self.kind]
+            "less_stable_than": f"{self.arm} is less stable than {self.than}: it trains up to a smaller learning rate",
+            "explained_by_scale": f"{self.arm} is worse than {self.than} by its scale: by at least {points} at its own, "
+            f"and equivalent within {points} at the matched one",
+        }[self.kind] + (f", at {', '.join(places)}" if places else "")
 
 
 def parse_claims(values: Any) -> tuple[Claim, ...]:

@@ -6,9 +6,10 @@ import itertools
 import math
 from dataclasses import replace
 
-from ablations.analysis.family import Shortage, shortages
+from ablations.analysis.family import Planned, Shortage, shortages
 from ablations.config import Study
-from ablations.config.claim import TRIAL_KINDS
+from ablations.config.claim import ACROSS, TRIAL_KINDS
+from ablations.config.settings import settings_of
 from ablations.config.values import plural
 from ablations.planning.layout import num_seeds_paired
 
@@ -30,9 +31,9 @@ def claim_lines(study: Study) -> list[str]:
     ]
     if apart:
         lines.append(f"claims about arms that no condition has together stay undecided: {', '.join(apart)}")
-    num_seeds = None if study.is_tuning else num_seeds_paired(study)
+    lines += _unjudged_lines(study)
     either: dict[Shortage, list[str]] = {}
-    for short in _shortages(study, num_seeds, _num_trials(study)):
+    for short in _shortages(study, _num_trials(study)):
         if (short.kind in TRIAL_KINDS) == study.is_tuning:
             either.setdefault(replace(short, verdict="undecided"), []).append(short.verdict)
     lines += [_shortage_line(study, short, verdicts) for short, verdicts in either.items()]
@@ -54,18 +55,35 @@ def _num_trials(study: Study) -> float | None:
     return len(study.axes["seed"]) if study.is_tuning else math.inf  # they were counted when they were planned
 
 
-def _shortages(study: Study, num_seeds: int | None, num_trials: float | None) -> list[Shortage]:
-    return shortages(
-        study.claims,
-        conditions=list(study.arms_by_condition.values()),
-        num_seeds=num_seeds,
-        num_trials=num_trials,
-    )
+def _unjudged_lines(study: Study) -> list[str]:
+    """Name the claims that no condition judges though it has their arms, and the reason."""
+    lines = []
+    for claim in study.claims:
+        has_arms = any(set(claim.arms) <= set(arms) for arms in study.arms_by_condition.values())
+        if settings_of(study, claim) or not has_arms:
+            continue
+        across = ACROSS.get(claim.kind)
+        reason = "no condition has these values" if across is None else f"that takes several values of {across}"
+        lines.append(f"'{claim.statement}' stays undecided: {reason}")
+    return lines
+
+
+def _shortages(study: Study, num_trials: float | None, num_seeds: int | None = None) -> list[Shortage]:
+    """Find what is out of reach, with the seeds that each claim has or with a given number."""
+    planned = []
+    for claim in study.claims:
+        settings = settings_of(study, claim)
+        conditions = [condition for own in settings.values() for condition in own]
+        arms = None if claim.kind == "better_than_every_other" else claim.arms
+        own = num_seeds_paired(study, arms=arms, conditions=conditions) if num_seeds is None else num_seeds
+        planned.append(Planned(kind=claim.kind, num_verdicts=len(settings), num_seeds=None if study.is_tuning else own))
+    num_others = max(1, *(len(arms) - 1 for arms in study.arms_by_condition.values()))
+    return shortages(planned, num_others=num_others, num_trials=num_trials)
 
 
 def _shortage_line(study: Study, short: Shortage, verdicts: list[str]) -> str:
     """Say which verdicts on a kind of claim are out of reach, and how many cells they take."""
-    have = len(study.axes["seed"]) if study.is_tuning else num_seeds_paired(study)
+    have = len(study.axes["seed"]) if short.num_seeds is None else short.num_seeds
     verbs = " or ".join({"supported": "support", "contradicted": "contradict"}[verdict] for verdict in verdicts)
     what, tests = f"claim of the kind {short.kind}", plural(short.num_tests, "test")
     why = f"the smallest p is {short.least_p:.2g}, and the {tests} of the claims are one family"
@@ -81,5 +99,5 @@ def _shortage_line(study: Study, short: Shortage, verdicts: list[str]) -> str:
 def _is_short(study: Study, short: Shortage, number: int) -> bool:
     """Tell whether the kind stays out of reach with another number of seeds, or of trials in a tuning."""
     seeds, trials = (None, number) if study.is_tuning else (number, _num_trials(study))
-    found = _shortages(study, seeds, trials)
+    found = _shortages(study, trials, seeds)
     return any((other.kind, other.num_needed) == (short.kind, None) for other in found)
