@@ -17,7 +17,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ablations.analysis.claim_tests import Case, Verdict, examine
+from ablations.analysis.claim_case import Case, Verdict
+from ablations.analysis.claim_tests import examine
 from ablations.analysis.family import decide
 from ablations.config.claim import Claim
 

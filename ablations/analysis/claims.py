@@ -9,7 +9,8 @@ from typing import Any
 import pandas as pd
 
 from ablations.analysis import ALPHA
-from ablations.analysis.claim_tests import Case, Finding, examine
+from ablations.analysis.claim_case import Case, Finding
+from ablations.analysis.claim_tests import examine
 from ablations.analysis.family import Decision, decide, family_sizes
 from ablations.config.claim import Claim
 
@@ -32,6 +33,10 @@ def judge(cases: Sequence[Case]) -> pd.DataFrame:
       number.
     - *Worse by at least m*: t tests against -m. *Equivalent within m*: TOST, and against it twice the smaller p of the
       t tests beyond -m and m. Both use sign-flip tests if there are chance scores.
+    - *Less stable than*: sign-flip tests that the difference of the frontiers, the largest learning rates that train, is
+      below or above 0, over the learning rates of a setting (`ablations.analysis.frontier`).
+    - *Explained by scale*: the larger p of *worse by at least m* at the arms' own scale and *equivalent within m* at the
+      matched one; against it twice the smaller p against either.
     - *Fails to train*: exact binomial tests that more or less than half of the cells diverge, failed ones excluded.
     - *Fails to train at any learning rate in the range*: contradicted by one trial that trains, without error.
       Otherwise an exact binomial test that less than one fifth of the range trains, if the trials are of a Sobol
@@ -61,7 +66,7 @@ def judge(cases: Sequence[Case]) -> pd.DataFrame:
         (claim, condition, examine(claim, condition, case))
         for case in cases
         for claim in case.claims
-        for condition in case.conditions_of(claim)
+        for condition in case.settings_of(claim)
     ]
     findings, num_waiting = [finding for *_, finding in asked], sum(case.num_waiting for case in cases)
     sizes = family_sizes(findings, num_waiting=num_waiting)

@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ablations.analysis import ALPHA, holm, smallest_one_sided_p
-from ablations.analysis.claim_tests import TRAINING_SHARE, Finding, Verdict
+from ablations.analysis.claim_case import Finding, Verdict
+from ablations.analysis.claim_tests import TRAINING_SHARE
 from ablations.config.claim import MARGIN_KINDS, TRIAL_KINDS
 
 

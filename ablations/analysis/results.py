@@ -10,12 +10,13 @@ from pathlib import Path
 import pandas as pd
 
 from ablations import analysis
-from ablations.analysis.claim_tests import Case
+from ablations.analysis.claim_case import Case
 from ablations.analysis.claims import judge
 from ablations.analysis.contrasts import contrasts_of
 from ablations.config import Study, UsageError
 from ablations.config.cell import FIELDS
-from ablations.config.claim import TRIAL_KINDS, Claim
+from ablations.config.claim import ACROSS, TRIAL_KINDS, Claim
+from ablations.config.settings import settings_of
 from ablations.store.frames import Frames
 
 FRAMES = ("cells", "curves", "probes", "correct", "precision", "examples", "costs", "missing")
@@ -150,6 +151,7 @@ class Results:
                     arms=study.arm_names,
                     conditions=self._conditions_of(study),
                     asked=self._arms_asked(study),
+                    settings=self._settings_of(study),
                     cells=self.of_study(self.cells, study),
                     costs=self.of_study(self.costs, study),
                     trials=self.of_study(self.trials, study),
@@ -189,6 +191,18 @@ class Results:
         """Return the names of a study's conditions, including those without a cell."""
         names = study.condition_names
         return names if len(self.studies) == 1 else [_in_stratum(study.name, condition) for condition in names]
+
+    def _settings_of(self, study: Study) -> dict[str, dict[str, list[str]]]:
+        """Return the settings of the claims that are not judged in each condition with their arms, by statement."""
+
+        def named(names: Sequence[str]) -> list[str]:
+            return [_in_stratum(study.name, name) for name in names] if len(self.studies) > 1 else list(names)
+
+        own = {c.statement: settings_of(study, c) for c in study.claims if c.at or c.kind in ACROSS}
+        return {
+            statement: dict(zip(named(list(found)), map(named, found.values()), strict=True))
+            for statement, found in own.items()
+        }
 
     def arm_text(self, arm: object) -> str:
         """Write an arm for a table: its name, with the values that are zipped with it."""

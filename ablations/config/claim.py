@@ -100,8 +100,8 @@ class Claim(BaseModel, frozen=True, extra="forbid"):
             "fails_at_any_lr": f"{self.arm} fails to train at any learning rate in the range",
             "cost_linear_in_tokens": f"the cost of {self.arm} is linear in the number of tokens",
             "less_stable_than": f"{self.arm} is less stable than {self.than}: it trains up to a smaller learning rate",
-            "explained_by_scale": f"{self.arm} is worse than {self.than} by its scale: by at least {points} at its own, "
-            f"and equivalent within {points} at the matched one",
+            "explained_by_scale": f"the scale of {self.arm} explains that it is worse than {self.than}: "
+            f"by at least {points} at its own scale, equivalent within {points} at the matched one",
         }[self.kind] + (f", at {', '.join(places)}" if places else "")
 
 

@@ -12,7 +12,7 @@ import yaml
 
 from ablations import analysis
 from ablations.analysis import claim_power, claim_tests
-from ablations.analysis.claim_tests import Case
+from ablations.analysis.claim_case import Case
 from ablations.analysis.claims import judge
 from ablations.config import UsageError
 from ablations.config.claim import Claim, merge_claims, parse_claims
