@@ -3,6 +3,7 @@
 from ablations.analysis.agreement import agreement
 from ablations.analysis.comparisons import MARGIN_PCT, Comparison, compare, differences, paired, with_reference
 from ablations.analysis.coverage import coverage
+from ablations.analysis.frontier import failure_map, frontier_change, frontier_table, frontiers, settings_of
 from ablations.analysis.inference import (
     ALPHA,
     MOST_EXACT,

@@ -16,6 +16,18 @@ BLOCK = ["condition", "seed"]
 """Columns that are equal in the two cells of a pair."""
 
 
+def check_places(cells: pd.DataFrame) -> None:
+    """Check that each condition, arm and seed has at most one cell.
+
+    Raises:
+        ValueError: two cells have the same condition, arm and seed.
+    """
+    repeated = cells.duplicated(["condition", "arm", "seed"])
+    if repeated.any():
+        first = cells[repeated].iloc[0]
+        raise ValueError(f"two cells of arm {first['arm']}, condition '{first['condition']}', seed {first['seed']}")
+
+
 def complete_seeds(cells: pd.DataFrame, arms: Iterable[str]) -> pd.DataFrame:
     """Return the cells of the given arms at every condition and seed where all of them have a score.
 
@@ -29,10 +41,7 @@ def complete_seeds(cells: pd.DataFrame, arms: Iterable[str]) -> pd.DataFrame:
     Raises:
         ValueError: two cells have the same condition, arm and seed.
     """
-    repeated = cells.duplicated(["condition", "arm", "seed"])
-    if repeated.any():
-        first = cells[repeated].iloc[0]
-        raise ValueError(f"two cells of arm {first['arm']}, condition '{first['condition']}', seed {first['seed']}")
+    check_places(cells)
     wanted = set(arms)
     own = cells[cells["arm"].isin(wanted) & cells["score_pct"].notna()]
     return own[own.groupby(BLOCK)["arm"].transform("size") == len(wanted)]

@@ -176,6 +176,21 @@ class Results:
         return held.merge(gain, on=["condition", "arm"], how="left")
 
     @cached_property
+    def failure_map(self) -> pd.DataFrame:
+        """Share of cells that learn, and their training loss, per condition and arm (`analysis.failure_map`)."""
+        return analysis.failure_map(self.cells, self.curves)
+
+    @cached_property
+    def frontier(self) -> pd.DataFrame:
+        """Largest learning rate at which each arm learns, from `analysis.frontier_table`; empty without such an axis."""
+        return analysis.frontier_table(self.cells, self.reference)
+
+    @cached_property
+    def frontier_depth(self) -> pd.DataFrame:
+        """Change of the frontier per doubling of the depth, from `analysis.frontier_change`."""
+        return analysis.frontier_change(self.cells)
+
+    @cached_property
     def agreement(self) -> pd.DataFrame:
         """Share of test images on which two runs differ, from `ablations.analysis.agreement`."""
         return analysis.agreement(self.correct)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import pandas as pd
 from matplotlib.axes import Axes
 
+from ablations.analysis import settings_of
 from ablations.analysis.results import Results
 from ablations.config.types import Task
 from ablations.figures.agreement import agreement
@@ -330,8 +331,7 @@ def _sensitivity(results: Results) -> Iterator[FigureSpec]:
         cells = results.cells
         if len(results.studies) > 1:
             cells = cells[cells["condition"].str.startswith(f"study={study.name}, ")]
-        others = cells["condition"].str.replace(r"(^|, )lr=[^,]+", "", regex=True).str.removeprefix(", ")
-        for condition, own in cells.assign(condition=others).groupby("condition", sort=False):
+        for condition, own in cells.assign(condition=settings_of(cells)).groupby("condition", sort=False):
             if own["lr"].nunique() < 2 and study.grids:  # a grid with one learning rate, or one zipped with the rest
                 continue
             yield FigureSpec("lr_sensitivity", "", str(condition), "sensitivity to the learning rate", own)
