@@ -55,7 +55,7 @@ class Case:
         return self.asked.get(condition, () if self.asked else self.arms)
 
     def settings_of(self, claim: Claim) -> list[str]:
-        """Return the settings in which a claim is judged; if none has its arms, all, or one of no name for known arms."""
+        """Return the settings of a claim; if none has its arms, all, or one of no name for known arms."""
         arms = set(claim.arms)
         if claim.statement in self.settings:
             return list(self.settings[claim.statement]) or [""]

@@ -33,10 +33,10 @@ def judge(cases: Sequence[Case]) -> pd.DataFrame:
       number.
     - *Worse by at least m*: t tests against -m. *Equivalent within m*: TOST, and against it twice the smaller p of the
       t tests beyond -m and m. Both use sign-flip tests if there are chance scores.
-    - *Less stable than*: sign-flip tests that the difference of the frontiers, the largest learning rates that train, is
-      below or above 0, over the learning rates of a setting (`ablations.analysis.frontier`).
-    - *Explained by scale*: the larger p of *worse by at least m* at the arms' own scale and *equivalent within m* at the
-      matched one; against it twice the smaller p against either.
+    - *Less stable than*: sign-flip tests that the difference of the frontiers, the largest learning rates that train,
+      is below or above 0, over the learning rates of a setting (`ablations.analysis.frontier`).
+    - *Explained by scale*: the larger p of *worse by at least m* at the arms' own scale and *equivalent within m* at
+      the matched one; against it twice the smaller p against either.
     - *Fails to train*: exact binomial tests that more or less than half of the cells diverge, failed ones excluded.
     - *Fails to train at any learning rate in the range*: contradicted by one trial that trains, without error.
       Otherwise an exact binomial test that less than one fifth of the range trains, if the trials are of a Sobol

@@ -182,7 +182,7 @@ class Results:
 
     @cached_property
     def frontier(self) -> pd.DataFrame:
-        """Largest learning rate at which each arm learns, from `analysis.frontier_table`; empty without such an axis."""
+        """Largest learning rate at which each arm learns (`analysis.frontier_table`); empty without such an axis."""
         return analysis.frontier_table(self.cells, self.reference)
 
     @cached_property
@@ -208,7 +208,7 @@ class Results:
         return names if len(self.studies) == 1 else [_in_stratum(study.name, condition) for condition in names]
 
     def _settings_of(self, study: Study) -> dict[str, dict[str, list[str]]]:
-        """Return the settings of the claims that are not judged in each condition with their arms, by statement."""
+        """Return the settings of claims that are not judged in every condition with their arms, by statement."""
 
         def named(names: Sequence[str]) -> list[str]:
             return [_in_stratum(study.name, name) for name in names] if len(self.studies) > 1 else list(names)

@@ -68,7 +68,8 @@ def _test_scale(claim: Claim, own: pd.DataFrame, case: Case) -> Finding:
     For it speaks the larger p of the two (an intersection-union test: Berger, Technometrics 24, 295, 1982); against it
     the smaller, times two.
     """
-    assert claim.than is not None and claim.margin_pct is not None, "the kind has both"
+    assert claim.than is not None, "the kind has it"
+    assert claim.margin_pct is not None, "the kind has it"
     parts, names, kept = [], [], []
     for scale, kind in zip(SCALES, ("worse_by", "equivalent_within"), strict=True):
         here = own[own["scale"] == scale]

@@ -16,10 +16,11 @@ def settings_of(study: Study, claim: Claim) -> dict[str, list[str]]:
         Names of the conditions of each setting, by the setting's name.
     """
     fields, across = study.conditions, ACROSS.get(claim.kind)
+    same = {field: values[0] for field, values in study.axes.items() if len(values) == 1}
     kept = [field for field in fields if field != across]
     found: dict[str, list[str]] = {}
     for point, (condition, arms) in zip(study.points_on(fields), study.arms_by_condition.items(), strict=True):
-        values = {**study.fixed, **{field: several[0] for field, several in study.axes.items()}, **point}
+        values = {**study.fixed, **same, **point}
         if set(claim.arms) <= set(arms) and all(values.get(field) == value for field, value in claim.at.items()):
             found.setdefault(point_name(point, kept), []).append(condition)
     if across is not None:
