@@ -182,7 +182,7 @@ class Results:
 
     @cached_property
     def frontier(self) -> pd.DataFrame:
-        """Largest learning rate at which each arm learns (`analysis.frontier_table`); empty without such an axis."""
+        """Largest learning rate at which each arm learns, from `analysis.frontier_table`; empty without that axis."""
         return analysis.frontier_table(self.cells, self.reference)
 
     @cached_property

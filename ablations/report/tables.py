@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import pandas as pd
 
@@ -11,30 +10,12 @@ from ablations.analysis import STABLE_OVER
 from ablations.analysis.caveats import other_differences
 from ablations.analysis.results import Results
 from ablations.config.claim import TRIAL_KINDS
-from ablations.config.escape import shortened, visible
-from ablations.config.limits import MOST_SENTENCE
-from ablations.config.privacy import private
 from ablations.config.task import average_precisions
 from ablations.config.values import plural
 from ablations.report.notes import detectable_text, looks, sign_flip_text, tuned_notes
 from ablations.report.text import TextTable, interval, number, p_text, seeds_text
+from ablations.report.text_table import Row, text_table
 from ablations.report.verdicts import SEEDS, TESTS, claim_text, family_text
-
-Row = dict[str, str]
-
-TEXT_COLUMNS = (
-    "condition",
-    "claim",
-    "verdict",
-    "alone",
-    "evidence",
-    "source",
-    "isolates",
-    "difference",
-    "outcome",
-    "why",
-)
-"""Columns with words, in addition to that of the arms."""
 
 
 def main_table(results: Results, notes: list[str]) -> TextTable:
@@ -55,7 +36,7 @@ def main_table(results: Results, notes: list[str]) -> TextTable:
         }
         return own | (against if ref else {}) | {"div.": str(row["num_diverged"]), "fail": str(row["num_failed"])}
 
-    return _table("main", f"Test {results.measure} by arm", results.table, write, bold=f"- {ref}", notes=notes)
+    return text_table("main", f"Test {results.measure} by arm", results.table, write, bold=f"- {ref}", notes=notes)
 
 
 def _test_column(results: Results) -> str:
@@ -80,7 +61,7 @@ def precisions_table(results: Results) -> TextTable:
         "at one IoU; small, medium, large: of objects of up to 32 x 32, up to 96 x 96 and more px; empty where there "
         "are none; cells that ended before their test have none"
     ]
-    return _table("precisions", "Average precisions", means, write, notes=notes)
+    return text_table("precisions", "Average precisions", means, write, notes=notes)
 
 
 def details_table(results: Results) -> TextTable:
@@ -108,7 +89,7 @@ def details_table(results: Results) -> TextTable:
         "0.5 points; detectable: points, with 80 % power; diverged: of the cells that did not fail; failed: of all; "
         "both with Wilson's interval of the share"
     ]
-    return _table("details", "Each arm in detail", results.table, write, notes=notes)
+    return text_table("details", "Each arm in detail", results.table, write, notes=notes)
 
 
 def success_table(results: Results) -> TextTable:
@@ -129,7 +110,7 @@ def success_table(results: Results) -> TextTable:
     notes = ["secondary: over the cells that ended ok alone; an arm that often fails shows its lucky seeds here"]
     pairs = results.table.loc[results.table["success_num_pairs"] > 0, "success_detectable_pct"]
     notes += [detectable_text(pairs)] if len(pairs) else []
-    return _table("success", "Given success", results.table, write, notes=notes)
+    return text_table("success", "Given success", results.table, write, notes=notes)
 
 
 def contrasts_table(results: Results) -> TextTable:
@@ -159,7 +140,7 @@ def contrasts_table(results: Results) -> TextTable:
     }
     sums = {what: int(table[column].sum()) for what, column in counts.items()}
     notes += [f"{what}: {count}" for what, count in sums.items() if count]
-    return _table("contrasts", "Contrasts", results.contrasts, write, bold="points", notes=notes)
+    return text_table("contrasts", "Contrasts", results.contrasts, write, bold="points", notes=notes)
 
 
 def claims_table(results: Results) -> TextTable:
@@ -185,7 +166,7 @@ def claims_table(results: Results) -> TextTable:
         notes.append("post hoc: added or changed when cells had been run, so suggested by what they showed")
     if (results.claims["known_from"] != "").any():
         notes.append("numbers known from a study: it had results of these very cells before the claim was made here")
-    return _table("claims", "Claims", results.claims, write, notes=notes)
+    return text_table("claims", "Claims", results.claims, write, notes=notes)
 
 
 def pairing_table(results: Results) -> TextTable:
@@ -212,7 +193,7 @@ def pairing_table(results: Results) -> TextTable:
     ]
     by_chance = results.pairing["num_pairs"].sum() - results.pairing["num_pairs_without_chance"].sum()
     notes += [f"pairs with a chance score, left out of both: {by_chance:.0f}"] if by_chance else []
-    return _table("pairing", "What the pairing bought", results.pairing, write, notes=notes)
+    return text_table("pairing", "What the pairing bought", results.pairing, write, notes=notes)
 
 
 def power_table(results: Results, delta_pct: float) -> TextTable:
@@ -237,7 +218,7 @@ def power_table(results: Results, delta_pct: float) -> TextTable:
         "with its chi-square interval; detectable: with the present seeds, none where they are too few for any p to "
         "reach it",
     ]
-    return _table("power", f"Seeds that a difference of {delta_pct:g} points takes", table, write, notes=notes)
+    return text_table("power", f"Seeds that a difference of {delta_pct:g} points takes", table, write, notes=notes)
 
 
 def tuning_table(results: Results) -> TextTable:
@@ -271,7 +252,7 @@ def tuning_table(results: Results) -> TextTable:
         waiting = sum(claim.kind not in TRIAL_KINDS for study in results.studies for claim in study.claims)
         notes += [f"claims that wait for the winners: {waiting}"] if waiting else []
         notes += [*results.problems, *results.caveats]
-    return _table("tuning", "Trials by arm", results.tuned, write, notes=notes)
+    return text_table("tuning", "Trials by arm", results.tuned, write, notes=notes)
 
 
 def _best_value(row: pd.Series, field: str) -> str:
@@ -299,7 +280,7 @@ def stability_table(results: Results) -> TextTable:
         "average over the parts (after the learning-rate sensitivity of Wortsman et al., arXiv 2309.14322); stable: "
         "the widest range between trials of which none diverged",
     ]
-    return _table("stability", "What each arm's result depends on", results.tuned, write, notes=notes)
+    return text_table("stability", "What each arm's result depends on", results.tuned, write, notes=notes)
 
 
 def failures_table(results: Results) -> TextTable:
@@ -315,27 +296,4 @@ def failures_table(results: Results) -> TextTable:
             "why": str(row["detail"]),
         }
 
-    return _table("failures", "Runs that did not end well", results.cells[results.cells["outcome"] != "ok"], write)
-
-
-def _table(
-    name: str,
-    title: str,
-    frame: pd.DataFrame,
-    write: Callable[[pd.Series], Row],
-    *,
-    bold: str | None = None,
-    notes: list[str] | None = None,
-) -> TextTable:
-    """Format a frame's rows as text, with a condition column if there are several conditions."""
-    several = bool((frame["condition"] != "").any())
-    written = [({"condition": str(row["condition"])} if several else {}) | write(row) for _, row in frame.iterrows()]
-    head = list(written[0]) if written else []
-    marked = frame["supported"].tolist() if bold in head else []
-    places = {(i, head.index(str(bold))) for i, is_supported in enumerate(marked) if is_supported}
-    rows = [[visible(shortened(private(cell), MOST_SENTENCE)) for cell in row.values()] for row in written]
-    is_text = [column in TEXT_COLUMNS or place <= several for place, column in enumerate(head)]  # the arms come first
-    names = [visible(column.strip()) for column in head]
-    return TextTable(
-        name, title, names, rows, is_text, frame, frozenset(places), [visible(private(note)) for note in notes or []]
-    )
+    return text_table("failures", "Runs that did not end well", results.cells[results.cells["outcome"] != "ok"], write)

@@ -10,7 +10,7 @@ import pandas as pd
 from ablations.analysis import MARGIN_PCT
 from ablations.config import UsageError
 from ablations.config.privacy import private
-from ablations.report import tables
+from ablations.report import frontier_tables, tables
 from ablations.report.checklist import checklist
 from ablations.report.current import NAME, hash_commands, hash_place, hash_results, note_written, read_written
 from ablations.report.drawing import drawing
@@ -143,7 +143,8 @@ def _tables(results: StudyResults) -> list[TextTable]:
     arms = [tables.details_table(results), tables.success_table(results), tables.contrasts_table(results)]
     tests = [tables.claims_table(results), tables.pairing_table(results), tables.power_table(results, MARGIN_PCT)]
     runs = [tables.failures_table(results), tables.tuning_table(results), tables.stability_table(results)]
-    return [*precisions, *arms, *tests, *runs]
+    maps = [frontier_tables.frontier_table(results), frontier_tables.frontier_depth_table(results)]
+    return [*precisions, *arms, *tests, *runs, *maps, frontier_tables.failure_map_table(results)]
 
 
 def _write_tables(folder: Path, some: list[TextTable]) -> list[Path]:

@@ -363,6 +363,32 @@ def test_frontiers_are_those_of_a_loop(grid):
     assert have == expected
 
 
+def drawn(rng: np.random.Generator, means: tuple[float, float], spread: float) -> pd.DataFrame:
+    """Return the cells of two arms of eight seeds over ten decades, with normal log10 frontiers around the means."""
+    rates = tuple(10.0**power for power in range(-5, 5))
+    ends = {}
+    for arm, mean in zip(("xnorm", "l2"), means, strict=True):
+        frontier = 10 ** (mean + spread * rng.standard_normal(8))
+        ends[arm, 4] = ["".join("o" if rate <= each else "x" for rate in rates) for each in frontier]
+    return cells(ends, rates)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("spread", [0.1, 0.3])
+def test_intervals_cover_the_truth_within_the_resolution_of_the_grid(spread):
+    rng = np.random.default_rng(0)
+    num_studies, covered, near = 60, 0, 0
+    for _ in range(num_studies):
+        mean = rng.uniform(-1, 1)
+        own = row(frontier_table(drawn(rng, (0.3, mean), spread), "xnorm"), "l2")
+        covered += own["low"] <= 10**mean <= own["high"]
+        half = 0.0 if math.isnan(own["decades_low"]) else (own["decades_high"] - own["decades_low"]) / 2
+        near += abs(own["decades"] - (mean - 0.3)) <= half + 1  # decade between two rates
+    assert covered >= 0.93 * num_studies
+    assert near >= 0.93 * num_studies
+
+
+@pytest.mark.slow
 def test_ten_thousand_cells_take_about_a_second():
     grid = {(arm, depth): ["ooxx", "oxxx", "oooo", "xxxx"] * 4 for arm in ARMS for depth in range(2, 54)}
     frame = cells(grid)
