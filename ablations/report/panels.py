@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from ablations.config.privacy import private
 from ablations.report.arm_rows import ArmRow, num_without_row, rows_of
-from ablations.report.gallery import MOST_HEIGHT, FigureSpec
+from ablations.report.kinds import MOST_HEIGHT, FigureSpec
 from ablations.report.text import figure_label, figure_text
 
 PANEL_WIDTH = 3.2

@@ -29,7 +29,8 @@ from ablations.figures.failures import failures_by_kind
 from ablations.figures.palette import arm_style
 from ablations.figures.probes import probes_over_depth, probes_over_time
 from ablations.report.drawing import drawing
-from ablations.report.gallery import FIGURES, FigureSpec, all_figures, core_figures
+from ablations.report.gallery import all_figures, core_figures
+from ablations.report.kinds import FIGURES, FigureSpec
 from ablations.report.notebook import StudyResults
 from ablations.report.panels import draw_panels
 from ablations.report.plot import Plot

@@ -21,7 +21,8 @@ from ablations.figures.canvas import BACKGROUND
 from ablations.figures.palette import arm_style
 from ablations.report import arm_rows as rows_module
 from ablations.report.arm_rows import MOST_IN_ROW, MOST_TOGETHER, arm_rows
-from ablations.report.gallery import IN_ROWS, FigureSpec, all_figures
+from ablations.report.gallery import all_figures
+from ablations.report.kinds import IN_ROWS, FigureSpec
 from ablations.report.notebook import StudyResults
 from ablations.report.panels import ACROSS, draw_panels
 from ufo.norms import NORMS
