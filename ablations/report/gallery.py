@@ -15,6 +15,7 @@ from ablations.figures.cost import arm_costs
 from ablations.figures.probes import probe_name
 from ablations.report.arm_rows import arm_rows
 from ablations.report.kinds import FIGURES, IN_ROWS, FigureSpec
+from ablations.report.map_figures import map_figures
 
 PLURALS = {"box": "boxes", "mask": "masks"}
 
@@ -55,7 +56,8 @@ def all_figures(results: Results) -> list[FigureSpec]:
         for condition in results.conditions
         for figure in (*_core(results, condition), *(_others(results, condition) if not results.is_tuning else ()))
     ]
-    return _with_rows([*found, *_sensitivity(results), *_trials(results)], results)
+    over_settings = () if results.is_tuning else map_figures(results)
+    return _with_rows([*found, *over_settings, *_sensitivity(results), *_trials(results)], results)
 
 
 def _with_rows(specs: list[FigureSpec], results: Results) -> list[FigureSpec]:

@@ -15,8 +15,11 @@ from ablations.figures.cost import accuracy_against_cost
 from ablations.figures.curves import accuracy_curves, loss_curves
 from ablations.figures.detection import found_objects, precision_by_size, precision_recall
 from ablations.figures.differences import contrasts, paired_differences
+from ablations.figures.failure_map import failure_map
 from ablations.figures.failures import failures_by_kind
+from ablations.figures.frontier import frontier_over_depth
 from ablations.figures.probes import probes_over_depth, probes_over_time
+from ablations.figures.scale import scale_difference
 from ablations.figures.sensitivity import lr_sensitivity
 from ablations.figures.trials import best_of_k, isolation, trials_over_range
 from ablations.report.arm_rows import MOST_TOGETHER, ArmRow
@@ -33,6 +36,7 @@ class Kind:
         part: name and default of the method's argument that selects one of several figures.
         panel: name and default of the method's argument that selects a panel.
         after_run: whether every run draws it at its end; the others take longer than a short run.
+        across: largest number of small panels in each row of a figure of normal width; None for panels of normal size.
     """
 
     draw: Callable[[pd.DataFrame, Axes], Axes]
@@ -40,12 +44,13 @@ class Kind:
     part: tuple[str, str | None] | None = None
     panel: tuple[str, str | None] | None = None
     after_run: bool = False
+    across: int | None = None
 
 
 IN_ROWS = (
     *("training_loss", "validation_accuracy", "validation_ap", "precision_recall", "ap_by_size"),
     *("accuracy_against_cost", "ap_against_cost", "probes_over_depth", "probes_over_time"),
-    *("lr_sensitivity", "tuning_sensitivity", "tuning_best_of_k"),
+    *("lr_sensitivity", "frontier", "tuning_sensitivity", "tuning_best_of_k"),
 )
 """Figures that have a few arms in each row of panels if there are many."""
 
@@ -85,6 +90,20 @@ FIGURES: dict[str, Kind] = {
     "lr_sensitivity": Kind(
         lr_sensitivity, "Test accuracy over the learning rate; a condition is that of the other axes."
     ),
+    "failure_map": Kind(
+        failure_map,
+        "Where an arm learns, over settings and learning rates, and its loss above the best arm's.",
+        panel=("arm", None),
+        across=4,
+    ),
+    "frontier": Kind(
+        frontier_over_depth,
+        "The largest learning rate at which each arm learns, over the depth.",
+        panel=("setting", ""),
+    ),
+    "scale_difference": Kind(
+        scale_difference, "Paired differences to the reference, at the normalisers' own scale and at matched scale."
+    ),
     "tuning_sensitivity": Kind(
         trials_over_range, "Validation accuracy of the trials over a searched field.", ("field", "lr"), after_run=True
     ),
@@ -93,7 +112,15 @@ FIGURES: dict[str, Kind] = {
 }
 """Kinds of figures by the name of their files and methods."""
 
-OF_ALL_CONDITIONS = ("lr_sensitivity", "tuning_sensitivity", "tuning_isolation", "tuning_best_of_k")
+OF_ALL_CONDITIONS = (
+    "failure_map",
+    "frontier",
+    "scale_difference",
+    "lr_sensitivity",
+    "tuning_sensitivity",
+    "tuning_isolation",
+    "tuning_best_of_k",
+)
 """Figures that are not of one condition each."""
 
 WIDTH, HEIGHT, MOST_HEIGHT = 7.0, 4.2, 300.0
