@@ -11,13 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 
-from ablations.figures.canvas import is_drawable, span_text
+from ablations.figures.canvas import is_drawable, is_light, span_text
 
 MOST_DECIMALS, MOST_NUMBERS = 16, 40
 """Largest numbers of arms whose cells have room for a share with a decimal, and for a whole one."""
-
-LUMINANCE, LIGHT = (0.2126, 0.7152, 0.0722), 0.45
-"""Weights of red, green and blue in luminance (ITU-R BT.709), and the luminance above which text is black."""
 
 
 def agreement(pairs: pd.DataFrame, axes: Axes) -> Axes:
@@ -73,5 +70,5 @@ def _write_shares(values: npt.NDArray[np.float64], image: AxesImage, axes: Axes)
     for i, j in np.ndindex(values.shape):
         is_known = np.isfinite(values[i, j])
         text = f"{values[i, j]:.{decimals}f}" if is_known else "-"
-        is_light = not is_known or np.dot(image.cmap(image.norm(values[i, j]))[:3], LUMINANCE) > LIGHT
-        axes.text(j, i, text, ha="center", va="center", fontsize=size, color="black" if is_light else "white")
+        is_black = not is_known or is_light(image.cmap(image.norm(values[i, j])))
+        axes.text(j, i, text, ha="center", va="center", fontsize=size, color="black" if is_black else "white")

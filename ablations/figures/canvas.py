@@ -29,6 +29,22 @@ def is_drawable(frame: pd.DataFrame, axes: Axes) -> bool:
     return not frame.empty
 
 
+LUMINANCE, LIGHT = (0.2126, 0.7152, 0.0722), 0.45
+"""Weights of red, green and blue in luminance (ITU-R BT.709), and the luminance above which text is black."""
+
+
+def is_light(colour: npt.ArrayLike) -> bool:
+    """Return whether text on a colour is black rather than white.
+
+    Args:
+        colour: red, green, blue and possibly opacity, in [0, 1].
+
+    >>> is_light((1.0, 1.0, 0.0)), is_light((0.0, 0.0, 1.0))
+    (True, False)
+    """
+    return bool(np.dot(np.asarray(colour, dtype=float)[:3], LUMINANCE) > LIGHT)
+
+
 METRICS = {"accuracy": "accuracy_pct", "mask AP": "mask_ap_pct", "box AP": "box_ap_pct"}
 """Name of the compared metric to its `metric` in frames of curves."""
 

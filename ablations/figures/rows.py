@@ -22,7 +22,14 @@ def seed_heights(seeds: pd.Series[int]) -> pd.Series[float]:
 
 
 def draw_row(
-    row: int, values: pd.Series[float], heights: pd.Series[float], crossed: pd.Series[bool], arm: pd.Series, axes: Axes
+    row: int,
+    values: pd.Series[float],
+    heights: pd.Series[float],
+    crossed: pd.Series[bool],
+    arm: pd.Series,
+    axes: Axes,
+    *,
+    is_hollow: bool = False,
 ) -> None:
     """Draw one arm's seeds as dots, or as crosses, and below them their mean with its interval.
 
@@ -33,16 +40,18 @@ def draw_row(
         crossed: whether a seed is a cross.
         arm: `arm_order`, `mean_pct`, and the bounds `low_pct` and `high_pct`.
         axes: axes to draw into.
+        is_hollow: whether the marker of the mean, and the dots, are only outlines.
     """
     colour, marker, _ = arm_style(int(arm["arm_order"]))
     at = row + heights
     dots: Any = {"markersize": 4, "alpha": 0.6, "markeredgewidth": 0}
+    face: Any = {"markerfacecolor": "white"} if is_hollow else {}
+    dots |= {"markeredgewidth": 0.8, **face} if is_hollow else {}
     axes.plot(values[~crossed], at[~crossed], marker, color=colour, **dots)
     axes.plot(values[crossed], at[crossed], "x", color=colour, markersize=5, markeredgewidth=1.4)
     half = (arm["high_pct"] - arm["low_pct"]) / 2
-    axes.errorbar(
-        arm["mean_pct"], row + 0.32, xerr=half, fmt=marker, color=colour, markersize=4, capsize=3, linewidth=1.5
-    )
+    bar: Any = {"fmt": marker, "color": colour, "markersize": 4, "capsize": 3, "linewidth": 1.5}
+    axes.errorbar(arm["mean_pct"], row + 0.32, xerr=half, **bar | face)
 
 
 def label_rows(axes: Axes, labels: list[str]) -> None:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from ablations.report.gallery import FIGURES, FigureSpec, importance
+from ablations.report.kinds import FIGURES, FigureSpec, importance
 from ablations.report.panels import draw_panels
 from ablations.store import replacing
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ablations.config.privacy import private
 from ablations.report.arm_rows import ArmRow, num_without_row, rows_of
-from ablations.report.gallery import MOST_HEIGHT, FigureSpec
+from ablations.report.kinds import FIGURES, MOST_HEIGHT, FigureSpec
 from ablations.report.text import figure_label, figure_text
 
 PANEL_WIDTH = 3.2
@@ -32,6 +33,12 @@ LINE, ENTRY, ROOM = 0.14, 0.07, 0.2
 MOST_ACROSS, ACROSS = 11, 6
 """Largest number of panels in a single row, and in each row if there are more."""
 
+SMALL_ROW, SMALL_MARGIN, SMALL_COLUMNS = 0.24, 0.6, 22
+"""Height of a row in a small panel, and of its title, in inches, and characters of a line of the title."""
+
+TICKS = 0.5
+"""Height of the labels below the lowest small panels, in inches."""
+
 
 def draw_panels(panels: list[FigureSpec], caveats: tuple[str, ...]) -> Figure:
     """Draw panels next to each other in one figure, with the caveats below.
@@ -46,6 +53,8 @@ def draw_panels(panels: list[FigureSpec], caveats: tuple[str, ...]) -> Figure:
     if rows := rows_of([panel.frame for panel in panels], panels[0].arm_rows):
         return _draw_arm_rows(panels, rows, caveats)
     width, height = panels[0].size
+    if (most := FIGURES[panels[0].name].across) is not None and len(panels) > 1:
+        return _draw_small(panels, most, caveats)
     across = len(panels) if len(panels) <= MOST_ACROSS else ACROSS
     lines = [panels[at : at + across] for at in range(0, len(panels), across)]
     if len(panels) > 1:
@@ -62,6 +71,69 @@ def draw_panels(panels: list[FigureSpec], caveats: tuple[str, ...]) -> Figure:
     _share_heights(figure.axes[: len(panels)])
     _write_around(figure, panels[0].condition, captions, caveats)
     return figure
+
+
+def _draw_small(panels: list[FigureSpec], most: int, caveats: tuple[str, ...]) -> Figure:
+    """Draw small panels, which have the same rows, columns and colours, in a figure of normal width."""
+    across = min(len(panels), most)
+    lines = [panels[at : at + across] for at in range(0, len(panels), across)]
+    width = panels[0].size[0]
+    figure = Figure(figsize=(width, 1), layout="constrained")
+    grid = figure.subplots(len(lines), across, squeeze=False)
+    captions: list[str] = []
+    for line, axes in zip(lines, grid, strict=True):
+        captions += _draw_line(line, list(axes), is_alone=False)
+        for spare in axes[len(line) :]:
+            spare.remove()
+    shown = list(grid.flat)[: len(panels)]
+    for axes in shown:
+        name, *rest = axes.get_title().split("\n")
+        counts = ", ".join(rest).replace(" ", "\N{NO-BREAK SPACE}")
+        axes.set_title(textwrap.fill(f"{name} ({counts})", SMALL_COLUMNS), fontsize="small")
+    last = across * (len(lines) - 1)
+    for place, axes in enumerate(shown[:last]):
+        _hide_ticks(axes, has_panel_below=place + across < len(shown))
+    _share_colour_bar(shown)
+    num_around = _write_around(figure, panels[0].condition, captions, caveats)
+    each = SMALL_MARGIN + SMALL_ROW * panels[0].num_rows
+    figure.set_size_inches(width, min(each * len(lines) + TICKS + LINE * num_around, MOST_HEIGHT))
+    return figure
+
+
+def _hide_ticks(axes: Axes, *, has_panel_below: bool) -> None:
+    """Remove the horizontal labels of axes; without a panel below, write the ticks into its empty place.
+
+    They are outside the layout, which would otherwise make room for them in all columns.
+    """
+    labels = axes.get_xticklabels()
+    axes.set_xlabel("")
+    axes.tick_params(which="both", labelbottom=False)
+    for label in labels if not has_panel_below else []:
+        at = (label.get_position()[0], 0)
+        style: dict[str, Any] = {
+            "rotation": label.get_rotation(),
+            "fontsize": label.get_fontsize(),
+            "ha": "center",
+            "va": "top",
+        }
+        text = axes.annotate(
+            label.get_text(), at, (0, -3), xycoords=axes.get_xaxis_transform(), textcoords="offset points", **style
+        )
+        text.set_in_layout(False)
+
+
+def _share_colour_bar(panels: Sequence[Axes]) -> None:
+    """Replace the colour bars of panels, which have the same scale, by one beside all of them."""
+    bars = [image.colorbar for axes in panels for image in axes.collections if image.colorbar is not None]
+    if not bars:
+        return
+    image, label, size = bars[0].mappable, bars[0].ax.yaxis.label, bars[0].ax.get_yticklabels()[0].get_fontsize()
+    extend = "max" if any(bar.extend == "max" for bar in bars) else "neither"
+    for bar in bars:
+        bar.remove()
+    shared = panels[0].figure.colorbar(image, ax=list(panels), extend=extend, fraction=0.03, pad=0.02)
+    shared.set_label(label.get_text(), fontsize=label.get_fontsize())
+    shared.ax.tick_params(labelsize=size)
 
 
 def _draw_arm_rows(panels: list[FigureSpec], rows: Sequence[ArmRow], caveats: tuple[str, ...]) -> Figure:
@@ -93,8 +165,7 @@ def _draw_arm_rows(panels: list[FigureSpec], rows: Sequence[ArmRow], caveats: tu
         axes.set_ylabel("")
     count = num_without_row([panel.frame for panel in panels], rows)
     captions += [f"Arms without a row, since there are so many: {count}."] if count else []
-    wrapped = [line for caption in captions for line in textwrap.wrap(caption, int(CAPTION_COLUMNS * width))]
-    num_above = _write_around(figure, panels[0].condition, wrapped, caveats)
+    num_above = _write_around(figure, panels[0].condition, captions, caveats)
     each = max([ROW_HEIGHT, *(_legend_height(axes) for axes in grid[:, -1])])
     figure.set_size_inches(width, min(each * len(rows) + LINE * (num_above + 3), MOST_HEIGHT))
     return figure
@@ -131,9 +202,11 @@ def _share_heights(panels: Sequence[Axes]) -> None:
 
 def _write_around(figure: Figure, condition: str, captions: Sequence[str], caveats: tuple[str, ...]) -> int:
     """Write the condition and the captions above the panels and the caveats below; return the number of lines."""
-    above = list(dict.fromkeys(filter(None, [figure_label(condition), *captions])))
+    columns = int(CAPTION_COLUMNS * figure.get_figwidth())
+    wrapped = [line for caption in captions for line in textwrap.wrap(caption, columns)]
+    above = list(dict.fromkeys(filter(None, [figure_label(condition), *wrapped])))
     if above:
-        figure.suptitle("\n".join(above), fontsize="small" if captions else "medium")
+        figure.suptitle("\n".join(above), fontsize="small" if wrapped else "medium")
     texts, columns = (figure_text(private(caveat)) for caveat in caveats), int(CAVEAT_COLUMNS * figure.get_figwidth())
     below = [line for text in texts for line in textwrap.wrap(text, columns)]
     if below:

@@ -9,7 +9,8 @@ from matplotlib.axes import Axes
 
 from ablations.analysis.results import Results
 from ablations.config import UsageError
-from ablations.report.gallery import FIGURES, FigureSpec, Kind, all_figures
+from ablations.report.gallery import all_figures
+from ablations.report.kinds import FIGURES, FigureSpec, Kind
 
 
 class Plot:

@@ -15,8 +15,9 @@ from studies import make_study
 from ablations.api import make_report, read_results
 from ablations.config.yaml_file import dump_yaml
 from ablations.figures.detection import MOST_OBJECTS
-from ablations.report import drawing, gallery
-from ablations.report.gallery import MOST_LAYERS, MOST_PROBES, FigureSpec, all_figures, probes_without_figure
+from ablations.report import drawing, kinds
+from ablations.report.gallery import MOST_LAYERS, MOST_PROBES, all_figures, probes_without_figure
+from ablations.report.kinds import FigureSpec
 from ablations.report.text import LONGEST_LABEL, figure_label
 from ablations.store import Store
 
@@ -138,7 +139,7 @@ def test_long_names_are_cut_in_figures():
 
 
 def test_a_figure_of_many_rows_is_no_higher_than_can_be_drawn():
-    assert FigureSpec("failures", "", "", "", pd.DataFrame(), 10**6).size[1] == gallery.MOST_HEIGHT
+    assert FigureSpec("failures", "", "", "", pd.DataFrame(), 10**6).size[1] == kinds.MOST_HEIGHT
 
 
 def test_a_page_shows_the_last_of_a_long_history_and_the_first_missing_arms(tmp_path, monkeypatch):

@@ -20,7 +20,7 @@ from studies import make_study
 import ablations
 from ablations.api import make_report
 from ablations.config.escape import visible, visible_lines
-from ablations.report import drawing, gallery, write
+from ablations.report import drawing, kinds, write
 from ablations.report.gallery import all_figures
 from ablations.report.text import figure_text, markdown_text
 from ablations.store.tidy_csv import guard, unguarded, write_csv
@@ -234,7 +234,7 @@ def test_dollars_in_a_figure_are_no_formula(report):
     drawn = [text for text in axes.figure.findobj(Text) if "$x" in text.get_text().replace("\\", "")]
     assert not any(is_math_text(text.get_text()) for text in drawn)
     names = pd.DataFrame({"arm": ["a $x$ b"], "path": ["/a$x$"], "n": [1]})
-    plain = gallery._with_plain_texts(names)
+    plain = kinds._with_plain_texts(names)
     assert plain["arm"].tolist() == [r"a \$x\$ b"]
     assert plain["path"].tolist() == ["/a$x$"]
     figure = Figure()

@@ -29,7 +29,8 @@ from ablations.figures.failures import failures_by_kind
 from ablations.figures.palette import arm_style
 from ablations.figures.probes import probes_over_depth, probes_over_time
 from ablations.report.drawing import drawing
-from ablations.report.gallery import FIGURES, FigureSpec, all_figures, core_figures
+from ablations.report.gallery import all_figures, core_figures
+from ablations.report.kinds import FIGURES, FigureSpec
 from ablations.report.notebook import StudyResults
 from ablations.report.panels import draw_panels
 from ablations.report.plot import Plot
@@ -60,6 +61,16 @@ STUDIES = {
     },
     "two learning rates": {"lr": [1e-3, 3e-3], "seeds": 4, "stories": {("l2", 0): "exploded", ("l2", 1): "oom"}},
     "seven learning rates": {"lr": [1e-4 * 2**i for i in range(7)], "seeds": 2},
+    "rates, depths and scales": {
+        "norms": ("xnorm", "l2", "softmax"),
+        "lr": [1e-3, 3e-3, 1e-2],
+        "depth": [2, 4],
+        "layer_scale": [None, 1.0],
+        "seeds": 3,
+        "epochs": 1,
+        "stories": {("l2", 0): "nan", ("softmax", 0): "stuck", ("softmax", 1): "oom"},
+    },
+    "own and matched scale": {"scale": ["own", "matched"], "seeds": 4, "stories": {("l2", 1): "nan"}},
     "detectors": {
         "norms": ("xnorm", "l2", "softmax"),
         "task": ["detect"],
@@ -80,7 +91,7 @@ STUDIES = {
     },
 }
 OF_DETECTORS = ("test_ap", "validation_ap", "ap_against_cost", "precision_recall", "ap_by_size", "found_objects")
-WITHOUT_ARMS = ("agreement", "failures", "contrasts", "found_objects", "precision_recall")
+WITHOUT_ARMS = ("agreement", "failures", "contrasts", "found_objects", "precision_recall", "failure_map")
 """Figures whose arms have no marker of their own."""
 
 TUNED = ("tuned", "one arm, one trial", "trials that all failed")
@@ -176,7 +187,8 @@ def test_one_condition_is_drawn_and_an_empty_frame_says_so(figure):
 
 @pytest.mark.parametrize("figure", [name for name in FIGURES if name not in WITHOUT_ARMS])
 def test_an_arm_looks_the_same_in_any_company(figure):
-    study = "two learning rates" if figure == "lr_sensitivity" else "three arms"
+    studies = {"lr_sensitivity": "two learning rates", "frontier": "rates, depths and scales"}
+    study = studies.get(figure, "own and matched scale" if figure == "scale_difference" else "three arms")
     study = "tuned" if figure.startswith("tuning") else study
     study = "detectors" if figure in OF_DETECTORS else study
     one = next(one for one in all_figures(results(study)) if one.name == figure)
@@ -315,6 +327,67 @@ def test_sensitivity_to_seven_learning_rates_names_them_all():
     assert axes.figure.get_tightbbox().width <= axes.figure.bbox_inches.width
     assert len(axes.get_xticklabels()) == 7
     assert {label.get_rotation() for label in axes.get_xticklabels()} == {40}
+
+
+def test_the_failure_map_has_a_panel_per_arm_with_the_same_rows_columns_and_colours():
+    panels = [one for one in all_figures(results("rates, depths and scales")) if one.name == "failure_map"]
+    assert [one.panel for one in panels] == [NORMS[arm].label for arm in ("xnorm", "l2", "softmax")]
+    frames = [one.frame for one in panels]
+    assert all(frame["limit"].nunique() == 1 for frame in frames)
+    assert len({frame["limit"].iloc[0] for frame in frames}) == 1
+    rows = frames[0][["group", "setting"]].drop_duplicates().to_numpy().tolist()
+    names = ("layer_scale=none", "layer_scale=1.0")
+    assert rows == [[group, f"depth={depth}"] for group in names for depth in (2, 4)]
+    assert all(frame[["group", "setting", "lr"]].equals(frames[0][["group", "setting", "lr"]]) for frame in frames)
+    figure = draw_panels(panels, ())
+    figure.savefig(BytesIO(), format="png", dpi=50)
+    assert figure.get_figwidth() == 7
+    *maps, bar = figure.axes
+    assert len(maps) == 3
+    assert bar.get_ylabel() == "Training loss above the best arm (nats)"
+    assert [axes.get_title() for axes in maps] == [
+        "XNorm (n\xa0=\xa03)",
+        "L2 (n\xa0=\xa03)",
+        "softmax (n\xa0=\xa02)",
+    ]
+    assert figure.get_suptitle().startswith("x: at most half of the seeds learn.")
+
+
+def test_the_lowest_maps_have_the_rates_and_none_is_on_top_of_another():
+    (one, *_) = (one for one in all_figures(results("rates, depths and scales")) if one.name == "failure_map")
+    panels = [replace(one, panel=f"arm {number}") for number in range(6)]
+    figure = draw_panels(panels, ("a caveat",))
+    figure.savefig(BytesIO(), format="png", dpi=50)
+    maps = figure.axes[:6]
+    assert [axes.get_xlabel() for axes in maps] == [""] * 4 + ["Learning rate"] * 2
+    assert [len([text for text in texts(axes) if text == "0.003"]) for axes in maps] == [0, 0, 1, 1, 0, 0]
+    boxes = [axes.get_tightbbox() for axes in (*maps, figure.axes[6])]
+    assert not any(box.overlaps(other) for i, box in enumerate(boxes) for other in boxes[:i])
+    heights = {round(axes.get_window_extent().height) for axes in maps}
+    assert len(heights) == 1
+
+
+def test_a_study_without_learning_rates_or_of_one_rate_per_setting_has_no_map():
+    assert not [one for one in all_figures(results("own and matched scale")) if one.name in ("failure_map", "frontier")]
+    assert not [one for one in all_figures(results("two learning rates")) if one.name == "frontier"]
+
+
+def test_the_frontier_has_a_panel_per_layer_scale_with_the_depths():
+    panels = [one for one in all_figures(results("rates, depths and scales")) if one.name == "frontier"]
+    assert [one.panel for one in panels] == ["layer_scale=none", "layer_scale=1.0"]
+    for one in panels:
+        assert one.frame.groupby("arm")["depth"].agg(list).tolist() == [[2, 4]] * 3
+    table = results("rates, depths and scales").frontier
+    row = table[(table["setting"] == "depth=4, layer_scale=1.0") & (table["arm"] == "l2")].iloc[0]
+    shown = panels[1].frame.query("arm == 'l2' and depth == 4").iloc[0]
+    assert shown["frontier_lr"] == row["frontier_lr"]
+
+
+def test_own_and_matched_scale_stand_together():
+    one = spec("own and matched scale", "scale_difference")
+    assert one.frame.groupby(["arm", "scale"]).size().tolist() == [4] * 4
+    labels = [label.get_text() for label in draw(one).get_yticklabels()]
+    assert labels == ["L2, own", "matched", "single L2 (q), own", "matched"]
 
 
 def test_costs_are_drawn_in_their_unit_with_the_quartiles_of_times():

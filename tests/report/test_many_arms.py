@@ -21,7 +21,8 @@ from ablations.figures.canvas import BACKGROUND
 from ablations.figures.palette import arm_style
 from ablations.report import arm_rows as rows_module
 from ablations.report.arm_rows import MOST_IN_ROW, MOST_TOGETHER, arm_rows
-from ablations.report.gallery import IN_ROWS, FigureSpec, all_figures
+from ablations.report.gallery import all_figures
+from ablations.report.kinds import IN_ROWS, FigureSpec
 from ablations.report.notebook import StudyResults
 from ablations.report.panels import ACROSS, draw_panels
 from ufo.norms import NORMS
@@ -33,6 +34,7 @@ ENDS = {("0.02", 0): "nan", ("0.02", 1): "exploded", ("0.17", 0): "stuck", ("0.3
 STUDIES = {
     "thirty arms": {**ARMS, "stories": ENDS},
     "two learning rates": {**ARMS, "lr": [0.001, 0.003]},
+    "depths": {**ARMS, "lr": [0.001, 0.003], "depth": [2, 4], "seeds": 1, "epochs": 1},
     "detectors": {**ARMS, "task": ["detect"], "stories": {("0.02", 0): "nan"}},
     "tuned": {"norms": list(NORMS), "trials": 4, "seeds": 2, "confirmed": False, "stories": {("l2", 1): "nan"}},
 }
@@ -73,7 +75,7 @@ CASES = [
     *product(["thirty arms"], ["test_accuracy", "paired_differences", "failures", "agreement"]),
     *product(["detectors"], ["precision_recall", "ap_by_size", "found_objects", "ap_against_cost", "validation_ap"]),
     *product(["tuned"], ["tuning_sensitivity", "tuning_isolation", "tuning_best_of_k"]),
-    *[("thirty arms", "probes_over_time"), ("two learning rates", "lr_sensitivity")],
+    *[("thirty arms", "probes_over_time"), ("two learning rates", "lr_sensitivity"), ("depths", "frontier")],
 ]
 
 
