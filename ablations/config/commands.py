@@ -214,7 +214,21 @@ class AgainOptions(Options):
     ] = None
 
 
-class EngineFlags(Options):
+class ProbeOption(Options):
+    """The steps whose probes are recorded."""
+
+    probe_steps: Annotated[
+        str | int | Sequence[int] | None,
+        reads(partial(parsing.numbers, least=1)),
+        Option(
+            "Training steps, counted from 1 over all epochs, at which output, gradient and loss are recorded.",
+            "none",
+            metavar="STEP,...",
+        ),
+    ] = None
+
+
+class EngineFlags(ProbeOption):
     """The running of the cells; none of it changes a number."""
 
     jobs: Annotated[
@@ -288,6 +302,7 @@ class EngineFlags(Options):
             checkpoint_every=parsing.interval(self.checkpoint_every),
             trainer=self.trainer,
             save_weights=self.save_weights == "last",
+            probe_steps=() if self.probe_steps is None else parsing.numbers(self.probe_steps, least=1),
             loggers=parsing.names(self.log),
             workers=parsing.count(self.workers, least=0),
         )
