@@ -18,7 +18,7 @@ from ablations.config.cell import FIELDS
 from ablations.config.claim import TRIAL_KINDS, Claim
 from ablations.store.frames import Frames
 
-FRAMES = ("cells", "curves", "probes", "correct", "precision", "examples", "costs", "missing")
+FRAMES = ("cells", "curves", "probes", "steps", "correct", "precision", "examples", "costs", "missing")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +65,7 @@ class Results:
             frames = _with_common_order(frames, self.studies)
         joined = {name: _join([getattr(frame, name) for frame in frames]) for name in FRAMES}
         self.cells, self.curves, self.probes = joined["cells"], joined["curves"], joined["probes"]
+        self.steps = joined["steps"]
         self.correct, self.costs, self.missing = joined["correct"], joined["costs"], joined["missing"]
         self.precision, self.examples = joined["precision"], joined["examples"]
         self.problems = tuple(problem for frame in frames for problem in frame.problems)
