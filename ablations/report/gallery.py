@@ -21,8 +21,10 @@ from ablations.figures.differences import contrasts, paired_differences
 from ablations.figures.failures import failures_by_kind
 from ablations.figures.probes import probe_name, probes_over_depth, probes_over_time
 from ablations.figures.sensitivity import lr_sensitivity
+from ablations.figures.steps import failure_explained, probes_over_steps
 from ablations.figures.trials import best_of_k, isolation, trials_over_range
 from ablations.report.arm_rows import MOST_TOGETHER, ArmRow, arm_rows
+from ablations.report.step_figures import spread, step_panels
 from ablations.report.text import figure_label
 
 
@@ -48,6 +50,7 @@ class Kind:
 IN_ROWS = (
     *("training_loss", "validation_accuracy", "validation_ap", "precision_recall", "ap_by_size"),
     *("accuracy_against_cost", "ap_against_cost", "probes_over_depth", "probes_over_time"),
+    "failure_explained",
     *("lr_sensitivity", "tuning_sensitivity", "tuning_best_of_k"),
 )
 """Figures that have a few arms in each row of panels if there are many."""
@@ -85,6 +88,10 @@ FIGURES: dict[str, Kind] = {
     ),
     "probes_over_depth": Kind(probes_over_depth, "A probe over the layers at the last epoch.", PROBE),
     "probes_over_time": Kind(probes_over_time, "A probe of one layer over the epochs.", PROBE, ("layer", None)),
+    "failure_explained": Kind(
+        failure_explained, "Loss, output or gradient over the first steps.", panel=("quantity", "training loss")
+    ),
+    "probes_over_steps": Kind(probes_over_steps, "A probe of an arm over steps and depth.", PROBE, ("arm", None)),
     "lr_sensitivity": Kind(
         lr_sensitivity, "Test accuracy over the learning rate; a condition is that of the other axes."
     ),
@@ -296,12 +303,14 @@ def _others(results: Results, condition: str) -> Iterator[FigureSpec]:
         if probe in undrawn:
             continue
         words, layers = probe_name(str(probe)), list(own.sort_values("layer_order")["layer"].unique())
-        some = own[own["layer"].isin(_spread(layers, MOST_LAYERS))] if len(layers) > MOST_LAYERS else own
+        some = own[own["layer"].isin(spread(layers, MOST_LAYERS))] if len(layers) > MOST_LAYERS else own
         shown = f", {MOST_LAYERS} of {len(layers):,} layers" if len(layers) > MOST_LAYERS else ""
         yield FigureSpec("probes_over_depth", str(probe), condition, f"{words} over depth{shown}", some)
-        for layer in _spread(layers, LAYERS_SHOWN):
+        for layer in spread(layers, LAYERS_SHOWN):
             of_layer, title = own[own["layer"] == layer], f"{words} over the epochs"
             yield FigureSpec("probes_over_time", str(probe), condition, title, of_layer, panel=layer)
+    for one in step_panels(here(results.steps), results.reference):
+        yield FigureSpec(one.name, one.part, condition, one.title, one.frame, panel=one.panel)
 
 
 def probes_without_figure(results: Results) -> list[str]:
@@ -309,17 +318,6 @@ def probes_without_figure(results: Results) -> list[str]:
     known = results.probes["probe"].unique()
     drawn = [probe for probe in known if probe in ("output_rms", "grad_norm") or "gain" in probe][:MOST_PROBES]
     return [probe for probe in known if probe not in drawn]
-
-
-def _spread(layers: list[str], most: int) -> list[str]:
-    """Return some evenly spaced layers, including the first and the last.
-
-    >>> _spread([str(layer) for layer in range(12)], 4)
-    ['0', '4', '7', '11']
-    """
-    if len(layers) <= most:
-        return layers
-    return [layers[round(i * (len(layers) - 1) / (most - 1))] for i in range(most)]
 
 
 def _sensitivity(results: Results) -> Iterator[FigureSpec]:

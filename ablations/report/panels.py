@@ -32,6 +32,12 @@ LINE, ENTRY, ROOM = 0.14, 0.07, 0.2
 MOST_ACROSS, ACROSS = 11, 6
 """Largest number of panels in a single row, and in each row if there are more."""
 
+MAPS_ACROSS = 4
+"""Largest number of heat maps in a row."""
+
+OWN_HEIGHTS = ("failure_explained",)
+"""Figures whose panels show different quantities, each on its own scale."""
+
 
 def draw_panels(panels: list[FigureSpec], caveats: tuple[str, ...]) -> Figure:
     """Draw panels next to each other in one figure, with the caveats below.
@@ -46,7 +52,8 @@ def draw_panels(panels: list[FigureSpec], caveats: tuple[str, ...]) -> Figure:
     if rows := rows_of([panel.frame for panel in panels], panels[0].arm_rows):
         return _draw_arm_rows(panels, rows, caveats)
     width, height = panels[0].size
-    across = len(panels) if len(panels) <= MOST_ACROSS else ACROSS
+    most, some = (MAPS_ACROSS, MAPS_ACROSS) if panels[0].name == "probes_over_steps" else (MOST_ACROSS, ACROSS)
+    across = len(panels) if len(panels) <= most else some
     lines = [panels[at : at + across] for at in range(0, len(panels), across)]
     if len(panels) > 1:
         width = min(max(width, PANEL_WIDTH * across + 1 + panels[0].label_room), MOST_WIDTH)
@@ -59,7 +66,10 @@ def draw_panels(panels: list[FigureSpec], caveats: tuple[str, ...]) -> Figure:
         captions += _draw_line(line, list(axes), is_alone=len(panels) == 1)
         for spare in axes[len(line) :]:
             spare.remove()
-    _share_heights(figure.axes[: len(panels)])
+    own = figure.axes[: len(panels)]
+    if panels[0].name not in OWN_HEIGHTS:
+        _share_heights(own)
+    _share_bar(own)
     _write_around(figure, panels[0].condition, captions, caveats)
     return figure
 
@@ -78,7 +88,9 @@ def _draw_arm_rows(panels: list[FigureSpec], rows: Sequence[ArmRow], caveats: tu
         captions += _draw_line(line, list(axes), is_alone=False)
         if (legend := axes[-1].get_legend()) is not None:
             legend.set_title(row.name, {"size": "small", "weight": "bold"})
-    _share_heights(figure.axes)
+    has_own_heights = panels[0].name in OWN_HEIGHTS
+    for together in grid.T if has_own_heights else [figure.axes]:
+        _share_heights(list(together))
     for column in grid.T:
         limits = [axes.get_xlim() for axes in column]
         for axes in column:
@@ -88,8 +100,9 @@ def _draw_arm_rows(panels: list[FigureSpec], rows: Sequence[ArmRow], caveats: tu
             axes.tick_params(which="both", labelbottom=False)
     for axes in grid[1:].flat:  # a panel's name stands above the first row, and what is its own, in each
         axes.set_title("\n".join(axes.get_title().split("\n")[1:]), fontsize="small")
-    figure.supylabel(grid[0, 0].get_ylabel(), fontsize="medium")
-    for axes in grid[:, 0]:
+    if not has_own_heights:
+        figure.supylabel(grid[0, 0].get_ylabel(), fontsize="medium")
+    for axes in grid[:, 0] if not has_own_heights else ():
         axes.set_ylabel("")
     count = num_without_row([panel.frame for panel in panels], rows)
     captions += [f"Arms without a row, since there are so many: {count}."] if count else []
@@ -114,7 +127,7 @@ def _draw_line(panels: Sequence[FigureSpec], line: Sequence[Axes], *, is_alone: 
         captions.append(caption)
         own.set_title("", loc="left")
         own.set_title("\n".join([figure_label(panel.panel), *rest]), fontsize="small")
-        if i:
+        if i and panel.name not in OWN_HEIGHTS:
             own.set_ylabel("")
             own.tick_params(which="both", labelleft=False)
         if i < len(panels) - 1 and (legend := own.get_legend()) is not None:
@@ -127,6 +140,17 @@ def _share_heights(panels: Sequence[Axes]) -> None:
     limits = [axes.get_ylim() for axes in panels]
     for axes in panels:
         axes.set_ylim(min(low for low, _ in limits), max(high for _, high in limits))
+
+
+def _share_bar(panels: Sequence[Axes]) -> None:
+    """Replace the colour bars of panels with one scale by a single one beside all of them."""
+    drawn = [(mesh, mesh.colorbar) for axes in panels for mesh in axes.collections if mesh.colorbar is not None]
+    if len(drawn) < 2:
+        return
+    label = drawn[0][1].ax.get_ylabel()
+    for _, bar in drawn:
+        bar.remove()
+    panels[0].figure.colorbar(drawn[0][0], ax=list(panels), pad=0.01).set_label(label, fontsize="small")
 
 
 def _write_around(figure: Figure, condition: str, captions: Sequence[str], caveats: tuple[str, ...]) -> int:
