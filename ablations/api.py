@@ -124,7 +124,7 @@ def read_results(folders: Sequence[Path], *, ref: str | None = None) -> StudyRes
     Raises:
         UsageError: there is no study, or the studies do not belong together.
     """
-    from ablations.analysis.results import Stratum
+    from ablations.analysis.strata import Stratum
     from ablations.report.notebook import StudyResults
     from ablations.store.frames import read_frames
 

@@ -51,6 +51,7 @@ def make_study(
     numerics: str | None = None,
     search: Search | None = None,
     points: tuple[Point, ...] = (),
+    probe_steps: Sequence[int] = (),
     **axes: list[Any],
 ) -> Path:
     """Write a study; cells by (arm, seed) may have other stories than ok, or be missing."""
@@ -86,7 +87,10 @@ def make_study(
         arm = study.arm_of(cell)
         if (arm, cell.seed) not in missing:
             story = (stories or {}).get((arm, cell.seed), "ok")
-            _write_cell(store.cells / cell_name(arm, cell), cell, story, numerics or known[cell.net.norm], log)
+            folder = store.cells / cell_name(arm, cell)
+            _write_cell(folder, cell, story, numerics or known[cell.net.norm], log)
+            if probe_steps:
+                _write_steps(folder, cell, story, probe_steps)
     return store.folder
 
 
@@ -195,6 +199,21 @@ def _write_cell(folder: Path, cell: CellConfig, story: str, numerics: str, log: 
     (folder / "outcome.json").write_text(json.dumps(record))
     (folder / "config.json").write_text(cell.model_dump_json())
     (folder / "log.txt").write_text(log + "\n")
+
+
+def _write_steps(folder: Path, cell: CellConfig, story: str, steps: Sequence[int]) -> None:
+    """Write the probes of single steps; one that is not finite in the end is so from the third of them on."""
+    rng = np.random.default_rng([cell.seed, len(cell.net.norm), 1])
+    is_lost = story in ("nan", "exploded")
+    rows = [
+        {"step": step, "layer": layer, "probe": probe, "value": math.nan if is_lost and i > 1 else float(value)}
+        for i, step in enumerate(steps[:4] if is_lost else steps)
+        for layer, probe, value in [
+            ("", "loss", 2.3 - 0.1 * i),
+            *((layer, probe, rng.lognormal()) for layer in LAYERS for probe in ("output_rms", "grad_norm")),
+        ]
+    ]
+    write_rows(folder / "steps.csv", rows)
 
 
 def _detected(folder: Path, cell: CellConfig, story: str) -> dict[str, float]:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 
 import pandas as pd
 
@@ -13,35 +11,20 @@ from ablations import analysis
 from ablations.analysis.claim_case import Case
 from ablations.analysis.claims import judge
 from ablations.analysis.contrasts import contrasts_of
+from ablations.analysis.strata import (
+    FRAMES,
+    Stratum,
+    as_stratum,
+    in_stratum,
+    join,
+    problems_of_trials,
+    with_common_order,
+    with_places,
+)
 from ablations.config import Study, UsageError
 from ablations.config.cell import FIELDS
 from ablations.config.claim import ACROSS, TRIAL_KINDS, Claim
 from ablations.config.settings import settings_of
-from ablations.store.frames import Frames
-
-FRAMES = ("cells", "curves", "probes", "correct", "precision", "examples", "costs", "missing")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stratum:
-    """One study of a report.
-
-    Args:
-        folder: the study's folder.
-        frames: contents of the folder.
-        caveats: sentences to show with its arms.
-        trials: frames of its tuning (its own, if the study is a tuning); None without a tuning.
-    """
-
-    folder: Path
-    frames: Frames
-    caveats: tuple[str, ...]
-    trials: Frames | None = None
-
-    @property
-    def study(self) -> Study:
-        """Definition of the study."""
-        return self.frames.study
 
 
 class Results:
@@ -62,14 +45,15 @@ class Results:
         self.reference = self._choose_reference(reference)
         frames = [stratum.frames for stratum in strata]
         if len(strata) > 1:
-            frames = [_as_stratum(frame, study.name) for frame, study in zip(frames, self.studies, strict=True)]
-            frames = _with_common_order(frames, self.studies)
-        joined = {name: _join([getattr(frame, name) for frame in frames]) for name in FRAMES}
+            frames = [as_stratum(frame, study.name) for frame, study in zip(frames, self.studies, strict=True)]
+            frames = with_common_order(frames, self.studies)
+        joined = {name: join([getattr(frame, name) for frame in frames]) for name in FRAMES}
         self.cells, self.curves, self.probes = joined["cells"], joined["curves"], joined["probes"]
+        self.steps = joined["steps"]
         self.correct, self.costs, self.missing = joined["correct"], joined["costs"], joined["missing"]
         self.precision, self.examples = joined["precision"], joined["examples"]
         self.problems = tuple(problem for frame in frames for problem in frame.problems)
-        self.problems += tuple(problem for stratum in strata for problem in _problems_of_trials(stratum))
+        self.problems += tuple(problem for stratum in strata for problem in problems_of_trials(stratum))
         self.caveats = tuple(dict.fromkeys(caveat for stratum in strata for caveat in stratum.caveats))
 
     @property
@@ -109,9 +93,9 @@ class Results:
         found = []
         for stratum in self.strata:
             if (trials := stratum.trials) is not None:
-                condition = {"condition": _in_stratum(stratum.study.name, "")} if len(self.strata) > 1 else {}
-                found.append(_with_places(trials.cells.assign(**condition), trials.study))
-        return _join(found) if found else self.cells.iloc[:0]
+                condition = {"condition": in_stratum(stratum.study.name, "")} if len(self.strata) > 1 else {}
+                found.append(with_places(trials.cells.assign(**condition), trials.study))
+        return join(found) if found else self.cells.iloc[:0]
 
     @cached_property
     def tuned(self) -> pd.DataFrame:
@@ -205,13 +189,13 @@ class Results:
     def _conditions_of(self, study: Study) -> list[str]:
         """Return the names of a study's conditions, including those without a cell."""
         names = study.condition_names
-        return names if len(self.studies) == 1 else [_in_stratum(study.name, condition) for condition in names]
+        return names if len(self.studies) == 1 else [in_stratum(study.name, condition) for condition in names]
 
     def _settings_of(self, study: Study) -> dict[str, dict[str, list[str]]]:
         """Return the settings of claims that are not judged in every condition with their arms, by statement."""
 
         def named(names: Sequence[str]) -> list[str]:
-            return [_in_stratum(study.name, name) for name in names] if len(self.studies) > 1 else list(names)
+            return [in_stratum(study.name, name) for name in names] if len(self.studies) > 1 else list(names)
 
         own = {c.statement: settings_of(study, c) for c in study.claims if c.at or c.kind in ACROSS}
         return {
@@ -299,54 +283,3 @@ class Results:
         if len(references) > 1:
             raise UsageError(f"these studies have different references: {', '.join(references)}; choose one with --ref")
         return references[0] if references else None
-
-
-def _problems_of_trials(stratum: Stratum) -> list[str]:
-    """List the unreadable and the unfinished trials of a study's tuning."""
-    trials = stratum.trials
-    if trials is None or trials is stratum.frames:
-        return []
-    unread = [f"{trials.study.name}: {problem}" for problem in trials.problems]
-    missing = f"{trials.study.name}: trials without an outcome: {len(trials.missing)}"
-    return [*unread, *([missing] if len(trials.missing) else [])]
-
-
-def _with_places(cells: pd.DataFrame, study: Study) -> pd.DataFrame:
-    """Add the position of each searched value in its range, in [0, 1]."""
-    assert study.search is not None, "trials need a search"
-    places = {f"{each.field}_place": cells[each.field].astype(float).map(each.position) for each in study.search.ranges}
-    return cells.assign(**places)
-
-
-def _join(frames: list[pd.DataFrame]) -> pd.DataFrame:
-    """Concatenate the frames that have rows; if none has, return the first for its columns."""
-    some = [frame for frame in frames if len(frame)]
-    return pd.concat(some, ignore_index=True) if some else frames[0]
-
-
-def _in_stratum(name: str, condition: str) -> str:
-    return f"study={name}, {condition}".removesuffix(", ")
-
-
-def _as_stratum(frames: Frames, name: str) -> Frames:
-    """Prefix the study's name to its conditions and problems."""
-    changed = {}
-    for field in FRAMES:
-        frame = getattr(frames, field)
-        named = [_in_stratum(name, condition) for condition in frame["condition"]]
-        changed[field] = frame.assign(condition=pd.Series(named, index=frame.index, dtype=str))
-    problems = tuple(f"{name}: {problem}" for problem in frames.problems)
-    return replace(frames, **changed, problems=problems)
-
-
-def _with_common_order(frames: list[Frames], studies: Sequence[Study]) -> list[Frames]:
-    """Give arms one order in all studies; normalisers keep their registry order."""
-    if studies[0].compare == "norm":
-        return frames
-    arms = list(dict.fromkeys(arm for study in studies for arm in study.arm_names))
-    changed = []
-    for frame in frames:
-        parts = {field: getattr(frame, field) for field in FRAMES if "arm_order" in getattr(frame, field)}
-        ordered = {field: part.assign(arm_order=part["arm"].map(arms.index)) for field, part in parts.items()}
-        changed.append(replace(frame, **ordered))
-    return changed

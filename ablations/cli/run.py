@@ -21,8 +21,9 @@ from ablations.cli.options import (
     StudyDataOption,
 )
 from ablations.cli.printing import make_console, print_json, print_lines
-from ablations.config.commands import DataRootOption, EngineFlags, InitOption, RunOptions, TuneOptions
+from ablations.config.commands import DataRootOption, InitOption, RunOptions, TuneOptions
 from ablations.config.declare import Option
+from ablations.config.engine_flags import EngineFlags
 
 if TYPE_CHECKING:
     from ablations.planning.plan import Plan

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,11 +10,12 @@ from pydantic import BeforeValidator, Field, PlainValidator, ValidationInfo, mod
 
 from ablations.config import parsing
 from ablations.config.declare import Option, Options, Values, field_default, reads
+from ablations.config.engine_flags import EngineFlags
 from ablations.config.errors import UsageError
 from ablations.config.field_values import read_fields, read_search, read_values
 from ablations.config.grid_options import GridOptions, check_repeats, parse_zipped
 from ablations.config.limits import MOST_POINTS
-from ablations.config.options import EngineOptions, InMemory, Retry, TrainerName
+from ablations.config.options import InMemory, Retry
 from ablations.config.search import EXAMPLE, Sampler, Search
 from ablations.config.seeds import parse_confirmed, parse_seeds
 
@@ -212,85 +211,6 @@ class AgainOptions(Options):
     rerun: Annotated[
         Rerun | None, Option("Finished cells to run again: stale (from another numerics version), or all.")
     ] = None
-
-
-class EngineFlags(Options):
-    """The running of the cells; none of it changes a number."""
-
-    jobs: Annotated[
-        int | str,
-        reads(parsing.count),
-        Option("Concurrent cells on a CPU; auto: one for each core, at most 8.", metavar="N"),
-    ] = parsing.AUTO
-    jobs_per_gpu: Annotated[
-        int | str,
-        reads(parsing.count),
-        Option("Concurrent cells on each GPU; auto: as memory allows, at most one for each core, and 8.", metavar="N"),
-    ] = parsing.AUTO
-    timeout: Annotated[
-        str | float | timedelta | None,
-        reads(parsing.seconds),
-        Option("Time limit of a cell: 90s, 30m, 2h.", "none", metavar="TIME"),
-    ] = None
-    memory_per_cell: Annotated[
-        str | float | None,
-        reads(parsing.mebibytes),
-        Option("Memory limit of a cell: 800MiB, 4GiB.", "free memory, divided by the concurrent cells", metavar="SIZE"),
-    ] = None
-    fail_fast: Annotated[bool, Option("Start no more cells after the first failure.")] = False
-    max_failures: Annotated[
-        int | None,
-        WHOLE,
-        Field(ge=1),
-        Option("Start no more cells after this many failures.", "no limit", metavar="N"),
-    ] = None
-    checkpoint_every: Annotated[
-        str | int | timedelta,
-        reads(parsing.interval),
-        Option("Epochs between checkpoints, or time, also within an epoch: 10m; auto; 0: none.", metavar="N|TIME"),
-    ] = parsing.AUTO
-    trainer: Annotated[
-        TrainerName, Option("Training loop: the lean one, or Lightning's Trainer; the numbers are the same.")
-    ] = "lean"
-    save_weights: Annotated[
-        Literal["none", "last"], Option("Weights to keep; last: weights.safetensors in each cell's folder.")
-    ] = "none"
-    log: Annotated[
-        str | Sequence[str],
-        reads(parsing.names),
-        Option("Loggers of Lightning to attach: tensorboard,wandb.", metavar="NAME,..."),
-    ] = ()
-    workers: Annotated[
-        int | str,
-        reads(partial(parsing.count, least=0)),
-        Option("Processes of each cell that decode streamed images; auto: one for each unused core.", metavar="N"),
-    ] = parsing.AUTO
-
-    @model_validator(mode="after")
-    def _has_one_limit(self) -> EngineFlags:
-        if self.fail_fast and self.max_failures is not None:
-            raise UsageError("give --fail-fast or --max-failures, not both")
-        return self
-
-    def engine(self, *, retry: Retry) -> EngineOptions:
-        """Return what the engine takes.
-
-        Args:
-            retry: which cells of earlier runs are run again.
-        """
-        return EngineOptions(
-            jobs=parsing.count(self.jobs),
-            jobs_per_gpu=parsing.count(self.jobs_per_gpu),
-            timeout_s=parsing.seconds(self.timeout),
-            memory_per_cell_mib=parsing.mebibytes(self.memory_per_cell),
-            retry=retry,
-            max_failures=1 if self.fail_fast else self.max_failures,
-            checkpoint_every=parsing.interval(self.checkpoint_every),
-            trainer=self.trainer,
-            save_weights=self.save_weights == "last",
-            loggers=parsing.names(self.log),
-            workers=parsing.count(self.workers, least=0),
-        )
 
 
 class ShardOption(Options):

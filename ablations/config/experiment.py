@@ -13,6 +13,7 @@ from ablations.config.cell import FIELDS
 from ablations.config.claim import Claim, parse_claims
 from ablations.config.commands import PluginOption, SearchOptions, SeedOptions, StudyOptions
 from ablations.config.declare import Option, read_options
+from ablations.config.engine_flags import ProbeOption
 from ablations.config.errors import UsageError
 from ablations.config.field_values import read_values
 from ablations.config.grid import GridRequest
@@ -32,7 +33,7 @@ FOLDER = Path(__file__).resolve().parent.parent / "experiments"
 """Folder of the experiment files that come with the package."""
 
 
-class Experiment(SearchOptions, SeedOptions, GridOptions, StudyOptions, PluginOption):
+class Experiment(SearchOptions, SeedOptions, GridOptions, StudyOptions, PluginOption, ProbeOption):
     """The options in an experiment file; each may be missing.
 
     Args:

@@ -30,6 +30,7 @@ class CellOptions:
             epoch after a minute, within an epoch after ten.
         trainer: the lean loop, or Lightning's Trainer; the numbers are the same.
         save_weights: whether the last weights are kept as safetensors.
+        probe_steps: steps, counted from 1 over all epochs, whose probes are recorded in ``steps.csv``.
         loggers: names of Lightning's loggers to attach.
         log_folder: folder of the loggers; its name is the run's, and the name two levels above it the project's.
         memory_mib: limit of the memory that the cell allocates, on the device; None: no limit.
@@ -41,6 +42,7 @@ class CellOptions:
     checkpoint_every: int | timedelta | None = None
     trainer: TrainerName = "lean"
     save_weights: bool = False
+    probe_steps: tuple[int, ...] = ()
     loggers: tuple[str, ...] = ()
     log_folder: str = ""
     memory_mib: float | None = None
@@ -73,6 +75,7 @@ class EngineOptions:
     checkpoint_every: int | timedelta | None = None
     trainer: TrainerName = "lean"
     save_weights: bool = False
+    probe_steps: tuple[int, ...] = ()
     loggers: tuple[str, ...] = ()
     workers: int | None = None
     weights: tuple[tuple[str, str], ...] = ()

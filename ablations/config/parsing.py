@@ -167,7 +167,7 @@ def numbers(value: Any, *, least: int = 0) -> tuple[int, ...]:
     """
     parts = _parts(value)
     found = [int(part) for part in parts if re.fullmatch("[0-9]{1,6}", part)]
-    if len(found) < len(parts) or min(found) < least or len(set(found)) < len(found):
+    if not found or len(found) < len(parts) or min(found) < least or len(set(found)) < len(found):
         raise ValueError(f"give numbers from {least} up, each once, as {least},{least + 1}")
     return tuple(found)
 

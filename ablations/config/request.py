@@ -15,7 +15,7 @@ from ablations.config.field_values import read_search
 from ablations.config.grid import GridRequest
 from ablations.config.grid_options import overridden, parse_exclusions, parse_zipped, shortened
 from ablations.config.options import EngineOptions, InMemory
-from ablations.config.parsing import devices, folders, shard
+from ablations.config.parsing import devices, folders, numbers, shard
 from ablations.config.search import EXAMPLE, FIRST_TRIAL_SEED, Point, Search
 from ablations.config.seeds import parse_confirmed, parse_seeds
 from ablations.config.types import COSINE
@@ -135,6 +135,9 @@ def make_request(options: RunOptions | TuneOptions, *, search: Search | None = N
     asked = {**loaded.asked, **short, **given}
     grids, notes = _grids_of(options, loaded, short=short, given=given, asked=asked)
     per_arm, others = _per_arm_of(loaded, compare, {**short, **given})
+    engine = options.engine(retry=options.retry)
+    if options.probe_steps is None and loaded.probe_steps is not None:
+        engine = replace(engine, probe_steps=numbers(loaded.probe_steps, least=1))
     return Request(
         asked=asked,
         grids=grids,
@@ -156,7 +159,7 @@ def make_request(options: RunOptions | TuneOptions, *, search: Search | None = N
         smoke=options.smoke,
         search=search,
         init=folders(options.init),
-        engine=options.engine(retry=options.retry),
+        engine=engine,
         shard=shard(options.shard) if isinstance(options, RunOptions) else (1, 1),
         rerun=options.rerun,
     )

@@ -33,6 +33,7 @@ from ablations.training.limits import is_disk_full, is_oom
 from ablations.training.loggers import Loggers
 from ablations.training.loop import LeanTrainer
 from ablations.training.stacked import Stack
+from ablations.training.step_probes import StepProbes
 from ufo.init import shared_weights_hash
 
 
@@ -161,7 +162,8 @@ class _Cell:
         self.loggers = Loggers(options.loggers, folder=Path(options.log_folder), config=config)
         made_by = trained_with(numerics=numerics, device=device, trainer=options.trainer)
         self.checkpoints = Checkpoints(folder, every=options.checkpoint_every, made_by=made_by)
-        callbacks = [self.history, self.loggers, self.checkpoints]
+        probes = [StepProbes(folder, options.probe_steps)] if options.probe_steps else []
+        callbacks = [self.history, self.loggers, *probes, self.checkpoints]
         make = LeanTrainer if options.trainer == "lean" else LightningTrainer
         self.trainer = make(config, device=device, callbacks=callbacks, log_dir=folder)
         self.data.trainer = self.trainer  # type: ignore[assignment]  # its device holds the images

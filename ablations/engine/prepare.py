@@ -73,6 +73,7 @@ class Preparation:
             checkpoint_every=self.options.checkpoint_every,
             trainer=self.options.trainer,
             save_weights=self.options.save_weights,
+            probe_steps=self.options.probe_steps,
             loggers=self.options.loggers,
             log_folder=str(real_path(self.store.folder) / LOGS / cell_name(self.study.arm_of(cell), cell)),
             memory_mib=memory_mib,

@@ -49,7 +49,7 @@ def probes_over_depth(probes: pd.DataFrame, axes: Axes) -> Axes:
     _draw(last, "layer_order", "Each run's last epoch. Thin: a seed. Bold: mean.", axes)
     layers = probes.drop_duplicates("layer").sort_values("layer_order")
     tilt = 40 if len(layers) > LEVEL else 0
-    names = [_layer_number(layer) for layer in layers["layer"]]
+    names = [layer_number(layer) for layer in layers["layer"]]
     axes.set_xticks(layers["layer_order"], names, fontsize="small", rotation=tilt)
     legend_right(axes)
     return axes
@@ -101,10 +101,10 @@ def _label(probes: pd.DataFrame) -> str:
     return probe_name(names[0]) if names else "Probe"
 
 
-def _layer_number(layer: str) -> str:
+def layer_number(layer: str) -> str:
     """Return a layer's number as a tick label.
 
-    >>> _layer_number("blocks.0.attn"), _layer_number("class_blocks.1.attn"), _layer_number("trunk")
+    >>> layer_number("blocks.0.attn"), layer_number("class_blocks.1.attn"), layer_number("trunk")
     ('1', 'class 2', 'trunk')
     """
     match = re.fullmatch(r"(class_)?blocks\.(\d+)\..*", layer)
@@ -117,19 +117,24 @@ def _draw(probes: pd.DataFrame, along: str, caption: str, axes: Axes) -> pd.Data
     """Draw the arms along a column and the caption with the number of values not drawn, and return the cells."""
     cells = probes.drop_duplicates("cell").set_index("cell").sort_index()
     n_text = draw_arms(probes, cells, along, axes, opacity=0.3, has_bands=False)
-    undrawn = _set_scale(probes, axes)
+    undrawn = set_scale(probes, axes, may_be_log=probes["probe"].iloc[0] in LABELS)
     axes.set_title(f"n = {n_text} per arm. {caption}{background_text(probes)}{undrawn}", loc="left", fontsize="small")
     return cells
 
 
-def _set_scale(probes: pd.DataFrame, axes: Axes) -> str:
-    """Set the scale of the axis and return the number of values that it cannot show, in words.
+def set_scale(probes: pd.DataFrame, axes: Axes, *, may_be_log: bool) -> str:
+    """Set the scale of the vertical axis and return the number of values that it cannot show, in words.
 
     Values of arms in the background are not counted.
+
+    Args:
+        probes: rows with `value`; optionally `is_background`.
+        axes: axes with the values.
+        may_be_log: whether the axis is logarithmic if there is a positive value.
     """
     is_finite = np.isfinite(probes["value"])
     is_below = is_finite & (probes["value"] <= 0)
-    is_log = probes["probe"].iloc[0] in LABELS and bool((is_finite & ~is_below).any())
+    is_log = may_be_log and bool((is_finite & ~is_below).any())
     if is_log:
         axes.set_yscale("log", nonpositive="mask")
     if not is_finite.any():

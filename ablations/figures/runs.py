@@ -97,13 +97,14 @@ def fit_height(values: pd.Series[float], axes: Axes) -> None:
         axes.set_ylim(finite.min() - margin, finite.max() + margin)
 
 
-def draw_crosses(values: pd.DataFrame, cells: pd.DataFrame, axes: Axes, *, unseen: int) -> None:
+def draw_crosses(values: pd.DataFrame, cells: pd.DataFrame, axes: Axes, *, unseen: int, last: str = "epoch") -> None:
     """Mark the last finite value of every diverged or failed run within the current limits, and add the legend.
 
     Args:
         values: values from `pivot_runs`, over the epochs.
         cells: one row per cell, as `draw_arms` takes them; those in the background have no cross.
         axes: axes to draw into.
+        last: what the legend calls a run's last place.
         unseen: edge at which a run without a finite value has its cross, at the first epoch: 0 below, 1 above.
     """
     limits = axes.get_ylim()
@@ -116,5 +117,5 @@ def draw_crosses(values: pd.DataFrame, cells: pd.DataFrame, axes: Axes, *, unsee
             colour = arm_style(int(order)).colour
             axes.plot(x, y, marker, color=colour, markersize=7, markeredgewidth=1.8, clip_on=False, zorder=3)
         if len(ended):
-            axes.plot([], [], marker, color="black", markeredgewidth=1.8, label=f"{outcome}: its last epoch")
+            axes.plot([], [], marker, color="black", markeredgewidth=1.8, label=f"{outcome}: its last {last}")
     legend_right(axes)

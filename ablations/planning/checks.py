@@ -89,6 +89,10 @@ CONFLICTS: tuple[tuple[str, Callable[[CellConfig, EngineOptions], bool], str], .
         "captures no deterministic stack, whose loss copies from the host; leave one of the three out",
     ),
     ("stack", lambda cell, _: cell.run.compile, "does not apply to compiled steps; leave it or compile out"),
+    *(
+        (name, lambda _, engine: bool(engine.probe_steps), "has no single steps to record; leave out --probe-steps")
+        for name in ("stack", "cuda_graph", "compile")
+    ),
 )
 """Fields that cannot be on in some cells: the field, whether a cell is one of those, and why with the fix."""
 

@@ -68,6 +68,8 @@ def describe_plan(plan: Plan) -> list[str]:
     lines += [f"{info.name}: {info.placement}{_decoding_text(plan, info)}" for info in infos if info.placement]
     if plan.count("stale") and plan.request.rerun is None:
         lines.append("stale cells are from another version of the numerics; --rerun stale runs them again")
+    if count := _num_without_steps(plan):
+        lines.append(f"finished without --probe-steps: {plural(count, 'cell')}; --rerun all runs them again")
     lines += [f"{info.name}: {note}" for info in infos for note in info.notes] + _limited_lines(plan)
     num_seeds = num_seeds_paired(study)
     for what, number in _num_comparisons(study).items() if not study.is_tuning else ():
@@ -82,6 +84,15 @@ def describe_plan(plan: Plan) -> list[str]:
     if any(cell.images.data_fingerprint in grey for cell in recoloured):
         lines.append("the policy's Color and colour jitter's saturation have no effect on images of one channel")
     return [*lines, *substitutions(study, plan.cells), *unshared(study), *other_differences(study)]
+
+
+def _num_without_steps(plan: Plan) -> int:
+    """Return the number of finished cells that lack the probes of single steps and are not run again."""
+    if not plan.engine.probe_steps:
+        return 0
+    kept = {cell.id for cell in plan.cells} - {cell.id for cell in plan.todo}
+    records = [record for cell, record in plan.stored.records.items() if cell in kept and record.has_result]
+    return sum(not (record.folder / "steps.csv").is_file() for record in records)
 
 
 def _search_lines(study: Study) -> list[str]:

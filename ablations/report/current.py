@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel, field_validator
 
-from ablations.analysis.results import FRAMES, Results
+from ablations.analysis.results import Results
+from ablations.analysis.strata import FRAMES
 from ablations.config.packages import package_version
 from ablations.config.paths import real_path
 from ablations.report.page import TEMPLATE, commands, rebuild_command, unsuccessful

@@ -17,6 +17,7 @@ from ablations.figures.probes import probe_name
 from ablations.report.arm_rows import arm_rows
 from ablations.report.kinds import FIGURES, IN_ROWS, FigureSpec
 from ablations.report.map_figures import map_figures
+from ablations.report.step_figures import spread, step_figures
 
 PLURALS = {"box": "boxes", "mask": "masks"}
 
@@ -140,12 +141,13 @@ def _others(results: Results, condition: str) -> Iterator[FigureSpec]:
         if probe in undrawn:
             continue
         words, layers = probe_name(str(probe)), list(own.sort_values("layer_order")["layer"].unique())
-        some = own[own["layer"].isin(_spread(layers, MOST_LAYERS))] if len(layers) > MOST_LAYERS else own
+        some = own[own["layer"].isin(spread(layers, MOST_LAYERS))] if len(layers) > MOST_LAYERS else own
         shown = f", {MOST_LAYERS} of {len(layers):,} layers" if len(layers) > MOST_LAYERS else ""
         yield FigureSpec("probes_over_depth", str(probe), condition, f"{words} over depth{shown}", some)
-        for layer in _spread(layers, LAYERS_SHOWN):
+        for layer in spread(layers, LAYERS_SHOWN):
             of_layer, title = own[own["layer"] == layer], f"{words} over the epochs"
             yield FigureSpec("probes_over_time", str(probe), condition, title, of_layer, panel=layer)
+    yield from step_figures(here(results.steps), condition, results.reference)
 
 
 def probes_without_figure(results: Results) -> list[str]:
@@ -153,17 +155,6 @@ def probes_without_figure(results: Results) -> list[str]:
     known = results.probes["probe"].unique()
     drawn = [probe for probe in known if probe in ("output_rms", "grad_norm") or "gain" in probe][:MOST_PROBES]
     return [probe for probe in known if probe not in drawn]
-
-
-def _spread(layers: list[str], most: int) -> list[str]:
-    """Return some evenly spaced layers, including the first and the last.
-
-    >>> _spread([str(layer) for layer in range(12)], 4)
-    ['0', '4', '7', '11']
-    """
-    if len(layers) <= most:
-        return layers
-    return [layers[round(i * (len(layers) - 1) / (most - 1))] for i in range(most)]
 
 
 def _sensitivity(results: Results) -> Iterator[FigureSpec]:

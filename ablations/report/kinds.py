@@ -21,6 +21,7 @@ from ablations.figures.frontier import frontier_over_depth
 from ablations.figures.probes import probes_over_depth, probes_over_time
 from ablations.figures.scale import scale_difference
 from ablations.figures.sensitivity import lr_sensitivity
+from ablations.figures.steps import failure_explained, probes_over_steps
 from ablations.figures.trials import best_of_k, isolation, trials_over_range
 from ablations.report.arm_rows import MOST_TOGETHER, ArmRow
 from ablations.report.text import figure_label
@@ -49,7 +50,7 @@ class Kind:
 
 IN_ROWS = (
     *("training_loss", "validation_accuracy", "validation_ap", "precision_recall", "ap_by_size"),
-    *("accuracy_against_cost", "ap_against_cost", "probes_over_depth", "probes_over_time"),
+    *("accuracy_against_cost", "ap_against_cost", "probes_over_depth", "probes_over_time", "failure_explained"),
     *("lr_sensitivity", "frontier", "tuning_sensitivity", "tuning_best_of_k"),
 )
 """Figures that have a few arms in each row of panels if there are many."""
@@ -87,6 +88,12 @@ FIGURES: dict[str, Kind] = {
     ),
     "probes_over_depth": Kind(probes_over_depth, "A probe over the layers at the last epoch.", PROBE),
     "probes_over_time": Kind(probes_over_time, "A probe of one layer over the epochs.", PROBE, ("layer", None)),
+    "failure_explained": Kind(
+        failure_explained, "Loss, output or gradient over the first steps.", panel=("quantity", "training loss")
+    ),
+    "probes_over_steps": Kind(
+        probes_over_steps, "A probe of an arm over steps and depth.", PROBE, ("arm", None), across=4
+    ),
     "lr_sensitivity": Kind(
         lr_sensitivity, "Test accuracy over the learning rate; a condition is that of the other axes."
     ),

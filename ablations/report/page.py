@@ -9,7 +9,8 @@ from pathlib import Path
 
 import jinja2
 
-from ablations.analysis.results import Results, Stratum
+from ablations.analysis.results import Results
+from ablations.analysis.strata import Stratum
 from ablations.config import Study
 from ablations.config.escape import shortened, visible_lines
 from ablations.config.privacy import placeless, private

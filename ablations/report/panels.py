@@ -39,6 +39,9 @@ SMALL_ROW, SMALL_MARGIN, SMALL_COLUMNS = 0.24, 0.6, 22
 TICKS = 0.5
 """Height of the labels below the lowest small panels, in inches."""
 
+OWN_HEIGHTS = ("failure_explained",)
+"""Figures whose panels show different quantities, each on its own scale."""
+
 
 def draw_panels(panels: list[FigureSpec], caveats: tuple[str, ...]) -> Figure:
     """Draw panels next to each other in one figure, with the caveats below.
@@ -68,7 +71,8 @@ def draw_panels(panels: list[FigureSpec], caveats: tuple[str, ...]) -> Figure:
         captions += _draw_line(line, list(axes), is_alone=len(panels) == 1)
         for spare in axes[len(line) :]:
             spare.remove()
-    _share_heights(figure.axes[: len(panels)])
+    if panels[0].name not in OWN_HEIGHTS:
+        _share_heights(figure.axes[: len(panels)])
     _write_around(figure, panels[0].condition, captions, caveats)
     return figure
 
@@ -150,7 +154,9 @@ def _draw_arm_rows(panels: list[FigureSpec], rows: Sequence[ArmRow], caveats: tu
         captions += _draw_line(line, list(axes), is_alone=False)
         if (legend := axes[-1].get_legend()) is not None:
             legend.set_title(row.name, {"size": "small", "weight": "bold"})
-    _share_heights(figure.axes)
+    has_own_heights = panels[0].name in OWN_HEIGHTS
+    for together in grid.T if has_own_heights else [figure.axes]:
+        _share_heights(list(together))
     for column in grid.T:
         limits = [axes.get_xlim() for axes in column]
         for axes in column:
@@ -160,8 +166,9 @@ def _draw_arm_rows(panels: list[FigureSpec], rows: Sequence[ArmRow], caveats: tu
             axes.tick_params(which="both", labelbottom=False)
     for axes in grid[1:].flat:  # a panel's name stands above the first row, and what is its own, in each
         axes.set_title("\n".join(axes.get_title().split("\n")[1:]), fontsize="small")
-    figure.supylabel(grid[0, 0].get_ylabel(), fontsize="medium")
-    for axes in grid[:, 0]:
+    if not has_own_heights:
+        figure.supylabel(grid[0, 0].get_ylabel(), fontsize="medium")
+    for axes in grid[:, 0] if not has_own_heights else ():
         axes.set_ylabel("")
     count = num_without_row([panel.frame for panel in panels], rows)
     captions += [f"Arms without a row, since there are so many: {count}."] if count else []
@@ -185,7 +192,7 @@ def _draw_line(panels: Sequence[FigureSpec], line: Sequence[Axes], *, is_alone: 
         captions.append(caption)
         own.set_title("", loc="left")
         own.set_title("\n".join([figure_label(panel.panel), *rest]), fontsize="small")
-        if i:
+        if i and panel.name not in OWN_HEIGHTS:
             own.set_ylabel("")
             own.tick_params(which="both", labelleft=False)
         if i < len(panels) - 1 and (legend := own.get_legend()) is not None:

@@ -110,6 +110,10 @@ def _write_numbers(
     """Write DataFrames and tables; return the files, and the tables with rows by name."""
     frames = {"results": results.cells.drop(columns=DROPPED), "curves": results.curves, "probes": results.probes}
     files = [_write_csv(frame, folder / f"{name}.csv") for name, frame in frames.items()]
+    if len(results.steps):
+        files.append(_write_csv(results.steps, folder / "steps.csv"))
+    else:
+        (folder / "steps.csv").unlink(missing_ok=True)  # of an earlier report
     if results.is_tuning:
         others = [tables.stability_table(results), tables.claims_table(results), tables.failures_table(results)]
     else:

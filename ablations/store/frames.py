@@ -22,7 +22,7 @@ from ablations.store.objects import read_examples, read_precision
 from ablations.store.reading import read_flags, read_text, reason_of
 from ablations.store.record import CellRecord
 from ablations.store.records import Store
-from ablations.store.series import layer_orders, read_curves, read_probes
+from ablations.store.series import layer_orders, read_curves, read_probes, read_steps
 from ablations.store.tidy_csv import unguarded
 from ufo.norms import NORMS
 
@@ -56,6 +56,7 @@ class Frames:
         cells: one row per finished cell; `score_pct` is its score, on validation for a trial, else test, in `measure`.
         curves: one row per cell, epoch, split and metric.
         probes: one row per cell, epoch, layer and probe; `layer_order` counts the layers from 0 (`layer_orders`).
+        steps: one row per cell, recorded training step, layer and probe; the loss has an empty layer without an order.
         correct: one row per tested cell: its keys, `stale`, and `correct`, a boolean array (images,).
         precision: for detectors, one row per tested cell, kind, IoU and recall; else empty.
         examples: for detectors, one row per detected or annotated (`is_truth`) object in a few test images of each
@@ -70,6 +71,7 @@ class Frames:
     cells: pd.DataFrame
     curves: pd.DataFrame
     probes: pd.DataFrame
+    steps: pd.DataFrame
     correct: pd.DataFrame
     precision: pd.DataFrame
     examples: pd.DataFrame
@@ -110,6 +112,8 @@ def read_frames(store: Store, *, numerics: Mapping[str, str] | None) -> Frames:
     metrics = {f"{split}_{metric}": (split, metric) for split, metric in CURVE_METRICS[study.metric]}
     curves = _with_keys(cells, read_curves(ordered, metrics, problems))
     probes = _with_keys(cells, read_probes(ordered, problems))
+    steps = _with_keys(cells, read_steps(ordered, problems))
+    step_orders = layer_orders(steps[steps["layer"] != ""].rename(columns={"step": "epoch"}))
     tested = [(record.config.id, _correct(record, problems)) for record in ordered]
     correct = pd.DataFrame([pair for pair in tested if pair[1] is not None], columns=["cell", "correct"])
     precision, examples = read_precision(cells, ordered, problems), read_examples(cells, ordered, problems)
@@ -121,6 +125,7 @@ def read_frames(store: Store, *, numerics: Mapping[str, str] | None) -> Frames:
         cells=cells,
         curves=curves,
         probes=probes.assign(layer_order=probes["layer"].map(layer_orders(probes))),
+        steps=steps.assign(layer_order=steps["layer"].map(step_orders).astype("Int64")),
         correct=cells[[*KEYS, "stale"]].merge(correct, on="cell", validate="one_to_one"),
         precision=precision,
         examples=examples,

@@ -11,11 +11,15 @@ import pandas as pd
 
 from ablations.config.limits import MOST_NAME
 from ablations.config.nets import is_foreign
-from ablations.store.reading import read_text, reason_of
+from ablations.store.reading import exists, read_text, reason_of
 from ablations.store.record import CellRecord
 
 CURVES = ["place", "epoch", "split", "metric", "value"]
 PROBES = ["place", "epoch", "layer", "probe", "value"]
+STEPS = ["place", "step", "layer", "probe", "value"]
+
+LAST_STEP = 2**53
+"""Largest number of a step."""
 
 CHUNK = 200
 """Number of cells whose text is in memory at a time."""
@@ -44,7 +48,9 @@ def read_curves(
     """
     untrained = [place for place, record in enumerate(records) if not record.outcome["epochs_run"]]
     parts = [_long(pd.DataFrame({"place": untrained, "epoch": 1, **dict.fromkeys(metrics, np.nan)}), metrics)]
-    for tell, read, readable in _chunks(records, "metrics.csv", ["epoch", *metrics, "batches"], problems):
+    for tell, read, readable in _chunks(
+        records, _trained(records), "metrics.csv", ["epoch", *metrics, "batches"], problems
+    ):
         hashes = {place: records[place].outcome["epoch_hashes"] for place in readable}
         known = [hashes[place][row : row + 1] == [text] for place, row, text in _rows(read, "batches")]
         is_next = pd.to_numeric(read["epoch"], errors="coerce") == read["row"] + 1
@@ -68,7 +74,8 @@ def read_probes(records: Sequence[CellRecord], problems: list[str]) -> pd.DataFr
         `probe`, `value`.
     """
     parts = []
-    for tell, read, readable in _chunks(records, "probes.csv", ["epoch", "layer", "probe", "value"], problems):
+    columns = ["epoch", "layer", "probe", "value"]
+    for tell, read, readable in _chunks(records, _trained(records), "probes.csv", columns, problems):
         epochs = pd.to_numeric(read["epoch"], errors="coerce")
         whole = pd.DataFrame({"place": read["place"], "epoch": epochs})[(epochs % 1 == 0).to_numpy()]
         counts = whole.groupby(["place", "epoch"]).size()
@@ -79,15 +86,34 @@ def read_probes(records: Sequence[CellRecord], problems: list[str]) -> pd.DataFr
         known = [place for place in readable if place not in without]
         _check_epochs(records, known, counts.groupby("place").size(), tell)
         kept = read[pd.MultiIndex.from_arrays([read["place"], epochs]).isin(counts.index)]
-        is_long = pd.Series(False, index=kept.index)
-        for column in ("layer", "probe"):
-            is_long |= kept[column].isin([name for name in kept[column].unique() if len(name) > MOST_NAME])
-        for place, count in kept[is_long].groupby("place").size().items():
-            tell(int(str(place)), f": rows with names of more than {MOST_NAME} characters left out: {count}")
-        kept = kept[~is_long]
+        kept = _without_long_names(kept, tell)
         value = _numbers(kept, "value", tell)
         parts.append(kept[["place", "layer", "probe"]].assign(epoch=epochs[kept.index].astype(int), value=value))
     return _joined(parts, PROBES)
+
+
+def read_steps(records: Sequence[CellRecord], problems: list[str]) -> pd.DataFrame:
+    """Read the probes of single steps of the cells that recorded them, also of one that ended in its first epoch.
+
+    Args:
+        records: records of the cells.
+        problems: as in `read_curves`.
+
+    Returns:
+        One row per cell, step, layer and probe, as the files have them: `place` of the record, `step`, `layer` (empty
+        for the loss), `probe`, `value`.
+    """
+    parts, columns = [], ["step", "layer", "probe", "value"]
+    have = [place for place, record in enumerate(records) if exists(record.folder / "steps.csv")]
+    for tell, read, _ in _chunks(records, have, "steps.csv", columns, problems):
+        steps = pd.to_numeric(read["step"], errors="coerce")
+        is_step = (steps % 1 == 0) & steps.between(1, LAST_STEP)
+        kept = _left_out(read, ~is_step, "rows without a step", tell)
+        kept = _without_long_names(kept.assign(step=steps[is_step].astype(np.int64)), tell)
+        is_repeated = kept.duplicated(["place", "step", "layer", "probe"])
+        kept = _left_out(kept, is_repeated, "repeated rows", tell)
+        parts.append(kept.assign(value=_numbers(kept, "value", tell)))
+    return _joined(parts, STEPS)
 
 
 def layer_orders(probes: pd.DataFrame) -> dict[str, int]:
@@ -122,10 +148,15 @@ def layer_orders(probes: pd.DataFrame) -> dict[str, int]:
     return orders
 
 
+def _trained(records: Sequence[CellRecord]) -> list[int]:
+    """Return the places of the cells that finished an epoch."""
+    return [place for place, record in enumerate(records) if record.outcome["epochs_run"]]
+
+
 def _chunks(
-    records: Sequence[CellRecord], name: str, columns: list[str], problems: list[str]
+    records: Sequence[CellRecord], places: Sequence[int], name: str, columns: list[str], problems: list[str]
 ) -> Iterator[tuple[Tell, pd.DataFrame, list[int]]]:
-    """Read columns of a file of all trained cells as text, some cells at a time, without incomplete lines.
+    """Read columns of a file of the cells at some places as text, some cells at a time, without incomplete lines.
 
     Yields:
         What receives a problem; `place` of the record, `row` in its file from 0, and the columns; the places of the
@@ -135,10 +166,9 @@ def _chunks(
     def tell(place: int, what: str) -> None:
         problems.append(f"{records[place].folder.name}: {name}{what}")
 
-    trained = [place for place, record in enumerate(records) if record.outcome["epochs_run"]]
-    for start in range(0, len(trained), CHUNK):
+    for start in range(0, len(places), CHUNK):
         readable, rows = list[int](), list[list[Any]]()
-        for place in trained[start : start + CHUNK]:
+        for place in places[start : start + CHUNK]:
             try:
                 own = _columns(read_text(records[place].folder / name), columns)
             except (OSError, ValueError) as error:
@@ -173,6 +203,21 @@ def _columns(text: str, columns: list[str]) -> Iterator[list[str]]:
 
 def _rows(read: pd.DataFrame, column: str) -> Iterator[tuple[int, int, str]]:
     return zip(read["place"].tolist(), read["row"].tolist(), read[column].tolist(), strict=True)
+
+
+def _without_long_names(read: pd.DataFrame, tell: Tell) -> pd.DataFrame:
+    """Leave out, and report, the rows whose layer or probe has too long a name."""
+    is_long = pd.Series(False, index=read.index)
+    for column in ("layer", "probe"):
+        is_long |= read[column].isin([name for name in read[column].unique() if len(name) > MOST_NAME])
+    return _left_out(read, is_long, f"rows with names of more than {MOST_NAME} characters", tell)
+
+
+def _left_out(read: pd.DataFrame, is_bad: pd.Series[bool], what: str, tell: Tell) -> pd.DataFrame:
+    """Leave out rows, and report how many each cell has."""
+    for place, count in read[is_bad].groupby("place").size().items():
+        tell(int(str(place)), f": {what} left out: {count}")
+    return read[~is_bad]
 
 
 def _check_epochs(records: Sequence[CellRecord], places: Sequence[int], counts: pd.Series[int], tell: Tell) -> None:

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from ablations.config import CellConfig, UsageError
-from ablations.config.commands import EngineFlags
 from ablations.config.declare import read_options
+from ablations.config.engine_flags import EngineFlags
 from ablations.config.options import EngineOptions
 from ablations.config.parsing import devices, shard
 from ablations.config.recipes import defaults

@@ -50,8 +50,8 @@ TEN = (
 )
 ENDS = {("l2", 0): "nan", ("single_l2", 1): "oom", ("softmax", 2): "stuck", ("none", 0): "exploded", ("none", 1): "nan"}
 STUDIES = {
-    "three arms": {"seeds": 8},
-    "ten arms, every end": {"norms": TEN, "seeds": 4, "stories": ENDS},
+    "three arms": {"seeds": 8, "probe_steps": (1, 2, 5, 10)},
+    "ten arms, every end": {"norms": TEN, "seeds": 4, "stories": ENDS, "probe_steps": (1, 2, 5, 10, 20)},
     "one arm, one seed": {"norms": ("xnorm",), "seeds": 1},
     "one arm, all failed": {"norms": ("l2",), "seeds": 2, "stories": {("l2", 0): "oom", ("l2", 1): "error"}},
     "an arm explodes": {
@@ -91,7 +91,15 @@ STUDIES = {
     },
 }
 OF_DETECTORS = ("test_ap", "validation_ap", "ap_against_cost", "precision_recall", "ap_by_size", "found_objects")
-WITHOUT_ARMS = ("agreement", "failures", "contrasts", "found_objects", "precision_recall", "failure_map")
+WITHOUT_ARMS = (
+    "agreement",
+    "failures",
+    "contrasts",
+    "found_objects",
+    "precision_recall",
+    "failure_map",
+    "probes_over_steps",
+)
 """Figures whose arms have no marker of their own."""
 
 TUNED = ("tuned", "one arm, one trial", "trials that all failed")

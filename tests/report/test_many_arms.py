@@ -24,7 +24,7 @@ from ablations.report.arm_rows import MOST_IN_ROW, MOST_TOGETHER, arm_rows
 from ablations.report.gallery import all_figures
 from ablations.report.kinds import IN_ROWS, FigureSpec
 from ablations.report.notebook import StudyResults
-from ablations.report.panels import ACROSS, draw_panels
+from ablations.report.panels import ACROSS, OWN_HEIGHTS, draw_panels
 from ufo.norms import NORMS
 
 NUM_ARMS = 30
@@ -32,7 +32,7 @@ DECAYS = [round(0.01 * (place + 1), 2) for place in range(NUM_ARMS)]
 ARMS = {"compare": "weight_decay", "norms": ["xnorm"], "weight_decay": DECAYS, "seeds": 2, "epochs": 2}
 ENDS = {("0.02", 0): "nan", ("0.02", 1): "exploded", ("0.17", 0): "stuck", ("0.3", 1): "oom"}
 STUDIES = {
-    "thirty arms": {**ARMS, "stories": ENDS},
+    "thirty arms": {**ARMS, "stories": ENDS, "probe_steps": (1, 2, 5)},
     "two learning rates": {**ARMS, "lr": [0.001, 0.003]},
     "depths": {**ARMS, "lr": [0.001, 0.003], "depth": [2, 4], "seeds": 1, "epochs": 1},
     "detectors": {**ARMS, "task": ["detect"], "stories": {("0.02", 0): "nan"}},
@@ -73,6 +73,7 @@ def own_colours(axes: Axes) -> set[str]:
 CASES = [
     *product(["thirty arms"], ["training_loss", "validation_accuracy", "probes_over_depth", "accuracy_against_cost"]),
     *product(["thirty arms"], ["test_accuracy", "paired_differences", "failures", "agreement"]),
+    *product(["thirty arms"], ["failure_explained", "probes_over_steps"]),
     *product(["detectors"], ["precision_recall", "ap_by_size", "found_objects", "ap_against_cost", "validation_ap"]),
     *product(["tuned"], ["tuning_sensitivity", "tuning_isolation", "tuning_best_of_k"]),
     *[("thirty arms", "probes_over_time"), ("two learning rates", "lr_sensitivity"), ("depths", "frontier")],
@@ -105,7 +106,8 @@ def test_each_arm_has_its_colour_in_one_row_and_the_reference_in_all(name, figur
     expected = {arm_style(int(order)).colour for order in orders}
     assert {colour: n for colour, n in coloured.items() if n > 1} == {arm_style(0).colour: len(rows)}
     assert set(coloured) >= expected - ({arm_style(1).colour} if name == "detectors" else set())
-    assert len({axes.get_ylim() for axes in made.axes}) == 1
+    num_scales = len(panels(name, figure)) if figure in OWN_HEIGHTS else 1
+    assert len({axes.get_ylim() for axes in made.axes}) == num_scales
     assert len({axes.get_xlim() for axes in rows}) == 1
     named = [axes.get_legend().get_title().get_text() for axes in rows]
     assert named[0] == ("paper" if name == "tuned" else "1 of 5")

@@ -1,0 +1,109 @@
+"""Options of the running of cells, none of which changes a number."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from functools import partial
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from ablations.config import parsing
+from ablations.config.declare import Option, Options, reads
+from ablations.config.errors import UsageError
+from ablations.config.options import EngineOptions, Retry, TrainerName
+
+
+class ProbeOption(Options):
+    """The steps whose probes are recorded."""
+
+    probe_steps: Annotated[
+        str | int | Sequence[int] | None,
+        reads(partial(parsing.numbers, least=1)),
+        Option(
+            "Training steps, counted from 1 over all epochs, at which output, gradient and loss are recorded.",
+            "none",
+            metavar="STEP,...",
+        ),
+    ] = None
+
+
+class EngineFlags(ProbeOption):
+    """The running of the cells; none of it changes a number."""
+
+    jobs: Annotated[
+        int | str,
+        reads(parsing.count),
+        Option("Concurrent cells on a CPU; auto: one for each core, at most 8.", metavar="N"),
+    ] = parsing.AUTO
+    jobs_per_gpu: Annotated[
+        int | str,
+        reads(parsing.count),
+        Option("Concurrent cells on each GPU; auto: as memory allows, at most one for each core, and 8.", metavar="N"),
+    ] = parsing.AUTO
+    timeout: Annotated[
+        str | float | timedelta | None,
+        reads(parsing.seconds),
+        Option("Time limit of a cell: 90s, 30m, 2h.", "none", metavar="TIME"),
+    ] = None
+    memory_per_cell: Annotated[
+        str | float | None,
+        reads(parsing.mebibytes),
+        Option("Memory limit of a cell: 800MiB, 4GiB.", "free memory, divided by the concurrent cells", metavar="SIZE"),
+    ] = None
+    fail_fast: Annotated[bool, Option("Start no more cells after the first failure.")] = False
+    max_failures: Annotated[
+        int | None,
+        BeforeValidator(parsing.whole),
+        Field(ge=1),
+        Option("Start no more cells after this many failures.", "no limit", metavar="N"),
+    ] = None
+    checkpoint_every: Annotated[
+        str | int | timedelta,
+        reads(parsing.interval),
+        Option("Epochs between checkpoints, or time, also within an epoch: 10m; auto; 0: none.", metavar="N|TIME"),
+    ] = parsing.AUTO
+    trainer: Annotated[
+        TrainerName, Option("Training loop: the lean one, or Lightning's Trainer; the numbers are the same.")
+    ] = "lean"
+    save_weights: Annotated[
+        Literal["none", "last"], Option("Weights to keep; last: weights.safetensors in each cell's folder.")
+    ] = "none"
+    log: Annotated[
+        str | Sequence[str],
+        reads(parsing.names),
+        Option("Loggers of Lightning to attach: tensorboard,wandb.", metavar="NAME,..."),
+    ] = ()
+    workers: Annotated[
+        int | str,
+        reads(partial(parsing.count, least=0)),
+        Option("Processes of each cell that decode streamed images; auto: one for each unused core.", metavar="N"),
+    ] = parsing.AUTO
+
+    @model_validator(mode="after")
+    def _has_one_limit(self) -> EngineFlags:
+        if self.fail_fast and self.max_failures is not None:
+            raise UsageError("give --fail-fast or --max-failures, not both")
+        return self
+
+    def engine(self, *, retry: Retry) -> EngineOptions:
+        """Return what the engine takes.
+
+        Args:
+            retry: which cells of earlier runs are run again.
+        """
+        return EngineOptions(
+            jobs=parsing.count(self.jobs),
+            jobs_per_gpu=parsing.count(self.jobs_per_gpu),
+            timeout_s=parsing.seconds(self.timeout),
+            memory_per_cell_mib=parsing.mebibytes(self.memory_per_cell),
+            retry=retry,
+            max_failures=1 if self.fail_fast else self.max_failures,
+            checkpoint_every=parsing.interval(self.checkpoint_every),
+            trainer=self.trainer,
+            save_weights=self.save_weights == "last",
+            probe_steps=() if self.probe_steps is None else parsing.numbers(self.probe_steps, least=1),
+            loggers=parsing.names(self.log),
+            workers=parsing.count(self.workers, least=0),
+        )
