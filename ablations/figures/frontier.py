@@ -111,5 +111,5 @@ def _counts_text(frontiers: pd.DataFrame) -> str:
     """Count the seeds of a point, the censored ones, and those without a frontier."""
     num_seeds, num_unknown = int(frontiers["n"].sum()), int(frontiers["num_unknown"].sum())
     num_censored = int((frontiers["num_below"] + frontiers["num_above"]).sum())
-    counts = [f"n = {span_text(frontiers['n'])} per point", f"censored: {num_censored} of {num_seeds}"]
+    counts = [f"n = {span_text(frontiers['n'])}", f"censored: {num_censored} of {num_seeds}"]
     return ", ".join([*counts, *([f"unknown: {num_unknown}"] if num_unknown else [])])

@@ -149,7 +149,7 @@ def test_a_censored_frontier_is_hollow_and_its_open_end_an_arrow():
     expected = [[0.1, 0.1], [0.01, 0.1], [0.005, 0.02], [0.01, 0.04], [0.002, 0.01], [0.001, 0.001]]
     assert np.array(bars) == pytest.approx(np.array(expected))
     title = axes.get_title(loc="left")
-    assert title.endswith("\nn = 1 to 3 per point, censored: 4 of 15, unknown: 3")
+    assert title.endswith("\nn = 1 to 3, censored: 4 of 15, unknown: 3")
 
 
 def test_arms_in_the_background_of_the_frontier_are_grey_and_are_not_counted():
@@ -159,7 +159,7 @@ def test_arms_in_the_background_of_the_frontier_are_grey_and_are_not_counted():
     assert not lines_of(axes, 1, "-")
     caption, counts = axes.get_title(loc="left").split("\n")
     assert caption.endswith("Grey: means of the other arms.")
-    assert counts == "n = 3 per point, censored: 3 of 9"
+    assert counts == "n = 3, censored: 3 of 9"
 
 
 def test_one_depth_is_drawn_too():
