@@ -4,13 +4,14 @@ BIN := .venv/bin
 OUT ?= gpu
 MINUTES ?= 8
 DATA_FILE ?=
+CORES = $(shell $(PYTHON) -c 'import os; print(os.cpu_count() or 1)')
 # One worker more than cores: a quarter of the tests' time goes by in waiting for the processes that they start.
-WORKERS ?= $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 1)')
+WORKERS ?= $(shell expr $(CORES) + 1)
 # The tests start a hundred processes, each of which would compile the code again if nothing kept it; the workers fill
 # the cores, so that more threads in each would only wait for one another.
 PYTEST = PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 
-.PHONY: help setup run gpu test test-fast test-installed test-lowest dist check format clean
+.PHONY: help setup run gpu test test-fast installed test-installed test-lowest dist check format clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-14s %s\n", $$1, $$2}' Makefile
@@ -35,6 +36,9 @@ gpu: ## Test and measure all that needs a GPU, in PYTHON itself; OUT, MINUTES, D
 test: setup ## Run every test.
 	$(PYTEST)
 
+# They start no process, so none waits for one; a further worker would only import everything once more.
+test-fast test-lowest: WORKERS = $(CORES)
+
 test-fast: setup ## Run the fast tests: those that are not slow and start no process.
 	$(PYTEST) -m "not slow and not process"
 
@@ -48,13 +52,15 @@ dist: .envs/build/.ready ## Build the sdist, and from it the wheel, in dist/.
 	rm -rf dist
 	.envs/build/bin/python -m build --outdir dist . >/dev/null
 
-# From an empty folder, in an environment that has torch linked from .venv and the rest as pip finds it.
-test-installed: setup dist ## Install the wheel without extras, and run its commands as a user does.
+# In an environment that has torch linked from .venv and the rest as pip finds it.
+installed: setup dist
 	rm -rf .envs/plain
 	$(BIN)/python -m venv .envs/plain
 	$(BIN)/python .ci/link_torch.py .envs/plain
 	.envs/plain/bin/python -m pip install --quiet --no-compile dist/*.whl
 	.envs/plain/bin/python -m pip check
+
+test-installed: installed ## Install the wheel without extras, and run its commands as a user does, in an empty folder.
 	$(BIN)/python -m pytest tests/installed --python .envs/plain/bin/python --dist-dir dist \
 		--numprocesses 2 --dist loadfile
 

@@ -180,7 +180,7 @@ def test_an_experiment_runs(path, cli, images, objects, tmp_path):
     """A smoke run; data that would have to be downloaded are replaced by small folders, and their nets are shallow."""
     experiment = load_experiment(path)
     is_here = experiment.asked["data"] == ["digits"]
-    other = () if is_here else ("--data", f"imagefolder:{images}", "--set", "train_limit=64", "--set", "depth=4")
+    other = () if is_here else ("--data", f"imagefolder:{images}", "--set", "train_limit=64", "--set", "depth=2")
     if experiment.asked.get("task") == ["detect"]:
         small = "depth=4 train_limit=12 train_sides=64 eval_side=64 longest_side=64 most_found=5 proposals=20 rois=16"
         other = ("--data", f"coco:{objects}", *(part for field in small.split() for part in ("--set", field)))

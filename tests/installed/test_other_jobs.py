@@ -15,8 +15,12 @@ def test_tune(ablations, tmp_path):
     assert (study / "tuning" / "optuna_journal.log").stat().st_size > 0
 
 
+SMALL = "depth=4 train_limit=12 train_sides=64 eval_side=64 longest_side=64 most_found=5 proposals=20 rois=16"
+
+
 def test_detection(ablations, tmp_path):
-    out = ablations("run", "--task", "detect", "--norm", "xnorm,softmax", "--seeds", 1, "--smoke", folder=tmp_path)
+    run = ("run", "--task", "detect", "--norm", "xnorm,softmax", "--seeds", 1, "--smoke")
+    out = ablations(*run, *(part for field in SMALL.split() for part in ("--set", field)), folder=tmp_path)
     assert "] softmax seed 0: ok  test mask AP" in out
     study = tmp_path / "runs" / "norm-shapes-smoke"
     assert len(list(study.glob("cells/*/detections.json.bz2"))) == 2

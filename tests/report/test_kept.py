@@ -19,13 +19,29 @@ from ablations.report.current import hash_results, note_written, read_written
 pytestmark = pytest.mark.process  # figures are drawn by several
 
 
+@pytest.fixture(scope="module")
+def reported_once(tmp_path_factory):
+    study = make_study(tmp_path_factory.mktemp("reported"), norms=["xnorm", "l2"], seeds=2)
+    return study, make_report([study], full=True)
+
+
+@pytest.fixture
+def reported(reported_once, tmp_path):
+    """A study with its full report, which is current in its own folder only; afterwards it is as before."""
+    study, full = reported_once
+    before = shutil.copytree(study, tmp_path / "before")
+    assert make_report([study], full=False).is_kept
+    yield study, full
+    shutil.rmtree(study, ignore_errors=True)
+    shutil.copytree(before, study)
+
+
 def stamps(folder):
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
 
 
-def test_a_full_report_that_is_current_is_kept_by_a_run_with_nothing_to_do(tmp_path, capsys):
-    study = make_study(tmp_path, norms=["xnorm", "l2"], seeds=2)
-    full = make_report([study], full=True)
+def test_a_full_report_that_is_current_is_kept_by_a_run_with_nothing_to_do(reported, capsys):
+    study, full = reported
     before = stamps(study)
     kept = make_report([study], full=False)
     assert kept.is_kept
@@ -37,9 +53,8 @@ def test_a_full_report_that_is_current_is_kept_by_a_run_with_nothing_to_do(tmp_p
 
 
 @pytest.mark.parametrize("change", ["score", "figure", "damage"])
-def test_a_report_that_is_not_current_is_replaced_and_its_figures_counted(tmp_path, capsys, change):
-    study = make_study(tmp_path, norms=["xnorm", "l2"], seeds=2)
-    make_report([study], full=True)
+def test_a_report_that_is_not_current_is_replaced_and_its_figures_counted(reported, capsys, change):
+    study, _ = reported
     if change == "score":
         (path,) = study.glob("cells/l2-s1-*/outcome.json")
         path.write_text(json.dumps(json.loads(path.read_text()) | {"detail": "another"}))
@@ -107,9 +122,8 @@ def test_what_writes_the_page_is_in_the_hash(tmp_path, monkeypatch, change):
 
 
 @pytest.mark.parametrize("move", [shutil.move, shutil.copytree])
-def test_a_report_in_a_folder_that_was_moved_or_copied_loses_no_figure(tmp_path, move):
-    study = make_study(tmp_path, norms=["xnorm", "l2"], seeds=2)
-    full = make_report([study], full=True)
+def test_a_report_in_a_folder_that_was_moved_or_copied_loses_no_figure(reported, tmp_path, move):
+    study, full = reported
     other = tmp_path / "elsewhere" / "renamed"
     move(study, other)
     again = make_report([other], full=False)
