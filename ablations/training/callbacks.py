@@ -6,15 +6,17 @@ import csv
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
-from ufo.attention import scaled
+from ufo.attention import ClassAttention, UFOAttention, scaled
 from ufo.scale import attention_layers, rms
 
 LOG = logging.getLogger(__name__)
@@ -173,14 +175,13 @@ class Probes(pl.Callback):
         """Record the gradient norms of the epoch's last step."""
         if trainer.is_last_batch:
             for layer, attention in attention_layers(pl_module.net).items():
-                grads = [p.grad for p in attention.parameters() if p.grad is not None]
-                self._grad_norm[layer] = nn.utils.get_total_norm(grads)
+                self._grad_norm[layer] = grad_norm(attention)
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Register a hook for the first batch, and record the parameters' means."""
         for layer, attention in attention_layers(pl_module.net).items():
             norm, gain = attention.norm, attention.matched_gain
-            self._record_rms(layer, norm, gain)
+            record_rms(attention, partial(self._rms.__setitem__, layer))
             self._means[layer] = {f"mean_{name}": p.detach().mean() for name, p in norm.named_parameters()}
             if gain is not None:
                 self._means[layer]["matched_gain"] = gain.clone()
@@ -201,14 +202,30 @@ class Probes(pl.Callback):
             Path(folder).mkdir(parents=True, exist_ok=True)
             write_rows(Path(folder) / "probes.csv", self.rows, PROBE_COLUMNS)
 
-    def _record_rms(self, layer: str, norm: nn.Module, gain: Tensor | None) -> None:
-        """Record the RMS of only the next output of a normaliser, times its fixed gain."""
 
-        def record(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
-            self._rms[layer] = rms(scaled(output, gain))
-            handle.remove()
+def record_rms(attention: UFOAttention | ClassAttention, keep: Callable[[Tensor], None]) -> RemovableHandle:
+    """Record the RMS of only the next output of an attention's normaliser, times its fixed gain.
 
-        handle = norm.register_forward_hook(record)
+    Args:
+        attention: attention layer of a net that is not compiled.
+        keep: function that receives the RMS, a scalar.
+
+    Returns:
+        Handle of the hook, which removes itself.
+    """
+    gain = attention.matched_gain
+
+    def record(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
+        keep(rms(scaled(output.detach(), gain)))
+        handle.remove()
+
+    handle = attention.norm.register_forward_hook(record)
+    return handle
+
+
+def grad_norm(attention: nn.Module) -> Tensor:
+    """Return the norm of the gradients of a layer's parameters, a scalar."""
+    return nn.utils.get_total_norm([p.grad for p in attention.parameters() if p.grad is not None])
 
 
 def _as_float(value: float | Tensor) -> float:
