@@ -2,9 +2,8 @@
 
 With its second moment held fixed, AdamW is gradient descent with momentum, preconditioned by P = diag(sqrt(v) + eps),
 where v is the bias-corrected second moment. On a quadratic it is stable while the largest eigenvalue of P^-1 H stays
-below (2 + 2 beta1) / ((1 - beta1) lr), which is 38 / lr for beta1 = 0.9 (Cohen et al., "Adaptive Gradient Methods at the
-Edge of Stability", arXiv 2207.14484, sections 2 and 3; their eigenvalue is that of P^-1/2 H P^-1/2, which is symmetric
-and has the same ones).
+below (2 + 2 beta1) / ((1 - beta1) lr), which is 38 / lr for beta1 = 0.9 (Cohen et al., "Adaptive Gradient Methods at
+the Edge of Stability", arXiv 2207.14484). P^-1/2 H P^-1/2 has the same eigenvalues and is symmetric.
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parameters_to_vector
 
 TOLERANCE = 0.02
 """Bound on the relative error of the largest eigenvalue; learning rates of a grid differ by more."""
@@ -72,7 +70,7 @@ def adam_preconditioner(optimizer: torch.optim.AdamW, parameters: Sequence[Tenso
             state, beta2 = optimizer.state[parameter], group["betas"][1]
             unbiased = state["exp_avg_sq"].float() / (1 - beta2 ** float(state["step"]))
             of[parameter] = unbiased.sqrt() + group["eps"]
-    return parameters_to_vector([of[parameter] for parameter in parameters])
+    return _flat([of[parameter] for parameter in parameters])
 
 
 def preconditioned_product(loss: Tensor, parameters: Sequence[nn.Parameter], preconditioner: Tensor) -> Product:
@@ -83,14 +81,12 @@ def preconditioned_product(loss: Tensor, parameters: Sequence[nn.Parameter], pre
         parameters: parameters with n entries in all.
         preconditioner: (n,) diagonal of P, positive.
     """
-    gradient = parameters_to_vector(
-        torch.autograd.grad(loss, parameters, create_graph=True, materialize_grads=True)
-    )  # (n,)
+    gradient = _flat(torch.autograd.grad(loss, parameters, create_graph=True, materialize_grads=True))
     factor = preconditioner.rsqrt()
 
     def product(x: Tensor) -> Tensor:
         parts = torch.autograd.grad(gradient, parameters, factor * x, retain_graph=True, materialize_grads=True)
-        return factor * torch.cat([part.reshape(-1) for part in parts])
+        return factor * _flat(parts)
 
     return product
 
@@ -124,3 +120,8 @@ def extreme_eigenvalues(product: Product, start: Tensor) -> Extremes:
         basis.append(image / length)
     is_whole = len(diagonal) == len(start)
     return Extremes(float(values[-1]), float(values[0]), converged=is_whole, num_products=len(diagonal))
+
+
+def _flat(tensors: Sequence[Tensor]) -> Tensor:
+    """Join the entries of tensors, whatever their order in memory, in one vector, (n,)."""
+    return torch.cat([tensor.reshape(-1) for tensor in tensors])
