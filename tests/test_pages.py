@@ -15,7 +15,7 @@ import pytest
 import typer
 import yaml
 
-from ablations.cli import bench, bench_gpu, bench_scale, bench_start, clean, look, run
+from ablations.cli import bench, bench_gpu, bench_scale, bench_start, clean, foresee, look, run
 from ablations.cli.app import app
 from ablations.config import UsageError
 from ablations.config.declare import Options, read_options
@@ -63,7 +63,7 @@ IDS = [f"{Path(name).stem}: {' '.join(words(line))}" for name, line in COMMANDS]
 
 MODELS = {
     name.rstrip("_"): typing.get_type_hints(function)["options"]
-    for module in (run, look, clean, bench, bench_gpu, bench_scale, bench_start)
+    for module in (run, foresee, look, clean, bench, bench_gpu, bench_scale, bench_start)
     for name, function in inspect.getmembers(module, inspect.isfunction)
     if list(inspect.signature(function).parameters) == ["options"] and function.__module__ == module.__name__
 }

@@ -9,7 +9,7 @@ import pytest
 from surface import FILE, describe
 
 import ablations
-from ablations.cli import bench, bench_gpu, bench_scale, bench_start, clean, look, run
+from ablations.cli import bench, bench_gpu, bench_scale, bench_start, clean, foresee, look, run
 from ablations.config import UsageError
 from ablations.config.cell import FIELDS
 from ablations.config.commands import BuildOptions, FieldOptions, RunOptions, TuneOptions
@@ -20,7 +20,7 @@ from ablations.config.search import parse_search
 
 MODELS = [
     model
-    for module in (run, look, clean, bench, bench_gpu, bench_scale, bench_start)
+    for module in (run, foresee, look, clean, bench, bench_gpu, bench_scale, bench_start)
     for model in vars(module).values()
     if inspect.isclass(model) and issubclass(model, Options) and model.__module__ == module.__name__
 ]

@@ -14,6 +14,7 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 
+from ablations.bench.drawing import save_figure
 from ablations.bench.measure import count_multiply_adds, draw_qkv, peak_bytes, time_call
 from ablations.engine.threads import cpu_threads
 from ablations.figures.scaling import cost_against_tokens
@@ -180,11 +181,7 @@ def draw_attention(costs: pd.DataFrame, path: Path) -> list[Path]:
         costs: result of `per_token`.
         path: path of the files; its extension is replaced.
     """
-    figure = attention_figure(costs)
-    files = [path.with_suffix(extension) for extension in (".png", ".pdf")]
-    for file in files:
-        figure.savefig(file, dpi=160)
-    return files
+    return save_figure(attention_figure(costs), path)
 
 
 def attention_figure(costs: pd.DataFrame) -> Figure:

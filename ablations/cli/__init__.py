@@ -5,6 +5,7 @@ The help lists them in the order of these imports: in the order of a study's lif
 
 # isort: off
 from ablations.cli import run
+from ablations.cli import foresee
 from ablations.cli import look
 from ablations.cli import clean
 from ablations.cli import bench
@@ -14,4 +15,4 @@ from ablations.cli import bench_start
 from ablations.cli.app import main
 # isort: on
 
-__all__ = ["bench", "bench_gpu", "bench_scale", "bench_start", "clean", "look", "main", "run"]
+__all__ = ["bench", "bench_gpu", "bench_scale", "bench_start", "clean", "foresee", "look", "main", "run"]
