@@ -31,7 +31,7 @@ def test_an_experiment_file_has_them_and_a_flag_overrides_it(written, expected, 
 
 @pytest.mark.parametrize("value", ["0", "1,1", "1,,2", "first", []])
 def test_a_wrong_step_is_one_line(value):
-    with pytest.raises(UsageError, match="--probe-steps .*: give numbers from 1 up, each once, as 1,2"):
+    with pytest.raises(UsageError, match=r"--probe-steps .*: give numbers from 1 up, each once, as 1,2"):
         read_options(EngineFlags, {"probe_steps": value}, from_flags=True)
 
 
