@@ -188,8 +188,10 @@ def test_an_experiment_runs(path, cli, images, objects, tmp_path):
         other += ("--set", "eval_limit=8")
     if len(experiment.asked["norm"]) > 10:
         other += ("--norm", "xnorm,inline")  # the others train elsewhere
+    if experiment.grids:
+        other += ("--norm", "xnorm,l2")
     if len(experiment.asked.get("lr", [])) > 2:
-        other += ("--norm", "xnorm,l2", "--lr", "1e-3,3e-3")
+        other += ("--lr", "1e-3,3e-3")
     seeds = ("--seeds", 1) if experiment.search is None else ("--trials", 1, "--confirm", 1)
     code, out, err = cli(verb(experiment), "--experiment", path, "--smoke", *seeds, *other, "--out", tmp_path)
     assert code == 0, out + err
