@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 import shutil
 import time
 from collections.abc import Iterator
@@ -27,6 +28,9 @@ from ablations.store.record import CellRecord, read_record, unreadable
 
 TRIALS = "tuning"
 """Folder of a tuning's trials, which are a study, within the study that confirms the winners."""
+
+PACKED = "cells.tar.xz"
+"""Archive that can hold the cells of a study in place of their folder."""
 
 LOGS = "logs"
 """Folder of the files of Lightning's loggers, with a folder for each cell."""
@@ -72,7 +76,7 @@ class Store:
         """Read study.yaml.
 
         Raises:
-            UsageError: the file does not exist or cannot be read.
+            UsageError: the file does not exist or cannot be read, or the cells are packed.
         """
         path = self.folder / "study.yaml"
         if self.folder.name == TRIALS:
@@ -81,6 +85,10 @@ class Store:
             trials = self.folder / TRIALS
             hint = f"; the trials of its tuning are in {trials}" if exists(trials / "study.yaml") else ""
             raise UsageError(f"no study in {self.folder}: it has no study.yaml{hint}")
+        if exists(self.folder / PACKED) and not exists(self.cells):
+            folder = shlex.quote(str(self.folder))
+            command = f"tar -xJf {shlex.quote(str(self.folder / PACKED))} -C {folder}"
+            raise UsageError(f"the cells of {self.folder} are packed; unpack them first: {command}")
         try:
             return Study.model_validate(parse_yaml(read_bytes(path), path, dumped=True))
         except ValidationError as error:

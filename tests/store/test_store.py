@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import subprocess
 import threading
 from pathlib import Path
 
@@ -222,6 +223,18 @@ def test_a_record_that_cannot_be_read_is_named(tmp_path, file, content, message)
 def test_a_folder_without_a_study_is_refused(tmp_path):
     with pytest.raises(UsageError, match="no study in"):
         Store(tmp_path).read_study()
+
+
+def test_a_study_of_packed_cells_is_refused_with_the_command_that_unpacks_them(tmp_path):
+    store, cells = fake(tmp_path / "a folder", ALL_OK)
+    pack = ["tar", "-cJf", str(store.folder / "cells.tar.xz"), "-C", str(store.folder), "cells"]
+    subprocess.run(pack, check=True)
+    assert store.read_study()  # both are here: the folder counts
+    shutil.rmtree(store.cells)
+    with pytest.raises(UsageError, match="are packed; unpack them first: tar") as error:
+        store.read_study()
+    subprocess.run(str(error.value).partition("first: ")[2], shell=True, check=True)
+    assert len(store.records()) == len(cells)
 
 
 @pytest.mark.parametrize(
