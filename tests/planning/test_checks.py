@@ -49,6 +49,18 @@ REFUSED = {
         LEAN,
         "cuda_graph=on captures no deterministic stack",
     ),
+    **{
+        f"{field}, single steps": (
+            {field: value},
+            EngineOptions(probe_steps=(1,)),
+            f"{shown} has no single steps to record; leave out --probe-steps",
+        )
+        for field, value, shown in (
+            ("stack", 2, "stack=2"),
+            ("cuda_graph", True, "cuda_graph=on"),
+            ("compile", True, "compile=on"),
+        )
+    },
     "stack, W&B": ({"stack": 8}, EngineOptions(loggers=("wandb",)), "stack=8 has several runs in a process"),
     "stack, float16": ({"stack": 8, "precision": "16-mixed"}, LEAN, "stack=8 does not apply to float16"),
     "stack, compiled": ({"stack": 8, "compile": True}, LEAN, "stack=8 does not apply to compiled steps"),

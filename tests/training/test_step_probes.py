@@ -16,11 +16,10 @@ from test_lightning import ALL_ON, CPU, classifier, same
 from test_stacked import digits, one_thread  # noqa: F401  # fixtures
 from torch import nn
 
-from ablations.config import CellConfig, UsageError
-from ablations.config.options import CellOptions, EngineOptions
+from ablations.config import CellConfig
+from ablations.config.options import CellOptions
 from ablations.data import DataInfo
 from ablations.engine.cell import Result, run_cell
-from ablations.planning.checks import check_conflicts
 from ablations.training.module import CellModule
 from ufo.scale import attention_layers
 
@@ -146,11 +145,3 @@ def test_a_cell_that_diverges_keeps_its_rows(digits, tmp_path):  # noqa: F811
     found = read(tmp_path).astype({"value": float}).query("probe == 'loss'")
     assert found["step"].tolist() == [1, 10]
     assert np.isfinite(found["value"]).tolist() == [True, False]
-
-
-@pytest.mark.parametrize("field", [{"stack": 2}, {"cuda_graph": True}, {"compile": True}])
-def test_a_training_without_single_steps_is_refused_in_a_line(field, digits):  # noqa: F811
-    cells = [classifier(digits, **field)]
-    check_conflicts(cells, EngineOptions())
-    with pytest.raises(UsageError, match=f"{next(iter(field))}=.*no single steps to record; leave out --probe-steps"):
-        check_conflicts(cells, EngineOptions(probe_steps=(1,)))
