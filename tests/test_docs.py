@@ -97,7 +97,7 @@ def test_the_table_of_coverage_is_the_simulations():
 def test_the_documented_claims_are_claims():
     block = re.search(r"```yaml\n(claims:.*?)```", DOCS["experiments"], re.DOTALL)
     assert block is not None
-    assert len(parse_claims(yaml.safe_load(block.group(1))["claims"])) == 6
+    assert len(parse_claims(yaml.safe_load(block.group(1))["claims"])) == 8
 
 
 def python_block(page: str) -> str:

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from ablations import analysis
-from ablations.analysis import claim_power, claim_tests
+from ablations.analysis import claim_case, claim_power
 from ablations.analysis.claim_case import Case
 from ablations.analysis.claims import judge
 from ablations.config import UsageError
@@ -283,7 +283,7 @@ def test_many_conditions_take_few_computations(monkeypatch):
         real = getattr(module, name)
         monkeypatch.setattr(module, name, lambda *args, **options: calls.update([name]) or real(*args, **options))
 
-    count(claim_tests, "differences")
+    count(claim_case, "differences")
     count(claim_power, "seeds_for")
     names = [f"lr={k}" for k in range(40)]
     frames = [cells(name, xnorm=BASE, l2=shifted(-2), none=shifted(0)) for name in names[:20]]

@@ -106,11 +106,11 @@ def test_names_of_files_have_a_largest_length(tmp_path, files):
 
 
 def test_of_too_many_figures_those_of_all_conditions_and_the_scores_are_drawn(tmp_path, files, monkeypatch):
-    monkeypatch.setattr(drawing, "MOST_FIGURES", 4)
+    monkeypatch.setattr(drawing, "MOST_FIGURES", 5)
     specs = all_figures(read_results([make_study(tmp_path, norms=["xnorm", "l2"], seeds=1, lr=[0.1, 0.2, 0.3])]))
     with drawing.drawing(tmp_path / "figures", specs, ()) as finish:
         assert finish().num_left_out > 10
-    assert files == [*(f"test_accuracy-lr={lr}" for lr in (0.1, 0.2, 0.3)), "lr_sensitivity"]
+    assert files == [*(f"test_accuracy-lr={lr}" for lr in (0.1, 0.2, 0.3)), "failure_map", "lr_sensitivity"]
 
 
 def test_arms_of_long_names_have_rows_of_their_own(tmp_path):

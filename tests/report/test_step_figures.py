@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
@@ -92,7 +93,7 @@ def test_panels_have_four_in_a_row_and_one_colour_bar():
     made = draw_panels(specs("probes_over_steps", "grad_norm"), ("a caveat",))
     made.draw_without_rendering()
     *maps, bar = made.axes
-    assert [axes.get_title().partition(" (n")[0] for axes in maps] == [
+    assert [re.split(r"\s\(n", axes.get_title())[0] for axes in maps] == [
         one.panel for one in specs("probes_over_steps", "grad_norm")
     ]
     rows = [axes.get_subplotspec().rowspan.start for axes in maps]
