@@ -136,7 +136,7 @@ def test_adamw_on_a_quadratic_is_stable_just_below_the_rate_and_diverges_just_ab
 
 @pytest.mark.parametrize("norm", list(NORMS))
 def test_every_normaliser_has_second_derivatives(norm):
-    net = ufo.build("ufo_vit_nano", norm=norm, num_classes=3, img_size=(8, 8), in_chans=1, patch=4, seed=0).double()
+    net = ufo.build("ufo_vit_pico", norm=norm, num_classes=3, img_size=(8, 8), in_chans=1, patch=4, seed=0).double()
     for layer in net.modules():
         if isinstance(layer, nn.BatchNorm2d):
             layer.momentum = 0.0  # the two losses below see the same state
