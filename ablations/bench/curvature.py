@@ -9,7 +9,7 @@ the Edge of Stability", arXiv 2207.14484). P^-1/2 H P^-1/2 has the same eigenval
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 TOLERANCE = 0.02
-"""Bound on the relative error of the largest eigenvalue; learning rates of a grid differ by more."""
+"""Largest residual of the largest eigenvalue, as a share of it; its error is smaller if it lies apart from the next."""
 
 MOST_PRODUCTS = 60
 """Number of Hessian-vector products after which the search ends unconverged."""
@@ -30,7 +30,8 @@ class Extremes(NamedTuple):
     """Extreme eigenvalues of a symmetric matrix.
 
     Args:
-        highest: largest eigenvalue, to `TOLERANCE` if it converged; NaN if a product is not finite.
+        highest: largest eigenvalue, whose residual is at most `TOLERANCE` of it if it converged; NaN if a product is
+            not finite.
         lowest: estimate of the smallest eigenvalue, which is at most this value.
         converged: whether the largest eigenvalue converged.
         num_products: number of products with the matrix.
@@ -57,20 +58,22 @@ def largest_lr(eigenvalue: float, *, beta1: float) -> float:
     return (2 + 2 * beta1) / ((1 - beta1) * eigenvalue) if eigenvalue > 0 else math.inf
 
 
-def adam_preconditioner(optimizer: torch.optim.AdamW, parameters: Sequence[Tensor]) -> Tensor:
-    """Return the diagonal of P, (n,), sqrt(v) + eps, from the state of an optimiser that has taken a step.
+def adam_preconditioner(optimizer: torch.optim.AdamW, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the diagonal of P, sqrt(v) + eps, in the shape of each parameter, from the state of an optimiser.
+
+    A parameter without a gradient so far, such as a frozen one, is left out: the optimiser does not move it.
 
     Args:
         optimizer: optimiser of the parameters.
-        parameters: parameters in the order of the diagonal, with n entries in all.
+        parameters: parameters by name.
     """
     of: dict[Tensor, Tensor] = {}
     for group in optimizer.param_groups:
         for parameter in group["params"]:
-            state, beta2 = optimizer.state[parameter], group["betas"][1]
-            unbiased = state["exp_avg_sq"].float() / (1 - beta2 ** float(state["step"]))
-            of[parameter] = unbiased.sqrt() + group["eps"]
-    return _flat([of[parameter] for parameter in parameters])
+            if state := optimizer.state.get(parameter):
+                unbiased = state["exp_avg_sq"].float() / (1 - group["betas"][1] ** float(state["step"]))
+                of[parameter] = unbiased.sqrt() + group["eps"]
+    return {name: of[parameter] for name, parameter in parameters.items() if parameter in of}
 
 
 def preconditioned_product(loss: Tensor, parameters: Sequence[nn.Parameter], preconditioner: Tensor) -> Product:
@@ -81,12 +84,12 @@ def preconditioned_product(loss: Tensor, parameters: Sequence[nn.Parameter], pre
         parameters: parameters with n entries in all.
         preconditioner: (n,) diagonal of P, positive.
     """
-    gradient = _flat(torch.autograd.grad(loss, parameters, create_graph=True, materialize_grads=True))
+    gradient = flat(torch.autograd.grad(loss, parameters, create_graph=True, materialize_grads=True))
     factor = preconditioner.rsqrt()
 
     def product(x: Tensor) -> Tensor:
         parts = torch.autograd.grad(gradient, parameters, factor * x, retain_graph=True, materialize_grads=True)
-        return factor * _flat(parts)
+        return factor * flat(parts)
 
     return product
 
@@ -95,7 +98,8 @@ def extreme_eigenvalues(product: Product, start: Tensor) -> Extremes:
     """Find the extreme eigenvalues by Lanczos' iteration with full reorthogonalisation.
 
     It finds both ends of the spectrum, with their signs, in fewer products than a power iteration finds the end that is
-    larger by magnitude. It ends when the residual of the largest Ritz value, which bounds its error, is small enough.
+    larger by magnitude. It ends when the residual of the largest Ritz value, which bounds its distance to the nearest
+    eigenvalue, is small enough.
 
     Args:
         product: product with the matrix (n, n).
@@ -109,9 +113,9 @@ def extreme_eigenvalues(product: Product, start: Tensor) -> Extremes:
         if not torch.isfinite(image).all():
             return Extremes(math.nan, math.nan, converged=False, num_products=count)
         diagonal.append(float(image @ basis[-1]))
-        known = torch.stack(basis)  # (count, n)
         for _ in range(2):  # once leaves rounding errors along the basis
-            image = image - known.T @ (known @ image)
+            for known in basis:
+                image = image - (known @ image) * known
         length = float(image.norm())
         values, vectors = np.linalg.eigh(np.diag(diagonal) + np.diag(beside, 1) + np.diag(beside, -1))
         if length * abs(vectors[-1, -1]) <= TOLERANCE * abs(values[-1]):
@@ -122,6 +126,6 @@ def extreme_eigenvalues(product: Product, start: Tensor) -> Extremes:
     return Extremes(float(values[-1]), float(values[0]), converged=is_whole, num_products=len(diagonal))
 
 
-def _flat(tensors: Sequence[Tensor]) -> Tensor:
+def flat(tensors: Iterable[Tensor]) -> Tensor:
     """Join the entries of tensors, whatever their order in memory, in one vector, (n,)."""
     return torch.cat([tensor.reshape(-1) for tensor in tensors])

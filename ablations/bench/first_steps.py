@@ -6,7 +6,7 @@ import copy
 import itertools
 import math
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,15 +15,16 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.hooks import RemovableHandle
 
-from ablations.bench.curvature import Extremes, adam_preconditioner, extreme_eigenvalues, preconditioned_product
+from ablations.bench.curvature import Extremes, adam_preconditioner, extreme_eigenvalues, flat, preconditioned_product
 from ablations.config import CellConfig
 from ablations.data import DataInfo
 from ablations.data.modules import CellDataModule, make_data
 from ablations.data.streams import forked_library, library_state, restore_library
 from ablations.engine.threads import cpu_threads
 from ablations.tasks.make import make_module
-from ablations.training.callbacks import Diverged, grad_norm, record_rms
+from ablations.training.callbacks import Diverged, grad_norms, record_rms
 from ablations.training.cuda_settings import cuda_settings
 from ablations.training.loop import LeanTrainer
 from ablations.training.module import CellModule
@@ -97,6 +98,7 @@ class FirstSteps(pl.Callback):
         self._data = data
         self._shares: list[float] = []
         self._fixed: Inputs
+        self._hooks: list[RemovableHandle] = []
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
         """Measure the curvature at the start, and have the RMS of the step's forward pass recorded."""
@@ -105,16 +107,17 @@ class FirstSteps(pl.Callback):
             self.blocks = [name for name, layer in layers.items() if isinstance(layer, UFOAttention)]
             self.beta1 = trainer.optimizers[0].param_groups[0]["betas"][0]
             self._measure_start(pl_module)
-        for layer, attention in attention_layers(pl_module.net).items():
-            record_rms(attention, self._keeper(layer))
+        self._hooks = record_rms(pl_module.net, self._keep_rms)
 
     def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
         """Record the gradient norms; after the last step, measure the curvature and end the training."""
-        for layer, attention in attention_layers(pl_module.net).items():
-            self.values[self.taken, "grad_norm", layer] = grad_norm(attention).item()
+        for hook in self._hooks:
+            hook.remove()  # of a layer that the step left out
+        for layer, norm in grad_norms(pl_module.net).items():
+            self.values[self.taken, "grad_norm", layer] = norm.item()
         if self.taken == self.steps:
-            preconditioner = adam_preconditioner(optimizer, list(pl_module.net.parameters()))
-            self.curvatures[self.steps] = curvature(pl_module, self._fixed, preconditioner / _mean(self._shares))
+            preconditioner = _unclipped_preconditioner(optimizer, pl_module.net, self._shares)
+            self.curvatures[self.steps] = curvature(pl_module, self._fixed, preconditioner)
             raise _Done
         self._shares.append(clip_share(pl_module.net, pl_module.config))
 
@@ -122,9 +125,8 @@ class FirstSteps(pl.Callback):
         """Count the step."""
         self.taken += 1
 
-    def _keeper(self, layer: str) -> Callable[[Tensor], None]:
-        key = (self.taken, "output_rms", layer)
-        return lambda value: self.values.update({key: value.item()})
+    def _keep_rms(self, layer: str, value: Tensor) -> None:
+        self.values[self.taken, "output_rms", layer] = value.item()
 
     def _measure_start(self, module: CellModule) -> None:
         """Measure the curvature with the second moment of the gradients of the first batches, without a step."""
@@ -147,25 +149,29 @@ def clip_share(net: nn.Module, config: CellConfig) -> float:
     return min(1.0, largest / norm) if largest and norm else 1.0
 
 
-def curvature(module: CellModule, inputs: Inputs, preconditioner: Tensor) -> Extremes:
+def curvature(module: CellModule, inputs: Inputs, preconditioner: Mapping[str, Tensor]) -> Extremes:
     """Return the extreme eigenvalues of the preconditioned Hessian of a batch's loss, in training mode.
 
     Args:
         module: module, which stays unchanged.
         inputs: inputs of its net.
-        preconditioner: (n,) diagonal of P.
+        preconditioner: diagonal of P, in the shape of each parameter that training moves, by its name; the others are
+            constants.
     """
-    if not torch.isfinite(preconditioner).all():
+    diagonal = flat(preconditioner.values())
+    if not torch.isfinite(diagonal).all():
         return NOT_MEASURED
     step, net = as_tensor_step(module), copy.deepcopy(module.net)  # a forward pass changes running statistics
     with _restored(step), sdpa_kernel(SDPBackend.MATH):  # the fused kernels have no second derivative
-        product = preconditioned_product(_loss(step, net, inputs), list(net.parameters()), preconditioner)
+        parameters = dict(net.named_parameters())
+        moved = [parameters[name] for name in preconditioner]
+        product = preconditioned_product(_loss(step, net, inputs), moved, diagonal)
         generator = keyed_generator(module.config.seed, "foresee")
-        start = torch.randn(len(preconditioner), generator=generator).to(preconditioner.device)
+        start = torch.randn(len(diagonal), generator=generator).to(diagonal.device)
         return extreme_eigenvalues(product, start)
 
 
-def _resting_preconditioner(module: CellModule, inputs: Sequence[Inputs]) -> Tensor:
+def _resting_preconditioner(module: CellModule, inputs: Sequence[Inputs]) -> dict[str, Tensor]:
     """Return P of the gradients of some batches at the present weights, divided by the share that clipping leaves."""
     step, net, shares = as_tensor_step(module), copy.deepcopy(module.net), list[float]()
     optimizer = build_optimizer(net, lr=0.0, weight_decay=0.0, fused=False)  # only its state changes
@@ -175,7 +181,15 @@ def _resting_preconditioner(module: CellModule, inputs: Sequence[Inputs]) -> Ten
         shares.append(clip_share(net, module.config))
         module.configure_gradient_clipping(optimizer)
         optimizer.step()
-    return adam_preconditioner(optimizer, list(net.parameters())) / _mean(shares)
+    return _unclipped_preconditioner(optimizer, net, shares)
+
+
+def _unclipped_preconditioner(
+    optimizer: torch.optim.AdamW, net: nn.Module, shares: Sequence[float]
+) -> dict[str, Tensor]:
+    """Return P, divided by the mean share of the gradients that clipping has left."""
+    share = sum(shares) / len(shares)
+    return {name: own / share for name, own in adam_preconditioner(optimizer, dict(net.named_parameters())).items()}
 
 
 def _loss(step: TensorStep, net: nn.Module, inputs: Inputs) -> Tensor:
@@ -193,7 +207,3 @@ def _restored(step: TensorStep) -> Iterator[None]:
         restore_library(library)
         for generator, state in zip(step.step_generators(), own, strict=True):
             generator.set_state(state)
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)

@@ -174,14 +174,13 @@ class Probes(pl.Callback):
     def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: Any, optimizer: torch.optim.Optimizer) -> None:
         """Record the gradient norms of the epoch's last step."""
         if trainer.is_last_batch:
-            for layer, attention in attention_layers(pl_module.net).items():
-                self._grad_norm[layer] = grad_norm(attention)
+            self._grad_norm = grad_norms(pl_module.net)
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Register a hook for the first batch, and record the parameters' means."""
+        record_rms(pl_module.net, self._rms.__setitem__)
         for layer, attention in attention_layers(pl_module.net).items():
             norm, gain = attention.norm, attention.matched_gain
-            record_rms(attention, partial(self._rms.__setitem__, layer))
             self._means[layer] = {f"mean_{name}": p.detach().mean() for name, p in norm.named_parameters()}
             if gain is not None:
                 self._means[layer]["matched_gain"] = gain.clone()
@@ -203,16 +202,28 @@ class Probes(pl.Callback):
             write_rows(Path(folder) / "probes.csv", self.rows, PROBE_COLUMNS)
 
 
-def record_rms(attention: UFOAttention | ClassAttention, keep: Callable[[Tensor], None]) -> RemovableHandle:
-    """Record the RMS of only the next output of an attention's normaliser, times its fixed gain.
+def record_rms(net: nn.Module, keep: Callable[[str, Tensor], None]) -> list[RemovableHandle]:
+    """Record the RMS of only the next output of each attention layer's normaliser, times its fixed gain.
 
     Args:
-        attention: attention layer of a net that is not compiled.
-        keep: function that receives the RMS, a scalar.
+        net: net that is not compiled.
+        keep: function that receives the name of a layer and its RMS, a scalar.
 
     Returns:
-        Handle of the hook, which removes itself.
+        Handles of the hooks, each of which removes itself after the layer's forward pass.
     """
+    return [_record_rms(attention, partial(keep, layer)) for layer, attention in attention_layers(net).items()]
+
+
+def grad_norms(net: nn.Module) -> dict[str, Tensor]:
+    """Return the norm of the gradients of each attention layer's parameters, a scalar, by the layer's name."""
+    return {
+        layer: nn.utils.get_total_norm([p.grad for p in attention.parameters() if p.grad is not None])
+        for layer, attention in attention_layers(net).items()
+    }
+
+
+def _record_rms(attention: UFOAttention | ClassAttention, keep: Callable[[Tensor], None]) -> RemovableHandle:
     gain = attention.matched_gain
 
     def record(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
@@ -221,11 +232,6 @@ def record_rms(attention: UFOAttention | ClassAttention, keep: Callable[[Tensor]
 
     handle = attention.norm.register_forward_hook(record)
     return handle
-
-
-def grad_norm(attention: nn.Module) -> Tensor:
-    """Return the norm of the gradients of a layer's parameters, a scalar."""
-    return nn.utils.get_total_norm([p.grad for p in attention.parameters() if p.grad is not None])
 
 
 def _as_float(value: float | Tensor) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
-from ablations.training.callbacks import grad_norm, record_rms, write_rows
-from ufo.scale import attention_layers
+from ablations.training.callbacks import grad_norms, record_rms, write_rows
 
 COLUMNS = ("step", "layer", "probe", "value")
 
@@ -60,16 +58,12 @@ class StepProbes(pl.Callback):
         if self._step is None:
             return
         self._rms, self._grad_norm = {}, {}
-        self._hooks = [
-            record_rms(attention, partial(self._rms.__setitem__, layer))
-            for layer, attention in attention_layers(pl_module.net).items()
-        ]
+        self._hooks = record_rms(pl_module.net, self._rms.__setitem__)
 
     def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: Any, optimizer: torch.optim.Optimizer) -> None:
         """Record the gradient norms of the step, before clipping."""
         if self._step is not None:
-            layers = attention_layers(pl_module.net)
-            self._grad_norm = {layer: grad_norm(attention) for layer, attention in layers.items()}
+            self._grad_norm = grad_norms(pl_module.net)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -53,6 +53,7 @@ def explicit_hessian(net: nn.Module, x: torch.Tensor, y: torch.Tensor) -> np.nda
 
 def test_the_eigenvalues_are_those_of_the_explicit_preconditioned_hessian(monkeypatch):
     monkeypatch.setattr(curvature, "TOLERANCE", 1e-9)
+    monkeypatch.setattr(curvature, "MOST_PRODUCTS", 60)
     net, x, y = two_layers()
     parameters = list(net.parameters())
     n = sum(p.numel() for p in parameters)
@@ -112,8 +113,19 @@ def test_the_preconditioner_is_that_of_the_optimisers_own_state():
         (seconds[p] / (1 - 0.97**3)).sqrt() + (1e-3 if p is net[0].weight or p is net[0].bias else 1e-8)
         for p in net.parameters()
     ]
-    found = adam_preconditioner(optimizer, list(net.parameters()))
-    torch.testing.assert_close(found, parameters_to_vector(expected).float())
+    found = adam_preconditioner(optimizer, dict(net.named_parameters()))
+    assert list(found) == [name for name, _ in net.named_parameters()]
+    torch.testing.assert_close(list(found.values()), [each.float() for each in expected])
+
+
+def test_a_parameter_without_a_gradient_is_not_preconditioned():
+    net, x, y = two_layers()
+    net[0].weight.requires_grad_(False)
+    net.register_parameter("unused", nn.Parameter(torch.ones(2, dtype=torch.float64)))
+    optimizer = torch.optim.AdamW(net.parameters())
+    loss_of(net, x, y).backward()
+    optimizer.step()
+    assert list(adam_preconditioner(optimizer, dict(net.named_parameters()))) == ["0.bias", "2.weight", "2.bias"]
 
 
 @pytest.mark.parametrize("beta1", [0.0, 0.9])

@@ -70,7 +70,7 @@ class Watch(pl.Callback):
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
         if trainer.global_step == STEPS:
-            parameters = list(pl_module.net.parameters())
+            parameters = dict(pl_module.net.named_parameters())
             self.preconditioner = adam_preconditioner(trainer.optimizers[0], parameters)
 
 
@@ -122,7 +122,24 @@ def test_the_preconditioner_after_the_steps_is_of_the_cells_own_optimiser(tmp_pa
         data.trainer = trainer
         trainer.fit(module, data)
     torch.testing.assert_close(seen[1], watch.preconditioner, rtol=0, atol=0)
-    assert not torch.allclose(seen[0], seen[1], rtol=1e-2)
+    assert any(not torch.allclose(seen[0][name], own, rtol=1e-2) for name, own in seen[1].items())
+
+
+def test_frozen_and_unused_parameters_are_constants(tmp_path, monkeypatch):
+    subject = subjects_of(plan_of(tmp_path), seeds=[0], steps=1)[0]
+
+    def made(config, info):
+        module = make_module(config, info)
+        module.net.register_parameter("unused", torch.nn.Parameter(torch.ones(3)))
+        for name, parameter in module.net.named_parameters():
+            parameter.requires_grad_(not name.startswith("head"))
+        return module
+
+    whole, _ = measure(subject, steps=1, device=CPU)
+    monkeypatch.setattr("ablations.bench.first_steps.make_module", made)
+    row, _ = measure(subject, steps=1, device=CPU)
+    assert row.converged
+    assert 0 < row.lambda_start < 1.05 * whole.lambda_start
 
 
 def test_clipping_of_the_gradients_does_not_change_the_foreseen_rate(tmp_path):
