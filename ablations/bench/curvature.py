@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-TOLERANCE = 0.02
+TOLERANCE = 0.05
 """Largest residual of the largest eigenvalue, as a share of it; its error is smaller if it lies apart from the next."""
 
-MOST_PRODUCTS = 60
+MOST_PRODUCTS = 40
 """Number of Hessian-vector products after which the search ends unconverged."""
 
 Product = Callable[[Tensor], Tensor]
