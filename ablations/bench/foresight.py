@@ -16,7 +16,13 @@ from ablations.analysis.frontier import frontier_table
 from ablations.bench.drawing import save_figure
 from ablations.bench.foresee import PROBES, Foreseen
 from ablations.config import Study
-from ablations.figures.foresee import arm_legend, first_steps_over_depth, foreseen_against_measured
+from ablations.config.escape import figure_label
+from ablations.figures.foresee import (
+    arm_legend,
+    correlation_text,
+    first_steps_over_depth,
+    foreseen_against_measured,
+)
 from ablations.store import Store
 from ablations.store.frames import read_frames
 
@@ -90,12 +96,11 @@ def describe_foreseen(table: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     return ["setting", "arm", *pairs, "lr measured"], lines
 
 
-def describe_correlations(table: pd.DataFrame) -> list[str]:
-    """Return a line per rank correlation; none if no frontier was measured."""
+def describe_correlations(found: Mapping[str, RankCorrelation]) -> list[str]:
+    """Return a line per rank correlation that is defined."""
     return [
-        f"{name}: Spearman's correlation with the measured frontier "
-        f"{each.rho:.2f} [{each.low:.2f}, {each.high:.2f}], {each.n} points"
-        for name, each in correlations(table).items()
+        f"{name}: Spearman's correlation with the measured frontier {correlation_text(each)}, {each.n} points"
+        for name, each in found.items()
         if not math.isnan(each.rho)
     ]
 
@@ -109,7 +114,7 @@ def draw_foreseen(table: pd.DataFrame, path: Path) -> list[Path]:
     """
     entries = table["arm"].nunique() + table["setting"].nunique()
     figure = Figure(figsize=(7.5, max(4.5, 0.21 * (entries + 4))), layout="constrained")
-    foreseen_against_measured(table, figure.subplots())
+    foreseen_against_measured(_with_plain_texts(table), figure.subplots())
     return save_figure(figure, path)
 
 
@@ -120,6 +125,7 @@ def draw_first_steps(probes: pd.DataFrame, path: Path) -> list[Path]:
         probes: rows of `ablations.bench.foresee.ProbeRow`, one or more.
         path: path of the files; its extension is replaced.
     """
+    probes = _with_plain_texts(probes)
     settings = list(dict.fromkeys(probes["setting"]))
     arms = probes["arm"].nunique()
     figure = Figure(figsize=(10, max(2.6 * len(settings), 0.21 * (arms + 4))), layout="constrained")
@@ -131,6 +137,11 @@ def draw_first_steps(probes: pd.DataFrame, path: Path) -> list[Path]:
             axes.set_title(setting, loc="left", fontsize="small")
     figure.legend(handles=arm_legend(probes), loc="outside right center", fontsize="small", frameon=False)
     return save_figure(figure, path)
+
+
+def _with_plain_texts(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return a frame whose names matplotlib draws as they are."""
+    return frame.assign(**{name: frame[name].map(figure_label) for name in ("setting", "arm_label")})
 
 
 def _geometric_mean(values: pd.Series[float]) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 
 INVISIBLE = (
@@ -15,6 +16,9 @@ scripts (U+200C, U+200D) and the variants of signs (U+FE00 to U+FE0F) are not am
 
 LONGEST_SHOWN, LONGEST_MARK = 2_000, 28
 """Characters of a text that is shown in full, and of the words for what is left out of a longer one."""
+
+LONGEST_LABEL = 200
+"""Characters of the longest name that a figure shows in full."""
 
 _IN_A_LINE, _IN_LINES = re.compile(rf"[\t\n{INVISIBLE}]"), re.compile(f"[{INVISIBLE}]")
 _HALF = re.compile("[\ud800-\udfff]")
@@ -66,3 +70,22 @@ def is_readable(text: str) -> bool:
 
 def _escape(found: re.Match[str]) -> str:
     return found[0].encode("unicode_escape").decode()
+
+
+def figure_text(text: str) -> str:
+    r"""Escape a text for matplotlib, which would set what stands between two dollars as a formula.
+
+    >>> print(figure_text("a $x$ b"))
+    a \$x\$ b
+    """
+    return visible_lines(text).replace("$", r"\$")
+
+
+def figure_label(text: str) -> str:
+    """Escape a name or a title for matplotlib, and leave out the middle of a long one, which would fill the figure.
+
+    Different texts stay different, since figures group by names: a hash follows a text that is cut.
+    """
+    if len(text) <= LONGEST_LABEL:
+        return figure_text(text)
+    return figure_text(f"{shortened(text, LONGEST_LABEL)} #{hashlib.sha256(text.encode()).hexdigest()[:6]}")

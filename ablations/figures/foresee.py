@@ -53,7 +53,7 @@ def foreseen_against_measured(points: pd.DataFrame, axes: Axes) -> Axes:
         axes.plot(ends, ends, color="0.6", linewidth=0.8, linestyle=(0, (6, 3)), zorder=0)
     of_all = rank_correlation(points["lr_after"], points["frontier_lr"])
     within = rank_correlation(points["lr_after"], points["frontier_lr"], within=points["setting"])
-    lines = [f"Spearman: {_text(of_all)}, n = {of_all.n}; within settings {_text(within)}."]
+    lines = [f"Spearman: {correlation_text(of_all)}, n = {of_all.n}; within settings {correlation_text(within)}."]
     lines += ["Hollow: outside the tested rates. Dashed: equal rates."]
     lines += [f"Not drawn, without one of the two: {int((~is_drawn).sum())}."] if not is_drawn.all() else []
     axes.set_title("\n".join(lines), loc="left", fontsize="small")
@@ -103,6 +103,19 @@ def arm_legend(frame: pd.DataFrame) -> list[Line2D]:
     return [*_arm_handles(frame), dashed, Line2D([], [], color="0.3", label=f"after {steps} steps")]
 
 
+def correlation_text(found: RankCorrelation) -> str:
+    """Format a correlation with its interval.
+
+    >>> correlation_text(RankCorrelation(0.512, 0.1, 0.8, 12))
+    '0.51 [0.10, 0.80]'
+    >>> correlation_text(RankCorrelation(float("nan"), 0.0, 0.0, 1))
+    'not defined'
+    """
+    if np.isnan(found.rho):
+        return "not defined"
+    return f"{found.rho:.2f} [{found.low:.2f}, {found.high:.2f}]"
+
+
 def _arm_handles(frame: pd.DataFrame) -> list[Line2D]:
     arms = frame.drop_duplicates("arm_order").sort_values("arm_order")
     styles = [arm_style(int(order)) for order in arms["arm_order"]]
@@ -114,14 +127,3 @@ def _arm_handles(frame: pd.DataFrame) -> list[Line2D]:
 
 def _setting_handle(name: str, size: float) -> Line2D:
     return Line2D([], [], color="0.5", marker="o", markersize=size, linestyle="", label=name)
-
-
-def _text(found: RankCorrelation) -> str:
-    """Format a correlation with its interval.
-
-    >>> _text(RankCorrelation(0.512, 0.1, 0.8, 12)), _text(RankCorrelation(float("nan"), 0.0, 0.0, 1))
-    ('0.51 [0.10, 0.80]', 'not defined')
-    """
-    if np.isnan(found.rho):
-        return "not defined"
-    return f"{found.rho:.2f} [{found.low:.2f}, {found.high:.2f}]"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 from matplotlib.axes import Axes
 
+from ablations.config.escape import figure_label
 from ablations.figures.agreement import agreement
 from ablations.figures.arms import accuracy_per_arm
 from ablations.figures.cost import AXES as COSTS
@@ -24,7 +25,6 @@ from ablations.figures.sensitivity import lr_sensitivity
 from ablations.figures.steps import failure_explained, probes_over_steps
 from ablations.figures.trials import best_of_k, isolation, trials_over_range
 from ablations.report.arm_rows import MOST_TOGETHER, ArmRow
-from ablations.report.text import figure_label
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ablations.config.escape import figure_label, figure_text
 from ablations.config.privacy import private
 from ablations.report.arm_rows import ArmRow, num_without_row, rows_of
 from ablations.report.kinds import FIGURES, MOST_HEIGHT, FigureSpec
-from ablations.report.text import figure_label, figure_text
 
 PANEL_WIDTH = 3.2
 """Width of a panel, in inches."""

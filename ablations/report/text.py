@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import re
 from collections.abc import Iterable
@@ -12,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from ablations.analysis import MOST_SEEDS
-from ablations.config.escape import shortened, visible, visible_lines
+from ablations.config.escape import visible
 
 LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 LATEX |= {sign: "\\" + sign for sign in "&%$#_{}"} | {"<": r"$<$", ">": r"$>$", "|": r"\textbar{}"}
@@ -22,9 +21,6 @@ MARKDOWN = re.compile(
     r"""\[[-+0-9., ]+\](?![(\[:])|[\\`*|\[\]]|(?<![^\W_])_|_(?![^\W_])|~(?=~)|<(?=[A-Za-z/!?])|&(?=\#?\w+;)|^[#>]"""
 )
 """Intervals; and signs with a meaning in Markdown."""
-
-LONGEST_LABEL = 200
-"""Characters of the longest name that a figure shows in full."""
 
 PARAGRAPHS = {"claim": 0.14, "evidence": 0.24, "source": 0.14, "why": 0.35}
 """Column that LaTeX breaks into lines to its width, as a share of the page width."""
@@ -109,25 +105,6 @@ def markdown_text(text: str) -> str:
     single_l2 [-0.25, +1.00] p <0.001 \<b>\[a\](b)\`\|\*
     """
     return MARKDOWN.sub(lambda found: found[0] if len(found[0]) > 1 else f"\\{found[0]}", visible(text))
-
-
-def figure_text(text: str) -> str:
-    r"""Escape a text for matplotlib, which would set what stands between two dollars as a formula.
-
-    >>> print(figure_text("a $x$ b"))
-    a \$x\$ b
-    """
-    return visible_lines(text).replace("$", r"\$")
-
-
-def figure_label(text: str) -> str:
-    """Escape a name or a title for matplotlib, and leave out the middle of a long one, which would fill the figure.
-
-    Different texts stay different, since figures group by names: a hash follows a text that is cut.
-    """
-    if len(text) <= LONGEST_LABEL:
-        return figure_text(text)
-    return figure_text(f"{shortened(text, LONGEST_LABEL)} #{hashlib.sha256(text.encode()).hexdigest()[:6]}")
 
 
 def latex_text(text: str) -> str:

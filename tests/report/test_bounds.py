@@ -13,12 +13,12 @@ from matplotlib.figure import Figure
 from studies import make_study
 
 from ablations.api import make_report, read_results
+from ablations.config.escape import LONGEST_LABEL, figure_label
 from ablations.config.yaml_file import dump_yaml
 from ablations.figures.detection import MOST_OBJECTS
 from ablations.report import drawing, kinds
 from ablations.report.gallery import MOST_LAYERS, MOST_PROBES, all_figures, probes_without_figure
 from ablations.report.kinds import FigureSpec
-from ablations.report.text import LONGEST_LABEL, figure_label
 from ablations.store import Store
 
 

@@ -19,10 +19,10 @@ from studies import make_study
 
 import ablations
 from ablations.api import make_report
-from ablations.config.escape import visible, visible_lines
+from ablations.config.escape import figure_text, visible, visible_lines
 from ablations.report import drawing, kinds, write
 from ablations.report.gallery import all_figures
-from ablations.report.text import figure_text, markdown_text
+from ablations.report.text import markdown_text
 from ablations.store.tidy_csv import guard, unguarded, write_csv
 
 PACKAGE = Path(ablations.__file__).parent
