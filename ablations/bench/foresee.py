@@ -115,6 +115,11 @@ class Subject:
     info: DataInfo
 
     @property
+    def name(self) -> str:
+        """Arm, setting and seed, in words."""
+        return f"{self.arm}{' at ' * bool(self.setting)}{self.setting}, seed {self.cell.seed}"
+
+    @property
     def keys(self) -> tuple[str, str, str, int, int]:
         """Columns that its rows share."""
         return self.setting, self.arm, self.arm_label, self.arm_order, self.cell.seed
@@ -162,6 +167,10 @@ def setting_of(study: Study, cell: CellConfig) -> str:
     return point_name(cell.model_dump(), [field for field in study.conditions if field != "lr"])
 
 
+class NotMeasured(Exception):
+    """A cell raises in its first steps, so that it has no measurements."""
+
+
 def measure(subject: Subject, *, steps: int, device: torch.device) -> tuple[Foreseen, list[ProbeRow]]:
     """Take the first steps of a cell, and return its measurements and its probes at each step.
 
@@ -169,8 +178,17 @@ def measure(subject: Subject, *, steps: int, device: torch.device) -> tuple[Fore
         subject: cell.
         steps: number of steps, 1 or more.
         device: device of the net.
+
+    Raises:
+        NotMeasured: the cell raises; the message is the exception's.
+        UsageError: its data cannot be read.
     """
-    watch = take_first_steps(subject.cell, subject.info, steps=steps, device=device)
+    try:
+        watch = take_first_steps(subject.cell, subject.info, steps=steps, device=device)
+    except UsageError:
+        raise
+    except Exception as error:  # an arm may raise anything; its cells record it
+        raise NotMeasured(f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}") from error
     return _row(subject, watch), list(_probe_rows(subject, watch))
 
 

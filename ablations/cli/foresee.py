@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from ablations.cli.app import OK, app
+from ablations.cli.app import OK, SOME_FAILED, app
 from ablations.cli.bench import CsvOption, checked_file
 from ablations.cli.command import command
 from ablations.cli.options import DeviceOption, JsonOption
@@ -75,7 +74,7 @@ def foresee(options: ForeseeOptions) -> int:
 
     If the study has finished cells, their frontier, the largest learning rate at which they learn, stands beside it.
     """
-    from ablations.bench.foresee import measure, subjects_of
+    from ablations.bench.foresee import Foreseen, NotMeasured, ProbeRow, measure, subjects_of
     from ablations.bench.foresight import draw_first_steps, draw_foreseen, foreseen_table, measured_frontier
     from ablations.planning.plan import make_plan
     from ablations.store.tidy_csv import write_csv
@@ -100,40 +99,46 @@ def foresee(options: ForeseeOptions) -> int:
     rows: list[Foreseen] = []
     probes: list[ProbeRow] = []
     for number, subject in enumerate(subjects, 1):
-        started = time.perf_counter()
-        row, own = measure(subject, steps=options.steps, device=plan.devices[0])
+        started, where = time.perf_counter(), f"{number}/{len(subjects)}  {subject.name}"
+        try:
+            row, own = measure(subject, steps=options.steps, device=plan.devices[0])
+        except NotMeasured as error:
+            print_lines(console, [f"{where}: not measured, since it raises: {error}"])
+            continue
         rows.append(row)
         probes += own
         if csv is not None:
-            write_csv(_frame(rows).merge(measured, on=["setting", "arm"], how="left"), csv)
+            write_csv(_frame(rows, Foreseen).merge(measured, on=["setting", "arm"], how="left"), csv)
         if probes_csv is not None:
-            write_csv(_frame(probes), probes_csv)
-        where = f"{number}/{len(subjects)}  {row.arm}{' at ' * bool(row.setting)}{row.setting}, seed {row.seed}"
+            write_csv(_frame(probes, ProbeRow), probes_csv)
         rates = f"lr {row.lr_start:.2g} at the start, {row.lr_after:.2g} after {row.steps} steps"
         print_lines(console, [f"{where}: {rates}; {time.perf_counter() - started:.1f} s"])
     table = foreseen_table(rows, measured)
-    if figure is not None:
+    if figure is not None and rows:
         print_lines(console, [str(file) for file in draw_foreseen(table, figure)])
     if probe_figure is not None and probes:
-        print_lines(console, [str(file) for file in draw_first_steps(_frame(probes), probe_figure)])
+        print_lines(console, [str(file) for file in draw_first_steps(_frame(probes, ProbeRow), probe_figure)])
+    elif probe_figure is not None:
+        print_lines(console, [f"{probe_figure} is not drawn: no net has probes, which are of UFO-ViT's attention"])
     _print(table, console, as_json=options.as_json)
-    return OK
+    return OK if len(rows) == len(subjects) else SOME_FAILED
 
 
 def _print(table: pd.DataFrame, console: Console, *, as_json: bool) -> None:
     from ablations.bench.foresight import correlations, describe_correlations, describe_foreseen
 
+    found = correlations(table)
     print_table(console, "at the start, after the steps", *describe_foreseen(table))
-    print_lines(console, describe_correlations(table))
+    print_lines(console, describe_correlations(found))
     if as_json:
-        found = {name: each._asdict() for name, each in correlations(table).items()}
-        print_json({"rows": json.loads(table.to_json(orient="records")), "correlations": found}, indent=None)
+        named = {name: each._asdict() for name, each in found.items()}
+        print_json({"rows": table.to_dict("records"), "correlations": named}, indent=None)
 
 
-def _frame(rows: Sequence[Foreseen] | Sequence[ProbeRow]) -> pd.DataFrame:
+def _frame(rows: Sequence[Foreseen | ProbeRow], kind: type[Foreseen | ProbeRow]) -> pd.DataFrame:
     import pandas as pd
 
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=list(kind._fields))
 
 
 def _request(options: ForeseeOptions, console: Console) -> Request:

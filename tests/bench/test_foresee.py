@@ -16,9 +16,16 @@ import ablations
 from ablations.analysis.frontier import frontier_table
 from ablations.bench import foresee
 from ablations.bench.curvature import adam_preconditioner
-from ablations.bench.first_steps import take_first_steps
+from ablations.bench.first_steps import FirstSteps, take_first_steps
 from ablations.bench.foresee import Foreseen, ProbeRow, measure, subjects_of
-from ablations.bench.foresight import describe_correlations, describe_foreseen, draw_first_steps, foreseen_table
+from ablations.bench.foresight import (
+    correlations,
+    describe_correlations,
+    describe_foreseen,
+    draw_first_steps,
+    draw_foreseen,
+    foreseen_table,
+)
 from ablations.config.commands import RunOptions
 from ablations.config.request import make_request
 from ablations.data.modules import make_data
@@ -181,7 +188,7 @@ def test_the_table_has_geometric_means_over_the_seeds_beside_the_frontier():
     assert lines[0][head.index("lr foreseen")] == "0.02, 0.02"
     assert lines[0][-1] == "0.03 (1 above)"
     assert lines[1][-1] == ""
-    assert describe_correlations(table) == []
+    assert describe_correlations(correlations(table)) == []
 
 
 def test_the_scatter_marks_arms_settings_and_censored_points_and_names_the_correlation():
@@ -292,6 +299,42 @@ def test_ctrl_c_keeps_the_rows_so_far(cli, tmp_path, monkeypatch):
     code, _, err = cli(*ASKED, "--out", tmp_path, "--csv", tmp_path / "rows.csv")
     assert (code, err.splitlines()[-1]) == (130, "interrupted")
     assert pd.read_csv(tmp_path / "rows.csv")["lr_after"].tolist() == [0.01]
+
+
+def test_an_arm_that_raises_leaves_the_others_and_the_numbers_are_whole(cli, tmp_path, monkeypatch):
+    small, count = rows(("depth=1", "l2", 0, 1e-15))[0], iter(range(9))
+
+    def raising(config, info, *, steps, device):
+        if next(count) == 0:
+            raise RuntimeError("no derivative\nof this")
+        return FirstSteps(steps, None)
+
+    monkeypatch.setattr(foresee, "take_first_steps", raising)
+    monkeypatch.setattr(foresee, "_row", lambda subject, watch: small)
+    files = [*("--probes", tmp_path / "probes.csv"), *("--probe-figure", tmp_path / "probes.png")]
+    code, out, err = cli(*ASKED, "--out", tmp_path, *files, "--json")
+    assert code == 1
+    assert "1/4  xnorm at depth=1, seed 0: not measured, since it raises: RuntimeError: no derivative\n" in err
+    assert "Traceback" not in err
+    assert [row["lr_after"] for row in json.loads(out)["rows"]] == [pytest.approx(1e-15)]
+    assert "probes.png is not drawn" in err
+    assert list(pd.read_csv(tmp_path / "probes.csv")) == list(ProbeRow._fields)
+
+
+def test_a_study_of_arms_that_all_raise_has_no_rows(cli, tmp_path, monkeypatch):
+    def raising(*_, **__):
+        raise RuntimeError
+
+    monkeypatch.setattr(foresee, "take_first_steps", raising)
+    code, out, _ = cli(*ASKED, "--out", tmp_path, "--json")
+    assert (code, json.loads(out)["rows"]) == (1, [])
+
+
+def test_names_with_dollars_are_drawn_as_they_are(tmp_path):
+    frame = probe_frame().assign(arm_label="a $x^{$", setting="data=$_{$")
+    assert draw_first_steps(frame, tmp_path / "steps.png")[0].exists()
+    own = foreseen_table(rows(("$_{$", "xnorm", 0, 0.01)), measured(("$_{$", "xnorm", 0.03, 1)))
+    assert draw_foreseen(own.assign(arm_label="$x^{$"), tmp_path / "both.png")[0].exists()
 
 
 @pytest.mark.parametrize(
