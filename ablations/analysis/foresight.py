@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -11,8 +12,10 @@ from scipy import stats
 
 NUM_RESAMPLES = 2000
 
+FEWEST = 5
+"""Number of points below which there is no interval: too many resamples are in perfect order or without spread."""
+
 Floats = npt.NDArray[np.float64]
-Groups = npt.NDArray[np.int64]
 
 
 class RankCorrelation(NamedTuple):
@@ -20,8 +23,8 @@ class RankCorrelation(NamedTuple):
 
     Args:
         rho: correlation, from -1 to 1.
-        low: lower bound.
-        high: upper bound.
+        low: lower bound; NaN with fewer than `FEWEST` points.
+        high: upper bound; likewise.
         n: number of points.
     """
 
@@ -65,29 +68,29 @@ def rank_correlation(
         groups = np.unique(np.asarray(within), return_inverse=True)[1].astype(np.int64)
     known = ~(np.isnan(x) | np.isnan(y))
     x, y, groups = x[known], y[known], groups[known]
-    rho = _correlation(x, y, groups)
-    if math.isnan(rho):
-        return RankCorrelation(math.nan, math.nan, math.nan, len(x))
-    rng = np.random.default_rng(seed)
     places = [np.flatnonzero(groups == group) for group in np.unique(groups)]
-    drawn = (np.concatenate([rng.choice(own, len(own)) for own in places]) for _ in range(NUM_RESAMPLES))
-    rhos = np.array([_correlation(x[rows], y[rows], groups[rows]) for rows in drawn])
+    rho = float(_correlations([(x[None, own], y[None, own]) for own in places])[0]) if places else math.nan
+    if math.isnan(rho) or len(x) < FEWEST:
+        return RankCorrelation(rho, math.nan, math.nan, len(x))
+    rng = np.random.default_rng(seed)
+    drawn = [rng.choice(own, (NUM_RESAMPLES, len(own))) for own in places]
+    rhos = _correlations([(x[rows], y[rows]) for rows in drawn])
     tail = (1 - level) / 2
     low, high = np.nanquantile(rhos, (tail, 1 - tail)) if np.isfinite(rhos).any() else (math.nan, math.nan)
     return RankCorrelation(rho, float(low), float(high), len(x))
 
 
-def _correlation(x: Floats, y: Floats, groups: Groups) -> float:
-    """Return the correlation of the centred ranks of all groups."""
-    parts = [_ranks(x[own], y[own]) for own in (groups == group for group in np.unique(groups))]
-    a, b = (np.concatenate([part[side] for part in parts]) if parts else np.empty(0) for side in (0, 1))
-    length = math.sqrt(float(a @ a) * float(b @ b))
-    return float(a @ b) / length if length else math.nan
+def _correlations(pairs: Sequence[tuple[Floats, Floats]]) -> Floats:
+    """Return the correlation of the centred ranks of all groups in each resample, (R,); NaN without spread.
 
-
-def _ranks(x: Floats, y: Floats) -> tuple[Floats, Floats]:
-    """Return the ranks of a group's points over its size, centred; zeros if either has no spread."""
-    if np.all(x == x[0]) or np.all(y == y[0]):
-        return np.zeros(len(x)), np.zeros(len(x))
-    a, b = (stats.rankdata(values) / len(values) for values in (x, y))
-    return a - a.mean(), b - b.mean()
+    Args:
+        pairs: the two values of each group's points, (R, n) each.
+    """
+    sums = np.zeros((3, len(pairs[0][0])))
+    for x, y in pairs:
+        has_spread = (x != x[:, :1]).any(axis=1) & (y != y[:, :1]).any(axis=1)
+        a, b = (stats.rankdata(values, axis=1) / values.shape[1] for values in (x, y))
+        a, b = (has_spread[:, None] * (ranks - ranks.mean(axis=1, keepdims=True)) for ranks in (a, b))
+        sums += [(a * b).sum(axis=1), (a * a).sum(axis=1), (b * b).sum(axis=1)]
+    lengths = np.sqrt(sums[1] * sums[2])
+    return np.divide(sums[0], lengths, out=np.full(len(lengths), np.nan), where=lengths > 0)

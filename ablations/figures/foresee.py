@@ -25,7 +25,7 @@ def foreseen_against_measured(points: pd.DataFrame, axes: Axes) -> Axes:
 
     Args:
         points: one row per setting and arm: `setting`, `arm_label`, `arm_order`, `lr_after`, `frontier_lr`,
-            `num_below`, `num_above`; rows without either rate are left out and counted.
+            `num_below`, `num_above`; rows without two finite rates are not drawn, and counted.
         axes: axes to draw into; the legend to their right needs a figure with `layout="constrained"`.
 
     Returns:
@@ -55,7 +55,7 @@ def foreseen_against_measured(points: pd.DataFrame, axes: Axes) -> Axes:
     within = rank_correlation(points["lr_after"], points["frontier_lr"], within=points["setting"])
     lines = [f"Spearman: {correlation_text(of_all)}, n = {of_all.n}; within settings {correlation_text(within)}."]
     lines += ["Hollow: outside the tested rates. Dashed: equal rates."]
-    lines += [f"Not drawn, without one of the two: {int((~is_drawn).sum())}."] if not is_drawn.all() else []
+    lines += [f"Not drawn, without two finite rates: {int((~is_drawn).sum())}."] if not is_drawn.all() else []
     axes.set_title("\n".join(lines), loc="left", fontsize="small")
     axes.grid(linewidth=0.4, alpha=0.5)
     handles = [*_arm_handles(points), *(_setting_handle(name, size) for name, size in sizes.items() if name)]
@@ -110,9 +110,13 @@ def correlation_text(found: RankCorrelation) -> str:
     '0.51 [0.10, 0.80]'
     >>> correlation_text(RankCorrelation(float("nan"), 0.0, 0.0, 1))
     'not defined'
+    >>> correlation_text(RankCorrelation(1.0, float("nan"), float("nan"), 3))
+    '1.00 (no interval)'
     """
     if np.isnan(found.rho):
         return "not defined"
+    if np.isnan(found.low):
+        return f"{found.rho:.2f} (no interval)"
     return f"{found.rho:.2f} [{found.low:.2f}, {found.high:.2f}]"
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ablations.analysis.foresight import rank_correlation
+from ablations.analysis.foresight import NUM_RESAMPLES, rank_correlation
 
 
 def test_without_groups_it_is_spearmans_also_with_ties():
@@ -65,3 +65,30 @@ def test_without_spread_there_is_no_correlation(x, y):
 
 def test_groups_of_one_point_say_nothing():
     assert math.isnan(rank_correlation([1.0, 2.0], [1.0, 2.0], within=["a", "b"]).rho)
+
+
+def test_so_few_points_have_no_interval():
+    found = rank_correlation([1.0, 2.0, 3.0, 4.0], [1.0, 2.0, 3.0, 4.0])
+    assert found.rho == pytest.approx(1.0)
+    assert np.isnan([found.low, found.high]).all()
+
+
+def test_all_resamples_are_ranked_within_their_groups():
+    rng = np.random.default_rng(2)
+    groups = np.repeat([0, 1, 2], [7, 4, 1])
+    x, y = rng.integers(0, 4, size=(2, len(groups))).astype(float)
+    draws, rhos = np.random.default_rng(0), []
+    rows = [
+        draws.choice(np.flatnonzero(groups == group), (NUM_RESAMPLES, size)) for group, size in enumerate((7, 4, 1))
+    ]
+    for resample in np.hstack(rows):
+        parts = []
+        for group in range(3):
+            own = resample[groups[resample] == group]
+            if len(set(x[own])) > 1 and len(set(y[own])) > 1:
+                a, b = stats.rankdata(x[own]) / len(own), stats.rankdata(y[own]) / len(own)
+                parts.append([a - a.mean(), b - b.mean()])
+        a, b = np.hstack(parts) if parts else (np.zeros(1), np.zeros(1))
+        rhos.append(a @ b / math.sqrt(a @ a * (b @ b)) if parts else math.nan)
+    found = rank_correlation(x, y, within=groups)
+    assert (found.low, found.high) == pytest.approx(tuple(np.nanquantile(rhos, (0.025, 0.975))))

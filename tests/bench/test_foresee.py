@@ -205,7 +205,7 @@ def test_the_scatter_marks_arms_settings_and_censored_points_and_names_the_corre
     assert points[0.01, 0.01].get_markerfacecolor() == points[0.01, 0.01].get_color() != points[0.02, 0.03].get_color()
     assert "Spearman: 1.00" in axes.get_title(loc="left")
     assert "n = 3" in axes.get_title(loc="left")
-    assert "Not drawn, without one of the two: 1" in axes.get_title(loc="left")
+    assert "Not drawn, without two finite rates: 1" in axes.get_title(loc="left")
     names = [text.get_text() for text in axes.get_legend().get_texts()]
     assert names == ["XNORM", "L2", "d=1", "d=2"]
 
