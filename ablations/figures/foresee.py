@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 from scipy.stats import gmean
 
 from ablations.analysis.foresight import RankCorrelation, rank_correlation
@@ -92,6 +93,7 @@ def first_steps_over_depth(probes: pd.DataFrame, axes: Axes) -> Axes:
             mean = layers.agg(lambda values: gmean(values) if (values > 0).all() else np.nan)
             line = style.line | {"linestyle": linestyle, "marker": style.marker if linestyle == "-" else ""}
             axes.plot(mean.index + 1, mean, markersize=3, linewidth=1.1, **line)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(linewidth=0.4, alpha=0.5)
     return axes
 

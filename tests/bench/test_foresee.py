@@ -232,6 +232,7 @@ def test_the_probes_over_depth_are_those_of_the_first_and_the_last_step():
     np.testing.assert_allclose(dashed.get_ydata(), [2.0, 4.0])
     np.testing.assert_allclose(solid.get_ydata(), [20.0, math.nan])
     assert (dashed.get_linestyle(), solid.get_linestyle()) == ("--", "-")
+    assert all(tick == round(tick) for tick in axes.get_xticks())
     with pytest.raises(ValueError, match="one probe, got 2"):
         first_steps_over_depth(frame[frame["setting"] == "d=1"], axes)
 
