@@ -30,6 +30,7 @@ from ablations.config.commands import (
 from ablations.config.declare import Option, Values, declared, reads
 from ablations.config.grid_options import GridOptions
 from ablations.config.seeds import parse_seeds
+from ablations.config.values import plural
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -111,7 +112,7 @@ def foresee(options: ForeseeOptions) -> int:
             write_csv(_frame(rows, Foreseen).merge(measured, on=["setting", "arm"], how="left"), csv)
         if probes_csv is not None:
             write_csv(_frame(probes, ProbeRow), probes_csv)
-        rates = f"lr {row.lr_start:.2g} at the start, {row.lr_after:.2g} after {row.steps} steps"
+        rates = f"lr {row.lr_start:.2g} at the start, {row.lr_after:.2g} after {plural(row.steps, 'step')}"
         print_lines(console, [f"{where}: {rates}; {time.perf_counter() - started:.1f} s"])
     table = foreseen_table(rows, measured)
     if figure is not None and rows:
