@@ -33,7 +33,7 @@ from ablations.training.limits import is_disk_full, is_oom
 from ablations.training.loggers import Loggers
 from ablations.training.loop import LeanTrainer
 from ablations.training.stacked import Stack
-from ablations.training.step_probes import StepProbes
+from ablations.training.step_probes import STEPS_FILE, StepProbes
 from ufo.init import shared_weights_hash
 
 
@@ -177,7 +177,10 @@ class _Cell:
 
     def train(self) -> None:
         """Train the cell, from its checkpoint if it has one."""
-        self.trainer.fit(self.module, self.data, checkpoint=self.checkpoints.load())
+        checkpoint = self.checkpoints.load()
+        if checkpoint is None:
+            (self.folder / STEPS_FILE).unlink(missing_ok=True)  # of an attempt that recorded single steps
+        self.trainer.fit(self.module, self.data, checkpoint=checkpoint)
 
     def train_and_score(self, train: Callable[[], None]) -> tuple[str, str, str]:
         """Return outcome, kind and detail.

@@ -13,6 +13,8 @@ from torch.utils.hooks import RemovableHandle
 
 from ablations.training.callbacks import grad_norms, record_rms, write_rows
 
+STEPS_FILE = "steps.csv"
+
 COLUMNS = ("step", "layer", "probe", "value")
 
 
@@ -85,4 +87,4 @@ class StepProbes(pl.Callback):
         self.rows.append({"step": self._step, "layer": layer, "probe": probe, "value": value.item()})
 
     def _write(self) -> None:
-        write_rows(self.folder / "steps.csv", self.rows, COLUMNS)
+        write_rows(self.folder / STEPS_FILE, self.rows, COLUMNS)

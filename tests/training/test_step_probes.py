@@ -136,6 +136,9 @@ def test_an_attempt_from_scratch_keeps_no_rows_of_an_earlier_one(digits, tmp_pat
     (tmp_path / "steps.csv").write_text("step,layer,probe,value\n1,,loss,9.0\n")
     run(classifier(digits, epochs=1, train_limit=128), digits, tmp_path, probe_steps=(999,))
     assert read(tmp_path).empty
+    (tmp_path / "steps.csv").write_text("step,layer,probe,value\n1,,loss,9.0\n")
+    run(classifier(digits, epochs=1, train_limit=128), digits, tmp_path)
+    assert not (tmp_path / "steps.csv").exists()
 
 
 def test_a_cell_that_diverges_keeps_its_rows(digits, tmp_path):  # noqa: F811
