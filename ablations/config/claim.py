@@ -35,9 +35,13 @@ MARGIN_KINDS = ("worse_by", "equivalent_within", "explained_by_scale")
 ACROSS: dict[str, str] = {"less_stable_than": "lr", "explained_by_scale": "scale"}
 """Field over whose values a kind is judged: its verdicts are per combination of the other conditions' values."""
 
+JUDGED_OVER = {**ACROSS, **dict.fromkeys(TRIAL_KINDS, "lr")}
+"""Field that a kind judges over all values or the whole range of, so that ``at`` cannot fix it."""
+
 
 def _checked_values(at: dict[str, Any]) -> dict[str, Any]:
-    return {field: check_values(field, [value])[0] for field, value in at.items()}
+    """Return the values in the types of their fields, sorted, so that equal claims have equal statements."""
+    return {field: check_values(field, [at[field]])[0] for field in sorted(at)}
 
 
 class Claim(BaseModel, frozen=True, extra="forbid"):
@@ -73,7 +77,7 @@ class Claim(BaseModel, frozen=True, extra="forbid"):
             raise ValueError(f"{self.arm} cannot be compared with itself; give another arm as than")
         if "seed" in self.at:
             raise ValueError("a claim is judged over all seeds; leave seed out of at")
-        if (across := ACROSS.get(self.kind)) in self.at:
+        if (across := JUDGED_OVER.get(self.kind)) in self.at:
             raise ValueError(f"{self.kind} is judged over all values of {across}; leave it out of at")
         return self
 

@@ -10,7 +10,7 @@ from test_claims import BASE, NO_COSTS, cells, shifted
 from ablations.analysis.claim_case import Case
 from ablations.analysis.claims import judge
 from ablations.config import UsageError
-from ablations.config.claim import Claim, parse_claims
+from ablations.config.claim import Claim, merge_claims, parse_claims
 from ablations.config.settings import settings_of
 from ablations.store import Store
 
@@ -158,6 +158,10 @@ def test_a_claim_at_a_value_is_judged_there_alone(tmp_path):
     ("change", "message"),
     [
         ({"at": {"lr": 0.1}}, "less_stable_than is judged over all values of lr; leave it out of at"),
+        (
+            {"kind": "fails_at_any_lr", "than": None, "at": {"lr": 0.1}},
+            "fails_at_any_lr is judged over all values of lr; leave it out of at",
+        ),
         ({"at": {"seed": 1}}, "a claim is judged over all seeds; leave seed out of at"),
         ({"at": {"dept": 1}}, "unknown field 'dept', did you mean 'depth'?"),
         ({"at": {"depth": "deep"}}, "depth=deep: must be a valid integer"),
@@ -179,3 +183,13 @@ def test_the_statement_names_where_it_is_judged():
     )[0]
     assert claim.statement == "l2 fails to train, at depth=24, layer_scale=1.0, lpi=off"
     assert Claim.model_validate_json(claim.model_dump_json()) == claim
+
+
+def test_the_order_of_at_makes_no_other_claim():
+    one, other = (
+        {"kind": "fails_to_train", "arm": "l2", "at": at} for at in ({"lr": 1, "depth": 2}, {"depth": 2, "lr": 1})
+    )
+    with pytest.raises(UsageError, match=r"claim 'l2 fails to train, at depth=2, lr=1\.0' is given twice"):
+        parse_claims([one, other])
+    stored = parse_claims([one])
+    assert merge_claims(stored, parse_claims([other]), has_new_arms=False) == stored
