@@ -33,14 +33,14 @@ def examine(claim: Claim, condition: str, case: Case) -> Finding:
 
     Each test is one-sided, and its p is valid by itself; `ablations.analysis.claims.judge` lists the tests.
     """
+    if claim.kind not in ACROSS and claim.statement in case.settings and not case.settings[claim.statement]:
+        return Finding(evidence=_unjudged_text(claim, case), in_family_for=False, in_family_against=False)
     if claim.kind == "fails_at_any_lr":
         return _test_trials(claim.arm, case)
     if claim.kind == "cost_linear_in_tokens":
         return _test_cost(case.costs_by_arm.get((condition, claim.arm), case.costs.iloc[:0]))
     if claim.kind in ACROSS:
         return setting_finding(claim, condition, case)
-    if claim.statement in case.settings and not case.settings[claim.statement]:
-        return Finding(evidence="no condition has these values", in_family_for=False, in_family_against=False)
     cells = case.cells_by_arm.get(condition, {})
     if missing := [arm for arm in claim.arms if arm not in cells]:
         is_arm = set(claim.arms) <= set(case.arms_in(condition))
@@ -62,6 +62,15 @@ def examine(claim: Claim, condition: str, case: Case) -> Finding:
     missing = [f"no cell of {other} has ended" for other in others if other not in cells]
     missing += [f"fewer than two complete pairs with {other}" for other in few]
     return order_finding(claim.arm, tested, counts, missing)
+
+
+def _unjudged_text(claim: Claim, case: Case) -> str:
+    """Say why no condition judges a claim that is restricted to some values."""
+    if unknown := [arm for arm in claim.arms if arm not in case.arms]:
+        return f"no cell of {' or '.join(unknown)} has ended"
+    if not any(set(claim.arms) <= set(case.arms_in(name)) for name in case.conditions):
+        return f"no condition has both {' and '.join(claim.arms)}"
+    return "no condition has these values"
 
 
 def _test_failure(own: pd.DataFrame) -> Finding:

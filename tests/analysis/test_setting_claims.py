@@ -4,9 +4,10 @@ import math
 
 import pandas as pd
 import pytest
-from studies import make_study
+from studies import make_study, make_tuned
 from test_claims import BASE, NO_COSTS, cells, shifted
 
+from ablations import load
 from ablations.analysis.claim_case import Case
 from ablations.analysis.claims import judge
 from ablations.config import UsageError
@@ -152,6 +153,17 @@ def test_a_claim_at_a_value_is_judged_there_alone(tmp_path):
         {},
         {name: [name] for name in ("depth=2, lr=0.001", "depth=2, lr=0.01")},
     ]
+
+
+def test_a_claim_at_values_that_no_condition_has_is_not_tested(tmp_path):
+    """Trials at another depth say nothing about it, and neither does a cost measured there."""
+    at = {"at": {"depth": 99}}
+    kinds = ("fails_at_any_lr", "cost_linear_in_tokens", "fails_to_train")
+    claims = [{"kind": kind, "arm": "l2", **at} for kind in kinds]
+    table = load(make_tuned(tmp_path, claims=[*claims, {"kind": "fails_to_train", "arm": "none", **at}])).claims
+    assert set(table["verdict"]) == {"undecided"}
+    assert table["evidence"].tolist() == ["no condition has these values"] * 3 + ["no cell of none has ended"]
+    assert set(table["num_tests_supported"]) == {0}
 
 
 @pytest.mark.parametrize(
