@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
@@ -142,17 +142,19 @@ def check_distinct(claims: Sequence[Claim]) -> None:
             raise UsageError(f"claim '{statement}' is given twice; leave one out")
 
 
-def merge_claims(stored: tuple[Claim, ...], asked: tuple[Claim, ...], *, has_new_arms: bool) -> tuple[Claim, ...]:
+def merge_claims(
+    stored: tuple[Claim, ...], asked: tuple[Claim, ...], *, changed: Collection[str] = ()
+) -> tuple[Claim, ...]:
     """Add claims to a study whose cells have been run, and mark new and changed ones as post hoc.
 
     Args:
         stored: claims of the study; all are kept.
         asked: claims of the request.
-        has_new_arms: whether the request adds arms, which changes claims about every other arm.
+        changed: statements of stored claims that mean something else from now on, as
+            `ablations.config.settings.claims_changed` finds them.
     """
-    if has_new_arms:
-        changed = {"post_hoc": True}
-        stored = tuple(c.model_copy(update=changed) if c.kind == "better_than_every_other" else c for c in stored)
+    late = {"post_hoc": True}
+    stored = tuple(claim.model_copy(update=late) if claim.statement in changed else claim for claim in stored)
     known = [claim.statement for claim in stored]
-    new = [claim.model_copy(update={"post_hoc": True}) for claim in asked if claim.statement not in known]
+    new = [claim.model_copy(update=late) for claim in asked if claim.statement not in known]
     return (*stored, *new)

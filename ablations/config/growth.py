@@ -10,6 +10,7 @@ from ablations.config.errors import UsageError
 from ablations.config.grid_growth import another_question, default_is_new, grow_grids, merge_per_arm, merge_per_data
 from ablations.config.limits import check_num_cells
 from ablations.config.search import Point, Search
+from ablations.config.settings import claims_changed
 from ablations.config.study import Study, choose_ref, point_name
 from ablations.config.values import value_name
 
@@ -48,15 +49,16 @@ def extend(stored: Study, asked: Study, *, named: Collection[str], ref: str | No
     question = asked.question or stored.question
     if question != stored.question:
         added.append("another wording of the question")
-    has_new_arms = len(axes[stored.compare]) > len(stored.axes[stored.compare])
-    claims = merge_claims(stored.claims, asked.claims, has_new_arms=has_new_arms and num_results > 0)
+    grown = stored.model_copy(update=cells)
+    changed = claims_changed(stored, grown) if num_results else []
+    claims = merge_claims(stored.claims, asked.claims, changed=changed)
     added += [f"claim '{claim.statement}'" for claim in claims[len(stored.claims) :]]
     plugins = tuple(dict.fromkeys((*stored.plugins, *asked.plugins)))
     when = f"extended (cells with results: {num_results})" if num_results else "extended"
     history = (*stored.history, f"{when}: {', '.join(added)}") if added else stored.history
-    update: dict[str, Any] = {"question": question, **cells, "ref": ref, "plugins": plugins}
+    update: dict[str, Any] = {"question": question, "ref": ref, "plugins": plugins}
     update |= {"claims": claims, "history": history, "num_looks": num_looks, "points": points}
-    grown = stored.model_copy(update=update)
+    grown = grown.model_copy(update=update)
     grown.check_size()
     try:
         grown.check_grids()

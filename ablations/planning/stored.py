@@ -13,6 +13,7 @@ from ablations.config.escape import visible
 from ablations.config.grid import GridRequest, exclusion_text
 from ablations.config.grid_options import overridden
 from ablations.config.request import Request
+from ablations.config.settings import claims_changed
 from ablations.config.study import DATA_FIELDS
 from ablations.config.values import value_name
 from ablations.planning.asked import complete
@@ -88,9 +89,8 @@ class Stored:
         try:
             old = self.store.read_study()
         except UsageError:  # whatever it claimed, this comes later
-            return study.model_copy(update={"claims": merge_claims((), study.claims, has_new_arms=False)})
-        has_other_arms = (study.compare, set(study.arm_names)) != (old.compare, set(old.arm_names))
-        claims = merge_claims(old.claims, study.claims, has_new_arms=has_other_arms)
+            return study.model_copy(update={"claims": merge_claims((), study.claims)})
+        claims = merge_claims(old.claims, study.claims, changed=claims_changed(old, study))
         merged = study.model_copy(update={"claims": claims})
         merged.check_size()
         return merged

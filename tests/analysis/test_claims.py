@@ -419,15 +419,16 @@ def test_a_claim_that_is_none_is_refused_in_one_line(tmp_path, values, message):
 def test_claims_that_come_later_are_post_hoc_and_none_goes():
     first = parse_claims([{"kind": "fails_to_train", "arm": "l2", "source": "a"}])
     later = parse_claims([{"kind": "fails_to_train", "arm": "none"}, {"kind": "fails_to_train", "arm": "l2"}])
-    merged = merge_claims(first, later, has_new_arms=False)
+    merged = merge_claims(first, later)
     assert [(claim.arm, claim.post_hoc, claim.source) for claim in merged] == [("l2", False, "a"), ("none", True, "")]
-    assert merge_claims(merged, (), has_new_arms=True) == merged
+    assert merge_claims(merged, ()) == merged
 
 
-def test_every_other_arm_is_another_claim_where_arms_are_added():
+def test_a_claim_that_means_something_else_is_post_hoc():
     claims = parse_claims([{"kind": "better_than_every_other", "arm": "l2"}, {"kind": "fails_to_train", "arm": "l2"}])
-    assert [c.post_hoc for c in merge_claims(claims, claims, has_new_arms=True)] == [True, False]
-    assert [c.post_hoc for c in merge_claims(claims, claims, has_new_arms=False)] == [False, False]
+    changed = ["l2 is better than every other arm"]
+    assert [c.post_hoc for c in merge_claims(claims, claims, changed=changed)] == [True, False]
+    assert [c.post_hoc for c in merge_claims(claims, claims)] == [False, False]
 
 
 def trials(outcomes: str, arm: str = "l2") -> pd.DataFrame:

@@ -12,7 +12,8 @@ from ablations.analysis.claim_case import Case
 from ablations.analysis.claims import judge
 from ablations.config import UsageError
 from ablations.config.claim import Claim, merge_claims, parse_claims
-from ablations.config.settings import settings_of
+from ablations.config.growth import extend
+from ablations.config.settings import claims_changed, settings_of
 from ablations.store import Store
 
 RATES = (0.001, 0.01, 0.1)
@@ -155,6 +156,56 @@ def test_a_claim_at_a_value_is_judged_there_alone(tmp_path):
     ]
 
 
+def test_a_value_of_one_data_set_or_one_arm_is_a_value_of_its_cells(tmp_path):
+    claims = [{"kind": "fails_to_train", "arm": "l2", "at": at} for at in ({"patch": 4}, {"lr": 0.01}, {"lr": 0.02})]
+    study = Store(make_study(tmp_path, claims=claims, data=["digits", "cifar10"])).read_study()
+    study = study.model_copy(
+        update={
+            "fixed": {field: value for field, value in study.fixed.items() if field not in ("patch", "lr")},
+            "per_data": {"data=digits": {"patch": 2}, "data=cifar10": {"patch": 4}},
+            "per_arm": {arm: {"lr": 0.01 if arm == "l2" else 0.02} for arm in study.arm_names},
+        }
+    )
+    assert [list(settings_of(study, claim)) for claim in study.claims] == [
+        ["data=cifar10"],
+        ["data=digits", "data=cifar10"],
+        [],
+    ]
+
+
+def test_other_rates_in_a_setting_or_other_arms_in_a_condition_make_another_claim(tmp_path):
+    """A setting is the same one if only its name has changed; a new one says nothing of the claim so far."""
+    claims = [
+        {"kind": "less_stable_than", "arm": "l2", "than": "xnorm"},
+        {"kind": "better_than_every_other", "arm": "l2"},
+    ]
+    stable, best = (
+        "l2 is less stable than xnorm: it trains up to a smaller learning rate",
+        "l2 is better than every other arm",
+    )
+
+    def made(name, **options):
+        return Store(make_study(tmp_path, name=name, claims=claims, **options)).read_study()
+
+    old = made("old", depth=[2], lr=[0.001, 0.01])
+    assert claims_changed(old, old) == []
+    assert claims_changed(old, made("seeds", depth=[2], lr=[0.001, 0.01], seeds=5)) == []
+    assert claims_changed(old, made("depth", depth=[2, 4], lr=[0.001, 0.01])) == []
+    assert claims_changed(old, made("rates", depth=[2, 4], lr=[0.001, 0.01, 0.1])) == [stable]
+    assert claims_changed(old, made("arms", depth=[2, 4], lr=[0.001, 0.01], norms=["xnorm", "l2"])) == [best]
+    assert claims_changed(made("one", depth=[2], lr=[0.01]), old) == [stable]
+    assert claims_changed(old, made("else", depth=[4], lr=[0.1], norms=["xnorm", "l2"])) == []
+
+
+def test_a_study_with_results_that_grows_by_rates_marks_the_claim_of_its_frontiers(tmp_path):
+    claims = [{"kind": "less_stable_than", "arm": "l2", "than": "xnorm"}, {"kind": "fails_to_train", "arm": "l2"}]
+    old = Store(make_study(tmp_path, name="old", claims=claims, lr=[0.001, 0.01])).read_study()
+    new = Store(make_study(tmp_path, name="new", claims=claims, lr=[0.001, 0.01, 0.1])).read_study()
+    for num_results, marks in ((24, [True, False]), (0, [False, False])):
+        grown = extend(old, new, named=["lr"], ref=None, num_results=num_results)
+        assert [claim.post_hoc for claim in grown.claims] == marks
+
+
 def test_a_claim_at_values_that_no_condition_has_is_not_tested(tmp_path):
     """Trials at another depth say nothing about it, and neither does a cost measured there."""
     at = {"at": {"depth": 99}}
@@ -204,4 +255,4 @@ def test_the_order_of_at_makes_no_other_claim():
     with pytest.raises(UsageError, match=r"claim 'l2 fails to train, at depth=2, lr=1\.0' is given twice"):
         parse_claims([one, other])
     stored = parse_claims([one])
-    assert merge_claims(stored, parse_claims([other]), has_new_arms=False) == stored
+    assert merge_claims(stored, parse_claims([other])) == stored
