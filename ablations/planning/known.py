@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from ablations.config import CellConfig, Study, UsageError
 from ablations.config.claim import TRIAL_KINDS, Claim
 from ablations.config.paths import real_path
+from ablations.config.settings import settings_of
 from ablations.config.values import plural
 from ablations.planning.stored import Stored
 from ablations.store import study_folders
@@ -38,13 +40,39 @@ def mark_known(study: Study, cells: Sequence[CellConfig], *, stored: Stored, out
     if not study.claims or (stored.study is not None and _have_same_cells(stored.study, study)):
         return study
     new = [cell for cell in cells if stored.study is None or not stored.study.has(cell)]
-    arms = {cell.id: study.arm_of(cell) for cell in new}
+    judged = _judged_by_condition(study)
+    places = {cell.id: Place(study.arm_of(cell), judged.get(study.condition_of(cell), ())) for cell in new}
     claims = study.claims
     for name, folder in _other_studies(stored.store.folder, out):
-        if known := _known_arms(folder, arms):
+        if known := _known_places(folder, places):
             has_costs = exists(folder / "cost.csv")
-            claims = tuple(_marked(claim, study, name, known, has_costs=has_costs) for claim in claims)
+            arms = [{place.arm for place in known if number in place.claims} for number in range(len(claims))]
+            claims = tuple(
+                _marked(claim, study, name, own, has_costs=has_costs) for claim, own in zip(claims, arms, strict=True)
+            )
     return study.model_copy(update={"claims": claims})
+
+
+class Place(NamedTuple):
+    """What a cell says something about.
+
+    Args:
+        arm: arm of the cell.
+        claims: numbers of the claims that are judged in its condition.
+    """
+
+    arm: str
+    claims: tuple[int, ...]
+
+
+def _judged_by_condition(study: Study) -> dict[str, tuple[int, ...]]:
+    """Return the numbers of the claims that are judged in each condition."""
+    found: dict[str, list[int]] = {}
+    for number, claim in enumerate(study.claims):
+        for conditions in settings_of(study, claim).values():
+            for condition in conditions:
+                found.setdefault(condition, []).append(number)
+    return {condition: tuple(numbers) for condition, numbers in found.items()}
 
 
 def _have_same_cells(one: Study, other: Study) -> bool:
@@ -77,23 +105,23 @@ def _cells_of(folder: Path) -> Path:
     return real_path(folder / "cells")
 
 
-def _known_arms(folder: Path, arms: dict[str, str]) -> set[str]:
-    """Return the arms of which a study has the result of one of the cells; it lists names and reads few records.
+def _known_places(folder: Path, places: Mapping[str, Place]) -> set[Place]:
+    """Return the places of which a study has the result of one of the cells; it lists names and reads few records.
 
     Args:
         folder: folder of the study.
-        arms: arm of each cell by its id.
+        places: place of each cell by its id.
     """
-    known: set[str] = set()
+    known: set[Place] = set()
     cells, num_links = folder / "cells", 0
     for cell in _folders_in(cells):
-        arm = None if cell.name.startswith(".") else arms.get(cell.name.rpartition("-")[2])
-        if arm is None or arm in known:
+        place = None if cell.name.startswith(".") else places.get(cell.name.rpartition("-")[2])
+        if place is None or place in known:
             continue
         if cell.is_symlink():
             num_links += 1
         elif _has_result(cell):
-            known.add(arm)
+            known.add(place)
     if num_links:
         links = plural(num_links, "symbolic link")
         LOG.warning("%s: %s not followed; whether they lead to results of these cells is not known", cells, links)

@@ -87,6 +87,14 @@ def test_other_cells_and_those_without_a_result_mark_nothing(out, options):
     assert sources(planned(out, WORSE, FAILS)) == [(), ()]
 
 
+def test_only_results_in_the_conditions_of_a_claim_mark_it(out):
+    make_study(out, name="first", depth=[2], lr=[1e-3, 3e-3])
+    stable = {"kind": "less_stable_than", "arm": "l2", "than": "xnorm"}
+    claims = [{**claim, "at": {"depth": depth}} for claim in (FAILS, stable) for depth in (2, 4)]
+    study = planned(out, *claims, WORSE, depth=[2, 4], lr=[1e-3, 3e-3])
+    assert sources(study) == [("first",), (), ("first",), (), ("first",)]
+
+
 @pytest.mark.parametrize("kind", ["pipe", "deep", "link", "closed"])
 def test_records_of_another_study_that_are_not_to_be_read_mark_nothing_and_are_named(out, kind, caplog):
     folder = make_study(out, name="first")
@@ -168,7 +176,7 @@ def test_cells_that_cannot_be_listed_mark_nothing(out, monkeypatch):
 
     make_study(out, name="first")
     monkeypatch.setattr(known.os, "scandir", refuse)
-    assert known._known_arms(out / "first", {"0": "l2"}) == set()
+    assert known._known_places(out / "first", {"0": known.Place("l2", (0,))}) == set()
 
 
 @pytest.mark.parametrize(
