@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,12 +16,16 @@ from ablations.config.settings import settings_of
 from ablations.config.values import plural
 from ablations.planning.stored import Stored
 from ablations.store import study_folders
-from ablations.store.reading import exists, read_json, reason_of
+from ablations.store.reading import exists, read_json, read_text, reason_of
+from ablations.store.records import PACKED
 
 LOG = logging.getLogger(__name__)
 
 PUBLISHED = Path("results")
 """Folder of studies beside the current directory, searched in addition to that of the plan."""
+
+RESULTS = ("ok", "diverged")
+"""Outcomes that are results."""
 
 COST = "cost_linear_in_tokens"
 
@@ -93,9 +98,9 @@ def _other_studies(own: Path, out: Path) -> Iterator[tuple[str, Path]]:
 
 
 def _studies_in(root: Path) -> list[Path]:
-    """Return the folders of studies; none, and a warning, if they cannot be listed."""
+    """Return the folders of studies, those of packed cells last; none, and a warning, if they cannot be listed."""
     try:
-        return study_folders(root, holding="cells")
+        return [folder for held in ("cells", PACKED) for folder in study_folders(root, holding=held)]
     except UsageError as error:
         LOG.warning("%s; whether its studies have results of these cells is not known", error)
         return []
@@ -114,6 +119,8 @@ def _known_places(folder: Path, places: Mapping[str, Place]) -> set[Place]:
     """
     known: set[Place] = set()
     cells, num_links = folder / "cells", 0
+    if not exists(cells):
+        return {places[cell] for cell in _packed_results(folder) if cell in places}
     for cell in _folders_in(cells):
         place = None if cell.name.startswith(".") else places.get(cell.name.rpartition("-")[2])
         if place is None or place in known:
@@ -126,6 +133,16 @@ def _known_places(folder: Path, places: Mapping[str, Place]) -> set[Place]:
         links = plural(num_links, "symbolic link")
         LOG.warning("%s: %s not followed; whether they lead to results of these cells is not known", cells, links)
     return known
+
+
+def _packed_results(folder: Path) -> Iterator[str]:
+    """Yield the ids of the cells with a result of a study whose cells are packed, from its results.csv."""
+    try:
+        rows = list(csv.DictReader(read_text(folder / "results.csv").splitlines()))
+    except (OSError, ValueError, csv.Error) as error:
+        LOG.warning("%s is packed; whether it has results of these cells is not known: %s", folder / PACKED, error)
+        return
+    yield from (row.get("cell") or "" for row in rows if row.get("outcome") in RESULTS)
 
 
 def _folders_in(cells: Path) -> list[Path]:
@@ -146,7 +163,7 @@ def _has_result(cell: Path) -> bool:
     except (OSError, ValueError) as error:
         LOG.warning("%s cannot be read: %s; it counts as no result", cell, reason_of(error))
         return False
-    return isinstance(outcome, dict) and outcome.get("outcome") in ("ok", "diverged")
+    return isinstance(outcome, dict) and outcome.get("outcome") in RESULTS
 
 
 def _marked(claim: Claim, study: Study, name: str, known: set[str], *, has_costs: bool) -> Claim:

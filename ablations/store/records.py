@@ -85,16 +85,24 @@ class Store:
             trials = self.folder / TRIALS
             hint = f"; the trials of its tuning are in {trials}" if exists(trials / "study.yaml") else ""
             raise UsageError(f"no study in {self.folder}: it has no study.yaml{hint}")
-        if exists(self.folder / PACKED) and not exists(self.cells):
-            folder = shlex.quote(str(self.folder))
-            command = f"tar -xJf {shlex.quote(str(self.folder / PACKED))} -C {folder}"
-            raise UsageError(f"the cells of {self.folder} are packed; unpack them first: {command}")
+        self.check_unpacked()
         try:
             return Study.model_validate(parse_yaml(read_bytes(path), path, dumped=True))
         except ValidationError as error:
             raise UsageError(f"{path} is not a valid study: {first_error(error)}") from error
         except OSError as error:
             raise UsageError(f"{path} cannot be read: {reason_of(error)}") from error
+
+    def check_unpacked(self) -> None:
+        """Check that the cells are not in an archive in place of their folder.
+
+        Raises:
+            UsageError: they are; the message has the command that unpacks them.
+        """
+        if exists(self.folder / PACKED) and not exists(self.cells):
+            folder = shlex.quote(str(self.folder))
+            command = f"tar -xJf {shlex.quote(str(self.folder / PACKED))} -C {folder}"
+            raise UsageError(f"the cells of {self.folder} are packed; unpack them first: {command}")
 
     @property
     def study_text(self) -> str:
@@ -298,13 +306,14 @@ class Store:
         """Return the folders of finished cells, in the order of their names.
 
         Raises:
-            UsageError: the folder of the cells leads outside that of the study, or cannot be read.
+            UsageError: the folder of the cells leads outside that of the study, or cannot be read, or they are packed.
         """
         check_inside(self.cells, self.folder)
         try:
             with os.scandir(self.cells) as found:
                 names = sorted(each.name for each in found if not each.name.startswith(".") and _may_be_folder(each))
         except FileNotFoundError:
+            self.check_unpacked()
             return []
         except OSError as error:
             raise UsageError(f"{self.cells} cannot be read: {reason_of(error)}") from error

@@ -20,6 +20,7 @@ from ablations.planning.claims import claim_lines
 from ablations.planning.known import mark_known
 from ablations.planning.stored import read_stored
 from ablations.store import Store
+from ablations.store.frames import read_frames
 
 WORSE = {"kind": "worse_by", "arm": "l2", "than": "xnorm", "margin_pct": 1}
 BEST = {"kind": "better_than_every_other", "arm": "l2"}
@@ -93,6 +94,31 @@ def test_only_results_in_the_conditions_of_a_claim_mark_it(out):
     claims = [{**claim, "at": {"depth": depth}} for claim in (FAILS, stable) for depth in (2, 4)]
     study = planned(out, *claims, WORSE, depth=[2, 4], lr=[1e-3, 3e-3])
     assert sources(study) == [("first",), (), ("first",), (), ("first",)]
+
+
+def packed(folder: Path) -> Path:
+    shutil.rmtree(folder / "cells")
+    (folder / "cells.tar.xz").touch()
+    return folder
+
+
+def test_results_of_packed_cells_count_and_are_named_if_they_cannot_be_read(out, caplog):
+    first = make_study(out, name="first", norms=("l2", "none"))
+    read_frames(Store(first), numerics=None).cells.to_csv(first / "results.csv", index=False)
+    packed(first)
+    assert sources(planned(out, FAILS, {**FAILS, "arm": "xnorm"})) == [("first",), ()]
+    assert not caplog.text
+    (first / "results.csv").unlink()
+    assert sources(planned(out, FAILS)) == [()]
+    assert f"{first / 'cells.tar.xz'} is packed; whether it has results of these cells is not known" in caplog.text
+
+
+def test_no_run_begins_where_the_cells_are_packed(out, cli):
+    folder = packed(make_study(out, name="norm-digits"))
+    before = (folder / "study.yaml").read_text()
+    code, _, err = cli("run", "--norm", "xnorm,l2", "--data", "digits", "--study", "norm-digits", "--out", out)
+    assert (code, "are packed; unpack them first: tar -xJf" in err) == (2, True)
+    assert (folder / "study.yaml").read_text() == before
 
 
 @pytest.mark.parametrize("kind", ["pipe", "deep", "link", "closed"])
