@@ -119,16 +119,15 @@ def _verdict(p_for: float, p_against: float) -> Verdict:
 
 @dataclass(frozen=True, kw_only=True)
 class Planned:
-    """The verdicts that a claim will have in a planned study.
+    """A verdict that a claim will have in a planned study.
 
     Args:
         kind: kind of the claim.
-        num_verdicts: number of settings in which it is judged.
-        num_seeds: seeds of its pairs, the fewest of these settings; None if they are not known yet.
+        num_seeds: cells that it is judged by, or pairs, the fewest of several comparisons; None if they are not known
+            yet.
     """
 
     kind: str
-    num_verdicts: int
     num_seeds: int | None
 
 
@@ -138,7 +137,7 @@ class Shortage:
 
     Args:
         kind: kind of the claims.
-        num_seeds: seeds of their pairs; None if they are not known yet.
+        num_seeds: cells that they are judged by, or pairs; None if they are not known yet.
         verdict: the verdict that is out of reach.
         least_p: smallest p that a test of the kind can give.
         num_tests: tests in the family of that direction.
@@ -157,7 +156,7 @@ def shortages(claims: Sequence[Planned], *, num_others: int, num_trials: float |
     """Find the kinds of claims that a planned study cannot decide, or only after others, whatever its results.
 
     Args:
-        claims: claims of the study; those without a verdict are left out, since nothing tests them.
+        claims: verdicts that the claims of the study will have.
         num_others: largest number of arms that one is compared with in a condition, at least 1.
         num_trials: number of trials of each arm, at points of a Sobol sequence; infinite if it is not known; None if
             there are no such trials.
@@ -169,10 +168,7 @@ def shortages(claims: Sequence[Planned], *, num_others: int, num_trials: float |
     )
     for verdict, num_differences, trials in sides:
         tested = [
-            (claim.kind, claim.num_seeds)
-            for claim in claims
-            for _ in range(claim.num_verdicts)
-            if claim.kind not in TRIAL_KINDS or trials is not None
+            (claim.kind, claim.num_seeds) for claim in claims if claim.kind not in TRIAL_KINDS or trials is not None
         ]
         each = {(kind, n): _least_p(kind, num_differences, n, trials or 0) for kind, n in dict.fromkeys(tested)}
         num_tests, adjusted = len(tested), dict(zip(tested, holm([each[one] for one in tested]), strict=True))
@@ -189,7 +185,11 @@ def _least_p(kind: str, num_differences: int, num_seeds: int | None, num_trials:
     """Return the smallest p that a test of a kind of claim can give; 0 if it has no bound."""
     if kind in TRIAL_KINDS:
         return float((1 - TRAINING_SHARE) ** num_trials)
-    if num_seeds is None or kind in MARGIN_KINDS or kind == "cost_linear_in_tokens":
+    if num_seeds is None or kind == "cost_linear_in_tokens":
+        return 0.0
+    if num_seeds < 2 and kind != "fails_to_train":
+        return 1.0  # fewer than two pairs are not tested
+    if kind in MARGIN_KINDS:
         return 0.0
     if kind == "fails_to_train":
         return float(0.5**num_seeds)

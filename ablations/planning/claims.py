@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from ablations.analysis.family import Planned, Shortage, shortages
 from ablations.config import Study
-from ablations.config.claim import ACROSS, TRIAL_KINDS
+from ablations.config.claim import ACROSS, TRIAL_KINDS, Claim
 from ablations.config.settings import settings_of
 from ablations.config.values import plural
-from ablations.planning.layout import num_seeds_paired
 
 ENDLESS = 2_000
 """A number of seeds or trials at which every smallest p has reached its limit: 0, or that of drawn sign flips."""
@@ -69,16 +69,35 @@ def _unjudged_lines(study: Study) -> list[str]:
 
 
 def _shortages(study: Study, num_trials: float | None, num_seeds: int | None = None) -> list[Shortage]:
-    """Find what is out of reach, with the seeds that each claim has or with a given number."""
-    planned = []
-    for claim in study.claims:
-        settings = settings_of(study, claim)
-        conditions = [condition for own in settings.values() for condition in own]
-        arms = None if claim.kind == "better_than_every_other" else claim.arms
-        own = num_seeds_paired(study, arms=arms, conditions=conditions) if num_seeds is None else num_seeds
-        planned.append(Planned(kind=claim.kind, num_verdicts=len(settings), num_seeds=None if study.is_tuning else own))
+    """Find what is out of reach, with the seeds that each claim has in each setting or with a given number."""
+    held = {} if study.is_tuning or num_seeds is not None else _seeds_held(study)
+    planned = [
+        Planned(kind=claim.kind, num_seeds=_num_seeds(claim, conditions, held) if held else num_seeds)
+        for claim in study.claims
+        for conditions in settings_of(study, claim).values()
+    ]
     num_others = max(1, *(len(arms) - 1 for arms in study.arms_by_condition.values()))
     return shortages(planned, num_others=num_others, num_trials=num_trials)
+
+
+def _seeds_held(study: Study) -> dict[str, dict[str, set[int]]]:
+    """Return the seeds of each arm in each condition."""
+    held: dict[str, dict[str, set[int]]] = {}
+    for arm, condition, seed in study.places:
+        held.setdefault(condition, {}).setdefault(arm, set()).add(seed)
+    return held
+
+
+def _num_seeds(claim: Claim, conditions: Sequence[str], held: Mapping[str, Mapping[str, set[int]]]) -> int:
+    """Return the cells or pairs of a claim in the condition of a setting that has the fewest of them."""
+    numbers = []
+    for condition in conditions:
+        seeds = held[condition]
+        others = [claim.than] if claim.than is not None else []
+        if claim.kind == "better_than_every_other":
+            others = [arm for arm in seeds if arm != claim.arm]
+        numbers += [len(seeds[claim.arm] & seeds[other]) for other in others] or [len(seeds[claim.arm])]
+    return min(numbers)
 
 
 def _shortage_line(study: Study, short: Shortage, verdicts: list[str]) -> str:

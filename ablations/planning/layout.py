@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-
 from ablations.config import Study
 from ablations.config.grid import grid_text
 
@@ -28,21 +26,9 @@ def layout_lines(study: Study) -> list[str]:
     return lines
 
 
-def num_seeds_paired(
-    study: Study, *, arms: Collection[str] | None = None, conditions: Collection[str] | None = None
-) -> int:
-    """Return the smallest number of seeds that a compared arm has in common with the reference, if it has any.
-
-    Args:
-        study: the study.
-        arms: the compared arms; None: all.
-        conditions: names of the conditions; None: all.
-    """
-    numbers = [
-        number
-        for (condition, arm), number in _num_pairs(study).items()
-        if number and (arms is None or arm in arms) and (conditions is None or condition in conditions)
-    ]
+def num_seeds_paired(study: Study) -> int:
+    """Return the smallest number of seeds that a compared arm has in common with the reference, if it has any."""
+    numbers = [number for number in _num_pairs(study).values() if number]
     return min(numbers, default=min(len(grid.axes["seed"]) for grid in study.parts))
 
 

@@ -66,3 +66,30 @@ def test_a_claim_is_planned_for_the_condition_with_the_fewest_seeds(lines):
     grids = [{"lr": 1e-3}, {"lr": 3e-3, "seeds": 3}]
     said, _ = lines(seeds=12, norm="xnorm,l2", grids=grids, claims=claims)
     assert any(line.startswith("3 seeds can support") for line in said)
+
+
+def test_a_claim_is_planned_with_the_seeds_of_its_own_arms_and_conditions(lines):
+    """Not with those that an arm shares with the reference, nor with those of other conditions."""
+    stable = {"kind": "less_stable_than", "arm": "l2", "than": "none", "at": {"depth": 2}}
+    fails = {"kind": "fails_to_train", "arm": "xnorm", "at": {"depth": 2}}
+    worse = {"kind": "worse_by", "arm": "l2", "than": "none", "margin_pct": 1, "at": {"depth": 4}}
+    grids = [
+        {"norm": "xnorm,l2,none", "depth": 2, "lr": "1e-3,3e-3", "seeds": 8},
+        {"norm": "xnorm", "depth": 4, "lr": 1e-3, "seeds": "0-3"},
+        {"norm": "l2", "depth": 4, "lr": 1e-3, "seeds": "0-3"},
+        {"norm": "none", "depth": 4, "lr": 1e-3, "seeds": "3-9"},
+    ]
+    said, _ = lines(norm="xnorm,l2,none", grids=grids, claims=[stable, fails])
+    assert not [line for line in said if "claim of the kind" in line]
+    said, _ = lines(norm="xnorm,l2,none", grids=grids, claims=[stable, worse])
+    (line,) = [line for line in said if "claim of the kind" in line]
+    assert line.startswith("1 seed can support or contradict no claim of the kind worse_by, whatever the results")
+    assert line.endswith("give at least 2 seeds")
+
+
+def test_seeds_that_suffice_in_one_condition_do_not_hide_those_that_lack_in_another(lines):
+    claims = [{"kind": "greater_than", "arm": "l2", "than": "none"}]
+    seeds = {"xnorm": "0-15", "l2": "0-11", "none": "8-15"}
+    grids = [{"lr": 1e-3}, *({"lr": 3e-3, "norm": arm, "seeds": own} for arm, own in seeds.items())]
+    said, _ = lines(seeds=12, norm="xnorm,l2,none", grids=grids, claims=claims)
+    assert [line.partition(" seeds can")[0] for line in said if "claim of the kind" in line] == ["4"]
