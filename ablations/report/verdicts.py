@@ -12,8 +12,10 @@ TESTS = (
     "it the smallest, times their number; worse by a margin: t test against it; equivalent: TOST; fails to train: "
     "binomial, of a diverged share of one half; fails at any learning rate: binomial, that less than one fifth of "
     "the range trains, and a trial that trains contradicts it; linear cost: t test of the time's exponent in N "
-    f"against {LINEAR} (a quadratic cost has 2), and multiply-adds above it contradict it; a verdict by a trial that "
-    "trains or by multiply-adds has no error and no p; t tests hold for differences that are not skewed"
+    f"against {LINEAR} (a quadratic cost has 2), and multiply-adds above it contradict it; less stable: sign-flip, of "
+    "the frontiers; explained by scale: the larger p of worse by the margin at the arm's own scale and equivalent at "
+    "the matched one, and against it the smaller p against either, times two; a verdict by a trial that trains or by "
+    "multiply-adds has no error and no p; t tests hold for differences that are not skewed"
 )
 SEEDS = (
     "seeds needed: for the claim's margin (0.5 points where it has none) with 80 % power at the family's level and the "

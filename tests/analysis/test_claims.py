@@ -4,6 +4,7 @@ import math
 import re
 from collections import Counter
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import pandas as pd
@@ -15,8 +16,9 @@ from ablations.analysis import claim_case, claim_power
 from ablations.analysis.claim_case import Case
 from ablations.analysis.claims import judge
 from ablations.config import UsageError
-from ablations.config.claim import Claim, merge_claims, parse_claims
+from ablations.config.claim import Claim, Kind, merge_claims, parse_claims
 from ablations.config.experiment import load_experiment
+from ablations.report.verdicts import TESTS
 
 NO_COSTS = pd.DataFrame(columns=["condition", "arm", "quantity", "tokens", "round", "value"])
 BASE = [90.0, 91.0, 89.5, 90.5, 91.5, 90.2, 89.8, 90.9]
@@ -476,3 +478,19 @@ def test_without_a_search_of_the_learning_rate_the_claim_is_undecided():
     assert "was not searched" in judged_by(pd.DataFrame(), sampler=None)["evidence"]
     other = trials("x" * 16).drop(columns=["lr", "lr_place"])
     assert judged_by(other)["verdict"] == "undecided"
+
+
+def test_the_notes_of_a_report_name_the_test_of_every_kind():
+    names = {
+        "greater_than": "better: ",
+        "worse_by": "worse by a margin: ",
+        "better_than_every_other": "better than every other: ",
+        "equivalent_within": "equivalent: ",
+        "fails_to_train": "fails to train: ",
+        "fails_at_any_lr": "fails at any learning rate: ",
+        "cost_linear_in_tokens": "linear cost: ",
+        "less_stable_than": "less stable: ",
+        "explained_by_scale": "explained by scale: ",
+    }
+    assert list(names) == list(get_args(Kind))
+    assert not [kind for kind, name in names.items() if name not in TESTS]
