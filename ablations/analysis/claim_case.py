@@ -37,6 +37,7 @@ class Case:
         trials: the study's tuning trials, one row each; no row without a tuning.
         sampler: sampler of the tuning's points; None without a tuning.
         num_waiting: claims that are of the family and are decided later, by the winners of a tuning.
+        name: name of the study as a whole among the conditions of several studies; empty for one.
     """
 
     claims: Sequence[Claim]
@@ -49,18 +50,19 @@ class Case:
     trials: pd.DataFrame = field(default_factory=pd.DataFrame)
     sampler: str | None = None
     num_waiting: int = 0
+    name: str = ""
 
     def arms_in(self, condition: str) -> Sequence[str]:
         """Return the arms that a condition has, including those without a cell."""
         return self.asked.get(condition, () if self.asked else self.arms)
 
     def settings_of(self, claim: Claim) -> list[str]:
-        """Return the settings of a claim; if none has its arms, all, or one of no name for known arms."""
+        """Return the settings of a claim; if none has its arms, all conditions, or the study for known arms."""
         arms = set(claim.arms)
         if claim.statement in self.settings:
-            return list(self.settings[claim.statement]) or [""]
+            return list(self.settings[claim.statement]) or [self.name]
         found = [name for name in self.conditions if arms <= set(self.arms_in(name))]
-        return found or ([""] if arms <= set(self.arms) else list(self.conditions))
+        return found or ([self.name] if arms <= set(self.arms) else list(self.conditions))
 
     @cached_property
     def cells_by_arm(self) -> dict[str, dict[str, pd.DataFrame]]:

@@ -141,6 +141,7 @@ class Results:
                     trials=self.of_study(self.trials, study),
                     sampler=None if study.search is None else study.search.sampler,
                     num_waiting=len(study.claims) - len(self._decidable(study)),
+                    name=in_stratum(study.name, "") if len(self.studies) > 1 else "",
                 )
                 for study in self.studies
             ]

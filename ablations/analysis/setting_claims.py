@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -49,10 +50,11 @@ def _test_stability(claim: Claim, own: pd.DataFrame) -> Finding:
     tied = f", {num_tied} beyond the same end of the range, counted as equal" if num_tied else ""
     below, above = (sign_flip_one_sided_p(values, 0.0, below=side) for side in (True, False))
     low, high = t_interval(values)
+    interval = "" if math.isnan(low) else f" [{low:+.2f}, {high:+.2f}]"  # none if all differences are equal
     rates = " and ".join(f"{10 ** pairs[name].mean():.2g}" for name in ("log10_lr", "log10_lr_than"))
     least = smallest_one_sided_p(len(pairs))
     return Finding(
-        evidence=f"{values.mean():+.2f} decades [{low:+.2f}, {high:+.2f}], frontiers {rates}, "
+        evidence=f"{values.mean():+.2f} decades{interval}, frontiers {rates}, "
         f"{plural(len(pairs), 'pair')}{left}{tied}; sign-flip p {below:.4f} below, {above:.4f} above 0",
         p_for=below,
         p_against=above,
@@ -89,7 +91,12 @@ def _test_scale(claim: Claim, own: pd.DataFrame, case: Case) -> Finding:
         least_for=max(part.least_for for part in parts),
         least_against=2 * min(part.least_against for part in parts),
         num_pairs=min(part.num_pairs for part in parts),
-        power=Power(pairs=tuple(kept), margin_pct=claim.margin_pct, detectable=t_detectable_difference, power=0.9),
+        power=Power(
+            pairs=tuple(kept),
+            margin_pct=claim.margin_pct,
+            detectable=t_detectable_difference,
+            power=1 - 0.2 / 3,  # for each of three tests, so that all of them reject with 80 %
+        ),
         too_near=f"this number of pairs resolves {claim.margin_pct:g} points: a difference is too near the margin",
     )
 

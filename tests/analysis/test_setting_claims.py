@@ -2,14 +2,17 @@
 
 import math
 
+import numpy as np
 import pandas as pd
 import pytest
 from studies import make_study, make_tuned
-from test_claims import BASE, NO_COSTS, cells, shifted
+from test_claims import BASE, NO_COSTS, WOBBLE, cells, shifted
 
 from ablations import load
+from ablations.analysis import seeds_for, t_detectable_difference
 from ablations.analysis.claim_case import Case
 from ablations.analysis.claims import judge
+from ablations.api import read_results
 from ablations.config import UsageError
 from ablations.config.claim import Claim, merge_claims, parse_claims
 from ablations.config.growth import extend
@@ -17,8 +20,9 @@ from ablations.config.settings import claims_changed, settings_of
 from ablations.store import Store
 
 RATES = (0.001, 0.01, 0.1)
-STABLE = Claim(kind="less_stable_than", arm="l2", than="xnorm")
-SCALE = Claim(kind="explained_by_scale", arm="l2", than="xnorm", margin_pct=1)
+PAIR = {"arm": "l2", "than": "xnorm"}
+STABLE = Claim(kind="less_stable_than", **PAIR)
+SCALE = Claim(kind="explained_by_scale", margin_pct=1, **PAIR)
 
 
 def frontier_cells(setting: str, **places: list[int]) -> pd.DataFrame:
@@ -45,7 +49,7 @@ def stability(frame: pd.DataFrame) -> pd.Series:
 def test_a_frontier_below_the_other_in_every_seed_supports_less_stable():
     row = stability(frontier_cells("", xnorm=[2] * 8, l2=[1] * 8))
     assert (row["verdict"], row["p_supported"], row["p_contradicted"]) == ("supported", 1 / 256, 1.0)
-    assert row["evidence"].startswith("-1.00 decades [")
+    assert row["evidence"].startswith("-1.00 decades, frontiers 0.001")  # all equal: no interval
     assert "frontiers 0.001 and 0.01, 8 pairs; sign-flip" in row["evidence"]
     assert stability(frontier_cells("", xnorm=[1] * 8, l2=[2] * 8))["verdict"] == "contradicted"
     equal = stability(frontier_cells("", xnorm=[2] * 8, l2=[2] * 8))
@@ -56,6 +60,7 @@ def test_the_p_is_that_of_flipping_the_signs_of_the_differences_in_decades():
     """Differences -1 five times, 0 twice, +1 once: of 2^6 flips of the six, those with a sum of at most -4 are 7."""
     row = stability(frontier_cells("", xnorm=[2, 2, 2, 2, 2, 2, 2, 1], l2=[1, 1, 1, 1, 1, 2, 2, 2]))
     assert row["p_supported"] == pytest.approx(7 / 64)
+    assert row["evidence"].startswith("-0.50 decades [-1.13, +0.13], frontiers")
 
 
 def test_frontiers_beyond_the_same_end_count_as_equal_and_are_counted():
@@ -136,6 +141,20 @@ def test_the_p_of_scale_are_those_of_its_two_parts():
     assert row["num_pairs"] == 8
 
 
+def test_the_seeds_for_scale_give_80_percent_power_to_its_three_tests_together():
+    """One against worse by less than the margin, and two for equivalence."""
+    wide = 8 * WOBBLE
+    frame = pd.concat(
+        [
+            cells(f"scale={name}", xnorm=BASE, l2=list(np.array(BASE) + points + wide)).assign(scale=name)
+            for name, points in (("own", -1), ("matched", 0))
+        ]
+    )
+    row = judged(SCALE, frame, {"": ["scale=own", "scale=matched"]}).iloc[0]
+    options = {"alpha": 0.1, "power": 1 - 0.2 / 3, "detectable": t_detectable_difference}
+    assert row["seeds_for_margin"] == seeds_for(1, wide.std(ddof=1), **options)
+
+
 def test_a_claim_at_a_value_is_judged_there_alone(tmp_path):
     claims = [
         {"kind": "fails_to_train", "arm": "l2", "at": {"depth": 4}},
@@ -214,6 +233,14 @@ def test_a_claim_at_values_that_no_condition_has_is_not_tested(tmp_path):
     table = load(make_tuned(tmp_path, claims=[*claims, {"kind": "fails_to_train", "arm": "none", **at}])).claims
     assert set(table["verdict"]) == {"undecided"}
     assert table["evidence"].tolist() == ["no condition has these values"] * 3 + ["no cell of none has ended"]
+    assert set(table["num_tests_supported"]) == {0}
+
+
+def test_a_claim_that_no_condition_of_one_of_several_studies_judges_names_the_study(tmp_path):
+    claims = [{"kind": "fails_to_train", "arm": "l2", "at": {"depth": 99}}, {"kind": "less_stable_than", **PAIR}]
+    folders = [make_study(tmp_path, name=name, claims=claims) for name in ("first", "second")]
+    table = read_results(folders).claims
+    assert table["condition"].tolist() == ["study=first"] * 2 + ["study=second"] * 2
     assert set(table["num_tests_supported"]) == {0}
 
 
