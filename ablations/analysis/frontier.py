@@ -85,16 +85,18 @@ def frontiers(cells: pd.DataFrame) -> pd.DataFrame:
     return _known(_rated(cells))
 
 
-def frontier_table(cells: pd.DataFrame, reference: str | None) -> pd.DataFrame:
+def frontier_table(cells: pd.DataFrame, reference: str | None, *, missing: pd.DataFrame | None = None) -> pd.DataFrame:
     """Return the frontier of each arm, with the paired comparison to the reference.
 
     Args:
         cells: one row per cell.
         reference: the reference arm; None for no comparison.
+        missing: `condition`, `arm` and `seed` of the cells that have not ended; None: each arm of a setting has all
+            its seeds.
 
     Returns:
         One row per setting with several rates, and arm. `n` counts seeds with a known frontier, `num_unknown` the
-        other seeds of the setting, `num_below` and `num_above` the censored ones. `frontier_lr` is the geometric mean;
+        other seeds of the arm, `num_below` and `num_above` the censored ones. `frontier_lr` is the geometric mean;
         `low` and `high` are its 95 % interval (`_bounds`), NaN on a side where a seed is censored, and for fewer than
         two seeds. `decades` is the mean difference of log10 frontiers to the reference over `num_pairs` common seeds,
         with its t interval; `num_tied` counts pairs that are censored on the same side, whose difference counts as 0.
@@ -112,7 +114,7 @@ def frontier_table(cells: pd.DataFrame, reference: str | None) -> pd.DataFrame:
     """
     own = _rated(cells)
     known = _known(own)
-    num_seeds = own.groupby("setting")["seed"].nunique()
+    num_seeds = _num_seeds(own, missing)
     theirs = known.loc[known["arm"] == reference, ["setting", "seed", "log10_lr", "censored"]]
     pairs = known[known["arm"] != reference].merge(theirs, on=["setting", "seed"], suffixes=("", "_reference"))
     both_censored = (pairs["censored"] != "") & (pairs["censored"] == pairs["censored_reference"])
@@ -123,7 +125,7 @@ def frontier_table(cells: pd.DataFrame, reference: str | None) -> pd.DataFrame:
     for place in own.drop_duplicates(["setting", "arm"])[["setting", *ARM]].to_dict("records"):
         key = place["setting"], place["arm"]
         seeds, paired = known_of.get(key, known.iloc[:0]), pairs_of.get(key, pairs.iloc[:0])
-        num_unknown = int(num_seeds[place["setting"]]) - len(seeds)
+        num_unknown = num_seeds[key] - len(seeds)
         names = {name: place[name] for name in ("setting", *ARM)}
         rows.append({**names, "num_unknown": num_unknown, **_frontier_columns(seeds), **_difference_columns(paired)})
     table = pd.DataFrame(rows, columns=TABLE)
@@ -176,20 +178,21 @@ def frontier_change(cells: pd.DataFrame, field: str = "depth") -> pd.DataFrame:
     return pd.DataFrame(rows, columns=CHANGE)
 
 
-def failure_map(cells: pd.DataFrame, curves: pd.DataFrame) -> pd.DataFrame:
+def failure_map(cells: pd.DataFrame, curves: pd.DataFrame, *, missing: pd.DataFrame | None = None) -> pd.DataFrame:
     """Return how many cells learn, and their training loss, in every condition.
 
     Args:
         cells: one row per cell.
         curves: one row per cell, epoch, split and metric: `condition`, `arm`, `seed`, `epoch`, `split`, `metric`,
             `value`.
+        missing: as for `frontier_table`.
 
     Returns:
         One row per condition and arm. `n` counts the cells that did not fail, `num_learned` those that learn;
         `share` is their share with Wilson bounds. `train_loss` is the mean over these `n` seeds of the loss in the last
         epoch that a cell ran, NaN if one of them has none or it is not finite. `best_loss` is the smallest of any arm
-        in the condition, `excess_loss` the difference to it. `num_missing` counts the seeds of the setting without a
-        result here, failed or without a cell.
+        in the condition, `excess_loss` the difference to it. `num_missing` counts the seeds of the arm without a result
+        here, failed or without a cell.
 
     Raises:
         ValueError: two cells have the same condition, arm and seed.
@@ -206,7 +209,7 @@ def failure_map(cells: pd.DataFrame, curves: pd.DataFrame) -> pd.DataFrame:
     last = losses.sort_values("epoch", kind="stable").drop_duplicates(key, keep="last").set_index(key)["value"]
     loss = last.astype(np.float64).reindex(pd.MultiIndex.from_frame(cells[key])).to_numpy()
     own = _with_rates(cells)[["condition", "setting", "lr", *ARM, "seed", "outcome"]]
-    num_seeds = own.groupby("setting")["seed"].nunique()
+    num_cells = _num_cells(own, missing)
     own = own.assign(n=own["outcome"] != "failed", num_learned=own["outcome"] == "ok")
     own = own.assign(loss=np.where(own["n"] & np.isfinite(loss), loss, np.nan))
     groups = own.iloc[_row_order(own, "condition")].groupby(["condition", "arm"], sort=False)
@@ -218,10 +221,33 @@ def failure_map(cells: pd.DataFrame, curves: pd.DataFrame) -> pd.DataFrame:
         low=[low for low, _ in bounds],
         high=[high for _, high in bounds],
         train_loss=table["mean"].where(table["count"] == table["n"]),
-        num_missing=table["setting"].map(num_seeds) - table["n"],
+        num_missing=[num_cells[place] for place in zip(table["condition"], table["arm"], strict=True)] - table["n"],
     )
     best = table.groupby("condition")["train_loss"].transform("min")
     return table.assign(best_loss=best, excess_loss=table["train_loss"] - best)[MAP]
+
+
+def _num_seeds(own: pd.DataFrame, missing: pd.DataFrame | None) -> dict[tuple[str, str], int]:
+    """Return the seeds of each setting and arm, with those of missing cells."""
+    if missing is None:
+        seeds = own.groupby("setting")["seed"].nunique()
+        places = own[["setting", "arm"]].drop_duplicates().itertuples(index=False, name=None)
+        return {(setting, arm): int(seeds[setting]) for setting, arm in places}
+    settings = own.drop_duplicates("condition").set_index("condition")["setting"]
+    lacking = missing.assign(setting=missing["condition"].map(settings)).dropna(subset=["setting"])
+    every = pd.concat([own[SEED], lacking[SEED]]) if len(lacking) else own
+    return {(str(s), str(arm)): seeds.nunique() for (s, arm), seeds in every.groupby(["setting", "arm"])["seed"]}
+
+
+def _num_cells(own: pd.DataFrame, missing: pd.DataFrame | None) -> dict[tuple[str, str], int]:
+    """Return the cells of each condition and arm, with the missing ones."""
+    if missing is None:
+        seeds = own.groupby("setting")["seed"].nunique()
+        places = own[["condition", "arm", "setting"]].drop_duplicates().itertuples(index=False, name=None)
+        return {(condition, arm): int(seeds[setting]) for condition, arm, setting in places}
+    key = ["condition", "arm"]
+    every = pd.concat([own[key], missing[key]]) if len(missing) else own
+    return {(str(condition), str(arm)): len(rows) for (condition, arm), rows in every.groupby(key)}
 
 
 def _by_arm(frame: pd.DataFrame, place: str) -> dict[tuple[str, str], pd.DataFrame]:

@@ -163,12 +163,12 @@ class Results:
     @cached_property
     def failure_map(self) -> pd.DataFrame:
         """Share of cells that learn, and their training loss, per condition and arm (`analysis.failure_map`)."""
-        return analysis.failure_map(self.cells, self.curves)
+        return analysis.failure_map(self.cells, self.curves, missing=self.missing)
 
     @cached_property
     def frontier(self) -> pd.DataFrame:
         """Largest learning rate at which each arm learns, from `analysis.frontier_table`; empty without that axis."""
-        return analysis.frontier_table(self.cells, self.reference)
+        return analysis.frontier_table(self.cells, self.reference, missing=self.missing)
 
     @cached_property
     def frontier_depth(self) -> pd.DataFrame:

@@ -399,3 +399,15 @@ def test_ten_thousand_cells_take_about_a_second():
     frontier_change(frame)
     failure_map(frame, curves)
     assert time.perf_counter() - started < 4  # 1 s on an idle core
+
+
+def test_seeds_that_an_arm_was_not_asked_for_are_not_missing():
+    """Here l2 has one seed of three, and perhaps a second one whose cell at the largest rate is missing."""
+    frame = cells({("xnorm", 4): ["ooxx", "ooxx", "ooxx"], ("l2", 4): ["ooxx"]})
+    assert row(frontier_table(frame, None), "l2")["num_unknown"] == 2
+    last = frame["condition"].iloc[-1]
+    lacking = pd.DataFrame({"condition": [last], "arm": ["l2"], "seed": [1]})
+    for missing, number in ((lacking.iloc[:0], 0), (lacking, 1)):
+        assert row(frontier_table(frame, None, missing=missing), "l2")["num_unknown"] == number
+        found = failure_map(frame, curves_of(frame, [1.0] * len(frame)), missing=missing)
+        assert found.loc[found["arm"] == "l2", "num_missing"].tolist() == [0, 0, 0, number]
