@@ -114,7 +114,7 @@ def frontier_table(cells: pd.DataFrame, reference: str | None, *, missing: pd.Da
     """
     own = _rated(cells)
     known = _known(own)
-    num_seeds = _num_seeds(own, missing)
+    num_seeds = _num_seeds(own, missing, "setting")
     theirs = known.loc[known["arm"] == reference, ["setting", "seed", "log10_lr", "censored"]]
     pairs = known[known["arm"] != reference].merge(theirs, on=["setting", "seed"], suffixes=("", "_reference"))
     both_censored = (pairs["censored"] != "") & (pairs["censored"] == pairs["censored_reference"])
@@ -209,7 +209,7 @@ def failure_map(cells: pd.DataFrame, curves: pd.DataFrame, *, missing: pd.DataFr
     last = losses.sort_values("epoch", kind="stable").drop_duplicates(key, keep="last").set_index(key)["value"]
     loss = last.astype(np.float64).reindex(pd.MultiIndex.from_frame(cells[key])).to_numpy()
     own = _with_rates(cells)[["condition", "setting", "lr", *ARM, "seed", "outcome"]]
-    num_cells = _num_cells(own, missing)
+    num_seeds = _num_seeds(own, missing, "condition")
     own = own.assign(n=own["outcome"] != "failed", num_learned=own["outcome"] == "ok")
     own = own.assign(loss=np.where(own["n"] & np.isfinite(loss), loss, np.nan))
     groups = own.iloc[_row_order(own, "condition")].groupby(["condition", "arm"], sort=False)
@@ -221,33 +221,22 @@ def failure_map(cells: pd.DataFrame, curves: pd.DataFrame, *, missing: pd.DataFr
         low=[low for low, _ in bounds],
         high=[high for _, high in bounds],
         train_loss=table["mean"].where(table["count"] == table["n"]),
-        num_missing=[num_cells[place] for place in zip(table["condition"], table["arm"], strict=True)] - table["n"],
+        num_missing=[num_seeds[place] for place in zip(table["condition"], table["arm"], strict=True)] - table["n"],
     )
     best = table.groupby("condition")["train_loss"].transform("min")
     return table.assign(best_loss=best, excess_loss=table["train_loss"] - best)[MAP]
 
 
-def _num_seeds(own: pd.DataFrame, missing: pd.DataFrame | None) -> dict[tuple[str, str], int]:
-    """Return the seeds of each setting and arm, with those of missing cells."""
+def _num_seeds(own: pd.DataFrame, missing: pd.DataFrame | None, place: str) -> dict[tuple[str, str], int]:
+    """Return the seeds of each setting or condition, and arm, with those of missing cells."""
     if missing is None:
-        seeds = own.groupby("setting")["seed"].nunique()
-        places = own[["setting", "arm"]].drop_duplicates().itertuples(index=False, name=None)
-        return {(setting, arm): int(seeds[setting]) for setting, arm in places}
+        firsts = own.drop_duplicates([place, "arm"])
+        seeds = firsts["setting"].map(own.groupby("setting")["seed"].nunique())
+        return dict(zip(zip(firsts[place], firsts["arm"], strict=True), seeds.astype(int), strict=True))
     settings = own.drop_duplicates("condition").set_index("condition")["setting"]
     lacking = missing.assign(setting=missing["condition"].map(settings)).dropna(subset=["setting"])
-    every = pd.concat([own[SEED], lacking[SEED]]) if len(lacking) else own
-    return {(str(s), str(arm)): seeds.nunique() for (s, arm), seeds in every.groupby(["setting", "arm"])["seed"]}
-
-
-def _num_cells(own: pd.DataFrame, missing: pd.DataFrame | None) -> dict[tuple[str, str], int]:
-    """Return the cells of each condition and arm, with the missing ones."""
-    if missing is None:
-        seeds = own.groupby("setting")["seed"].nunique()
-        places = own[["condition", "arm", "setting"]].drop_duplicates().itertuples(index=False, name=None)
-        return {(condition, arm): int(seeds[setting]) for condition, arm, setting in places}
-    key = ["condition", "arm"]
-    every = pd.concat([own[key], missing[key]]) if len(missing) else own
-    return {(str(condition), str(arm)): len(rows) for (condition, arm), rows in every.groupby(key)}
+    every = pd.concat([own, lacking]) if len(lacking) else own
+    return {(str(name), str(arm)): seeds.nunique() for (name, arm), seeds in every.groupby([place, "arm"])["seed"]}
 
 
 def _by_arm(frame: pd.DataFrame, place: str) -> dict[tuple[str, str], pd.DataFrame]:

@@ -85,7 +85,7 @@ class Store:
             trials = self.folder / TRIALS
             hint = f"; the trials of its tuning are in {trials}" if exists(trials / "study.yaml") else ""
             raise UsageError(f"no study in {self.folder}: it has no study.yaml{hint}")
-        self.check_unpacked()
+        self._check_unpacked()
         try:
             return Study.model_validate(parse_yaml(read_bytes(path), path, dumped=True))
         except ValidationError as error:
@@ -93,12 +93,8 @@ class Store:
         except OSError as error:
             raise UsageError(f"{path} cannot be read: {reason_of(error)}") from error
 
-    def check_unpacked(self) -> None:
-        """Check that the cells are not in an archive in place of their folder.
-
-        Raises:
-            UsageError: they are; the message has the command that unpacks them.
-        """
+    def _check_unpacked(self) -> None:
+        """Reject cells that are in an archive in place of their folder, with the command that unpacks them."""
         if exists(self.folder / PACKED) and not exists(self.cells):
             folder = shlex.quote(str(self.folder))
             command = f"tar -xJf {shlex.quote(str(self.folder / PACKED))} -C {folder}"
@@ -313,7 +309,7 @@ class Store:
             with os.scandir(self.cells) as found:
                 names = sorted(each.name for each in found if not each.name.startswith(".") and _may_be_folder(each))
         except FileNotFoundError:
-            self.check_unpacked()
+            self._check_unpacked()
             return []
         except OSError as error:
             raise UsageError(f"{self.cells} cannot be read: {reason_of(error)}") from error
