@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import get_args
 
 import pandas as pd
 import pytest
@@ -14,7 +15,7 @@ from ablations.analysis import coverage
 from ablations.bench.attention import AttentionRow, per_token, spread_pct
 from ablations.bench.summary import ratios, summarise
 from ablations.cli.listing import norms
-from ablations.config.claim import parse_claims
+from ablations.config.claim import Kind, parse_claims
 from ablations.config.commands import RunOptions
 from ablations.config.experiment import load_experiment
 from ablations.config.request import make_request
@@ -97,7 +98,9 @@ def test_the_table_of_coverage_is_the_simulations():
 def test_the_documented_claims_are_claims():
     block = re.search(r"```yaml\n(claims:.*?)```", DOCS["experiments"], re.DOTALL)
     assert block is not None
-    assert len(parse_claims(yaml.safe_load(block.group(1))["claims"])) == 8
+    kinds = {claim.kind for claim in parse_claims(yaml.safe_load(block.group(1))["claims"])}
+    assert {*kinds, "greater_than"} == set(get_args(Kind))
+    assert "or greater_than, with than" in block.group(1)
 
 
 def python_block(page: str) -> str:
