@@ -167,7 +167,8 @@ def test_an_experiment_says_what_it_is_and_loads(path):
     for part in (line, "Source", "Expectation:"):
         assert part in head, f"{path.name} does not give {part}"
     assert experiment.study == path.stem
-    assert set(experiment.asked["norm"]) <= set(NORMS)
+    norms = [set(each.get("norm", [])) for each in (experiment.asked, *(grid.asked for grid in experiment.grids))]
+    assert set() < set().union(*norms) <= set(NORMS)
     assert experiment.cost
     assert experiment.question == yaml.safe_load(path.read_text())["question"]
 
