@@ -23,10 +23,24 @@ def settings_of(study: Study, claim: Claim) -> dict[str, list[str]]:
     Returns:
         Names of the conditions of each setting, by the setting's name.
     """
+    return _settings(study, claim, _conditions(study))
+
+
+def settings_of_claims(study: Study) -> list[dict[str, list[str]]]:
+    """Return the settings of each claim of a study, as `settings_of` does."""
+    conditions = _conditions(study)
+    return [_settings(study, claim, conditions) for claim in study.claims]
+
+
+Condition = tuple[dict[str, Any], list[str]]
+"""Values and arms of a condition."""
+
+
+def _settings(study: Study, claim: Claim, conditions: Sequence[Condition]) -> dict[str, list[str]]:
     fields, across = study.conditions, ACROSS.get(claim.kind)
     kept = [field for field in fields if field != across]
     found: dict[str, list[str]] = {}
-    for values, _ in _judged(study, claim):
+    for values, _ in _judged(study, claim, conditions):
         found.setdefault(point_name(values, kept), []).append(point_name(values, fields))
     if across is not None:
         found = {name: conditions for name, conditions in found.items() if len(conditions) > 1}
@@ -67,21 +81,29 @@ def _extents(study: Study, claim: Claim, fields: Sequence[str]) -> dict[tuple[st
         fields: fields by whose values the conditions are told apart.
     """
     across, found = ACROSS.get(claim.kind), dict[tuple[str, ...], set[str]]()
-    for values, arms in _judged(study, claim):
+    for values, arms in _judged(study, claim, _conditions(study)):
         place = tuple(value_name(values.get(field)) for field in fields if field != across)
         found.setdefault(place, set()).update(arms if across is None else [value_name(values.get(across))])
     return found
 
 
-def _judged(study: Study, claim: Claim) -> Iterator[tuple[Mapping[str, Any], list[str]]]:
-    """Yield the values and the arms of each condition that has a claim's arms and the values of its ``at``."""
+def _conditions(study: Study) -> list[Condition]:
+    """Return the values on the axes, and the arms, of each condition."""
     same = {field: values[0] for field, values in study.axes.items() if len(values) == 1}
-    for point, arms in zip(study.points_on(study.conditions), study.arms_by_condition.values(), strict=True):
+    points = study.points_on(study.conditions)
+    return [(same | point, arms) for point, arms in zip(points, study.arms_by_condition.values(), strict=True)]
+
+
+def _judged(
+    study: Study, claim: Claim, conditions: Sequence[Condition]
+) -> Iterator[tuple[Mapping[str, Any], list[str]]]:
+    """Yield the values and the arms of each condition that has a claim's arms and the values of its ``at``."""
+    for values, arms in conditions:
         if not set(claim.arms) <= set(arms):
             continue
-        each = [_held(study, same | point, arm) for arm in claim.arms]
+        each = [_held(study, values, arm) for arm in claim.arms] if claim.at else []
         if all(field in held and held[field] == value for field, value in claim.at.items() for held in each):
-            yield _held(study, same | point), arms
+            yield _held(study, values), arms
 
 
 def _held(study: Study, values: dict[str, Any], arm: str = "") -> Mapping[str, Any]:

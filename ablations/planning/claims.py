@@ -10,7 +10,7 @@ from dataclasses import replace
 from ablations.analysis.family import Planned, Shortage, shortages
 from ablations.config import Study
 from ablations.config.claim import ACROSS, TRIAL_KINDS, Claim
-from ablations.config.settings import settings_of
+from ablations.config.settings import settings_of_claims
 from ablations.config.values import plural
 
 ENDLESS = 2_000
@@ -23,11 +23,11 @@ def claim_lines(study: Study) -> list[str]:
     unasked = {arm: None for claim in study.claims for arm in claim.arms if arm not in study.arm_names}
     if unasked:
         lines.append(f"claims about arms that are not in this study stay undecided: {', '.join(unasked)}")
+    each = list(study.arms_by_condition.values())
     apart = [
         f"'{claim.statement}'"
         for claim in study.claims
-        if set(claim.arms) <= set(study.arm_names)
-        and not any(set(claim.arms) <= set(arms) for arms in study.arms_by_condition.values())
+        if set(claim.arms) <= set(study.arm_names) and not any(set(claim.arms) <= set(arms) for arms in each)
     ]
     if apart:
         lines.append(f"claims about arms that no condition has together stay undecided: {', '.join(apart)}")
@@ -58,9 +58,9 @@ def _num_trials(study: Study) -> float | None:
 def _unjudged_lines(study: Study) -> list[str]:
     """Name the claims that no condition judges though it has their arms, and the reason."""
     lines = []
-    for claim in study.claims:
-        has_arms = any(set(claim.arms) <= set(arms) for arms in study.arms_by_condition.values())
-        if settings_of(study, claim) or not has_arms:
+    each = list(study.arms_by_condition.values())
+    for claim, settings in zip(study.claims, settings_of_claims(study), strict=True):
+        if settings or not any(set(claim.arms) <= set(arms) for arms in each):
             continue
         across = ACROSS.get(claim.kind)
         reason = "no condition has these values" if across is None else f"that takes several values of {across}"
@@ -73,8 +73,8 @@ def _shortages(study: Study, num_trials: float | None, num_seeds: int | None = N
     held = {} if study.is_tuning or num_seeds is not None else _seeds_held(study)
     planned = [
         Planned(kind=claim.kind, num_seeds=_num_seeds(claim, conditions, held) if held else num_seeds)
-        for claim in study.claims
-        for conditions in settings_of(study, claim).values()
+        for claim, settings in zip(study.claims, settings_of_claims(study), strict=True)
+        for conditions in settings.values()
     ]
     num_others = max(1, *(len(arms) - 1 for arms in study.arms_by_condition.values()))
     return shortages(planned, num_others=num_others, num_trials=num_trials)

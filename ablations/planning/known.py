@@ -12,7 +12,7 @@ from typing import NamedTuple
 from ablations.config import CellConfig, Study, UsageError
 from ablations.config.claim import TRIAL_KINDS, Claim
 from ablations.config.paths import real_path
-from ablations.config.settings import settings_of
+from ablations.config.settings import settings_of_claims
 from ablations.config.values import plural
 from ablations.planning.stored import Stored
 from ablations.store import study_folders
@@ -73,8 +73,8 @@ class Place(NamedTuple):
 def _judged_by_condition(study: Study) -> dict[str, tuple[int, ...]]:
     """Return the numbers of the claims that are judged in each condition."""
     found: dict[str, list[int]] = {}
-    for number, claim in enumerate(study.claims):
-        for conditions in settings_of(study, claim).values():
+    for number, settings in enumerate(settings_of_claims(study)):
+        for conditions in settings.values():
             for condition in conditions:
                 found.setdefault(condition, []).append(number)
     return {condition: tuple(numbers) for condition, numbers in found.items()}
