@@ -20,7 +20,7 @@ import pandas as pd
 from ablations.analysis.claim_case import Case, Verdict
 from ablations.analysis.claim_tests import examine
 from ablations.analysis.family import decide
-from ablations.config.claim import Claim
+from ablations.config.claim import ACROSS, Claim
 
 ARMS, NUM_SEEDS, NUM_STUDIES = ("ref", "a", "b", "c", "d"), 8, 2000
 SD = 0.7
@@ -45,13 +45,20 @@ class Setting:
         means: points of the arms other than the reference, which has 0.
         diverges: probability that a cell of the last arm does not learn, which leaves its score as it is.
         noise: one of `NOISE`.
+        matched: points of the arms other than the reference at the matched scale; ``means`` are those at their own.
+        frontiers: mean and standard deviation of the log10 of each arm's largest learning rate that trains; with them
+            a study has the learning rates of `RATES`.
     """
 
     claims: Sequence[tuple[Claim, tuple[Verdict, ...]]]
     means: Sequence[float] = field(default=(0, 0, 0, 0))
     diverges: float = 0.0
     noise: str = "normal"
+    matched: Sequence[float] = ()
+    frontiers: Sequence[tuple[float, float]] = ()
 
+
+RATES = np.log10([3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1])
 
 BOTH: tuple[Verdict, ...] = ("supported", "contradicted")
 WORSE = [Claim(kind="worse_by", arm=arm, than="ref", margin_pct=1) for arm in ARMS[1:]]
@@ -59,6 +66,8 @@ SAME = [Claim(kind="equivalent_within", arm=arm, than="ref", margin_pct=1) for a
 BETTER = [Claim(kind="greater_than", arm=arm, than="ref") for arm in ARMS[1:]]
 FAILS = [Claim(kind="fails_to_train", arm=arm) for arm in ARMS[1:]]
 BEST = Claim(kind="better_than_every_other", arm="ref")
+STABLE = [Claim(kind="less_stable_than", arm=arm, than="ref") for arm in ARMS[1:]]
+SCALED = [Claim(kind="explained_by_scale", arm=arm, than="ref", margin_pct=1) for arm in ARMS[1:]]
 
 AT_MARGIN = [(claim, BOTH) for claim in WORSE]
 SETTINGS = {
@@ -94,13 +103,50 @@ SETTINGS = {
         [-4, -1, 0, 0],
         diverges=0.5,
     ),
+    "null: 4 less stable": Setting([(claim, BOTH) for claim in STABLE], frontiers=[(-2.0, 0.4)] * 5),
+    "the same, frontiers of other spread at the largest rate": Setting(
+        [(claim, BOTH) for claim in STABLE], frontiers=[(-0.9, 0.1), *[(-0.9, 0.6)] * 4]
+    ),
+    "4 explained by scale within 1, 2 at each margin": Setting(
+        [(claim, BOTH) for claim in SCALED], [-1, -1, -4, -4], matched=[0, 0, 1, -1]
+    ),
 }
 """Name to a setting."""
 
 
 def draw(setting: Setting, rng: np.random.Generator) -> pd.DataFrame:
     """Draw the cells of a study."""
-    scores = np.array([0, *setting.means])[:, None] + NOISE[setting.noise](rng, (len(ARMS), NUM_SEEDS)) + 90
+    if setting.frontiers:
+        return draw_frontiers(setting, rng)
+    if setting.matched:
+        scales = {"own": setting.means, "matched": setting.matched}
+        return pd.concat(
+            [
+                draw_scores(setting, means, rng).assign(condition=f"scale={name}", scale=name)
+                for name, means in scales.items()
+            ],
+            ignore_index=True,
+        )
+    return draw_scores(setting, setting.means, rng)
+
+
+def draw_frontiers(setting: Setting, rng: np.random.Generator) -> pd.DataFrame:
+    """Draw the cells of a study with several learning rates: each seed of an arm trains up to a rate of its own."""
+    means, sds = np.array(setting.frontiers)[:, :, None].swapaxes(0, 1)
+    tops = (means + sds * rng.normal(0, 1, (len(ARMS), NUM_SEEDS))).ravel()
+    cells = pd.DataFrame({"arm": np.repeat(ARMS, NUM_SEEDS), "seed": [*range(NUM_SEEDS)] * len(ARMS)})
+    cells = cells.assign(arm_label=cells["arm"], arm_order=np.repeat(range(len(ARMS)), NUM_SEEDS), stale=False)
+    frames = []
+    for lr in 10**RATES:
+        learns = np.log10(lr) <= tops
+        outcomes = {"outcome": np.where(learns, "ok", "diverged"), "kind": np.where(learns, "", "no_learning")}
+        frames.append(cells.assign(condition=f"lr={lr}", lr=lr, score_pct=np.where(learns, 90.0, 10.0), **outcomes))
+    return pd.concat(frames, ignore_index=True)
+
+
+def draw_scores(setting: Setting, means: Sequence[float], rng: np.random.Generator) -> pd.DataFrame:
+    """Draw the cells of a condition whose arms have the given means."""
+    scores = np.array([0, *means])[:, None] + NOISE[setting.noise](rng, (len(ARMS), NUM_SEEDS)) + 90
     cells = pd.DataFrame({"arm": np.repeat(ARMS, NUM_SEEDS), "seed": [*range(NUM_SEEDS)] * len(ARMS)})
     stuck = (rng.random(len(cells)) < setting.diverges) & (cells["arm"] == ARMS[-1])
     cells = cells.assign(condition="", score_pct=scores.ravel(), outcome=np.where(stuck, "diverged", "ok"), stale=False)
@@ -110,7 +156,10 @@ def draw(setting: Setting, rng: np.random.Generator) -> pd.DataFrame:
 def is_false(setting: Setting, rng: np.random.Generator) -> dict[str, bool]:
     """Judge one study; return whether it has a false verdict of either direction, within the family and alone."""
     claims = [claim for claim, _ in setting.claims]
-    case = Case(claims=claims, arms=ARMS, conditions=[""], cells=draw(setting, rng), costs=NO_COSTS)
+    cells = draw(setting, rng)
+    conditions = list(cells["condition"].unique())
+    settings = {claim.statement: {"": conditions} for claim in claims if claim.kind in ACROSS}
+    case = Case(claims=claims, arms=ARMS, conditions=conditions, settings=settings, cells=cells, costs=NO_COSTS)
     decided = list(
         zip(decide([examine(c, "", case) for c in claims]), (false for _, false in setting.claims), strict=True)
     )

@@ -18,6 +18,18 @@ def test_few_studies_have_a_false_verdict_though_many_would_if_each_claim_were_a
         assert rates[f"alone {verdict}"] >= 0.1
 
 
+@pytest.mark.slow
+def test_a_claim_judged_over_a_setting_is_seldom_false():
+    """At a margin one of the two tests of a claim about the scale is often below 0.05, and both together seldom."""
+    rates = {
+        name: claim_rates.false_rates(name, num_studies=40)
+        for name in ("null: 4 less stable", "4 explained by scale within 1, 2 at each margin")
+    }
+    for rate in rates.values():
+        assert rate[["verdict supported", "verdict contradicted"]].max() <= 0.1
+        assert rate[["alone supported", "alone contradicted"]].max() <= 0.25
+
+
 def test_a_few_studies_show_the_difference_too():
     """Four of fifteen studies have a false verdict of a single claim, none of them one of the family."""
     setting, rng = claim_rates.SETTINGS["4 worse by 1, at the margin"], np.random.default_rng(1)
