@@ -31,7 +31,8 @@ ARM = ["arm", "arm_label", "arm_order"]
 FRONTIERS = ["setting", *ARM, "seed", "frontier_lr", "log10_lr", "next_lr", "censored", "gaps"]
 
 TABLE = [
-    *("setting", *ARM, "n", "num_unknown", "num_below", "num_above", "frontier_lr", "low", "high"),
+    *("setting", *ARM, "n", "num_unknown", "num_below", "num_above", "num_gaps"),
+    *("frontier_lr", "low", "high"),
     *("num_pairs", "num_tied", "decades", "decades_low", "decades_high", "p", "p_holm", "supported"),
 ]
 
@@ -96,9 +97,9 @@ def frontier_table(cells: pd.DataFrame, reference: str | None, *, missing: pd.Da
 
     Returns:
         One row per setting with several rates, and arm. `n` counts seeds with a known frontier, `num_unknown` the
-        other seeds of the arm, `num_below` and `num_above` the censored ones. `frontier_lr` is the geometric mean;
-        `low` and `high` are its 95 % interval (`_bounds`), NaN on a side where a seed is censored, and for fewer than
-        two seeds. `decades` is the mean difference of log10 frontiers to the reference over `num_pairs` common seeds,
+        other seeds of the arm, `num_below` and `num_above` the censored ones, `num_gaps` those that fail at a rate below
+        their frontier. `frontier_lr` is the geometric mean; `low` and `high` are its 95 % interval (`_bounds`), NaN on a
+        side where a seed is censored, and for fewer than two seeds. `decades` is the mean difference of log10 frontiers to the reference over `num_pairs` common seeds,
         with its t interval; `num_tied` counts pairs that are censored on the same side, whose difference counts as 0.
         `p` is two-sided from the sign-flip test, `p_holm` its adjustment over this table, `supported` whether `p_holm`
         is below 0.05. These are NaN for the reference.
@@ -299,6 +300,7 @@ def _frontier_columns(seeds: pd.DataFrame) -> dict[str, object]:
         "n": len(seeds),
         "num_below": int((seeds["censored"] == "below").sum()),
         "num_above": int((seeds["censored"] == "above").sum()),
+        "num_gaps": int((seeds["gaps"] > 0).sum()),
         "frontier_lr": 10 ** float(seeds["log10_lr"].mean()) if len(seeds) else math.nan,
         "low": low,
         "high": high,

@@ -180,6 +180,14 @@ def test_seeds_in_one_bracket_have_that_bracket_and_one_seed_has_none():
     assert row(table, "l2")[["low", "high"]].isna().all()
 
 
+def test_seeds_that_fail_below_their_frontier_are_counted():
+    table = frontier_table(
+        cells({("xnorm", 4): ["oxxo", "oooo", "xoox"], ("l2", 4): ["oxxx", "ooxx", "xxxx"]}), "xnorm"
+    )
+    assert row(table, "xnorm")["num_gaps"] == 2
+    assert row(table, "l2")["num_gaps"] == 0
+
+
 def test_seeds_below_the_grid_leave_the_lower_side_open():
     own = row(frontier_table(cells({("xnorm", 4): ["xxxx", "xxxx", "oxxx"]}), None), "xnorm")
     assert (own["num_below"], own["num_above"]) == (2, 0)
