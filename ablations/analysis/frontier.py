@@ -97,12 +97,12 @@ def frontier_table(cells: pd.DataFrame, reference: str | None, *, missing: pd.Da
 
     Returns:
         One row per setting with several rates, and arm. `n` counts seeds with a known frontier, `num_unknown` the
-        other seeds of the arm, `num_below` and `num_above` the censored ones, `num_gaps` those that fail at a rate below
-        their frontier. `frontier_lr` is the geometric mean; `low` and `high` are its 95 % interval (`_bounds`), NaN on a
-        side where a seed is censored, and for fewer than two seeds. `decades` is the mean difference of log10 frontiers to the reference over `num_pairs` common seeds,
-        with its t interval; `num_tied` counts pairs that are censored on the same side, whose difference counts as 0.
-        `p` is two-sided from the sign-flip test, `p_holm` its adjustment over this table, `supported` whether `p_holm`
-        is below 0.05. These are NaN for the reference.
+        other seeds of the arm, `num_below` and `num_above` the censored ones, `num_gaps` those that fail at a rate
+        below their frontier. `frontier_lr` is the geometric mean; `low` and `high` are its 95 % interval (`_bounds`),
+        NaN on a side where a seed is censored, and for fewer than two seeds. `decades` is the mean difference of log10
+        frontiers to the reference over `num_pairs` common seeds, with its t interval; `num_tied` counts pairs that are
+        censored on the same side, whose difference counts as 0. `p` is two-sided from the sign-flip test, `p_holm` its
+        adjustment over this table, `supported` whether `p_holm` is below 0.05. These are NaN for the reference.
 
     Raises:
         ValueError: two cells have the same condition, arm and seed.

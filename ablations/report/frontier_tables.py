@@ -47,8 +47,8 @@ def frontier_table(results: Results) -> TextTable:
         "frontier: largest tested learning rate at which a cell learns, geometric mean over seeds; a frontier is only "
         "known to lie between two tested rates, so the interval reaches from the t bound of the lower to that of the "
         f"upper ones; {OPEN}: a seed learns at no tested rate (below; placed one grid step below the smallest) or at "
-        "the largest (above; placed there); gaps: seeds that fail at a rate below their frontier; unknown: seeds with a failed or missing cell above the largest rate that "
-        "learns",
+        "the largest (above; placed there); gaps: seeds that fail at a rate below their frontier; unknown: seeds with "
+        "a failed or missing cell above the largest rate that learns",
     ]
     tested = table[table["p"].notna()]
     if len(tested):

@@ -40,9 +40,9 @@ def test_the_frontier_has_a_row_for_each_setting_and_arm(grid):
     assert table.head[:4] == ["setting", "norm", "n", "frontier lr"]
     rows = {(row[0], row[1]): row for row in table.rows}
     assert list(rows) == [("depth=2", "xnorm"), ("depth=2", "l2"), ("depth=4", "xnorm"), ("depth=4", "l2")]
-    assert rows["depth=2", "xnorm"][3:9] == ["0.01", "[0.01, 0.1]", "0", "0", "0", "ref"]
-    assert rows["depth=2", "l2"][3:9] == ["0.001", "[0.001, 0.01]", "0", "0", "0", "-1.00"]
-    assert rows["depth=4", "l2"][3:9] == ["0.0001", "[open, 0.001]", "3", "0", "0", "-2.00"]
+    assert rows["depth=2", "xnorm"][3:10] == ["0.01", "[0.01, 0.1]", "0", "0", "0", "0", "ref"]
+    assert rows["depth=2", "l2"][3:10] == ["0.001", "[0.001, 0.01]", "0", "0", "0", "0", "-1.00"]
+    assert rows["depth=4", "l2"][3:10] == ["0.0001", "[open, 0.001]", "3", "0", "0", "0", "-2.00"]
     assert any("Holm over 2 comparisons" in note for note in table.notes)
     assert any("too few for p Holm to reach 0.05: 2" in note for note in table.notes)
 
