@@ -16,8 +16,8 @@ Value = TypeVar("Value")
 EXPLAINED = {"training loss": "loss", "output RMS": "output_rms", "gradient norm": "grad_norm"}
 """Panel of `failure_explained` to its probe."""
 
-MAP_ROWS = 0.3
-"""Height of a layer in a heat map, in rows."""
+LEAST_ROWS, MAP_ROWS = 6, 0.3
+"""Least height of a heat map, and height of a layer in it, in rows."""
 
 MOST_LINES = 200
 """Largest number of layers, and of steps, of a heat map: evenly spaced."""
@@ -49,7 +49,7 @@ def step_figures(steps: pd.DataFrame, condition: str, reference: str | None) -> 
         ordered = some.assign(is_other=some["arm"] != reference)
         for (_, _, label), own in ordered.groupby(["is_other", "arm_order", "arm_label"]):
             frame = own.drop(columns="is_other").reset_index(drop=True)
-            num_rows = MAP_ROWS * frame["layer"].nunique()
+            num_rows = max(LEAST_ROWS, MAP_ROWS * frame["layer"].nunique())
             yield FigureSpec("probes_over_steps", probe, condition, title, frame, num_rows, panel=str(label))
 
 
