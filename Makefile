@@ -34,7 +34,7 @@ gpu: ## Test and measure all that needs a GPU, in PYTHON itself; OUT, MINUTES, D
 	$(PYTHON) -m ablations bench gpu --out $(OUT) --minutes $(MINUTES) $(DATA_FILE:%=--data-file %)
 
 test: setup ## Run every test.
-	$(PYTEST)
+	$(PYTEST) --durations 30 --durations-min 4
 
 # They start no process, so none waits for one; a further worker would only import everything once more.
 test-fast test-lowest: WORKERS = $(CORES)
