@@ -118,10 +118,15 @@ def results(name: str) -> StudyResults:
     return read_results([folder])
 
 
+@cache
+def figures(name: str) -> tuple[FigureSpec, ...]:
+    return tuple(all_figures(results(name)))
+
+
 def spec(name: str, figure: str, part: str = "", *, panel: str = "", condition: str = "") -> FigureSpec:
     (found,) = [
         one
-        for one in all_figures(results(name))
+        for one in figures(name)
         if (one.name, one.part, one.panel, one.condition) == (figure, part, panel, condition)
     ]
     return found
@@ -156,7 +161,7 @@ def thin(axes: Axes) -> list[Line2D]:
 @pytest.mark.filterwarnings("error", "ignore::ResourceWarning")  # which may be of another test
 def test_every_figure_of_a_study_is_on_its_page_with_named_axes(name):
     before = dict(mpl.rcParams)
-    specs = all_figures(results(name))
+    specs = list(figures(name))
     for one in specs:
         axes = draw(one)
         figure = axes.figure
@@ -176,13 +181,13 @@ def test_every_figure_of_a_study_is_on_its_page_with_named_axes(name):
 
 
 def test_every_figure_is_seen_in_one_of_these_studies():
-    assert {one.name for name in STUDIES for one in all_figures(results(name))} == set(FIGURES)
+    assert {one.name for name in STUDIES for one in figures(name)} == set(FIGURES)
 
 
 @pytest.mark.parametrize("figure", FIGURES)
 def test_one_condition_is_drawn_and_an_empty_frame_says_so(figure):
     for name in STUDIES:
-        if found := [one for one in all_figures(results(name)) if one.name == figure]:
+        if found := [one for one in figures(name) if one.name == figure]:
             break
     frame = found[0].frame
     two = pd.concat([frame, frame.assign(condition="lr=1")], ignore_index=True)
@@ -199,7 +204,7 @@ def test_an_arm_looks_the_same_in_any_company(figure):
     study = studies.get(figure, "own and matched scale" if figure == "scale_difference" else "three arms")
     study = "tuned" if figure.startswith("tuning") else study
     study = "detectors" if figure in OF_DETECTORS else study
-    one = next(one for one in all_figures(results(study)) if one.name == figure)
+    one = next(one for one in figures(study) if one.name == figure)
     style = arm_style(list(NORMS).index("l2"))
 
     def looks(frame: pd.DataFrame) -> set[tuple[str, object, str]]:
@@ -338,7 +343,7 @@ def test_sensitivity_to_seven_learning_rates_names_them_all():
 
 
 def test_the_failure_map_has_a_panel_per_arm_with_the_same_rows_columns_and_colours():
-    panels = [one for one in all_figures(results("rates, depths and scales")) if one.name == "failure_map"]
+    panels = [one for one in figures("rates, depths and scales") if one.name == "failure_map"]
     assert [one.panel for one in panels] == [NORMS[arm].label for arm in ("xnorm", "l2", "softmax")]
     frames = [one.frame for one in panels]
     assert all(frame["limit"].nunique() == 1 for frame in frames)
@@ -362,7 +367,7 @@ def test_the_failure_map_has_a_panel_per_arm_with_the_same_rows_columns_and_colo
 
 
 def test_the_lowest_maps_have_the_rates_and_none_is_on_top_of_another():
-    (one, *_) = (one for one in all_figures(results("rates, depths and scales")) if one.name == "failure_map")
+    (one, *_) = (one for one in figures("rates, depths and scales") if one.name == "failure_map")
     panels = [replace(one, panel=f"arm {number}") for number in range(6)]
     figure = draw_panels(panels, ("a caveat",))
     figure.savefig(BytesIO(), format="png", dpi=50)
@@ -376,12 +381,12 @@ def test_the_lowest_maps_have_the_rates_and_none_is_on_top_of_another():
 
 
 def test_a_study_without_learning_rates_or_of_one_rate_per_setting_has_no_map():
-    assert not [one for one in all_figures(results("own and matched scale")) if one.name in ("failure_map", "frontier")]
-    assert not [one for one in all_figures(results("two learning rates")) if one.name == "frontier"]
+    assert not [one for one in figures("own and matched scale") if one.name in ("failure_map", "frontier")]
+    assert not [one for one in figures("two learning rates") if one.name == "frontier"]
 
 
 def test_the_frontier_has_a_panel_per_layer_scale_with_the_depths():
-    panels = [one for one in all_figures(results("rates, depths and scales")) if one.name == "frontier"]
+    panels = [one for one in figures("rates, depths and scales") if one.name == "frontier"]
     assert [one.panel for one in panels] == ["layer_scale=none", "layer_scale=1.0"]
     for one in panels:
         assert one.frame.groupby("arm")["depth"].agg(list).tolist() == [[2, 4]] * 3
@@ -467,11 +472,7 @@ def test_probes_over_time_have_a_cross_where_a_run_ended():
 
 
 def test_panels_say_once_what_holds_for_all_and_no_title_covers_another():
-    panels = [
-        one
-        for one in all_figures(results("an arm explodes"))
-        if (one.name, one.part) == ("probes_over_time", "grad_norm")
-    ]
+    panels = [one for one in figures("an arm explodes") if (one.name, one.part) == ("probes_over_time", "grad_norm")]
     frame = panels[1].frame.copy()
     frame.loc[frame.index[0], "value"] = math.nan
     panels[1] = replace(panels[1], frame=frame)
