@@ -15,7 +15,6 @@ from ablations.analysis.foresight import RankCorrelation, rank_correlation
 from ablations.analysis.frontier import frontier_table
 from ablations.bench.drawing import save_figure
 from ablations.bench.foresee import PROBES, Foreseen
-from ablations.config import Study
 from ablations.config.escape import figure_label
 from ablations.figures.foresee import (
     arm_legend,
@@ -33,17 +32,19 @@ MEASURED = ["frontier_lr", "low", "high", "n", "num_below", "num_above"]
 NOT_AVERAGED = (*KEYS, "seed", "steps", "lowest_start", "lowest_after", "converged")
 
 
-def measured_frontier(store: Store, study: Study) -> pd.DataFrame:
-    """Return the frontier of each arm at each setting with several rates, as `frontier_table`; empty without cells.
+def measured_frontier(store: Store) -> tuple[pd.DataFrame, list[str]]:
+    """Return the frontier of each arm at each setting with several rates, and what of the cells cannot be read.
 
     Args:
         store: folder of the study.
-        study: the study as it is asked for, which names the reference.
+
+    Returns:
+        Columns of `frontier_table`, without rows if there are no cells; and a sentence for each problem.
     """
     if not store.exists:
-        return pd.DataFrame(columns=["setting", "arm", *MEASURED])
-    cells = read_frames(store, numerics=None).cells
-    return frontier_table(cells, study.ref)[["setting", "arm", *MEASURED]]
+        return pd.DataFrame(columns=["setting", "arm", *MEASURED]), []
+    frames = read_frames(store, numerics=None)
+    return frontier_table(frames.cells, None)[["setting", "arm", *MEASURED]], list(frames.problems)
 
 
 def foreseen_table(rows: Sequence[Foreseen], measured: pd.DataFrame) -> pd.DataFrame:

@@ -22,10 +22,10 @@ from ablations.config.commands import (
     ExperimentOption,
     FieldOptions,
     Folder,
+    GridNameOptions,
     OutOption,
     PluginOption,
     RunOptions,
-    StudyOptions,
 )
 from ablations.config.declare import Option, Values, declared, reads
 from ablations.config.grid_options import GridOptions
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 
 class GridFlags(
-    FieldOptions, GridOptions, StudyOptions, PluginOption, ExperimentOption, OutOption, DataRootOption, DataOptions
+    FieldOptions, GridOptions, GridNameOptions, PluginOption, ExperimentOption, OutOption, DataRootOption, DataOptions
 ):
     """The study whose arms and settings are measured: what ``run`` takes, without the running of the cells."""
 
@@ -92,7 +92,8 @@ def foresee(options: ForeseeOptions) -> int:
     console = make_console(options.as_json)
     plan = make_plan(_request(options, console))
     subjects = subjects_of(plan, seeds=parse_seeds(options.seeds), steps=options.steps)
-    measured = measured_frontier(plan.store, plan.study)
+    measured, problems = measured_frontier(plan.store)
+    print_lines(console, problems)
     if figure is not None and measured.empty:
         raise UsageError(
             f"--figure: {plan.store.folder} has no finished cells at several learning rates to compare with"

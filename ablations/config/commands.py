@@ -94,13 +94,18 @@ class SeedOptions(Options):
     ] = None
 
 
-class StudyOptions(Options):
-    """The question of a study."""
+class GridNameOptions(Options):
+    """The recipe, the compared field and the name of a grid."""
 
     recipe: Annotated[str | None, Option("Default values of the training fields: one of list recipes.", "quick")] = None
     compare: Annotated[str | None, Option("Field whose values are the arms.", "norm", metavar="FIELD")] = None
-    ref: Annotated[str | None, Option("Reference arm.", "xnorm, or the first arm", metavar="ARM")] = None
     study: Annotated[str | None, Option("Name of the study.", "COMPARE-DATA, of a tuning COMPARE-DATA-tuned")] = None
+
+
+class StudyOptions(GridNameOptions):
+    """The question of a study."""
+
+    ref: Annotated[str | None, Option("Reference arm.", "xnorm, or the first arm", metavar="ARM")] = None
 
 
 class PluginOption(Options):

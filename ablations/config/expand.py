@@ -100,8 +100,7 @@ def design(
     Raises:
         UsageError: a reference that is not an arm, contradictory values, or arms that differ in several defaults.
     """
-    given = points if search else None
-    each = partial(expand, defaults=defaults, compare=compare, points=given, per_arm=per_arm)
+    each = partial(expand, defaults=defaults, compare=compare, points=points if search else None, per_arm=per_arm)
     parts, single = make_grids(asked, grids, compare=compare, expand=each)
     axes, cells = united_axes(parts), each(parts, single)
     complete = _complete_per_arm(per_arm, axes, cells, compare=compare)

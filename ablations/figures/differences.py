@@ -28,9 +28,7 @@ def paired_differences(pairs: pd.DataFrame, axes: Axes) -> Axes:
     Raises:
         ValueError: the frame has several conditions.
     """
-    references = {name.rpartition(" - ")[2] for name in pairs["comparison"]}
-    to = " and ".join(sorted(references)) or "the reference"
-    axes.set_xlabel(f"Difference in test {measure_of(pairs)} to {to} (points)")
+    axes.set_xlabel(difference_label(pairs))
     return _draw(pairs, axes)
 
 
@@ -49,6 +47,13 @@ def contrasts(pairs: pd.DataFrame, axes: Axes) -> Axes:
     """
     axes.set_xlabel(f"Difference in test {measure_of(pairs)} (points)")
     return _draw(pairs, axes)
+
+
+def difference_label(pairs: pd.DataFrame) -> str:
+    """Return the label of an axis of differences to the reference, which the names of the comparisons end with."""
+    references = {name.rpartition(" - ")[2] for name in pairs["comparison"]}
+    to = " and ".join(sorted(references)) or "the reference"
+    return f"Difference in test {measure_of(pairs)} to {to} (points)"
 
 
 def _draw(pairs: pd.DataFrame, axes: Axes) -> Axes:

@@ -7,7 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from ablations.analysis import MARGIN_PCT
-from ablations.figures.canvas import is_drawable, legend_above, measure_of
+from ablations.figures.canvas import is_drawable, legend_above
+from ablations.figures.differences import difference_label
 from ablations.figures.rows import annotate_rows, draw_row, label_rows, row_handles, seed_heights
 
 SCALES = ("own", "matched")
@@ -31,9 +32,7 @@ def scale_difference(pairs: pd.DataFrame, axes: Axes) -> Axes:
     Raises:
         ValueError: the frame has several conditions.
     """
-    references = {name.rpartition(" - ")[2] for name in pairs["comparison"]}
-    to = " and ".join(sorted(references)) or "the reference"
-    axes.set_xlabel(f"Difference in test {measure_of(pairs)} to {to} (points)")
+    axes.set_xlabel(difference_label(pairs))
     if not is_drawable(pairs, axes):
         return axes
     axes.axvspan(-MARGIN_PCT, MARGIN_PCT, color="0.93", zorder=0)

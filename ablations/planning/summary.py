@@ -20,6 +20,7 @@ from ablations.data import DataInfo
 from ablations.planning.claims import claim_lines
 from ablations.planning.layout import layout_lines, num_seeds_paired
 from ablations.planning.plan import Plan
+from ablations.training.step_probes import STEPS_FILE
 from ufo.norms import NORMS
 from ufo.sizes import SIZES
 
@@ -92,7 +93,7 @@ def _num_without_steps(plan: Plan) -> int:
         return 0
     kept = {cell.id for cell in plan.cells} - {cell.id for cell in plan.todo}
     records = [record for cell, record in plan.stored.records.items() if cell in kept and record.has_result]
-    return sum(not (record.folder / "steps.csv").is_file() for record in records)
+    return sum(not (record.folder / STEPS_FILE).is_file() for record in records)
 
 
 def _search_lines(study: Study) -> list[str]:

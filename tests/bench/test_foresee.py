@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -81,6 +82,17 @@ class Watch(pl.Callback):
             self.preconditioner = adam_preconditioner(trainer.optimizers[0], parameters)
 
 
+def watched(subject, folder: Path, *, seed: int) -> Watch:
+    """Train a cell with the lean loop alone, and return what was seen of it."""
+    watch = Watch()
+    with cpu_threads(subject.cell.run.threads_per_cell), forked_library(seed):
+        data, module = make_data(subject.cell, subject.info), make_module(subject.cell, subject.info)
+        trainer = LeanTrainer(subject.cell, device=CPU, callbacks=[watch], log_dir=folder)
+        data.trainer = trainer
+        trainer.fit(module, data)
+    return watch
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "more", [[], ["drop_path=0.3", "mixup=0.5", "erasing=0.5", "layer_scale=1"]], ids=["", "draws"]
@@ -100,12 +112,7 @@ def test_the_steps_are_those_of_the_cell(tmp_path, more, scale):
     assert len(ends) >= 2
     assert {layer: found[STEPS - 1, "grad_norm", layer] for layer in ends.index} == ends.to_dict()
 
-    watch = Watch()
-    with cpu_threads(subject.cell.run.threads_per_cell), forked_library(4):
-        data, module = make_data(subject.cell, subject.info), make_module(subject.cell, subject.info)
-        trainer = LeanTrainer(subject.cell, device=CPU, callbacks=[watch], log_dir=tmp_path)
-        data.trainer = trainer
-        trainer.fit(module, data)
+    watch = watched(subject, tmp_path, seed=4)
     for step in range(STEPS + 1):
         for layer, value in watch.rms[step].items():
             assert found[step, "output_rms", layer] == pytest.approx(value, rel=1e-6)
@@ -122,12 +129,7 @@ def test_the_preconditioner_after_the_steps_is_of_the_cells_own_optimiser(tmp_pa
         foresee.take_first_steps.__globals__, "curvature", lambda m, i, p: (seen.append(p), real(m, i, p))[1]
     )
     take_first_steps(subject.cell, subject.info, steps=STEPS, device=CPU)
-    watch = Watch()
-    with cpu_threads(subject.cell.run.threads_per_cell), forked_library(0):
-        data, module = make_data(subject.cell, subject.info), make_module(subject.cell, subject.info)
-        trainer = LeanTrainer(subject.cell, device=CPU, callbacks=[watch], log_dir=tmp_path)
-        data.trainer = trainer
-        trainer.fit(module, data)
+    watch = watched(subject, tmp_path, seed=0)
     torch.testing.assert_close(seen[1], watch.preconditioner, rtol=0, atol=0)
     assert any(not torch.allclose(seen[0][name], own, rtol=1e-2) for name, own in seen[1].items())
 
@@ -286,6 +288,11 @@ def test_a_stored_study_is_measured_beside_its_frontier(cli, finished_study, tmp
         assert printed[row["setting"], row["arm"]]["frontier_lr"] == pytest.approx(row["frontier_lr"])
     assert (pd.read_csv(tmp_path / "rows.csv")["n"] == 1).all()
     assert (tmp_path / "both.png").exists()
+    damaged = next((tmp_path / "norm-digits" / "cells").glob("xnorm-*"))
+    (damaged / "metrics.csv").unlink()
+    code, out, err = cli(*asked, "--json")
+    assert code == 0, err
+    assert damaged.name in err
 
 
 def test_ctrl_c_keeps_the_rows_so_far(cli, tmp_path, monkeypatch):
@@ -351,6 +358,7 @@ def test_names_with_dollars_are_drawn_as_they_are(tmp_path):
         (("--figure", "x.png"), "has no finished cells at several learning rates to compare"),
         (("missing",), "missing"),
         (("missing", "--norm", "l2"), "--norm does not apply to a stored study, which has its own grid"),
+        (("--ref", "l2"), "--ref"),
         (("--task", "detect"), "foresee measures classifiers, and this study has --task detect"),
     ],
 )
