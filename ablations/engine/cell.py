@@ -23,6 +23,7 @@ from ablations.engine.devices import device_name
 from ablations.engine.log import logged
 from ablations.engine.result import TRACEBACK_LINES, Result, blank_fields
 from ablations.engine.threads import cpu_threads
+from ablations.store.series import STEPS_FILE
 from ablations.tasks.make import make_module
 from ablations.tasks.trained import save_weights
 from ablations.training.callbacks import Diverged, History
@@ -33,7 +34,7 @@ from ablations.training.limits import is_disk_full, is_oom
 from ablations.training.loggers import Loggers
 from ablations.training.loop import LeanTrainer
 from ablations.training.stacked import Stack
-from ablations.training.step_probes import STEPS_FILE, StepProbes
+from ablations.training.step_probes import StepProbes
 from ufo.init import shared_weights_hash
 
 

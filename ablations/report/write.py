@@ -20,6 +20,7 @@ from ablations.report.page import Page, render
 from ablations.report.text import TextTable, markdown_text
 from ablations.store import write_text
 from ablations.store.reading import check_inside
+from ablations.store.series import STEPS_FILE
 from ablations.store.tidy_csv import write_csv
 
 DROPPED = ["batches"]
@@ -111,9 +112,9 @@ def _write_numbers(
     frames = {"results": results.cells.drop(columns=DROPPED), "curves": results.curves, "probes": results.probes}
     files = [_write_csv(frame, folder / f"{name}.csv") for name, frame in frames.items()]
     if len(results.steps):
-        files.append(_write_csv(results.steps, folder / "steps.csv"))
+        files.append(_write_csv(results.steps, folder / STEPS_FILE))
     else:
-        (folder / "steps.csv").unlink(missing_ok=True)  # of an earlier report
+        (folder / STEPS_FILE).unlink(missing_ok=True)  # of an earlier report
     if results.is_tuning:
         others = [tables.stability_table(results), tables.claims_table(results), tables.failures_table(results)]
     else:

@@ -18,6 +18,9 @@ CURVES = ["place", "epoch", "split", "metric", "value"]
 PROBES = ["place", "epoch", "layer", "probe", "value"]
 STEPS = ["place", "step", "layer", "probe", "value"]
 
+STEPS_FILE = "steps.csv"
+"""Probes of single steps, of a cell in its folder and of a study in its report."""
+
 LAST_STEP = 2**53
 """Largest number of a step."""
 
@@ -104,8 +107,8 @@ def read_steps(records: Sequence[CellRecord], problems: list[str]) -> pd.DataFra
         for the loss), `probe`, `value`.
     """
     parts, columns = [], ["step", "layer", "probe", "value"]
-    have = [place for place, record in enumerate(records) if exists(record.folder / "steps.csv")]
-    for tell, read, _ in _chunks(records, have, "steps.csv", columns, problems):
+    have = [place for place, record in enumerate(records) if exists(record.folder / STEPS_FILE)]
+    for tell, read, _ in _chunks(records, have, STEPS_FILE, columns, problems):
         steps = pd.to_numeric(read["step"], errors="coerce")
         is_step = (steps % 1 == 0) & steps.between(1, LAST_STEP)
         kept = _left_out(read, ~is_step, "rows without a step", tell)

@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
+from ablations.store.series import STEPS_FILE
 from ablations.training.callbacks import grad_norms, record_rms, write_rows
-
-STEPS_FILE = "steps.csv"
 
 COLUMNS = ("step", "layer", "probe", "value")
 
