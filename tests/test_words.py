@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ def replaced_words() -> list[str]:
     ]
 
 
+@cache
 def texts() -> dict[str, str]:
     files = [path for folder in ("ablations", "ufo", "docs") for path in (ROOT / folder).rglob("*.[pm][yd]")]
     found = {str(path.relative_to(ROOT)): path.read_text() for path in [*files, ROOT / "README.md"]}
@@ -34,8 +36,12 @@ def texts() -> dict[str, str]:
 @pytest.mark.parametrize("word", replaced_words())
 def test_a_replaced_word_is_nowhere(word):
     spaced = r"\s+".join(word.split())
-    pattern = re.compile(rf".*\b{spaced}s?\b.*", re.IGNORECASE)
-    found = [f"{name}: {match[0].strip()}" for name, text in texts().items() for match in pattern.finditer(text)]
+    pattern = re.compile(rf"\b{spaced}s?\b", re.IGNORECASE)
+    found = [
+        f"{name}, line {text.count(chr(10), 0, match.start()) + 1}: {match[0]}"
+        for name, text in texts().items()
+        for match in pattern.finditer(text)
+    ]
     assert not found, "\n".join(found)
 
 
