@@ -18,7 +18,8 @@ LATEX |= {sign: "\\" + sign for sign in "&%$#_{}"} | {"<": r"$<$", ">": r"$>$", 
 """Character with a meaning in LaTeX to its escape."""
 
 MARKDOWN = re.compile(
-    r"""\[[-+0-9., ]+\](?![(\[:])|[\\`*|\[\]]|(?<![^\W_])_|_(?![^\W_])|~(?=~)|<(?=[A-Za-z/!?])|&(?=\#?\w+;)|^[#>]"""
+    r"\[(?:[-+0-9., ]|e[-+]\d|open)+\](?![(\[:])|"
+    r"[\\`*|\[\]]|(?<![^\W_])_|_(?![^\W_])|~(?=~)|<(?=[A-Za-z/!?])|&(?=\#?\w+;)|^[#>]"
 )
 """Intervals; and signs with a meaning in Markdown."""
 
@@ -103,6 +104,8 @@ def markdown_text(text: str) -> str:
 
     >>> print(markdown_text("single_l2 [-0.25, +1.00] p <0.001"), markdown_text("<b>[a](b)`|*"))
     single_l2 [-0.25, +1.00] p <0.001 \<b>\[a\](b)\`\|\*
+    >>> print(markdown_text("[2.6e-06, 0.0186] [0.0003, open] [open](b)"))
+    [2.6e-06, 0.0186] [0.0003, open] \[open\](b)
     """
     return MARKDOWN.sub(lambda found: found[0] if len(found[0]) > 1 else f"\\{found[0]}", visible(text))
 
