@@ -72,14 +72,15 @@ test-installed: installed ## Install the wheel without extras, and run its comma
 	.envs/lowest/bin/python -m pip install --quiet --no-compile --requirement .envs/lowest/bounds.txt
 	@touch $@
 
-# The commands are those of the wheel; the other tests test the sources.
+# The commands are those of the wheel; the other tests test the sources, with three cases of each: most cases differ in
+# their values, not in what they call, and the others have a mark.
 test-lowest: BIN = .envs/lowest/bin
 test-lowest: .envs/lowest/.ready dist ## Run the installed commands and the fast tests with the lowest versions allowed.
 	$(BIN)/python -m pip install --quiet --no-deps --force-reinstall dist/*.whl
 	$(BIN)/python -m pip check
 	$(BIN)/python -m pytest tests/installed --ignore tests/installed/test_plain.py \
 		--python $(BIN)/python --numprocesses 2 --dist loadfile
-	$(PYTEST) -m "not slow and not process"
+	$(PYTEST) -m "not slow and not process" --cases 3
 
 check: setup ## Lint, check the format and the types.
 	$(BIN)/ruff check .

@@ -44,6 +44,7 @@ FILES_OF_NUMBERS = ("metrics.csv", "probes.csv", "correct.npy")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--full", action="store_true", help="run the proofs at full length")
+    parser.addoption("--cases", type=int, metavar="N", help="run at most N cases of a test, if it has no mark every_case")
     parser.addoption("--python", metavar="FILE", help="interpreter of the environment for tests/installed")
     parser.addoption(
         "--dist-dir", metavar="DIR", help="wheel and sdist, of which tests/installed looks at what is in them"
@@ -83,6 +84,23 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if item.path.parent.name == "gpu":
             item.add_marker("gpu")
     config.stash[COLLECTED] = list(items)
+    if number := config.getoption("--cases"):
+        chosen = spread(items, number)
+        config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
+        items[:] = [item for item in items if item in chosen]
+
+
+def spread(items: list[pytest.Item], number: int) -> set[pytest.Item]:
+    """Return at most ``number`` cases of each test, the first and the last among them, and all of those marked so."""
+    tests: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        test = item.nodeid.partition("[")[0]
+        tests.setdefault(item.nodeid if item.get_closest_marker("every_case") else test, []).append(item)
+    return {
+        cases[place]
+        for cases in tests.values()
+        for place in np.linspace(0, len(cases) - 1, min(number, len(cases))).round().astype(int)
+    }
 
 
 @pytest.hookimpl(wrapper=True)

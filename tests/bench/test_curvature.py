@@ -146,6 +146,7 @@ def test_adamw_on_a_quadratic_is_stable_just_below_the_rate_and_diverges_just_ab
     assert x.abs().max().item() < 1e-3 if is_stable else x.abs().max().item() > 1e3
 
 
+@pytest.mark.every_case
 @pytest.mark.parametrize("norm", list(NORMS))
 def test_every_normaliser_has_second_derivatives(norm):
     net = ufo.build("ufo_vit_pico", norm=norm, num_classes=3, img_size=(8, 8), in_chans=1, patch=4, seed=0).double()

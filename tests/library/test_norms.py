@@ -30,6 +30,7 @@ def register_plug_in(name="mine", *, class_name="Mine", **changes):
     return register(name=name, **given)(cls)
 
 
+@pytest.mark.every_case
 @pytest.mark.parametrize("check", NORM_CHECKS)
 @pytest.mark.parametrize("name", OWN)
 def test_every_normaliser_conforms(name, check):

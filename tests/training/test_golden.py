@@ -26,6 +26,7 @@ def known(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> dict[str, Da
     return infos(tmp_path_factory.mktemp("golden"))
 
 
+@pytest.mark.every_case
 @pytest.mark.parametrize(("task", "case"), ALL, ids=[" ".join(pair) for pair in ALL])
 def test_the_first_three_steps_are_golden(known, task, case):
     data, *rest = CASES[task][case]
