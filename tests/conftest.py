@@ -23,8 +23,11 @@ import numpy as np
 import psutil
 import pytest
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 from recorder import Recorder
+
+from ablations.report import drawing
 
 collect_ignore = [
     "arms.py",
@@ -44,7 +47,9 @@ FILES_OF_NUMBERS = ("metrics.csv", "probes.csv", "correct.npy")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--full", action="store_true", help="run the proofs at full length")
-    parser.addoption("--cases", type=int, metavar="N", help="run at most N cases of a test, if it has no mark every_case")
+    parser.addoption(
+        "--cases", type=int, metavar="N", help="run at most N cases of a test, if it has no mark every_case"
+    )
     parser.addoption("--python", metavar="FILE", help="interpreter of the environment for tests/installed")
     parser.addoption(
         "--dist-dir", metavar="DIR", help="wheel and sdist, of which tests/installed looks at what is in them"
@@ -105,14 +110,29 @@ def spread(items: list[pytest.Item], number: int) -> set[pytest.Item]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """Let no fast test start a Python process."""
+    """Let no fast test start a Python process, and no test that looks at no figure render the figures of reports."""
     with pytest.MonkeyPatch.context() as patch:
+        if not is_rendered(item):
+            patch.setattr(drawing, "_render", lambda figure, extension: BLANK[extension])
         if is_fast(item):
             patch.setattr(subprocess.Popen, "__init__", _without_python(subprocess.Popen.__init__))
             patch.setattr(multiprocessing.process.BaseProcess, "start", lambda _: pytest.fail(MARK_IT))
             patch.setattr(multiprocessing.forkserver, "ensure_running", lambda: None)  # its children would be refused
         return (yield)
 
+
+def is_rendered(item: pytest.Item) -> bool:
+    return item.get_closest_marker("rendered") is not None
+
+
+def blank(extension: str) -> bytes:
+    content = io.BytesIO()
+    Figure(figsize=(1, 1)).savefig(content, format=extension)
+    return content.getvalue()
+
+
+BLANK = {extension: blank(extension) for extension in drawing.FORMATS}
+"""What is written for a figure that is not rendered: rendering takes a quarter of the time of the tests of commands."""
 
 MARK_IT = "it starts a process, so it needs the mark process"
 
@@ -244,7 +264,7 @@ def finished_study(
         shared = shared.parent
 
     def copy(*arguments: object) -> Path:
-        line = " ".join(map(str, arguments))
+        line = " ".join(map(str, [*arguments, is_rendered(request.node)]))
         made = shared / f"study-{hashlib.sha256(line.encode()).hexdigest()[:16]}"
         with (shared / f"{made.name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)

@@ -23,7 +23,7 @@ from ablations.engine.devices import device_name
 from ablations.engine.log import logged
 from ablations.engine.result import TRACEBACK_LINES, Result, blank_fields
 from ablations.engine.threads import cpu_threads
-from ablations.store.series import STEPS_FILE
+from ablations.store.leases import STEPS_FILE
 from ablations.tasks.make import make_module
 from ablations.tasks.trained import save_weights
 from ablations.training.callbacks import Diverged, History

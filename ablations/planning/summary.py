@@ -20,7 +20,7 @@ from ablations.data import DataInfo
 from ablations.planning.claims import claim_lines
 from ablations.planning.layout import layout_lines, num_seeds_paired
 from ablations.planning.plan import Plan
-from ablations.store.series import STEPS_FILE
+from ablations.store.leases import STEPS_FILE
 from ufo.norms import NORMS
 from ufo.sizes import SIZES
 

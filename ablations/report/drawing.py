@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from matplotlib.figure import Figure
+
 from ablations.report.kinds import FIGURES, FigureSpec, importance
 from ablations.report.panels import draw_panels
 from ablations.store import replacing
@@ -177,13 +179,17 @@ def _write_job(place: int) -> DrawnFigure:
 def _write(stem: Path, panels: list[FigureSpec], caveats: tuple[str, ...]) -> DrawnFigure:
     figure = draw_panels(panels, caveats)
     written: dict[Path, bytes] = {}
-    for extension, metadata in FORMATS.items():
-        content = io.BytesIO()
-        figure.savefig(content, format=extension, dpi=DPI, metadata=metadata)
-        figure.set_layout_engine("none")  # keep the layout of the first format
+    for extension in FORMATS:
         path = stem.with_name(f"{stem.name}.{extension}")
+        written[path] = _render(figure, extension)
+        figure.set_layout_engine("none")  # keep the layout of the first format
         with replacing(path) as scratch:
-            scratch.write_bytes(content.getvalue())
-        written[path] = content.getvalue()
+            scratch.write_bytes(written[path])
     png, *_ = written.values()
     return DrawnFigure(panels[0].title, panels[0].condition, png, list(written))
+
+
+def _render(figure: Figure, extension: str) -> bytes:
+    content = io.BytesIO()
+    figure.savefig(content, format=extension, dpi=DPI, metadata=FORMATS[extension])
+    return content.getvalue()

@@ -19,8 +19,8 @@ from ablations.report.notebook import StudyResults
 from ablations.report.page import Page, render
 from ablations.report.text import TextTable, markdown_text
 from ablations.store import write_text
+from ablations.store.leases import STEPS_FILE
 from ablations.store.reading import check_inside
-from ablations.store.series import STEPS_FILE
 from ablations.store.tidy_csv import write_csv
 
 DROPPED = ["batches"]

@@ -55,6 +55,9 @@ RESUMED = "resumed.json"
 
 LOG = "log.txt"
 
+STEPS_FILE = "steps.csv"
+"""Probes of single steps, of a cell in its folder and of a study in its report."""
+
 KEPT_FILES = (LEASE, CHECKPOINT, "config.json", LOG)
 """Files of an interrupted attempt that the next attempt keeps."""
 

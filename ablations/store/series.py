@@ -11,15 +11,13 @@ import pandas as pd
 
 from ablations.config.limits import MOST_NAME
 from ablations.config.nets import is_foreign
+from ablations.store.leases import STEPS_FILE
 from ablations.store.reading import exists, read_text, reason_of
 from ablations.store.record import CellRecord
 
 CURVES = ["place", "epoch", "split", "metric", "value"]
 PROBES = ["place", "epoch", "layer", "probe", "value"]
 STEPS = ["place", "step", "layer", "probe", "value"]
-
-STEPS_FILE = "steps.csv"
-"""Probes of single steps, of a cell in its folder and of a study in its report."""
 
 LAST_STEP = 2**53
 """Largest number of a step."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
-from ablations.store.series import STEPS_FILE
+from ablations.store.leases import STEPS_FILE
 from ablations.training.callbacks import grad_norms, record_rms, write_rows
 
 COLUMNS = ("step", "layer", "probe", "value")

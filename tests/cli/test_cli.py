@@ -31,6 +31,7 @@ QUICK = ("--epochs", 1, "--set", "train_limit=128")
 
 
 @pytest.mark.process
+@pytest.mark.rendered
 def test_a_run_ends_with_table_figures_and_exit_code_0(cli, tmp_path):
     code, out, err = cli("run", "--norm", "xnorm,l2", "--seeds", 2, *QUICK, "--out", tmp_path)
     assert code == 0, err

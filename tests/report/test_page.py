@@ -14,7 +14,7 @@ EVIL = "<script>window.ran = 1; alert('it\"s')</script> & <img src=x onerror='wi
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 WIDTHS = {"desk": 1400, "phone": 400}
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.rendered]
 
 
 @pytest.fixture(scope="module")
