@@ -26,6 +26,9 @@ share of the distance to the next depth."""
 ARROW = 13
 """Length of the arrow of an open interval, in points."""
 
+FARTHEST = 10
+"""Largest factor between a frontier and the edge of the axis; an interval of few seeds may cover many decades."""
+
 FEW_DECADES = 1.7
 """Range of a logarithmic axis, in decades, below which it has ticks between powers of ten."""
 
@@ -70,7 +73,7 @@ def frontier_over_depth(frontiers: pd.DataFrame, axes: Axes) -> Axes:
     axes.grid(linewidth=0.4, alpha=0.5)
     caption = "Mean and 95 % interval. Hollow: a seed learns at the largest rate (arrow up) or at none (arrow down)."
     caption += background_text(frontiers)
-    counts = _counts_text(frontiers[~in_background(frontiers)])
+    counts = _counts_text(frontiers[~in_background(frontiers)], axes)
     axes.set_title(f"{caption}\n{counts}", loc="left", fontsize="small")
     if arms:
         legend_right(axes)
@@ -100,16 +103,22 @@ def _draw_arm(own: pd.DataFrame, factor: float, axes: Axes) -> None:
 def _label_rates(frontiers: pd.DataFrame, axes: Axes) -> None:
     """Write plain learning rates at the ticks, also between powers of ten if the range is small."""
     low, high = axes.get_ylim()
-    axes.set_ylim(low / 1.25, high * 1.25)  # room for the arrows
+    low = max(low / 1.25, frontiers["frontier_lr"].min() / FARTHEST)  # room for the arrows
+    high = min(high * 1.25, frontiers["frontier_lr"].max() * FARTHEST)
+    axes.set_ylim(low, high)
     is_short = np.log10(high / low) < FEW_DECADES
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if is_short else (1,)))
     axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axes.yaxis.set_minor_formatter(NullFormatter())
 
 
-def _counts_text(frontiers: pd.DataFrame) -> str:
-    """Count the seeds of a point, the censored ones, and those without a frontier."""
+def _counts_text(frontiers: pd.DataFrame, axes: Axes) -> str:
+    """Count the seeds of a point, the censored ones, those without a frontier, and intervals that leave the axes."""
     num_seeds, num_unknown = int(frontiers["n"].sum()), int(frontiers["num_unknown"].sum())
     num_censored = int((frontiers["num_below"] + frontiers["num_above"]).sum())
     counts = [f"n = {span_text(frontiers['n'])}", f"censored: {num_censored} of {num_seeds}"]
-    return ", ".join([*counts, *([f"unknown: {num_unknown}"] if num_unknown else [])])
+    low, high = axes.get_ylim()
+    num_cut = int(((frontiers["low"] < low) | (frontiers["high"] > high)).sum())
+    others = {"unknown": num_unknown, "intervals cut": num_cut}
+    more = [f"{name}: {number}" for name, number in others.items() if number]
+    return "\n".join(", ".join(part) for part in (counts, more) if part)

@@ -33,7 +33,7 @@ LINE, ENTRY, ROOM = 0.14, 0.07, 0.2
 MOST_ACROSS, ACROSS = 11, 6
 """Largest number of panels in a single row, and in each row if there are more."""
 
-SMALL_ROW, SMALL_MARGIN, SMALL_COLUMNS = 0.24, 0.6, 22
+SMALL_ROW, SMALL_MARGIN, SMALL_COLUMNS = 0.24, 0.6, 19
 """Height of a row in a small panel, and of its title, in inches, and characters of a line of the title."""
 
 TICKS = 0.5

@@ -149,7 +149,18 @@ def test_a_censored_frontier_is_hollow_and_its_open_end_an_arrow():
     expected = [[0.1, 0.1], [0.01, 0.1], [0.005, 0.02], [0.01, 0.04], [0.002, 0.01], [0.001, 0.001]]
     assert np.array(bars) == pytest.approx(np.array(expected))
     title = axes.get_title(loc="left")
-    assert title.endswith("\nn = 1 to 3, censored: 4 of 15, unknown: 3")
+    assert title.endswith("\nn = 1 to 3, censored: 4 of 15\nunknown: 3")
+
+
+def test_an_interval_of_many_decades_is_cut_and_counted():
+    wide = frontiers()
+    wide.loc[(wide["arm_order"] == 0) & (wide["depth"] == 16), ["low", "high"]] = 1e-9, 1e5
+    axes = drawn(frontier_over_depth, wide)
+    low, high = axes.get_ylim()
+    assert 1e-4 <= low < 0.001
+    assert 0.1 < high <= 1
+    assert axes.get_title(loc="left").endswith("intervals cut: 1")
+    assert "cut" not in drawn(frontier_over_depth, frontiers()).get_title(loc="left")
 
 
 def test_arms_in_the_background_of_the_frontier_are_grey_and_are_not_counted():
