@@ -132,7 +132,7 @@ def blank(extension: str) -> bytes:
 
 
 BLANK = {extension: blank(extension) for extension in drawing.FORMATS}
-"""What is written for a figure that is not rendered: rendering takes a quarter of the time of the tests of commands."""
+"""What is written for a figure that is not rendered: rendering took a quarter of the time of cli/test_cli.py."""
 
 MARK_IT = "it starts a process, so it needs the mark process"
 
