@@ -6,7 +6,6 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from ablations.analysis import MARGIN_PCT
 from ablations.figures.canvas import is_drawable, legend_above
 from ablations.figures.differences import difference_label
 from ablations.figures.rows import annotate_rows, draw_row, label_rows, row_handles, seed_heights
@@ -19,11 +18,11 @@ def scale_difference(pairs: pd.DataFrame, axes: Axes) -> Axes:
     """Draw each arm's differences to the reference twice: at its own scale, and at matched scale with hollow marks.
 
     Seeds are dots, and below them is their mean with its 95 % t interval. A pair with a chance score is a cross, and
-    the mean then has no interval. The grey band is the margin of equivalence.
+    the mean then has no interval. The grey band is each arm's margin of equivalence.
 
     Args:
-        pairs: rows of `analysis.paired`, one per arm, scale and seed, with `arm`, `arm_label` and `scale` (one of
-            `SCALES`); `condition` covers the axes other than the scale.
+        pairs: rows of `analysis.paired`, one per arm, scale and seed, with `arm`, `arm_label`, `scale` (one of
+            `SCALES`) and `margin_pct`, in points; `condition` covers the axes other than the scale.
         axes: axes to draw into; the legend above them needs a figure with `layout="constrained"`.
 
     Returns:
@@ -35,12 +34,13 @@ def scale_difference(pairs: pd.DataFrame, axes: Axes) -> Axes:
     axes.set_xlabel(difference_label(pairs))
     if not is_drawable(pairs, axes):
         return axes
-    axes.axvspan(-MARGIN_PCT, MARGIN_PCT, color="0.93", zorder=0)
     axes.axvline(0, color="0.3", linewidth=0.8, zorder=0)
     heights, labels, texts = seed_heights(pairs["seed"]), list[str](), list[str]()
     for _, of_arm in pairs.groupby(["arm_order", "arm"]):
+        margin, edges = of_arm["margin_pct"].iloc[0], (len(labels) - 0.5, len(labels) + len(SCALES) - 0.5)
+        axes.fill_betweenx(edges, -margin, margin, color="0.93", linewidth=0, zorder=0)
         if labels:
-            axes.axhline(len(labels) - 0.5, color="0.8", linewidth=0.6)
+            axes.axhline(edges[0], color="0.8", linewidth=0.6)
         for scale in SCALES:
             own = of_arm[of_arm["scale"] == scale]
             name = str(of_arm["arm_label"].iloc[0])
@@ -58,5 +58,6 @@ def scale_difference(pairs: pd.DataFrame, axes: Axes) -> Axes:
     hollow = Line2D([], [], color="grey", marker="o", markersize=4, markerfacecolor="white", linewidth=1.5)
     hollow.set_label("matched scale")
     legend_above(axes, side="right", num_columns=4, handles=[*handles, hollow])
-    annotate_rows(axes, texts, below=f"mean; band:\n± {MARGIN_PCT:g} points", bold=[False] * len(texts))
+    margins = "\nor ".join(f"± {margin:g}" for margin in sorted(pairs["margin_pct"].unique()))
+    annotate_rows(axes, texts, below=f"mean; band:\n{margins} points", bold=[False] * len(texts))
     return axes

@@ -104,8 +104,10 @@ def _shortage_line(study: Study, short: Shortage, verdicts: list[str]) -> str:
     """Say which verdicts on a kind of claim are out of reach, and how many cells they take."""
     have = len(study.axes["seed"]) if short.num_seeds is None else short.num_seeds
     verbs = " or ".join({"supported": "support", "contradicted": "contradict"}[verdict] for verdict in verdicts)
-    what, tests = f"claim of the kind {short.kind}", plural(short.num_tests, "test")
-    why = f"the smallest p is {short.least_p:.2g}, and the {tests} of the claims are one family"
+    what = f"claim of the kind {short.kind}"
+    why = f"the smallest p is {short.least_p:.2g}"
+    if short.num_tests > 1:
+        why += f", and the {short.num_tests} tests of the claims are one family"
     if short.num_needed is not None:
         return f"{plural(have, study.unit)} can {verbs} a {what} only after {plural(short.num_needed, 'other')}: {why}"
     unable = f"{plural(have, study.unit)} can {verbs} no {what}, whatever the results: {why}"

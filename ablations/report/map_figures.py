@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ablations.analysis import MARGIN_PCT
 from ablations.analysis.results import Results
 from ablations.config import Study
 from ablations.config.study import point_name
@@ -97,7 +98,9 @@ def _scales(others: list[str], results: Results, study: Study) -> Iterator[Figur
     """Yield the differences at own and at matched scale, one figure per combination of the other axes."""
     pairs = _with_points(results.paired(), results, study)
     names = [", ".join(filter(None, [_stratum(results, study), name])) for name in _named(pairs["point"], others)]
+    margins = {claim.arm: claim.margin_pct for claim in study.claims if claim.kind == "explained_by_scale"}
     pairs = pairs.assign(condition=names, scale=[point["scale"] for point in pairs["point"]], arm_label=pairs["label"])
+    pairs["margin_pct"] = [margins.get(arm, MARGIN_PCT) for arm in pairs["arm"]]
     for condition, own in pairs.groupby("condition", sort=False):
         if set(own["scale"]) == set(SCALES):
             title, shown = "differences at own and at matched scale", own.drop(columns="point").reset_index(drop=True)

@@ -13,7 +13,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from ablations.analysis import MARGIN_PCT, t_interval
+from ablations.analysis import t_interval
 from ablations.figures.failure_map import failure_map
 from ablations.figures.frontier import frontier_over_depth
 from ablations.figures.palette import arm_style
@@ -189,6 +189,7 @@ def pairs() -> pd.DataFrame:
         low, high = t_interval(np.array(values)) if min(values) > -40 else (NAN, NAN)
         bounds = {"mean_pct": np.mean(values), "low_pct": low, "high_pct": high}
         names = {"condition": "", "arm": f"arm{order}", "arm_label": f"Arm {order}", "arm_order": order, "scale": scale}
+        names["margin_pct"] = 0.5 * order
         for seed, value in enumerate(values):
             both = {"seed": seed, "difference_pct": value, "has_chance": value == -40, "comparison": "a - xnorm"}
             rows.append(names | bounds | both)
@@ -218,11 +219,12 @@ def test_each_arm_has_a_row_at_own_and_a_hollow_one_at_matched_scale():
     assert axes.get_xlabel() == "Difference in test accuracy to xnorm (points)"
 
 
-def test_the_line_at_zero_has_the_margin_of_equivalence_around_it():
+def test_the_line_at_zero_has_each_arms_margin_of_equivalence_around_it():
     axes = drawn(scale_difference, pairs())
-    (band,) = axes.patches
-    assert (band.get_x(), band.get_x() + band.get_width()) == (-MARGIN_PCT, MARGIN_PCT)
+    bands = [band.get_paths()[0].get_extents() for band in axes.collections if len(band.get_facecolor())]
+    assert [(band.x0, band.x1, band.y0, band.y1) for band in bands] == [(-0.5, 0.5, -0.5, 1.5), (-1, 1, 1.5, 3.5)]
     assert [0, 0] in [list(line.get_xdata()) for line in axes.lines]
+    assert "± 0.5\nor ± 1 points" in axes.texts[4].get_text()
 
 
 def test_an_arm_without_pairs_at_one_scale_says_so():

@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from studies import LAYERS, make_study, make_tuned
 
-from ablations.analysis import CHANCE_KINDS, t_interval, wilson_interval
+from ablations.analysis import CHANCE_KINDS, MARGIN_PCT, t_interval, wilson_interval
 from ablations.api import read_results
 from ablations.figures.agreement import agreement
 from ablations.figures.cost import accuracy_against_cost
@@ -70,7 +70,12 @@ STUDIES = {
         "epochs": 1,
         "stories": {("l2", 0): "nan", ("softmax", 0): "stuck", ("softmax", 1): "oom"},
     },
-    "own and matched scale": {"scale": ["own", "matched"], "seeds": 4, "stories": {("l2", 1): "nan"}},
+    "own and matched scale": {
+        "scale": ["own", "matched"],
+        "seeds": 4,
+        "stories": {("l2", 1): "nan"},
+        "claims": [{"kind": "explained_by_scale", "arm": "l2", "than": "xnorm", "margin_pct": 3}],
+    },
     "detectors": {
         "norms": ("xnorm", "l2", "softmax"),
         "task": ["detect"],
@@ -399,6 +404,7 @@ def test_the_frontier_has_a_panel_per_layer_scale_with_the_depths():
 def test_own_and_matched_scale_stand_together():
     one = spec("own and matched scale", "scale_difference")
     assert one.frame.groupby(["arm", "scale"]).size().tolist() == [4] * 4
+    assert one.frame.groupby("arm")["margin_pct"].unique().map(list).to_dict() == {"l2": [3], "single_l2": [MARGIN_PCT]}
     labels = [label.get_text() for label in draw(one).get_yticklabels()]
     assert labels == ["L2, own", "matched", "single L2 (q), own", "matched"]
 
