@@ -1,4 +1,4 @@
-"""Cells that run in a worker: one, or several that are trained as one stack."""
+"""Cells that run together: one, or several that are trained as one stack."""
 
 from __future__ import annotations
 
@@ -6,11 +6,33 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+
 from ablations.config import CellConfig
-from ablations.engine.capacity import Slot
 from ablations.engine.result import Result, failed_result
-from ablations.engine.worker import Task, Worker
+from ablations.engine.worker import Task
 from ablations.store import Lease, LeaseLost
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """What an engine gives a job.
+
+    Args:
+        device: device to train on.
+        device_name: its name, for the record.
+        number: index among the jobs on that device, from 0.
+        memory_mib: limit of the memory of the job; None: no limit.
+        workers: number of decoding processes of each cell.
+        mps: whether the GPU is shared through NVIDIA's Multi-Process Service.
+    """
+
+    device: torch.device
+    device_name: str
+    number: int
+    memory_mib: float | None
+    workers: int
+    mps: bool
 
 
 @dataclass(kw_only=True, eq=False)
@@ -32,18 +54,16 @@ class Member:
 
 @dataclass(kw_only=True, eq=False)
 class Job:
-    """Claimed cells in a worker.
+    """Claimed cells that an engine runs in one process.
 
     Args:
         members: the cells.
-        worker: worker that runs them.
-        slot: place of the worker.
+        placement: what the engine gives them.
         started: time of `time.monotonic` at the start, in seconds.
     """
 
     members: list[Member]
-    worker: Worker
-    slot: Slot
+    placement: Placement
     started: float = field(default_factory=time.monotonic)
 
     @property
@@ -51,8 +71,13 @@ class Job:
         """Seconds since the start."""
         return time.monotonic() - self.started
 
+    @property
+    def fullness(self) -> float:
+        """Number of its cells, as a share of the largest number that may be stacked."""
+        return len(self.members) / self.members[0].cell.run.stack
+
     def failures(self, kind: str, detail: str) -> list[Result]:
-        """Return the failure of every cell of a worker that died or was killed."""
+        """Return the failure of every cell of a process that died or was killed."""
         each_s = self.seconds / len(self.members)
         return [
             failed_result(member.lease.folder, kind, detail, member.fields | {"seconds": each_s})

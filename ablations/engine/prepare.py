@@ -6,12 +6,11 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
-
 from ablations.config import CellConfig, Study
 from ablations.config.options import CellOptions, EngineOptions
 from ablations.config.paths import real_path
 from ablations.data import DataInfo
+from ablations.engine.job import Placement
 from ablations.engine.watcher import Watcher
 from ablations.engine.worker import Task
 from ablations.store import CHECKPOINT, LOGS, CellRecord, Lease, Store, cell_name, write_json
@@ -44,25 +43,13 @@ class Preparation:
     def __post_init__(self) -> None:
         self._plugin_hashes = {norm: plugin_hash(norm) for norm in self.numerics}
 
-    def task(
-        self,
-        cell: CellConfig,
-        lease: Lease,
-        *,
-        device: torch.device,
-        memory_mib: float | None,
-        workers: int,
-        mps: bool,
-    ) -> Task:
+    def task(self, cell: CellConfig, lease: Lease, placement: Placement) -> Task:
         """Write a cell's configuration and checkpoint to its folder, and return its task.
 
         Args:
             cell: cell.
             lease: claim on the cell.
-            device: device to train on.
-            memory_mib: memory limit of the worker; None: no limit.
-            workers: number of its decoding processes.
-            mps: whether the GPU is shared through NVIDIA's Multi-Process Service.
+            placement: what the engine gives it.
 
         Raises:
             OSError: the folder cannot be written; it is gone if another runner has taken the cell over.
@@ -76,16 +63,16 @@ class Preparation:
             probe_steps=self.options.probe_steps,
             loggers=self.options.loggers,
             log_folder=str(real_path(self.store.folder) / LOGS / cell_name(self.study.arm_of(cell), cell)),
-            memory_mib=memory_mib,
-            workers=workers,
+            memory_mib=placement.memory_mib,
+            workers=placement.workers,
             weights=dict(self.options.weights).get(cell.net.norm, ""),
-            mps=mps,
+            mps=placement.mps,
         )
         return Task(
             config=cell,
             info=self.infos[cell.images.data_fingerprint],
             folder=real_path(lease.folder),
-            device=device,
+            device=placement.device,
             options=options,
             numerics=self.numerics[cell.net.norm],
             plugins=self.study.plugins,

@@ -35,7 +35,8 @@ def execute(plan: Plan, *, watcher: Watcher, wrap: Callable[[Watcher], Watcher] 
         if wrap is not None:
             watcher = wrap(watcher)
         if plan.todo:
-            from ablations.engine.local import Runner
+            from ablations.engine.local import LocalEngine
+            from ablations.engine.runner import Runner
 
             for name in LOADED_AHEAD:
                 importlib.import_module(name)
@@ -44,7 +45,12 @@ def execute(plan: Plan, *, watcher: Watcher, wrap: Callable[[Watcher], Watcher] 
                 study=plan.study,
                 store=plan.store,
                 infos=plan.infos,
-                devices=plan.devices,
+                engine=LocalEngine(
+                    plan.devices,
+                    plan.engine,
+                    threads_per_cell=max(cell.run.threads_per_cell for cell in plan.todo),
+                    note=watcher.note,
+                ),
                 options=plan.engine,
                 records=plan.stored.records,
                 watcher=watcher,

@@ -818,7 +818,7 @@ def test_a_study_that_another_runner_is_about_to_run_keeps_its_question(cli, fin
 def test_a_study_that_runs_is_extended_without_waiting(cli, finished_study, tmp_path, monkeypatch):
     run = ("run", "--seeds", 1, *QUICK, "--out", tmp_path)
     finished_study("--norm", "xnorm", "--seeds", 1, *QUICK)
-    monkeypatch.setattr("ablations.engine.local.Runner.run", lambda _: None)
+    monkeypatch.setattr("ablations.engine.runner.Runner.run", lambda _: None)
     monkeypatch.setattr("ablations.planning.execute.time.sleep", lambda _: pytest.fail("it waits"))
     store = Store(tmp_path / "norm-digits")
     with store.opened():
