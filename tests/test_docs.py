@@ -13,6 +13,7 @@ from objects import coco_folder
 
 from ablations.analysis import coverage
 from ablations.bench.attention import AttentionRow, per_token, spread_pct
+from ablations.bench.foresight import correlations
 from ablations.bench.summary import ratios, summarise
 from ablations.cli.listing import norms
 from ablations.config.claim import Kind, parse_claims
@@ -47,6 +48,14 @@ def test_a_results_table_is_the_studys(path):
     else:
         table = (path.parent / "tables" / "main.md").read_text().split("\n\n")[0]
     assert table in DOCS["results"]
+
+
+def test_the_correlations_of_what_was_foreseen_are_the_studys():
+    found = correlations(pd.read_csv(ROOT / "results" / "failure_map" / "foreseen.csv"))
+    for at, when in (("start", "at the start"), ("after", "after 20 steps")):
+        both = [found[f"lr_{at}"], found[f"lr_{at}, within settings"]]
+        cells = [f"{each.rho:.2f} [{each.low:.2f}, {each.high:.2f}]" for each in both]
+        assert f"| {when} | {' | '.join(cells)} |" in DOCS["foresee"]
 
 
 def test_the_table_of_speeds_is_the_benchmarks():
