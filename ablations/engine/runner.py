@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Mapping
 
 from ablations.config import CellConfig, Interrupted, RunStopped, Study
@@ -78,7 +77,9 @@ class Runner:
             retry=options.retry != "none",
             limit=options.max_failures,
         )
-        self._queue = Queue(deque(todo), study, store, self._records, self._failures, watcher)
+        self._queue = Queue(
+            todo, study=study, store=store, records=self._records, failures=self._failures, watcher=watcher
+        )
 
     def run(self) -> None:
         """Run until every cell has an outcome, from this or another runner.
