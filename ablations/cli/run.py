@@ -84,7 +84,7 @@ def retry(options: RetryFlags) -> int:
         missing=False,
         init=folders(options.init),
         devices=devices(options.devices or "auto"),
-        engine=options.engine(retry=options.kind),
+        engine=options.engine_options(retry=options.kind),
     )
     return _run_steps(run_steps(request), options)
 

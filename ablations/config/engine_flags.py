@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from ablations.config import parsing
 from ablations.config.declare import Option, Options, reads
 from ablations.config.errors import UsageError
-from ablations.config.options import EngineOptions, Retry, TrainerName
+from ablations.config.options import EngineName, EngineOptions, Retry, TrainerName
 
 
 class ProbeOption(Options):
@@ -32,6 +32,15 @@ class ProbeOption(Options):
 class EngineFlags(ProbeOption):
     """The running of the cells; none of it changes a number."""
 
+    engine: Annotated[
+        EngineName, Option("What runs the cells: processes of this machine, or a Ray cluster (pip install '.[ray]').")
+    ] = "local"
+    ray_address: Annotated[
+        str | None,
+        Option(
+            "Ray cluster: HOST:PORT or ray://HOST:PORT.", "this machine's, started if there is none", metavar="ADDRESS"
+        ),
+    ] = None
     jobs: Annotated[
         int | str,
         reads(parsing.count),
@@ -85,9 +94,11 @@ class EngineFlags(ProbeOption):
     def _has_one_limit(self) -> EngineFlags:
         if self.fail_fast and self.max_failures is not None:
             raise UsageError("give --fail-fast or --max-failures, not both")
+        if self.ray_address is not None and self.engine != "ray":
+            raise UsageError(f"--ray-address is for --engine ray, and not for --engine {self.engine}")
         return self
 
-    def engine(self, *, retry: Retry) -> EngineOptions:
+    def engine_options(self, *, retry: Retry) -> EngineOptions:
         """Return what the engine takes.
 
         Args:
@@ -106,4 +117,6 @@ class EngineFlags(ProbeOption):
             probe_steps=() if self.probe_steps is None else parsing.numbers(self.probe_steps, least=1),
             loggers=parsing.names(self.log),
             workers=parsing.count(self.workers, least=0),
+            name=self.engine,
+            ray_address=self.ray_address,
         )

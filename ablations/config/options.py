@@ -17,6 +17,9 @@ InMemory = Literal["auto", "on", "off"]
 
 TrainerName = Literal["lean", "lightning"]
 
+EngineName = Literal["local", "ray"]
+"""What runs the cells: processes of this machine, or a Ray cluster."""
+
 LOGGERS = ("tensorboard", "wandb")
 """Loggers of Lightning that can be attached, by the name of the package that each needs."""
 
@@ -64,6 +67,8 @@ class EngineOptions:
         max_failures: number of failed cells after which no more are started; None: no limit.
         workers: number of decoding processes of a cell; None: the cores that the cells leave unused.
         weights: pairs of a normaliser and the file of the weights that its nets start from.
+        name: what runs the cells.
+        ray_address: address of a Ray cluster; None: that of this machine, started if there is none.
     """
 
     jobs: int | None = None
@@ -79,3 +84,5 @@ class EngineOptions:
     loggers: tuple[str, ...] = ()
     workers: int | None = None
     weights: tuple[tuple[str, str], ...] = ()
+    name: EngineName = "local"
+    ray_address: str | None = None

@@ -135,7 +135,7 @@ def make_request(options: RunOptions | TuneOptions, *, search: Search | None = N
     asked = {**loaded.asked, **short, **given}
     grids, notes = _grids_of(options, loaded, short=short, given=given, asked=asked)
     per_arm, others = _per_arm_of(loaded, compare, {**short, **given})
-    engine = options.engine(retry=options.retry)
+    engine = options.engine_options(retry=options.retry)
     if options.probe_steps is None and loaded.probe_steps is not None:
         engine = replace(engine, probe_steps=numbers(loaded.probe_steps, least=1))
     return Request(

@@ -49,6 +49,19 @@ def find_devices(names: tuple[str, ...]) -> tuple[torch.device, ...]:
     return devices
 
 
+def cluster_devices(names: tuple[str, ...]) -> tuple[torch.device, ...]:
+    """Return the kind of device of a cluster's nodes: ``auto`` is a GPU if this machine has one.
+
+    Raises:
+        UsageError: the names choose among devices, which the cluster does.
+    """
+    if names == ("auto",):
+        names = ("cuda",) if torch.cuda.device_count() else ("cpu",)
+    if names not in (("cpu",), ("cuda",)):
+        raise UsageError(f"--devices {','.join(names)}: a cluster gives each cell its device; give cpu or cuda")
+    return (torch.device("cuda", 0) if names == ("cuda",) else torch.device("cpu"),)
+
+
 def find_device(name: str) -> torch.device:
     """Find a device: ``auto`` (a GPU if there is one), ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +26,7 @@ class Placement:
         memory_mib: limit of the memory of the job; None: no limit.
         workers: number of decoding processes of each cell.
         mps: whether the GPU is shared through NVIDIA's Multi-Process Service.
+        origin: what the record says of where its cells ran, over what it says of this machine.
     """
 
     device: torch.device
@@ -33,6 +35,7 @@ class Placement:
     memory_mib: float | None
     workers: int
     mps: bool
+    origin: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(kw_only=True, eq=False)

@@ -18,6 +18,7 @@ from ablations.engine.mps import mps_service
 from ablations.engine.result import describe_exit
 from ablations.engine.server import await_server
 from ablations.engine.worker import Worker
+from ablations.store.leases import machine_id
 
 
 class LocalEngine:
@@ -83,6 +84,7 @@ class LocalEngine:
             memory_mib=self._capacity.limit_mib(slot.device, alone=alone, num_cells=num_cells),
             workers=self._capacity.workers,
             mps=self._mps is not None,
+            origin={"ran_on": {"engine": "local", "node": machine_id(), "job": ""}},
         )
 
     def submit(self, job: Job) -> None:

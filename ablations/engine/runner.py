@@ -200,12 +200,12 @@ class Runner:
         try:
             for member, result in zip(job.members, results, strict=True):
                 left.remove(member)
-                self._record(member, result)
+                self._record(job, member, result)
         finally:
             for member in left:
                 member.lease.release(keep_checkpoint=True)
 
-    def _record(self, member: Member, result: Result) -> None:
+    def _record(self, job: Job, member: Member, result: Result) -> None:
         """Write a finished cell to the study's folder, and notify the watcher."""
         cell, before = member.cell, self._records.get(member.cell.id)
         if result.disk_full:
@@ -216,7 +216,12 @@ class Runner:
             result,
             before=None if before is None else before.outcome,
             limit_mib=member.task.options.memory_mib,
-            origin={"numerics": member.task.numerics, "trainer": self._options.trainer, **self._provenance},
+            origin={
+                "numerics": member.task.numerics,
+                "trainer": self._options.trainer,
+                **self._provenance,
+                **job.placement.origin,
+            },
         )
         result_stays = result.outcome == "failed" and before is not None and before.has_result
         try:

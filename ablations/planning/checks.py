@@ -35,6 +35,8 @@ def check_engine(device: torch.device, engine: EngineOptions) -> None:
         raise UsageError(f"--jobs {engine.jobs} is for a CPU; on {device} give --jobs-per-gpu")
     if engine.jobs_per_gpu is not None and device.type != "cuda":
         raise UsageError(f"--jobs-per-gpu {engine.jobs_per_gpu} is for CUDA; on {device} give --jobs")
+    if engine.name == "ray":
+        require_package("ray", "--engine ray")
     for name in engine.loggers:
         if name not in LOGGERS:
             raise unknown_name("logger", name, LOGGERS)

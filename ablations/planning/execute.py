@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 
 from ablations.config import UsageError
+from ablations.engine.interface import Engine
 from ablations.engine.watcher import Watcher
 from ablations.planning.plan import Plan
 
@@ -35,7 +36,6 @@ def execute(plan: Plan, *, watcher: Watcher, wrap: Callable[[Watcher], Watcher] 
         if wrap is not None:
             watcher = wrap(watcher)
         if plan.todo:
-            from ablations.engine.local import LocalEngine
             from ablations.engine.runner import Runner
 
             for name in LOADED_AHEAD:
@@ -45,16 +45,24 @@ def execute(plan: Plan, *, watcher: Watcher, wrap: Callable[[Watcher], Watcher] 
                 study=plan.study,
                 store=plan.store,
                 infos=plan.infos,
-                engine=LocalEngine(
-                    plan.devices,
-                    plan.engine,
-                    threads_per_cell=max(cell.run.threads_per_cell for cell in plan.todo),
-                    note=watcher.note,
-                ),
+                engine=_make_engine(plan, watcher.note),
                 options=plan.engine,
                 records=plan.stored.records,
                 watcher=watcher,
             ).run()
+
+
+def _make_engine(plan: Plan, note: Callable[[str], None]) -> Engine:
+    """Return the engine that the plan names."""
+    threads = max(cell.run.threads_per_cell for cell in plan.todo)
+    if plan.engine.name == "ray":
+        from ablations.engine.ray_engine import RayEngine
+
+        is_cuda = plan.devices[0].type == "cuda"
+        return RayEngine(plan.engine, is_cuda=is_cuda, threads_per_cell=threads, plugins=plan.study.plugins, note=note)
+    from ablations.engine.local import LocalEngine
+
+    return LocalEngine(plan.devices, plan.engine, threads_per_cell=threads, note=note)
 
 
 def _write_study(plan: Plan, *, is_first: bool) -> None:

@@ -17,7 +17,7 @@ from ablations.config.search import check_search
 from ablations.config.task import task_of
 from ablations.data import DataInfo
 from ablations.engine.capacity import Capacity
-from ablations.engine.devices import find_devices
+from ablations.engine.devices import cluster_devices, find_devices
 from ablations.planning import checks
 from ablations.planning.asked import (
     complete,
@@ -126,7 +126,8 @@ def make_plan(request: Request) -> Plan:
     recipe = recipes.recipe_fields(request.recipe, task)
     every = with_per_arm(asked, request)
     check_task(task, every, recipe=recipe, searched=searched_fields(request))
-    devices = find_devices(request.devices)
+    find = find_devices if request.engine.name == "local" else cluster_devices
+    devices = find(request.devices)
     checks.check_device_fields(devices[0], every)
     checks.check_engine(devices[0], request.engine)
     data = find_data(request, asked, complete_grids(request, asked))

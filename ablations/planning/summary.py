@@ -8,6 +8,8 @@ import time
 from collections import Counter
 from typing import Any
 
+import torch
+
 from ablations.analysis import can_decide, seeds_needed
 from ablations.analysis.caveats import other_differences, substitutions, unshared
 from ablations.analysis.contrasts import contrasts_of
@@ -111,6 +113,8 @@ def _search_lines(study: Study) -> list[str]:
 
 def _devices_text(plan: Plan) -> str:
     each = ", ".join(map(str, plan.devices))
+    if plan.engine.name == "ray":
+        return f"{plan.devices[0].type} on a Ray cluster, as many at once as it has room for"
     if plan.devices[0].type == "cuda" and plan.engine.jobs_per_gpu is None:
         return f"{each}, as many at once as fit"
     return f"{each}, {plan.num_jobs} at once"
@@ -130,6 +134,8 @@ def _cost_line(plan: Plan) -> str:
     each = duration(min(seconds)), duration(max(seconds))
     total_s = max(max(seconds), sum(seconds) / plan.num_jobs * len(plan.todo) / len(seconds))
     a_cell = each[0] if each[0] == each[1] else f"{each[0]} to {each[1]}"
+    if plan.engine.name == "ray":
+        return f"{a_cell} a cell on this machine ({how}), and {disk}"
     return f"about {duration(total_s)} in all, {a_cell} a cell ({how}), and {disk}"
 
 
@@ -151,6 +157,8 @@ def _cell_seconds(plan: Plan) -> tuple[list[float], str]:
         info = plan.infos[cells[0].images.data_fingerprint]
         if kind in finished:
             seconds += [statistics.median(finished[kind]) * num_steps(cell, info) for cell in cells]
+        elif plan.devices[0].type == "cuda" and not torch.cuda.device_count():
+            why = "this machine has no GPU to time a step on"
         elif time.perf_counter() - started < TIMING_S:
             try:
                 times = time_steps_apart(

@@ -336,6 +336,11 @@ def _host() -> str:
     return "/".join(hashlib.sha256(part.encode()).hexdigest()[:12] for part in (machine, namespace))
 
 
+def machine_id() -> str:
+    """Return a hash that tells this machine, with its boot, from others, and names neither."""
+    return _host().partition("/")[0]
+
+
 def host_name(host: str) -> str:
     """Return the name of a holder's machine if it is this one, otherwise the beginning of its hash."""
     machine, here = host.partition("/")[0], _host().partition("/")[0]

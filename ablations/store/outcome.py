@@ -53,6 +53,14 @@ class Machine(BaseModel, strict=True):
     cores: Count | None = None
 
 
+class RanOn(BaseModel, strict=True):
+    """What ran the cell: an engine, on a node by its id or hash, as a job of the cluster or of none."""
+
+    engine: Name
+    node: Name
+    job: Name = ""
+
+
 class Outcome(BaseModel, strict=True):
     """The required fields of an outcome.json; it may have others.
 
@@ -111,6 +119,7 @@ class Outcome(BaseModel, strict=True):
     started: Name | None = None
     git: Git | None = None
     machine: Machine = Machine()
+    ran_on: RanOn | None = None  # None: of this machine, up to version 0.2
     resumed_after_epochs: list[Count] = []
     digests: Digests = {}  # SHA-256 of the cell's files; up to version 0.2 there are none
 

@@ -69,6 +69,20 @@ def plugin_hash(norm: str) -> str:
     )
 
 
+def plugin_files(names: Iterable[str]) -> dict[str, bytes]:
+    """Return the files of imported plug-ins, modules or packages, by their path in a folder of the search path."""
+    found: dict[str, bytes] = {}
+    for top in dict.fromkeys(name.partition(".")[0] for name in names):
+        module = sys.modules[top]
+        folders = [Path(folder) for folder in getattr(module, "__path__", ())]
+        for folder in folders:
+            own = (path for path in sorted(folder.rglob("*")) if path.is_file() and "__pycache__" not in path.parts)
+            found |= {f"{top}/{path.relative_to(folder).as_posix()}": path.read_bytes() for path in own}
+        if not folders and module.__file__ is not None:
+            found[Path(module.__file__).name] = Path(module.__file__).read_bytes()
+    return found
+
+
 def record_norms(norms: Iterable[str]) -> dict[str, NormRecord]:
     """Return what a study records of its normalisers.
 
