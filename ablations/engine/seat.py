@@ -35,6 +35,9 @@ from ablations.store.provenance import describe
 TICK_S, SHIP_S, POLL_S = 0.25, 1.0, 5.0
 """Seconds between two looks at a job, between two readings of its files, and until an answer without news."""
 
+PACKAGE = Path(__file__).resolve().parents[1]
+"""Folder that a cluster may put on the module search path, where `data` and others would be modules of their own."""
+
 PREFIX = "ablations-seat-"
 """Prefix of the names of the folders of seats, before the id of their process."""
 
@@ -115,6 +118,7 @@ class Seat:
 
     def __init__(self, *, is_cuda: bool) -> None:
         self._device = torch.device("cuda", 0) if is_cuda else torch.device("cpu")
+        sys.path[:] = [path for path in sys.path if Path(path) != PACKAGE]  # of a runner started by python -m
         _remove_abandoned()
         self._folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))
         atexit.register(shutil.rmtree, self._folder, ignore_errors=True)
