@@ -162,7 +162,7 @@ def options(command: Any) -> set[str]:
 
 @pytest.mark.parametrize("name", PAGES)
 def test_every_named_option_exists(name):
-    text = re.sub(r"^#SBATCH.*$", "", PAGES[name], flags=re.MULTILINE)
+    text = re.sub(r"^(#SBATCH|srun ray ).*$", "", PAGES[name], flags=re.MULTILINE)
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", text))
     assert named <= options(typer.main.get_command(app)) | {"--help"}
 

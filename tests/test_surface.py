@@ -90,7 +90,7 @@ def test_texts_and_python_values_ask_for_the_same():
     values = {"norm": ["xnorm", "l2"], "lr": 1e-3, "seeds": 2, "fields": {"depth": [1, 2]}, "timeout": 1800, "jobs": 2}
     one, other = (read_options(RunOptions, given) for given in (texts, values))
     assert one.asked == other.asked == {"norm": ["xnorm", "l2"], "lr": [1e-3], "depth": [1, 2]}
-    assert one.engine(retry="failed") == other.engine(retry="failed")
+    assert one.engine_options(retry="failed") == other.engine_options(retry="failed")
     assert one.seeds == other.seeds == [0, 1]
     assert read_options(RunOptions, {"fields": None}).asked == read_options(RunOptions, {}).asked == {}
 

@@ -141,7 +141,7 @@ def test_a_shard_has_whole_seeds():
 
 
 def engine(**options: object) -> EngineOptions:
-    return read_options(EngineFlags, options, from_flags=True).engine(retry="failed")
+    return read_options(EngineFlags, options, from_flags=True).engine_options(retry="failed")
 
 
 def test_options_are_read():
