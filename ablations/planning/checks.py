@@ -31,7 +31,7 @@ from ufo.registry import unknown_name
 
 def check_engine(device: torch.device, engine: EngineOptions) -> None:
     """Reject engine options without effect on the device, and loggers that are unknown or not installed."""
-    if engine.jobs is not None and device.type != "cpu":
+    if engine.jobs is not None and device.type != "cpu" and engine.name == "local":
         raise UsageError(f"--jobs {engine.jobs} is for a CPU; on {device} give --jobs-per-gpu")
     if engine.jobs_per_gpu is not None and device.type != "cuda":
         raise UsageError(f"--jobs-per-gpu {engine.jobs_per_gpu} is for CUDA; on {device} give --jobs")
