@@ -60,6 +60,9 @@ class Engine(Protocol):
     def wait(self, seconds: float) -> list[Ended]:
         """Return the jobs that have ended, each once, after at most this time in seconds."""
 
+    def save(self, job: Job) -> None:
+        """Let a job save a checkpoint in its cells' folders as soon as it can."""
+
     def cancel(self, job: Job, *, dump: bool = False) -> bool:
         """Kill a job, which then does not end; return False if its results have arrived, so that it ends with them.
 

@@ -104,6 +104,10 @@ class LocalEngine:
         jobs = [job for job, worker in self._running.items() if any(each in ready for each in worker.waitables)]
         return [self._end(job) for job in jobs]
 
+    def save(self, job: Job) -> None:
+        """Let a job save a checkpoint."""
+        self._running[job].save()
+
     def cancel(self, job: Job, *, dump: bool = False) -> bool:
         """Kill the worker of a job, unless its results have arrived."""
         worker = self._running[job]

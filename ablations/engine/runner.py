@@ -16,13 +16,16 @@ from ablations.engine.queue import Queue
 from ablations.engine.result import Result, attempt_of, blank_fields, make_outcome
 from ablations.engine.signals import Stops, stoppable
 from ablations.engine.watcher import Watcher
-from ablations.store import CellRecord, Lease, LeaseLost, Store, cell_name
+from ablations.store import CHECKPOINT, CellRecord, Lease, LeaseLost, Store, cell_name
 from ablations.store.leases import HEARTBEAT_S
 from ablations.store.provenance import describe, numerics_now
 from ablations.training.limits import NO_ROOM
 
 TICK_S = 0.25
 """Longest time between two steps of the runner, in seconds."""
+
+SAVE_S = 15.0
+"""Longest time that running cells have for a checkpoint after a SIGTERM, in seconds."""
 
 
 class Runner:
@@ -108,6 +111,7 @@ class Runner:
     def _step(self) -> bool:
         """Start cells, collect results and renew leases; return False when nothing is left to do."""
         if self._stops.hard.is_set():
+            self._save_running()
             raise Interrupted
         self._start_cells()
         num_running = sum(len(job.members) for job in self._running)
@@ -122,6 +126,20 @@ class Runner:
         self._renew_leases()
         self._watcher.tick()
         return True
+
+    def _save_running(self) -> None:
+        """Let the running cells save checkpoints, if there is time for it."""
+        before = {job: _stamps(job) for job in self._running}
+        for job in self._running if self._stops.saves.is_set() else ():
+            self._engine.save(job)
+        until = time.monotonic() + SAVE_S
+        while (
+            self._stops.saves.is_set()
+            and time.monotonic() < until
+            and any(_stamps(job) == before[job] for job in self._running)
+        ):
+            for ended in self._engine.wait(TICK_S):
+                self._take(ended)
 
     @property
     def _is_ending(self) -> bool:
@@ -266,3 +284,9 @@ class Runner:
 
     def _disk_full(self) -> RunStopped:
         return RunStopped(f"the disk of {self._store.folder} is full; free some space and run the same command again")
+
+
+def _stamps(job: Job) -> list[int]:
+    """Return when each checkpoint of a job was written, in nanoseconds; 0: there is none."""
+    paths = (member.lease.folder / CHECKPOINT for member in job.members)
+    return [path.stat().st_mtime_ns if path.exists() else 0 for path in paths]

@@ -110,7 +110,7 @@ class _Running:
 
 
 class Seat:
-    """Runs one job at a time. Of its methods only `receive` and `cancel` may be called while `advance` runs.
+    """Runs one job at a time. Of its methods only `receive`, `save` and `cancel` may be called while `advance` runs.
 
     Args:
         is_cuda: whether it has a GPU, or a share of one.
@@ -173,6 +173,11 @@ class Seat:
         if not (cache_root() / entry).exists():
             with filled(cache_root() / entry) as folder:
                 write_files(files, folder)
+
+    def save(self) -> None:
+        """Let the running job save a checkpoint."""
+        if self._running is not None and self._running.worker is not None:
+            self._running.worker.save()
 
     def cancel(self, *, dump: bool) -> None:
         """Let `advance` kill the running job and end it.

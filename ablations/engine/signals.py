@@ -1,4 +1,4 @@
-"""Interrupts: the first Ctrl-C lets running cells finish; the second, or SIGTERM, stops at once."""
+"""Interrupts: the first Ctrl-C lets running cells finish; the second stops at once, and SIGTERM soon."""
 
 from __future__ import annotations
 
@@ -32,14 +32,21 @@ class Stops:
     Attributes:
         soft: Set when no more cells may start.
         hard: Set when running cells must stop.
+        saves: Set when they may save a checkpoint first: after a SIGTERM, as before the end of a machine or of a
+            cluster's time limit, until a further signal.
     """
 
     def __init__(self) -> None:
         self.soft = threading.Event()
         self.hard = threading.Event()
+        self.saves = threading.Event()
 
     def handle(self, number: int, _frame: FrameType | None) -> None:
         """Handle a signal."""
+        if self.hard.is_set():
+            self.saves.clear()
+        elif number == signal.SIGTERM:
+            self.saves.set()
         if number == signal.SIGTERM or self.soft.is_set():
             self.hard.set()
         self.soft.set()

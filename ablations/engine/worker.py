@@ -32,10 +32,14 @@ from ablations.engine.log import DUMP_SIGNAL, redirect_output
 from ablations.engine.result import TRACEBACK_LINES, Result, blank_fields
 from ablations.engine.server import CONTEXT, start_process
 from ablations.store.provenance import import_plugin, plugin_hash
+from ablations.training.checkpoint import ask_for_checkpoint
 from ablations.training.limits import limit_memory
 
 DUMP_S = 0.3
 """Seconds that a hanging worker has to dump its stack trace."""
+
+SAVE_SIGNAL = signal.SIGUSR2
+"""Signal on which a worker saves a checkpoint after its step."""
 
 EXIT_S = 10.0
 """Seconds within which a process that closed its pipe must exit."""
@@ -107,6 +111,11 @@ class Worker:
         self.kill()
         return code
 
+    def save(self) -> None:
+        """Let the cell save a checkpoint after its step."""
+        if self.process.pid is not None and self.process.is_alive():
+            os.kill(self.process.pid, SAVE_SIGNAL)
+
     def dump(self) -> None:
         """Dump the worker's stack trace to the cell log."""
         if self.process.pid is not None and self.process.is_alive():
@@ -136,6 +145,7 @@ def _serve(pipe: Connection, reuse: bool, environment: Mapping[str, str]) -> Non
     os.setpgid(0, 0)  # so that children can be killed with it
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the runner handles Ctrl-C
     signal.signal(signal.SIGTERM, _exit_by_signal)
+    signal.signal(SAVE_SIGNAL, lambda *_: ask_for_checkpoint())
     threading.Thread(target=_exit_with_runner, daemon=True).start()
     os.environ.update(environment)
     try:

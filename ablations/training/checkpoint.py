@@ -6,6 +6,7 @@ import hashlib
 import logging
 import os
 import pickle
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
@@ -29,6 +30,8 @@ DIGEST_BYTES, CHUNK_BYTES = hashlib.sha256().digest_size, 2**20
 
 FORMAT = 2
 """Version of a checkpoint's content; a cell does not resume from another version."""
+
+_ASKED = threading.Event()
 
 OWN = "ablations"
 """Key of a checkpoint's content that is not the trainer's."""
@@ -76,13 +79,15 @@ class Checkpoints(Checkpoint):
 
     def is_due_within(self, trainer: pl.Trainer) -> bool:
         """Return whether a checkpoint is due within an epoch."""
-        return self._epochs is None and time.monotonic() - self._saved >= self._within_s and not trainer.is_last_batch
+        if trainer.is_last_batch or self._epochs == 0:
+            return False
+        return _ASKED.is_set() or (self._epochs is None and time.monotonic() - self._saved >= self._within_s)
 
     def is_due_at_end(self, trainer: pl.Trainer) -> bool:
         """Return whether a checkpoint is due at the end of an epoch."""
         if self._epochs is None:
-            return time.monotonic() - self._saved >= self._at_end_s
-        return self._epochs > 0 and (trainer.current_epoch + 1) % self._epochs == 0
+            return _ASKED.is_set() or time.monotonic() - self._saved >= self._at_end_s
+        return self._epochs > 0 and (_ASKED.is_set() or (trainer.current_epoch + 1) % self._epochs == 0)
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -140,6 +145,12 @@ class Checkpoints(Checkpoint):
             os.fsync(file.fileno())
         scratch.replace(self.path)
         self._saved = time.monotonic()
+        _ASKED.clear()
+
+
+def ask_for_checkpoint() -> None:
+    """Let the cell or stack of this process save a checkpoint after its step, unless it saves none; for a signal."""
+    _ASKED.set()
 
 
 def trained_with(*, numerics: str, device: torch.device, trainer: str) -> dict[str, str]:

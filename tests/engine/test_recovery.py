@@ -248,6 +248,23 @@ def test_a_signal_to_the_whole_group_fails_no_cell(tmp_path):
 
 
 @pytest.mark.slow
+def test_sigterm_saves_the_running_cells_first(tmp_path):
+    asked = ("--norm", "xnorm,l2", "--seeds", 1, "--epochs", 30)  # shorter than the minute between two checkpoints
+    process = start(*asked, out=tmp_path)
+    wait_for(lambda: sum((folder / "metrics.csv").exists() for folder in partials(tmp_path)) == 2)
+    process.terminate()
+    code, out, err = finish(process, within_s=30)
+    assert (code, err) == (130, "")
+    assert "interrupted: finished cells are kept" in out
+    assert [(folder / "checkpoint.ckpt").exists() for folder in partials(tmp_path)] == [True, True]
+    assert finish(start(*asked, out=tmp_path))[0] == 0
+    records = [json.loads((folder / "outcome.json").read_text()) for folder in cells(tmp_path).values()]
+    assert [len(record["resumed_after_epochs"]) for record in records] == [1, 1]
+    assert finish(start(*asked, out=tmp_path / "undisturbed"))[0] == 0
+    assert numbers(tmp_path) == numbers(tmp_path / "undisturbed")
+
+
+@pytest.mark.slow
 def test_a_worker_that_is_asked_to_end_was_killed(tmp_path):
     process = start("--norm", "xnorm", "--seeds", 1, "--epochs", 30, "--set", "train_limit=512", out=tmp_path)
     wait_for(lambda: any((folder / "metrics.csv").exists() for folder in partials(tmp_path)))

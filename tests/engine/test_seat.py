@@ -47,7 +47,7 @@ def order(out: Path, norm: str = "xnorm", *, plugins: tuple[str, ...] = (), **as
         info=info,
         folder=Path("/nowhere"),
         device=torch.device("cuda", 5),
-        options=CellOptions(log_folder="/nowhere/study/logs/cell", checkpoint_every=1),
+        options=CellOptions(log_folder="/nowhere/study/logs/cell"),
         numerics="",
         plugins=plugins,
         plugin_hash=plugin_hash(norm),
@@ -74,9 +74,10 @@ def test_a_job_comes_back_as_bytes(seat, tmp_path):
 
 
 def test_a_checkpoint_is_sent_back_and_goes_on_in_another_seat(seat, tmp_path):
-    asked = order(tmp_path, epochs=12)
+    asked = order(tmp_path, epochs=12)  # shorter than the minute between two checkpoints
     news = seat.advance(asked)
     while not (news.files and "checkpoint.ckpt" in news.files[0]):
+        seat.save()
         news = seat.advance()
     seat.cancel(dump=True)
     files, results = end(seat, seat.advance())
