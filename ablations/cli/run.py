@@ -146,7 +146,7 @@ def _run_step(step: Step, console: Console) -> tuple[int, bool]:
     Returns:
         Its exit code, and whether it was stopped before its end.
     """
-    from ablations.config import Interrupted, RunStopped
+    from ablations.config import Detached, Interrupted, RunStopped
     from ablations.monitor.progress import watching
 
     plan = step.plan
@@ -159,6 +159,9 @@ def _run_step(step: Step, console: Console) -> tuple[int, bool]:
     except Interrupted:
         print_lines(console, ["interrupted: finished cells are kept; the same command resumes the run"])
         return INTERRUPTED, True
+    except Detached as how:
+        print_lines(console, [str(how)])
+        sys.exit(OK)  # there is nothing to report yet
     except RunStopped as reason:
         print_lines(console, [f"stopped: {reason}; finished cells are kept"])
         return SOME_FAILED, True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 from typing import Annotated, Literal
@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from ablations.config import parsing
 from ablations.config.declare import Option, Options, reads
 from ablations.config.errors import UsageError
-from ablations.config.options import EngineName, EngineOptions, Retry, TrainerName
+from ablations.config.options import EngineName, EngineOptions, Retry, SlurmOptions, TrainerName
 
 
 class ProbeOption(Options):
@@ -29,11 +29,56 @@ class ProbeOption(Options):
     ] = None
 
 
-class EngineFlags(ProbeOption):
+class SlurmFlags(Options):
+    """What Slurm is asked for."""
+
+    slurm_partition: Annotated[str | None, Option("Partition of the tasks.", "Slurm's own", metavar="NAME")] = None
+    slurm_time: Annotated[
+        str | float | timedelta,
+        reads(parsing.seconds),
+        Option("Time limit of a task, at which it saves its cells and is queued again: 90m, 4h.", metavar="TIME"),
+    ] = "4h"
+    slurm_gpus_per_task: Annotated[
+        int | None, BeforeValidator(parsing.whole), Field(ge=1), Option("GPUs of each task.", "none", metavar="N")
+    ] = None
+    slurm_cpus_per_task: Annotated[
+        int | None,
+        BeforeValidator(parsing.whole),
+        Field(ge=1),
+        Option("CPUs of each task.", "Slurm's own", metavar="N"),
+    ] = None
+    slurm_max_parallel: Annotated[
+        int | None, BeforeValidator(parsing.whole), Field(ge=1), Option("Most tasks.", "32", metavar="N")
+    ] = None
+    slurm: Annotated[
+        Mapping[str, str] | Sequence[str],
+        reads(parsing.settings),
+        Option("Any other option of sbatch, by its long name. Repeatable.", metavar="KEY=VALUE", repeatable=True),
+    ] = ()
+    detach: Annotated[bool, Option("End once the tasks are submitted; the same command attaches again.")] = False
+
+    @property
+    def slurm_options(self) -> SlurmOptions:
+        """What Slurm is asked for."""
+        seconds = parsing.seconds(self.slurm_time)
+        assert seconds is not None
+        return SlurmOptions(
+            partition=self.slurm_partition,
+            time_min=max(1, round(seconds / 60)),
+            gpus_per_task=self.slurm_gpus_per_task,
+            cpus_per_task=self.slurm_cpus_per_task,
+            max_parallel=self.slurm_max_parallel,
+            more=parsing.settings(self.slurm),
+            detach=self.detach,
+        )
+
+
+class EngineFlags(ProbeOption, SlurmFlags):
     """The running of the cells; none of it changes a number."""
 
     engine: Annotated[
-        EngineName, Option("What runs the cells: processes of this machine, or a Ray cluster (pip install '.[ray]').")
+        EngineName,
+        Option("What runs the cells: processes of this machine, a Ray cluster ('.[ray]') or Slurm ('.[slurm]')."),
     ] = "local"
     ray_address: Annotated[
         str | None,
@@ -96,6 +141,8 @@ class EngineFlags(ProbeOption):
             raise UsageError("give --fail-fast or --max-failures, not both")
         if self.ray_address is not None and self.engine != "ray":
             raise UsageError(f"--ray-address is for --engine ray, and not for --engine {self.engine}")
+        if self.engine != "slurm" and self.slurm_options != SlurmOptions():
+            raise UsageError(f"--slurm, --slurm-... and --detach are for --engine slurm, and not for {self.engine}")
         return self
 
     def engine_options(self, *, retry: Retry) -> EngineOptions:
@@ -119,4 +166,5 @@ class EngineFlags(ProbeOption):
             workers=parsing.count(self.workers, least=0),
             name=self.engine,
             ray_address=self.ray_address,
+            slurm=self.slurm_options,
         )

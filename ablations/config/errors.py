@@ -20,6 +20,10 @@ class RunStopped(Exception):
     """Stop a run: no more cells are started, finished cells are kept. The message says why."""
 
 
+class Detached(RunStopped):
+    """The cells go on by themselves, in jobs of a cluster. The message says how to see them."""
+
+
 class Interrupted(BaseException):
     """Stop because the user or the system asked for it; finished cells are kept.
 

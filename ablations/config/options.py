@@ -17,8 +17,8 @@ InMemory = Literal["auto", "on", "off"]
 
 TrainerName = Literal["lean", "lightning"]
 
-EngineName = Literal["local", "ray"]
-"""What runs the cells: processes of this machine, or a Ray cluster."""
+EngineName = Literal["local", "ray", "slurm"]
+"""What runs the cells: processes of this machine, a Ray cluster, or jobs of Slurm."""
 
 LOGGERS = ("tensorboard", "wandb")
 """Loggers of Lightning that can be attached, by the name of the package that each needs."""
@@ -55,6 +55,29 @@ class CellOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SlurmOptions:
+    """What Slurm is asked for.
+
+    Args:
+        partition: partition; None: Slurm's default.
+        time_min: time limit of a task in minutes, at which it is requeued.
+        gpus_per_task: GPUs of each task; None: none.
+        cpus_per_task: CPUs of each task; None: Slurm's default.
+        max_parallel: largest number of tasks; None: by the cells.
+        more: further options of sbatch, by their long names.
+        detach: whether the command ends once the jobs are submitted.
+    """
+
+    partition: str | None = None
+    time_min: int = 240
+    gpus_per_task: int | None = None
+    cpus_per_task: int | None = None
+    max_parallel: int | None = None
+    more: tuple[tuple[str, str], ...] = ()
+    detach: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class EngineOptions:
     """Options of a study's cells; those not described here are as in `CellOptions`.
 
@@ -69,6 +92,7 @@ class EngineOptions:
         weights: pairs of a normaliser and the file of the weights that its nets start from.
         name: what runs the cells.
         ray_address: address of a Ray cluster; None: that of this machine, started if there is none.
+        slurm: what Slurm is asked for.
     """
 
     jobs: int | None = None
@@ -86,3 +110,4 @@ class EngineOptions:
     weights: tuple[tuple[str, str], ...] = ()
     name: EngineName = "local"
     ray_address: str | None = None
+    slurm: SlurmOptions = SlurmOptions()

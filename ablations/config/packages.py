@@ -10,8 +10,16 @@ from ablations.config.errors import UsageError
 DISTRIBUTION = "ufo-ablations"
 """Name of this package's distribution, as pip has it."""
 
-OPTIONAL = {"timm": "timm>=1.0.20", "tensorboard": "tensorboard>=2.18", "wandb": "wandb>=0.19", "ray": "ray>=2.50"}
-"""Requirement of each optional package; each is an extra of the same name."""
+OPTIONAL = {
+    "timm": "timm>=1.0.20",
+    "tensorboard": "tensorboard>=2.18",
+    "wandb": "wandb>=0.19",
+    "ray": "ray>=2.50",
+    "submitit": "submitit>=1.5",
+}
+"""Requirement of each optional package; each is an extra of the same name, or of that in `EXTRAS`."""
+
+EXTRAS = {"submitit": "slurm"}
 
 
 def package_version(name: str) -> str | None:

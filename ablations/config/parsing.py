@@ -7,7 +7,7 @@ value.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,27 @@ def seconds(value: Any) -> float | None:
     if isinstance(value, timedelta):
         value = value.total_seconds()
     return _quantity(value, {"": 1.0, **UNITS_S}, "90s, 30m or 2h")
+
+
+def settings(value: Any) -> tuple[tuple[str, str], ...]:
+    """Read names with values: a mapping, pairs, or texts NAME=VALUE.
+
+    >>> settings(["account=lab", "qos=high"]), settings({"account": "lab"})
+    ((('account', 'lab'), ('qos', 'high')), (('account', 'lab'),))
+    """
+    if isinstance(value, Mapping):
+        return tuple((str(name), str(own)) for name, own in value.items())
+    pairs = [
+        each if isinstance(each, tuple) else _pair(each) for each in ([value] if isinstance(value, str) else value)
+    ]
+    return tuple((name.removeprefix("--"), own) for name, own in pairs)
+
+
+def _pair(text: Any) -> tuple[str, str]:
+    name, sign, value = str(text).partition("=")
+    if not name or not sign:
+        raise ValueError("give NAME=VALUE")
+    return name, value
 
 
 def mebibytes(value: Any) -> float | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from multiprocessing import connection
@@ -84,7 +85,7 @@ class LocalEngine:
             memory_mib=self._capacity.limit_mib(slot.device, alone=alone, num_cells=num_cells),
             workers=self._capacity.workers,
             mps=self._mps is not None,
-            origin={"ran_on": {"engine": "local", "node": machine_id(), "job": ""}},
+            origin={"ran_on": _where()},
         )
 
     def submit(self, job: Job) -> None:
@@ -145,6 +146,13 @@ class LocalEngine:
         while self._idle:
             _, worker = self._idle.popitem()
             worker.kill()
+
+
+def _where() -> dict[str, str]:
+    """Return where a cell runs, for its record: this machine, by its hash, and the job of Slurm if this is one."""
+    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    job = f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID", "")
+    return {"engine": "slurm" if job else "local", "node": machine_id(), "job": job}
 
 
 def _slot(job: Job) -> Slot:

@@ -25,8 +25,9 @@ def start_server() -> None:
     """Start the server unless it runs already; return before it is ready."""
     CONTEXT.set_forkserver_preload(["ablations.engine.preload"])
     atexit.register(_kill_server)
-    resource_tracker.ensure_running()  # if the server had to start it, interrupts would be unblocked
     with interrupts_blocked():  # the server also gets a Ctrl-C, and must survive it
+        resource_tracker.ensure_running()
+    with interrupts_blocked():  # which the start of the tracker has ended
         forkserver.ensure_running()
 
 

@@ -8,6 +8,9 @@ import threading
 from collections.abc import Iterator
 from types import FrameType
 
+SAVE_SIGNAL = signal.SIGUSR2
+"""Signal on which a worker saves a checkpoint after its step."""
+
 _REMEMBERED = threading.Event()
 
 
@@ -74,8 +77,11 @@ def stoppable() -> Iterator[Stops]:
 
 @contextlib.contextmanager
 def interrupts_blocked() -> Iterator[None]:
-    """Block Ctrl-C in this block; a process started in it never receives one."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    """Block Ctrl-C and `SAVE_SIGNAL` in this block; a process started in it never receives them.
+
+    A cluster sends its notice of a time limit to every process of a job, and it would end those that do not know it.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, SAVE_SIGNAL})
     try:
         yield
     finally:

@@ -31,15 +31,13 @@ from ablations.engine.devices import device_name
 from ablations.engine.log import DUMP_SIGNAL, redirect_output
 from ablations.engine.result import TRACEBACK_LINES, Result, blank_fields
 from ablations.engine.server import CONTEXT, start_process
+from ablations.engine.signals import SAVE_SIGNAL
 from ablations.store.provenance import import_plugin, plugin_hash
 from ablations.training.checkpoint import ask_for_checkpoint
 from ablations.training.limits import limit_memory
 
 DUMP_S = 0.3
 """Seconds that a hanging worker has to dump its stack trace."""
-
-SAVE_SIGNAL = signal.SIGUSR2
-"""Signal on which a worker saves a checkpoint after its step."""
 
 EXIT_S = 10.0
 """Seconds within which a process that closed its pipe must exit."""
@@ -146,6 +144,7 @@ def _serve(pipe: Connection, reuse: bool, environment: Mapping[str, str]) -> Non
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the runner handles Ctrl-C
     signal.signal(signal.SIGTERM, _exit_by_signal)
     signal.signal(SAVE_SIGNAL, lambda *_: ask_for_checkpoint())
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {SAVE_SIGNAL})
     threading.Thread(target=_exit_with_runner, daemon=True).start()
     os.environ.update(environment)
     try:

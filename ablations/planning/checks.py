@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -35,8 +36,11 @@ def check_engine(device: torch.device, engine: EngineOptions) -> None:
         raise UsageError(f"--jobs {engine.jobs} is for a CPU; on {device} give --jobs-per-gpu")
     if engine.jobs_per_gpu is not None and device.type != "cuda":
         raise UsageError(f"--jobs-per-gpu {engine.jobs_per_gpu} is for CUDA; on {device} give --jobs")
-    if engine.name == "ray":
-        require_package("ray", "--engine ray")
+    for name, package in {"ray": "ray", "slurm": "submitit"}.items():
+        if engine.name == name:
+            require_package(package, f"--engine {name}")
+    if engine.name == "slurm" and shutil.which("sbatch") is None:
+        raise UsageError("--engine slurm: there is no sbatch on this machine; run it on a login node of the cluster")
     for name in engine.loggers:
         if name not in LOGGERS:
             raise unknown_name("logger", name, LOGGERS)

@@ -35,7 +35,11 @@ def execute(plan: Plan, *, watcher: Watcher, wrap: Callable[[Watcher], Watcher] 
         _write_study(plan, is_first=is_first)
         if wrap is not None:
             watcher = wrap(watcher)
-        if plan.todo:
+        if plan.todo and plan.engine.name == "slurm":
+            from ablations.planning.slurm import Array
+
+            Array(plan, plan.engine.slurm, watcher).run()
+        elif plan.todo:
             from ablations.engine.runner import Runner
 
             for name in LOADED_AHEAD:

@@ -113,8 +113,9 @@ def _search_lines(study: Study) -> list[str]:
 
 def _devices_text(plan: Plan) -> str:
     each = ", ".join(map(str, plan.devices))
-    if plan.engine.name == "ray":
-        return f"{plan.devices[0].type} on a Ray cluster, as many at once as it has room for"
+    if plan.engine.name != "local":
+        where = {"ray": "a Ray cluster", "slurm": "Slurm"}[plan.engine.name]
+        return f"{plan.devices[0].type} on {where}, as many at once as it has room for"
     if plan.devices[0].type == "cuda" and plan.engine.jobs_per_gpu is None:
         return f"{each}, as many at once as fit"
     return f"{each}, {plan.num_jobs} at once"
@@ -134,7 +135,7 @@ def _cost_line(plan: Plan) -> str:
     each = duration(min(seconds)), duration(max(seconds))
     total_s = max(max(seconds), sum(seconds) / plan.num_jobs * len(plan.todo) / len(seconds))
     a_cell = each[0] if each[0] == each[1] else f"{each[0]} to {each[1]}"
-    if plan.engine.name == "ray":
+    if plan.engine.name != "local":
         return f"{a_cell} a cell on this machine ({how}), and {disk}"
     return f"about {duration(total_s)} in all, {a_cell} a cell ({how}), and {disk}"
 

@@ -82,9 +82,10 @@ def test_a_cell_of_the_wheel_and_one_of_the_checkout_have_the_same_sources(run, 
         (("run", "--log", "tensorboard"), "--log tensorboard needs tensorboard"),
         (("run", "--log", "wandb"), "--log wandb needs wandb"),
         (("run", "--engine", "ray"), "--engine ray needs ray"),
+        (("run", "--engine", "slurm"), "--engine slurm needs submitit"),
         (("bench", "model"), "model timm:xcit_small_12_p16_224 needs timm"),
     ],
-    ids=["timm", "tensorboard", "wandb", "ray", "bench model"],
+    ids=["timm", "tensorboard", "wandb", "ray", "slurm", "bench model"],
 )
 def test_what_needs_an_absent_package_is_one_line(ablations, tmp_path, arguments, needs):
     out = ablations(*arguments, folder=tmp_path, code=2)

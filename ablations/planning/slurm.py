@@ -1,0 +1,225 @@
+"""A study on a Slurm cluster: an array of runners that share its folder, submitted and watched by this process.
+
+Each task of the array plans the same request and runs its cells with the local engine; leases divide them. What ends a
+task costs no more than its running cells: they resume elsewhere, or when Slurm starts the task again.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from types import FrameType
+from typing import Any
+
+import torch
+
+from ablations.config import CellConfig, Detached, Interrupted, RunStopped, UsageError
+from ablations.config.options import SlurmOptions
+from ablations.config.request import Request
+from ablations.config.values import plural
+from ablations.engine.signals import stoppable
+from ablations.engine.watcher import Watcher
+from ablations.planning.plan import Plan, make_plan
+from ablations.store import cell_name, write_json
+from ablations.store.reading import NotRead, read_json
+
+FOLDER, ARRAY = "slurm", "array.json"
+"""Folder of the jobs' logs in the study's folder, and file there that names the array."""
+
+POLL_S = 2.0
+"""Seconds between two looks at the finished cells and at Slurm's queue."""
+
+MOST_TASKS = 32
+"""Default of the largest number of tasks."""
+
+NOTICE_S = 60
+"""Seconds before its time limit at which Slurm tells a task, which then saves its cells and is requeued."""
+
+LOST_S = 15.0
+"""Seconds for which an ended array may have results that a network file system does not show yet."""
+
+
+class Shift:
+    """A task of the array: it runs cells of the study until there are none left.
+
+    Args:
+        request: request of the study.
+    """
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        self._is_over = False
+
+    def __call__(self) -> None:
+        """Run cells; at the notice of the time limit save them and let Slurm start the task again."""
+        from ablations.planning.execute import execute
+
+        signal.signal(signal.SIGUSR2, self._take_notice)
+        engine, num_gpus = replace(self.request.engine, name="local"), torch.cuda.device_count()
+        if num_gpus and self.request.devices != ("cpu",):
+            devices = tuple(f"cuda:{number}" for number in range(num_gpus))  # all that Slurm gives the task
+        else:
+            devices, engine = self.request.devices, replace(engine, jobs=engine.jobs or _cores_given())
+        plan = make_plan(replace(self.request, devices=devices, engine=engine))
+        try:
+            if plan.todo and not self._is_over:
+                execute(plan, watcher=_Printed(plan))
+        except Interrupted:
+            if not self._is_over:
+                raise
+        if self._is_over:
+            _call("scontrol", "requeue", _task_id())
+
+    def _take_notice(self, _number: int, _frame: FrameType | None) -> None:
+        if not self._is_over:  # a second SIGTERM would mean: at once
+            self._is_over = True
+            os.kill(os.getpid(), signal.SIGTERM)  # which the runner takes as the end of the machine
+
+
+@dataclass(frozen=True)
+class _Printed:
+    """A watcher that prints to the log of the job."""
+
+    plan: Plan
+
+    def done(self, cell: CellConfig, outcome: Any, *, ours: bool, remark: str) -> None:
+        if ours:
+            print(f"{self.plan.study.title_of(cell)}: {outcome['outcome']} {outcome['kind']} {remark}", flush=True)
+
+    def note(self, line: str) -> None:
+        print(line, flush=True)
+
+    def tick(self) -> None:
+        pass
+
+
+class Array:
+    """The array of a study.
+
+    Args:
+        plan: plan of the study, which is written.
+        options: what Slurm is asked for.
+        watcher: is notified of the cells that end.
+    """
+
+    def __init__(self, plan: Plan, options: SlurmOptions, watcher: Watcher) -> None:
+        self._plan, self._options, self._watcher = plan, options, watcher
+        self._folder = plan.store.folder / FOLDER
+        self._left = {cell_name(plan.study.arm_of(cell), cell): cell for cell in plan.todo}
+        self._before = {id_: record.outcome for id_, record in plan.stored.records.items()}
+
+    def run(self) -> None:
+        """Submit the array, or find the one that runs, and watch it unless it is detached.
+
+        Raises:
+            UsageError: Slurm refuses the array.
+            Interrupted: the user interrupted.
+            RunStopped: all tasks have ended, and cells have no result.
+            Detached: the array goes on by itself.
+        """
+        job = self._find_running() or self._submit()
+        if self._options.detach:
+            raise Detached(f"the array {job} of Slurm goes on by itself; the command without --detach attaches to it")
+        self._watch(job)
+
+    def _find_running(self) -> str | None:
+        try:
+            job = str(read_json(self._folder / ARRAY)["job"])
+        except (FileNotFoundError, NotRead, KeyError, TypeError):
+            return None
+        if not _states(job):
+            return None
+        self._watcher.note(f"attached to the array {job} of Slurm, which runs this study")
+        return job
+
+    def _submit(self) -> str:
+        import submitit
+
+        options = self._options
+        executor = submitit.SlurmExecutor(folder=self._folder)
+        asked = {
+            "partition": options.partition,
+            "time": options.time_min,
+            "gpus_per_task": options.gpus_per_task,
+            "cpus_per_task": options.cpus_per_task,
+            "additional_parameters": dict(options.more) or None,
+        }
+        executor.update_parameters(
+            job_name=self._plan.study.name[:60],
+            ntasks_per_node=1,
+            nodes=1,
+            signal_delay_s=NOTICE_S,
+            **{name: value for name, value in asked.items() if value is not None},
+        )
+        number = min(options.max_parallel or MOST_TASKS, len(self._left))
+        request = replace(self._plan.request, name=self._plan.study.name)
+        try:
+            with executor.batch():
+                jobs = [executor.submit(Shift(request)) for _ in range(number)]
+        except submitit.core.utils.FailedJobError as error:
+            raise UsageError(f"Slurm refuses the jobs: {str(error).strip().splitlines()[-1]}") from error
+        job = jobs[0].job_id.partition("_")[0]
+        write_json(self._folder / ARRAY, {"job": job})
+        self._watcher.note(f"submitted to Slurm: {plural(number, 'task')} of the array {job}; logs in {self._folder}")
+        return str(job)
+
+    def _watch(self, job: str) -> None:
+        """Notify the watcher of cells that end, until all have or no task is left."""
+        is_told, ended = False, None
+        with stoppable() as stops:
+            while self._left:
+                self._take_finished()
+                self._watcher.tick()
+                if stops.hard.is_set():
+                    _call("scancel", job)
+                    raise Interrupted
+                if stops.soft.is_set() and not is_told:
+                    is_told = True
+                    _call("scancel", "--signal=INT", job)
+                    self._watcher.note("the tasks finish their running cells; press Ctrl-C again to cancel them")
+                if self._left and not _states(job):
+                    ended = ended or time.monotonic()
+                    if time.monotonic() - ended > LOST_S:
+                        break
+                time.sleep(POLL_S / 4 if ended else POLL_S)
+        if is_told:
+            raise Interrupted
+        if self._left:
+            raise RunStopped(
+                f"all tasks of the array {job} have ended, and {plural(len(self._left), 'cell')} have no result; the "
+                f"logs are in {self._folder}"
+            )
+
+    def _take_finished(self) -> None:
+        names = {path.name for path in self._plan.store.cell_folders()}
+        for name in [name for name in self._left if name in names]:
+            record = self._plan.store.find(name)
+            if record is None or record.outcome == self._before.get(record.config.id):
+                continue
+            self._watcher.done(self._left.pop(name), record.outcome, ours=True, remark="")
+
+
+def _states(job: str) -> Sequence[str]:
+    """Return the states of an array's tasks that wait or run; none if it is unknown to Slurm."""
+    done = subprocess.run(
+        ["squeue", "--noheader", "--format=%T", "--jobs", job], capture_output=True, text=True, check=False
+    )
+    return done.stdout.split() if done.returncode == 0 else []
+
+
+def _call(*command: str) -> None:
+    subprocess.run(command, capture_output=True, check=False)
+
+
+def _task_id() -> str:
+    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    return f"{array}_{task}" if array and task else os.environ["SLURM_JOB_ID"]
+
+
+def _cores_given() -> int | None:
+    cores = os.environ.get("SLURM_CPUS_PER_TASK")
+    return int(cores) if cores else None

@@ -1,0 +1,161 @@
+"""Cells as tasks of a real Slurm with two virtual nodes on this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import slurm_nodes
+from conftest import cells, numbers, start, wait_for
+
+from ablations.config.options import EngineOptions, SlurmOptions
+
+pytestmark = pytest.mark.skipif(
+    not slurm_nodes.is_installed() and not os.environ.get("CI"), reason="needs Debian's slurm-wlm and munge, as root"
+)
+
+LONG = ("--norm", "xnorm,l2", "--seeds", 1, "--epochs", 40, "--slurm-max-parallel", 2)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[slurm_nodes.Slurm]:
+    with tempfile.TemporaryDirectory(prefix="s") as folder, slurm_nodes.slurm(Path(folder)) as started:
+        yield started
+
+
+@pytest.fixture
+def run(cluster: slurm_nodes.Slurm, tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Start ``run`` on the cluster; afterwards cancel all jobs."""
+
+    def on_cluster(*arguments: object) -> subprocess.Popen[str]:
+        environment = {"SLURM_CONF": cluster.environment["SLURM_CONF"]}
+        return start(*arguments, "--engine", "slurm", out=tmp_path, new_group=True, **environment)
+
+    yield on_cluster
+    cluster.call("scancel", "--user=root")
+    wait_for(lambda: cluster.call("squeue", "--noheader") == "")
+
+
+def outcomes(out: Path) -> dict[str, SimpleNamespace]:
+    read = {name: json.loads((folder / "outcome.json").read_text()) for name, folder in cells(out).items()}
+    return {name: SimpleNamespace(**outcome) for name, outcome in read.items()}
+
+
+def running(out: Path) -> list[Path]:
+    """Return the folders of the cells that have finished an epoch and run."""
+    return [path.parent for path in out.glob("norm-digits/cells/.partial/*/metrics.csv")]
+
+
+def tasks(cluster: slurm_nodes.Slurm) -> list[str]:
+    """Return the tasks that run, as ARRAY_TASK."""
+    return sorted(cluster.call("squeue", "--noheader", "--states=R", "--format=%i").split())
+
+
+def at_once(cluster: slurm_nodes.Slurm, task: str) -> None:
+    """Start a requeued task now, in place of two minutes later."""
+    wait_for(lambda: task in cluster.call("squeue", "--noheader", "--states=PD", "--format=%i"))
+    cluster.call("scontrol", "update", f"JobId={task}", "StartTime=now")
+
+
+@pytest.mark.slow
+def test_cells_are_those_of_this_machine_and_the_command_can_be_detached(run, cluster, tmp_path):
+    asked = ("--norm", "xnorm,l2,prints", "--plugin", "arms", "--seeds", 8, "--epochs", 1)
+    out, err = run(*asked, "--detach", "--slurm-max-parallel", 2, "--slurm", "comment=ours").communicate()
+    assert err == ""
+    assert "submitted to Slurm: 2 tasks of the array" in out
+    assert out.rstrip().endswith("goes on by itself; the command without --detach attaches to it")
+    process = run(*asked)
+    here = start(*asked, out=tmp_path / "here")
+    out, err = process.communicate()
+    assert (process.returncode, err, here.wait()) == (0, "", 0)
+    assert "attached to the array" in out
+    assert len(numbers(tmp_path)) == 24
+    assert numbers(tmp_path) == numbers(tmp_path / "here")
+    ran = [outcome.ran_on for outcome in outcomes(tmp_path).values()]
+    assert {each["engine"] for each in ran} == {"slurm"}
+    assert len({each["job"] for each in ran}) == 2
+    assert not list(tmp_path.glob("norm-digits/cells/.partial/*"))
+
+
+@pytest.mark.slow
+def test_the_notice_of_a_time_limit_saves_the_cells_and_queues_the_task_again(run, cluster, tmp_path):
+    process = run(*LONG)
+    wait_for(lambda: len(running(tmp_path)) == 2)
+    for task in tasks(cluster):
+        cluster.call("scancel", "--signal=USR2", task)
+        at_once(cluster, task)
+    assert process.wait() == 0
+    seen = outcomes(tmp_path)
+    assert {outcome.outcome for outcome in seen.values()} == {"ok"}
+    assert [len(outcome.resumed_after_epochs) for outcome in seen.values()] == [1, 1]
+
+
+@pytest.mark.slow
+def test_a_requeued_task_and_a_cancelled_one_cost_no_cell(run, cluster, tmp_path):
+    process = run(*LONG, "--checkpoint-every", 1)
+    wait_for(lambda: len(running(tmp_path)) == 2)
+    first, second = tasks(cluster)
+    cluster.call("scancel", second)
+    cluster.call("scontrol", "requeue", first)
+    at_once(cluster, first)
+    assert process.wait() == 0
+    seen = outcomes(tmp_path)
+    assert {outcome.outcome for outcome in seen.values()} == {"ok"}
+    assert {outcome.ran_on["job"] for outcome in seen.values()} == {first}
+    assert [len(outcome.resumed_after_epochs) for outcome in seen.values()] == [1, 1]
+
+
+@pytest.mark.slow
+def test_cells_of_a_node_that_is_down_run_on_the_other(run, cluster, tmp_path):
+    process = run(*LONG, "--checkpoint-every", 1, "--slurm", "cpus-per-task=2")
+    wait_for(lambda: len(running(tmp_path)) == 2)
+    cluster.kill("n2")
+    cluster.call("scontrol", "update", "NodeName=n2", "State=DOWN", "Reason=test")
+    assert process.wait() == 0
+    assert {outcome.outcome for outcome in outcomes(tmp_path).values()} == {"ok"}
+    cluster.restart("n2")
+
+
+@pytest.mark.slow
+def test_two_interrupts_cancel_the_tasks(run, cluster, tmp_path):
+    process = run(*LONG)
+    wait_for(lambda: len(running(tmp_path)) == 2)
+    os.killpg(process.pid, signal.SIGINT)
+    assert "press Ctrl-C again to cancel them" in next(line for line in process.stdout if "finish" in line)
+    os.killpg(process.pid, signal.SIGINT)
+    process.communicate()
+    assert process.returncode == 130
+    wait_for(lambda: cluster.call("squeue", "--noheader") == "")
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (("--slurm-time", "2h"), "are for --engine slurm, and not for local"),
+        (("--detach",), "are for --engine slurm, and not for local"),
+        (("--engine", "slurm", "--slurm", "qos"), "--slurm qos: give NAME=VALUE"),
+        (("--engine", "slurm", "--slurm-gpus-per-task", "0"), "must be greater than or equal to 1"),
+    ],
+)
+def test_what_slurm_does_not_know_is_one_line(cli, given, said):
+    code, _, err = cli("run", *given)
+    assert (code, err.count("\n")) == (2, 1)
+    assert said in err
+
+
+def test_a_machine_without_slurm_is_one_line(cli, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    code, _, err = cli("run", "--engine", "slurm")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "there is no sbatch on this machine" in err
+
+
+def test_the_options_reach_slurm():
+    assert EngineOptions().slurm == SlurmOptions(time_min=240)
