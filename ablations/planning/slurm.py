@@ -6,6 +6,7 @@ task costs no more than its running cells: they resume elsewhere, or when Slurm 
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -30,8 +31,8 @@ from ablations.store.reading import NotRead, read_json
 FOLDER, ARRAY = "slurm", "array.json"
 """Folder of the jobs' logs in the study's folder, and file there that names the array."""
 
-POLL_S = 2.0
-"""Seconds between two looks at the finished cells and at Slurm's queue."""
+POLL_S, QUEUE_S = 1.0, 10.0
+"""Seconds between two looks at the finished cells, and at Slurm's queue."""
 
 MOST_TASKS = 32
 """Default of the largest number of tasks."""
@@ -109,8 +110,10 @@ class Array:
     def __init__(self, plan: Plan, options: SlurmOptions, watcher: Watcher) -> None:
         self._plan, self._options, self._watcher = plan, options, watcher
         self._folder = plan.store.folder / FOLDER
-        self._left = {cell_name(plan.study.arm_of(cell), cell): cell for cell in plan.todo}
-        self._before = {id_: record.outcome for id_, record in plan.stored.records.items()}
+        self._open = {cell_name(plan.study.arm_of(cell), cell): cell for cell in plan.todo}
+        self._failed: set[str] = set()
+        records = plan.stored.records
+        self._seen = {n: json.dumps(records[cell.id].outcome) for n, cell in self._open.items() if cell.id in records}
 
     def run(self) -> None:
         """Submit the array, or find the one that runs, and watch it unless it is detached.
@@ -155,7 +158,7 @@ class Array:
             signal_delay_s=NOTICE_S,
             **{name: value for name, value in asked.items() if value is not None},
         )
-        number = min(options.max_parallel or MOST_TASKS, len(self._left))
+        number = min(options.max_parallel or MOST_TASKS, len(self._open))
         request = replace(self._plan.request, name=self._plan.study.name)
         try:
             with executor.batch():
@@ -169,9 +172,9 @@ class Array:
 
     def _watch(self, job: str) -> None:
         """Notify the watcher of cells that end, until all have or no task is left."""
-        is_told, ended = False, None
+        is_told, ended, asked, has_tasks = False, None, 0.0, True
         with stoppable() as stops:
-            while self._left:
+            while self._open:
                 self._take_finished()
                 self._watcher.tick()
                 if stops.hard.is_set():
@@ -179,28 +182,45 @@ class Array:
                     raise Interrupted
                 if stops.soft.is_set() and not is_told:
                     is_told = True
+                    _call("scancel", "--state=PENDING", job)
                     _call("scancel", "--signal=INT", job)
                     self._watcher.note("the tasks finish their running cells; press Ctrl-C again to cancel them")
-                if self._left and not _states(job):
+                if time.monotonic() - asked > QUEUE_S:
+                    asked, has_tasks = time.monotonic(), bool(_states(job))
+                if not has_tasks:
                     ended = ended or time.monotonic()
-                    if time.monotonic() - ended > LOST_S:
+                    if is_told or not self._missing or time.monotonic() - ended > LOST_S:
                         break
-                time.sleep(POLL_S / 4 if ended else POLL_S)
+                time.sleep(POLL_S)
+            self._take_finished()
         if is_told:
             raise Interrupted
-        if self._left:
+        if self._missing:
             raise RunStopped(
-                f"all tasks of the array {job} have ended, and {plural(len(self._left), 'cell')} have no result; the "
-                f"logs are in {self._folder}"
+                f"all tasks of the array {job} have ended, and {plural(len(self._missing), 'cell')} have no result; "
+                f"their logs are in {self._folder}"
             )
 
+    @property
+    def _missing(self) -> list[str]:
+        """Names of the cells that have not ended."""
+        return [name for name in self._open if name not in self._failed]
+
     def _take_finished(self) -> None:
-        names = {path.name for path in self._plan.store.cell_folders()}
-        for name in [name for name in self._left if name in names]:
+        """Notify the watcher of cells that have ended; one that failed stays open, since its task may retry it."""
+        there = {path.name for path in self._plan.store.cell_folders()}
+        for name in [name for name in self._open if name in there]:
             record = self._plan.store.find(name)
-            if record is None or record.outcome == self._before.get(record.config.id):
+            if record is None or (text := json.dumps(record.outcome)) == self._seen.get(name):  # text, since NaN != NaN
                 continue
-            self._watcher.done(self._left.pop(name), record.outcome, ours=True, remark="")
+            self._seen[name] = text
+            cell = self._open[name]
+            if record.outcome["outcome"] == "failed":
+                self._failed.add(name)
+            else:
+                del self._open[name]
+                self._failed.discard(name)
+            self._watcher.done(cell, record.outcome, ours=True, remark="")
 
 
 def _states(job: str) -> Sequence[str]:

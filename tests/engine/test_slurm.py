@@ -124,6 +124,19 @@ def test_cells_of_a_node_that_is_down_run_on_the_other(run, cluster, tmp_path):
 
 
 @pytest.mark.slow
+def test_the_command_ends_after_the_second_attempt_of_a_cell_that_failed(run, cluster, tmp_path):
+    limits = ("--memory-per-cell", "1GiB", "--seeds", 1, "--epochs", 1)
+    process = run("--norm", "xnorm,hoards", "--plugin", "arms", *limits, "--slurm-max-parallel", 1)
+    out, err = process.communicate()
+    assert (process.returncode, err) == (1, "")
+    seen = outcomes(tmp_path)
+    assert {name: outcome.kind for name, outcome in seen.items()} == {"xnorm-s0": "", "hoards-s0": "oom"}
+    assert [attempt["kind"] for attempt in seen["hoards-s0"].attempts] == ["oom"]
+    assert "hoards seed 0: failed oom" in out
+    assert tasks(cluster) == []
+
+
+@pytest.mark.slow
 def test_two_interrupts_cancel_the_tasks(run, cluster, tmp_path):
     process = run(*LONG)
     wait_for(lambda: len(running(tmp_path)) == 2)
