@@ -5,11 +5,14 @@ from __future__ import annotations
 import importlib
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from ablations.config import UsageError
-from ablations.engine.interface import Engine
 from ablations.engine.watcher import Watcher
 from ablations.planning.plan import Plan
+
+if TYPE_CHECKING:
+    from ablations.engine.interface import Engine
 
 OPENING_S = 5.0
 """Seconds that another runner, which is about to begin the same study, has to write its question."""

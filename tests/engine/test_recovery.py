@@ -249,7 +249,7 @@ def test_a_signal_to_the_whole_group_fails_no_cell(tmp_path):
 
 @pytest.mark.slow
 def test_sigterm_saves_the_running_cells_first(tmp_path):
-    asked = ("--norm", "xnorm,l2", "--seeds", 1, "--epochs", 30)  # shorter than the minute between two checkpoints
+    asked = ("--norm", "xnorm,l2", "--seeds", 1, "--epochs", 12)  # shorter than the minute between two checkpoints
     process = start(*asked, out=tmp_path)
     wait_for(lambda: sum((folder / "metrics.csv").exists() for folder in partials(tmp_path)) == 2)
     process.terminate()
