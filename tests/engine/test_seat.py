@@ -17,6 +17,7 @@ from ablations.config.request import Request
 from ablations.data.location import cache_root, data_folder
 from ablations.engine import seat as seats
 from ablations.engine.seat import News, Order, Seat
+from ablations.engine.server import await_server
 from ablations.engine.shipping import FilesAt, write_files
 from ablations.engine.worker import Task
 from ablations.planning.plan import make_plan
@@ -28,6 +29,7 @@ pytestmark = pytest.mark.process
 @pytest.fixture
 def seat(tmp_path, monkeypatch):
     """A seat with folders and a module search path of its own."""
+    await_server(threading.Event())  # whose socket is in the folder of temporary files, and needs a short path
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "node"))
     monkeypatch.setattr(sys, "path", list(sys.path))
     (tmp_path / "node").mkdir()
