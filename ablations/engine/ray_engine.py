@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ablations.config import RunStopped
+from ablations.config import Interrupted, RunStopped
 from ablations.config.options import EngineOptions
 from ablations.config.values import plural
 from ablations.data.location import data_folder
@@ -61,10 +61,12 @@ class RayEngine:
         self._ray: Any = None  # the package, once it is needed
         self._seats: Seats  # once there is a cluster
         self._lost: deque[Job] = deque()
+        self._arrived: list[Ended] = []  # while they were being cancelled
         self._num_losses: dict[Job, int] = {}
         self._put: dict[str, Any] = {}  # data sets in the cluster
         self._sent: dict[tuple[str, str], tuple[SeatHandle, Any]] = {}  # to nodes
         self._num_left = 0
+        self._num_unstarted = 0  # seats in a row that died before they started
 
     @contextlib.contextmanager
     def opened(self, stopped: threading.Event, *, num_cells: int) -> Iterator[None]:
@@ -79,6 +81,8 @@ class RayEngine:
         if not was_connected:
             connect(ray, self._options.ray_address)
         try:
+            if stopped.is_set():
+                raise Interrupted
             self._num_left = num_cells
             self._seats = Seats(
                 ray, self._options, is_cuda=self._is_cuda, threads_per_cell=self._threads, note=self._note
@@ -117,6 +121,9 @@ class RayEngine:
         self._seat_lost_jobs()
         self._seats.keep_one_coming(self._num_wanted)
         self._seats.give_back(self._num_wanted)
+        if self._arrived:
+            arrived, self._arrived = self._arrived, []
+            return arrived
         asked = {seat.answer: seat for seat in self._seats.all if not seat.is_free}
         if not asked:
             time.sleep(seconds)
@@ -148,6 +155,9 @@ class RayEngine:
                 self._write(job, news)
                 if news.results is not None:
                     seat.job = seat.answer = None
+                    if isinstance(news.results, list):  # it ended before it could be killed
+                        self._arrived.append(Ended(job, news.results))
+                        return False
                     return True
                 seat.answer = seat.actor.advance.remote()
         self._drop(seat)
@@ -157,16 +167,18 @@ class RayEngine:
         """Take what a seat says; return its job if that has ended."""
         try:
             said = self._ray.get(seat.answer)
-        except self._ray.exceptions.RayTaskError as error:  # as of a node whose disk is full
-            return self._failed(seat, error)
         except self._ray.exceptions.RayError as error:
-            return self._lose(seat, error)
+            said = error
         if seat.is_closing:
             self._drop(seat)
             return None
+        if isinstance(said, self._ray.exceptions.RayTaskError):  # as of a node whose disk is full
+            return self._failed(seat, said)
+        if isinstance(said, self._ray.exceptions.RayError):
+            return self._lose(seat, said)
         if isinstance(said, tuple):
             seat.info, seat.node = said
-            seat.answer = None
+            seat.answer, self._num_unstarted = None, 0
             self._check(seat.info)
             return None
         news: News = said
@@ -205,6 +217,9 @@ class RayEngine:
         job = seat.job
         self._drop(seat)
         if job is None:
+            self._num_unstarted += seat.info is None
+            if self._num_unstarted >= MOST_LOSSES:  # else it would be asked for for ever
+                raise RunStopped(f"no process starts on the cluster's nodes: {' '.join(str(error).split())[:500]}")
             return None
         if isinstance(error, self._ray.exceptions.OutOfMemoryError) or "running low on memory" in str(error):
             return Ended(job, ("oom", "Ray ended it, since its node was running low on memory"))

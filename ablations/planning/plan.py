@@ -126,6 +126,8 @@ def make_plan(request: Request) -> Plan:
     recipe = recipes.recipe_fields(request.recipe, task)
     every = with_per_arm(asked, request)
     check_task(task, every, recipe=recipe, searched=searched_fields(request))
+    if request.engine.slurm.gpus_per_task and request.devices == ("auto",):
+        request = replace(request, devices=("cuda",))
     find = find_devices if request.engine.name == "local" else cluster_devices
     devices = find(request.devices)
     checks.check_device_fields(devices[0], every)

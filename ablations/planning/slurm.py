@@ -73,7 +73,7 @@ class Shift:
             if not self._is_over:
                 raise
         if self._is_over:
-            _call("scontrol", "requeue", _task_id())
+            print(_call("scontrol", "requeue", _task_id()), flush=True)
 
     def _take_notice(self, _number: int, _frame: FrameType | None) -> None:
         if not self._is_over:  # a second SIGTERM would mean: at once
@@ -178,12 +178,12 @@ class Array:
                 self._take_finished()
                 self._watcher.tick()
                 if stops.hard.is_set():
-                    _call("scancel", job)
+                    self._note_error(_call("scancel", job))
                     raise Interrupted
                 if stops.soft.is_set() and not is_told:
                     is_told = True
-                    _call("scancel", "--state=PENDING", job)
-                    _call("scancel", "--signal=INT", job)
+                    self._note_error(_call("scancel", "--state=PENDING", job))
+                    self._note_error(_call("scancel", "--signal=INT", job))
                     self._watcher.note("the tasks finish their running cells; press Ctrl-C again to cancel them")
                 if time.monotonic() - asked > QUEUE_S:
                     asked, has_tasks = time.monotonic(), bool(_states(job))
@@ -200,6 +200,10 @@ class Array:
                 f"all tasks of the array {job} have ended, and {plural(len(self._missing), 'cell')} have no result; "
                 f"their logs are in {self._folder}"
             )
+
+    def _note_error(self, error: str) -> None:
+        if error:
+            self._watcher.note(error)
 
     @property
     def _missing(self) -> list[str]:
@@ -231,8 +235,10 @@ def _states(job: str) -> Sequence[str]:
     return done.stdout.split() if done.returncode == 0 else []
 
 
-def _call(*command: str) -> None:
-    subprocess.run(command, capture_output=True, check=False)
+def _call(*command: str) -> str:
+    """Run a command of Slurm, and return its error; empty if it succeeds."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return f"{' '.join(command)}: {' '.join(done.stderr.split())}" if done.returncode else ""
 
 
 def _task_id() -> str:

@@ -154,6 +154,28 @@ def test_a_node_without_memory_is_the_cells_failure():
     assert (ended.job, ended.results[0]) == (job, "oom")
 
 
+def test_seats_that_never_start_stop_the_run():
+    made = engine(Cluster(), [])
+    for _ in range(MOST_LOSSES - 1):
+        assert made._lose(made._seats.all[0], DIED()) is None
+    with pytest.raises(RunStopped, match="no process starts on the cluster's nodes: The actor died"):
+        made._lose(made._seats.all[0], DIED())
+
+
+def test_a_seat_that_dies_as_it_closes_is_only_dropped():
+    cluster = Cluster()
+    made = engine(cluster, [])
+    seat = made._seats.all[0]
+    seat.is_closing = True
+
+    def get(_answer: object) -> None:
+        raise DIED
+
+    cluster.get = get
+    assert made._hear(seat) is None
+    assert seat not in made._seats.all
+
+
 def test_other_code_on_a_node_stops_the_run():
     made = engine(Cluster(), [])
     with pytest.raises(RunStopped, match=r"other code \(version 0.1\): install the same on every node"):
