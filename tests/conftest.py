@@ -43,6 +43,8 @@ Cli = Callable[..., tuple[int, str, str]]
 
 ROOT = Path(__file__).resolve().parent.parent
 FILES_OF_NUMBERS = ("metrics.csv", "probes.csv", "correct.npy")
+GRID_OF_24 = ("--norm", "xnorm,l2,single_l2", "--seeds", 8, "--epochs", 1)
+TWO_LONG_CELLS = ("--norm", "xnorm,l2", "--seeds", 1, "--epochs", 16)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

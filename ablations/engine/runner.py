@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 
 from ablations.config import CellConfig, Interrupted, RunStopped, Study
 from ablations.config.options import EngineOptions
+from ablations.config.values import plural
 from ablations.data import DataInfo
 from ablations.engine.failures import Failures
 from ablations.engine.interface import Ended, Engine
@@ -42,6 +44,7 @@ class Runner:
         options: options of the run.
         records: records of the cells that are run again, by cell id.
         watcher: observer of the run.
+        waits_s: longest time in seconds that it waits, with no cell of its own, for those that other runners hold.
     """
 
     def __init__(
@@ -55,6 +58,7 @@ class Runner:
         options: EngineOptions,
         records: Mapping[str, CellRecord],
         watcher: Watcher,
+        waits_s: float = math.inf,
     ) -> None:
         self._study, self._store = study, store
         self._engine, self._options, self._watcher = engine, options, watcher
@@ -72,6 +76,7 @@ class Runner:
         self._running: list[Job] = []
         self._alone: Job | None = None
         self._renewed = 0.0
+        self._waits_s, self._worked = waits_s, time.monotonic()
         self._num_announced = 0
         self._stops = Stops()
         self._failures = Failures(
@@ -85,7 +90,7 @@ class Runner:
         )
 
     def run(self) -> None:
-        """Run until every cell has an outcome, from this or another runner.
+        """Run until every cell has an outcome, from this or another runner, or those left are others' for too long.
 
         Raises:
             Interrupted: the user or the system interrupted the run; finished cells are kept.
@@ -118,7 +123,12 @@ class Runner:
         if self._stops.soft.is_set() and num_running and num_running != self._num_announced:
             self._num_announced = num_running
             self._watcher.note(f"finishing the running cells ({num_running}); press Ctrl-C again to stop at once")
-        if not self._running and (self._is_ending or not (self._queue or self._failures.to_retry)):
+        if self._running:
+            self._worked = time.monotonic()
+        elif self._is_ending or not (self._queue or self._failures.to_retry):
+            return False
+        elif time.monotonic() - self._worked > self._waits_s:
+            self._watcher.note(f"{plural(len(self._queue), 'cell')} left to other runners, which are alive")
             return False
         for ended in self._engine.wait(TICK_S):
             self._take(ended)
@@ -190,10 +200,11 @@ class Runner:
         """Record the results of a job that has ended."""
         job, results = ended.job, ended.results
         self._forget(job)
+        has_failed = isinstance(results, tuple) or any(result.outcome == "failed" for result in results)
+        if has_failed and self._stops.hard.is_set():  # the same signal may have killed it, as at a system shutdown
+            job.release()
+            return
         if isinstance(results, tuple):
-            if self._stops.hard.is_set():  # the same signal may have killed it, as at a system shutdown
-                job.release()
-                return
             results = job.failures(*results)
         try:
             if all(result.outcome == "ok" for result in results):  # they stop no run: start others before the writing

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import multiprocessing
+import signal
 import threading
 from collections.abc import Callable
 from multiprocessing import forkserver, resource_tracker, spawn
@@ -25,9 +26,10 @@ def start_server() -> None:
     """Start the server unless it runs already; return before it is ready."""
     CONTEXT.set_forkserver_preload(["ablations.engine.preload"])
     atexit.register(_kill_server)
-    with interrupts_blocked():  # the server also gets a Ctrl-C, and must survive it
+    # The server also gets a Ctrl-C, and what a cluster sends to all processes of a job; it ends with its runner.
+    with interrupts_blocked(signal.SIGTERM):
         resource_tracker.ensure_running()
-    with interrupts_blocked():  # which the start of the tracker has ended
+    with interrupts_blocked(signal.SIGTERM):  # which the start of the tracker has ended
         forkserver.ensure_running()
 
 

@@ -76,12 +76,15 @@ def stoppable() -> Iterator[Stops]:
 
 
 @contextlib.contextmanager
-def interrupts_blocked() -> Iterator[None]:
+def interrupts_blocked(*others: signal.Signals) -> Iterator[None]:
     """Block Ctrl-C and `SAVE_SIGNAL` in this block; a process started in it never receives them.
 
     A cluster sends its notice of a time limit to every process of a job, and it would end those that do not know it.
+
+    Args:
+        others: further signals to block.
     """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, SAVE_SIGNAL})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, SAVE_SIGNAL, *others})
     try:
         yield
     finally:

@@ -17,6 +17,7 @@ import time
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import FrameType
@@ -41,6 +42,9 @@ DUMP_S = 0.3
 
 EXIT_S = 10.0
 """Seconds within which a process that closed its pipe must exit."""
+
+SAVE_S = 10
+"""Seconds after a SIGTERM within which a cell saves a checkpoint or ends."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,9 +146,9 @@ def _serve(pipe: Connection, reuse: bool, environment: Mapping[str, str]) -> Non
     """Run the cells from the pipe; this is the main function of a worker process."""
     os.setpgid(0, 0)  # so that children can be killed with it
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the runner handles Ctrl-C
-    signal.signal(signal.SIGTERM, _exit_by_signal)
+    signal.signal(signal.SIGTERM, _save_and_exit)
     signal.signal(SAVE_SIGNAL, lambda *_: ask_for_checkpoint())
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {SAVE_SIGNAL})
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, SAVE_SIGNAL})
     threading.Thread(target=_exit_with_runner, daemon=True).start()
     os.environ.update(environment)
     try:
@@ -192,7 +196,19 @@ def _run(tasks: list[Task]) -> list[Result]:
     )
 
 
-def _exit_by_signal(number: int, _frame: FrameType | None) -> None:
+def _save_and_exit(number: int, _frame: FrameType | None) -> None:
+    """Save a checkpoint and end the process by a signal; a second one, or the end of the time, ends it at once.
+
+    A cluster that ends a job signals all of its processes, and leaves them some seconds.
+    """
+    exit_now = partial(_exit_by_signal, number)
+    for each in (number, signal.SIGALRM):
+        signal.signal(each, lambda *_: exit_now())
+    signal.alarm(SAVE_S)
+    ask_for_checkpoint(then=exit_now)
+
+
+def _exit_by_signal(number: int) -> None:
     """End the process by a signal, bypassing other handlers."""
     signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)

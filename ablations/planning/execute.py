@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -21,13 +22,16 @@ LOADED_AHEAD = ("ablations.report", "matplotlib.backends.backend_agg", "matplotl
 """Modules of the report, loaded before the first cell, while the workers load."""
 
 
-def execute(plan: Plan, *, watcher: Watcher, wrap: Callable[[Watcher], Watcher] | None = None) -> None:
+def execute(
+    plan: Plan, *, watcher: Watcher, wrap: Callable[[Watcher], Watcher] | None = None, waits_s: float = math.inf
+) -> None:
     """Write the study and run the cells that are to be run.
 
     Args:
         plan: study and cells.
         watcher: is notified of what happens.
         wrap: wraps the watcher once the study is written.
+        waits_s: longest time in seconds that it waits, with no cell of its own, for those that other runners hold.
 
     Raises:
         UsageError: the folder cannot be written, or was given another question since the plan was made.
@@ -56,6 +60,7 @@ def execute(plan: Plan, *, watcher: Watcher, wrap: Callable[[Watcher], Watcher] 
                 options=plan.engine,
                 records=plan.stored.records,
                 watcher=watcher,
+                waits_s=waits_s,
             ).run()
 
 

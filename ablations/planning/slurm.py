@@ -26,6 +26,7 @@ from ablations.engine.signals import stoppable
 from ablations.engine.watcher import Watcher
 from ablations.planning.plan import Plan, make_plan
 from ablations.store import cell_name, write_json
+from ablations.store.leases import LEASE_S
 from ablations.store.reading import NotRead, read_json
 
 FOLDER, ARRAY = "slurm", "array.json"
@@ -40,12 +41,15 @@ MOST_TASKS = 32
 NOTICE_S = 60
 """Seconds before its time limit at which Slurm tells a task, which then saves its cells and is requeued."""
 
+IDLE_S = LEASE_S + 15.0
+"""Seconds after which a task without a cell ends: until then it takes over those of a task that has died."""
+
 LOST_S = 15.0
 """Seconds for which an ended array may have results that a network file system does not show yet."""
 
 
 class Shift:
-    """A task of the array: it runs cells of the study until there are none left.
+    """A task of the array: it runs cells of the study until the other tasks have the rest.
 
     Args:
         request: request of the study.
@@ -68,7 +72,7 @@ class Shift:
         plan = make_plan(replace(self.request, devices=devices, engine=engine))
         try:
             if plan.todo and not self._is_over:
-                execute(plan, watcher=_Printed(plan))
+                execute(plan, watcher=_Printed(plan), waits_s=IDLE_S)
         except Interrupted:
             if not self._is_over:
                 raise
@@ -197,8 +201,8 @@ class Array:
             raise Interrupted
         if self._missing:
             raise RunStopped(
-                f"all tasks of the array {job} have ended, and {plural(len(self._missing), 'cell')} have no result; "
-                f"their logs are in {self._folder}"
+                f"all tasks of the array {job} have ended, and {plural(len(self._missing), 'cell')} have no result: "
+                f"run the same command again; logs in {self._folder}"
             )
 
     def _note_error(self, error: str) -> None:

@@ -8,7 +8,7 @@ import os
 import pickle
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -32,6 +32,7 @@ FORMAT = 2
 """Version of a checkpoint's content; a cell does not resume from another version."""
 
 _ASKED = threading.Event()
+_AFTER: list[Callable[[], None]] = []
 
 OWN = "ablations"
 """Key of a checkpoint's content that is not the trainer's."""
@@ -146,10 +147,18 @@ class Checkpoints(Checkpoint):
         scratch.replace(self.path)
         self._saved = time.monotonic()
         _ASKED.clear()
+        while _AFTER:
+            _AFTER.pop()()
 
 
-def ask_for_checkpoint() -> None:
-    """Let the cell or stack of this process save a checkpoint after its step, unless it saves none; for a signal."""
+def ask_for_checkpoint(then: Callable[[], None] | None = None) -> None:
+    """Let the cell or stack of this process save a checkpoint after its step, unless it saves none; for a signal.
+
+    Args:
+        then: is called when the checkpoint is saved; None: training goes on.
+    """
+    if then is not None:
+        _AFTER.append(then)
     _ASKED.set()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -14,11 +15,9 @@ from typing import Any
 
 import psutil
 import pytest
-from conftest import cells, numbers, start, wait_for
+from conftest import GRID_OF_24, TWO_LONG_CELLS, cells, numbers, start, wait_for
 
 pytest.importorskip("ray")
-
-LONG = ("--norm", "xnorm,l2,single_l2", "--seeds", 1, "--epochs", 12, "--checkpoint-every", 1)
 
 
 class Nodes:
@@ -29,7 +28,7 @@ class Nodes:
 
         self.folder, self.num_made = folder, 0
         self.cluster = Cluster()
-        self.nodes: list[Any] = []
+        self.nodes: dict[Path, Any] = {}
         while len(self.nodes) < 3:
             self.add()
 
@@ -39,11 +38,21 @@ class Nodes:
         own = self.folder / str(self.num_made)
         own.mkdir()
         places = {"ABLATIONS_CACHE": str(own / "cache"), "TMPDIR": str(own)}
-        self.nodes.append(self.cluster.add_node(num_cpus=1, object_store_memory=10**8, env_vars=places))
+        self.nodes[own] = self.cluster.add_node(num_cpus=1, object_store_memory=10**8, env_vars=places)
 
-    def kill_one(self) -> None:
-        """Kill the newest node, as a power failure would, and add another one."""
-        self.cluster.remove_node(self.nodes.pop(), allow_graceful=False)
+    def folder_of(self, log: Path) -> Path:
+        """Return the folder of the node that runs the cell of a log."""
+        return self.folder / log.relative_to(self.folder).parts[0]
+
+    def is_head(self, log: Path) -> bool:
+        """Whether the cell of a log runs on the node of the cluster's head, which must not die."""
+        return self.nodes[self.folder_of(log)] is self.cluster.head_node
+
+    def kill(self, log: Path) -> None:
+        """Kill the node of a cell's log, as a power failure would, and add another one."""
+        own = self.folder_of(log)
+        self.cluster.remove_node(self.nodes.pop(own), allow_graceful=False)
+        shutil.rmtree(own)
         self.add()
 
     @property
@@ -63,13 +72,19 @@ def nodes() -> Iterator[Nodes]:
 
 
 @pytest.fixture
-def run(nodes: Nodes, tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+def out(tmp_path: Path) -> Path:
+    """The folder of the cluster's study."""
+    return tmp_path / "ray"
+
+
+@pytest.fixture
+def run(nodes: Nodes, out: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Start ``run`` on the cluster."""
     begun: list[subprocess.Popen[str]] = []
 
     def on_cluster(*arguments: object) -> subprocess.Popen[str]:
         where = ("--engine", "ray", "--ray-address", nodes.cluster.address)
-        begun.append(start(*arguments, *where, out=tmp_path, new_group=True))
+        begun.append(start(*arguments, *where, out=out, new_group=True))
         return begun[-1]
 
     yield on_cluster
@@ -86,75 +101,74 @@ def partial(out: Path) -> list[str]:
     return [path.name for path in out.glob("norm-digits/cells/.partial/*")]
 
 
-def cell_processes(nodes: Nodes) -> list[int]:
-    """Return the processes that run cells: their output is a cell's log."""
-    logs, found = {str(path) for path in nodes.logs}, []
+def cell_processes(nodes: Nodes) -> dict[Path, int]:
+    """Return the processes that run cells, by the log that is their output."""
+    logs, found = nodes.logs, {}
     for process in psutil.process_iter():
         try:
             output = Path(f"/proc/{process.pid}/fd/1").readlink()
         except OSError:
             continue
-        if str(output) in logs:
-            found.append(process.pid)
+        if output in logs:
+            found[output] = process.pid
     return found
 
 
 @pytest.mark.slow
-def test_cells_are_those_of_this_machine(run, nodes, tmp_path):
-    asked = ("--norm", "xnorm,l2,prints", "--plugin", "arms", "--seeds", 8, "--epochs", 1)
-    here = tmp_path / "here"
-    ours, theirs = start(*asked, out=here), run(*asked)
-    assert (ours.wait(), theirs.wait()) == (0, 0), theirs.stderr.read()
-    assert len(numbers(tmp_path)) == 24
-    assert numbers(tmp_path) == numbers(here)
-    ran = [outcome.ran_on for outcome in outcomes(tmp_path).values()]
+def test_cells_are_those_of_this_machine(run, nodes, finished_study, out):
+    process, here = run(*GRID_OF_24), numbers(finished_study(*GRID_OF_24))
+    assert process.wait() == 0, process.stderr.read()
+    assert len(numbers(out)) == 24
+    assert numbers(out) == here
+    ran = [outcome.ran_on for outcome in outcomes(out).values()]
     assert {each["engine"] for each in ran} == {"ray"}
     assert len({each["node"] for each in ran}) == 3
     assert [len(list(path.glob("digits-*"))) for path in nodes.folder.glob("*/cache")] == [1, 1, 1]
-    assert partial(tmp_path) == nodes.logs == []
+    assert partial(out) == nodes.logs == []
 
 
 @pytest.mark.slow
-def test_a_cell_whose_node_dies_goes_on_from_its_checkpoint_on_another_one(run, nodes, tmp_path):
-    process = run(*LONG)
-    wait_for(lambda: len(list(tmp_path.glob("norm-digits/cells/.partial/*/checkpoint.ckpt"))) == 3)
-    nodes.kill_one()
-    out, err = process.communicate()
+def test_a_node_that_dies_and_a_process_that_is_killed_cost_no_cell(run, nodes, finished_study, out):
+    process, here = run(*TWO_LONG_CELLS, "--checkpoint-every", 1), numbers(finished_study(*TWO_LONG_CELLS))
+    wait_for(lambda: len(list(out.glob("norm-digits/cells/.partial/*/checkpoint.ckpt"))) == 2)
+    running = cell_processes(nodes)
+    first, second = sorted(running, key=nodes.is_head)
+    os.kill(running[second], signal.SIGKILL)
+    nodes.kill(first)
+    printed, err = process.communicate()
     assert (process.returncode, err) == (0, "")
-    assert out.count("1 cell will start again elsewhere") == 1
-    seen = outcomes(tmp_path)
-    assert {outcome.outcome for outcome in seen.values()} == {"ok"}
-    assert sorted(len(outcome.resumed_after_epochs) for outcome in seen.values()) == [0, 0, 1]
-    assert {len(outcome.epoch_hashes) for outcome in seen.values()} == {12}
-    here = start(*LONG, out=tmp_path / "here")
-    assert here.wait() == 0
-    assert numbers(tmp_path) == numbers(tmp_path / "here")
+    assert printed.count("1 cell will start again elsewhere") == 1
+    seen = outcomes(out).values()
+    assert {outcome.outcome for outcome in seen} == {"ok"}
+    assert sorted([attempt["kind"] for attempt in outcome.attempts] for outcome in seen) == [[], ["killed"]]
+    assert [len(outcome.resumed_after_epochs) for outcome in seen] == [1, 1]
+    assert numbers(out) == here
 
 
 @pytest.mark.slow
-def test_the_runner_killed_and_started_again_keeps_what_has_finished(run, nodes, tmp_path):
+def test_the_runner_killed_and_started_again_keeps_what_has_finished(run, nodes, out):
     process = run("--norm", "xnorm,l2", "--seeds", 2, "--epochs", 8, "--checkpoint-every", 1)
-    wait_for(lambda: bool(cells(tmp_path)) and bool(cell_processes(nodes)))
-    finished = {name: (folder / "outcome.json").read_bytes() for name, folder in cells(tmp_path).items()}
+    wait_for(lambda: bool(cells(out)) and bool(cell_processes(nodes)))
+    finished = {name: (folder / "outcome.json").read_bytes() for name, folder in cells(out).items()}
     process.send_signal(signal.SIGKILL)
     process.wait()
     wait_for(lambda: not cell_processes(nodes))
     again = run("--norm", "xnorm,l2", "--seeds", 2, "--epochs", 8, "--checkpoint-every", 1)
     assert again.wait() == 0
-    assert len(cells(tmp_path)) == 4
+    assert len(cells(out)) == 4
     for name, outcome in finished.items():
-        assert (cells(tmp_path)[name] / "outcome.json").read_bytes() == outcome
-    assert partial(tmp_path) == []
+        assert (cells(out)[name] / "outcome.json").read_bytes() == outcome
+    assert partial(out) == []
 
 
 @pytest.mark.slow
-def test_failures_are_those_of_this_machine(run, nodes, tmp_path):
+def test_failures_are_those_of_this_machine(run, nodes, out):
     arms = "xnorm,raises,hoards,sleeps,leaves,l2"
     limits = ("--timeout", "8s", "--memory-per-cell", "1GiB", "--seeds", 1, "--epochs", 4)
     process = run("--norm", arms, "--plugin", "arms", "--set", "train_limit=512", *limits)
     _, err = process.communicate()
     assert (process.returncode, err) == (1, "")
-    seen = outcomes(tmp_path)
+    seen = outcomes(out)
     assert {name.removesuffix("-s0"): f"{o.outcome} {o.kind}".strip() for name, o in seen.items()} == {
         "xnorm": "ok",
         "l2": "ok",
@@ -166,17 +180,6 @@ def test_failures_are_those_of_this_machine(run, nodes, tmp_path):
     for name in ("raises", "hoards", "sleeps"):
         assert any("arms.py" in line for line in seen[f"{name}-s0"].traceback), name
     assert {name for name, outcome in seen.items() if outcome.attempts} == {"hoards-s0", "sleeps-s0"}
-
-
-@pytest.mark.slow
-def test_a_cell_whose_process_is_killed_is_retried(run, nodes, tmp_path):
-    process = run("--norm", "xnorm,l2", "--seeds", 1, "--epochs", 10)
-    wait_for(lambda: len(cell_processes(nodes)) == 2)
-    os.kill(cell_processes(nodes)[0], signal.SIGKILL)
-    assert process.wait() == 0
-    seen = outcomes(tmp_path)
-    assert {outcome.outcome for outcome in seen.values()} == {"ok"}
-    assert sorted(attempt["kind"] for outcome in seen.values() for attempt in outcome.attempts) == ["killed"]
 
 
 @pytest.mark.process

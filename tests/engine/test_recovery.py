@@ -19,7 +19,7 @@ from typing import Any
 
 import psutil
 import pytest
-from conftest import cells, numbers, run_here, start, wait_for, workers_of
+from conftest import TWO_LONG_CELLS, cells, numbers, run_here, start, wait_for, workers_of
 
 from ablations.engine import prepare
 from ablations.store import files
@@ -248,20 +248,20 @@ def test_a_signal_to_the_whole_group_fails_no_cell(tmp_path):
 
 
 @pytest.mark.slow
-def test_sigterm_saves_the_running_cells_first(tmp_path):
-    asked = ("--norm", "xnorm,l2", "--seeds", 1, "--epochs", 12)  # shorter than the minute between two checkpoints
-    process = start(*asked, out=tmp_path)
-    wait_for(lambda: sum((folder / "metrics.csv").exists() for folder in partials(tmp_path)) == 2)
+def test_sigterm_saves_the_running_cells_first(finished_study, tmp_path):
+    undisturbed = numbers(finished_study(*TWO_LONG_CELLS))  # shorter than the minute between two checkpoints
+    out = tmp_path / "stopped"
+    process = start(*TWO_LONG_CELLS, out=out)
+    wait_for(lambda: sum((folder / "metrics.csv").exists() for folder in partials(out)) == 2)
     process.terminate()
-    code, out, err = finish(process, within_s=30)
+    code, printed, err = finish(process, within_s=30)
     assert (code, err) == (130, "")
-    assert "interrupted: finished cells are kept" in out
-    assert [(folder / "checkpoint.ckpt").exists() for folder in partials(tmp_path)] == [True, True]
-    assert finish(start(*asked, out=tmp_path))[0] == 0
-    records = [json.loads((folder / "outcome.json").read_text()) for folder in cells(tmp_path).values()]
+    assert "interrupted: finished cells are kept" in printed
+    assert [(folder / "checkpoint.ckpt").exists() for folder in partials(out)] == [True, True]
+    assert run_here("run", *TWO_LONG_CELLS, "--out", out)[0] == 0
+    records = [json.loads((folder / "outcome.json").read_text()) for folder in cells(out).values()]
     assert [len(record["resumed_after_epochs"]) for record in records] == [1, 1]
-    assert finish(start(*asked, out=tmp_path / "undisturbed"))[0] == 0
-    assert numbers(tmp_path) == numbers(tmp_path / "undisturbed")
+    assert numbers(out) == undisturbed
 
 
 @pytest.mark.slow
@@ -274,8 +274,10 @@ def test_a_worker_that_is_asked_to_end_was_killed(tmp_path):
     assert code == 0, err
     assert "failed killed" in out
     (cell,) = cells(tmp_path).values()
-    (attempt,) = json.loads((cell / "outcome.json").read_text())["attempts"]
+    record = json.loads((cell / "outcome.json").read_text())
+    (attempt,) = record["attempts"]
     assert (attempt["kind"], attempt["detail"]) == ("killed", "the worker process was killed by SIGTERM")
+    assert len(record["resumed_after_epochs"]) == 1
 
 
 @pytest.mark.slow

@@ -49,11 +49,18 @@ class Dying(IdleNodes):
         return [Ended(job, ("killed", "its node is gone")) for job in ended]
 
 
-def run(engine: IdleNodes, out: Path, options: EngineOptions = EngineOptions()) -> dict[str, dict]:  # noqa: B008
-    """Run 30 cells, and return their outcomes by the names of their folders."""
+def run(
+    engine: IdleNodes,
+    out: Path,
+    options: EngineOptions = EngineOptions(),  # noqa: B008
+    *,
+    num_held: int = 0,
+) -> dict[str, dict]:
+    """Run 30 cells, some of which another runner holds, and return their outcomes by the names of their folders."""
     asked = {"norm": ["xnorm", "l2", "single_l2"], "seed": list(range(10))}
     plan = make_plan(Request(asked=asked, out=out, name="nothing", devices=("cpu",), engine=options))
     plan.store.write_study(plan.study)
+    held = [plan.store.leases.claim(cell.id) for cell in plan.todo[:num_held]]
     runner = Runner(
         plan.todo,
         study=plan.study,
@@ -63,11 +70,14 @@ def run(engine: IdleNodes, out: Path, options: EngineOptions = EngineOptions()) 
         options=plan.engine,
         records={},
         watcher=Shown(Board(plan.study)),
+        waits_s=0.2,
     )
     try:
         runner.run()
     except RunStopped as reason:
         print(reason)
+    for lease in held:
+        lease.release(keep_checkpoint=False)
     assert list(plan.store.leases.partials.glob("*")) == []
     return {path.parent.name: json.loads(path.read_text()) for path in plan.store.cells.glob("*/outcome.json")}
 
@@ -87,6 +97,11 @@ def test_a_job_past_the_limit_is_cancelled_and_retried_alone(tmp_path, capsys):
     assert engine.was_alone[-1]
     assert engine.was_alone.count(True) == sum(len(each["attempts"]) for each in outcomes.values()) == 1
     assert len(engine.cancelled) == len(outcomes) + 1
+
+
+def test_cells_of_a_runner_that_is_alive_can_be_left_to_it(tmp_path, capsys):
+    assert len(run(IdleNodes(1), tmp_path, num_held=2)) == 28
+    assert "2 cells left to other runners, which are alive" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("retry", ["failed", "none"])

@@ -13,15 +13,16 @@ from types import SimpleNamespace
 
 import pytest
 import slurm_nodes
-from conftest import cells, numbers, start, wait_for
+from conftest import GRID_OF_24, TWO_LONG_CELLS, cells, numbers, start, wait_for
 
 from ablations.config.options import EngineOptions, SlurmOptions
+from ablations.store.leases import RESUMED
 
 pytestmark = pytest.mark.skipif(
     not slurm_nodes.is_installed() and not os.environ.get("CI"), reason="needs Debian's slurm-wlm and munge, as root"
 )
 
-LONG = ("--norm", "xnorm,l2", "--seeds", 1, "--epochs", 16, "--slurm-max-parallel", 2)
+TWO_TASKS = ("--slurm-max-parallel", 2)
 
 
 @pytest.fixture(scope="module")
@@ -31,12 +32,18 @@ def cluster() -> Iterator[slurm_nodes.Slurm]:
 
 
 @pytest.fixture
-def run(cluster: slurm_nodes.Slurm, tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+def out(tmp_path: Path) -> Path:
+    """The folder of the cluster's study."""
+    return tmp_path / "slurm"
+
+
+@pytest.fixture
+def run(cluster: slurm_nodes.Slurm, out: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Start ``run`` on the cluster; afterwards cancel all jobs."""
 
     def on_cluster(*arguments: object) -> subprocess.Popen[str]:
         environment = {"SLURM_CONF": cluster.environment["SLURM_CONF"]}
-        return start(*arguments, "--engine", "slurm", out=tmp_path, new_group=True, **environment)
+        return start(*arguments, "--engine", "slurm", out=out, new_group=True, **environment)
 
     yield on_cluster
     cluster.call("scancel", "--user=root")
@@ -65,83 +72,72 @@ def at_once(cluster: slurm_nodes.Slurm, task: str) -> None:
 
 
 @pytest.mark.slow
-def test_cells_are_those_of_this_machine_and_the_command_can_be_detached(run, cluster, tmp_path):
-    asked = ("--norm", "xnorm,l2,prints", "--plugin", "arms", "--seeds", 8, "--epochs", 1)
-    out, err = run(*asked, "--detach", "--slurm-max-parallel", 2, "--slurm", "comment=ours").communicate()
+def test_cells_are_those_of_this_machine_and_the_command_can_be_detached(run, finished_study, out):
+    printed, err = run(*GRID_OF_24, *TWO_TASKS, "--detach", "--slurm", "comment=ours").communicate()
     assert err == ""
-    assert "submitted to Slurm: 2 tasks of the array" in out
-    assert out.rstrip().endswith("goes on by itself; the command without --detach attaches to it")
-    process = run(*asked)
-    here = start(*asked, out=tmp_path / "here")
-    out, err = process.communicate()
-    assert (process.returncode, err, here.wait()) == (0, "", 0)
-    assert "attached to the array" in out
-    assert len(numbers(tmp_path)) == 24
-    assert numbers(tmp_path) == numbers(tmp_path / "here")
-    ran = [outcome.ran_on for outcome in outcomes(tmp_path).values()]
+    assert "submitted to Slurm: 2 tasks of the array" in printed
+    assert printed.rstrip().endswith("goes on by itself; the command without --detach attaches to it")
+    process, here = run(*GRID_OF_24), numbers(finished_study(*GRID_OF_24))
+    printed, err = process.communicate()
+    assert (process.returncode, err) == (0, "")
+    assert "attached to the array" in printed
+    assert len(numbers(out)) == 24
+    assert numbers(out) == here
+    ran = [outcome.ran_on for outcome in outcomes(out).values()]
     assert {each["engine"] for each in ran} == {"slurm"}
     assert len({each["job"] for each in ran}) == 2
-    assert not list(tmp_path.glob("norm-digits/cells/.partial/*"))
+    assert not list(out.glob("norm-digits/cells/.partial/*"))
 
 
 @pytest.mark.slow
-def test_the_notice_of_a_time_limit_saves_the_cells_and_queues_the_task_again(run, cluster, tmp_path):
-    process = run(*LONG)
-    wait_for(lambda: len(running(tmp_path)) == 2)
-    for task in tasks(cluster):
-        cluster.call("scancel", "--signal=USR2", task)
-        at_once(cluster, task)
-    assert process.wait() == 0
-    seen = outcomes(tmp_path)
-    assert {outcome.outcome for outcome in seen.values()} == {"ok"}
-    assert all(outcome.resumed_after_epochs for outcome in seen.values())  # twice, if the other task had taken it over
-
-
-@pytest.mark.slow
-def test_a_requeued_task_and_a_cancelled_one_cost_no_cell(run, cluster, tmp_path):
-    process = run(*LONG, "--checkpoint-every", 1)
-    wait_for(lambda: len(running(tmp_path)) == 2)
+def test_the_notice_of_a_time_limit_a_requeue_and_a_cancelled_task_cost_no_cell(run, cluster, finished_study, out):
+    process, here = run(*TWO_LONG_CELLS, *TWO_TASKS), numbers(finished_study(*TWO_LONG_CELLS))
+    wait_for(lambda: len(running(out)) == 2)
     first, second = tasks(cluster)
+    cluster.call("scancel", "--signal=USR2", first)
     cluster.call("scancel", second)
+    at_once(cluster, first)
+    wait_for(lambda: bool(list(out.glob(f"norm-digits/cells/.partial/*/{RESUMED}"))))
     cluster.call("scontrol", "requeue", first)
     at_once(cluster, first)
     assert process.wait() == 0
-    seen = outcomes(tmp_path)
-    assert {outcome.outcome for outcome in seen.values()} == {"ok"}
-    assert {outcome.ran_on["job"] for outcome in seen.values()} == {first}
-    assert all(outcome.resumed_after_epochs for outcome in seen.values())
+    seen = outcomes(out).values()
+    assert {outcome.outcome for outcome in seen} == {"ok"}
+    assert {outcome.ran_on["job"] for outcome in seen} == {first}
+    assert all(outcome.resumed_after_epochs for outcome in seen)
+    assert numbers(out) == here
 
 
 @pytest.mark.slow
-def test_cells_of_a_node_that_is_down_run_on_the_other(run, cluster, tmp_path):
-    process = run(*LONG, "--checkpoint-every", 1, "--slurm", "cpus-per-task=2")
-    wait_for(lambda: len(running(tmp_path)) == 2)
+def test_cells_of_a_node_that_is_down_run_on_the_other(run, cluster, out):
+    process = run(*TWO_LONG_CELLS, *TWO_TASKS, "--checkpoint-every", 1, "--slurm", "cpus-per-task=2")
+    wait_for(lambda: len(running(out)) == 2)
     cluster.kill("n2")
     cluster.call("scontrol", "update", "NodeName=n2", "State=DOWN", "Reason=test")
     assert process.wait() == 0
-    assert {outcome.outcome for outcome in outcomes(tmp_path).values()} == {"ok"}
+    assert {outcome.outcome for outcome in outcomes(out).values()} == {"ok"}
     cluster.restart("n2")
 
 
 @pytest.mark.slow
-def test_the_command_ends_after_the_second_attempt_of_a_cell_that_failed(run, cluster, tmp_path):
+def test_the_command_ends_after_the_second_attempt_of_a_cell_that_failed(run, cluster, out):
     limits = ("--memory-per-cell", "1GiB", "--seeds", 1, "--epochs", 1)
     process = run("--norm", "xnorm,hoards", "--plugin", "arms", *limits, "--slurm-max-parallel", 1)
-    out, err = process.communicate()
+    printed, err = process.communicate()
     assert (process.returncode, err) == (1, "")
-    seen = outcomes(tmp_path)
+    seen = outcomes(out)
     assert {name: outcome.kind for name, outcome in seen.items()} == {"xnorm-s0": "", "hoards-s0": "oom"}
     assert [attempt["kind"] for attempt in seen["hoards-s0"].attempts] == ["oom"]
-    assert "hoards seed 0: failed oom" in out
+    assert "hoards seed 0: failed oom" in printed
     assert tasks(cluster) == []
 
 
 @pytest.mark.slow
-def test_two_interrupts_cancel_the_tasks(run, cluster, tmp_path):
-    process = run(*LONG)
-    wait_for(lambda: len(running(tmp_path)) == 2)
+def test_two_interrupts_cancel_the_tasks(run, cluster, out):
+    process = run("--norm", "xnorm", "--seeds", 1, "--epochs", 40)
+    wait_for(lambda: len(running(out)) == 1)
     os.killpg(process.pid, signal.SIGINT)
-    assert "press Ctrl-C again to cancel them" in next(line for line in process.stdout if "finish" in line)
+    assert "press Ctrl-C again to cancel" in next(line for line in process.stdout if "finish" in line)
     os.killpg(process.pid, signal.SIGINT)
     process.communicate()
     assert process.returncode == 130
