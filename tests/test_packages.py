@@ -159,4 +159,4 @@ def test_an_unknown_logger_is_refused():
     import torch
 
     with pytest.raises(UnknownNameError, match="unknown logger 'tensorbord', did you mean 'tensorboard'"):
-        checks.check_engine(torch.device("cpu"), EngineOptions(loggers=("tensorbord",)))
+        checks.check_engine((torch.device("cpu"),), EngineOptions(loggers=("tensorbord",)))

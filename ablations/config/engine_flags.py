@@ -96,6 +96,12 @@ class EngineFlags(ProbeOption, SlurmFlags):
         reads(parsing.count),
         Option("Concurrent cells on each GPU; auto: as memory allows, at most one for each core, and 8.", metavar="N"),
     ] = parsing.AUTO
+    gpus_per_cell: Annotated[
+        int,
+        BeforeValidator(parsing.whole),
+        Field(ge=1),
+        Option("GPUs that share each cell, by data parallelism.", metavar="N"),
+    ] = 1
     timeout: Annotated[
         str | float | timedelta | None,
         reads(parsing.seconds),
@@ -154,6 +160,7 @@ class EngineFlags(ProbeOption, SlurmFlags):
         return EngineOptions(
             jobs=parsing.count(self.jobs),
             jobs_per_gpu=parsing.count(self.jobs_per_gpu),
+            gpus_per_cell=self.gpus_per_cell,
             timeout_s=parsing.seconds(self.timeout),
             memory_per_cell_mib=parsing.mebibytes(self.memory_per_cell),
             retry=retry,

@@ -84,6 +84,7 @@ class EngineOptions:
     Args:
         jobs: number of concurrent cells on a CPU; None: one for each core, at most 8.
         jobs_per_gpu: number of concurrent cells on each GPU; None: from the memory of the first cell.
+        gpus_per_cell: number of GPUs that share each cell.
         timeout_s: time limit of an attempt in seconds; None: no limit.
         memory_per_cell_mib: memory limit of a cell; None: the free memory divided by the concurrent cells.
         retry: cells of earlier runs to run again.
@@ -97,6 +98,7 @@ class EngineOptions:
 
     jobs: int | None = None
     jobs_per_gpu: int | None = None
+    gpus_per_cell: int = 1
     timeout_s: float | None = None
     memory_per_cell_mib: float | None = None
     retry: Retry = "failed"

@@ -42,7 +42,7 @@ class Capacity:
     """The slots of a run, and the memory of each.
 
     A CPU has one slot for each job. A GPU has the requested number; by default one slot is used until the first cell
-    has shown its peak memory, and then as many as fit.
+    has shown its peak memory, and then as many as fit. Where several GPUs share a cell, they are one slot.
 
     Args:
         devices: devices to train on, all of one kind.
@@ -62,10 +62,11 @@ class Capacity:
         threads_per_cell: int,
         measured: Mapping[torch.device, DeviceInfo] | None = None,
     ) -> None:
-        self._devices, self._options, self._threads_per_cell = devices, options, threads_per_cell
+        self._every, self._per_cell = devices, options.gpus_per_cell
+        self._devices, self._options, self._threads_per_cell = devices[:: self._per_cell], options, threads_per_cell
         self.measured = measured or {}
         self._max_per_device = max(1, min(MAX_AUTO_JOBS, num_cores() // threads_per_cell // len(devices)))
-        self._is_measuring = devices[0].type == "cuda" and options.jobs_per_gpu is None
+        self._is_measuring = devices[0].type == "cuda" and options.jobs_per_gpu is None and self._per_cell == 1
         self._slots_per_device = 1
         if devices[0].type == "cpu":
             self._slots_per_device = options.jobs or self._max_per_device
@@ -87,7 +88,7 @@ class Capacity:
 
     @property
     def workers(self) -> int:
-        """Decoding processes of each cell: the requested number, or the cell's share of the cores.
+        """Decoding processes of each cell's process: the requested number, or its share of the cores.
 
         On a CPU the cell's own threads are subtracted; with 0 left it decodes between its steps. On a GPU: at least 1.
         """
@@ -95,8 +96,13 @@ class Capacity:
             return self._options.workers
         if self._devices[0].type == "cpu":
             return max(0, min(MAX_AUTO_WORKERS, num_cores() // self._slots_per_device - self._threads_per_cell))
-        cells = self._slots_per_device * len(self._devices)
-        return max(1, min(MAX_AUTO_WORKERS, num_cores() // cells))
+        processes = self._slots_per_device * len(self._every)
+        return max(1, min(MAX_AUTO_WORKERS, num_cores() // processes))
+
+    def peers(self, device: torch.device) -> tuple[torch.device, ...]:
+        """Return the devices that share the cells of a slot's device."""
+        first = self._every.index(device)
+        return self._every[first + 1 : first + self._per_cell]
 
     def update(self, fields: Mapping[str, Any], *, fullness: float = 1.0) -> None:
         """Set the slots of a GPU from the peak memory of the first finished cell or stack.

@@ -33,6 +33,7 @@ from ablations.training.lightning import LightningTrainer
 from ablations.training.limits import is_disk_full, is_oom
 from ablations.training.loggers import Loggers
 from ablations.training.loop import LeanTrainer
+from ablations.training.parallel import Share, join, leave
 from ablations.training.stacked import Stack
 from ablations.training.step_probes import StepProbes
 from ufo.init import shared_weights_hash
@@ -59,6 +60,7 @@ def run_cells(
     device: torch.device,
     options: Sequence[CellOptions],
     numerics: str = "",
+    share: Share | None = None,
 ) -> list[Result]:
     """Run a cell, or several as one stack, and write their files, except config.json and outcome.json.
 
@@ -72,6 +74,7 @@ def run_cells(
         device: device to train on.
         options: options of the run, for each cell.
         numerics: numerics version of the code; a checkpoint of another version is ignored.
+        share: part of this process in a cell; None: it has no other process.
     """
     clock, run = time.perf_counter(), configs[0].run
     if device.type == "cuda":
@@ -88,14 +91,19 @@ def run_cells(
             with cuda_settings(run, device, mps=options[0].mps) as settings:
                 for own in fields:
                     own["cuda_settings"] = settings
+                if share is not None:
+                    join(share)
+                    fields[0]["cuda_settings"] = {**(settings or {}), "gpus": len(share.devices)}
                 for parts in zip(configs, folders, options, fields, strict=True):
-                    cells.append(_Cell(info, device, numerics, *parts))  # noqa: PERF401  # to end those that exist
+                    cells.append(_Cell(info, device, numerics, share, *parts))  # noqa: PERF401  # to end those that exist
                 results = [_attempt(cell, train) for cell, train in zip(cells, _trainings(cells), strict=True)]
         except Exception as error:
             results = [_failed(error, own, folder) for own, folder in zip(fields, folders, strict=True)]
         finally:
             for cell in cells:
                 cell.data.teardown()  # ends the decoding processes
+    if share is not None and results[0].outcome != "failed":  # else the others may not answer
+        leave()
     for own in fields:
         own["seconds"] += (time.perf_counter() - clock) / len(configs)
         own |= _memory(device)
@@ -147,6 +155,7 @@ class _Cell:
         info: DataInfo,
         device: torch.device,
         numerics: str,
+        share: Share | None,
         config: CellConfig,
         folder: Path,
         options: CellOptions,
@@ -161,12 +170,16 @@ class _Cell:
         fields["num_parameters"] = sum(parameter.numel() for parameter in module.net.parameters())
         self.history = History(folder)
         self.loggers = Loggers(options.loggers, folder=Path(options.log_folder), config=config)
-        made_by = trained_with(numerics=numerics, device=device, trainer=options.trainer)
+        num_processes = 1 if share is None else len(share.devices)
+        made_by = trained_with(numerics=numerics, device=device, trainer=options.trainer, num_processes=num_processes)
         self.checkpoints = Checkpoints(folder, every=options.checkpoint_every, made_by=made_by)
         probes = [StepProbes(folder, options.probe_steps)] if options.probe_steps else []
         callbacks = [self.history, self.loggers, *probes, self.checkpoints]
-        make = LeanTrainer if options.trainer == "lean" else LightningTrainer
-        self.trainer = make(config, device=device, callbacks=callbacks, log_dir=folder)
+        self.trainer: LeanTrainer | LightningTrainer
+        if options.trainer == "lean":
+            self.trainer = LeanTrainer(config, device=device, callbacks=callbacks, log_dir=folder, share=share)
+        else:
+            self.trainer = LightningTrainer(config, device=device, callbacks=callbacks, log_dir=folder)
         self.data.trainer = self.trainer  # type: ignore[assignment]  # its device holds the images
         fields["split_hash"] = self.data.split_hash
 

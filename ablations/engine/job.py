@@ -26,6 +26,7 @@ class Placement:
         memory_mib: limit of the memory of the job; None: no limit.
         workers: number of decoding processes of each cell.
         mps: whether the GPU is shared through NVIDIA's Multi-Process Service.
+        peers: further devices of each cell, each with a process of its own.
         origin: what the record says of where its cells ran, over what it says of this machine.
     """
 
@@ -35,6 +36,7 @@ class Placement:
     memory_mib: float | None
     workers: int
     mps: bool
+    peers: tuple[torch.device, ...] = ()
     origin: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -18,6 +18,7 @@ from ablations.engine.job import Job, Placement
 from ablations.engine.mps import mps_service
 from ablations.engine.result import describe_exit
 from ablations.engine.server import await_server
+from ablations.engine.team import Team, make_worker
 from ablations.engine.worker import Worker
 from ablations.store.leases import machine_id
 
@@ -43,8 +44,8 @@ class LocalEngine:
         self._devices, self._options, self._threads_per_cell, self._note = devices, options, threads_per_cell, note
         self._capacity: Capacity  # once the devices are measured
         self._mps: Mapping[str, str] | None = None
-        self._running: dict[Job, Worker] = {}
-        self._idle: dict[Slot, Worker] = {}
+        self._running: dict[Job, Worker | Team] = {}
+        self._idle: dict[Slot, Worker | Team] = {}
 
     @contextlib.contextmanager
     def opened(self, stopped: threading.Event, *, num_cells: int) -> Iterator[None]:
@@ -85,6 +86,7 @@ class LocalEngine:
             memory_mib=self._capacity.limit_mib(slot.device, alone=alone, num_cells=num_cells),
             workers=self._capacity.workers,
             mps=self._mps is not None,
+            peers=self._capacity.peers(slot.device),
             origin={"ran_on": _where()},
         )
 
@@ -95,7 +97,8 @@ class LocalEngine:
         if worker is not None and not worker.can_run(tasks[0]):
             worker.kill()
             worker = None
-        worker = worker or Worker(reuse=job.placement.device.type == "cuda", environment=self._mps or {})
+        is_cuda = job.placement.device.type == "cuda"
+        worker = worker or make_worker(tasks[0], reuse=is_cuda, environment=self._mps or {})
         worker.start(tasks)
         self._running[job] = worker
 
@@ -112,7 +115,7 @@ class LocalEngine:
     def cancel(self, job: Job, *, dump: bool = False) -> bool:
         """Kill the worker of a job, unless its results have arrived."""
         worker = self._running[job]
-        if worker.pipe.poll():
+        if worker.has_answered:
             return False
         if dump:
             worker.dump()

@@ -73,6 +73,7 @@ class Preparation:
             info=self.infos[cell.images.data_fingerprint],
             folder=real_path(lease.folder),
             device=placement.device,
+            peers=placement.peers,
             options=options,
             numerics=self.numerics[cell.net.norm],
             plugins=self.study.plugins,

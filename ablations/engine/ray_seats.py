@@ -117,7 +117,8 @@ class Seats:
             memory_mib = self._options.memory_per_cell_mib * num_cells
         workers = self._options.workers
         if workers is None:
-            cores = 0 if node is None else int(node["Resources"].get("CPU", 0)) // num_seats
+            num_processes = num_seats * self._options.gpus_per_cell
+            cores = 0 if node is None else int(node["Resources"].get("CPU", 0)) // num_processes
             workers = max(1, min(MAX_AUTO_WORKERS, cores)) if self._is_cuda else 0
         return Placement(
             device=torch.device("cuda", 0) if self._is_cuda else torch.device("cpu"),
@@ -126,15 +127,17 @@ class Seats:
             memory_mib=memory_mib,
             workers=workers,
             mps=False,
+            peers=tuple(torch.device("cuda", number) for number in range(1, self._options.gpus_per_cell)),
             origin={**seat.info.origin, "ran_on": {"engine": "ray", "node": seat.node[:12], "job": self._job}},
         )
 
     @property
     def _needs(self) -> dict[str, float]:
         """What Ray gives each seat."""
-        needs: dict[str, float] = {"num_cpus": self._threads}
+        each = self._options.gpus_per_cell
+        needs: dict[str, float] = {"num_cpus": each * self._threads}
         if self._is_cuda:
-            needs["num_gpus"] = 1 / (self._options.jobs_per_gpu or 1)
+            needs["num_gpus"] = each / (self._options.jobs_per_gpu or 1)
         if self._options.memory_per_cell_mib is not None and not self._is_cuda:
             needs["memory"] = self._options.memory_per_cell_mib * 2**20
         return needs

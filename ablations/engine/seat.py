@@ -27,6 +27,7 @@ from ablations.engine.devices import DeviceInfo, measure_devices
 from ablations.engine.result import Result, describe_exit
 from ablations.engine.server import await_server
 from ablations.engine.shipping import Files, FilesAt, write_files
+from ablations.engine.team import Team, make_worker
 from ablations.engine.worker import Task, Worker
 from ablations.store.files import clean_log
 from ablations.store.leases import LOG
@@ -98,7 +99,7 @@ class _Running:
     order: Order
     folders: list[FilesAt] = field(default_factory=list)
     logs: list[FilesAt] = field(default_factory=list)
-    worker: Worker | None = None
+    worker: Worker | Team | None = None
     shipped: float = 0.0
 
     def changed(self, *results: list[Result] | tuple[str, str]) -> News:
@@ -123,7 +124,7 @@ class Seat:
         self._folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))
         atexit.register(shutil.rmtree, self._folder, ignore_errors=True)
         self._running: _Running | None = None
-        self._worker: Worker | None = None
+        self._worker: Worker | Team | None = None
         self._stop: str | None = None  # "cancel", or "dump" to write the stack trace first
         self._num_jobs = 0
 
@@ -194,7 +195,7 @@ class Seat:
                 worker.kill()
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _start(self, running: _Running) -> Worker:
+    def _start(self, running: _Running) -> Worker | Team:
         """Write the files of a job and start it in a process."""
         order, self._num_jobs = running.order, self._num_jobs + 1
         info = order.tasks[0].info
@@ -223,7 +224,7 @@ class Seat:
         if worker is not None and not worker.can_run(tasks[0]):
             worker.kill()
             worker = None
-        worker = worker or Worker(reuse=self._device.type == "cuda")
+        worker = worker or make_worker(tasks[0], reuse=self._device.type == "cuda")
         worker.start(tasks)
         return worker
 

@@ -36,6 +36,7 @@ from ablations.engine.signals import SAVE_SIGNAL
 from ablations.store.provenance import import_plugin, plugin_hash
 from ablations.training.checkpoint import ask_for_checkpoint
 from ablations.training.limits import limit_memory
+from ablations.training.parallel import Share
 
 DUMP_S = 0.3
 """Seconds that a hanging worker has to dump its stack trace."""
@@ -60,6 +61,8 @@ class Task:
         numerics: numerics version of the code.
         plugins: modules that register normalisers.
         plugin_hash: hash of the plug-in that registers the cell's normaliser; empty for our own.
+        peers: further devices that share the cell.
+        share: part of the process in the cell; None: it has no other process.
     """
 
     config: CellConfig
@@ -70,6 +73,8 @@ class Task:
     numerics: str
     plugins: tuple[str, ...]
     plugin_hash: str
+    peers: tuple[torch.device, ...] = ()
+    share: Share | None = None
 
 
 class Worker:
@@ -92,6 +97,11 @@ class Worker:
     def waitables(self) -> tuple[Connection, int]:
         """Objects to wait for: one is ready when the cell or the process has ended."""
         return self.pipe, self.process.sentinel
+
+    @property
+    def has_answered(self) -> bool:
+        """Whether the results have arrived."""
+        return self.pipe.poll()
 
     def can_run(self, task: Task) -> bool:
         """Whether earlier cells in this process cannot influence this one: plug-in code may affect only its own arm."""
@@ -161,8 +171,9 @@ def _serve(pipe: Connection, reuse: bool, environment: Mapping[str, str]) -> Non
             if task.options.memory_mib is not None:
                 limit_memory(task.device, task.options.memory_mib)
             results = _run(tasks)
-            pipe.send(results)
             has_failed = any(result.outcome == "failed" for result in results)
+            if task.share is None or task.share.number == 0 or has_failed:
+                pipe.send(results)
             if not reuse or has_failed:  # a failure may break CUDA's context
                 os._exit(0)  # all files are written, and the shutdown of torch takes time
             del task, tasks
@@ -193,6 +204,7 @@ def _run(tasks: list[Task]) -> list[Result]:
         device=task.device,
         options=[each.options for each in tasks],
         numerics=task.numerics,
+        share=task.share,
     )
 
 

@@ -18,7 +18,7 @@ from ablations.config.packages import require_package
 from ablations.config.request import Request
 from ablations.config.types import COSINE, JOINT
 from ablations.config.values import plural, value_name
-from ablations.data import DataInfo
+from ablations.data import DataInfo, Rank
 from ablations.data.objects.splits import split_objects
 from ablations.data.splits import check_limits
 from ablations.planning.estimate import num_steps
@@ -30,12 +30,14 @@ from ufo.norms import NORMS
 from ufo.registry import unknown_name
 
 
-def check_engine(device: torch.device, engine: EngineOptions) -> None:
-    """Reject engine options without effect on the device, and loggers that are unknown or not installed."""
+def check_engine(devices: tuple[torch.device, ...], engine: EngineOptions) -> None:
+    """Reject engine options without effect on the devices, and loggers that are unknown or not installed."""
+    device = devices[0]
     if engine.jobs is not None and device.type != "cpu" and engine.name == "local":
         raise UsageError(f"--jobs {engine.jobs} is for a CPU; on {device} give --jobs-per-gpu")
     if engine.jobs_per_gpu is not None and device.type != "cuda":
         raise UsageError(f"--jobs-per-gpu {engine.jobs_per_gpu} is for CUDA; on {device} give --jobs")
+    check_shared_cells(devices, engine)
     for name, package in {"ray": "ray", "slurm": "submitit"}.items():
         if engine.name == name:
             require_package(package, f"--engine {name}")
@@ -48,6 +50,22 @@ def check_engine(device: torch.device, engine: EngineOptions) -> None:
     can_limit = device.type == "cuda" or (device.type == "cpu" and sys.platform == "linux")
     if engine.memory_per_cell_mib is not None and not can_limit:
         raise UsageError(f"--memory-per-cell cannot be enforced on {device} under {sys.platform}; leave it out")
+
+
+def check_shared_cells(devices: tuple[torch.device, ...], engine: EngineOptions) -> None:
+    """Reject several GPUs for each cell where they are none, are not enough, or do not go with another option."""
+    number = engine.gpus_per_cell
+    if number == 1:
+        return
+    given = f"--gpus-per-cell {number}"
+    if devices[0].type != "cuda":
+        raise UsageError(f"{given} needs CUDA GPUs; on {devices[0]} leave it out")
+    if engine.name == "local" and len(devices) % number:
+        raise UsageError(f"{given}: {plural(len(devices), 'GPU')} cannot be divided so; give a multiple of {number}")
+    if engine.jobs_per_gpu not in (None, 1):
+        raise UsageError(f"{given} and --jobs-per-gpu {engine.jobs_per_gpu}: a GPU that shares a cell has no other one")
+    if engine.trainer != "lean":
+        raise UsageError(f"{given} needs the lean trainer; leave out --trainer {engine.trainer}")
 
 
 NEED_CUDA: tuple[tuple[str, Any, str], ...] = (
@@ -95,6 +113,10 @@ CONFLICTS: tuple[tuple[str, Callable[[CellConfig, EngineOptions], bool], str], .
         "captures no deterministic stack, whose loss copies from the host; leave one of the three out",
     ),
     ("stack", lambda cell, _: cell.run.compile, "does not apply to compiled steps; leave it or compile out"),
+    *(
+        (name, lambda _, engine: engine.gpus_per_cell > 1, "is for a cell on one GPU; leave out --gpus-per-cell")
+        for name in ("stack", "cuda_graph", "compile")
+    ),
     *(
         (name, lambda _, engine: bool(engine.probe_steps), "has no single steps to record; leave out --probe-steps")
         for name in ("stack", "cuda_graph", "compile")
@@ -154,6 +176,7 @@ def check_cells(cells: list[CellConfig], infos: Mapping[str, DataInfo], engine: 
     check_workers(engine.workers, infos)
     check_conflicts(cells, engine)
     check_sizes(cells, infos)
+    check_shares(cells, engine.gpus_per_cell)
     check_evaluated(cells, infos)
     check_schedules(cells, infos)
 
@@ -166,6 +189,15 @@ def check_sizes(cells: list[CellConfig], infos: Mapping[str, DataInfo]) -> None:
         check_limits(info, train_limit=limit, eval_limit=cell.images.eval_limit)
         if batch_size > (limit or info.num_train):
             raise UsageError(f"batch_size={batch_size}: must be at most {limit or info.num_train}, the training images")
+
+
+def check_shares(cells: list[CellConfig], gpus_per_cell: int) -> None:
+    """Reject a batch size that the GPUs of a cell cannot share."""
+    for cell in cells if gpus_per_cell > 1 else ():
+        try:
+            Rank(0, gpus_per_cell).mirrored(cell.optimisation.batch_size)
+        except ValueError as error:
+            raise UsageError(f"--gpus-per-cell {gpus_per_cell}: {error}") from None
 
 
 def check_evaluated(cells: list[CellConfig], infos: Mapping[str, DataInfo]) -> None:

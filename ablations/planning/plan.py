@@ -126,12 +126,11 @@ def make_plan(request: Request) -> Plan:
     recipe = recipes.recipe_fields(request.recipe, task)
     every = with_per_arm(asked, request)
     check_task(task, every, recipe=recipe, searched=searched_fields(request))
-    if request.engine.slurm.gpus_per_task and request.devices == ("auto",):
-        request = replace(request, devices=("cuda",))
+    request = _with_gpus(request)
     find = find_devices if request.engine.name == "local" else cluster_devices
     devices = find(request.devices)
     checks.check_device_fields(devices[0], every)
-    checks.check_engine(devices[0], request.engine)
+    checks.check_engine(devices, request.engine)
     data = find_data(request, asked, complete_grids(request, asked))
     store = Store(study_folder(request, data))
     checks.check_access(store, request.engine)
@@ -196,3 +195,13 @@ def shard_numbers(cells: list[CellConfig], parts: int) -> dict[str, int]:
     if len(seeds) < parts:
         return {cell.id: 1 + i % parts for i, cell in enumerate(cells)}
     return {cell.id: 1 + seeds.index(cell.seed) % parts for cell in cells}
+
+
+def _with_gpus(request: Request) -> Request:
+    """Name the GPUs that the options need, where the choice is left to us."""
+    engine = request.engine
+    if engine.name != "local" and (engine.gpus_per_cell > 1 or engine.slurm.gpus_per_task):
+        return replace(request, devices=("cuda",)) if request.devices == ("auto",) else request
+    if engine.gpus_per_cell > 1 and request.devices in (("auto",), ("cuda",)):
+        return replace(request, devices=tuple(f"cuda:{number}" for number in range(engine.gpus_per_cell)))
+    return request

@@ -148,10 +148,13 @@ class Array:
 
         options = self._options
         executor = submitit.SlurmExecutor(folder=self._folder)
+        num_gpus = options.gpus_per_task
+        if num_gpus is None and self._plan.engine.gpus_per_cell > 1:
+            num_gpus = self._plan.engine.gpus_per_cell
         asked = {
             "partition": options.partition,
             "time": options.time_min,
-            "gpus_per_task": options.gpus_per_task,
+            "gpus_per_task": num_gpus,
             "cpus_per_task": options.cpus_per_task,
             "additional_parameters": dict(options.more) or None,
         }

@@ -195,7 +195,13 @@ class Classifier(CellModule):
         mean.update(F.cross_entropy(logits, labels), num_samples=len(labels), of=self._full_batch)
 
     def _correct(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
-        return self.test_correct.compute().bool().cpu().numpy()
+        """Return which test images are classified correctly, in the split's order: each W-th is of one process."""
+        gathered = self.test_correct.compute().bool().cpu().numpy()
+        world_size = self.trainer.world_size
+        places = [np.arange(rank, len(gathered), world_size) for rank in range(world_size)]
+        correct = np.empty_like(gathered)
+        correct[np.concatenate(places)] = gathered
+        return correct
 
     def _match_to_xnorm(self, batch: Batch) -> dict[str, float]:
         return match_to_xnorm(self.net, self.config, batch[0], num_classes=self.num_classes)

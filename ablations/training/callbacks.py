@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from ablations.training.parallel import over_processes
 from ufo.attention import ClassAttention, UFOAttention, scaled
 from ufo.scale import attention_layers, rms
 
@@ -123,7 +124,9 @@ class DivergenceGuard(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Check the loss periodically, so that a diverged cell does not finish a long epoch."""
-        if trainer.global_step % CHECK_EVERY == 0 and not torch.isfinite(outputs["loss"]):
+        if trainer.global_step % CHECK_EVERY:
+            return
+        if not torch.isfinite(over_processes(outputs["loss"], trainer.world_size)):
             raise Diverged("nan", f"the training loss is not finite at step {trainer.global_step}")
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:

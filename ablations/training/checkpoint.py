@@ -79,8 +79,8 @@ class Checkpoints(Checkpoint):
             self.save(trainer)
 
     def is_due_within(self, trainer: pl.Trainer) -> bool:
-        """Return whether a checkpoint is due within an epoch."""
-        if trainer.is_last_batch or self._epochs == 0:
+        """Return whether a checkpoint is due within an epoch; never if processes have parts of its state each."""
+        if trainer.is_last_batch or self._epochs == 0 or trainer.world_size > 1:
             return False
         return _ASKED.is_set() or (self._epochs is None and time.monotonic() - self._saved >= self._within_s)
 
@@ -162,20 +162,23 @@ def ask_for_checkpoint(then: Callable[[], None] | None = None) -> None:
     _ASKED.set()
 
 
-def trained_with(*, numerics: str, device: torch.device, trainer: str) -> dict[str, str]:
+def trained_with(*, numerics: str, device: torch.device, trainer: str, num_processes: int = 1) -> dict[str, str]:
     """Return the environment that a training must share with a checkpoint to resume from it.
 
     Args:
         numerics: numerics version of the training code.
         device: device of the training.
         trainer: name of the trainer.
+        num_processes: number of processes that share the cell.
     """
+    own = {"processes": str(num_processes)} if num_processes > 1 else {}
     return {
         "format": str(FORMAT),
         "numerics": numerics,
         "torch": str(torch.__version__),
         "device": device.type,
         "trainer": trainer,
+        **own,
     }
 
 

@@ -28,6 +28,7 @@ from ablations.training.captured import CapturedStep
 from ablations.training.half import FabricHalf, TrainerHalf, precision_of
 from ablations.training.module import CellModule
 from ablations.training.optimizer import place_lr
+from ablations.training.parallel import Share, shared_placement, with_shared_statistics
 from ablations.training.tensor_step import TensorStep, as_tensor_step
 
 STEP_HOOKS = ("on_train_batch_start", "on_before_optimizer_step", "on_train_batch_end")
@@ -42,6 +43,7 @@ class LeanTrainer(Fabric):
         device: device to train on.
         callbacks: callbacks besides the module's, called before them; those that save checkpoints are called last.
         log_dir: folder that callbacks write to.
+        share: part of this process in the cell; None: it has no other process.
 
     Attributes:
         current_epoch: current epoch, from 0; outside training, the number of finished epochs.
@@ -54,9 +56,15 @@ class LeanTrainer(Fabric):
     accumulate_grad_batches = 1
 
     def __init__(
-        self, config: CellConfig, *, device: torch.device, callbacks: Sequence[pl.Callback], log_dir: Path
+        self,
+        config: CellConfig,
+        *,
+        device: torch.device,
+        callbacks: Sequence[pl.Callback],
+        log_dir: Path,
+        share: Share | None = None,
     ) -> None:
-        super().__init__(**placement(config, device))
+        super().__init__(**placement(config, device, share=share))
         self.launch()  # makes the device the current one
         self.max_epochs, self.precision, self.log_dir = config.optimisation.epochs, config.run.precision, str(log_dir)
         self.own_callbacks, self.callbacks = list(callbacks), list[pl.Callback]()
@@ -113,6 +121,8 @@ class LeanTrainer(Fabric):
         """Prepare the training; return the index of the first batch in its epoch."""
         self._connect(data, "fit")
         self.train_dataloader, self.val_dataloaders = data.train_dataloader(), data.val_dataloader()
+        if self.world_size > 1:
+            module.net = with_shared_statistics(module.net, self.device)
         callbacks = self.own_callbacks + module.configure_callbacks()
         self.callbacks = sorted(callbacks, key=lambda callback: isinstance(callback, Checkpoint))
         self.module = module
@@ -123,7 +133,8 @@ class LeanTrainer(Fabric):
             self._restore_module(checkpoint)
         configured: Any = module.configure_optimizers()
         self.optimizers, self.schedule = [configured["optimizer"]], configured["lr_scheduler"]["scheduler"]
-        _, self._fabric_optimizer = self.setup(module, *self.optimizers, move_to_device=False)
+        wrapped, self._fabric_optimizer = self.setup(module, *self.optimizers, move_to_device=False)
+        self._step = module.training_step if self.world_size == 1 else wrapped.training_step  # which calls DDP
         self._call("on_fit_start")
         first = 0 if checkpoint is None else self._restore_training(checkpoint)
         self._call("on_train_start")
@@ -226,7 +237,7 @@ class LeanTrainer(Fabric):
         for index, batch in enumerate(self.train_dataloader, first):
             self.begin_step(batch, index)
             with self.strategy.precision.forward_context():
-                loss = self.module.training_step(batch, index)
+                loss = self._step(batch, index)
             self._update(loss)
             self.end_step(loss, batch, index)
 
@@ -320,10 +331,23 @@ def _alone(tensor: Tensor) -> Tensor:
 
 
 def placement(
-    config: CellConfig, device: torch.device, *, half: type[FabricHalf] | type[TrainerHalf] = FabricHalf
+    config: CellConfig,
+    device: torch.device,
+    *,
+    half: type[FabricHalf] | type[TrainerHalf] = FabricHalf,
+    share: Share | None = None,
 ) -> dict[str, Any]:
-    """Return the device and precision arguments of a Fabric or a Trainer, whose plugin for float16 is ``half``."""
+    """Return the device and precision arguments of a Fabric or a Trainer, whose plugin for float16 is ``half``.
+
+    Args:
+        config: configuration of the cell.
+        device: device to train on.
+        half: plugin for float16.
+        share: part of this process in the cell; None: it has no other process.
+    """
     arguments = precision_of(config.run.precision, device, half)
-    arguments["plugins"].append(LightningEnvironment())  # a cell is always one process, also within a Slurm job
-    place = [device.index or 0] if device.type == "cuda" else 1
-    return {"accelerator": device.type, "devices": place, **arguments}
+    place: dict[str, Any] = {"devices": [device.index or 0] if device.type == "cuda" else 1}
+    place["plugins"] = [LightningEnvironment()]  # also within a job of Slurm, whose processes are not the cell's
+    if share is not None:
+        place = shared_placement(config, share)
+    return {"accelerator": device.type, **arguments, **place, "plugins": arguments["plugins"] + place["plugins"]}

@@ -1,0 +1,102 @@
+"""Data parallelism: the processes that share a cell, each with a device of its own, under Fabric's DDP.
+
+Each gets its own part of every batch (`ablations.data.Rank`); DDP averages their gradients, so that a step is that of
+the whole batch, but for rounding. The first process writes the cell's files.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from lightning_fabric.strategies.ddp import DDPStrategy
+from torch import Tensor, distributed, nn
+
+from ablations.config import CellConfig
+
+
+@dataclass(frozen=True)
+class Share:
+    """Part of a process in a cell.
+
+    Args:
+        number: rank of the process, from 0.
+        devices: devices of all the processes, by rank.
+        meeting: path of a file by which they find each other; it must not exist before.
+    """
+
+    number: int
+    devices: tuple[torch.device, ...]
+    meeting: Path
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the process."""
+        return self.devices[self.number]
+
+
+class _Joined(LightningEnvironment):
+    """Environment of a process that others have started."""
+
+    def __init__(self, share: Share) -> None:
+        super().__init__()
+        self._share = share
+
+    @property
+    def creates_processes_externally(self) -> bool:
+        return True
+
+    def local_rank(self) -> int:
+        return self._share.number
+
+    def node_rank(self) -> int:
+        return 0
+
+
+def join(share: Share) -> None:
+    """Wait for the other processes of a cell, and let torch.distributed connect them."""
+    is_cuda = share.device.type == "cuda"
+    if sys.platform == "linux":
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # whatever the machine is called
+    distributed.init_process_group(
+        "nccl" if is_cuda else "gloo",
+        init_method=share.meeting.as_uri(),
+        rank=share.number,
+        world_size=len(share.devices),
+        device_id=share.device if is_cuda else None,
+    )
+
+
+def leave() -> None:
+    """Disconnect from the other processes, which must do so too."""
+    distributed.destroy_process_group()
+
+
+def shared_placement(config: CellConfig, share: Share) -> dict[str, Any]:
+    """Return the devices, the strategy and the environment of a Fabric whose cell has several processes."""
+    is_cuda = share.device.type == "cuda"
+    devices = [device.index or 0 for device in share.devices] if is_cuda else len(share.devices)
+    # Images without objects leave parts of a detector without a gradient.
+    strategy = DDPStrategy(find_unused_parameters=config.task == "detect")
+    return {"devices": devices, "strategy": strategy, "plugins": [_Joined(share)]}
+
+
+def with_shared_statistics(net: nn.Module, device: torch.device) -> nn.Module:
+    """Return a net whose batch normalisation takes its statistics over the processes, which torch does on GPUs only."""
+    if device.type != "cuda":
+        return net
+    converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(net)  # type: ignore[no-untyped-call]
+    return converted
+
+
+def over_processes(loss: Tensor, world_size: int) -> Tensor:
+    """Return the sum of a loss over all processes, so that they draw the same conclusion."""
+    if world_size > 1:
+        loss = loss.detach().clone()
+        distributed.all_reduce(loss)
+    return loss
