@@ -25,7 +25,7 @@ class CleanOptions(StudyArgument):
 
 @command(app, CleanOptions)
 def clean(options: CleanOptions) -> int:
-    """Remove unfinished cells, checkpoints, and the study's decoded data from the machine's cache.
+    """Remove unfinished cells, checkpoints, logs of Slurm's tasks, and the study's decoded data from the cache.
 
     It lists them and asks first. Results stay.
     """

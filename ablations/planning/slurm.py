@@ -11,7 +11,6 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from types import FrameType
 from typing import Any
@@ -25,12 +24,9 @@ from ablations.config.values import plural
 from ablations.engine.signals import stoppable
 from ablations.engine.watcher import Watcher
 from ablations.planning.plan import Plan, make_plan
-from ablations.store import cell_name, write_json
+from ablations.store import cell_name
+from ablations.store.arrays import SLURM, read_array, states, write_array
 from ablations.store.leases import LEASE_S
-from ablations.store.reading import NotRead, read_json
-
-FOLDER, ARRAY = "slurm", "array.json"
-"""Folder of the jobs' logs in the study's folder, and file there that names the array."""
 
 POLL_S, QUEUE_S = 1.0, 10.0
 """Seconds between two looks at the finished cells, and at Slurm's queue."""
@@ -113,7 +109,7 @@ class Array:
 
     def __init__(self, plan: Plan, options: SlurmOptions, watcher: Watcher) -> None:
         self._plan, self._options, self._watcher = plan, options, watcher
-        self._folder = plan.store.folder / FOLDER
+        self._folder = plan.store.folder / SLURM
         self._open = {cell_name(plan.study.arm_of(cell), cell): cell for cell in plan.todo}
         self._failed: set[str] = set()
         records = plan.stored.records
@@ -134,11 +130,8 @@ class Array:
         self._watch(job)
 
     def _find_running(self) -> str | None:
-        try:
-            job = str(read_json(self._folder / ARRAY)["job"])
-        except (FileNotFoundError, NotRead, KeyError, TypeError):
-            return None
-        if not _states(job):
+        job = read_array(self._plan.store.folder)
+        if job is None or not states(job):
             return None
         self._watcher.note(f"attached to the array {job} of Slurm, which runs this study")
         return job
@@ -173,7 +166,7 @@ class Array:
         except submitit.core.utils.FailedJobError as error:
             raise UsageError(f"Slurm refuses the jobs: {str(error).strip().splitlines()[-1]}") from error
         job = jobs[0].job_id.partition("_")[0]
-        write_json(self._folder / ARRAY, {"job": job})
+        write_array(self._plan.store.folder, job)
         self._watcher.note(f"submitted to Slurm: {plural(number, 'task')} of the array {job}; logs in {self._folder}")
         return str(job)
 
@@ -193,7 +186,7 @@ class Array:
                     self._note_error(_call("scancel", "--signal=INT", job))
                     self._watcher.note("the tasks finish their running cells; press Ctrl-C again to cancel them")
                 if time.monotonic() - asked > QUEUE_S:
-                    asked, has_tasks = time.monotonic(), bool(_states(job))
+                    asked, has_tasks = time.monotonic(), bool(states(job))
                 if not has_tasks:
                     ended = ended or time.monotonic()
                     if is_told or not self._missing or time.monotonic() - ended > LOST_S:
@@ -232,14 +225,6 @@ class Array:
                 del self._open[name]
                 self._failed.discard(name)
             self._watcher.done(cell, record.outcome, ours=True, remark="")
-
-
-def _states(job: str) -> Sequence[str]:
-    """Return the states of an array's tasks that wait or run; none if it is unknown to Slurm."""
-    done = subprocess.run(
-        ["squeue", "--noheader", "--format=%T", "--jobs", job], capture_output=True, text=True, check=False
-    )
-    return done.stdout.split() if done.returncode == 0 else []
 
 
 def _call(*command: str) -> str:

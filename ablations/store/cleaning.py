@@ -10,6 +10,7 @@ from pathlib import Path
 from ablations.config import UsageError
 from ablations.config.paths import real_path
 from ablations.store import CHECKPOINT, TRIALS, Store, study_folders
+from ablations.store.arrays import SLURM, read_array, states
 from ablations.store.leases import LEASE, remove_tree
 from ablations.store.reading import exists
 
@@ -61,6 +62,9 @@ def find_leftovers(store: Store, *, cached: Callable[[str], Iterable[Path]]) -> 
     fingerprints |= {point["data_fingerprint"] for point in study.data_points.values()}
     if _is_any_running(real_path(store.folder)):  # it uses the decoded data
         return unfinished + checkpoints
+    array, jobs = read_array(store.folder), store.folder / SLURM
+    if jobs.exists() and (array is None or not states(array)):
+        checkpoints.append(Leftover(jobs, "logs of Slurm's tasks; one that still waits in a queue needs them"))
     files = [path for fingerprint in sorted(fingerprints) for path in cached(fingerprint)]
     decoded = [Leftover(path, "decoded data; other studies may use it, and will decode it again") for path in files]
     return unfinished + checkpoints + decoded

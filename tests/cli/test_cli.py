@@ -781,6 +781,23 @@ def test_clean_leaves_what_is_being_run(cli, finished_study, tmp_path):
 
 
 @pytest.mark.process
+def test_clean_removes_the_logs_of_slurms_tasks_once_none_of_them_waits(cli, finished_study, tmp_path, monkeypatch):
+    finished_study("--norm", "l2", "--seeds", 1, *QUICK)
+    study, programs = tmp_path / "norm-digits", tmp_path / "bin"
+    (study / "slurm").mkdir()
+    (study / "slurm" / "array.json").write_text('{"job": "7"}')
+    programs.mkdir()
+    queue = programs / "squeue"
+    monkeypatch.setenv("PATH", str(programs), prepend=os.pathsep)
+    for waits, is_listed in (("PENDING", False), ("", True)):
+        queue.write_text(f"#!/bin/sh\necho {waits}\n")
+        queue.chmod(0o755)
+        assert ("logs of Slurm's tasks" in cli("clean", study, "--dry-run")[1]) == is_listed
+    cli("clean", study, "--yes")
+    assert not (study / "slurm").exists()
+
+
+@pytest.mark.process
 def test_clean_leaves_what_has_come_to_be_needed_while_it_asked(cli, tmp_path, monkeypatch):
     monkeypatch.setenv("ABLATIONS_CACHE", str(tmp_path / "cache"))
     runs = tmp_path / "runs"
