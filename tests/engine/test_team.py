@@ -48,11 +48,11 @@ ONE_STEP_AN_EPOCH = {
 
 
 @pytest.fixture
-def team() -> Iterator[Callable[[], Team]]:
+def team() -> Iterator[Callable[..., Team]]:
     made = []
 
-    def make() -> Team:
-        made.append(Team(2, reuse=False))
+    def make(*, reuse: bool = False) -> Team:
+        made.append(Team(2, reuse=reuse))
         return made[-1]
 
     yield make
@@ -70,8 +70,9 @@ def with_fields(one: Task, **fields: object) -> Task:
 
 @pytest.mark.slow
 def test_two_processes_take_the_steps_of_one_also_when_they_are_resumed(team, task):  # noqa: F811
-    alone, both, cut = (with_fields(task("xnorm", name=name)) for name in ("alone", "both", "cut"))
-    expected, result = result_of(Worker(reuse=False), alone), result_of(team(), shared(both))
+    alone, both, cut, next_one = (with_fields(task("xnorm", name=name)) for name in ("alone", "both", "cut", "next"))
+    kept = team(reuse=True)
+    expected, result = result_of(Worker(reuse=False), alone), result_of(kept, shared(both))
     assert (expected.outcome, result.outcome) == ("ok", "ok"), result
     ours, theirs = (pd.read_csv(each.folder / "metrics.csv") for each in (both, alone))
     np.testing.assert_allclose(ours["train_loss"], theirs["train_loss"], rtol=1e-5)
@@ -89,8 +90,10 @@ def test_two_processes_take_the_steps_of_one_also_when_they_are_resumed(team, ta
     killed.kill()
     result = result_of(team(), cut)
     assert len(result.fields["resumed_after_epochs"]) == 1, result
+    assert result_of(kept, shared(next_one)).outcome == "ok"
     for name in ("metrics.csv", "correct.npy"):
-        assert (cut.folder / name).read_bytes() == (both.folder / name).read_bytes()
+        for other in (cut, next_one):
+            assert (other.folder / name).read_bytes() == (both.folder / name).read_bytes()
 
 
 @pytest.mark.slow
