@@ -38,6 +38,17 @@ class Raises(AttentionNorm):
         raise RuntimeError("this arm is broken")
 
 
+@register(name="lopsided", label="lopsided", formula="-", source="test", invariances=set())
+class Lopsided(AttentionNorm):
+    """Runs out of memory in the second process of a cell, and says so in its log."""
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        if torch.distributed.get_rank() == 1:
+            print("the second process has no more memory", flush=True)
+            return q + torch.empty(2**50)
+        return l2_normalise(q, dim=-1) @ l2_context(k, v, dim=-2)
+
+
 @register(name="out_of_memory", label="out of memory", formula="-", source="test", invariances=set())
 class OutOfMemory(AttentionNorm):
     """Asks for more memory than any machine has."""

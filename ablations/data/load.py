@@ -145,7 +145,7 @@ def load_streamed(config: CellConfig, info: DataInfo, *, workers: int, device: t
         make_images(config, info),
         workers=workers,
         batch_size=config.optimisation.batch_size // rank.world_size,
-        largest_batch=EVAL_BATCH,
+        largest_batch=max(EVAL_BATCH, config.optimisation.batch_size),  # of `first`, whole in every process
         device=device,
     )
     train = StreamedTrainBatches(

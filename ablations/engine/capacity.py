@@ -127,9 +127,11 @@ class Capacity:
         """
         if self._options.memory_per_cell_mib is not None:
             return self._options.memory_per_cell_mib * num_cells
-        free = self.measured[device].free_mib if device in self.measured else None
-        if free is None:
+        sharing = [self.measured[each].free_mib for each in (device, *self.peers(device)) if each in self.measured]
+        known = [free for free in sharing if free is not None]
+        if not known:
             return None
+        free = min(known)
         each = free / (1 if alone or self._is_measuring else self._slots_per_device)
         return max(1.0, each - CUDA_CONTEXT_MIB) if device.type == "cuda" else each
 

@@ -103,7 +103,10 @@ def run_cells(
             for cell in cells:
                 cell.data.teardown()  # ends the decoding processes
     if share is not None and results[0].outcome != "failed":  # else the others may not answer
-        leave()
+        try:
+            leave()
+        except Exception as error:
+            results = [_failed(error, fields[0], folders[0])]
     for own in fields:
         own["seconds"] += (time.perf_counter() - clock) / len(configs)
         own |= _memory(device)

@@ -99,6 +99,7 @@ class Runner:
         with stoppable() as self._stops:
             try:
                 with self._engine.opened(self._stops.soft, num_cells=len(self._queue)):
+                    self._worked = time.monotonic()
                     while self._step():
                         pass
             except OSError as error:
@@ -127,7 +128,7 @@ class Runner:
             self._worked = time.monotonic()
         elif self._is_ending or not (self._queue or self._failures.to_retry):
             return False
-        elif time.monotonic() - self._worked > self._waits_s:
+        elif self._queue and time.monotonic() - self._worked > self._waits_s:
             self._watcher.note(f"{plural(len(self._queue), 'cell')} left to other runners, which are alive")
             return False
         for ended in self._engine.wait(TICK_S):
@@ -188,8 +189,8 @@ class Runner:
         if not members:
             return None
         job = Job(members=members, placement=placement)
-        self._engine.submit(job)
         self._running.append(job)
+        self._engine.submit(job)
         return job
 
     def _prepare(self, cell: CellConfig, lease: Lease, placement: Placement) -> Member:
@@ -200,12 +201,11 @@ class Runner:
         """Record the results of a job that has ended."""
         job, results = ended.job, ended.results
         self._forget(job)
-        has_failed = isinstance(results, tuple) or any(result.outcome == "failed" for result in results)
-        if has_failed and self._stops.hard.is_set():  # the same signal may have killed it, as at a system shutdown
-            job.release()
-            return
         if isinstance(results, tuple):
             results = job.failures(*results)
+        if self._stops.hard.is_set():  # the same signal may have killed what failed, as at a system shutdown
+            self._record_all(job, results, failed=False)
+            return
         try:
             if all(result.outcome == "ok" for result in results):  # they stop no run: start others before the writing
                 self._start_cells()
@@ -223,13 +223,20 @@ class Runner:
                 detail = f"not finished after {own_s:g} s; its stack trace is at the end of its log"
                 self._record_all(job, job.failures("timeout", detail))
 
-    def _record_all(self, job: Job, results: list[Result]) -> None:
-        """Record every cell of a job; if the disk has no room for one, the others can still be resumed."""
+    def _record_all(self, job: Job, results: list[Result], *, failed: bool = True) -> None:
+        """Record every cell of a job; those that are not recorded, as on a full disk, can still be resumed.
+
+        Args:
+            job: the job.
+            results: results of its cells.
+            failed: whether failures are recorded.
+        """
         left = list(job.members)
         try:
             for member, result in zip(job.members, results, strict=True):
-                left.remove(member)
-                self._record(job, member, result)
+                if failed or result.outcome != "failed":
+                    left.remove(member)
+                    self._record(job, member, result)
         finally:
             for member in left:
                 member.lease.release(keep_checkpoint=True)

@@ -7,10 +7,8 @@ they run, and data that the node's cache lacks are asked for.
 from __future__ import annotations
 
 import atexit
-import os
 import shutil
 import sys
-import tempfile
 import threading
 import time
 from dataclasses import dataclass, field, replace
@@ -18,13 +16,13 @@ from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 
 from ablations.config.privacy import private
 from ablations.data.location import cache_root, filled
 from ablations.engine.devices import DeviceInfo, measure_devices
 from ablations.engine.result import Result, describe_exit
+from ablations.engine.scratch import scratch_folder
 from ablations.engine.server import await_server
 from ablations.engine.shipping import Files, FilesAt, write_files
 from ablations.engine.team import Team, make_worker
@@ -38,9 +36,6 @@ TICK_S, SHIP_S, POLL_S = 0.25, 1.0, 5.0
 
 PACKAGE = Path(__file__).resolve().parents[1]
 """Folder that a cluster may put on the module search path, where `data` and others would be modules of their own."""
-
-PREFIX = "ablations-seat-"
-"""Prefix of the names of the folders of seats, before the id of their process."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,8 +115,7 @@ class Seat:
     def __init__(self, *, is_cuda: bool) -> None:
         self._device = torch.device("cuda", 0) if is_cuda else torch.device("cpu")
         sys.path[:] = [path for path in sys.path if Path(path) != PACKAGE]  # of a runner started by python -m
-        _remove_abandoned()
-        self._folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))
+        self._folder = scratch_folder("seat")
         atexit.register(shutil.rmtree, self._folder, ignore_errors=True)
         self._running: _Running | None = None
         self._worker: Worker | Team | None = None
@@ -262,11 +256,3 @@ class Seat:
 def _made(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     return folder
-
-
-def _remove_abandoned() -> None:
-    """Remove the folders of seats on this node whose processes were killed."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
-        number = folder.name.removeprefix(PREFIX).partition("-")[0]
-        if number.isdecimal() and not psutil.pid_exists(int(number)):
-            shutil.rmtree(folder, ignore_errors=True)

@@ -103,6 +103,7 @@ def call(function: Callable[..., Returned], *arguments: Any, within_s: float | N
 
 def _answer(pipe: Connection, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
     """Send what a function returns, or its error in a line; this is the main function of a process of `call`."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     try:
         pipe.send((function(*arguments), ""))
     except Exception as error:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from types import FrameType
 
 SAVE_SIGNAL = signal.SIGUSR2
 """Signal on which a worker saves a checkpoint after its step."""
+
+TWICE_S = 1.0
+"""Time within which a second signal is the first once more, in seconds: Slurm's daemon and srun both send one."""
 
 _REMEMBERED = threading.Event()
 
@@ -43,15 +47,18 @@ class Stops:
         self.soft = threading.Event()
         self.hard = threading.Event()
         self.saves = threading.Event()
+        self._ended = 0.0  # time of `hard`
 
     def handle(self, number: int, _frame: FrameType | None) -> None:
         """Handle a signal."""
         if self.hard.is_set():
-            self.saves.clear()
+            if time.monotonic() - self._ended > TWICE_S:
+                self.saves.clear()
         elif number == signal.SIGTERM:
             self.saves.set()
-        if number == signal.SIGTERM or self.soft.is_set():
+        if not self.hard.is_set() and (number == signal.SIGTERM or self.soft.is_set()):
             self.hard.set()
+            self._ended = time.monotonic()
         self.soft.set()
 
 

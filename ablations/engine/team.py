@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
-import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -13,12 +13,17 @@ from pathlib import Path
 from typing import TypeAlias
 
 from ablations.engine.result import Result
+from ablations.engine.scratch import scratch_folder
 from ablations.engine.worker import Task, Worker
 from ablations.store import CHECKPOINT
+from ablations.store.leases import LOG
 from ablations.training.parallel import Share
 
 REASON_S = 2.0
 """Longest time from the first failure of a process until those of the others, one of which may be its cause."""
+
+LOG_LINES = 100
+"""Number of last lines of a process's log that the cell's log keeps."""
 
 Answer: TypeAlias = list[Result] | int | None
 """Results of a process, or the exit code of one that died."""
@@ -37,7 +42,7 @@ class Team:
         self.reuse = reuse
         # The others wait for more, so that their ends are failures.
         self._workers = [Worker(reuse=reuse or rank > 0, environment=environment) for rank in range(num_processes)]
-        self._folder: Path | None = None
+        self._folder = self._log = Path()  # once a cell has started
 
     @property
     def waitables(self) -> tuple[Connection | int, ...]:
@@ -50,23 +55,24 @@ class Team:
         return self._workers[0].has_answered
 
     def can_run(self, task: Task) -> bool:
-        """Whether earlier cells in these processes cannot influence this one."""
-        return self._workers[0].can_run(task)
+        """Whether all processes live, and no earlier cell in them can influence this one."""
+        return all(worker.can_run(task) for worker in self._workers)
 
     def start(self, tasks: list[Task]) -> None:
         """Send a cell to the processes."""
         (task,) = tasks
-        self._remove_folder()
-        self._folder = Path(tempfile.mkdtemp(prefix="ablations-team-"))
-        devices = (task.device, *task.peers)
-        for rank, worker in enumerate(self._workers):
+        self._remove_folder()  # of the cell before, which all of them have ended
+        self._folder, self._log = scratch_folder("team"), task.folder / LOG
+        devices, each = (task.device, *task.peers), []
+        for rank in range(len(self._workers)):
             own = replace(task, device=devices[rank], share=Share(rank, devices, self._folder / "meeting"))
             if rank:
                 options = replace(task.options, checkpoint_every=0, save_weights=False, probe_steps=(), loggers=())
                 own = replace(own, folder=self._folder / str(rank), options=options)
                 own.folder.mkdir()
-                if (task.folder / CHECKPOINT).exists():
-                    shutil.copy(task.folder / CHECKPOINT, own.folder)
+                (own.folder / CHECKPOINT).symlink_to(task.folder / CHECKPOINT)
+            each.append(own)
+        for worker, own in zip(self._workers, each, strict=True):
             worker.start([own])
 
     def result(self) -> Answer:
@@ -84,6 +90,7 @@ class Team:
             ]
             if not left or not connection.wait(left, max(0.0, until - time.monotonic())):
                 break
+        self._collect_logs()
         self.kill()
         # Where one runs out of memory or dies, the others lose their connection to it.
         order = ("oom", "dead", "other")
@@ -94,8 +101,10 @@ class Team:
         self._workers[0].save()
 
     def dump(self) -> None:
-        """Dump the first process's stack trace to the cell log."""
-        self._workers[0].dump()
+        """Dump the processes' stack traces to the cell log."""
+        for worker in self._workers:
+            worker.dump()
+        self._collect_logs()
 
     def kill(self) -> None:
         """Kill the processes and their children."""
@@ -109,8 +118,16 @@ class Team:
             worker.close()
         self._remove_folder()
 
+    def _collect_logs(self) -> None:
+        """Append the ends of the other processes' logs to the cell's: what has failed may be there."""
+        with self._log.open("a") as log:
+            for rank in range(1, len(self._workers)):
+                with contextlib.suppress(OSError):
+                    lines = (self._folder / str(rank) / LOG).read_text(errors="replace").splitlines()[-LOG_LINES:]
+                    log.write("\n".join(["", f"process {rank + 1} of the cell:", *lines, ""]))
+
     def _remove_folder(self) -> None:
-        if self._folder is not None:
+        if self._folder != Path():
             shutil.rmtree(self._folder, ignore_errors=True)
 
 

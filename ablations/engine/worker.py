@@ -18,6 +18,7 @@ import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing import connection
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import FrameType
@@ -32,7 +33,7 @@ from ablations.engine.devices import device_name
 from ablations.engine.log import DUMP_SIGNAL, redirect_output
 from ablations.engine.result import TRACEBACK_LINES, Result, blank_fields
 from ablations.engine.server import CONTEXT, start_process
-from ablations.engine.signals import SAVE_SIGNAL
+from ablations.engine.signals import SAVE_SIGNAL, TWICE_S
 from ablations.store.provenance import import_plugin, plugin_hash
 from ablations.training.checkpoint import ask_for_checkpoint
 from ablations.training.limits import limit_memory
@@ -104,7 +105,9 @@ class Worker:
         return self.pipe.poll()
 
     def can_run(self, task: Task) -> bool:
-        """Whether earlier cells in this process cannot influence this one: plug-in code may affect only its own arm."""
+        """Whether the process lives, and no earlier cell in it can influence this one, as another arm's plug-in may."""
+        if connection.wait(self.waitables, 0):
+            return False
         return not task.plugins or self._previous in (None, _all_but_seed(task))
 
     def start(self, tasks: list[Task]) -> None:
@@ -174,7 +177,8 @@ def _serve(pipe: Connection, reuse: bool, environment: Mapping[str, str]) -> Non
             has_failed = any(result.outcome == "failed" for result in results)
             if task.share is None or task.share.number == 0 or has_failed:
                 pipe.send(results)
-            if not reuse or has_failed:  # a failure may break CUDA's context
+            is_ending = signal.getsignal(signal.SIGTERM) is not _save_and_exit
+            if not reuse or has_failed or is_ending:  # a failure may break CUDA's context
                 os._exit(0)  # all files are written, and the shutdown of torch takes time
             del task, tasks
             gc.collect()  # optimiser and schedule are a cycle that holds the cell's tensors
@@ -213,9 +217,9 @@ def _save_and_exit(number: int, _frame: FrameType | None) -> None:
 
     A cluster that ends a job signals all of its processes, and leaves them some seconds.
     """
-    exit_now = partial(_exit_by_signal, number)
-    for each in (number, signal.SIGALRM):
-        signal.signal(each, lambda *_: exit_now())
+    exit_now, asked = partial(_exit_by_signal, number), time.monotonic()
+    signal.signal(signal.SIGALRM, lambda *_: exit_now())
+    signal.signal(number, lambda *_: exit_now() if time.monotonic() - asked > TWICE_S else None)
     signal.alarm(SAVE_S)
     ask_for_checkpoint(then=exit_now)
 

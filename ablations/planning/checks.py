@@ -18,7 +18,7 @@ from ablations.config.packages import require_package
 from ablations.config.request import Request
 from ablations.config.types import COSINE, JOINT
 from ablations.config.values import plural, value_name
-from ablations.data import DataInfo, Rank
+from ablations.data import DataInfo
 from ablations.data.objects.splits import split_objects
 from ablations.data.splits import check_limits
 from ablations.planning.estimate import num_steps
@@ -62,6 +62,9 @@ def check_shared_cells(devices: tuple[torch.device, ...], engine: EngineOptions)
         raise UsageError(f"{given} needs CUDA GPUs; on {devices[0]} leave it out")
     if engine.name == "local" and len(devices) % number:
         raise UsageError(f"{given}: {plural(len(devices), 'GPU')} cannot be divided so; give a multiple of {number}")
+    per_task = engine.slurm.gpus_per_task
+    if per_task is not None and per_task % number:
+        raise UsageError(f"{given} and --slurm-gpus-per-task {per_task}: a task needs a multiple of {number}")
     if engine.jobs_per_gpu not in (None, 1):
         raise UsageError(f"{given} and --jobs-per-gpu {engine.jobs_per_gpu}: a GPU that shares a cell has no other one")
     if engine.trainer != "lean":
@@ -194,10 +197,9 @@ def check_sizes(cells: list[CellConfig], infos: Mapping[str, DataInfo]) -> None:
 def check_shares(cells: list[CellConfig], gpus_per_cell: int) -> None:
     """Reject a batch size that the GPUs of a cell cannot share."""
     for cell in cells if gpus_per_cell > 1 else ():
-        try:
-            Rank(0, gpus_per_cell).mirrored(cell.optimisation.batch_size)
-        except ValueError as error:
-            raise UsageError(f"--gpus-per-cell {gpus_per_cell}: {error}") from None
+        parts, size = gpus_per_cell if cell.task == "detect" else 2 * gpus_per_cell, cell.optimisation.batch_size
+        if size % parts:
+            raise UsageError(f"--gpus-per-cell {gpus_per_cell}: batch_size={size} must be a multiple of {parts}")
 
 
 def check_evaluated(cells: list[CellConfig], infos: Mapping[str, DataInfo]) -> None:

@@ -17,6 +17,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from ablations.config import CellConfig
 from ablations.data import Batch, EpochBatches
+from ablations.data.batches import EVAL_BATCH
 from ablations.data.draws import joined, pick, refill
 from ablations.data.mixing import Mixing, MixingDraws
 from ablations.data.streams import epoch_generator, reseed_library
@@ -189,9 +190,9 @@ class Classifier(CellModule):
         return {name: last[name] for name in ("val_accuracy_pct", "val_loss")}
 
     def _add_loss(self, mean: SampleMean, logits: Tensor, labels: Tensor, batch_idx: int) -> None:
-        """Add an evaluation batch, of which the first is full, unless it is the only one."""
+        """Add an evaluation batch, of which the first is full unless it is the only one, or processes share them."""
         if batch_idx == 0:
-            self._full_batch = len(labels)
+            self._full_batch = len(labels) if self.trainer.world_size == 1 else EVAL_BATCH
         mean.update(F.cross_entropy(logits, labels), num_samples=len(labels), of=self._full_batch)
 
     def _correct(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
@@ -214,7 +215,8 @@ class Classifier(CellModule):
         self._own = None if rank is None or rank.world_size == 1 else rank.mirrored(self.config.optimisation.batch_size)
         if self.mixing:
             self._draw_mixing(epoch, num_batches)
-        reseed_library(self.config.seed, epoch)
+        own = (rank.number,) if rank is not None and rank.number else ()  # other samples than those of the first
+        reseed_library(self.config.seed, epoch, *own)
         self._keep = self._draw_keep(epoch, num_batches)
 
     def _hash(self) -> str:

@@ -72,11 +72,13 @@ class Checkpoints(Checkpoint):
         """Save within an epoch if a checkpoint is due."""
         if self.num_sharing == 1 and self.is_due_within(trainer):
             self.save(trainer)
+            answer_asked()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save at the end of an epoch if a checkpoint is due."""
         if self.num_sharing == 1 and self.is_due_at_end(trainer):
             self.save(trainer)
+            answer_asked()
 
     def is_due_within(self, trainer: pl.Trainer) -> bool:
         """Return whether a checkpoint is due within an epoch; never if processes have parts of its state each."""
@@ -146,9 +148,6 @@ class Checkpoints(Checkpoint):
             os.fsync(file.fileno())
         scratch.replace(self.path)
         self._saved = time.monotonic()
-        _ASKED.clear()
-        while _AFTER:
-            _AFTER.pop()()
 
 
 def ask_for_checkpoint(then: Callable[[], None] | None = None) -> None:
@@ -160,6 +159,13 @@ def ask_for_checkpoint(then: Callable[[], None] | None = None) -> None:
     if then is not None:
         _AFTER.append(then)
     _ASKED.set()
+
+
+def answer_asked() -> None:
+    """Do what was to follow the checkpoints that were asked for, once all of them are saved."""
+    _ASKED.clear()
+    while _AFTER:
+        _AFTER.pop()()
 
 
 def trained_with(*, numerics: str, device: torch.device, trainer: str, num_processes: int = 1) -> dict[str, str]:

@@ -121,8 +121,8 @@ class LeanTrainer(Fabric):
         """Prepare the training; return the index of the first batch in its epoch."""
         self._connect(data, "fit")
         self.train_dataloader, self.val_dataloaders = data.train_dataloader(), data.val_dataloader()
-        if self.world_size > 1:
-            module.net = with_shared_statistics(module.net, self.device)
+        if self.world_size > 1 and self.device.type == "cuda":
+            module.net = with_shared_statistics(module.net, module.config)
         callbacks = self.own_callbacks + module.configure_callbacks()
         self.callbacks = sorted(callbacks, key=lambda callback: isinstance(callback, Checkpoint))
         self.module = module

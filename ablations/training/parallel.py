@@ -6,8 +6,10 @@ the whole batch, but for rounding. The first process writes the cell's files.
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import Tensor, distributed, nn
 
 from ablations.config import CellConfig
+from ablations.config.nets import is_foreign, is_timm
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ def join(share: Share) -> None:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # whatever the machine is called
     distributed.init_process_group(
         "nccl" if is_cuda else "gloo",
-        init_method=share.meeting.as_uri(),
+        init_method=f"file://{share.meeting}",  # torch does not decode a quoted path
         rank=share.number,
         world_size=len(share.devices),
         device_id=share.device if is_cuda else None,
@@ -73,7 +76,8 @@ def join(share: Share) -> None:
 
 
 def leave() -> None:
-    """Disconnect from the other processes, which must do so too."""
+    """Wait until the other processes have ended the cell too, and disconnect from them."""
+    distributed.barrier()
     distributed.destroy_process_group()
 
 
@@ -81,17 +85,23 @@ def shared_placement(config: CellConfig, share: Share) -> dict[str, Any]:
     """Return the devices, the strategy and the environment of a Fabric whose cell has several processes."""
     is_cuda = share.device.type == "cuda"
     devices = [device.index or 0 for device in share.devices] if is_cuda else len(share.devices)
-    # Images without objects leave parts of a detector without a gradient.
-    strategy = DDPStrategy(find_unused_parameters=config.task == "detect")
+    # Images without objects leave parts of a detector without a gradient, and nets of timm may have unused ones.
+    may_be_unused = config.task == "detect" or is_foreign(config.net.model)
+    strategy = DDPStrategy(find_unused_parameters=may_be_unused)
     return {"devices": devices, "strategy": strategy, "plugins": [_Joined(share)]}
 
 
-def with_shared_statistics(net: nn.Module, device: torch.device) -> nn.Module:
-    """Return a net whose batch normalisation takes its statistics over the processes, which torch does on GPUs only."""
-    if device.type != "cuda":
-        return net
-    converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(net)  # type: ignore[no-untyped-call]
-    return converted
+def with_shared_statistics(net: nn.Module, config: CellConfig) -> nn.Module:
+    """Return a net whose batch normalisation takes its statistics over the processes, which torch does on GPUs only.
+
+    Args:
+        net: net of the cell; a detector's batch normalisation is frozen or shared already.
+        config: configuration of the cell.
+    """
+    convert: Callable[[nn.Module], nn.Module] = nn.SyncBatchNorm.convert_sync_batchnorm
+    if is_timm(config.net.model) and config.task == "classify":
+        convert = importlib.import_module("timm.layers").convert_sync_batchnorm  # keeps the activations of its layers
+    return convert(net)
 
 
 def over_processes(loss: Tensor, world_size: int) -> Tensor:

@@ -22,7 +22,7 @@ from ablations.data.modules import CellDataModule
 from ablations.training.average import MovingAverage
 from ablations.training.callbacks import Diverged, History
 from ablations.training.captured import CapturedStep
-from ablations.training.checkpoint import Checkpoints, divergence_in
+from ablations.training.checkpoint import Checkpoints, answer_asked, divergence_in
 from ablations.training.loop import LeanTrainer
 from ablations.training.module import CellModule
 from ablations.training.stacked_nets import StackedNets
@@ -199,3 +199,4 @@ class Stack:
                 self.checkpoints[place].diverged = (divergence.kind, str(divergence))
                 self.checkpoints[place].save(self.trainers[place])  # type: ignore[arg-type]
         self._each(lambda place, trainer: self.checkpoints[place].save(trainer))  # type: ignore[arg-type]
+        answer_asked()

@@ -253,7 +253,8 @@ def test_sigterm_saves_the_running_cells_first(finished_study, tmp_path):
     out = tmp_path / "stopped"
     process = start(*TWO_LONG_CELLS, out=out)
     wait_for(lambda: sum((folder / "metrics.csv").exists() for folder in partials(out)) == 2)
-    process.terminate()
+    for one in (*psutil.Process(process.pid).children(recursive=True), process):  # as a cluster does
+        one.send_signal(signal.SIGTERM)
     code, printed, err = finish(process, within_s=30)
     assert (code, err) == (130, "")
     assert "interrupted: finished cells are kept" in printed

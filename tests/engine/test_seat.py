@@ -75,7 +75,8 @@ def test_a_job_comes_back_as_bytes(seat, tmp_path):
     assert result.fields["device"] == "cpu"
 
 
-def test_a_checkpoint_is_sent_back_and_goes_on_in_another_seat(seat, tmp_path):
+def test_a_checkpoint_is_sent_back_and_goes_on_in_another_seat(seat, tmp_path, monkeypatch):
+    monkeypatch.setattr(seats, "SHIP_S", 0.1)  # long before the cell ends
     asked = order(tmp_path, epochs=12)  # shorter than the minute between two checkpoints
     news = seat.advance(asked)
     while not (news.files and "checkpoint.ckpt" in news.files[0]):
@@ -131,9 +132,9 @@ def test_a_streamed_folder_that_the_node_lacks_is_named(seat, tmp_path):
 
 
 def test_folders_of_seats_that_died_are_removed(seat, tmp_path):
-    (tmp_path / "node" / f"{seats.PREFIX}999999999-x").mkdir()
+    (tmp_path / "node" / "ablations-seat-999999999-x").mkdir()
     other = Seat(is_cuda=False)
-    assert not (tmp_path / "node" / f"{seats.PREFIX}999999999-x").exists()
+    assert not (tmp_path / "node" / "ablations-seat-999999999-x").exists()
     other.close()
 
 

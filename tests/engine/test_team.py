@@ -15,10 +15,10 @@ import pytest
 import torch
 from conftest import wait_for
 from runner_speed import Shown
-from test_worker import result_of, task  # noqa: F401  # a fixture
+from test_worker import log, result_of, task  # noqa: F401  # a fixture
 
 from ablations.config import CellConfig, UsageError
-from ablations.config.options import CellOptions, EngineOptions
+from ablations.config.options import CellOptions, EngineOptions, SlurmOptions
 from ablations.config.request import Request
 from ablations.engine.capacity import Capacity
 from ablations.engine.local import LocalEngine
@@ -98,17 +98,20 @@ def test_two_processes_take_the_steps_of_one_also_when_they_are_resumed(team, ta
 
 @pytest.mark.slow
 def test_a_process_that_dies_or_fails_ends_the_cell_with_the_others(team, task):  # noqa: F811
-    dying, failing = team(), team()
-    dying.start([shared(with_fields(task("xnorm"), epochs=500))])
-    connection.wait(dying.waitables, 3)
+    dying, failing, endless = team(), team(), shared(with_fields(task("xnorm"), epochs=500))
+    dying.start([endless])
+    wait_for((endless.folder / "metrics.csv").exists)
     pids = [worker.process.pid for worker in dying._workers]
     dying._workers[1].process.kill()
     assert connection.wait(dying.waitables, 30)
     assert dying.result() == -signal.SIGKILL
     wait_for(lambda: not any(psutil.pid_exists(pid) for pid in pids))
-    result = result_of(failing, shared(with_fields(task("raises", name="failing"))))
-    assert (result.outcome, result.kind) == ("failed", "error")
+    lopsided = shared(with_fields(task("lopsided", name="failing")))
+    result = result_of(failing, lopsided)
+    assert (result.outcome, result.kind) == ("failed", "oom")
     assert any("arms.py" in line for line in result.traceback)
+    assert "process 2 of the cell:\n" in log(lopsided)
+    assert "the second process has no more memory" in log(lopsided)
 
 
 def test_gpus_that_share_a_cell_are_one_slot():
@@ -148,6 +151,7 @@ def test_the_runner_gives_a_cell_two_devices_and_records_it(tmp_path):
         (("cuda:0",) * 3, {}, "3 GPUs cannot be divided so; give a multiple of 2"),
         (("cuda:0", "cuda:1"), {"jobs_per_gpu": 3}, "a GPU that shares a cell has no other one"),
         (("cuda:0", "cuda:1"), {"trainer": "lightning"}, "needs the lean trainer"),
+        (("cuda:0",), {"name": "slurm", "slurm": SlurmOptions(gpus_per_task=3)}, "a task needs a multiple of 2"),
     ],
 )
 def test_what_several_gpus_cannot_share_is_one_line(devices, options, said):
@@ -157,7 +161,7 @@ def test_what_several_gpus_cannot_share_is_one_line(devices, options, said):
 
 def test_a_batch_that_the_gpus_cannot_share_is_one_line(tmp_path):
     plan = make_plan(Request(asked={"batch_size": [50]}, out=tmp_path, devices=("cpu",)))
-    with pytest.raises(UsageError, match="--gpus-per-cell 2: batch_size=50: must be a multiple of 4"):
+    with pytest.raises(UsageError, match="--gpus-per-cell 2: batch_size=50 must be a multiple of 4"):
         checks.check_cells(plan.cells, plan.infos, EngineOptions(gpus_per_cell=2))
     stacked = make_plan(Request(asked={"stack": [2]}, out=tmp_path, name="stacked", devices=("cpu",)))
     with pytest.raises(UsageError, match="stack=2 is for a cell on one GPU; leave out --gpus-per-cell"):

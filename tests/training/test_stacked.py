@@ -17,7 +17,7 @@ from ablations.engine.threads import cpu_threads
 from ablations.store import CHECKPOINT
 from ablations.tasks.make import make_module
 from ablations.training.callbacks import History, Probes
-from ablations.training.checkpoint import Checkpoints, load_alike
+from ablations.training.checkpoint import Checkpoints, ask_for_checkpoint, load_alike
 from ablations.training.loop import LeanTrainer
 from ablations.training.module import CellModule
 from ablations.training.stacked import Stack
@@ -116,6 +116,14 @@ def test_a_cell_that_diverges_ends_alone(digits, tmp_path):
     assert stack.diverged[0].kind == "nan"
     assert cells[1].rows() == whole[1].rows()
     assert same_weights(cells[1].module, whole[1].module, atol=0)
+
+
+def test_what_follows_a_checkpoint_follows_those_of_all_cells(digits, tmp_path):
+    configs, seen = [classifier(digits, **SHORT, seed=seed) for seed in (0, 1)], []
+    paths = [tmp_path / str(config.seed) / CHECKPOINT for config in configs]
+    ask_for_checkpoint(then=lambda: seen.append([path.exists() for path in paths]))
+    stacked(configs, digits, tmp_path)
+    assert seen == [[True, True]]
 
 
 def test_a_resumed_stack_has_the_numbers_of_an_uninterrupted_one(digits, tmp_path):

@@ -154,9 +154,10 @@ class Detector(CellModule):
 
     def write_test(self, folder: Path) -> None:
         """Write the detections, the precision at each recall, and a few images."""
-        (folder / DETECTIONS).write_bytes(bz2.compress(json.dumps(self.test_precision.found).encode()))
+        scores = self.test_precision.scores()
+        (folder / DETECTIONS).write_bytes(bz2.compress(json.dumps(self.test_precision.every).encode()))
         write_examples(folder / EXAMPLES, _objects(self.trainer.test_dataloaders), masks=self.config.detection.masks)
-        write_precision(folder / PRECISION, self.test_precision.scores())
+        write_precision(folder / PRECISION, scores)
 
     def no_learning(self, rows: list[dict[str, Any]]) -> str:
         """Return a message if validation's box AP50 stayed near zero, else an empty string."""

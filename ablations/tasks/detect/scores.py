@@ -56,6 +56,7 @@ class AveragePrecision(Metric):
 
     Attributes:
         found: detections of this process since `begin`, in COCO's format.
+        every: those of all processes, in the order of the images, once they are scored.
     """
 
     full_state_update = False
@@ -64,6 +65,7 @@ class AveragePrecision(Metric):
         super().__init__()
         self.masks = masks
         self.found: list[dict[str, Any]] = []
+        self.every: list[dict[str, Any]] = []
         self._batches: ObjectEvalBatches | None = None
         self._scores: Scores | None = None
 
@@ -95,14 +97,17 @@ class AveragePrecision(Metric):
             if torch.distributed.is_available() and torch.distributed.is_initialized():
                 gathered = [[] for _ in range(torch.distributed.get_world_size())]
                 torch.distributed.all_gather_object(gathered, self.found)
-            detections = [detection for found in gathered for detection in found]
-            self._scores = score(detections, self._truth.annotations, self._truth.rows.tolist(), masks=self.masks)
+            annotations, rows = self._truth.annotations, self._truth.rows.tolist()
+            place = {int(annotations.image_ids[row]): number for number, row in enumerate(rows)}
+            detections = (detection for found in gathered for detection in found)
+            self.every = sorted(detections, key=lambda detection: place[detection["image_id"]])
+            self._scores = score(self.every, annotations, rows, masks=self.masks)
         return self._scores
 
     def reset(self) -> None:
         """Remove all detections."""
         super().reset()
-        self.found, self._scores = [], None
+        self.found, self.every, self._scores = [], [], None
 
     @property
     def _truth(self) -> ObjectEvalBatches:
