@@ -15,8 +15,6 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from ablations.engine.signals import interrupts_blocked
-
 CONTROL = "nvidia-cuda-mps-control"
 """Control program."""
 
@@ -78,9 +76,7 @@ def _has_daemon(program: str | None) -> bool:
 def _start(program: str, environment: Mapping[str, str]) -> str:
     """Start the daemon; return the reason if that fails, or an empty text."""
     try:
-        with interrupts_blocked(signal.SIGTERM):  # the cells that use it save checkpoints then
-            reason = _run([program, "-d"], "", environment)
-        reason = reason or _ask(program, "get_server_list", environment)
+        reason = _run([program, "-d"], "", environment) or _ask(program, "get_server_list", environment)
     except BaseException:
         _kill(environment)
         raise

@@ -15,7 +15,7 @@ import pytest
 import torch
 from conftest import cells
 
-from ablations.engine import local, mps
+from ablations.engine import local, mps, team
 from ablations.engine.devices import DeviceInfo
 from ablations.engine.mps import CONTROL, LOGS, PIPES, mps_service
 from ablations.engine.worker import Task, Worker
@@ -205,7 +205,7 @@ def test_a_run_has_its_workers_share_a_gpu_and_ends_the_daemon_after_them(cli, c
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(estimate, "time_steps_apart", lambda *_, **__: estimate.StepTimes(train_s=0.1, eval_s=0.0))
     monkeypatch.setattr(local, "measure_devices", lambda devices: dict.fromkeys(devices, gpu))
-    monkeypatch.setattr(local, "Worker", CpuWorker)
+    monkeypatch.setattr(team, "Worker", CpuWorker)
     run = ("run", "--plugin", "arms", "--norm", "prints", "--seeds", 3, "--epochs", 1, "--set", "train_limit=64")
     code, _, err = cli(*run, "--jobs-per-gpu", 2, "--device", "cuda", "--out", tmp_path / "runs")
     assert code == 0, err

@@ -50,10 +50,14 @@ REFUSED = {
         "cuda_graph=on captures no deterministic stack",
     ),
     **{
-        f"{field}, single steps": (
-            {field: value},
-            EngineOptions(probe_steps=(1,)),
-            f"{shown} has no single steps to record; leave out --probe-steps",
+        f"{field}, {what}": ({field: value}, options, f"{shown} {why}")
+        for what, options, why in (
+            (
+                "single steps",
+                EngineOptions(probe_steps=(1,)),
+                "has no single steps to record; leave out --probe-steps",
+            ),
+            ("GPUs", EngineOptions(gpus_per_cell=2), "is for a cell on one GPU; leave out --gpus-per-cell"),
         )
         for field, value, shown in (
             ("stack", 2, "stack=2"),
