@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import importlib
 import io
+import json
 import multiprocessing.forkserver
 import multiprocessing.process
 import os
@@ -17,6 +18,7 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -205,6 +207,12 @@ def numbers(out: Path, study: str = "norm-digits") -> dict[str, bytes]:
         name: b"".join((folder / file).read_bytes() for file in FILES_OF_NUMBERS)
         for name, folder in cells(out, study).items()
     }
+
+
+def outcomes(out: Path, study: str = "norm-digits") -> dict[str, SimpleNamespace]:
+    """Return the records of a study's finished cells, by arm and seed."""
+    read = {name: json.loads((folder / "outcome.json").read_text()) for name, folder in cells(out, study).items()}
+    return {name: SimpleNamespace(**outcome) for name, outcome in read.items()}
 
 
 def workers_of(process: subprocess.Popen[str]) -> list[int]:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import importlib
 import math
 import mmap
-import signal
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -248,11 +247,5 @@ class Current(Generic[Item]):
         return iter(self.items)
 
 
-def _begin_worker(number: int) -> None:
-    outlive_sigterm(number)
+def _begin_worker(_: int) -> None:
     allow_large_images()
-
-
-def outlive_sigterm(_: int) -> None:
-    """Let a decoding process end with its cell only: a SIGTERM to all processes would fail it before it is saved."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})

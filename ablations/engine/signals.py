@@ -40,7 +40,7 @@ class Stops:
         soft: Set when no more cells may start.
         hard: Set when running cells must stop.
         saves: Set when they may save a checkpoint first: after a SIGTERM, as before the end of a machine or of a
-            cluster's time limit, until a further signal.
+            cluster's time limit, until a further signal that comes later than `TWICE_S`.
     """
 
     def __init__(self) -> None:

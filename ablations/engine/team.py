@@ -120,10 +120,10 @@ class Team:
 
     def _collect_logs(self) -> None:
         """Append the ends of the other processes' logs to the cell's: what has failed may be there."""
-        with self._log.open("a") as log:
-            for rank in range(1, len(self._workers)):
-                with contextlib.suppress(OSError):
-                    lines = (self._folder / str(rank) / LOG).read_text(errors="replace").splitlines()[-LOG_LINES:]
+        for rank in range(1, len(self._workers)):
+            with contextlib.suppress(FileNotFoundError):  # it has not begun, or another runner has taken the cell over
+                lines = (self._folder / str(rank) / LOG).read_text(errors="replace").splitlines()[-LOG_LINES:]
+                with self._log.open("a") as log:
                     log.write("\n".join(["", f"process {rank + 1} of the cell:", *lines, ""]))
 
     def _remove_folder(self) -> None:

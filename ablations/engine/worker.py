@@ -162,6 +162,8 @@ def _serve(pipe: Connection, reuse: bool, environment: Mapping[str, str]) -> Non
     signal.signal(signal.SIGTERM, _save_and_exit)
     signal.signal(SAVE_SIGNAL, lambda *_: ask_for_checkpoint())
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, SAVE_SIGNAL})
+    # A cluster's SIGTERM to all processes would end the decoding ones, and so fail the cell before it is saved.
+    os.register_at_fork(after_in_child=lambda: signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM}))
     threading.Thread(target=_exit_with_runner, daemon=True).start()
     os.environ.update(environment)
     try:

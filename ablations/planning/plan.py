@@ -126,9 +126,7 @@ def make_plan(request: Request) -> Plan:
     recipe = recipes.recipe_fields(request.recipe, task)
     every = with_per_arm(asked, request)
     check_task(task, every, recipe=recipe, searched=searched_fields(request))
-    request = _with_gpus(request)
-    find = find_devices if request.engine.name == "local" else cluster_devices
-    devices = find(request.devices)
+    request, devices = _placed(request)
     checks.check_device_fields(devices[0], every)
     checks.check_engine(devices, request.engine)
     data = find_data(request, asked, complete_grids(request, asked))
@@ -197,11 +195,13 @@ def shard_numbers(cells: list[CellConfig], parts: int) -> dict[str, int]:
     return {cell.id: 1 + seeds.index(cell.seed) % parts for cell in cells}
 
 
-def _with_gpus(request: Request) -> Request:
-    """Name the GPUs that the options need, where the choice is left to us."""
-    engine = request.engine
-    if engine.name != "local" and (engine.gpus_per_cell > 1 or engine.slurm.gpus_per_task):
-        return replace(request, devices=("cuda",)) if request.devices == ("auto",) else request
-    if engine.gpus_per_cell > 1 and request.devices in (("auto",), ("cuda",)):
-        return replace(request, devices=tuple(f"cuda:{number}" for number in range(engine.gpus_per_cell)))
-    return request
+def _placed(request: Request) -> tuple[Request, tuple[torch.device, ...]]:
+    """Find the devices, and name those that the options need where the choice is left to us."""
+    engine, names = request.engine, request.devices
+    if engine.name != "local":
+        if names == ("auto",) and (engine.gpus_per_cell > 1 or engine.slurm.gpus_per_task):
+            names = ("cuda",)
+        return replace(request, devices=names), cluster_devices(names)
+    if engine.gpus_per_cell > 1 and names in (("auto",), ("cuda",)):
+        names = tuple(f"cuda:{number}" for number in range(engine.gpus_per_cell))
+    return replace(request, devices=names), find_devices(names)

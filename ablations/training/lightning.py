@@ -13,8 +13,8 @@ from ablations.config import CellConfig
 from ablations.data.modules import CellDataModule
 from ablations.store import CHECKPOINT
 from ablations.training.half import TrainerHalf
-from ablations.training.loop import placement
 from ablations.training.module import CellModule
+from ablations.training.parallel import placement
 
 
 class LightningTrainer(pl.Trainer):

@@ -14,7 +14,6 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from lightning_fabric import Fabric
-from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch import Tensor
@@ -25,10 +24,9 @@ from ablations.data import EpochBatches
 from ablations.data.modules import CellDataModule
 from ablations.training.average import MovingAverage
 from ablations.training.captured import CapturedStep
-from ablations.training.half import FabricHalf, TrainerHalf, precision_of
 from ablations.training.module import CellModule
 from ablations.training.optimizer import place_lr
-from ablations.training.parallel import Share, shared_placement, with_shared_statistics
+from ablations.training.parallel import Share, placement, with_shared_statistics
 from ablations.training.tensor_step import TensorStep, as_tensor_step
 
 STEP_HOOKS = ("on_train_batch_start", "on_before_optimizer_step", "on_train_batch_end")
@@ -328,26 +326,3 @@ class LeanTrainer(Fabric):
 def _alone(tensor: Tensor) -> Tensor:
     """Copy a tensor that is part of a larger one, which torch would save as a whole."""
     return tensor if tensor.untyped_storage().nbytes() == tensor.nbytes else tensor.clone()
-
-
-def placement(
-    config: CellConfig,
-    device: torch.device,
-    *,
-    half: type[FabricHalf] | type[TrainerHalf] = FabricHalf,
-    share: Share | None = None,
-) -> dict[str, Any]:
-    """Return the device and precision arguments of a Fabric or a Trainer, whose plugin for float16 is ``half``.
-
-    Args:
-        config: configuration of the cell.
-        device: device to train on.
-        half: plugin for float16.
-        share: part of this process in the cell; None: it has no other process.
-    """
-    arguments = precision_of(config.run.precision, device, half)
-    place: dict[str, Any] = {"devices": [device.index or 0] if device.type == "cuda" else 1}
-    place["plugins"] = [LightningEnvironment()]  # also within a job of Slurm, whose processes are not the cell's
-    if share is not None:
-        place = shared_placement(config, share)
-    return {"accelerator": device.type, **arguments, **place, "plugins": arguments["plugins"] + place["plugins"]}

@@ -21,6 +21,7 @@ from torch import Tensor, distributed, nn
 
 from ablations.config import CellConfig
 from ablations.config.nets import is_foreign, is_timm
+from ablations.training.half import FabricHalf, TrainerHalf, precision_of
 
 
 @dataclass(frozen=True)
@@ -81,14 +82,32 @@ def leave() -> None:
     distributed.destroy_process_group()
 
 
-def shared_placement(config: CellConfig, share: Share) -> dict[str, Any]:
-    """Return the devices, the strategy and the environment of a Fabric whose cell has several processes."""
-    is_cuda = share.device.type == "cuda"
-    devices = [device.index or 0 for device in share.devices] if is_cuda else len(share.devices)
+def placement(
+    config: CellConfig,
+    device: torch.device,
+    *,
+    half: type[FabricHalf] | type[TrainerHalf] = FabricHalf,
+    share: Share | None = None,
+) -> dict[str, Any]:
+    """Return the device and precision arguments of a Fabric or a Trainer.
+
+    Args:
+        config: configuration of the cell.
+        device: device to train on.
+        half: plugin for float16.
+        share: part of this process in the cell; None: it has no other process.
+    """
+    arguments = precision_of(config.run.precision, device, half)
+    devices = (device,) if share is None else share.devices
+    arguments["accelerator"] = device.type
+    arguments["devices"] = [each.index or 0 for each in devices] if device.type == "cuda" else len(devices)
+    if share is None:
+        arguments["plugins"].append(LightningEnvironment())  # also within a job of Slurm, whose processes are not ours
+        return arguments
+    arguments["plugins"].append(_Joined(share))
     # Images without objects leave parts of a detector without a gradient, and nets of timm may have unused ones.
     may_be_unused = config.task == "detect" or is_foreign(config.net.model)
-    strategy = DDPStrategy(find_unused_parameters=may_be_unused)
-    return {"devices": devices, "strategy": strategy, "plugins": [_Joined(share)]}
+    return {**arguments, "strategy": DDPStrategy(find_unused_parameters=may_be_unused)}
 
 
 def with_shared_statistics(net: nn.Module, config: CellConfig) -> nn.Module:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -10,12 +9,11 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import psutil
 import pytest
-from conftest import GRID_OF_24, TWO_LONG_CELLS, cells, numbers, start, wait_for
+from conftest import GRID_OF_24, TWO_LONG_CELLS, cells, numbers, outcomes, start, wait_for
 
 pytest.importorskip("ray")
 
@@ -90,11 +88,6 @@ def run(nodes: Nodes, out: Path) -> Iterator[Callable[..., subprocess.Popen[str]
     yield on_cluster
     for process in begun:
         process.kill()
-
-
-def outcomes(out: Path) -> dict[str, SimpleNamespace]:
-    read = {name: json.loads((folder / "outcome.json").read_text()) for name, folder in cells(out).items()}
-    return {name: SimpleNamespace(**outcome) for name, outcome in read.items()}
 
 
 def partial(out: Path) -> list[str]:

@@ -266,6 +266,19 @@ def test_sigterm_saves_the_running_cells_first(finished_study, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_signal_to_all_processes_does_not_end_the_decoding_ones_before_the_cell_is_saved(images, tmp_path):
+    streamed = ("--data", f"imagefolder:{images}", "--in-memory", "off", "--workers", 1, "--image-size", 16)
+    process = start(*streamed, "--norm", "xnorm", "--seeds", 1, "--epochs", 300, out=tmp_path)
+    partial = "*/cells/.partial/*"
+    wait_for(lambda: bool(list(tmp_path.glob(f"{partial}/metrics.csv"))))
+    for one in (*psutil.Process(process.pid).children(recursive=True), process):
+        one.send_signal(signal.SIGTERM)
+    code, printed, err = finish(process, within_s=30)
+    assert (code, err) == (130, ""), printed
+    assert list(tmp_path.glob(f"{partial}/checkpoint.ckpt"))
+
+
+@pytest.mark.slow
 def test_a_worker_that_is_asked_to_end_was_killed(tmp_path):
     process = start("--norm", "xnorm", "--seeds", 1, "--epochs", 30, "--set", "train_limit=512", out=tmp_path)
     wait_for(lambda: any((folder / "metrics.csv").exists() for folder in partials(tmp_path)))

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import slurm_nodes
-from conftest import GRID_OF_24, TWO_LONG_CELLS, cells, numbers, start, wait_for
+from conftest import GRID_OF_24, TWO_LONG_CELLS, numbers, outcomes, start, wait_for
 
 from ablations.config.options import EngineOptions, SlurmOptions
 from ablations.store.leases import RESUMED
@@ -48,11 +46,6 @@ def run(cluster: slurm_nodes.Slurm, out: Path) -> Iterator[Callable[..., subproc
     yield on_cluster
     cluster.call("scancel", "--user=root")
     wait_for(lambda: cluster.call("squeue", "--noheader") == "")
-
-
-def outcomes(out: Path) -> dict[str, SimpleNamespace]:
-    read = {name: json.loads((folder / "outcome.json").read_text()) for name, folder in cells(out).items()}
-    return {name: SimpleNamespace(**outcome) for name, outcome in read.items()}
 
 
 def running(out: Path) -> list[Path]:

@@ -16,7 +16,7 @@ from ablations.data.epoch import EpochBatches, Rank
 from ablations.data.objects.annotations import Annotations, Ints
 from ablations.data.objects.sample import ImageReader, Target, View, collate, load_view
 from ablations.data.order import epoch_order
-from ablations.data.streaming import Current, outlive_sigterm
+from ablations.data.streaming import Current
 from ablations.data.streams import epoch_generator
 
 ObjectBatch = tuple[list[Tensor], list[Target]]
@@ -175,6 +175,5 @@ def _load(
         num_workers=workers,
         collate_fn=collate,
         multiprocessing_context="fork" if workers else None,  # forked workers notice when the cell's process ends
-        worker_init_fn=outlive_sigterm,
         generator=torch.Generator(),  # of worker seeds, which have no effect; otherwise the global one is used
     )
