@@ -267,7 +267,7 @@ def test_sigterm_saves_the_running_cells_first(finished_study, tmp_path):
 
 @pytest.mark.slow
 def test_a_signal_to_all_processes_does_not_end_the_decoding_ones_before_the_cell_is_saved(images, tmp_path):
-    streamed = ("--data", f"imagefolder:{images}", "--in-memory", "off", "--workers", 1, "--image-size", 16)
+    streamed = ("--data", f"imagefolder:{images}", "--in-memory", "off", "--workers", 1)
     process = start(*streamed, "--norm", "xnorm", "--seeds", 1, "--epochs", 300, out=tmp_path)
     partial = "*/cells/.partial/*"
     wait_for(lambda: bool(list(tmp_path.glob(f"{partial}/metrics.csv"))))
