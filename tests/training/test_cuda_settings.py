@@ -14,7 +14,7 @@ from ablations.config.groups import Run
 from ablations.config.make import make_config
 from ablations.config.recipes import defaults
 from ablations.training.cuda_settings import CUBLAS_WORKSPACE, cuda_settings
-from ablations.training.loop import placement
+from ablations.training.parallel import placement
 
 GPU = torch.device("cuda", 1)
 OPERATIONS = ("matmul", "conv", "rnn")
