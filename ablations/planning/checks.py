@@ -53,7 +53,7 @@ def check_engine(devices: tuple[torch.device, ...], engine: EngineOptions) -> No
 
 
 def check_shared_cells(devices: tuple[torch.device, ...], engine: EngineOptions) -> None:
-    """Reject several GPUs for each cell on a CPU, of a number that cannot be divided so, or beside what excludes them."""
+    """Reject several GPUs for each cell on a CPU, of a number that cannot be divided so, or beside what excludes it."""
     number = engine.gpus_per_cell
     if number == 1:
         return
